@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What can go wrong with a guest, one class per thing that a user treats differently."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kernel.host.errors import Failed
+
+
+class GuestError(Failed):
+    """Something is wrong with the guest, not with the command. `kernel_log`: its last lines."""
+
+    def __init__(self, what: str, *, kernel_log: str = "", hint: str = "", log: Path | None = None):
+        super().__init__(what, hint=hint, log=log)
+        self.kernel_log = kernel_log
+
+    def __str__(self) -> str:
+        if not self.kernel_log:
+            return super().__str__()
+        quoted = "\n".join(f"    {line}" for line in self.kernel_log.splitlines())
+        return f"{super().__str__()}\n  the kernel's last words:\n{quoted}"
+
+
+class GuestPanicked(GuestError):
+    """The guest's kernel panicked."""
+
+
+class QemuDied(GuestError):
+    """QEMU ended while the guest was needed."""
+
+
+class GuestSilent(GuestError):
+    """The guest did not come up in time."""
+
+
+class ConsoleDead(GuestError):
+    """The guest takes no commands, or its answer made no sense."""
+
+
+class CommandTimedOut(GuestError):
+    """A command had no end within its time; it was killed."""
+
+
+class CommandFailed(Failed):
+    """A command ended with another status than 0 where success was expected."""

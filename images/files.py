@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The files a guest boots from, each made once and kept in the cache.
+
+- the guest root: a Debian system as a read-only erofs image;
+- the guest program: PID 1 and the console's other end (`images/guest`), one static binary;
+- the initramfs: the guest program and the modules this kernel needs to reach its disks;
+- the module image: ``/lib/modules`` of this kernel as a second erofs image.
+
+erofs because it is read-only by nature, needs no journal and is a small part of the kernel.
+"""
+
+from __future__ import annotations
+
+import lzma
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from images import cpio
+from kernel.artifact import Kernel
+from kernel.host import store
+from kernel.host.debian import RECIPE, ToolRoot, load_spec, make_tar
+from kernel.host.errors import Failed
+from kernel.host.process import run
+from kernel.host.progress import step
+from kernel.host.sandbox import BIND, Sandbox
+from kernel.host.settings import PROJECT
+
+GUEST_SOURCES = PROJECT / "images" / "guest"
+
+# What the way to the guest root may need as modules; a kernel with them built in has none.
+BOOT_MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "virtio_net", "erofs", "overlay")
+
+
+@dataclass(frozen=True)
+class GuestFiles:
+    """Paths of what QEMU is given."""
+
+    root: Path  # erofs image of the Debian system
+    modules: Path  # erofs image of /lib/modules
+    initramfs: Path  # cpio, not compressed: the emulated CPU unpacks it
+
+
+def guest_files(kernel: Kernel, tools: ToolRoot) -> GuestFiles:
+    """Everything a guest of this kernel boots from, made if need be."""
+    return GuestFiles(guest_root(tools), module_image(kernel, tools), initramfs(kernel, tools))
+
+
+def guest_root(tools: ToolRoot) -> Path:
+    """The erofs image of the guest's Debian system (half a minute when it is not cached)."""
+    spec = load_spec(PROJECT / "images" / "guest_root.toml")
+
+    def make(path: Path) -> None:
+        with step("making the guest root: fio, nvme-cli, sshd from Debian"):
+            log = store.directory("logs") / f"guest-root-{spec.key}.log"
+            log.unlink(missing_ok=True)
+            make_tar(spec, path / "root.tar", log)
+            sandbox = Sandbox(tools.root, writable={"out": path})
+            argv = ["mkfs.erofs", "--quiet", "--tar=f", "-T0"]
+            argv += [f"{BIND}/out/root.erofs", f"{BIND}/out/root.tar"]
+            run(sandbox.argv(argv), log=log, doing="making the guest root's image")
+            (path / "root.tar").unlink()
+
+    return store.get("images", spec.key, "the guest root", make) / "root.erofs"
+
+
+def guest_program(tools: ToolRoot) -> Path:
+    """The static binary that is PID 1 in every guest, compiled in the tool root."""
+    sources = sorted(GUEST_SOURCES.glob("*.[ch]"))
+    key = store.digest("guest", RECIPE, [source.read_text() for source in sources])
+
+    def make(path: Path) -> None:
+        sandbox = Sandbox(tools.root, read_only={"src": GUEST_SOURCES}, writable={"out": path})
+        names = [f"{BIND}/src/{source.name}" for source in sources if source.suffix == ".c"]
+        argv = ["gcc", "-O2", "-static", "-Wall", "-Wextra", "-o", f"{BIND}/out/init", *names]
+        log = store.directory("logs") / f"guest-program-{key}.log"
+        run(sandbox.argv(argv), log=log, doing="compiling the guest program")
+
+    return store.get("images", key, "the guest program", make) / "init"
+
+
+def initramfs(kernel: Kernel, tools: ToolRoot) -> Path:
+    """The initramfs for this kernel."""
+    program = guest_program(tools)
+    key = store.digest("initramfs", RECIPE, program.parent.name, kernel.info.key, BOOT_MODULES)
+
+    def make(path: Path) -> None:
+        files = [cpio.File("init", program.read_bytes(), 0o755)]
+        modules = boot_modules(kernel, BOOT_MODULES)
+        for module in modules:
+            files.append(cpio.File(f"boot/{_plain_name(module)}", _uncompressed(module)))
+        listing = "".join(f"/boot/{_plain_name(module)}\n" for module in modules)
+        files.append(cpio.File("modules.list", listing.encode()))
+        (path / "initramfs").write_bytes(cpio.archive(files))
+
+    return store.get("images", key, "the initramfs", make) / "initramfs"
+
+
+def module_image(kernel: Kernel, tools: ToolRoot) -> Path:
+    """The erofs image that is mounted on ``/lib/modules`` in the guest."""
+    key = store.digest("modules", RECIPE, kernel.info.key)
+
+    def make(path: Path) -> None:
+        sandbox = Sandbox(
+            tools.root, read_only={"modules": kernel.path / "modules"}, writable={"out": path}
+        )
+        argv = ["mkfs.erofs", "--quiet", "-T0", "--all-root", f"{BIND}/out/modules.erofs"]
+        log = store.directory("logs") / f"modules-{key}.log"
+        run(
+            sandbox.argv([*argv, f"{BIND}/modules"]),
+            log=log,
+            doing=f"making the module image of {kernel.info.release}",
+        )
+
+    return store.get("images", key, "the module image", make) / "modules.erofs"
+
+
+def boot_modules(kernel: Kernel, wanted: Sequence[str]) -> list[Path]:
+    """Files of those `wanted` modules that this kernel has, each after what it depends on.
+
+    The order comes from modules.dep: "file: the files it needs, the deepest last" (depmod(8)).
+    """
+    dependencies: dict[str, list[str]] = {}
+    files: dict[str, str] = {}
+    try:
+        text = (kernel.modules / "modules.dep").read_text()
+    except FileNotFoundError:
+        raise Failed(
+            f"kernel {kernel.info.name}: no modules.dep in {kernel.modules}",
+            hint=f"remove {kernel.path} and build it again",
+        ) from None
+    for line in text.splitlines():
+        file, _, needs = line.partition(":")
+        dependencies[file] = needs.split()
+        files[_plain_name(Path(file)).removesuffix(".ko").replace("-", "_")] = file
+    ordered: dict[str, None] = {}
+    for name in wanted:
+        if file := files.get(name, ""):
+            ordered.update(dict.fromkeys([*reversed(dependencies[file]), file]))
+    return [kernel.modules / file for file in ordered]
+
+
+def _plain_name(module: Path) -> str:
+    return module.name.removesuffix(".xz")
+
+
+def _uncompressed(module: Path) -> bytes:
+    data = module.read_bytes()
+    return lzma.decompress(data) if module.suffix == ".xz" else data

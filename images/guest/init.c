@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * PID 1 of every guest, from power-on to a console that answers.
+ *
+ * It starts from the initramfs, loads the modules this kernel needs to reach its disks (listed in
+ * /modules.list, none for a kernel that has them built in), puts a tmpfs over the read-only guest
+ * root, moves there and serves the console. One process does all of it: under emulation every
+ * exec costs milliseconds, and a shell script would need dozens.
+ *
+ * The kernel command line says which devices to use:
+ *   blockyard.root=DEV      the guest root, a read-only file system (a disk name such as vda)
+ *   blockyard.modules=DEV   a read-only file system with lib/modules/RELEASE
+ *   blockyard.console=DEV   the character device whose other end is the host's console
+ *   blockyard.ssh           bring up the network and sshd
+ *   blockyard.shell=DEV     keep an interactive shell on that tty
+ */
+#define _GNU_SOURCE
+#include "guest.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#define DEVICE_WAIT_MS 60000 /* generous: a debug kernel under emulation probes slowly */
+
+static void vlog(const char *format, va_list arguments)
+{
+	char line[512];
+	int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	int start = snprintf(line, sizeof(line), "<4>blockyard-init: ");
+	vsnprintf(line + start, sizeof(line) - start, format, arguments);
+	(void)!write(fd, line, strlen(line));
+	close(fd);
+}
+
+void log_line(const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	vlog(format, arguments);
+	va_end(arguments);
+}
+
+void die(const char *format, ...)
+{
+	va_list arguments;
+
+	va_start(arguments, format);
+	vlog(format, arguments);
+	va_end(arguments);
+	exit(1);
+}
+
+static void must_mount(const char *source, const char *target, const char *type,
+		       unsigned long flags, const char *data)
+{
+	mkdir(target, 0755);
+	if (mount(source, target, type, flags, data))
+		die("cannot mount %s (%s) on %s: %s", source, type, target, strerror(errno));
+}
+
+/* For file systems that a kernel may lack (configfs, debugfs): a test that needs one says so. */
+static void may_mount(const char *type, const char *target)
+{
+	mkdir(target, 0755);
+	mount(type, target, type, 0, NULL);
+}
+
+/* The value of a word on the kernel command line: "" for a bare word, NULL when absent. */
+static const char *option(const char *name)
+{
+	static char line[4096];
+	static char value[128];
+	size_t length = strlen(name);
+
+	int fd = open("/proc/cmdline", O_RDONLY | O_CLOEXEC);
+	ssize_t got = fd < 0 ? -1 : read(fd, line, sizeof(line) - 1);
+	if (fd >= 0)
+		close(fd);
+	if (got < 0)
+		die("cannot read /proc/cmdline: %s", strerror(errno));
+	line[got] = '\0';
+
+	char *rest = line;
+	for (char *word; (word = strsep(&rest, " \n"));) {
+		if (strncmp(word, name, length))
+			continue;
+		if (word[length] == '\0')
+			return "";
+		if (word[length] == '=') {
+			snprintf(value, sizeof(value), "%s", word + length + 1);
+			return value;
+		}
+	}
+	return NULL;
+}
+
+static void wait_for(const char *path)
+{
+	const struct timespec pause = {.tv_nsec = 2 * 1000 * 1000};
+
+	for (int waited_ms = 0; access(path, F_OK); waited_ms += 2) {
+		if (waited_ms >= DEVICE_WAIT_MS)
+			die("%s did not appear: is its driver in this kernel?", path);
+		nanosleep(&pause, NULL);
+	}
+}
+
+/* Loads what /modules.list names, in its order; a module that is already there is fine. */
+static void load_boot_modules(void)
+{
+	char path[256];
+	FILE *list = fopen("/modules.list", "re");
+
+	if (!list)
+		return;
+	while (fgets(path, sizeof(path), list)) {
+		path[strcspn(path, "\n")] = '\0';
+		int fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			die("initramfs lacks %s: %s", path, strerror(errno));
+		if (syscall(SYS_finit_module, fd, "", 0) && errno != EEXIST)
+			log_line("cannot load %s: %s", path, strerror(errno));
+		close(fd);
+	}
+	fclose(list);
+}
+
+static void copy_file(const char *from, const char *to, mode_t mode)
+{
+	int in = open(from, O_RDONLY | O_CLOEXEC);
+	if (in < 0)
+		return;
+	int out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode);
+	if (out < 0)
+		die("cannot write %s: %s", to, strerror(errno));
+	while (sendfile(out, in, NULL, 1 << 20) > 0)
+		;
+	fchmod(out, mode);
+	close(in);
+	close(out);
+}
+
+/* The guest root: read-only below, a tmpfs above, so that every write is gone with the guest. */
+static void enter_root(void)
+{
+	char device[160];
+	const char *name = option("blockyard.root");
+
+	if (!name)
+		die("blockyard.root= is missing on the kernel command line");
+	snprintf(device, sizeof(device), "/dev/%s", name);
+	wait_for(device);
+	must_mount(device, "/lower", "erofs", MS_RDONLY, NULL);
+	must_mount("tmpfs", "/upper", "tmpfs", 0, "size=75%");
+	mkdir("/upper/data", 0755);
+	mkdir("/upper/work", 0755);
+	must_mount("overlay", "/root", "overlay", 0,
+		   "lowerdir=/lower,upperdir=/upper/data,workdir=/upper/work");
+
+	name = option("blockyard.modules");
+	if (name) {
+		snprintf(device, sizeof(device), "/dev/%s", name);
+		wait_for(device);
+		must_mount(device, "/root/usr/lib/modules", "erofs", MS_RDONLY, NULL);
+	}
+	mkdir("/root/dev", 0755);
+	if (mount("/dev", "/root/dev", NULL, MS_MOVE, NULL))
+		die("cannot move /dev: %s", strerror(errno));
+	must_mount("tmpfs", "/root/run", "tmpfs", 0, "mode=755");
+	mkdir("/root" GUEST_DIR, 0700);
+	copy_file("/init", "/root" GUEST_DIR "/agent", 0755);
+	copy_file("/ssh/start", "/root" GUEST_DIR "/start-ssh", 0755);
+	copy_file("/ssh/host_key", "/root" GUEST_DIR "/host_key", 0600);
+	copy_file("/ssh/authorized_keys", "/root" GUEST_DIR "/authorized_keys", 0600);
+
+	if (chdir("/root") || mount(".", "/", NULL, MS_MOVE, NULL) || chroot(".") || chdir("/"))
+		die("cannot enter the guest root: %s", strerror(errno));
+	umount2("/proc", MNT_DETACH);
+}
+
+static void mount_kernel_file_systems(void)
+{
+	must_mount("proc", "/proc", "proc", 0, NULL);
+	must_mount("sysfs", "/sys", "sysfs", 0, NULL);
+	may_mount("configfs", "/sys/kernel/config");
+	may_mount("debugfs", "/sys/kernel/debug");
+	may_mount("tracefs", "/sys/kernel/tracing");
+	may_mount("devpts", "/dev/pts");
+	may_mount("tmpfs", "/dev/shm");
+	(void)!symlink("/proc/self/fd", "/dev/fd");
+	(void)!symlink("/proc/self/fd/0", "/dev/stdin");
+	(void)!symlink("/proc/self/fd/1", "/dev/stdout");
+	(void)!symlink("/proc/self/fd/2", "/dev/stderr");
+}
+
+static void start_ssh(void)
+{
+	if (fork() == 0) {
+		int fd = open("/dev/kmsg", O_WRONLY);
+		dup2(fd, 1);
+		dup2(fd, 2);
+		setsid();
+		execl(GUEST_DIR "/start-ssh", "start-ssh", NULL);
+		die("cannot start sshd: %s", strerror(errno));
+	}
+}
+
+/* A process of its own that keeps one login shell alive on `tty`. */
+static void start_shell(const char *tty)
+{
+	char path[160];
+
+	snprintf(path, sizeof(path), "/dev/%s", tty);
+	if (fork())
+		return;
+	for (;;) {
+		wait_for(path);
+		pid_t shell = fork();
+		if (shell == 0) {
+			setsid();
+			int fd = open(path, O_RDWR);
+			ioctl(fd, TIOCSCTTY, 1);
+			dup2(fd, 0);
+			dup2(fd, 1);
+			dup2(fd, 2);
+			setenv("TERM", "xterm", 1);
+			(void)!chdir("/root");
+			execl("/bin/bash", "-bash", NULL);
+			_exit(127);
+		}
+		waitpid(shell, NULL, 0);
+	}
+}
+
+const char *boot(void)
+{
+	static char console[160];
+	const char *value;
+
+	/* devtmpfs may be mounted by the kernel already (CONFIG_DEVTMPFS_MOUNT) */
+	mkdir("/dev", 0755);
+	mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
+	must_mount("proc", "/proc", "proc", 0, NULL);
+	load_boot_modules();
+	enter_root();
+	mount_kernel_file_systems();
+	sethostname("guest", 5);
+	setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 1);
+	setenv("HOME", "/root", 1);
+	setenv("LC_ALL", "C.UTF-8", 1);
+	setenv("TERM", "dumb", 1);
+
+	if (option("blockyard.ssh"))
+		start_ssh();
+	if ((value = option("blockyard.shell")))
+		start_shell(value);
+	if (!(value = option("blockyard.console")))
+		die("blockyard.console= is missing on the kernel command line");
+	snprintf(console, sizeof(console), "/dev/%s", value);
+	wait_for(console);
+	return console;
+}

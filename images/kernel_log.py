@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The kernel's log, read while QEMU writes it.
+
+QEMU appends what the guest prints on ttyS0 to a file. This class reads on from where it was, so
+that watching a log costs as much as what is new in it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+# "[    1.234567] text"; a syslog level in front never reaches a console
+_STAMP = re.compile(r"^\[ *\d+\.\d+\](?:\[ *[TC]\d+\])? ", re.MULTILINE)
+
+PANIC = b"Kernel panic - not syncing"
+
+
+class KernelLog:
+    """A growing log file. Offsets are bytes from its start."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._searched = 0
+
+    @property
+    def size(self) -> int:
+        """How much there is now."""
+        try:
+            return self.path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def text(self, start: int = 0, end: int | None = None) -> str:
+        """The log from `start` to `end` (to now), with plain newlines."""
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(start)
+                data = file.read() if end is None else file.read(end - start)
+        except FileNotFoundError:
+            return ""
+        return data.decode(errors="replace").replace("\r\n", "\n")
+
+    def tail(self, lines: int = 25) -> str:
+        """The last lines, for a message."""
+        return "\n".join(self.text(max(0, self.size - 16384)).splitlines()[-lines:])
+
+    def panicked(self) -> bool:
+        """Whether the kernel panicked since this was last asked."""
+        size = self.size
+        if size == self._searched:
+            return False
+        with open(self.path, "rb") as file:
+            file.seek(max(0, self._searched - len(PANIC)))
+            found = PANIC in file.read()
+        self._searched = size
+        return found
+
+    def wait_for(self, text: str, start: int, timeout_s: float) -> int | None:
+        """Waits until a line with `text` stands in the log; the offset of that line's end.
+
+        None when it did not come in time: the kernel prints late, or not at all.
+        """
+        needle = text.encode()
+        deadline = time.monotonic() + timeout_s
+        while True:
+            with open(self.path, "rb") as file:
+                file.seek(start)
+                data = file.read()
+            found = data.find(needle)
+            end = data.find(b"\n", found)
+            if found >= 0 and end >= 0:
+                return start + end + 1
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(0.002)
+
+
+def without_stamps(text: str) -> str:
+    """The log without its time stamps, for comparing."""
+    return _STAMP.sub("", text)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Finds splats in a kernel log: what the kernel prints when something is wrong with it.
+
+The patterns come from the kernel's own sources (lib/bug.c, kernel/panic.c, kernel/locking,
+kernel/rcu, mm/kasan, lib/ubsan.c, kernel/hung_task.c, kernel/watchdog.c, arch/x86). The table is
+searched in its order and the first match names the splat.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from images.kernel_log import without_stamps
+
+EXCERPT_LINES = 60
+
+# kind, and what a line of the log starts with or contains
+_PATTERNS = (
+    ("panic", r"Kernel panic - not syncing"),
+    ("KASAN", r"BUG: KASAN: "),
+    ("KCSAN", r"BUG: KCSAN: "),
+    ("KFENCE", r"BUG: KFENCE: "),
+    ("UBSAN", r"UBSAN: "),
+    ("soft lockup", r"BUG: soft lockup"),
+    ("hard lockup", r"Watchdog detected hard LOCKUP|NMI watchdog: .*LOCKUP"),
+    ("workqueue lockup", r"BUG: workqueue lockup"),
+    ("sleeping in atomic context", r"BUG: (?:sleeping function|scheduling while atomic)"),
+    (
+        "lockdep",
+        r"WARNING: (?:possible (?:circular|recursive) locking|inconsistent lock state"
+        r"|suspicious RCU usage|bad unlock balance|Nested lock|held lock freed"
+        r"|possible irq lock inversion|[A-Za-z/-]+-safe -> [A-Za-z/-]+-unsafe)"
+        r"|DEBUG_LOCKS_WARN_ON|INFO: trying to register non-static key"
+        r"|INFO: possible (?:circular|recursive) locking",
+    ),
+    ("hung task", r"INFO: task .+ blocked (?:for more than|in I/O wait)"),
+    ("RCU stall", r"rcu.*(?:detected stalls|self-detected stall|detected expedited stalls)"),
+    ("Rust panic", r"rust_kernel: panicked at "),
+    ("BUG", r"kernel BUG at |BUG: "),
+    ("WARNING", r"WARNING: "),
+    ("general protection", r"general protection fault|Oops: general protection"),
+    ("Oops", r"Oops: |Unable to handle kernel|unable to handle kernel"),
+    ("CPU exception", r"(?:divide error|invalid opcode|double fault|stack segment): "),
+    ("memory corruption", r"(?:list_(?:add|del)|slab) corruption|refcount_t: |Bad page state"),
+    ("kmemleak", r"kmemleak: \d+ new suspected memory leaks"),
+    ("allocation failure", r"page allocation failure"),
+)
+_ANY = re.compile("|".join(f"(?P<p{i}>{pattern})" for i, (_, pattern) in enumerate(_PATTERNS)))
+
+# A splat's report runs to one of these, or for EXCERPT_LINES.
+_END = re.compile(r"---\[ end (?:trace|Kernel panic)|</TASK>|^={20,}$")
+
+
+@dataclass(frozen=True)
+class Splat:
+    """One thing that the kernel complained about."""
+
+    kind: str
+    line: str  # the line that says so, without its time stamp
+    excerpt: str  # the report as the log has it
+
+
+def find(log: str) -> list[Splat]:
+    """The splats in a piece of a kernel log; a line inside another splat's report is its part."""
+    lines = log.splitlines()
+    splats: list[Splat] = []
+    at = 0
+    while at < len(lines):
+        plain = without_stamps(lines[at])
+        # what a user program wrote into the log is not the kernel's word
+        match = None if plain.startswith("blockyard") else _ANY.search(plain)
+        if match is None or match.lastgroup is None:
+            at += 1
+            continue
+        end = _report_end(lines, at)
+        kind = _PATTERNS[int(match.lastgroup[1:])][0]
+        splats.append(Splat(kind, plain, "\n".join(lines[at:end])))
+        at = end
+    return splats
+
+
+def _report_end(lines: list[str], start: int) -> int:
+    stop = min(len(lines), start + EXCERPT_LINES)
+    for at in range(start + 1, stop):
+        if _END.search(without_stamps(lines[at])):
+            return at + 1
+    # no trace follows: a one-line complaint
+    traced = any("Call Trace:" in line for line in lines[start:stop])
+    return stop if traced else start + 1

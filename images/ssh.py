@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The ssh console's transport: one kept connection, one kept channel to the guest program.
+
+Keys for both sides are made for each machine; the guest gets its host key with its initramfs,
+so the host is sure whom it talks to. Only the loopback address is ever connected to.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import paramiko
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from images import cpio
+from images.console import CHUNK
+from images.errors import ConsoleDead
+from kernel.host.settings import PROJECT
+
+AGENT = "/run/blockyard/agent"
+RETRY_S = 0.05
+WINDOW = 1 << 24  # bytes in flight; the default of 2 MiB stalls a large output
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The two key pairs of one machine."""
+
+    host: paramiko.PKey
+    client: paramiko.PKey
+    host_private: bytes  # as sshd reads it
+
+    def initramfs(self) -> bytes:
+        """The cpio archive that brings them into the guest (see guest/init.c)."""
+        authorized = f"{self.client.get_name()} {self.client.get_base64()}\n".encode()
+        start = (PROJECT / "images" / "guest" / "start-ssh").read_bytes()
+        return cpio.archive(
+            [
+                cpio.File("ssh/host_key", self.host_private, 0o600),
+                cpio.File("ssh/authorized_keys", authorized, 0o600),
+                cpio.File("ssh/start", start, 0o755),
+            ]
+        )
+
+
+def make_keys() -> Keys:
+    """Fresh Ed25519 keys for one machine."""
+    host, host_private = _key()
+    client, _ = _key()
+    return Keys(host, client, host_private)
+
+
+def _key() -> tuple[paramiko.PKey, bytes]:
+    private = Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.OpenSSH,
+        serialization.NoEncryption(),
+    )
+    return paramiko.Ed25519Key.from_private_key(io.StringIO(private.decode())), private
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def connect(port: int, keys: Keys, watch: Callable[[], None], limit_s: float) -> paramiko.Transport:
+    """Connects as soon as the guest's sshd is up.
+
+    Raises ConsoleDead after `limit_s`, or what `watch` raises when the machine is dead.
+    """
+    deadline = time.monotonic() + limit_s
+    last = ""
+    while time.monotonic() < deadline:
+        watch()
+        transport = None
+        try:
+            connection = socket.create_connection(("127.0.0.1", port), timeout=limit_s)
+            transport = paramiko.Transport(connection, default_window_size=WINDOW)
+            transport.banner_timeout = limit_s
+            transport.auth_timeout = limit_s
+            transport.start_client(timeout=limit_s)
+            if transport.get_remote_server_key() != keys.host:
+                raise ConsoleDead(f"ssh console: port {port} is answered by another host")
+            transport.auth_publickey("root", keys.client)
+            transport.set_keepalive(5)
+            return transport
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            last = str(error) or type(error).__name__
+            if transport is not None:
+                transport.close()
+            time.sleep(RETRY_S)
+        except BaseException:
+            if transport is not None:
+                transport.close()
+            raise
+    raise ConsoleDead(f"ssh console: no connection within {limit_s:.0f} s ({last})")
+
+
+class ChannelTransport:
+    """A channel of an ssh connection with the guest program at its other end."""
+
+    def __init__(self, connection: paramiko.Transport) -> None:
+        self._connection = connection
+        self._channel = connection.open_session()
+        self._channel.set_combine_stderr(True)
+        self._channel.exec_command(AGENT)
+
+    def send(self, data: bytes, wait_s: float) -> int:
+        """See images.console.Transport."""
+        self._channel.settimeout(wait_s)
+        try:
+            return self._channel.send(data)
+        except OSError:  # a time-out, or a closed channel: the watch and the deadline tell
+            return 0
+
+    def receive(self, wait_s: float) -> bytes | None:
+        """See images.console.Transport."""
+        self._channel.settimeout(wait_s)
+        try:
+            return self._channel.recv(CHUNK)
+        except TimeoutError:
+            return None
+        except OSError:
+            return b""
+
+    def close(self) -> None:
+        """See images.console.Transport."""
+        self._connection.close()

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A kernel that can be booted, however it came to be: what `build` and `prebuilt` both return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+
+from kernel import kconfig
+
+SCHEMA = 1  # of kernel.json
+
+
+class KernelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``kernel.json`` says about a kernel."""
+
+    schema: int = SCHEMA
+    key: str  # names it in the cache
+    name: str  # as in the catalog
+    release: str  # uname -r
+    source: str  # where it came from, e.g. "debian linux-source-7.3 7.3.4-1~bpo13+1"
+    config_sha256: str
+    toolchain: dict[str, str]  # program → version; empty for a prebuilt kernel
+    wall_s: float = 0.0  # what the build took
+    cpu_s: float = 0.0  # user and system time of the build
+    warnings: dict[str, int] = {}  # source file → compiler warnings
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel in the cache. The files below `path` are complete and never change."""
+
+    path: Path
+    info: KernelInfo
+
+    @property
+    def image(self) -> Path:
+        """What the boot loader starts (a bzImage)."""
+        return self.path / "bzImage"
+
+    @property
+    def modules(self) -> Path:
+        """The folder that becomes ``/lib/modules/<release>``, with modules.dep."""
+        return self.path / "modules" / self.info.release
+
+    @cached_property
+    def config(self) -> dict[str, str]:
+        """Symbol (without ``CONFIG_``) → value; a symbol that is off is absent or ``n``."""
+        return kconfig.parse((self.path / "config").read_text())
+
+
+def load(path: Path) -> Kernel:
+    """A kernel from its folder in the cache."""
+    return Kernel(path, msgspec.json.decode((path / "kernel.json").read_bytes(), type=KernelInfo))
+
+
+def save_info(path: Path, info: KernelInfo) -> None:
+    """Writes ``kernel.json``: the last step of making a kernel."""
+    data = msgspec.json.format(msgspec.json.encode(info), indent=2)
+    (path / "kernel.json").write_bytes(data + b"\n")

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From a source tree and configuration fragments to a `Kernel`.
+
+``tinyconfig`` plus the fragments goes through the kernel's own olddefconfig; every symbol that
+was asked for is proved to be in the result before anything is compiled. The compile runs in the
+tool root: the tree is read-only at /mnt/src, the output tree writable at /mnt/out, no network.
+
+The output tree stays in the cache beside the artifacts: an interrupted build goes on where it
+was, and modules outside the tree are built against it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import resource
+import shutil
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernel import artifact, explain, kconfig
+from kernel.artifact import Kernel, KernelInfo
+from kernel.host import store
+from kernel.host.debian import ToolRoot
+from kernel.host.errors import Failed
+from kernel.host.process import run
+from kernel.host.progress import note, step
+from kernel.host.sandbox import BIND, Sandbox
+from kernel.host.settings import PROJECT, settings
+from kernel.kconfig import Fragment
+from kernel.sources import Tree
+
+RECIPE = 1  # raise it when the same inputs give another kernel
+TOOLS = {"clang": "clang", "lld": "lld", "rustc": "rustc", "bindgen": "bindgen", "make": "make"}
+
+# Fixed, so that the same inputs give the same bytes (Documentation/kbuild/reproducible-builds.rst).
+REPRODUCIBLE = {
+    "KBUILD_BUILD_TIMESTAMP": "Thu Jan  1 00:00:00 UTC 1970",
+    "KBUILD_BUILD_USER": "blockyard",
+    "KBUILD_BUILD_HOST": "blockyard",
+}
+
+
+@dataclass(frozen=True)
+class Build:
+    """One kernel to build: everything that its bytes depend on."""
+
+    name: str  # the catalog's
+    tree: Tree
+    fragments: tuple[Fragment, ...]  # a later one wins
+    tools: ToolRoot
+
+    @property
+    def key(self) -> str:
+        """Names the kernel in the cache; the same inputs give the same key."""
+        texts = [fragment.text for fragment in self.fragments]
+        return store.digest("kernel", RECIPE, self.tree.origin, texts, self.tools.path.name)
+
+    @property
+    def out(self) -> Path:
+        """The output tree (objects, generated headers, Rust metadata)."""
+        return store.directory("builds") / self.key
+
+    @property
+    def log(self) -> Path:
+        """Everything that make printed."""
+        return store.directory("logs") / f"kernel-{self.key}.log"
+
+    def sandbox(self, **read_only: Path) -> Sandbox:
+        """The tool root with the tree and the output tree in it."""
+        return Sandbox(
+            self.tools.root,
+            read_only={"src": self.tree.path, **read_only},
+            writable={"out": self.out},
+            environment=REPRODUCIBLE,
+        )
+
+    def make_argv(self, *targets: str) -> list[str]:
+        """The make command as typed inside the sandbox."""
+        jobs = f"-j{settings().jobs}"
+        return ["make", "-C", f"{BIND}/src", f"O={BIND}/out", "LLVM=1", jobs, *targets]
+
+    def make(self, *targets: str, doing: str) -> None:
+        """Runs make in the sandbox."""
+        argv = self.sandbox().argv(self.make_argv(*targets))
+        run(argv, log=self.log, doing=f"kernel {self.name}: {doing}")
+
+
+def base_fragment() -> Fragment:
+    """What every test kernel needs to boot and to be tested."""
+    return read_fragment(PROJECT / "kernel" / "fragments" / "base.config")
+
+
+def read_fragment(path: Path) -> Fragment:
+    """A configuration fragment from a file, named as a user would find it."""
+    name = str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)
+    return Fragment(name, path.read_text())
+
+
+def build(job: Build) -> Kernel:
+    """The kernel of these inputs, from the cache or built now.
+
+    Raises Failed with the path of the log when a symbol is dropped or the compile fails.
+    """
+
+    def make(path: Path) -> None:
+        job.log.unlink(missing_ok=True)
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        begun = time.monotonic()
+        with step(f"configuring kernel {job.name}", log=job.log):
+            configure(job)
+        with step(f"building kernel {job.name}", log=job.log):
+            job.make("bzImage", "modules", doing="the build failed")
+            job.make(
+                "modules_install",
+                f"INSTALL_MOD_PATH={BIND}/out/install",
+                doing="modules_install failed",
+            )
+            _collect(job, path)
+        now = resource.getrusage(resource.RUSAGE_CHILDREN)
+        info = _describe(
+            job,
+            wall_s=round(time.monotonic() - begun, 1),
+            cpu_s=round(now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime, 1),
+        )
+        artifact.save_info(path, info)
+
+    return artifact.load(store.get("kernels", job.key, f"kernel {job.name}", make))
+
+
+def configure(job: Build) -> None:
+    """Writes the output tree's ``.config`` and proves it; raises Failed for a dropped symbol."""
+    job.out.mkdir(parents=True, exist_ok=True)
+    merged = kconfig.merge(job.fragments)
+    job.make("tinyconfig", doing="tinyconfig failed")
+    config = job.out / ".config"
+    config.write_text(config.read_text() + kconfig.render(merged))
+    job.make("olddefconfig", doing="olddefconfig failed")
+    dropped = kconfig.prove(merged, kconfig.parse(config.read_text()))
+    if dropped:
+        names = ", ".join(f"CONFIG_{one.symbol}" for one in dropped)
+        raise Failed(
+            f"kernel {job.name}: the configuration lost {names}\n{_reasons(job, dropped)}",
+            log=job.log,
+        )
+
+
+def _reasons(job: Build, dropped: Sequence[kconfig.Dropped]) -> str:
+    return explain.dropped(dropped, ask(job, [one.symbol for one in dropped]))
+
+
+def ask(job: Build, symbols: Sequence[str]) -> explain.Answer:
+    """What the tree's Kconfig says of some symbols, read in the sandbox (about 5 s).
+
+    The tree may run programs while its Kconfig is read, hence the sandbox.
+    """
+    import kconfiglib
+
+    sandbox = job.sandbox(
+        **{
+            "tools/kconfiglib.py": Path(kconfiglib.__file__),
+            "tools/kconfig_reader.py": PROJECT / "kernel" / "kconfig_reader.py",
+        }
+    )
+    argv = ["python3", f"{BIND}/tools/kconfig_reader.py", "--srctree", f"{BIND}/src"]
+    argv += ["--config", f"{BIND}/out/.config", *symbols]
+    with step("reading the tree's Kconfig"):
+        answer = subprocess.run(sandbox.argv(argv), capture_output=True, text=True)
+    if answer.returncode:
+        raise Failed(f"kernel {job.name}: its Kconfig cannot be read\n{answer.stderr.strip()}")
+    return explain.Answer(json.loads(answer.stdout))
+
+
+def _collect(job: Build, path: Path) -> None:
+    """Copies what a guest needs out of the output tree."""
+    out = job.out
+    shutil.copyfile(out / "arch/x86/boot/bzImage", path / "bzImage")
+    shutil.copyfile(out / "System.map", path / "System.map")
+    shutil.copyfile(out / ".config", path / "config")
+    shutil.copyfile(job.log, path / "build.log")
+    shutil.copytree(
+        out / "install/lib/modules",
+        path / "modules",
+        symlinks=True,
+        ignore=shutil.ignore_patterns("build", "source"),
+    )
+    store.remove(out / "install")
+
+
+def _describe(job: Build, wall_s: float, cpu_s: float) -> KernelInfo:
+    config = (job.out / ".config").read_bytes()
+    versions = job.tools.versions
+    return KernelInfo(
+        key=job.key,
+        name=job.name,
+        release=(job.out / "include/config/kernel.release").read_text().strip(),
+        source=job.tree.origin,
+        config_sha256=hashlib.sha256(config).hexdigest(),
+        toolchain={tool: versions[package] for tool, package in TOOLS.items()},
+        wall_s=wall_s,
+        cpu_s=cpu_s,
+        warnings=warnings(job.log.read_text(errors="replace")),
+    )
+
+
+def warnings(log: str) -> dict[str, int]:
+    """Compiler warnings per source file, from make's output (clang and rustc)."""
+    clang = re.findall(r"^(\S+?):\d+:\d+: warning:", log, re.MULTILINE)
+    rustc = re.findall(r"^warning: .*\n\s*--> (\S+?):\d+:\d+", log, re.MULTILINE)
+    names = (name.removeprefix(f"{BIND}/src/") for name in [*clang, *rustc])
+    return dict(sorted(Counter(names).items()))
+
+
+def note_cached(kernel: Kernel) -> None:
+    """Tells the user which kernel is in hand."""
+    info = kernel.info
+    note(f"kernel {info.name}: {info.release} ({info.source})")

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Debian as a supplier: root file systems by mmdebstrap, single packages by apt.
+
+apt checks every signature against the Debian archive keyring, so nothing is checked a second
+time here. The mirror is the one of the settings, else the one of a Debian host's own apt
+configuration, else mmdebstrap's default, which is then read back from the root that it made.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from kernel.host import store
+from kernel.host.errors import Failed
+from kernel.host.process import run
+from kernel.host.progress import step
+from kernel.host.sandbox import BIND, Sandbox
+from kernel.host.settings import PROJECT, settings
+
+RECIPE = 3  # of roots and images: raise it when their making changes
+NO_DOCS = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
+
+
+class RootSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A Debian root as data: which suite, which packages."""
+
+    suite: str
+    packages: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """Names the root made from this list."""
+        return store.digest("root", RECIPE, self.suite, sorted(self.packages))
+
+
+def load_spec(path: Path) -> RootSpec:
+    """Reads a root's TOML file."""
+    return msgspec.toml.decode(path.read_bytes(), type=RootSpec)
+
+
+@dataclass(frozen=True)
+class Package:
+    """One package at one version."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Mirrors:
+    """Where Debian's packages are fetched from; both URLs without a suite."""
+
+    main: str
+    security: str
+
+
+def configured_mirrors() -> Mirrors | None:
+    """The mirrors that the settings or the host's apt name, or None for mmdebstrap's default."""
+    if mirror := settings().mirror.rstrip("/"):
+        return Mirrors(mirror, f"{mirror}-security")
+    try:
+        listing = subprocess.run(
+            ["apt-get", "indextargets", "--format", "$(LABEL)|$(SITE)", "Created-By: Packages"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    sites = dict(line.rpartition("|")[::2] for line in listing.splitlines())
+    if "Debian" not in sites:
+        return None
+    main = sites["Debian"].rstrip("/")
+    return Mirrors(main, sites.get("Debian-Security", f"{main}-security").rstrip("/"))
+
+
+def _mirror_lines(suite: str) -> list[str]:
+    """What mmdebstrap is told of the mirrors: nothing when its default serves."""
+    if (mirrors := configured_mirrors()) is None:
+        return []
+    return [
+        f"deb {mirrors.main} {suite} main",
+        f"deb {mirrors.main} {suite}-updates main",
+        f"deb {mirrors.security} {suite}-security main",
+    ]
+
+
+def make_tar(spec: RootSpec, tar: Path, log: Path) -> None:
+    """Makes a root file system as a tar, without root rights (user namespaces)."""
+    argv = ["mmdebstrap", "--variant=apt", "--format=tar"]
+    argv += ["--mode=root" if os.geteuid() == 0 else "--mode=unshare"]
+    argv += ['--aptopt=APT::Install-Recommends "false"', '--aptopt=Acquire::Retries "3"']
+    argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in NO_DOCS]
+    argv += [f"--include={','.join(spec.packages)}", spec.suite, str(tar)]
+    argv += _mirror_lines(spec.suite)
+    run(argv, log=log, doing=f"making a Debian {spec.suite} root")
+
+
+def make_root(spec: RootSpec, path: Path) -> None:
+    """Makes a root and unpacks it at path/root, owned by the caller, with path/versions.txt."""
+    tar = path / "root.tar"
+    log = store.directory("logs") / f"root-{spec.key}.log"
+    log.unlink(missing_ok=True)
+    make_tar(spec, tar, log)
+    root = path / "root"
+    root.mkdir()
+    run(
+        ["tar", "-xf", str(tar), "-C", str(root), "--no-same-owner", "--exclude=./dev/*"],
+        log=log,
+        doing="unpacking the root",
+    )
+    tar.unlink()
+    for name in ("resolv.conf", "hosts"):  # mount points for the host's
+        file = root / "etc" / name
+        file.unlink(missing_ok=True)
+        file.touch()
+    query = ["dpkg-query", "--show", "--showformat=${Package} ${Version}\\n"]
+    run(Sandbox(root).argv(query), log=log, doing="listing versions", stdout=path / "versions.txt")
+
+
+@dataclass(frozen=True)
+class ToolRoot:
+    """The unpacked root that holds compilers and QEMU."""
+
+    path: Path
+
+    @property
+    def root(self) -> Path:
+        """Its file system."""
+        return self.path / "root"
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Debian package → version."""
+        lines = (self.path / "versions.txt").read_text().splitlines()
+        return dict(line.split(" ", 1) for line in lines if " " in line)
+
+
+def tool_root() -> ToolRoot:
+    """The tool root, made if need be (a minute, 2 GB)."""
+    spec = load_spec(PROJECT / "kernel" / "toolroot.toml")
+
+    def make(path: Path) -> None:
+        with step("making the tool root: compilers and QEMU from Debian"):
+            make_root(spec, path)
+
+    return ToolRoot(store.get("roots", spec.key, "the tool root", make))
+
+
+class Archive:
+    """Debian's archive in some suites, asked by the tool root's apt with lists of our own."""
+
+    def __init__(self, tools: ToolRoot, suites: tuple[str, ...]) -> None:
+        self._tools = tools
+        self._suites = suites
+        self._path = store.directory("apt") / store.digest(suites)
+        self._log = store.directory("logs") / f"apt-{self._path.name}.log"
+
+    def _sandbox(self, writable: dict[str, Path]) -> Sandbox:
+        return Sandbox(
+            self._tools.root,
+            writable={"apt": self._path, **writable},
+            network=True,
+            environment={"APT_CONFIG": f"{BIND}/apt/apt.conf"},
+        )
+
+    def _mirrors(self) -> Mirrors:
+        if mirrors := configured_mirrors():
+            return mirrors
+        text = (self._tools.root / "etc/apt/sources.list").read_text()
+        suites = r"^deb (?:\[[^]]*\] )?(\S+) (\S+)"
+        by_suite = {suite: url for url, suite in re.findall(suites, text, re.MULTILINE)}
+        main = next(url for suite, url in by_suite.items() if not suite.endswith("-security"))
+        security = [url for suite, url in by_suite.items() if suite.endswith("-security")]
+        return Mirrors(main, security[0] if security else f"{main}-security")
+
+    def update(self) -> None:
+        """Fetches the package lists."""
+        for name in ("lists/partial", "cache/archives/partial", "state"):
+            (self._path / name).mkdir(parents=True, exist_ok=True)
+        mirrors = self._mirrors()
+        lines = [
+            f"deb {mirrors.security if suite.endswith('-security') else mirrors.main} {suite} main"
+            for suite in self._suites
+        ]
+        store.write(self._path / "sources.list", "\n".join([*lines, ""]).encode())
+        options = {
+            "Dir::Etc::SourceList": f"{BIND}/apt/sources.list",
+            "Dir::Etc::SourceParts": "-",
+            "Dir::State": f"{BIND}/apt/state",
+            "Dir::State::status": "/dev/null",
+            "Dir::State::lists": f"{BIND}/apt/lists",
+            "Dir::Cache": f"{BIND}/apt/cache",
+            "Dir::Etc::TrustedParts": "/etc/apt/trusted.gpg.d",
+            "APT::Sandbox::User": "root",
+            "Acquire::Languages": "none",
+            "Acquire::Retries": "3",
+        }
+        text = "".join(f'{name} "{value}";\n' for name, value in options.items())
+        store.write(self._path / "apt.conf", text.encode())
+        with step("asking the Debian mirror for its packages"):
+            run(
+                # without Error-Mode a mirror that does not answer is only a warning to apt
+                self._sandbox({}).argv(["apt-get", "-o", "APT::Update::Error-Mode=any", "update"]),
+                log=self._log,
+                doing="asking the Debian mirror",
+            )
+
+    def newest(self, pattern: str) -> Package | None:
+        """The newest package whose name matches `pattern` (``*`` stands for a release).
+
+        None when the suites have no such package.
+        """
+        names = fnmatch.filter(self._ask("pkgnames", pattern.partition("*")[0]), pattern)
+        if not names:
+            return None
+        name = max(names, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
+        # "package | version | URL suite/component arch Packages", the newest first (apt-cache(8))
+        rows = [line.split("|") for line in self._ask("madison", name)]
+        return Package(name, rows[0][1].strip()) if rows else None
+
+    def _ask(self, *question: str) -> list[str]:
+        answer = self._path / "answer.txt"
+        argv = self._sandbox({}).argv(["apt-cache", *question])
+        run(argv, log=self._log, doing="reading Debian's package lists", stdout=answer)
+        return answer.read_text().splitlines()
+
+    def download(self, package: Package, target: Path) -> Path:
+        """Fetches one package file into `target`, signature-checked by apt; returns its path."""
+        argv = ["apt-get", "download", f"{package.name}={package.version}"]
+        sandbox = self._sandbox({"target": target})
+        doing = f"fetching {package.name} {package.version}"
+        with step(doing):
+            run(sandbox.argv(argv, directory=f"{BIND}/target"), log=self._log, doing=doing)
+        found = list(target.glob(f"{package.name}_*.deb"))
+        if len(found) != 1:
+            raise Failed(f"{doing}: the mirror did not give it", log=self._log)
+        return found[0]
+
+    def unpack(self, package_file: Path, target: Path) -> None:
+        """Unpacks a package's files into `target` (no script of it runs)."""
+        sandbox = Sandbox(
+            self._tools.root,
+            read_only={"package.deb": package_file},
+            writable={"target": target},
+        )
+        argv = ["dpkg-deb", "--extract", f"{BIND}/package.deb", f"{BIND}/target"]
+        run(sandbox.argv(argv), log=self._log, doing=f"unpacking {package_file.name}")
+

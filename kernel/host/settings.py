@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a user may set, and where it comes from.
+
+``~/.config/blockyard/config.toml`` holds the settings by name; an environment variable
+``BLOCKYARD_<NAME>`` overrides the file. Nothing needs to be set.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+import msgspec
+
+from kernel.host.errors import UserError
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The settings in force."""
+
+    cache: str = "~/.cache/blockyard"  # sources, roots, kernels, images: safe to delete
+    results: str = str(PROJECT / "results")  # run records
+    mirror: str = ""  # Debian mirror's URL; empty: the host's apt configuration, else the default
+    jobs: int = os.cpu_count() or 1  # parallel compile jobs
+
+    @property
+    def cache_dir(self) -> Path:
+        """Where everything that can be made again is kept."""
+        return Path(self.cache).expanduser().absolute()
+
+    @property
+    def results_dir(self) -> Path:
+        """Where run records are kept."""
+        return Path(self.results).expanduser().absolute()
+
+
+def _config_file() -> Path:
+    home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(home).expanduser() / "blockyard" / "config.toml"
+
+
+@cache
+def settings() -> Settings:
+    """Reads the settings once per process; raises UserError on one that is not understood."""
+    import tomllib
+
+    path = _config_file()
+    values: dict[str, object] = {}
+    try:
+        values = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        pass
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"cannot read the settings in {path}: {error}") from None
+    if home := os.environ.get("XDG_CACHE_HOME"):
+        values.setdefault("cache", f"{home}/blockyard")
+    for field in Settings.__struct_fields__:
+        if (value := os.environ.get(f"BLOCKYARD_{field.upper()}")) is not None:
+            values[field] = value
+    try:
+        return msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise UserError(
+            f"bad setting: {error}",
+            hint=f"settings come from {path} and from BLOCKYARD_* in the environment",
+        ) from None

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From a distribution's kernel packages to a `Kernel`: nothing is compiled."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from kernel import artifact
+from kernel.artifact import Kernel, KernelInfo
+from kernel.host import store
+from kernel.host.debian import ToolRoot
+from kernel.host.errors import Failed
+from kernel.host.process import run
+from kernel.host.sandbox import BIND, Sandbox
+from kernel.sources import Tree
+
+RECIPE = 1
+
+
+def prebuilt(name: str, files: Tree, tools: ToolRoot) -> Kernel:
+    """The kernel in a folder of unpacked packages, put in order once."""
+    key = store.digest("prebuilt", RECIPE, files.origin)
+
+    def make(path: Path) -> None:
+        release, image, config = _parts(name, files.path)
+        shutil.copyfile(image, path / "bzImage")
+        shutil.copyfile(config, path / "config")
+        source = files.path / "usr/lib/modules" / release
+        if not source.is_dir():  # before 7.2, Debian's packages use /lib
+            source = files.path / "lib/modules" / release
+        shutil.copytree(source, path / "modules" / release, symlinks=True)
+        _depmod(path, release, tools)
+        config_sha256 = hashlib.sha256(config.read_bytes()).hexdigest()
+        info = KernelInfo(
+            key=key,
+            name=name,
+            release=release,
+            source=files.origin,
+            config_sha256=config_sha256,
+            toolchain={},
+        )
+        artifact.save_info(path, info)
+
+    return artifact.load(store.get("kernels", key, f"kernel {name}", make))
+
+
+def _parts(name: str, path: Path) -> tuple[str, Path, Path]:
+    """Release, image and config: beside the modules since 7.2, in /boot before."""
+    for image in path.glob("usr/lib/modules/*/vmlinuz"):
+        return image.parent.name, image, image.parent / "config"
+    for image in path.glob("boot/vmlinuz-*"):
+        release = image.name.removeprefix("vmlinuz-")
+        return release, image, path / "boot" / f"config-{release}"
+    raise Failed(f"kernel {name}: its packages hold no kernel image (looked in {path})")
+
+
+def _depmod(path: Path, release: str, tools: ToolRoot) -> None:
+    """Writes modules.dep, which Debian's packages leave to their installation."""
+    sandbox = Sandbox(tools.root, writable={"root/lib/modules": path / "modules"})
+    run(
+        sandbox.argv(["depmod", "--basedir", f"{BIND}/root", release]),
+        log=store.directory("logs") / f"prebuilt-{path.name}.log",
+        doing=f"listing the modules of {release}",
+    )

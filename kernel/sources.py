@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From a catalog entry to files in the cache: which version the mirror has, and its contents.
+
+The version is asked for once and recorded. A recorded version whose files are in the cache is
+used without the network; one that has left the mirror before it was fetched is replaced by the
+newest there is, so a point release never breaks a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from kernel.catalog import DebianImage, DebianSource
+from kernel.host import store
+from kernel.host.debian import Archive, Package, ToolRoot
+from kernel.host.errors import Failed
+from kernel.host.process import run
+from kernel.host.progress import note, step
+from kernel.host.sandbox import BIND, Sandbox
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A kernel source tree, never written to."""
+
+    path: Path
+    origin: str  # for people and for the cache key: which source, at which version
+
+
+def source_tree(name: str, entry: DebianSource, tools: ToolRoot) -> Tree:
+    """The source tree of a catalog entry, fetched and unpacked if need be (150 MB, 1.7 GB)."""
+    packages, path = _fetch(name, [entry.package], entry.suites, tools)
+    return Tree(path / "tree", f"debian {packages[0].name} {packages[0].version}")
+
+
+def image_files(name: str, entry: DebianImage, tools: ToolRoot) -> Tree:
+    """The files of a prebuilt kernel's packages, unpacked into one folder."""
+    packages, path = _fetch(name, entry.packages, entry.suites, tools)
+    return Tree(path, f"debian {packages[0].name} {packages[0].version}")
+
+
+def _fetch(
+    name: str, patterns: Sequence[str], suites: tuple[str, ...], tools: ToolRoot
+) -> tuple[list[Package], Path]:
+    """The packages that `patterns` stand for, and the folder they are unpacked in."""
+    record = store.directory("resolved") / f"{name}.json"
+    if packages := _recorded(record):
+        path = store.directory("sources") / _key(packages)
+        if path.is_dir():
+            return packages, path
+    archive = Archive(tools, suites)
+    with store.locked("apt", store.digest(suites), "Debian's package lists"):
+        archive.update()
+        packages = _resolve(name, patterns, archive)
+
+    def make(path: Path) -> None:
+        note(f"kernel {name} is {packages[0].name} {packages[0].version}")
+        for package in packages:
+            file = archive.download(package, path)
+            archive.unpack(file, path)
+            file.unlink()
+        _unpack_tarball(path, tools)
+
+    path = store.get("sources", _key(packages), f"the source of kernel {name}", make)
+    store.write(record, msgspec.json.encode(packages))
+    return packages, path
+
+
+def _key(packages: Sequence[Package]) -> str:
+    return store.digest("source", packages)
+
+
+def _recorded(record: Path) -> list[Package]:
+    try:
+        return msgspec.json.decode(record.read_bytes(), type=list[Package])
+    except (OSError, msgspec.DecodeError):
+        return []  # never asked, or a record that cannot be read: ask again
+
+
+def _resolve(name: str, patterns: Sequence[str], archive: Archive) -> list[Package]:
+    """The newest release that has the first package, and the others of the same release."""
+    first = archive.newest(patterns[0])
+    packages = [first]
+    if first is not None:
+        before, _, after = patterns[0].partition("*")
+        release = first.name[len(before) : len(first.name) - len(after)]
+        packages += [archive.newest(pattern.replace("*", release)) for pattern in patterns[1:]]
+    found = [package for package in packages if package is not None]
+    if len(found) < len(patterns):
+        raise Failed(
+            f"kernel {name}: the Debian mirror has no {patterns[len(found)]}",
+            hint="it may lag behind: choose another kernel, or set BLOCKYARD_MIRROR",
+        )
+    return found
+
+
+def _unpack_tarball(path: Path, tools: ToolRoot) -> None:
+    """A source package holds one tarball: makes path/tree of it and drops the rest."""
+    tarballs = list(path.glob("usr/src/linux-source-*.tar.xz"))
+    if not tarballs:
+        return
+    (path / "tree").mkdir()
+    sandbox = Sandbox(tools.root, read_only={"package": path}, writable={"tree": path / "tree"})
+    tarball = f"{BIND}/package/{tarballs[0].relative_to(path)}"
+    argv = ["tar", "-xf", tarball, "-C", f"{BIND}/tree", "--strip-components=1"]
+    log = store.directory("logs") / f"unpack-{path.name}.log"
+    with step("unpacking the kernel source"):
+        run(sandbox.argv(argv), log=log, doing=f"unpacking {tarballs[0].name}")
+    store.remove(path / "usr")
