@@ -18,13 +18,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pexpect
 from pexpect.spawnbase import SpawnBase
 
 from images.errors import CommandFailed, CommandTimedOut, ConsoleDead
 from kernel.host.errors import Failed
+
+if TYPE_CHECKING:
+    _SpawnBase = SpawnBase[bytes]
+else:  # generic in the stubs only
+    _SpawnBase = SpawnBase
 
 READY = b"\x1eBLOCKYARD ready\n"
 BEGIN_S = 20.0  # a live guest program answers a request within this, at accelerator scale 1
@@ -62,7 +67,7 @@ class Transport(Protocol):
         """Gives the stream back."""
 
 
-class _Stream(SpawnBase):  # type: ignore[misc]  # the stubs leave the base class untyped
+class _Stream(_SpawnBase):
     """What pexpect reads from: a transport, with an eye on the machine."""
 
     def __init__(self, transport: Transport, watch: Callable[[], None]) -> None:
@@ -211,8 +216,9 @@ class Console:
     def _answer(self, limit_s: float) -> tuple[int, bytes]:
         end = re.compile(re.escape(self._marker(b"end ")) + rb"(\d+) (\d+)\n")
         self._stream.expect(end, timeout=limit_s)
-        code, size = (int(group) for group in self._stream.match.groups())
-        data = bytes(self._stream.before)
+        match, data = self._stream.match, self._stream.before
+        assert isinstance(match, re.Match) and data is not None
+        code, size = (int(group) for group in match.groups())
         if len(data) != size:
             raise self._give_up(f"{len(data)} bytes of output arrived, the guest sent {size}")
         return code, data

@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import paramiko
+
 from images import qemu, ssh
 from images.console import Console
 from images.errors import ConsoleDead, GuestPanicked, GuestSilent, QemuDied
@@ -78,16 +80,16 @@ class Machine:
         if self.log.panicked():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(EXIT_S)  # the rest of the log
-            raise GuestPanicked("the guest's kernel panicked", **self._evidence())
+            raise GuestPanicked(
+                "the guest's kernel panicked", kernel_log=self.log.tail(), log=self.log.path
+            )
         if ended:
             errors = tail(self.setup.directory / "qemu.log")
             raise QemuDied(
                 f"QEMU ended with {self._process.returncode} while the guest was needed\n{errors}",
-                **self._evidence(),
+                kernel_log=self.log.tail(),
+                log=self.log.path,
             )
-
-    def _evidence(self) -> dict[str, object]:
-        return {"kernel_log": self.log.tail(), "log": self.log.path}
 
     def console(self, name: str) -> Console:
         """The console of that name: ``serial``, or ``ssh`` (connected when first asked for)."""
@@ -103,7 +105,7 @@ class Machine:
         console.wait_ready(SSH_S * scale)
         return console
 
-    def connection(self) -> ssh.paramiko.Transport:
+    def connection(self) -> paramiko.Transport:
         """A new ssh connection to the guest."""
         if self._keys is None or self._port is None:
             raise Failed("this guest was started without ssh")

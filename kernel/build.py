@@ -12,6 +12,7 @@ was, and modules outside the tree are built against it.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import re
 import resource
@@ -29,13 +30,14 @@ from kernel.host import store
 from kernel.host.debian import ToolRoot
 from kernel.host.errors import Failed
 from kernel.host.process import run
-from kernel.host.progress import note, step
+from kernel.host.progress import step
 from kernel.host.sandbox import BIND, Sandbox
 from kernel.host.settings import PROJECT, settings
 from kernel.kconfig import Fragment
 from kernel.sources import Tree
 
 RECIPE = 1  # raise it when the same inputs give another kernel
+READ_S = 300  # reading a Kconfig takes 4 s; a tree whose Kconfig never ends is not waited for
 TOOLS = {"clang": "clang", "lld": "lld", "rustc": "rustc", "bindgen": "bindgen", "make": "make"}
 
 # Fixed, so that the same inputs give the same bytes (Documentation/kbuild/reproducible-builds.rst).
@@ -58,8 +60,14 @@ class Build:
     @property
     def key(self) -> str:
         """Names the kernel in the cache; the same inputs give the same key."""
-        texts = [fragment.text for fragment in self.fragments]
-        return store.digest("kernel", RECIPE, self.tree.origin, texts, self.tools.path.name)
+        config = kconfig.render(kconfig.merge(self.fragments))
+        return store.digest("kernel", RECIPE, self.tree.origin, config, self.toolchain)
+
+    @property
+    def toolchain(self) -> dict[str, str]:
+        """Program → Debian version."""
+        versions = self.tools.versions
+        return {tool: versions[package] for tool, package in TOOLS.items()}
 
     @property
     def out(self) -> Path:
@@ -141,39 +149,40 @@ def configure(job: Build) -> None:
     config = job.out / ".config"
     config.write_text(config.read_text() + kconfig.render(merged))
     job.make("olddefconfig", doing="olddefconfig failed")
-    dropped = kconfig.prove(merged, kconfig.parse(config.read_text()))
+    dropped = kconfig.prove(merged.requests, kconfig.parse(config.read_text()))
     if dropped:
         names = ", ".join(f"CONFIG_{one.symbol}" for one in dropped)
-        raise Failed(
-            f"kernel {job.name}: the configuration lost {names}\n{_reasons(job, dropped)}",
-            log=job.log,
+        report = ask(job, [one.symbol for one in dropped])
+        reasons = explain.explain_failure(report) or explain.explain_dropped(
+            report, dropped, merged.requests
         )
+        raise Failed(f"kernel {job.name}: the configuration lost {names}\n{reasons}", log=job.log)
 
 
-def _reasons(job: Build, dropped: Sequence[kconfig.Dropped]) -> str:
-    return explain.dropped(dropped, ask(job, [one.symbol for one in dropped]))
+def ask(job: Build, symbols: Sequence[str]) -> explain.Report:
+    """What the tree's Kconfig says of some symbols, read in the sandbox (about 4 s).
 
-
-def ask(job: Build, symbols: Sequence[str]) -> explain.Answer:
-    """What the tree's Kconfig says of some symbols, read in the sandbox (about 5 s).
-
-    The tree may run programs while its Kconfig is read, hence the sandbox.
+    A tree runs programs while its Kconfig is read, and trees are not trusted.
     """
-    import kconfiglib
-
+    kconfiglib = importlib.util.find_spec("kconfiglib")
+    if kconfiglib is None or kconfiglib.origin is None:
+        raise Failed("kconfiglib is not installed", hint="remove .venv and run ./inv again")
     sandbox = job.sandbox(
         **{
-            "tools/kconfiglib.py": Path(kconfiglib.__file__),
+            "tools/kconfiglib.py": Path(kconfiglib.origin),
             "tools/kconfig_reader.py": PROJECT / "kernel" / "kconfig_reader.py",
         }
     )
     argv = ["python3", f"{BIND}/tools/kconfig_reader.py", "--srctree", f"{BIND}/src"]
-    argv += ["--config", f"{BIND}/out/.config", *symbols]
+    argv += ["--config", f"{BIND}/out/.config", "--make-var", "LLVM=1", *symbols]
     with step("reading the tree's Kconfig"):
-        answer = subprocess.run(sandbox.argv(argv), capture_output=True, text=True)
-    if answer.returncode:
+        answer = subprocess.run(
+            sandbox.argv(argv, directory="/tmp"), capture_output=True, text=True, timeout=READ_S
+        )
+    if answer.returncode > 1:
         raise Failed(f"kernel {job.name}: its Kconfig cannot be read\n{answer.stderr.strip()}")
-    return explain.Answer(json.loads(answer.stdout))
+    report: explain.Report = json.loads(answer.stdout)
+    return report
 
 
 def _collect(job: Build, path: Path) -> None:
@@ -194,14 +203,13 @@ def _collect(job: Build, path: Path) -> None:
 
 def _describe(job: Build, wall_s: float, cpu_s: float) -> KernelInfo:
     config = (job.out / ".config").read_bytes()
-    versions = job.tools.versions
     return KernelInfo(
         key=job.key,
         name=job.name,
         release=(job.out / "include/config/kernel.release").read_text().strip(),
         source=job.tree.origin,
         config_sha256=hashlib.sha256(config).hexdigest(),
-        toolchain={tool: versions[package] for tool, package in TOOLS.items()},
+        toolchain=job.toolchain,
         wall_s=wall_s,
         cpu_s=cpu_s,
         warnings=warnings(job.log.read_text(errors="replace")),
@@ -214,9 +222,3 @@ def warnings(log: str) -> dict[str, int]:
     rustc = re.findall(r"^warning: .*\n\s*--> (\S+?):\d+:\d+", log, re.MULTILINE)
     names = (name.removeprefix(f"{BIND}/src/") for name in [*clang, *rustc])
     return dict(sorted(Counter(names).items()))
-
-
-def note_cached(kernel: Kernel) -> None:
-    """Tells the user which kernel is in hand."""
-    info = kernel.info
-    note(f"kernel {info.name}: {info.release} ({info.source})")

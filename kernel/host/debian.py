@@ -253,4 +253,3 @@ class Archive:
         )
         argv = ["dpkg-deb", "--extract", f"{BIND}/package.deb", f"{BIND}/target"]
         run(sandbox.argv(argv), log=self._log, doing=f"unpacking {package_file.name}")
-

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A driver in a running guest: loading it, what it can do, making disks with it.
+
+What it can do is found by probing the guest. A test asks for capabilities by name:
+
+``module``              built as a module, so it can be loaded and unloaded
+``configfs``            disks are made by configfs directories
+``features``            it lists its attributes in a `features` file
+``attribute:<name>``    a configfs disk has that attribute
+``nvme``                an NVMe controller that nvme-cli can talk to
+``store``               a disk can keep the data written to it
+``discard``, ``flush``, ``write-zeroes``  a disk takes that command
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from images.console import Console
+from kernel.artifact import Kernel
+from kernel.host.errors import Failed
+from modules.disk import Disk, error_number
+from modules.manifest import Configfs, Manifest, Pci
+
+PREFIX = "by"  # of the configfs directories that are ours
+SIZE_MIB = 64  # of a disk that no test asked a size for
+APPEAR_S = 10.0
+
+
+class LoadFailed(Failed):
+    """A module could not be loaded; the message quotes the kernel log."""
+
+
+class CreateFailed(Failed):
+    """A disk could not be made. `errno`: what the kernel said, -1 when it is not known."""
+
+    def __init__(self, what: str, errno: int) -> None:
+        super().__init__(what)
+        self.errno = errno
+
+
+@dataclass
+class Driver:
+    """One driver, over one console of one guest."""
+
+    manifest: Manifest
+    kernel: Kernel
+    console: Console
+    _made: int = field(default=0)
+
+    @property
+    def name(self) -> str:
+        """As in its manifest."""
+        return self.manifest.name
+
+    @property
+    def configfs(self) -> str:
+        """The configfs directory that disks are made in; empty when there is none."""
+        disks = self.manifest.disks
+        return disks.path if isinstance(disks, Configfs) else ""
+
+    def load(self) -> None:
+        """Loads the modules (nothing to do for a built-in driver) and waits for PCI disks."""
+        if not self.manifest.built_in(self.kernel):
+            disks = self.manifest.disks
+            parameters = disks.parameters if isinstance(disks, Configfs) else {}
+            words = [shlex.quote(f"{name}={value}") for name, value in parameters.items()]
+            for module in self.manifest.modules:
+                last = module == self.manifest.modules[-1]
+                command = " ".join(["modprobe", "--", module, *(words if last else [])])
+                result = self.console.run(command, timeout_s=60)
+                if result.exit_code:
+                    log = self.console.run("dmesg | tail -n 15").output
+                    raise LoadFailed(f"cannot load {module}: {result.output}\n{log}")
+        if isinstance(self.manifest.disks, Pci):
+            self._wait_for_pci_disks()
+
+    def unload(self) -> None:
+        """Unloads the modules; CommandFailed when one is in use."""
+        modules = " ".join(reversed(self.manifest.modules))
+        self.console.check(f"modprobe --remove -- {modules}", timeout_s=60)
+
+    def loaded(self) -> bool:
+        """Whether all modules are in the kernel now."""
+        tests = " && ".join(f"test -d /sys/module/{name}" for name in self.manifest.modules)
+        return self.console.run(tests).exit_code == 0
+
+    def disks(self) -> list[Disk]:
+        """The disks of the driver's PCI functions (namespaces), in the kernel's order."""
+        if not isinstance(self.manifest.disks, Pci):
+            return []
+        script = f"""
+            for function in /sys/bus/pci/devices/*; do
+                read -r class < $function/class
+                [ $class = {self.manifest.disks.class_code} ] || continue
+                for disk in $function/nvme/*/nvme*n* $function/block/*; do
+                    [ -e $disk/queue ] && echo ${{disk##*/}}
+                done
+            done
+            true"""
+        return [Disk(name, self.console) for name in self.console.check(script).split()]
+
+    def _wait_for_pci_disks(self) -> None:
+        """Probing is asynchronous: the disks come after modprobe has returned."""
+        script = f"""
+            for try in {{1..{int(APPEAR_S * 50)}}}; do
+                for disk in /sys/block/nvme*; do
+                    [ -e $disk/queue ] && [ -b /dev/${{disk##*/}} ] && exit 0
+                done
+                sleep 0.02
+            done
+            exit 1"""
+        if self.console.run(script, timeout_s=APPEAR_S * 2).exit_code:
+            raise LoadFailed(f"{self.name}: no disk appeared within {APPEAR_S:.0f} s")
+
+    @contextmanager
+    def disk(self, **attributes: object) -> Iterator[Disk]:
+        """A disk for the time of the block.
+
+        A configfs driver makes one with these attributes (written in this order), a PCI driver
+        gives its first and takes no attributes. Raises CreateFailed when the kernel refuses.
+        """
+        if not self.configfs:
+            yield self.disks()[0]
+            return
+        disk = self.create({name: str(value) for name, value in attributes.items()})
+        try:
+            yield disk
+        finally:
+            self.remove(disk)
+
+    def create(self, attributes: Mapping[str, str]) -> Disk:
+        """Makes and powers a configfs disk; see `disk`."""
+        self._made += 1
+        directory = f"{self.configfs}/{PREFIX}{self._made}"
+        wanted = {"size": str(SIZE_MIB), **attributes}
+        if "attribute:size" not in self.capabilities:
+            wanted.pop("size")
+        writes = "\n".join(
+            f"printf %s {shlex.quote(value)} > {shlex.quote(name)} || fail {shlex.quote(name)}"
+            for name, value in {**wanted, "power": "1"}.items()
+        )
+        # The disk's name differs between kernels: it is the one that was not there before.
+        script = f"""
+            mkdir {directory} || exit
+            fail() {{ echo "attribute $1"; cd /; rmdir {directory}; exit 1; }}
+            before=" $(echo /sys/block/*) "
+            cd {directory}
+            {{
+            {writes}
+            }} 2>&1
+            for disk in /sys/block/*; do
+                case $before in *" $disk "*) ;; *) echo "disk ${{disk##*/}}"; exit 0 ;; esac
+            done
+            echo "no disk appeared"; exit 1"""
+        result = self.console.run(script)
+        lines = result.output.splitlines()
+        if result.exit_code:
+            lines = [line for line in lines if not line.startswith("attribute ")]
+            errno = error_number(type(result)(1, "\n".join(lines).encode(), 0))
+            raise CreateFailed(f"{self.name} refused a disk with {wanted}: {result.output}", errno)
+        return Disk(lines[-1].removeprefix("disk "), self.console, directory)
+
+    def remove(self, disk: Disk) -> None:
+        """Powers a configfs disk off and removes it."""
+        self.console.check(f"rmdir -- {disk.directory}", timeout_s=60)
+
+    def remove_leftovers(self) -> list[str]:
+        """Removes our configfs directories that are still there; returns their names."""
+        if not self.configfs:
+            return []
+        script = f"""
+            for directory in {self.configfs}/{PREFIX}*; do
+                [ -d $directory ] && rmdir $directory && echo ${{directory##*/}}
+            done
+            true"""
+        return self.console.run(script).output.split()
+
+    @cached_property
+    def capabilities(self) -> frozenset[str]:
+        """What this driver can do in this kernel (see the module's text)."""
+        found = set() if self.manifest.built_in(self.kernel) else {"module"}
+        if self.configfs:
+            found |= self._configfs_capabilities()
+        else:
+            found |= {"nvme", "store"} if self.disks() else set()
+        return frozenset(found)
+
+    def _configfs_capabilities(self) -> set[str]:
+        script = f"""
+            cd {self.configfs} 2>/dev/null || exit 0
+            echo configfs
+            [ -e features ] && echo features
+            mkdir {PREFIX}probe || exit
+            for attribute in {PREFIX}probe/*; do echo attribute:${{attribute##*/}}; done
+            rmdir {PREFIX}probe"""
+        found = set(self.console.check(script).split())
+        store = self.manifest.disks.store if isinstance(self.manifest.disks, Configfs) else {}
+        if store and {f"attribute:{name}" for name in store} <= found:
+            found.add("store")
+        return found
+
+    def store_attributes(self) -> dict[str, str]:
+        """The attributes that make a configfs disk keep its data."""
+        disks = self.manifest.disks
+        return dict(disks.store) if isinstance(disks, Configfs) else {}

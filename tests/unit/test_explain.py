@@ -1,0 +1,401 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Why a symbol is what it is: the Kconfig reader on a little tree, and the words made of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+import kernel.kconfig_reader
+from kernel.explain import Report, explain, explain_dropped, explain_failure
+from kernel.kconfig import Fragment, merge, parse, prove
+from kernel.kconfig_reader import kbuild_environment, kernel_version, scan_keywords
+
+READER = Path(kernel.kconfig_reader.__file__)
+
+KCONFIG = """\
+mainmenu "Linux/$(ARCH) $(KERNELVERSION)"
+
+config MODULES
+    bool "Loadable modules"
+    modules
+    default y
+
+source "drivers/Kconfig"
+"""
+
+DRIVERS = """\
+config RUST_IS_AVAILABLE
+    def_bool $(shell,echo n)
+
+config RUST
+    bool "Rust support"
+    depends on RUST_IS_AVAILABLE
+
+config CONFIGFS_FS
+    tristate "configfs"
+    help
+      The lines of a help text are no statements:
+      modules
+        transitional
+
+config RNULL
+    tristate "Rust null block driver"
+    depends on RUST && CONFIGFS_FS
+
+menuconfig MISC
+    bool "Miscellaneous"
+if MISC
+config EROFS
+    tristate "EROFS"
+    select CRC
+    select LZ if CONFIGFS_FS
+endif
+
+config CRC
+    tristate
+
+config LZ
+    tristate
+
+config OLD_NAME
+    bool
+    transitional # since 7.0
+
+config PHY
+    tristate "PHY"
+
+config USBHOST
+    tristate "USB host"
+    depends on PHY if MISC
+
+config OPTIONAL
+    tristate "Optional"
+    depends on PHY if PHY
+
+config BOTH
+    bool "Both"
+    depends on (PHY && MISC) if !(PHY = n || MISC)
+
+choice
+    prompt "Model"
+config SERVER
+    bool "Server"
+config DESKTOP
+    bool "Desktop"
+endchoice
+
+config EITHER
+    bool "Either"
+    depends on PHY || (MISC && !CONFIGFS_FS)
+"""
+
+Run = Callable[..., Report]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    src = tmp_path / "src"
+    (src / "drivers").mkdir(parents=True)
+    (src / "scripts").mkdir()
+    (src / "Makefile").write_text("VERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\nEXTRAVERSION =\n")
+    (src / "Kconfig").write_text(KCONFIG)
+    (src / "drivers/Kconfig").write_text(DRIVERS)
+    (src / "scripts/rust_is_available.sh").write_text(
+        "cat >&2 <<E\n***\n*** Rust compiler 'rustc' is too old.\n***   Your version:    1.63.0\n"
+        "***   Minimum version: 1.85.0\n***\n***\n*** Please see the documentation\nE\nexit 1\n"
+    )
+    return src
+
+
+@pytest.fixture
+def run(tree: Path, tmp_path: Path) -> Run:
+    """Run the reader as a script, as it is run in the tool root."""
+
+    def run(*symbols: str, config: str = "", wanted: str = "", options: str = "") -> Report:
+        (tmp_path / ".config").write_text(config)
+        argv = [sys.executable, str(READER), "--srctree", str(tree), *options.split()]
+        argv += ["--config", str(tmp_path / ".config"), "--make-var", "ARCH=x86_64"]
+        argv += [f"--fragment-value={pair}" for pair in wanted.split()]
+        done = subprocess.run(
+            [*argv, *symbols], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        report = cast(Report, json.loads(done.stdout))
+        assert done.returncode == (1 if report["error"] else 0)
+        return report
+
+    return run
+
+
+def value(report: Report, name: str) -> str:
+    return report["symbols"][name]["value"]
+
+
+class TestReader:
+    def test_a_condition_knows_its_line_and_its_parts(self, run: Run) -> None:
+        data = run("RNULL", wanted="RNULL=m")["symbols"]["RNULL"]
+        assert data["definitions"][0]["at"] == "drivers/Kconfig:15"
+        rust, configfs = data["definitions"][0]["clauses"]
+        assert (rust["text"], rust["at"], rust["met"]) == ("RUST", "drivers/Kconfig:17", False)
+        assert configfs["alternatives"][0]["leaves"][0] == {
+            "name": "CONFIGFS_FS",
+            "value": "n",
+            "required": "m or y",
+            "met": False,
+            "constant": False,
+        }
+
+    def test_built_in_needs_more_than_a_module(self, run: Run) -> None:
+        config = "CONFIG_CONFIGFS_FS=m\n"
+        for wanted, met in (("m", True), ("y", False)):
+            report = run("RNULL", config=config, wanted=f"RNULL={wanted}")
+            clauses = report["symbols"]["RNULL"]["definitions"][0]["clauses"]
+            assert [clause["met"] for clause in clauses] == [False, met]
+
+    def test_the_symbols_in_the_way_are_described_too(self, run: Run) -> None:
+        assert set(run("RNULL")["symbols"]) == {
+            "RNULL",
+            "RUST",
+            "CONFIGFS_FS",
+            "RUST_IS_AVAILABLE",
+        }
+
+    @pytest.mark.parametrize(
+        ("config", "expected"),
+        [
+            ("", "y"),  # MISC is n: nothing is required
+            ("CONFIG_MISC=y\n", "n"),
+            ("CONFIG_MISC=y\nCONFIG_PHY=m\n", "m"),
+            ("CONFIG_MISC=y\nCONFIG_PHY=y\n", "y"),
+        ],
+    )
+    def test_depends_on_if(self, run: Run, config: str, expected: str) -> None:
+        assert value(run("USBHOST", config=config + "CONFIG_USBHOST=y\n"), "USBHOST") == expected
+
+    @pytest.mark.parametrize(("phy", "expected"), [("n", "y"), ("m", "m"), ("y", "y")])
+    def test_depends_on_itself_if_set(self, run: Run, phy: str, expected: str) -> None:
+        config = f"CONFIG_PHY={phy}\nCONFIG_OPTIONAL=y\n"
+        assert value(run("OPTIONAL", config=config), "OPTIONAL") == expected
+
+    @pytest.mark.parametrize(
+        ("phy", "misc", "expected"),
+        [("n", "n", "y"), ("n", "y", "y"), ("y", "n", "n"), ("y", "y", "y")],
+    )
+    def test_depends_on_if_an_expression(
+        self, run: Run, phy: str, misc: str, expected: str
+    ) -> None:
+        config = f"CONFIG_PHY={phy}\nCONFIG_MISC={misc}\nCONFIG_BOTH=y\n"
+        assert value(run("BOTH", config=config), "BOTH") == expected
+
+    def test_who_selects(self, run: Run) -> None:
+        data = run("LZ", config="CONFIG_MISC=y\nCONFIG_EROFS=m\n")["symbols"]["LZ"]
+        assert data["selected_by"] == {
+            "count": 1,
+            "listed": [
+                {
+                    "name": "EROFS",
+                    "value": "n",
+                    "condition": "CONFIGFS_FS",
+                    "at": "drivers/Kconfig:22",
+                }
+            ],
+        }
+
+    def test_differences_from_the_kernels_own_result(self, run: Run) -> None:
+        config = "CONFIG_MODULES=y\nCONFIG_MISC=y\nCONFIG_CRC=m\n"
+        report = run(config=config, options="--differences")
+        found = {entry["symbol"]: entry for entry in report["differences"]}
+        assert found["CRC"] == {"symbol": "CRC", "reader": None, "kernel": "CONFIG_CRC=m"}
+        assert "MISC" not in found
+
+    def test_an_unknown_keyword_is_reported_and_not_stumbled_over(
+        self, run: Run, tree: Path
+    ) -> None:
+        with (tree / "drivers/Kconfig").open("a") as file:
+            file.write('\nconfig NEW\n\tbool "New"\n\tweakens CRC\n\toption fancy\n')
+        count = len(DRIVERS.splitlines())
+        report = run("MISC", options="--unknown-keywords")
+        assert report["unknown_keywords"] == [
+            {"keyword": "weakens", "file": "drivers/Kconfig", "line": count + 4},
+            {"keyword": "option fancy", "file": "drivers/Kconfig", "line": count + 5},
+        ]
+        assert explain_failure(report).startswith("the tree's Kconfig cannot be read: ")
+        assert f"unknown Kconfig keyword 'weakens' (drivers/Kconfig:{count + 4})" in (
+            explain_failure(report)
+        )
+
+    def test_the_language_of_7_x_is_known(self, tree: Path) -> None:
+        assert scan_keywords(tree, {}) == []
+
+    def test_a_tree_that_prints_cannot_spoil_the_answer(self, run: Run, tree: Path) -> None:
+        with (tree / "drivers/Kconfig").open("a") as file:
+            file.write("\n$(info,hello)\n")
+        assert run("MISC")["error"] is None
+
+
+class TestEnvironment:
+    def test_version(self) -> None:
+        makefile = "VERSION = 7\nPATCHLEVEL = 4\nSUBLEVEL = 0\nEXTRAVERSION = -rc2\nNAME = A B\n"
+        assert kernel_version(makefile) == "7.4.0-rc2"
+
+    @pytest.mark.parametrize(
+        ("given", "tools"),
+        [
+            ({}, ("gcc", "ld", "objcopy")),
+            ({"CROSS_COMPILE": "x-"}, ("x-gcc", "x-ld", "x-objcopy")),
+            ({"LLVM": "1"}, ("clang", "ld.lld", "llvm-objcopy")),
+            ({"LLVM": "-19"}, ("clang-19", "ld.lld-19", "llvm-objcopy-19")),
+            ({"LLVM": "/opt/"}, ("/opt/clang", "/opt/ld.lld", "/opt/llvm-objcopy")),
+            ({"LLVM": "1", "CC": "ccache clang"}, ("ccache clang", "ld.lld", "llvm-objcopy")),
+        ],
+    )
+    def test_tools(self, tree: Path, given: dict[str, str], tools: tuple[str, str, str]) -> None:
+        env = kbuild_environment(tree, given)
+        assert (env["CC"], env["LD"], env["OBJCOPY"]) == tools
+
+    def test_arch(self, tree: Path) -> None:
+        env = kbuild_environment(tree, {"ARCH": "x86_64"})
+        assert (env["ARCH"], env["SRCARCH"], env["KERNELVERSION"]) == ("x86_64", "x86", "7.3.4")
+
+
+def words(run: Run, name: str, config: str = "", **fragments: str) -> str:
+    merged = merge([Fragment(f"{key}.config", text) for key, text in fragments.items()])
+    wanted = " ".join(f"{r.symbol}={r.value}" for r in merged.requests.values())
+    return explain(run(name, config=config, wanted=wanted), name, merged.requests)
+
+
+def golden(text: str) -> str:
+    return textwrap.dedent(text).strip("\n")
+
+
+class TestExplain:
+    def test_a_chain_down_to_a_tool(self, run: Run) -> None:
+        text = words(
+            run, "RNULL", base="# CONFIG_CONFIGFS_FS is not set\n", rnull="\n\nCONFIG_RNULL=m\n"
+        )
+        assert text == golden("""
+            RNULL is n, wanted m (rnull.config:3)
+              depends on RUST [=n] (drivers/Kconfig:17)
+                RUST: depends on RUST_IS_AVAILABLE [=n] (drivers/Kconfig:6)
+                  RUST_IS_AVAILABLE: the tree's check of the tools says n (drivers/Kconfig:1)
+                    Rust compiler 'rustc' is too old. Your version: 1.63.0 Minimum version: 1.85.0
+              depends on CONFIGFS_FS [=n] (drivers/Kconfig:17)
+                CONFIGFS_FS can be m, but base.config:1 says n
+              what to do:
+                - `make rustavailable` in that tree says which Rust tool is missing or too old; \
+scripts/min-tool-version.sh has the versions it needs
+                - add CONFIG_RUST=y to rnull.config
+                - change base.config:1 to CONFIG_CONFIGFS_FS=m
+        """)
+
+    def test_a_gatekeeper(self, run: Run) -> None:
+        assert words(run, "EROFS", base="CONFIG_EROFS=y\n") == golden("""
+            EROFS is n, wanted y (base.config:1)
+              defined only inside `if MISC` [=n] (drivers/Kconfig:21)
+                MISC can be y, but nothing asks for it
+              what to do:
+                - add CONFIG_MISC=y to base.config
+        """)
+
+    def test_alternatives(self, run: Run) -> None:
+        config = "CONFIG_CONFIGFS_FS=y\n"
+        assert words(run, "EITHER", config, base="CONFIG_EITHER=y\n") == golden("""
+            EITHER is n, wanted y (base.config:1)
+              depends on PHY || (MISC && !CONFIGFS_FS) [=n] (drivers/Kconfig:63)
+                PHY can be m, but nothing asks for it
+                MISC can be y, but nothing asks for it
+                CONFIGFS_FS is y, must be n
+              what to do:
+                - one of: add CONFIG_PHY=m to base.config; or add CONFIG_MISC=y to base.config \
+and add '# CONFIG_CONFIGFS_FS is not set' to base.config
+        """)
+
+    def test_a_conditional_dependency_is_shown_as_written(self, run: Run) -> None:
+        assert words(run, "USBHOST", "CONFIG_MISC=y\n", usb="CONFIG_USBHOST=m\n") == golden("""
+            USBHOST is n, wanted m (usb.config:1)
+              depends on PHY if MISC [=n] (drivers/Kconfig:43)
+                PHY can be m, but nothing asks for it
+                MISC is y, must be n
+              what to do:
+                - one of: add CONFIG_PHY=m to usb.config; \
+or add '# CONFIG_MISC is not set' to usb.config
+        """)
+
+    def test_a_typo(self, run: Run) -> None:
+        assert words(run, "CONFIGF_FS", base="CONFIG_CONFIGF_FS=y\n") == golden("""
+            CONFIGF_FS does not exist in Linux 7.3.4 (base.config:1); the nearest names: CONFIGFS_FS
+              what to do:
+                - correct the name or remove it in base.config
+        """)
+
+    def test_no_prompt(self, run: Run) -> None:
+        assert words(run, "CRC", base="CONFIG_CRC=y\n") == golden("""
+            CRC is n, wanted y (base.config:1)
+              CRC has no prompt: no fragment can set it; selected by EROFS
+              what to do:
+                - turn on what selects CRC: EROFS
+        """)
+
+    def test_selected_against_the_wish(self, run: Run) -> None:
+        config = "CONFIG_MISC=y\nCONFIG_EROFS=y\n"
+        assert words(run, "CRC", config, base="# CONFIG_CRC is not set\n") == golden("""
+            CRC is y, wanted n (base.config:1)
+              selected by EROFS (drivers/Kconfig:22)
+              it has no prompt: a fragment cannot turn it off
+              what to do:
+                - turn off EROFS, which selects it
+        """)
+
+    def test_another_member_of_the_choice(self, run: Run) -> None:
+        config = "CONFIG_SERVER=y\n"
+        assert words(run, "DESKTOP", config, base="CONFIG_DESKTOP=y\n") == golden("""
+            DESKTOP is n, wanted y (base.config:1)
+              SERVER is chosen instead (drivers/Kconfig:53): 'Model' is one of SERVER, DESKTOP
+              what to do:
+                - ask for DESKTOP and for no other symbol of that choice
+        """)
+
+    def test_a_module_of_a_bool(self, run: Run) -> None:
+        assert words(run, "MISC", base="CONFIG_MISC=m\n") == golden("""
+            MISC is n, wanted m (base.config:1)
+              it is a bool (drivers/Kconfig:19): m is not possible
+              what to do:
+                - change base.config:1 to CONFIG_MISC=y
+        """)
+
+    def test_a_module_without_modules(self, run: Run) -> None:
+        config = "# CONFIG_MODULES is not set\n"
+        assert words(run, "PHY", config, base="CONFIG_PHY=m\n") == golden("""
+            PHY is n, wanted m (base.config:1)
+              m needs MODULES [=n]
+              what to do:
+                - add CONFIG_MODULES=y to base.config
+        """)
+
+    def test_a_module_that_became_built_in(self, run: Run) -> None:
+        config = "CONFIG_MISC=y\nCONFIG_EROFS=y\n"
+        assert words(run, "CRC", config, base="CONFIG_CRC=m\n") == golden("""
+            CRC is y, wanted m (base.config:1)
+              selected by EROFS (drivers/Kconfig:22)
+        """)
+
+    def test_a_symbol_that_is_on(self, run: Run) -> None:
+        assert words(run, "MODULES") == golden("""
+            MODULES is y
+              its default y holds (Kconfig:3)
+        """)
+
+    def test_every_dropped_request_gets_a_paragraph(self, run: Run) -> None:
+        requests = merge([Fragment("a.config", "CONFIG_EROFS=y\nCONFIG_CRC=y\n")]).requests
+        dropped = prove(requests, parse("CONFIG_MODULES=y\n"))
+        report = run(*(entry.symbol for entry in dropped), wanted="EROFS=y CRC=y")
+        first, second = explain_dropped(report, dropped, requests).split("\n\n")
+        assert first.startswith("CRC is n, wanted y (a.config:2)")
+        assert second.startswith("EROFS is n, wanted y (a.config:1)")
