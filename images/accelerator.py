@@ -31,14 +31,19 @@ class Verdict(msgspec.Struct, frozen=True):
     reason: str
 
 
+def check(wanted: str) -> None:
+    """Raises UserError for a name that is no accelerator's."""
+    if wanted not in (known := ("auto", *SCALES)):
+        raise unknown("accelerator", wanted, known)
+
+
 def choose(wanted: str, qemu_version: str, probe: Callable[[Accelerator], None]) -> Accelerator:
     """The accelerator for `wanted`: auto, kvm or tcg.
 
     probe boots a guest with the accelerator it is given and raises GuestError when that fails.
     Raises Failed for ``kvm`` where KVM does not work, and never falls back then.
     """
-    if wanted not in ("auto", "kvm", "tcg"):
-        raise unknown("accelerator", wanted, ["auto", "kvm", "tcg"])
+    check(wanted)
     if wanted == "tcg":
         return Accelerator("tcg", "asked for", SCALES["tcg"])
     verdict = _verdict(qemu_version, probe)

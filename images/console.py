@@ -36,8 +36,9 @@ BEGIN_S = 20.0  # a live guest program answers a request within this, at acceler
 KILL_S = 5.0  # the end marker follows a kill within this
 WATCH_S = 0.2  # how often the machine is looked at while nothing arrives
 CHUNK = 1 << 16  # bytes per read
-# An end marker is shorter than this: marker text, 32 of nonce, three numbers.
-MARKER_WINDOW = 160
+# pexpect looks for a pattern in the last so many bytes only. Nothing follows an end marker until
+# the next request, and it is shorter than this: its text, 32 of nonce, three numbers.
+END_WINDOW = 160
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class _Stream(_SpawnBase):
     """What pexpect reads from: a transport, with an eye on the machine."""
 
     def __init__(self, transport: Transport, watch: Callable[[], None]) -> None:
-        super().__init__(timeout=None, maxread=CHUNK, searchwindowsize=MARKER_WINDOW)
+        super().__init__(timeout=None, maxread=CHUNK, searchwindowsize=None)
         self.delayafterread = None
         self._transport = transport
         self._watch = watch
@@ -163,8 +164,11 @@ class Console:
         return Result(code, data, time.monotonic() - begun)
 
     def check(self, command: str, timeout_s: float = 60.0) -> str:
-        """Runs a command that has to succeed and returns its output, else CommandFailed."""
-        result = self.run(command, timeout_s)
+        """Runs a script in which every command has to succeed; returns its output.
+
+        Raises CommandFailed otherwise, and what `run` raises.
+        """
+        result = self.run(f"set -e -o pipefail\n{command}", timeout_s)
         if result.exit_code:
             raise CommandFailed(
                 f"exit code {result.exit_code} from: {_short(command.encode())}\n{result.output}"
@@ -215,7 +219,7 @@ class Console:
 
     def _answer(self, limit_s: float) -> tuple[int, bytes]:
         end = re.compile(re.escape(self._marker(b"end ")) + rb"(\d+) (\d+)\n")
-        self._stream.expect(end, timeout=limit_s)
+        self._stream.expect(end, timeout=limit_s, searchwindowsize=END_WINDOW)
         match, data = self._stream.match, self._stream.before
         assert isinstance(match, re.Match) and data is not None
         code, size = (int(group) for group in match.groups())

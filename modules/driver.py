@@ -77,7 +77,7 @@ class Driver:
                     log = self.console.run("dmesg | tail -n 15").output
                     raise LoadFailed(f"cannot load {module}: {result.output}\n{log}")
         if isinstance(self.manifest.disks, Pci):
-            self._wait_for_pci_disks()
+            self.wait_for_disks()
 
     def unload(self) -> None:
         """Unloads the modules; CommandFailed when one is in use."""
@@ -104,7 +104,7 @@ class Driver:
             true"""
         return [Disk(name, self.console) for name in self.console.check(script).split()]
 
-    def _wait_for_pci_disks(self) -> None:
+    def wait_for_disks(self) -> None:
         """Probing is asynchronous: the disks come after modprobe has returned."""
         script = f"""
             for try in {{1..{int(APPEAR_S * 50)}}}; do

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A guest for a person: one command, or a shell on the user's own terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import socket
+import sys
+import tempfile
+import termios
+import tty
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from ci import prepare
+from images.machine import Machine, machine
+from kernel import catalog
+from kernel.host.errors import UserError
+from kernel.host.progress import note
+
+LEAVE = b"\x1d"  # Ctrl-], as telnet has it
+
+
+class Stream(Protocol):
+    """What both a socket and an ssh channel can do."""
+
+    def fileno(self) -> int:
+        """For select."""
+
+    def recv(self, size: int, /) -> bytes:
+        """Some bytes; b"" at the end."""
+
+    def sendall(self, data: bytes, /) -> None:
+        """Writes everything."""
+
+
+def boot(kernel: str, command: str, console: str, accel: str, timeout_s: float) -> int:
+    """Boots `kernel` and runs `command`, or a shell when it is empty; the exit code."""
+    catalog.find(kernel)
+    prepare.chosen("console", console, prepare.CONSOLES)
+    if not command and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UserError(
+            "a shell needs a terminal on standard input and output",
+            hint="./inv boot --run 'COMMAND' runs one command without one",
+        )
+    ready = prepare.ready(kernel, accel)
+    with tempfile.TemporaryDirectory(prefix="blockyard-") as folder:
+        over_ssh = console == "ssh"
+        setup = ready.setup(Path(folder), ssh=over_ssh, shell=not command and not over_ssh)
+        with machine(setup) as guest:
+            if command:
+                return _run(guest, command, console, timeout_s)
+            accelerator = ready.accelerator
+            note(
+                f"{ready.kernel.info.release} over {console}, {accelerator.name} "
+                f"({accelerator.reason}); Ctrl-] leaves and ends the guest"
+            )
+            with _shell(guest, console) as stream:
+                _connect(stream)
+    return 0
+
+
+def _run(guest: Machine, command: str, console: str, timeout_s: float) -> int:
+    result = guest.console(console).run(command, timeout_s)
+    sys.stdout.buffer.write(result.data)
+    sys.stdout.flush()
+    return result.exit_code
+
+
+@contextlib.contextmanager
+def _shell(guest: Machine, console: str) -> Iterator[Stream]:
+    size = shutil.get_terminal_size()
+    if console == "ssh":
+        channel = guest.connection().open_session()
+        channel.get_pty(os.environ.get("TERM", "xterm"), size.columns, size.lines)
+        channel.invoke_shell()
+        yield channel
+        channel.close()
+        return
+    assert isinstance(guest.shell, socket.socket)
+    guest.serial.run(f"stty -F /dev/hvc0 rows {size.lines} cols {size.columns}")
+    guest.shell.sendall(b"\n")  # the shell's first prompt may have been printed to nobody
+    yield guest.shell
+
+
+def _connect(stream: Stream) -> None:
+    """Copies bytes both ways until Ctrl-] or the stream's end; the terminal is restored."""
+    terminal = sys.stdin.fileno()
+    before = termios.tcgetattr(terminal)
+    try:
+        tty.setraw(terminal)
+        while True:
+            readable, _, _ = select.select([stream, terminal], [], [])
+            if stream in readable:
+                data = stream.recv(1 << 16)
+                if not data:
+                    return
+                os.write(sys.stdout.fileno(), data)
+            if terminal in readable:
+                typed = os.read(terminal, 1024)
+                if not typed or LEAVE in typed:
+                    return
+                stream.sendall(typed)
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+        note("")

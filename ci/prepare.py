@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From the names that a user types to a kernel, its guest's files and an accelerator.
+
+Names are checked before anything long begins.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from images import accelerator
+from images.files import GuestFiles, guest_files
+from images.machine import Accelerator, Setup, machine
+from images.topology import DEFAULT, Topology
+from kernel import build, catalog, sources
+from kernel.artifact import Kernel
+from kernel.catalog import DebianImage
+from kernel.host.debian import ToolRoot, tool_root
+from kernel.host.errors import UserError, unknown
+from kernel.prebuilt import prebuilt
+from modules import manifest
+
+CONSOLES = ("serial", "ssh")
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What booting takes."""
+
+    kernel: Kernel
+    tools: ToolRoot
+    files: GuestFiles
+    accelerator: Accelerator
+
+    def setup(
+        self,
+        directory: Path,
+        *,
+        topology: Topology = DEFAULT,
+        ssh: bool = False,
+        shell: bool = False,
+    ) -> Setup:
+        """One guest of it."""
+        return Setup(
+            kernel=self.kernel,
+            files=self.files,
+            tools=self.tools,
+            accelerator=self.accelerator,
+            topology=topology,
+            directory=directory,
+            ssh=ssh,
+            shell=shell,
+        )
+
+
+def chosen(kind: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
+    """The names in a comma-separated option (all when it is empty), each one known."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in names:
+        if name not in known:
+            raise unknown(kind, name, known)
+    if text and not names:
+        raise UserError(f"no {kind} in {text!r}")
+    return names or tuple(known)
+
+
+def kernel_job(name: str, tools: ToolRoot) -> build.Build:
+    """The build of a catalog's source kernel with all drivers that have a manifest.
+
+    All of them, so that choosing a driver for a run never asks for another kernel.
+    """
+    entry = catalog.find(name)
+    if isinstance(entry, DebianImage):
+        raise UserError(
+            f"kernel {name} is Debian's own build: there is nothing to build",
+            hint=f"./inv boot --kernel {name} boots it",
+        )
+    fragments = [manifest.load(driver).fragment for driver in manifest.names()]
+    tree = sources.source_tree(name, entry, tools)
+    return build.Build(name, tree, (build.base_fragment(), *fragments), tools)
+
+
+def kernel(name: str, tools: ToolRoot) -> Kernel:
+    """The kernel of that name, from the cache or made now."""
+    entry = catalog.find(name)
+    if isinstance(entry, DebianImage):
+        return prebuilt(name, sources.image_files(name, entry, tools), tools)
+    return build.build(kernel_job(name, tools))
+
+
+def ready(kernel_name: str, accel: str = "auto") -> Ready:
+    """Everything to boot guests of that kernel, made if need be."""
+    catalog.find(kernel_name)
+    accelerator.check(accel)
+    tools = tool_root()
+    built = kernel(kernel_name, tools)
+    files = guest_files(built, tools)
+
+    def probe(candidate: Accelerator) -> None:
+        with tempfile.TemporaryDirectory(prefix="blockyard-") as folder:
+            trial = Ready(built, tools, files, candidate)
+            with machine(trial.setup(Path(folder))) as guest:
+                guest.serial.check("true")
+
+    qemu_version = tools.versions["qemu-system-x86"]
+    return Ready(built, tools, files, accelerator.choose(accel, qemu_version, probe))

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The run record: `results/<run>/run.json`, with JUnit XML beside it (docs/run-record.md)."""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import time
+from collections import Counter
+from pathlib import Path
+from xml.etree import ElementTree
+
+import msgspec
+
+from kernel.artifact import KernelInfo
+from kernel.host import store
+from kernel.host.errors import Failed
+from kernel.host.settings import settings
+from tests.outcomes import BAD, Outcome, TestResult
+
+SCHEMA = 1  # raise it when a field changes its meaning or goes
+_NO_XML = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF])
+
+
+class Host(msgspec.Struct, frozen=True):
+    """The machine that the run was made on."""
+
+    name: str
+    kernel: str  # uname -r
+    cpus: int
+    memory_mib: int
+
+
+class UsedAccelerator(msgspec.Struct, frozen=True):
+    """What ran the guests, and why it was chosen."""
+
+    name: str
+    reason: str
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of ./inv test."""
+
+    schema: int = SCHEMA
+    run: str  # its folder's name
+    started: str  # UTC, ISO 8601
+    seconds: float
+    host: Host
+    accelerator: UsedAccelerator
+    kernel: KernelInfo
+    tests: tuple[TestResult, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed, crashed, timed out or was lost."""
+        return bool(self.tests) and not any(test.outcome in BAD for test in self.tests)
+
+    def count(self, driver: str) -> Counter[Outcome]:
+        """How many tests of a driver had each outcome."""
+        return Counter(test.outcome for test in self.tests if test.driver == driver)
+
+
+def this_host() -> Host:
+    """The machine at hand."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+    return Host(platform.node(), platform.release(), os.cpu_count() or 1, memory)
+
+
+def new_directory(kernel: str) -> Path:
+    """A fresh folder for a run; two runs in the same second get two."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    path = settings().results_dir / f"{stamp}-{kernel}-{secrets.token_hex(2)}"
+    try:
+        path.mkdir(parents=True)
+    except OSError as error:
+        raise Failed(
+            f"cannot make {path}: {error.strerror}",
+            hint="set BLOCKYARD_RESULTS to a directory that can be written to",
+        ) from None
+    return path
+
+
+def write(run: Run, directory: Path) -> Path:
+    """Writes run.json and junit.xml and points results/latest there; returns run.json."""
+    path = directory / "run.json"
+    store.write(path, msgspec.json.format(msgspec.json.encode(run), indent=2) + b"\n")
+    store.write(directory / "junit.xml", junit(run))
+    latest = directory.parent / "latest"
+    aside = directory.parent / f".latest-{directory.name}"
+    aside.symlink_to(directory.name)
+    aside.replace(latest)
+    return path
+
+
+def read(path: Path) -> Run:
+    """A run from its run.json; raises Failed for a file of another schema or shape."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Run)
+    except (OSError, msgspec.DecodeError) as error:
+        raise Failed(f"{path} is no run record: {error}") from None
+
+
+def junit(run: Run) -> bytes:
+    """The run as JUnit XML: a test suite per driver and console."""
+    root = ElementTree.Element("testsuites", name="blockyard", time=f"{run.seconds:.3f}")
+    groups: dict[str, list[TestResult]] = {}
+    for test in run.tests:
+        groups.setdefault(f"{test.driver}-{test.console}", []).append(test)
+    for name, tests in groups.items():
+        outcomes = Counter(test.outcome for test in tests)
+        suite = ElementTree.SubElement(
+            root,
+            "testsuite",
+            name=name,
+            tests=str(len(tests)),
+            failures=str(outcomes["fail"]),
+            errors=str(outcomes["crash"] + outcomes["timeout"] + outcomes["lost"]),
+            skipped=str(outcomes["skip"] + outcomes["xfail"]),
+            time=f"{sum(test.seconds for test in tests):.3f}",
+        )
+        for test in tests:
+            _add_case(suite, name, test)
+    ElementTree.indent(root)
+    text = ElementTree.tostring(root, encoding="unicode", xml_declaration=True)
+    return f"{text}\n".encode()
+
+
+def _add_case(suite: ElementTree.Element, name: str, test: TestResult) -> None:
+    case = ElementTree.SubElement(
+        suite, "testcase", classname=name, name=test.id, time=f"{test.seconds:.3f}"
+    )
+    tags = {"fail": "failure", "skip": "skipped", "xfail": "skipped"}
+    tag = tags.get(test.outcome, "error" if test.outcome in BAD else "")
+    if tag:
+        verdict = ElementTree.SubElement(
+            case, tag, type=test.outcome, message=test.reason.translate(_NO_XML)
+        )
+        verdict.text = test.kernel_log.translate(_NO_XML)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A run for people: the table driver × outcome and what did not pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ci.record import Run
+from tests.outcomes import BAD, OUTCOMES, Outcome, TestResult
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+ALWAYS: frozenset[Outcome] = frozenset({"pass", "fail", "skip"})  # columns shown even when empty
+STYLES: dict[Outcome, str] = {
+    "pass": "green",
+    "fail": "bold red",
+    "crash": "bold red",
+    "timeout": "bold red",
+    "lost": "bold red",
+    "skip": "yellow",
+    "xfail": "yellow",
+    "xpass": "magenta",
+}
+
+
+def show(run: Run, path: Path) -> None:
+    """Prints the whole report on stdout."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(highlight=False, soft_wrap=True)
+    for test in run.tests:
+        if test.outcome in BAD:
+            console.print(escape(_failure(test)), style=STYLES[test.outcome])
+    skips = _skip_reasons(run)
+    if skips:
+        console.print("\nskipped:")
+        for line in skips:
+            console.print(escape(f"  {line}"))
+    console.print()
+    console.print(_table(run))
+    kernel = run.kernel
+    console.print(escape(f"kernel       {kernel.name}: {kernel.release} ({kernel.source})"))
+    console.print(escape(f"accelerator  {run.accelerator.name} ({run.accelerator.reason})"))
+    console.print(escape(f"record       {path}"), soft_wrap=True)
+
+
+def _table(run: Run) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    present = {test.outcome for test in run.tests}
+    columns = [outcome for outcome in OUTCOMES if outcome in present | ALWAYS]
+    table.add_column("driver")
+    for outcome in columns:
+        table.add_column(outcome, justify="right")
+    table.add_column("seconds", justify="right")
+    for driver in dict.fromkeys(test.driver for test in run.tests):
+        counts = run.count(driver)
+        seconds = sum(test.seconds for test in run.tests if test.driver == driver)
+        cells = [_cell(outcome, counts[outcome]) for outcome in columns]
+        table.add_row(driver, *cells, f"{seconds:.1f}")
+    return table
+
+
+def _cell(outcome: Outcome, count: int) -> str:
+    return f"[{STYLES[outcome]}]{count}[/]" if count else "-"
+
+
+def _failure(test: TestResult) -> str:
+    lines = [f"\n{test.outcome}: {test.id} [{test.driver}, {test.console}]"]
+    lines += [f"  {line}" for line in test.reason.splitlines()]
+    if test.kernel_log:
+        lines.append("  kernel log:")
+        lines += [f"    {line}" for line in test.kernel_log.splitlines()]
+    if test.guest:
+        lines.append(f"  more in {test.guest}/kernel.log")
+    return "\n".join(lines)
+
+
+def _skip_reasons(run: Run) -> list[str]:
+    """One line per reason: a driver without a feature skips many tests for it."""
+    tests_by_reason: dict[str, dict[str, None]] = {}
+    for test in run.tests:
+        if test.outcome == "skip":
+            tests_by_reason.setdefault(test.reason, {})[test.id] = None
+    return [f"{reason}: {', '.join(tests)}" for reason, tests in tests_by_reason.items()]

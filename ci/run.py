@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One run of the suites: plan it, let pytest do it, record what came of it.
+
+pytest runs in this process, with workers of pytest-xdist when guests are to run side by side. A
+collector of ours turns its reports into outcomes as they come, so an interrupted run still has a
+record of what it did; a test that was to run and never reported is `lost`.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from ci import record
+from ci.prepare import CONSOLES, Ready, chosen
+from images.topology import DEFAULT
+from kernel.host.errors import Failed, UserError
+from kernel.host.progress import note
+from kernel.host.settings import PROJECT
+from modules import manifest
+from tests.guests import Slot
+from tests.outcomes import Outcome, TestResult, worse
+from tests.plan import Plan
+from tests.plugin import PROPERTY
+
+SUITES = PROJECT / "tests" / "suites"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of the suites to run."""
+
+    drivers: tuple[str, ...]
+    consoles: tuple[str, ...]
+    suites: tuple[str, ...]
+    expression: str = ""  # pytest's -k
+
+
+def suite_names() -> tuple[str, ...]:
+    """The suites there are."""
+    return tuple(sorted(path.stem.removeprefix("test_") for path in SUITES.glob("test_*.py")))
+
+
+def selection(driver: str, console: str, suite: str, expression: str) -> Selection:
+    """Checks what a user typed; an empty choice means all."""
+    return Selection(
+        chosen("driver", driver, manifest.names()),
+        chosen("console", console, CONSOLES),
+        chosen("suite", suite, suite_names()),
+        expression,
+    )
+
+
+@dataclass(frozen=True)
+class TestId:
+    """Names one test of a run."""
+
+    __test__ = False
+
+    suite: str
+    name: str
+    driver: str
+    console: str
+
+    @property
+    def id(self) -> str:
+        """As in the record and in lists."""
+        return f"{self.suite}/{self.name}"
+
+    def __str__(self) -> str:
+        return f"{self.id}[{self.driver}-{self.console}]"
+
+
+def _test_id(item: pytest.Item) -> TestId:
+    """A collected item's name; parameters of the test's own stand in parentheses."""
+    assert isinstance(item, pytest.Function)
+    slot = item.callspec.params["slot"]
+    assert isinstance(slot, Slot)
+    own = item.callspec.id.replace(str(slot), "").strip("-")
+    return TestId(
+        suite=item.path.stem.removeprefix("test_"),
+        name=item.originalname.removeprefix("test_") + (f"({own})" if own else ""),
+        driver=slot.driver,
+        console=slot.console,
+    )
+
+
+@dataclass
+class _Phases:
+    outcome: Outcome = "pass"
+    seconds: float = 0.0
+    reason: str = ""
+    kernel_log: str = ""
+    guest: str = ""
+
+
+@dataclass
+class _Collection:
+    """A pytest plugin that keeps what was collected: pytest's id → ours."""
+
+    names: dict[str, TestId] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """All tests that were selected, in their order."""
+        self.names = {item.nodeid: _test_id(item) for item in session.items}
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A suite that cannot be read is never taken for an empty one."""
+        if report.failed:
+            self.problems.append(str(report.longrepr))
+
+
+@dataclass
+class Collector:
+    """A pytest plugin of the controlling process: gathers outcomes and shows them."""
+
+    names: dict[str, TestId]
+    results: list[TestResult] = field(default_factory=list)
+    _waiting: dict[str, TestId] = field(init=False)
+    _phases: dict[str, _Phases] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._waiting = dict(self.names)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """One phase of a test."""
+        # pytest-xdist appends "@group"
+        nodeid = report.nodeid.partition("@")[0]
+        phases = self._phases.setdefault(nodeid, _Phases())
+        facts: dict[str, Any] = dict(report.user_properties).get(PROPERTY) or {}  # type: ignore[assignment]
+        outcome: Outcome = facts.get("outcome") or ("fail" if report.failed else "pass")
+        if not facts and report.failed:  # a worker that died reports without facts
+            outcome = "lost"
+            facts = {"reason": report.longreprtext}
+        phases.seconds += report.duration
+        phases.guest = facts.get("guest", phases.guest)
+        if worse(outcome, phases.outcome) != phases.outcome:
+            phases.outcome = outcome
+            phases.reason = facts.get("reason", "")
+        phases.kernel_log = facts.get("kernel_log") or phases.kernel_log
+        if report.when == "teardown" or not report.user_properties:
+            self._finish(nodeid, self._phases.pop(nodeid))
+
+    def _finish(self, nodeid: str, phases: _Phases) -> None:
+        self._waiting.pop(nodeid, None)
+        name = self.names[nodeid]
+        self._add(name, phases)
+        width = len(str(len(self.names)))
+        count = f"[{len(self.results):{width}}/{len(self.names)}]"
+        why = f"  {phases.reason.splitlines()[0]}" if phases.reason else ""
+        note(f"{count} {phases.outcome:<7} {name} {phases.seconds:.1f} s{why}")
+
+    def finish(self) -> tuple[TestResult, ...]:
+        """All results, in a stable order; a test that never reported is lost."""
+        why = "the run ended before this test reported"
+        for name in self._waiting.values():
+            self._add(name, _Phases(outcome="lost", reason=why))
+        self._waiting.clear()
+        return tuple(sorted(self.results, key=lambda one: (one.driver, one.console)))
+
+    def _add(self, name: TestId, phases: _Phases) -> None:
+        self.results.append(
+            TestResult(
+                id=name.id,
+                suite=name.suite,
+                driver=name.driver,
+                console=name.console,
+                outcome=phases.outcome,
+                seconds=round(phases.seconds, 3),
+                reason=phases.reason,
+                kernel_log=phases.kernel_log,
+                guest=phases.guest,
+            )
+        )
+
+
+def _arguments(plan: Path, wanted: Selection) -> list[str]:
+    arguments = [str(SUITES / f"test_{suite}.py") for suite in wanted.suites]
+    arguments += ["-c", str(PROJECT / "pyproject.toml"), "--rootdir", str(PROJECT)]
+    arguments += ["-p", "tests.plugin", "--blockyard-plan", str(plan)]
+    # the output is ours, the order is by guest, and suites leave no files in the checkout
+    arguments += ["-p", "no:terminal", "-p", "no:randomly", "-p", "no:cacheprovider"]
+    arguments += ["-p", "no:junitxml", "-o", "addopts=--import-mode=importlib --strict-markers"]
+    if wanted.expression:
+        arguments += ["-k", wanted.expression]
+    return arguments
+
+
+def collect(plan: Path, wanted: Selection) -> dict[str, TestId]:
+    """The selected tests in their order: pytest's id → ours.
+
+    Raises UserError when nothing matches, Failed when a suite cannot be read.
+    """
+    collection = _Collection()
+    arguments = [*_arguments(plan, wanted), "--collect-only", "-p", "no:xdist"]
+    code = pytest.main(arguments, plugins=[collection])
+    if collection.problems:
+        raise Failed("a suite cannot be read:\n" + "\n".join(collection.problems))
+    if code == pytest.ExitCode.USAGE_ERROR:
+        raise UserError(f"pytest does not understand -k {wanted.expression!r}")
+    if not collection.names:
+        raise UserError("no test matches", hint="./inv test --list shows all of them")
+    return collection.names
+
+
+def listing(wanted: Selection, directory: Path) -> list[TestId]:
+    """The tests that a run would have; nothing is built or booted."""
+    plan = directory / "plan.json"
+    plan.write_bytes(msgspec.json.encode(_empty_plan(wanted)))
+    return list(collect(plan, wanted).values())
+
+
+def _empty_plan(wanted: Selection) -> Plan:
+    return Plan(
+        directory="",
+        kernel="",
+        tools="",
+        root="",
+        modules="",
+        initramfs="",
+        accelerator="",
+        accelerator_reason="",
+        accelerator_scale=1.0,
+        topology=DEFAULT,
+        drivers=wanted.drivers,
+        consoles=wanted.consoles,
+    )
+
+
+def _plan(ready: Ready, wanted: Selection, directory: Path) -> Plan:
+    return Plan(
+        directory=str(directory),
+        kernel=str(ready.kernel.path),
+        tools=str(ready.tools.path),
+        root=str(ready.files.root),
+        modules=str(ready.files.modules),
+        initramfs=str(ready.files.initramfs),
+        accelerator=ready.accelerator.name,
+        accelerator_reason=ready.accelerator.reason,
+        accelerator_scale=ready.accelerator.scale,
+        topology=DEFAULT,
+        drivers=wanted.drivers,
+        consoles=wanted.consoles,
+    )
+
+
+def run(ready: Ready, wanted: Selection, workers: int) -> tuple[record.Run, Path]:
+    """Runs the selected tests, `workers` guests at a time; the record and its path."""
+    begun = time.time()
+    directory = record.new_directory(ready.kernel.info.name)
+    plan = directory / "plan.json"
+    plan.write_bytes(msgspec.json.encode(_plan(ready, wanted, directory)))
+    collector = Collector(collect(plan, wanted))
+    slots = len(wanted.drivers) * len(wanted.consoles)
+    arguments = _arguments(plan, wanted)
+    if min(workers, slots) > 1:
+        arguments += ["-n", str(min(workers, slots)), "--dist", "loadgroup"]
+        arguments += ["--max-worker-restart", "0"]
+    else:
+        arguments += ["-p", "no:xdist"]
+    code = pytest.main(arguments, plugins=[collector])
+    finished = record.Run(
+        run=directory.name,
+        started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun)),
+        seconds=round(time.time() - begun, 1),
+        host=record.this_host(),
+        accelerator=record.UsedAccelerator(ready.accelerator.name, ready.accelerator.reason),
+        kernel=ready.kernel.info,
+        tests=collector.finish(),
+    )
+    path = record.write(finished, directory)
+    if code == pytest.ExitCode.INTERRUPTED:
+        raise KeyboardInterrupt
+    return finished, path

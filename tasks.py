@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Blockyard's commands. Each task reads its arguments, calls one function, prints the answer.
+
+Heavy imports stand inside the tasks: `./inv --list` has to answer at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.tasks import task
+
+KERNEL_HELP = "a kernel of kernel/catalog.toml"
+ACCEL_HELP = "auto (KVM where it really works), kvm or tcg"
+
+
+def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A user's error is printed as one message, not as a traceback."""
+
+    @functools.wraps(function)
+    def wrapper(*arguments: Any, **options: Any) -> Any:
+        from kernel.host.errors import UserError
+
+        # a terminated run cleans up as an interrupted one does
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            return function(*arguments, **options)
+        except UserError as error:
+            raise Exit(f"error: {error}", error.exit_code) from None
+        except KeyboardInterrupt:
+            raise Exit("interrupted", 130) from None
+
+    return wrapper
+
+
+@task(
+    help={
+        "kernel": KERNEL_HELP,
+        "driver": "comma-separated; default: all that have a manifest in modules/",
+        "console": "serial, ssh or both (the default)",
+        "suite": "comma-separated; default: all of tests/suites",
+        "k": "only tests whose names match, as pytest's -k",
+        "list": "print the ids of the tests and run nothing",
+        "accel": ACCEL_HELP,
+        "guests": "how many guests run side by side; 0: one per two CPUs, at least two",
+        "json": "print the run record instead of the report",
+    }
+)
+@plain_errors
+def test(
+    c: Context,
+    kernel: str = "7.3",
+    driver: str = "",
+    console: str = "",
+    suite: str = "",
+    k: str = "",
+    list_: bool = False,
+    accel: str = "auto",
+    guests: int = 0,
+    json: bool = False,
+) -> None:
+    """Build a kernel, boot it, test its block drivers over both consoles.
+
+    The first run sets everything up (about ten minutes on two cores), a later one takes about a
+    minute. The record is written to results/latest/run.json; the exit code is 0 only if no test
+    failed, crashed, timed out or was lost.
+    """
+    import os
+    import tempfile
+    from pathlib import Path
+
+    from ci import prepare, report, run
+    from kernel import catalog
+
+    catalog.find(kernel)
+    wanted = run.selection(driver, console, suite, k)
+    # the choice is checked before anything is built
+    with tempfile.TemporaryDirectory(prefix="blockyard-") as folder:
+        listing = run.listing(wanted, Path(folder))
+    if list_:
+        print("\n".join(str(one) for one in listing))
+        return
+    ready = prepare.ready(kernel, accel)
+    workers = guests or max(2, (os.cpu_count() or 1) // 2)
+    finished, path = run.run(ready, wanted, workers)
+    if json:
+        print(path.read_text())
+    else:
+        report.show(finished, path)
+    if not finished.ok:
+        raise Exit(code=1)
+
+
+@task(
+    help={
+        "kernel": KERNEL_HELP,
+        "json": "print kernel.json instead of one line",
+    }
+)
+@plain_errors
+def build(c: Context, kernel: str = "7.3", json: bool = False) -> None:
+    """Build a kernel with the block drivers, or take it from the cache."""
+    from ci import prepare
+    from kernel import catalog
+    from kernel.host.debian import tool_root
+
+    catalog.find(kernel)
+    built = prepare.kernel(kernel, tool_root())
+    if json:
+        print((built.path / "kernel.json").read_text(), end="")
+    else:
+        print(f"{built.info.release}  {built.info.source}  {built.path}")
+
+
+@task(
+    help={
+        "kernel": KERNEL_HELP,
+        "run": "a bash command to run instead of a shell; its exit code becomes ours",
+        "console": "serial or ssh",
+        "accel": ACCEL_HELP,
+        "timeout": "seconds that the command of --run may take on KVM; five times that on TCG",
+    }
+)
+@plain_errors
+def boot(
+    c: Context,
+    kernel: str = "7.3",
+    run: str = "",
+    console: str = "serial",
+    accel: str = "auto",
+    timeout: int = 600,
+) -> None:
+    """Boot a kernel: an interactive shell (Ctrl-] leaves it), or one command with --run."""
+    from ci import interactive
+
+    code = interactive.boot(kernel, run, console, accel, float(timeout))
+    if code:
+        raise Exit(code=code)
+
+
+@task(help={"unit": "only the tests that need no guest", "k": "only tests that match, as pytest's"})
+def check(c: Context, unit: bool = False, k: str = "") -> None:
+    """Run our own checks: ruff, mypy, unit tests, integration tests with a real kernel."""
+    import subprocess
+    from pathlib import Path
+
+    project = Path(__file__).parent
+    python = [sys.executable, "-m"]
+    tests = ["tests/unit"] if unit else ["tests/unit", "tests/integration"]
+    commands = [
+        [*python, "ruff", "check"],
+        [*python, "ruff", "format", "--check"],
+        [*python, "mypy"],
+        [*python, "pytest", *tests, *(["-k", k] if k else [])],
+    ]
+    failed = []
+    for command in commands:
+        print(f"$ {' '.join(command[2:])}", flush=True)
+        if subprocess.run(command, cwd=project).returncode:
+            failed.append(" ".join(command[2:]))
+    if failed:
+        raise Exit(f"failed: {'; '.join(failed)}", 1)
+
+
+@task(
+    help={
+        "kernel": KERNEL_HELP,
+        "accel": ACCEL_HELP,
+        "what": "comma-separated: build, boot, test; default: build,boot",
+        "runs": "how often each is measured; medians are reported",
+        "json": "print JSON instead of a table",
+    }
+)
+@plain_errors
+def perf(
+    c: Context,
+    kernel: str = "7.3",
+    accel: str = "auto",
+    what: str = "",
+    runs: int = 5,
+    json: bool = False,
+) -> None:
+    """Measure our overhead over bare make and bare QEMU, as ratios."""
+    from ci import perf as measure
+
+    measure.show(measure.measure(kernel, accel, what, runs), as_json=json)
+
+
+namespace = Collection(test, check, build, boot, perf)

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a test needs and whether a driver in a guest has it.
+
+    @needs("configfs", "attribute:size", program="fio", symbol="BLK_DEV_ZONED")
+
+Capabilities are those of modules.driver; a program is looked up in the guest, a symbol in the
+kernel's configuration. What is missing becomes the reason of a skip.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from modules.driver import Driver
+
+
+def needs(*capabilities: str, program: str = "", symbol: str = "") -> pytest.MarkDecorator:
+    """Marks a test (or a module, as `pytestmark`) with what it needs."""
+    return pytest.mark.needs(*capabilities, program=program, symbol=symbol)
+
+
+def missing(item: pytest.Item, driver: Driver) -> str:
+    """Why the test cannot run on this driver; empty when it can."""
+    for marker in item.iter_markers("needs"):
+        for capability in marker.args:
+            if capability not in driver.capabilities:
+                return f"{driver.name} {_lack(capability)}"
+        symbol = marker.kwargs.get("symbol", "")
+        if symbol and driver.kernel.config.get(symbol, "n") == "n":
+            return f"kernel {driver.kernel.info.release} is built without CONFIG_{symbol}"
+        program = marker.kwargs.get("program", "")
+        if program and driver.console.run(f"command -v {shlex.quote(program)}").exit_code:
+            return f"the guest has no program {program}"
+    return ""
+
+
+def _lack(capability: str) -> str:
+    kind, _, name = capability.partition(":")
+    if kind == "attribute":
+        return f"has no attribute {name}"
+    return {
+        "module": "is built into this kernel: it cannot be loaded or unloaded",
+        "configfs": "has no configfs directory: its disks cannot be configured",
+        "features": "has no features file",
+        "nvme": "is no NVMe driver",
+        "store": "has no disks that keep their data",
+    }[capability]

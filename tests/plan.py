@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a run is to do, as one value that is written to a file for pytest and its workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from images.files import GuestFiles
+from images.machine import Accelerator, Setup
+from images.topology import Topology
+from kernel import artifact
+from kernel.artifact import Kernel
+from kernel.host.debian import ToolRoot
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a worker needs to boot guests and test drivers in them."""
+
+    directory: str  # of the run: guests' folders are made below it
+    kernel: str  # the kernel's folder in the cache
+    tools: str  # the tool root's folder
+    root: str  # images, see images.files.GuestFiles
+    modules: str
+    initramfs: str
+    accelerator: str
+    accelerator_reason: str
+    accelerator_scale: float
+    topology: Topology
+    drivers: tuple[str, ...]
+    consoles: tuple[str, ...]
+
+    def load_kernel(self) -> Kernel:
+        """The kernel under test."""
+        return artifact.load(Path(self.kernel))
+
+    def setup(self, kernel: Kernel, directory: Path, *, ssh: bool) -> Setup:
+        """How one guest of this run is booted."""
+        return Setup(
+            kernel=kernel,
+            files=GuestFiles(Path(self.root), Path(self.modules), Path(self.initramfs)),
+            tools=ToolRoot(Path(self.tools)),
+            accelerator=Accelerator(
+                self.accelerator, self.accelerator_reason, self.accelerator_scale
+            ),
+            topology=self.topology,
+            directory=directory,
+            ssh=ssh,
+        )
+
+
+def read(path: str) -> Plan:
+    """The plan in a file."""
+    return msgspec.json.decode(Path(path).read_bytes(), type=Plan)

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The pytest plugin that runs the suites against guests.
+
+Every test of a suite is run once per slot (driver, console). Around each test the plugin boots
+or reuses the slot's guest, checks what the test needs, marks the kernel log, and afterwards scans
+the test's part of the log, whatever else happened. What it found goes with pytest's report as a
+user property, also across pytest-xdist's workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import pytest
+
+from images.errors import GuestError
+from images.splats import Splat
+from modules.disk import Disk
+from modules.driver import Driver
+from tests import needs, outcomes, plan
+from tests.guests import Guest, Guests, RunGivenUp, Slot
+
+PROPERTY = "blockyard"  # the user property: outcome, reason, kernel_log, guest of one phase
+
+_guests = pytest.StashKey[Guests]()
+_guest = pytest.StashKey[Guest]()
+_plan = pytest.StashKey[plan.Plan]()
+
+
+class SplatFound(Exception):
+    """The kernel complained during a test."""
+
+    def __init__(self, splats: list[Splat]) -> None:
+        super().__init__("; ".join(f"{splat.kind}: {splat.line}" for splat in splats))
+        self.kernel_log = "\n\n".join(splat.excerpt for splat in splats)
+
+
+class LeftBehind(Exception):
+    """A test left something in the guest."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--blockyard-plan", help="the plan of the run (written by ./inv test)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*capabilities): what a test asks of a driver")
+    # pytest-xdist's, which is not loaded when one guest after the other is used
+    config.addinivalue_line("markers", "xdist_group(name): tests that share a guest")
+    path = config.getoption("--blockyard-plan")
+    if not path:
+        raise pytest.UsageError("the suites are run by ./inv test")
+    config.stash[_plan] = plan.read(path)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if guests := config.stash.get(_guests, None):
+        guests.discard()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    here = metafunc.config.stash[_plan]
+    slots = [Slot(driver, console) for driver in here.drivers for console in here.consoles]
+    marks = [pytest.mark.xdist_group(str(slot)) for slot in slots]
+    parameters = [
+        pytest.param(slot, id=str(slot), marks=mark)
+        for slot, mark in zip(slots, marks, strict=True)
+    ]
+    metafunc.parametrize("slot", parameters)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One slot after the other, so that each needs one guest."""
+    items.sort(key=lambda item: str(_slot(item)))
+
+
+def _slot(item: pytest.Item) -> Slot:
+    assert isinstance(item, pytest.Function)
+    slot = item.callspec.params["slot"]
+    assert isinstance(slot, Slot)
+    return slot
+
+
+@pytest.fixture(autouse=True)
+def guest(request: pytest.FixtureRequest, slot: Slot) -> Iterator[Guest]:
+    """The slot's guest, ready for one test; afterwards its kernel log is judged."""
+    config = request.config
+    if _guests not in config.stash:
+        worker = getattr(config, "workerinput", {}).get("workerid", "")
+        config.stash[_guests] = Guests(config.stash[_plan], worker)
+    guests = config.stash[_guests]
+    if problem := guests.manifest_problem(slot):
+        pytest.skip(problem)
+    try:
+        guest = guests.get(slot)
+    except RunGivenUp as error:
+        request.session.shouldstop = str(error)
+        raise
+    request.node.stash[_guest] = guest
+    if problem := needs.missing(request.node, guest.driver):
+        pytest.skip(problem)
+    start = guest.mark_log(f"begin {request.node.name}")
+    try:
+        yield guest
+    finally:
+        _judge(guest, request.node, start)
+
+
+def _judge(guest: Guest, item: pytest.Item, start: int) -> None:
+    """Raises for splats first: they explain what else went wrong; then for things left behind."""
+    left: list[str] = []
+    try:
+        left = guest.driver.remove_leftovers()
+        end = guest.mark_log(f"end {item.name}")
+    except GuestError:
+        if splats := guest.splats(start):
+            raise SplatFound(splats) from None
+        raise
+    if splats := guest.splats(start, end):
+        raise SplatFound(splats)
+    if left:
+        raise LeftBehind(f"the test left configfs directories behind: {', '.join(left)}")
+
+
+@pytest.fixture
+def driver(guest: Guest) -> Driver:
+    """The driver under test, loaded."""
+    return guest.driver
+
+
+@pytest.fixture
+def disk(driver: Driver) -> Iterator[Disk]:
+    """A disk of the driver, with its defaults."""
+    with driver.disk() as disk:
+        yield disk
+
+
+@pytest.fixture
+def storing_disk(driver: Driver) -> Iterator[Disk]:
+    """A disk that keeps what is written to it."""
+    if "store" not in driver.capabilities:
+        pytest.skip(f"{driver.name} has no disks that keep their data in this kernel")
+    with driver.disk(**driver.store_attributes()) as disk:
+        yield disk
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    facts: dict[str, Any] = {"outcome": "pass"}
+    if guest := item.stash.get(_guest, None):
+        facts["guest"] = guest.name
+    if report.skipped:
+        facts |= {"outcome": "skip", "reason": _skip_reason(report)}
+    elif call.excinfo is not None:
+        error = call.excinfo.value
+        facts["outcome"] = outcomes.of_exception(error)
+        facts["reason"] = _reason(error)
+        facts["kernel_log"] = getattr(error, "kernel_log", "")
+        if isinstance(error, GuestError):
+            item.config.stash[_guests].discard()
+    report.user_properties.append((PROPERTY, facts))
+    return report
+
+
+def _skip_reason(report: pytest.TestReport) -> str:
+    if isinstance(report.longrepr, tuple):
+        return report.longrepr[2].removeprefix("Skipped: ")
+    return "skipped"
+
+
+def _reason(error: BaseException) -> str:
+    what = getattr(error, "what", None) or str(error)
+    if isinstance(error, AssertionError):
+        return what or "an assertion failed"
+    name = type(error).__name__
+    return what if isinstance(error, (GuestError, SplatFound)) else f"{name}: {what}"

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Loading and unloading a driver."""
+
+from modules.disk import Disk
+from modules.driver import Driver
+from tests.needs import needs
+
+CYCLES = 5
+
+
+@needs("module")
+def test_load_unload_cycles(driver: Driver) -> None:
+    """A module goes and comes back, cleanly, as often as one likes."""
+    for _ in range(CYCLES):
+        driver.unload()
+        assert not driver.loaded(), f"{driver.name} is still there after modprobe --remove"
+        driver.load()
+        assert driver.loaded(), f"{driver.name} is not there after modprobe"
+
+
+@needs("module", "configfs")
+def test_unload_takes_its_configfs_directory_along(driver: Driver) -> None:
+    driver.unload()
+    gone = driver.console.run(f"test ! -e {driver.configfs}").exit_code == 0
+    driver.load()
+    back = driver.console.run(f"test -d {driver.configfs}").exit_code == 0
+    assert gone, f"{driver.configfs} stays after its module has gone"
+    assert back, f"{driver.configfs} does not come back with its module"
+
+
+@needs("module", "configfs")
+def test_module_in_use_cannot_be_unloaded(driver: Driver, disk: Disk) -> None:
+    modules = " ".join(driver.manifest.modules)
+    result = driver.console.run(f"rmmod {modules}")
+    assert result.exit_code != 0, "rmmod took a module with a configured disk"
+    assert "in use" in result.output
+    assert disk.exists()
+
+
+def test_disk_has_an_owner_in_sysfs(driver: Driver, disk: Disk) -> None:
+    """The block device is a whole one: a device number, a size, a queue, a node in /dev."""
+    driver.console.check(
+        f"cd {disk.sysfs} && grep -Eq '^[0-9]+:[0-9]+$' dev && test -d queue && test -r size"
+    )
+    driver.console.check(f"test -b {disk.path}")

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""I/O for the suites: fio in the foreground with its result, or in the background for a while."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from modules.disk import Disk
+
+BACKGROUND_LOG = "/tmp/background-io"
+STARTED_S = 10
+
+
+@dataclass(frozen=True)
+class Load:
+    """What fio did, summed over its jobs."""
+
+    read_bytes: int
+    written_bytes: int
+    jobs: int
+
+
+def _command(disk: Disk, options: dict[str, object]) -> str:
+    defaults = {
+        "name": "load",
+        "filename": disk.path,
+        "direct": 1,
+        "thread": 1,
+        "group_reporting": 1,
+    }
+    words = [f"--{name}={value}" for name, value in {**defaults, **options}.items()]
+    return shlex.join(["fio", *words])
+
+
+def fio(disk: Disk, timeout_s: float = 60, **options: object) -> Load:
+    """Runs fio on a disk to its end; fails with fio's own words when it does.
+
+    Options are fio's (`rw`, `bs`, `size`, `ioengine`, …); direct I/O from threads by default.
+    """
+    result = disk.console.run(
+        _command(disk, {"size": "4M", **options, "output-format": "json"}), timeout_s
+    )
+    assert result.exit_code == 0, f"fio failed: {result.output}"
+    # a warning may stand before the JSON
+    report = json.loads(result.output[result.output.index("{") :])
+    jobs = report["jobs"]
+    assert all(job["error"] == 0 for job in jobs), f"fio met errors: {result.output}"
+    return Load(
+        read_bytes=sum(job["read"]["io_bytes"] for job in jobs),
+        written_bytes=sum(job["write"]["io_bytes"] for job in jobs),
+        jobs=len(jobs),
+    )
+
+
+@contextmanager
+def background_io(disk: Disk, **options: object) -> Iterator[None]:
+    """Random reads and writes (or what `options` say) for the time of the block.
+
+    The block begins when I/O is seen in the disk's statistics. How fio ended is not judged: the
+    disk may be gone by then.
+    """
+    command = _command(
+        disk,
+        {
+            "rw": "randrw",
+            "ioengine": "libaio",
+            "iodepth": 16,
+            "size": "16M",
+            "time_based": 1,
+            "runtime": 60,
+            **options,
+        },
+    )
+    log = BACKGROUND_LOG
+    disk.console.check(
+        f"""
+        before=$(cat {disk.sysfs}/stat)
+        setsid {command} > {log}.log 2>&1 < /dev/null &
+        echo $! > {log}.pid
+        for try in {{1..{STARTED_S * 20}}}; do
+            [ "$(cat {disk.sysfs}/stat)" != "$before" ] && exit 0
+            kill -0 $! 2> /dev/null || break
+            sleep 0.05
+        done
+        cat {log}.log
+        exit 1"""
+    )
+    try:
+        yield
+    finally:
+        # fio ends by itself when its disk goes; the descriptors it holds have to be gone too
+        disk.console.run(
+            f"""
+            pid=$(cat {log}.pid)
+            kill -INT $pid 2> /dev/null
+            for try in {{1..100}}; do
+                kill -0 $pid 2> /dev/null || exit 0
+                sleep 0.05
+            done
+            kill -KILL $pid""",
+            timeout_s=20,
+        )
+
+
+def statistics(disk: Disk) -> dict[str, int]:
+    """The disk's counters (Documentation/ABI/stable/sysfs-block, "stat")."""
+    names = (
+        "reads",
+        "read_merges",
+        "read_sectors",
+        "read_ms",
+        "writes",
+        "write_merges",
+        "write_sectors",
+        "write_ms",
+        "in_flight",
+        "io_ms",
+        "queue_ms",
+        "discards",
+        "discard_merges",
+        "discard_sectors",
+        "discard_ms",
+        "flushes",
+        "flush_ms",
+    )
+    values = disk.console.check(f"cat {disk.sysfs}/stat").split()
+    return dict(zip(names, map(int, values), strict=False))
