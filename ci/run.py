@@ -64,8 +64,7 @@ class TestId:
 
     suite: str
     name: str
-    driver: str
-    console: str
+    slot: Slot
 
     @property
     def id(self) -> str:
@@ -73,7 +72,7 @@ class TestId:
         return f"{self.suite}/{self.name}"
 
     def __str__(self) -> str:
-        return f"{self.id}[{self.driver}-{self.console}]"
+        return f"{self.id}[{self.slot}]"
 
 
 def _test_id(item: pytest.Item) -> TestId:
@@ -85,8 +84,7 @@ def _test_id(item: pytest.Item) -> TestId:
     return TestId(
         suite=item.path.stem.removeprefix("test_"),
         name=item.originalname.removeprefix("test_") + (f"({own})" if own else ""),
-        driver=slot.driver,
-        console=slot.console,
+        slot=slot,
     )
 
 
@@ -128,11 +126,21 @@ class Collector:
     def __post_init__(self) -> None:
         self._waiting = dict(self.names)
 
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
+        """The tests of one slot go to one worker, so that they share a guest."""
+        from xdist.scheduler import LoadScopeScheduling
+
+        names = self.names
+
+        class BySlot(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+            def _split_scope(self, nodeid: str) -> str:
+                return str(names[nodeid].slot)
+
+        return BySlot(config, log)
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """One phase of a test."""
-        # pytest-xdist appends "@group"
-        nodeid = report.nodeid.partition("@")[0]
-        phases = self._phases.setdefault(nodeid, _Phases())
+        phases = self._phases.setdefault(report.nodeid, _Phases())
         facts: dict[str, Any] = dict(report.user_properties).get(PROPERTY) or {}  # type: ignore[assignment]
         outcome: Outcome = facts.get("outcome") or ("fail" if report.failed else "pass")
         if not facts and report.failed:  # a worker that died reports without facts
@@ -145,7 +153,7 @@ class Collector:
             phases.reason = facts.get("reason", "")
         phases.kernel_log = facts.get("kernel_log") or phases.kernel_log
         if report.when == "teardown" or not report.user_properties:
-            self._finish(nodeid, self._phases.pop(nodeid))
+            self._finish(report.nodeid, self._phases.pop(report.nodeid))
 
     def _finish(self, nodeid: str, phases: _Phases) -> None:
         self._waiting.pop(nodeid, None)
@@ -169,8 +177,8 @@ class Collector:
             TestResult(
                 id=name.id,
                 suite=name.suite,
-                driver=name.driver,
-                console=name.console,
+                driver=name.slot.driver,
+                console=name.slot.console,
                 outcome=phases.outcome,
                 seconds=round(phases.seconds, 3),
                 reason=phases.reason,
@@ -260,7 +268,7 @@ def run(ready: Ready, wanted: Selection, workers: int) -> tuple[record.Run, Path
     slots = len(wanted.drivers) * len(wanted.consoles)
     arguments = _arguments(plan, wanted)
     if min(workers, slots) > 1:
-        arguments += ["-n", str(min(workers, slots)), "--dist", "loadgroup"]
+        arguments += ["-n", str(min(workers, slots)), "--dist", "loadscope"]
         arguments += ["--max-worker-restart", "0"]
     else:
         arguments += ["-p", "no:xdist"]

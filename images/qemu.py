@@ -41,19 +41,32 @@ class Ports:
 def arguments(topology: Topology, accelerator: str, ports: Ports) -> list[str]:
     """QEMU's argument list, with the paths that `machine` binds into the sandbox."""
     return [
+        *machine_arguments(topology, accelerator),
+        *("-append", " ".join(_command_line(ports))),
+        *kernel_log_arguments(),
+        *_consoles(ports),
+        *_read_only_disk("root"),
+        *_read_only_disk("modules"),
+        *_network(ports),
+        *_nvme(topology),
+    ]
+
+
+def machine_arguments(topology: Topology, accelerator: str) -> list[str]:
+    """The program and the part that every guest has: processors, memory, kernel, initramfs."""
+    return [
         *(PROGRAM, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         *("-machine", "q35,usb=off", "-accel", _ACCELERATORS[accelerator]),
         *("-cpu", "host" if accelerator == "kvm" else "max"),
         *("-smp", str(topology.cpus), "-m", str(topology.memory_mib)),
         *("-kernel", f"{BIND}/kernel", "-initrd", f"{BIND}/initrd"),
-        *("-append", " ".join(_command_line(ports))),
-        *_serial(ports),
-        *_read_only_disk("root"),
-        *_read_only_disk("modules"),
-        *_network(ports),
-        *_nvme(topology),
     ]
+
+
+def kernel_log_arguments() -> list[str]:
+    """ttyS0, written to a file in the guest's folder."""
+    return ["-chardev", f"file,id=log,path={BIND}/run/{KERNEL_LOG}", "-serial", "chardev:log"]
 
 
 _ACCELERATORS = {"kvm": "kvm", "tcg": "tcg,thread=multi"}
@@ -70,8 +83,7 @@ def _command_line(ports: Ports) -> Iterator[str]:
         yield "blockyard.ssh"
 
 
-def _serial(ports: Ports) -> Iterator[str]:
-    yield from ("-chardev", f"file,id=log,path={BIND}/run/{KERNEL_LOG}", "-serial", "chardev:log")
+def _consoles(ports: Ports) -> Iterator[str]:
     yield from ("-device", "virtio-serial-pci,max_ports=2")
     if ports.shell is not None:
         yield from ("-chardev", f"socket,id=shell,fd={ports.shell}")

@@ -117,28 +117,33 @@ def build(job: Build) -> Kernel:
     """
 
     def make(path: Path) -> None:
-        job.log.unlink(missing_ok=True)
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        begun = time.monotonic()
-        with step(f"configuring kernel {job.name}", log=job.log):
-            configure(job)
-        with step(f"building kernel {job.name}", log=job.log):
-            job.make("bzImage", "modules", doing="the build failed")
-            job.make(
-                "modules_install",
-                f"INSTALL_MOD_PATH={BIND}/out/install",
-                doing="modules_install failed",
-            )
-            _collect(job, path)
-        now = resource.getrusage(resource.RUSAGE_CHILDREN)
-        info = _describe(
-            job,
-            wall_s=round(time.monotonic() - begun, 1),
-            cpu_s=round(now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime, 1),
-        )
-        artifact.save_info(path, info)
+        make_kernel(job, path)
 
     return artifact.load(store.get("kernels", job.key, f"kernel {job.name}", make))
+
+
+def make_kernel(job: Build, path: Path) -> None:
+    """Configures, compiles and collects a kernel into `path`, an empty folder."""
+    job.log.unlink(missing_ok=True)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    begun = time.monotonic()
+    with step(f"configuring kernel {job.name}", log=job.log):
+        configure(job)
+    with step(f"building kernel {job.name}", log=job.log):
+        job.make("bzImage", "modules", doing="the build failed")
+        job.make(
+            "modules_install",
+            f"INSTALL_MOD_PATH={BIND}/out/install",
+            doing="modules_install failed",
+        )
+        _collect(job, path)
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    info = _describe(
+        job,
+        wall_s=round(time.monotonic() - begun, 1),
+        cpu_s=round(now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime, 1),
+    )
+    artifact.save_info(path, info)
 
 
 def configure(job: Build) -> None:

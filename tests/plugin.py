@@ -46,8 +46,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*capabilities): what a test asks of a driver")
-    # pytest-xdist's, which is not loaded when one guest after the other is used
-    config.addinivalue_line("markers", "xdist_group(name): tests that share a guest")
     path = config.getoption("--blockyard-plan")
     if not path:
         raise pytest.UsageError("the suites are run by ./inv test")
@@ -62,12 +60,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     here = metafunc.config.stash[_plan]
     slots = [Slot(driver, console) for driver in here.drivers for console in here.consoles]
-    marks = [pytest.mark.xdist_group(str(slot)) for slot in slots]
-    parameters = [
-        pytest.param(slot, id=str(slot), marks=mark)
-        for slot, mark in zip(slots, marks, strict=True)
-    ]
-    metafunc.parametrize("slot", parameters)
+    metafunc.parametrize("slot", slots, ids=str)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
