@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 ALWAYS: frozenset[Outcome] = frozenset({"pass", "fail", "skip"})  # columns shown even when empty
+NAMED = 3  # tests that share a reason are named up to this many, then counted
 STYLES: dict[Outcome, str] = {
     "pass": "green",
     "fail": "bold red",
@@ -87,4 +88,8 @@ def _skip_reasons(run: Run) -> list[str]:
     for test in run.tests:
         if test.outcome == "skip":
             tests_by_reason.setdefault(test.reason, {})[test.id] = None
-    return [f"{reason}: {', '.join(tests)}" for reason, tests in tests_by_reason.items()]
+    return [f"{reason}: {_some(list(tests))}" for reason, tests in tests_by_reason.items()]
+
+
+def _some(tests: list[str]) -> str:
+    return ", ".join(tests) if len(tests) <= NAMED else f"{len(tests)} tests"

@@ -81,7 +81,8 @@ class Disk:
         return write_file(self.console, f"{self.sysfs}/queue/{attribute}", value)
 
     def schedulers(self) -> list[str]:
-        """The I/O schedulers this kernel offers for the disk."""
+        """The I/O schedulers this kernel offers for the disk, also as modules."""
+        self.console.run("modprobe --quiet --all mq-deadline kyber-iosched bfq")
         return re.sub(r"[\[\]]", "", self.queue("scheduler")).split()
 
     def scheduler(self) -> str:

@@ -78,6 +78,11 @@ class Driver:
                     raise LoadFailed(f"cannot load {module}: {result.output}\n{log}")
         if isinstance(self.manifest.disks, Pci):
             self.wait_for_disks()
+        else:
+            # where configfs is a module itself, it comes with the driver
+            self.console.run(
+                "mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config"
+            )
 
     def unload(self) -> None:
         """Unloads the modules; CommandFailed when one is in use."""
