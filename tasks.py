@@ -6,6 +6,7 @@ Heavy imports stand inside the tasks: `./inv --list` has to answer at once.
 
 from __future__ import annotations
 
+import errno
 import functools
 import signal
 import sys
@@ -34,6 +35,10 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*arguments, **options)
         except UserError as error:
             raise Exit(f"error: {error}", error.exit_code) from None
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise Exit(f"error: the disk is full ({error.filename or error})", 1) from None
         except KeyboardInterrupt:
             raise Exit("interrupted", 130) from None
 

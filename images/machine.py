@@ -29,7 +29,7 @@ from images.topology import Topology
 from kernel.artifact import Kernel
 from kernel.host.debian import ToolRoot
 from kernel.host.errors import Failed
-from kernel.host.process import reaped, tail
+from kernel.host.process import reaped, start, tail
 from kernel.host.sandbox import Sandbox
 
 BOOT_S = 30.0  # from QEMU's start to the console's greeting, at accelerator scale 1
@@ -201,13 +201,11 @@ def _launch(
     )
     argv = sandbox.argv(qemu.arguments(setup.topology, setup.accelerator.name, ports))
     with open(folder / "qemu.log", "wb") as errors:
-        process = subprocess.Popen(
+        process = start(
             argv,
-            stdin=subprocess.DEVNULL,
             stdout=errors,
             stderr=errors,
             pass_fds=[end.fileno() for end in (console_end, shell_end) if end],
-            start_new_session=True,
         )
     stack.enter_context(reaped(process))
     for end in (console_end, shell_end):

@@ -100,7 +100,8 @@ def make_tar(spec: RootSpec, tar: Path, log: Path) -> None:
     argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in NO_DOCS]
     argv += [f"--include={','.join(spec.packages)}", spec.suite, str(tar)]
     argv += _mirror_lines(spec.suite)
-    run(argv, log=log, doing=f"making a Debian {spec.suite} root")
+    # /tmp may be in memory and small; a user's own folders are closed to unshared user ids
+    run(argv, log=log, doing=f"making a Debian {spec.suite} root", env={"TMPDIR": "/var/tmp"})
 
 
 def make_root(spec: RootSpec, path: Path) -> None:

@@ -13,9 +13,11 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from kernel.host.errors import Failed
 
+GRACE_S = 10.0  # an interrupted mmdebstrap removes its half-made root within this
 TAIL_LINES = 12  # of a log, quoted in the error
 
 
@@ -29,15 +31,39 @@ def tail(log: Path, lines: int = TAIL_LINES) -> str:
 
 
 @contextmanager
-def reaped(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """Ends the process group of `process` when the block is left, however that happens."""
+def reaped(
+    process: subprocess.Popen[bytes], grace_s: float = 0.0
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Ends the process group of `process` when the block is left, however that happens.
+
+    grace_s: how long it may clean up after a SIGTERM before it is killed.
+    """
     try:
         yield process
     finally:
+        if process.poll() is None and grace_s:
+            _signal(process, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(grace_s)
         if process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            _signal(process, signal.SIGKILL)
         process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def start(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """subprocess.Popen in a session of its own; Failed when the program is not there."""
+    try:
+        return subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True, **options)
+    except FileNotFoundError:
+        raise Failed(
+            f"the program {argv[0]} is not installed",
+            hint="run ./inv again: it installs or names the missing host packages",
+        ) from None
 
 
 def run(
@@ -57,21 +83,13 @@ def run(
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as log_file, _output(stdout) as out_file:
-        try:
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=out_file or log_file,
-                stderr=log_file,
-                env=None if env is None else dict(env),
-                start_new_session=True,
-            )
-        except FileNotFoundError:
-            raise Failed(
-                f"{doing}: the program {argv[0]} is not installed",
-                hint="run ./inv again: it installs or names the missing host packages",
-            ) from None
-        with reaped(process):
+        process = start(
+            argv,
+            stdout=out_file or log_file,
+            stderr=log_file,
+            env=None if env is None else {**os.environ, **env},
+        )
+        with reaped(process, GRACE_S):
             try:
                 code = process.wait(timeout_s)
             except subprocess.TimeoutExpired:
