@@ -16,10 +16,9 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import paramiko
-
-from images import qemu, ssh
+from images import qemu
 from images.console import Console
 from images.errors import ConsoleDead, GuestPanicked, GuestSilent, QemuDied
 from images.files import GuestFiles
@@ -31,6 +30,11 @@ from kernel.host.debian import ToolRoot
 from kernel.host.errors import Failed
 from kernel.host.process import reaped, start, tail
 from kernel.host.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    import paramiko
+
+    from images import ssh
 
 BOOT_S = 30.0  # from QEMU's start to the console's greeting, at accelerator scale 1
 SSH_S = 30.0  # from then to an ssh connection
@@ -98,6 +102,8 @@ class Machine:
         for console in self._consoles:
             if console.name == name:
                 return console
+        from images import ssh
+
         scale = self.setup.accelerator.scale
         transport = ssh.ChannelTransport(self.connection())
         console = Console(name, transport, self.watch, scale)
@@ -107,6 +113,8 @@ class Machine:
 
     def connection(self) -> paramiko.Transport:
         """A new ssh connection to the guest."""
+        from images import ssh
+
         if self._keys is None or self._port is None:
             raise Failed("this guest was started without ssh")
         limit_s = SSH_S * self.setup.accelerator.scale
@@ -128,7 +136,7 @@ def machine(setup: Setup) -> Iterator[Machine]:
     with contextlib.ExitStack() as stack:
         disks = _scratch_disks(setup)
         stack.callback(_remove, disks)
-        keys = ssh.make_keys() if setup.ssh else None
+        keys = _ssh_keys() if setup.ssh else None
         guest = _start(setup, keys, stack)
         limit_s = BOOT_S * setup.accelerator.scale
         try:
@@ -146,7 +154,7 @@ def _start(setup: Setup, keys: ssh.Keys | None, stack: contextlib.ExitStack) -> 
     """Starts QEMU; a port that somebody took in the meantime is replaced by another."""
     tries = PORT_TRIES if setup.ssh else 1
     for attempt in range(1, tries + 1):
-        port = ssh.free_port() if setup.ssh else None
+        port = _free_port() if setup.ssh else None
         with contextlib.ExitStack() as trial:
             guest = _launch(setup, keys, port, trial)
             if port is None or not _port_was_taken(guest):
@@ -155,6 +163,20 @@ def _start(setup: Setup, keys: ssh.Keys | None, stack: contextlib.ExitStack) -> 
         if attempt == tries:
             break
     raise Failed(f"no free loopback port for ssh after {tries} tries")
+
+
+def _ssh_keys() -> ssh.Keys:
+    from images import ssh  # heavy, and most guests do without
+
+    return ssh.make_keys()
+
+
+def _free_port() -> int:
+    """A loopback port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _port_was_taken(guest: Machine) -> bool:

@@ -64,14 +64,6 @@ def _key() -> tuple[paramiko.PKey, bytes]:
     return paramiko.Ed25519Key.from_private_key(io.StringIO(private.decode())), private
 
 
-def free_port() -> int:
-    """A loopback port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def connect(port: int, keys: Keys, watch: Callable[[], None], limit_s: float) -> paramiko.Transport:
     """Connects as soon as the guest's sshd is up.
 

@@ -61,6 +61,6 @@ def _depmod(path: Path, release: str, tools: ToolRoot) -> None:
     sandbox = Sandbox(tools.root, writable={"root/lib/modules": path / "modules"})
     run(
         sandbox.argv(["depmod", "--basedir", f"{BIND}/root", release]),
-        log=store.directory("logs") / f"prebuilt-{path.name}.log",
+        log=store.directory("logs") / f"depmod-{release}.log",
         doing=f"listing the modules of {release}",
     )

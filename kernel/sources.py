@@ -107,7 +107,7 @@ def _unpack_tarball(path: Path, tools: ToolRoot) -> None:
     sandbox = Sandbox(tools.root, read_only={"package": path}, writable={"tree": path / "tree"})
     tarball = f"{BIND}/package/{tarballs[0].relative_to(path)}"
     argv = ["tar", "-xf", tarball, "-C", f"{BIND}/tree", "--strip-components=1"]
-    log = store.directory("logs") / f"unpack-{path.name}.log"
+    log = store.directory("logs") / f"unpack-{tarballs[0].stem}.log"
     with step("unpacking the kernel source"):
         run(sandbox.argv(argv), log=log, doing=f"unpacking {tarballs[0].name}")
     store.remove(path / "usr")

@@ -8,6 +8,7 @@ everything inside ends when its parent does (bwrap's --die-with-parent).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ _ENVIRONMENT = {
     "HOME": "/tmp",
     "LC_ALL": "C.UTF-8",
 }
+_PROXIES = ("http_proxy", "https_proxy", "no_proxy")  # what apt looks at
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,9 @@ class Sandbox:
             argv += ["--dev-bind", device, device]
         argv += self._network()
         argv.append("--clearenv")
-        for name, value in {**_ENVIRONMENT, **self.environment}.items():
+        proxies = {name: os.environ[name] for name in _PROXIES if name in os.environ}
+        inherited = proxies if self.network else {}
+        for name, value in {**_ENVIRONMENT, **inherited, **self.environment}.items():
             argv += ["--setenv", name, value]
         return [*argv, "--chdir", directory, "--", *command]
 

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the unit tests share: a cache and settings of their own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kernel.host.settings import settings
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No unit test sees or changes the settings, the cache or the results of the user."""
+    for name in list(os.environ):
+        if name.startswith("BLOCKYARD_"):
+            monkeypatch.delenv(name)
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
+    monkeypatch.setenv("BLOCKYARD_CACHE", str(folder / "cache"))
+    monkeypatch.setenv("BLOCKYARD_RESULTS", str(folder / "results"))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def fresh_settings(home: Path) -> Iterator[None]:
+    """The settings are read anew, and forgotten with the test's environment."""
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+@pytest.fixture
+def cache(home: Path) -> Path:
+    """The cache of this test; not made yet."""
+    return home / "cache"

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The guest's end of a console, without a guest: what images/guest/agent.c documents.
+
+A test says what is sent for a request, byte by byte if it likes, so it can also send what the
+real program never would.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from images.console import READY
+
+_RUN = re.compile(rb"BLOCKYARD (\w+) (\d+) run (\d+) (\d+)\n")
+_KILL = re.compile(rb"BLOCKYARD (\w+) (\d+) kill\n")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One command from the host."""
+
+    nonce: bytes
+    seq: int
+    script: bytes = b""
+    stdin: bytes = b""
+
+    def marker(self, rest: bytes) -> bytes:
+        return b"\x1eBLOCKYARD %s %d %s\n" % (self.nonce, self.seq, rest)
+
+    def begin(self) -> bytes:
+        return self.marker(b"begin")
+
+    def end(self, status: int, size: int) -> bytes:
+        return self.marker(b"end %d %d" % (status, size))
+
+    def answer(self, output: bytes = b"", status: int = 0) -> bytes:
+        return self.begin() + output + self.end(status, len(output))
+
+
+Reply = Callable[[Request], Iterable[bytes]]  # what is sent, one write per element
+
+
+def silence(_: Request) -> Iterable[bytes]:
+    return ()
+
+
+class FakeAgent:
+    """Answers requests on its end of a socket pair until the other end is closed."""
+
+    def __init__(self, run: Reply, kill: Reply = silence, greeting: bytes = READY) -> None:
+        self.host, self._guest = socket.socketpair()
+        self._run = run
+        self._kill = kill
+        self._input = b""
+        self.requests: list[Request] = []
+        self._thread = threading.Thread(target=self._serve, args=[greeting], daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self.host.close()
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+    def hang_up(self) -> None:
+        """As when QEMU has gone."""
+        self._guest.shutdown(socket.SHUT_RDWR)
+
+    def _serve(self, greeting: bytes) -> None:
+        with self._guest:
+            try:
+                self._guest.sendall(greeting)
+                while True:
+                    self._one()
+            except (EOFError, OSError):
+                pass
+
+    def _one(self) -> None:
+        while b"\n" not in self._input:
+            self._fill()
+        if match := _KILL.match(self._input):
+            self._input = self._input[match.end() :]
+            reply = self._kill(Request(match[1], int(match[2])))
+        elif match := _RUN.match(self._input):
+            sizes = int(match[3]), int(match[4])
+            while len(self._input) < match.end() + sum(sizes):
+                self._fill()
+            script_end = match.end() + sizes[0]
+            script = self._input[match.end() : script_end]
+            stdin = self._input[script_end : script_end + sizes[1]]
+            self._input = self._input[script_end + sizes[1] :]
+            request = Request(match[1], int(match[2]), script, stdin)
+            self.requests.append(request)
+            reply = self._run(request)
+        else:
+            raise AssertionError(f"no request: {self._input[:100]!r}")
+        for data in reply:
+            self._guest.sendall(data)
+
+    def _fill(self) -> None:
+        data = self._guest.recv(1 << 16)
+        if not data:
+            raise EOFError
+        self._input += data

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Values that several unit tests need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ci.record import Host, Run, UsedAccelerator
+from kernel import artifact
+from kernel.artifact import Kernel, KernelInfo
+from kernel.host.debian import ToolRoot
+from tests.outcomes import Outcome, TestResult
+
+RELEASE = "7.3.4"
+
+
+def info(release: str = RELEASE) -> KernelInfo:
+    return KernelInfo(
+        key="0123456789abcdef",
+        name="7.3",
+        release=release,
+        source="debian linux-source-7.3 7.3.4-1",
+        config_sha256="0" * 64,
+        toolchain={"clang": "1:19.0-63", "rustc": "1.85.0+dfsg3-1"},
+        wall_s=61.5,
+        cpu_s=118.25,
+        warnings={"drivers/block/x.c": 2},
+    )
+
+
+def kernel(path: Path, config: str = "", modules: Mapping[str, str] | None = None) -> Kernel:
+    """A kernel's folder with a config and, when `modules` is given, a modules.dep."""
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "config").write_text(config)
+    artifact.save_info(path, info())
+    if modules is not None:
+        folder = path / "modules" / RELEASE
+        folder.mkdir(parents=True)
+        lines = [f"{name}: {needs}".rstrip() + "\n" for name, needs in modules.items()]
+        (folder / "modules.dep").write_text("".join(lines))
+    return artifact.load(path)
+
+
+def tools(path: Path, **versions: str) -> ToolRoot:
+    """A tool root's folder: no programs, only the list of versions."""
+    packages = {name: "1.0" for name in ("clang", "lld", "rustc", "bindgen", "make")} | versions
+    path.mkdir(parents=True, exist_ok=True)
+    lines = [f"{name} {version}\n" for name, version in packages.items()]
+    (path / "versions.txt").write_text("".join(lines))
+    return ToolRoot(path)
+
+
+def result(
+    outcome: Outcome,
+    name: str = "io/read",
+    driver: str = "null_blk",
+    *,
+    console: str = "serial",
+    reason: str = "",
+    kernel_log: str = "",
+) -> TestResult:
+    return TestResult(
+        id=name,
+        suite=name.partition("/")[0],
+        driver=driver,
+        console=console,
+        outcome=outcome,
+        seconds=1.25,
+        reason=reason,
+        kernel_log=kernel_log,
+        guest=f"guests/{driver}-{console}-1",
+    )
+
+
+def run_of(*tests: TestResult) -> Run:
+    return Run(
+        run="20260102-030405-7.3-abcd",
+        started="2026-01-02T03:04:05Z",
+        seconds=12.5,
+        host=Host("builder", "6.1.0-40-amd64", 2, 24000),
+        accelerator=UsedAccelerator("tcg", "no /dev/kvm"),
+        kernel=info(),
+        tests=tests,
+    )

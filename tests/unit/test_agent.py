@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The guest program itself, compiled for the host: it serves stdin and stdout when not PID 1."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from images.console import Console
+from images.errors import CommandTimedOut
+from images.files import GUEST_SOURCES
+from images.serial import SocketTransport
+
+ALL_BYTES = bytes(range(256))
+
+
+@pytest.fixture(scope="session")
+def agent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("this host has no C compiler (cc)")
+    program = tmp_path_factory.mktemp("agent") / "init"
+    sources = [str(source) for source in sorted(GUEST_SOURCES.glob("*.c"))]
+    subprocess.run([compiler, "-O1", "-Wall", "-Wextra", "-o", program, *sources], check=True)
+    return program
+
+
+class Interrupted(Exception):
+    """What the watch of a test raises, as Ctrl-C does."""
+
+
+class Connection:
+    """A running agent and a console to it."""
+
+    def __init__(self, program: Path, scale: float = 1.0) -> None:
+        ours, theirs = socket.socketpair()
+        self.process = subprocess.Popen([program], stdin=theirs, stdout=theirs)
+        theirs.close()
+        self.socket = ours
+        self.interrupt = False
+        self.console = Console("agent", SocketTransport(ours), self._watch, scale)
+        self.console.wait_ready(60)
+
+    def _watch(self) -> None:
+        if self.interrupt:
+            raise Interrupted
+
+    def close(self) -> None:
+        self.console.close()
+        self.process.wait(60)
+
+
+@pytest.fixture
+def connection(agent: Path) -> Iterator[Connection]:
+    connection = Connection(agent)
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def console(connection: Connection) -> Console:
+    return connection.console
+
+
+def running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+class TestScript:
+    def test_output_and_errors_in_their_order(self, console: Console) -> None:
+        result = console.run("echo one; echo two >&2; echo three")
+        assert (result.exit_code, result.data) == (0, b"one\ntwo\nthree\n")
+
+    @pytest.mark.parametrize(
+        ("script", "code"),
+        [
+            ("exit 0", 0),
+            ("exit 7", 7),
+            ("false", 1),
+            ("no-such-program", 127),
+            ("kill -TERM $$", 128 + signal.SIGTERM),
+            ("kill -KILL $$", 128 + signal.SIGKILL),
+            ("sh -c 'kill -SEGV $$'", 128 + signal.SIGSEGV),
+            ("if then", 2),
+        ],
+    )
+    def test_exit_code(self, console: Console, script: str, code: int) -> None:
+        assert console.run(script).exit_code == code
+
+    def test_a_mebibyte(self, console: Console) -> None:
+        word = "0123456789abcdef" * 65536
+        assert console.run(f"text={word}\necho ${{#text}}").data == b"1048576\n"
+
+    def test_quotes_newlines_and_other_alphabets(self, console: Console) -> None:
+        script = "cat <<'END'\n'\"$HOME` \\ \u20ac\u4e2d\n\nEND\n"
+        assert console.run(script).output == "'\"$HOME` \\ \u20ac\u4e2d\n\n"
+
+    def test_no_script_is_a_success(self, console: Console) -> None:
+        result = console.run("")
+        assert (result.exit_code, result.data) == (0, b"")
+
+    def test_each_script_is_a_new_shell(self, console: Console) -> None:
+        console.run("export marked=yes; cd /; set -e")
+        assert console.run("echo ${marked-no}; false; echo on").data == b"no\non\n"
+
+    def test_many_in_a_row(self, console: Console) -> None:
+        outputs = [console.run(f"echo {n}; exit {n % 4}") for n in range(100)]
+        assert [result.data for result in outputs] == [b"%d\n" % n for n in range(100)]
+        assert [result.exit_code for result in outputs] == [n % 4 for n in range(100)]
+
+
+class TestBytes:
+    def test_all_values_out(self, console: Console) -> None:
+        octal = "".join(f"\\{value:03o}" for value in range(256))
+        assert console.run(f"printf '{octal}'").data == ALL_BYTES
+
+    def test_all_values_in_and_out(self, console: Console) -> None:
+        assert console.run("cat", stdin=ALL_BYTES * 4).data == ALL_BYTES * 4
+
+    def test_no_input_is_an_end_of_file(self, console: Console) -> None:
+        assert console.run("cat; echo done").data == b"done\n"
+
+    def test_input_may_be_left_unread(self, console: Console) -> None:
+        assert console.run("exit 3", stdin=ALL_BYTES * 4096).exit_code == 3
+        assert console.run("echo next").data == b"next\n"
+
+    def test_four_mebibytes_both_ways(self, console: Console) -> None:
+        data = ALL_BYTES * (1 << 14)
+        assert console.run("cat", stdin=data).data == data
+
+    def test_put_and_get(self, console: Console, tmp_path: Path) -> None:
+        data = ALL_BYTES * 999
+        target = tmp_path / "it's a file"
+        console.put(data, str(target))
+        assert target.read_bytes() == data
+        assert console.get(str(target)) == data
+
+    def test_put_of_a_file_from_its_path(self, console: Console, tmp_path: Path) -> None:
+        (tmp_path / "from").write_bytes(ALL_BYTES)
+        console.put(tmp_path / "from", str(tmp_path / "to"))
+        assert (tmp_path / "to").read_bytes() == ALL_BYTES
+
+
+class TestOddScripts:
+    def test_one_that_closes_its_output_goes_on(self, console: Console, tmp_path: Path) -> None:
+        script = f"echo before; exec >&- 2>&-; sleep 0.1; touch {tmp_path}/after; exit 5"
+        result = console.run(script)
+        assert (result.exit_code, result.data) == (5, b"before\n")
+        assert (tmp_path / "after").exists()
+
+    def test_one_that_leaves_a_process_with_its_output(self, console: Console) -> None:
+        result = console.run("sleep 600 & echo $!")
+        pid = int(result.data)
+        try:
+            assert running(pid)
+            assert console.run("echo next").data == b"next\n"
+        finally:
+            os.kill(pid, signal.SIGKILL)
+
+    def test_one_that_leaves_a_process_that_writes_on(
+        self, console: Console, tmp_path: Path
+    ) -> None:
+        note = tmp_path / "pid"
+        console.run(f"{{ while echo noise; do :; done; }} 2>/dev/null & echo $! > {note}")
+        pid = int(note.read_text())
+        try:
+            assert console.run("echo next").data == b"next\n"
+        finally:
+            if running(pid):
+                os.kill(pid, signal.SIGKILL)
+
+    def test_one_that_prints_markers(self, console: Console) -> None:
+        script = r"printf '\036BLOCKYARD 0 1 end 9 0\n'; exit 4"
+        result = console.run(script)
+        assert (result.exit_code, result.data) == (4, b"\x1eBLOCKYARD 0 1 end 9 0\n")
+
+
+class TestTimeOut:
+    def test_the_whole_script_is_killed(self, connection: Connection, tmp_path: Path) -> None:
+        note = tmp_path / "pid"
+        with pytest.raises(CommandTimedOut):
+            connection.console.run(f"sleep 600 & echo $! > {note}; wait", timeout_s=1)
+        pid = int(note.read_text())
+        for _ in range(600):
+            if not running(pid):
+                break
+            time.sleep(0.05)
+        assert not running(pid)
+
+    def test_the_console_goes_on(self, console: Console) -> None:
+        with pytest.raises(CommandTimedOut):
+            console.run("trap '' TERM INT; while :; do echo on; done", timeout_s=0.5)
+        assert console.run("echo next").data == b"next\n"
+
+    def test_a_stopped_script_is_killed(self, console: Console) -> None:
+        with pytest.raises(CommandTimedOut):
+            console.run("kill -STOP $$", timeout_s=0.5)
+        assert console.run("echo next").data == b"next\n"
+
+
+class TestInterrupted:
+    def test_the_next_command_ends_the_one_that_was_given_up(self, connection: Connection) -> None:
+        connection.interrupt = True
+        with pytest.raises(Interrupted):
+            connection.console.run("while :; do echo old; sleep 0.01; done")
+        connection.interrupt = False
+        assert connection.console.run("echo new").data == b"new\n"
+
+    def test_a_request_that_was_cut_off_is_not_run(self, connection: Connection) -> None:
+        """Half a script can do anything: `rm -r /tmp/x` begins with `rm -r /`."""
+        connection.socket.setblocking(True)
+        connection.socket.sendall(b"BLOCKYARD cut 1 run 100 0\necho half\n")
+        connection.socket.shutdown(socket.SHUT_WR)
+        connection.socket.settimeout(60)
+        answer = b""
+        while data := connection.socket.recv(4096):
+            answer += data
+        assert answer == b""
+
+    def test_the_end_of_the_connection_ends_script_and_agent(
+        self, agent: Path, tmp_path: Path
+    ) -> None:
+        connection = Connection(agent)
+        connection.socket.setblocking(True)
+        script = f"echo $$ > {tmp_path}/pid; sleep 600".encode()
+        connection.socket.sendall(b"BLOCKYARD end 1 run %d 0\n%s" % (len(script), script))
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            time.sleep(0.01)
+        connection.close()
+        assert connection.process.returncode == 0
+        pid = int((tmp_path / "pid").read_text())
+        for _ in range(600):
+            if not running(pid):
+                break
+            time.sleep(0.05)
+        assert not running(pid)
+
+    def test_noise_between_requests_is_skipped(self, connection: Connection) -> None:
+        connection.socket.setblocking(True)
+        connection.socket.sendall(b"\xff\x00noise\nBLOCKYARD\n" + b"x" * 200_000 + b"\n")
+        assert connection.console.run("echo heard").data == b"heard\n"

@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How a command and its answer are framed, seen from the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import pytest
+
+from images.console import READY, Console
+from images.errors import CommandFailed, CommandTimedOut, ConsoleDead, GuestPanicked
+from images.serial import SocketTransport
+from kernel.host.errors import Failed
+from tests.unit.fake_agent import FakeAgent, Reply, Request, silence
+
+ALL_BYTES = bytes(range(256))
+HASTE = 0.05  # a scale for tests that wait for a deadline: 1 s to begin, 0.25 s to be killed
+
+Connect = Callable[..., Console]
+
+
+def well() -> None:
+    """A watch that finds nothing wrong."""
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """A console to a fake agent that has greeted."""
+    agents: list[FakeAgent] = []
+
+    def connect(
+        run: Reply,
+        kill: Reply = silence,
+        *,
+        watch: Callable[[], None] = well,
+        scale: float = 1.0,
+    ) -> Console:
+        agents.append(FakeAgent(run, kill))
+        console = Console("serial", SocketTransport(agents[-1].host), watch, scale)
+        console.wait_ready(30)
+        return console
+
+    yield connect
+    for agent in agents:
+        agent.close()
+
+
+def answering(output: bytes = b"", status: int = 0) -> Reply:
+    return lambda request: [request.answer(output, status)]
+
+
+class TestAnswer:
+    @pytest.mark.parametrize("status", [0, 1, 127, 143, 255])
+    def test_exit_code(self, connect: Connect, status: int) -> None:
+        assert connect(answering(status=status)).run("x").exit_code == status
+
+    def test_every_byte_comes_as_it_was(self, connect: Connect) -> None:
+        output = ALL_BYTES + ALL_BYTES[::-1]
+        assert connect(answering(output)).run("x").data == output
+
+    def test_output_as_text_forgives_bad_utf8(self, connect: Connect) -> None:
+        assert connect(answering(b"\xff\xe2\x82\xac")).run("x").output == "\ufffd\u20ac"
+
+    def test_nothing_is_an_answer(self, connect: Connect) -> None:
+        assert connect(answering(b"")).run("x").data == b""
+
+    def test_a_missing_final_newline_is_not_made_up(self, connect: Connect) -> None:
+        assert connect(answering(b"no newline")).run("x").data == b"no newline"
+
+    def test_byte_by_byte(self, connect: Connect) -> None:
+        def run(request: Request) -> Iterable[bytes]:
+            return (bytes([byte]) for byte in request.answer(b"slow\n", 3))
+
+        result = connect(run).run("x")
+        assert (result.exit_code, result.data) == (3, b"slow\n")
+
+    @pytest.mark.parametrize("at", range(1, 12))
+    def test_a_marker_in_two_pieces(self, connect: Connect, at: int) -> None:
+        def run(request: Request) -> Iterable[bytes]:
+            begin = request.begin()
+            rest = b"out" + request.end(0, 3)
+            return [begin[:at], begin[at:] + rest[: 3 + at], rest[3 + at :]]
+
+        assert connect(run).run("x").data == b"out"
+
+    def test_sixteen_mebibytes_do_not_outlast_the_deadline(self, connect: Connect) -> None:
+        """Looking for the end in all that came, again with each piece, takes minutes."""
+        output = ALL_BYTES * (1 << 16)
+        assert connect(answering(output)).run("x", timeout_s=60).data == output
+
+
+class TestRequest:
+    def test_script_and_input_arrive_as_they_are(self) -> None:
+        agent = FakeAgent(answering())
+        console = Console("serial", SocketTransport(agent.host), well)
+        console.wait_ready(30)
+        console.run(b"printf '\xff\x00'\n", stdin=ALL_BYTES)
+        console.run("echo \u20ac")
+        agent.close()
+        first, second = agent.requests
+        assert (first.script, first.stdin) == (b"printf '\xff\x00'\n", ALL_BYTES)
+        assert (second.script, second.stdin) == ("echo \u20ac".encode(), b"")
+        assert first.nonce == second.nonce
+        assert second.seq == first.seq + 1
+
+    def test_two_consoles_have_two_nonces(self) -> None:
+        nonces = []
+        for _ in range(2):
+            agent = FakeAgent(answering())
+            console = Console("serial", SocketTransport(agent.host), well)
+            console.wait_ready(30)
+            console.run("x")
+            agent.close()
+            nonces.append(agent.requests[0].nonce)
+        assert nonces[0] != nonces[1]
+
+
+class TestWhatIsNoAnswer:
+    def test_output_that_an_earlier_command_left(self, connect: Connect) -> None:
+        def run(request: Request) -> Iterable[bytes]:
+            earlier = Request(request.nonce, request.seq - 1)
+            return [b"late words" + earlier.end(9, 10), request.answer(b"mine")]
+
+        result = connect(run).run("x")
+        assert (result.exit_code, result.data) == (0, b"mine")
+
+    def test_markers_of_another_console(self, connect: Connect) -> None:
+        def run(request: Request) -> Iterable[bytes]:
+            other = Request(b"0" * 32, request.seq)
+            return [request.answer(other.answer(b"theirs", 7))]
+
+        result = connect(run).run("x")
+        assert result.exit_code == 0
+        assert result.data.startswith(b"\x1eBLOCKYARD 00000000000000000000000000000000 1 begin\n")
+        assert b"theirs" in result.data
+
+    def test_the_greeting_of_an_agent_in_the_output(self, connect: Connect) -> None:
+        assert connect(answering(READY)).run("x").data == READY
+
+    def test_noise_before_the_greeting(self) -> None:
+        agent = FakeAgent(answering(b"out"), greeting=b"boot noise \xff\n" + READY)
+        console = Console("serial", SocketTransport(agent.host), well)
+        console.wait_ready(30)
+        assert console.run("x").data == b"out"
+        agent.close()
+
+
+class TestLostBytes:
+    @pytest.mark.parametrize("told", [4, 2])
+    def test_the_count_has_to_be_right(self, connect: Connect, told: int) -> None:
+        console = connect(lambda request: [request.begin() + b"abc" + request.end(0, told)])
+        with pytest.raises(ConsoleDead, match=f"3 bytes of output arrived, the guest sent {told}"):
+            console.run("x")
+        assert console.dead
+
+    def test_a_dead_console_takes_no_command(self, connect: Connect) -> None:
+        console = connect(lambda request: [request.begin() + request.end(0, 1)])
+        with pytest.raises(ConsoleDead):
+            console.run("x")
+        with pytest.raises(ConsoleDead, match="0 bytes of output arrived"):
+            console.run("y")
+
+    def test_no_greeting(self) -> None:
+        agent = FakeAgent(answering(), greeting=b"")
+        console = Console("serial", SocketTransport(agent.host), well)
+        with pytest.raises(ConsoleDead, match="did not answer"):
+            console.wait_ready(0.1)
+        assert console.dead
+        agent.close()
+
+    def test_no_begin(self, connect: Connect) -> None:
+        console = connect(silence, scale=0.01)
+        with pytest.raises(ConsoleDead, match="took no command"):
+            console.run("x")
+        assert console.dead
+
+    def test_the_stream_ends_before_the_answer(self) -> None:
+        def run(request: Request) -> Iterable[bytes]:
+            yield request.begin() + b"abc"
+            agent.hang_up()
+
+        agent = FakeAgent(run)
+        console = Console("serial", SocketTransport(agent.host), well)
+        console.wait_ready(30)
+        with pytest.raises(ConsoleDead, match="stream ended"):
+            console.run("x")
+        assert console.dead
+        agent.close()
+
+
+def begun(output: bytes = b"") -> Reply:
+    """The first command never ends, the next ones do."""
+    return lambda r: [r.begin() + output] if r.seq == 1 else [r.answer(b"next")]
+
+
+class TestTimeOut:
+    @pytest.mark.parametrize("output", [b"", b"so far", ALL_BYTES * 4096])
+    def test_the_console_goes_on_when_the_kill_is_confirmed(
+        self, connect: Connect, output: bytes
+    ) -> None:
+        console = connect(
+            begun(output), lambda request: [request.end(137, len(output))], scale=HASTE
+        )
+        with pytest.raises(CommandTimedOut, match="no end after"):
+            console.run("sleep inf", timeout_s=4)
+        assert not console.dead
+        assert console.run("x").data == b"next"
+
+    def test_the_message_names_the_command_in_one_line(self, connect: Connect) -> None:
+        console = connect(begun(), lambda request: [request.end(137, 0)], scale=HASTE)
+        with pytest.raises(CommandTimedOut) as caught:
+            console.run("while true; do\n  sleep 1\ndone", timeout_s=1)
+        assert "while true; do ..." in str(caught.value)
+
+    def test_an_end_that_crosses_the_kill_counts(self, connect: Connect) -> None:
+        console = connect(begun(b"abc"), lambda request: [request.end(0, 3)], scale=HASTE)
+        with pytest.raises(CommandTimedOut):
+            console.run("x", timeout_s=1)
+        assert console.run("x").data == b"next"
+
+    def test_an_unconfirmed_kill_ends_the_console(self, connect: Connect) -> None:
+        console = connect(begun(), silence, scale=HASTE)
+        with pytest.raises(CommandTimedOut):
+            console.run("x", timeout_s=1)
+        assert console.dead
+        with pytest.raises(ConsoleDead, match="did not come back"):
+            console.run("x")
+
+    def test_the_scale_stretches_the_deadline(self, connect: Connect) -> None:
+        console = connect(begun(), lambda request: [request.end(137, 0)], scale=0.5)
+        with pytest.raises(CommandTimedOut, match="no end after 1 s"):
+            console.run("x", timeout_s=2)
+
+
+class TestWatch:
+    def test_what_the_watch_raises_ends_the_wait(self, connect: Connect) -> None:
+        looks = 0
+
+        def watch() -> None:
+            nonlocal looks
+            looks += 1
+            if looks > 2:
+                raise GuestPanicked("the guest's kernel panicked", kernel_log="last words")
+
+        console = connect(begun(), watch=watch)
+        with pytest.raises(GuestPanicked) as caught:
+            console.run("x", timeout_s=600)
+        assert caught.value.kernel_log == "last words"
+
+    def test_it_explains_the_end_of_the_stream(self) -> None:
+        def run(request: Request) -> Iterable[bytes]:
+            yield request.begin()
+            gone.append(True)
+            agent.hang_up()
+
+        def watch() -> None:
+            if gone:
+                raise GuestPanicked("the guest's kernel panicked")
+
+        gone: list[bool] = []
+        agent = FakeAgent(run)
+        console = Console("serial", SocketTransport(agent.host), watch)
+        console.wait_ready(30)
+        with pytest.raises(GuestPanicked):
+            console.run("x")
+        agent.close()
+
+
+class TestCheck:
+    def test_output(self, connect: Connect) -> None:
+        assert connect(answering(b"yes\n")).check("x") == "yes\n"
+
+    def test_a_failure_is_told_with_code_and_output(self, connect: Connect) -> None:
+        with pytest.raises(CommandFailed, match="exit code 3") as caught:
+            connect(answering(b"no such disk\n", 3)).check("x")
+        assert "no such disk" in str(caught.value)
+
+
+SHA256_OF_ABC = b"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  -\n"
+ANOTHER_SHA256 = b"0" * 64 + b"  -\n"
+
+
+class TestFiles:
+    def test_put(self, connect: Connect) -> None:
+        connect(answering(SHA256_OF_ABC)).put(b"abc", "/tmp/a file")
+
+    def test_put_of_a_file_that_arrives_damaged(self, connect: Connect) -> None:
+        with pytest.raises(Failed, match="cannot write /tmp/a file"):
+            connect(answering(ANOTHER_SHA256)).put(b"abc", "/tmp/a file")
+
+    def test_put_without_room(self, connect: Connect) -> None:
+        words = b"cat: write error: No space left on device\n"
+        with pytest.raises(Failed, match="No space left"):
+            connect(answering(words, 1)).put(b"abc", "/tmp/x")
+
+    def test_get(self, connect: Connect) -> None:
+        console = connect(lambda r: [r.answer(b"abc" if r.seq == 1 else SHA256_OF_ABC)])
+        assert console.get("/tmp/x") == b"abc"
+
+    def test_get_of_a_file_that_changes(self, connect: Connect) -> None:
+        console = connect(lambda r: [r.answer(b"abc" if r.seq == 1 else ANOTHER_SHA256)])
+        with pytest.raises(Failed, match="changed while it was read"):
+            console.get("/tmp/x")
+
+    def test_get_of_nothing(self, connect: Connect) -> None:
+        words = b"cat: /tmp/x: No such file or directory\n"
+        with pytest.raises(Failed, match="No such file"):
+            connect(answering(words, 1)).get("/tmp/x")

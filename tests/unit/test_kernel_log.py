@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Reading a kernel log that grows."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from images.kernel_log import KernelLog, without_stamps
+
+PANIC = b"[    2.701210] Kernel panic - not syncing: sysrq triggered crash\r\n"
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> KernelLog:
+    (tmp_path / "kernel.log").touch()
+    return KernelLog(tmp_path / "kernel.log")
+
+
+def grow(log: KernelLog, data: bytes) -> None:
+    with log.path.open("ab") as file:
+        file.write(data)
+
+
+class TestText:
+    def test_a_slice_by_bytes(self, log: KernelLog) -> None:
+        grow(log, b"one\r\n")
+        start = log.size
+        grow(log, b"two\r\n")
+        end = log.size
+        grow(log, b"three\r\n")
+        assert log.text(start, end) == "two\n"
+        assert log.text(start) == "two\nthree\n"
+        assert log.text() == "one\ntwo\nthree\n"
+
+    def test_bytes_that_are_no_text(self, log: KernelLog) -> None:
+        grow(log, b"\xff\n")
+        assert log.text() == "\ufffd\n"
+
+    def test_a_log_that_is_not_there_yet_is_empty(self, tmp_path: Path) -> None:
+        log = KernelLog(tmp_path / "none")
+        assert (log.size, log.text(), log.tail()) == (0, "", "")
+        assert not log.panicked()
+
+    def test_the_tail_is_the_last_lines(self, log: KernelLog) -> None:
+        grow(log, b"".join(b"line %d\r\n" % n for n in range(10_000)))
+        assert log.tail(2) == "line 9998\nline 9999"
+
+
+class TestPanicked:
+    def test_a_log_without_a_panic(self, log: KernelLog) -> None:
+        grow(log, b"[    0.000000] Kernel command line: panic=-1\r\n")
+        assert not log.panicked()
+
+    def test_it_is_told_once(self, log: KernelLog) -> None:
+        grow(log, PANIC)
+        assert log.panicked()
+        assert not log.panicked()
+
+    @pytest.mark.parametrize("at", range(1, len(PANIC), 7))
+    def test_a_panic_that_arrives_in_two_pieces(self, log: KernelLog, at: int) -> None:
+        grow(log, b"before\r\n" + PANIC[:at])
+        first = log.panicked()
+        grow(log, PANIC[at:])
+        assert first != log.panicked()
+
+
+class TestWaitFor:
+    def test_the_end_of_the_line(self, log: KernelLog) -> None:
+        grow(log, b"[    1.0] blockyard: begin x 0a0b\r\nrest")
+        assert log.wait_for("begin x 0a0b", 0, 1) == log.size - len("rest")
+
+    def test_a_line_before_the_start_does_not_count(self, log: KernelLog) -> None:
+        grow(log, b"mark\n")
+        assert log.wait_for("mark", log.size, 0.01) is None
+
+    def test_half_a_line_is_waited_for(self, log: KernelLog) -> None:
+        grow(log, b"older\nmark")
+        assert log.wait_for("mark", 0, 0.01) is None
+        timer = threading.Timer(0.05, grow, [log, b" with a tail\n"])
+        timer.start()
+        assert log.wait_for("mark", 0, 60) == len(b"older\nmark with a tail\n")
+        timer.join()
+
+
+class TestStamps:
+    @pytest.mark.parametrize(
+        "stamp", ["[    0.000000] ", "[12345.678901] ", "[    1.5][    T1] ", "[    1.5][   C12] "]
+    )
+    def test_they_go(self, stamp: str) -> None:
+        assert without_stamps(f"{stamp}one\n{stamp} two") == "one\n two"
+
+    def test_other_brackets_stay(self) -> None:
+        assert without_stamps("[ cut here ]\n[1] x") == "[ cut here ]\n[1] x"

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""QEMU's arguments: what a guest has, and what of it the world can reach."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from images.qemu import Ports, arguments
+from images.topology import DEFAULT, Controller, Namespace, Topology
+
+SERIAL = Ports(console=5)
+SSH = Ports(console=5, ssh=40022)
+EVERYTHING = Ports(console=5, shell=6, ssh=40022)
+TWO_CONTROLLERS = Topology(
+    cpus=4,
+    memory_mib=2048,
+    controllers=(
+        Controller("one", (Namespace(), Namespace(size_mib=64, block_size=4096))),
+        Controller("two"),
+    ),
+)
+
+
+def values(option: str, argv: list[str]) -> list[str]:
+    """What follows each occurrence of an option."""
+    return [argv[at + 1] for at, word in enumerate(argv) if word == option]
+
+
+def command_line(argv: list[str]) -> list[str]:
+    (line,) = values("-append", argv)
+    return line.split()
+
+
+class TestReach:
+    def test_without_ssh_there_is_no_network(self) -> None:
+        argv = arguments(DEFAULT, "tcg", SERIAL)
+        assert values("-netdev", argv) == []
+        assert [word for word in values("-device", argv) if "net" in word] == []
+        assert "-nic" not in argv and "-net" not in argv
+        assert "blockyard.ssh" not in command_line(argv)
+
+    def test_ssh_is_one_forward_from_the_loopback_address(self) -> None:
+        argv = arguments(DEFAULT, "tcg", SSH)
+        (netdev,) = values("-netdev", argv)
+        assert netdev.split(",") == [
+            "user",
+            "id=net",
+            "restrict=on",
+            "hostfwd=tcp:127.0.0.1:40022-:22",
+        ]
+        assert "blockyard.ssh" in command_line(argv)
+
+    @pytest.mark.parametrize("ports", [SERIAL, SSH, EVERYTHING])
+    def test_nothing_else_listens(self, ports: Ports) -> None:
+        argv = arguments(TWO_CONTROLLERS, "tcg", ports)
+        listeners = re.compile(r"server|telnet|vnc|spice|gdb|qmp|monitor|0\.0\.0\.0|::")
+        assert [word for word in argv if listeners.search(word)] == []
+        assert [word for word in argv if "tcp:" in word] == [
+            word for word in argv if "hostfwd=tcp:127.0.0.1:" in word
+        ]
+
+    @pytest.mark.parametrize("ports", [SERIAL, SSH, EVERYTHING])
+    def test_nothing_comes_by_default(self, ports: Ports) -> None:
+        argv = arguments(DEFAULT, "tcg", ports)
+        assert "-nodefaults" in argv
+        assert "-no-user-config" in argv
+
+    def test_qemu_may_start_no_program(self) -> None:
+        (sandbox,) = values("-sandbox", arguments(DEFAULT, "tcg", SSH))
+        assert {"on", "spawn=deny", "elevateprivileges=deny"} <= set(sandbox.split(","))
+
+
+class TestChannels:
+    def test_the_first_uart_carries_the_kernel_log_alone(self) -> None:
+        argv = arguments(DEFAULT, "tcg", EVERYTHING)
+        assert values("-serial", argv) == ["chardev:log"]
+        assert "file,id=log,path=/mnt/run/kernel.log" in values("-chardev", argv)
+        assert [word for word in command_line(argv) if word.startswith("console=")] == [
+            "console=ttyS0"
+        ]
+
+    def test_the_console_is_the_descriptor_that_qemu_inherits(self) -> None:
+        argv = arguments(DEFAULT, "tcg", SERIAL)
+        assert "socket,id=console,fd=5" in values("-chardev", argv)
+        (port,) = [word for word in values("-device", argv) if "chardev=console" in word]
+        assert port.startswith("virtserialport,")
+        assert "blockyard.console=vport0p1" in command_line(argv)
+
+    def test_a_shell_only_when_it_is_wanted(self) -> None:
+        without = arguments(DEFAULT, "tcg", SERIAL)
+        assert not [word for word in without if "shell" in word]
+        with_shell = arguments(DEFAULT, "tcg", EVERYTHING)
+        assert "socket,id=shell,fd=6" in values("-chardev", with_shell)
+        assert "blockyard.shell=hvc0" in command_line(with_shell)
+
+    def test_a_panic_ends_qemu(self) -> None:
+        argv = arguments(DEFAULT, "tcg", SERIAL)
+        assert "-no-reboot" in argv
+        assert "panic=-1" in command_line(argv)
+
+
+class TestMachine:
+    def test_kvm(self) -> None:
+        argv = arguments(DEFAULT, "kvm", SERIAL)
+        assert values("-accel", argv) == ["kvm"]
+        assert values("-cpu", argv) == ["host"]
+
+    def test_tcg(self) -> None:
+        argv = arguments(DEFAULT, "tcg", SERIAL)
+        assert values("-accel", argv) == ["tcg,thread=multi"]
+        assert values("-cpu", argv) == ["max"]
+
+    def test_size(self) -> None:
+        argv = arguments(TWO_CONTROLLERS, "tcg", SERIAL)
+        assert (values("-smp", argv), values("-m", argv)) == (["4"], ["2048"])
+
+    def test_what_guests_share_is_read_only(self) -> None:
+        argv = arguments(DEFAULT, "tcg", SERIAL)
+        for name in ("root", "modules"):
+            (disk,) = [word for word in values("-blockdev", argv) if f"node-name={name}," in word]
+            assert disk.split(",")[-1] == "read-only=on"
+        assert {"blockyard.root=vda", "blockyard.modules=vdb"} <= set(command_line(argv))
+
+    def test_the_root_is_the_first_disk(self) -> None:
+        argv = arguments(DEFAULT, "tcg", SERIAL)
+        disks = [word for word in values("-device", argv) if word.startswith("virtio-blk")]
+        assert ["drive=root" in disk for disk in disks] == [True, False]
+
+
+class TestNvme:
+    def test_each_namespace_has_its_own_file(self) -> None:
+        argv = arguments(TWO_CONTROLLERS, "tcg", SERIAL)
+        files = re.findall(r"filename=/mnt/run/(nvme\S+?\.raw)", " ".join(argv))
+        assert files == ["nvme0n1.raw", "nvme0n2.raw", "nvme1n1.raw"]
+
+    def test_namespaces_hang_on_their_controller(self) -> None:
+        argv = arguments(TWO_CONTROLLERS, "tcg", SERIAL)
+        devices = [word for word in values("-device", argv) if word.startswith("nvme")]
+        assert [re.sub(r",drive.*?(,nsid=\d).*", r"\1", device) for device in devices] == [
+            "nvme,id=nvme0,serial=one",
+            "nvme-ns,bus=nvme0,nsid=1",
+            "nvme-ns,bus=nvme0,nsid=2",
+            "nvme,id=nvme1,serial=two",
+            "nvme-ns,bus=nvme1,nsid=1",
+        ]
+
+    def test_block_size(self) -> None:
+        argv = arguments(TWO_CONTROLLERS, "tcg", SERIAL)
+        sizes = re.findall(r"logical_block_size=(\d+),physical_block_size=(\d+)", " ".join(argv))
+        assert sizes == [("512", "512"), ("4096", "4096"), ("512", "512")]
+
+    def test_a_guest_without_nvme(self) -> None:
+        argv = arguments(Topology(controllers=()), "tcg", SERIAL)
+        assert not [word for word in argv if "nvme" in word]
