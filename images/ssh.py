@@ -8,6 +8,7 @@ so the host is sure whom it talks to. Only the loopback address is ever connecte
 from __future__ import annotations
 
 import io
+import logging
 import socket
 import time
 from collections.abc import Callable
@@ -24,7 +25,12 @@ from kernel.host.settings import PROJECT
 
 AGENT = "/run/blockyard/agent"
 RETRY_S = 0.05
+KEEPALIVE_S = 5
 WINDOW = 1 << 24  # bytes in flight; the default of 2 MiB stalls a large output
+
+
+# Its errors reach us as exceptions; without a handler they would be printed as well.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True)
@@ -73,28 +79,33 @@ def connect(port: int, keys: Keys, watch: Callable[[], None], limit_s: float) ->
     last = ""
     while time.monotonic() < deadline:
         watch()
-        transport = None
         try:
             connection = socket.create_connection(("127.0.0.1", port), timeout=limit_s)
-            transport = paramiko.Transport(connection, default_window_size=WINDOW)
-            transport.banner_timeout = limit_s
-            transport.auth_timeout = limit_s
-            transport.start_client(timeout=limit_s)
-            if transport.get_remote_server_key() != keys.host:
-                raise ConsoleDead(f"ssh console: port {port} is answered by another host")
-            transport.auth_publickey("root", keys.client)
-            transport.set_keepalive(5)
-            return transport
+            # QEMU takes every connection; one that sshd answers begins with sshd's banner
+            if connection.recv(1, socket.MSG_PEEK):
+                return _log_in(connection, keys, limit_s)
+            last = "no sshd yet"
+            connection.close()
         except (OSError, EOFError, paramiko.SSHException) as error:
             last = str(error) or type(error).__name__
-            if transport is not None:
-                transport.close()
-            time.sleep(RETRY_S)
-        except BaseException:
-            if transport is not None:
-                transport.close()
-            raise
+        time.sleep(RETRY_S)
     raise ConsoleDead(f"ssh console: no connection within {limit_s:.0f} s ({last})")
+
+
+def _log_in(connection: socket.socket, keys: Keys, limit_s: float) -> paramiko.Transport:
+    transport = paramiko.Transport(connection, default_window_size=WINDOW)
+    try:
+        transport.banner_timeout = limit_s
+        transport.auth_timeout = limit_s
+        transport.start_client(timeout=limit_s)
+        if transport.get_remote_server_key() != keys.host:
+            raise ConsoleDead("ssh console: the port is answered by another host")
+        transport.auth_publickey("root", keys.client)
+        transport.set_keepalive(KEEPALIVE_S)
+    except BaseException:
+        transport.close()
+        raise
+    return transport
 
 
 class ChannelTransport:

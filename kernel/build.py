@@ -37,7 +37,9 @@ from kernel.sources import Tree
 
 RECIPE = 1  # raise it when the same inputs give another kernel
 READ_S = 300  # reading a Kconfig takes 4 s; a tree whose Kconfig never ends is not waited for
-TOOLS = {"clang": "clang", "lld": "lld", "rustc": "rustc", "bindgen": "bindgen", "make": "make"}
+# What a kernel's bytes depend on besides its inputs: program → its Debian package (the package
+# `clang` is an empty one that names the version in use).
+TOOLS = {"clang": r"clang-\d+", "lld": r"lld-\d+", "rustc": "rustc", "bindgen": "bindgen"}
 
 # Runs its arguments and prints the CPU time they took, for cpu_seconds(). From outside it cannot be
 # seen: the sandbox's own init reaps the processes.
@@ -68,9 +70,13 @@ class Build:
 
     @property
     def toolchain(self) -> dict[str, str]:
-        """Program → Debian version."""
-        versions = self.tools.versions
-        return {tool: versions[package] for tool, package in TOOLS.items()}
+        """Program → version of its Debian package."""
+        return {
+            tool: version
+            for tool, pattern in TOOLS.items()
+            for package, version in self.tools.versions.items()
+            if re.fullmatch(pattern, package)
+        }
 
     @property
     def out(self) -> Path:

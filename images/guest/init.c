@@ -17,8 +17,10 @@
 #define _GNU_SOURCE
 #include "guest.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -211,8 +213,36 @@ static void mount_kernel_file_systems(void)
 	(void)!symlink("/proc/self/fd/2", "/dev/stderr");
 }
 
+static void interface_up(int fd, const char *name, in_addr_t address, in_addr_t mask)
+{
+	struct ifreq request = {0};
+	struct sockaddr_in *value = (struct sockaddr_in *)&request.ifr_addr;
+
+	strncpy(request.ifr_name, name, IFNAMSIZ - 1);
+	value->sin_family = AF_INET;
+	value->sin_addr.s_addr = htonl(address);
+	if (ioctl(fd, SIOCSIFADDR, &request))
+		die("no network device %s: is virtio_net in this kernel?", name);
+	value->sin_addr.s_addr = htonl(mask);
+	ioctl(fd, SIOCSIFNETMASK, &request);
+	request.ifr_flags = IFF_UP | IFF_RUNNING;
+	if (ioctl(fd, SIOCSIFFLAGS, &request))
+		die("cannot bring up %s: %s", name, strerror(errno));
+}
+
+/*
+ * The network is up before the host hears of this guest: a connection that QEMU tries earlier is
+ * only tried again after seconds, one that nobody listens for yet is refused at once.
+ */
 static void start_ssh(void)
 {
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	wait_for("/sys/class/net/eth0");
+	interface_up(fd, "lo", 0x7f000001, 0xff000000);
+	/* the address that QEMU's user network forwards to */
+	interface_up(fd, "eth0", 0x0a00020f, 0xffffff00);
+	close(fd);
 	if (fork() == 0) {
 		int fd = open("/dev/kmsg", O_WRONLY);
 		dup2(fd, 1);

@@ -119,7 +119,7 @@ def _known_cause(log: Path) -> str:
     """What a log's last lines say about the machine rather than the work."""
     text = tail(log, 60)
     if "No space left on device" in text:
-        return "the disk is full: free some space, or ./inv kernel.gc; then run it again"
+        return "the disk is full: free some space, or set BLOCKYARD_CACHE to another disk"
     if "Temporary failure resolving" in text or "Could not resolve" in text:
         return "no network, or no name service: check it, or set BLOCKYARD_MIRROR"
     if "Connection refused" in text or "Could not connect" in text or "Unable to connect" in text:
