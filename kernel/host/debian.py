@@ -100,8 +100,10 @@ def make_tar(spec: RootSpec, tar: Path, log: Path) -> None:
     argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in NO_DOCS]
     argv += [f"--include={','.join(spec.packages)}", spec.suite, str(tar)]
     argv += _mirror_lines(spec.suite)
-    # /tmp may be in memory and small; a user's own folders are closed to unshared user ids
-    run(argv, log=log, doing=f"making a Debian {spec.suite} root", env={"TMPDIR": "/var/tmp"})
+    # Where it works: with root rights beside the tar, so that nothing of it is ever left; without,
+    # not in a folder of the user's own, which is closed to the user ids of the namespace.
+    work = str(tar.parent) if os.geteuid() == 0 else "/var/tmp"
+    run(argv, log=log, doing=f"making a Debian {spec.suite} root", env={"TMPDIR": work})
 
 
 def make_root(spec: RootSpec, path: Path) -> None:

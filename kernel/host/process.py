@@ -17,7 +17,7 @@ from typing import Any
 
 from kernel.host.errors import Failed
 
-GRACE_S = 10.0  # an interrupted mmdebstrap removes its half-made root within this
+GRACE_S = 30.0  # an interrupted mmdebstrap removes its half-made root within this
 TAIL_LINES = 12  # of a log, quoted in the error
 
 
