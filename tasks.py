@@ -30,7 +30,8 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
         from kernel.host.errors import UserError
 
         # a terminated run cleans up as an interrupted one does
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.default_int_handler)
         try:
             return function(*arguments, **options)
         except UserError as error:
@@ -178,7 +179,7 @@ def check(c: Context, unit: bool = False, k: str = "") -> None:
     help={
         "kernel": KERNEL_HELP,
         "accel": ACCEL_HELP,
-        "what": "comma-separated: build, boot, test; default: build,boot",
+        "what": "comma-separated: warm-build, boot, build, test, cold-test; default: the first two",
         "runs": "how often each is measured; medians are reported",
         "json": "print JSON instead of a table",
     }

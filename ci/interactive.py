@@ -9,17 +9,15 @@ import select
 import shutil
 import socket
 import sys
-import tempfile
 import termios
 import tty
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Protocol
 
 from ci import prepare
 from images.machine import Machine, machine
 from kernel import catalog
-from kernel.host.errors import UserError
+from kernel.host.errors import UserError, unknown
 from kernel.host.progress import note
 
 LEAVE = b"\x1d"  # Ctrl-], as telnet has it
@@ -41,16 +39,17 @@ class Stream(Protocol):
 def boot(kernel: str, command: str, console: str, accel: str, timeout_s: float) -> int:
     """Boots `kernel` and runs `command`, or a shell when it is empty; the exit code."""
     catalog.find(kernel)
-    prepare.chosen("console", console, prepare.CONSOLES)
+    if console not in prepare.CONSOLES:
+        raise unknown("console", console, prepare.CONSOLES)
     if not command and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UserError(
             "a shell needs a terminal on standard input and output",
             hint="./inv boot --run 'COMMAND' runs one command without one",
         )
     ready = prepare.ready(kernel, accel)
-    with tempfile.TemporaryDirectory(prefix="blockyard-") as folder:
+    with prepare.guest_directory() as folder:
         over_ssh = console == "ssh"
-        setup = ready.setup(Path(folder), ssh=over_ssh, shell=not command and not over_ssh)
+        setup = ready.setup(folder, ssh=over_ssh, shell=not command and not over_ssh)
         with machine(setup) as guest:
             if command:
                 return _run(guest, command, console, timeout_s)
@@ -61,6 +60,7 @@ def boot(kernel: str, command: str, console: str, accel: str, timeout_s: float) 
             )
             with _shell(guest, console) as stream:
                 _connect(stream)
+            guest.watch()  # a guest that died under the user's hands says so
     return 0
 
 

@@ -31,11 +31,11 @@ from kernel import build as builder
 from kernel import catalog
 from kernel.host import store
 from kernel.host.debian import ToolRoot
-from kernel.host.errors import Failed
+from kernel.host.errors import Failed, UserError
 from kernel.host.process import run
 from kernel.host.progress import note, step
 from kernel.host.sandbox import BIND, Sandbox
-from kernel.host.settings import PROJECT
+from kernel.host.settings import PROJECT, settings
 
 LIMITS = {"build": 1.03, "boot": 1.4}  # ratios
 LIMITS_S = {"warm-build": 1.0, "test": 90.0, "cold-test": 1200.0}
@@ -78,6 +78,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 def measure(kernel: str, accel: str, what: str, runs: int) -> Report:
     """Measures; raises UserError for an unknown name."""
     catalog.find(kernel)
+    if runs < 1:
+        raise UserError(f"--runs {runs}: nothing would be measured")
     names = prepare.chosen("measurement", what, [*LIMITS, *LIMITS_S]) if what else DEFAULT_WHAT
     ready = prepare.ready(kernel, accel)
     measurements = []
@@ -96,7 +98,8 @@ def _measure(name: str, ready: prepare.Ready, runs: int) -> Measurement:
     kernel, accel = ready.kernel.info.name, ready.accelerator.name
     if name == "build":
         job = prepare.kernel_job(kernel, ready.tools)
-        ours, bare = _alternate(lambda: _our_build(job), lambda: _bare_build(job), runs)
+        with store.locked("kernels", job.key, f"kernel {kernel}"):
+            ours, bare = _alternate(lambda: _our_build(job), lambda: _bare_build(job), runs)
         return Measurement(name=name, ours_s=ours, bare_s=bare, limit=LIMITS[name])
     if name == "boot":
         command = ["boot", "--kernel", kernel, "--accel", accel, "--run", "true"]
@@ -145,7 +148,8 @@ def _inv(arguments: Sequence[str], environment: Mapping[str, str] | None = None)
 
 
 def _cold(arguments: Sequence[str]) -> None:
-    with tempfile.TemporaryDirectory(prefix="blockyard-cold-") as folder:
+    place = settings().cache_dir.parent  # /tmp may be in memory
+    with tempfile.TemporaryDirectory(prefix="blockyard-cold-", dir=place) as folder:
         try:
             _inv(arguments, {"BLOCKYARD_CACHE": folder})
         finally:

@@ -6,24 +6,28 @@ Names are checked before anything long begins.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from images import accelerator
+from images.errors import GuestError
 from images.files import GuestFiles, guest_files
 from images.machine import Accelerator, Setup, machine
 from images.topology import DEFAULT, Topology
 from kernel import build, catalog, sources
 from kernel.artifact import Kernel
 from kernel.catalog import DebianImage
+from kernel.host import store
 from kernel.host.debian import ToolRoot, tool_root
 from kernel.host.errors import UserError, unknown
 from kernel.prebuilt import prebuilt
 from modules import manifest
 
 CONSOLES = ("serial", "ssh")
+GUESTS_KEPT = 20  # folders of guests that failed
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,21 @@ class Ready:
             ssh=ssh,
             shell=shell,
         )
+
+
+@contextlib.contextmanager
+def guest_directory() -> Iterator[Path]:
+    """A folder for a guest that is part of no run; kept, for its logs, when the guest fails."""
+    store.remove_old("guests", GUESTS_KEPT)
+    folder = Path(tempfile.mkdtemp(prefix="guest-", dir=store.directory("guests")))
+    try:
+        yield folder
+    except GuestError:
+        raise
+    except BaseException:
+        store.remove(folder)
+        raise
+    store.remove(folder)
 
 
 def chosen(kind: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
@@ -100,10 +119,9 @@ def ready(kernel_name: str, accel: str = "auto") -> Ready:
     files = guest_files(built, tools)
 
     def probe(candidate: Accelerator) -> None:
-        with tempfile.TemporaryDirectory(prefix="blockyard-") as folder:
-            trial = Ready(built, tools, files, candidate)
-            with machine(trial.setup(Path(folder))) as guest:
-                guest.serial.check("true")
+        trial = Ready(built, tools, files, candidate)
+        with guest_directory() as folder, machine(trial.setup(folder)) as guest:
+            guest.serial.check("true")
 
     qemu_version = tools.versions["qemu-system-x86"]
     return Ready(built, tools, files, accelerator.choose(accel, qemu_version, probe))

@@ -122,8 +122,8 @@ def junit(run: Run) -> bytes:
         for test in tests:
             _add_case(suite, name, test)
     ElementTree.indent(root)
-    text = ElementTree.tostring(root, encoding="unicode", xml_declaration=True)
-    return f"{text}\n".encode()
+    data: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return data + b"\n"
 
 
 def _add_case(suite: ElementTree.Element, name: str, test: TestResult) -> None:

@@ -24,7 +24,7 @@ from kernel.host.progress import note
 from kernel.host.settings import PROJECT
 from modules import manifest
 from tests.guests import Slot
-from tests.outcomes import Outcome, TestResult, worse
+from tests.outcomes import BAD, Outcome, TestResult, worse
 from tests.plan import Plan
 from tests.plugin import PROPERTY
 
@@ -120,12 +120,15 @@ class Collector:
 
     names: dict[str, TestId]
     results: list[TestResult] = field(default_factory=list)
+    interrupted: bool = False
+    defects: list[str] = field(default_factory=list)
     _waiting: dict[str, TestId] = field(init=False)
     _phases: dict[str, _Phases] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._waiting = dict(self.names)
 
+    @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
         """The tests of one slot go to one worker, so that they share a guest."""
         from xdist.scheduler import LoadScopeScheduling
@@ -138,6 +141,14 @@ class Collector:
 
         return BySlot(config, log)
 
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """The user's Ctrl-C, as told from pytest's own reasons to stop."""
+        self.interrupted = excinfo.type is KeyboardInterrupt
+
+    def pytest_internalerror(self, excrepr: object) -> None:
+        """A defect in pytest or a plugin: the run is worth nothing."""
+        self.defects.append(str(excrepr))
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """One phase of a test."""
         phases = self._phases.setdefault(report.nodeid, _Phases())
@@ -146,6 +157,8 @@ class Collector:
         if not facts and report.failed:  # a worker that died reports without facts
             outcome = "lost"
             facts = {"reason": report.longreprtext}
+        if report.failed and outcome not in BAD and outcome != "xpass":
+            outcome = "fail"
         phases.seconds += report.duration
         phases.guest = facts.get("guest", phases.guest)
         if worse(outcome, phases.outcome) != phases.outcome:
@@ -228,6 +241,7 @@ def _empty_plan(wanted: Selection) -> Plan:
     return Plan(
         directory="",
         kernel="",
+        kernel_name="",
         tools="",
         root="",
         modules="",
@@ -245,6 +259,7 @@ def _plan(ready: Ready, wanted: Selection, directory: Path) -> Plan:
     return Plan(
         directory=str(directory),
         kernel=str(ready.kernel.path),
+        kernel_name=ready.kernel.info.name,
         tools=str(ready.tools.path),
         root=str(ready.files.root),
         modules=str(ready.files.modules),
@@ -283,6 +298,11 @@ def run(ready: Ready, wanted: Selection, workers: int) -> tuple[record.Run, Path
         tests=collector.finish(),
     )
     path = record.write(finished, directory)
-    if code == pytest.ExitCode.INTERRUPTED:
+    if collector.interrupted:
+        note(f"what was done is recorded in {path}")
         raise KeyboardInterrupt
+    if collector.defects:
+        raise Failed(f"pytest broke down (record: {path})\n" + "\n".join(collector.defects))
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and finished.ok:
+        raise Failed(f"pytest ended with {code!r} (record: {path})")
     return finished, path

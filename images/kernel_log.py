@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 # "[    1.234567] text"; a syslog level in front never reaches a console
 _STAMP = re.compile(r"^\[ *\d+\.\d+\](?:\[ *[TC]\d+\])? ", re.MULTILINE)
+
+# A line is looked for after this long, then after twice that, and so on.
+FIRST_LOOK_S = 0.001
+LAST_LOOK_S = 0.1
 
 PANIC = b"Kernel panic - not syncing"
 
@@ -57,13 +62,17 @@ class KernelLog:
         self._searched = size
         return found
 
-    def wait_for(self, text: str, start: int, timeout_s: float) -> int | None:
+    def wait_for(
+        self, text: str, start: int, timeout_s: float, watch: Callable[[], None]
+    ) -> int | None:
         """Waits until a line with `text` stands in the log; the offset of that line's end.
 
-        None when it did not come in time: the kernel prints late, or not at all.
+        None when it did not come in time: the kernel prints late, or not at all. `watch` is
+        called meanwhile and raises what is wrong with the machine.
         """
         needle = text.encode()
         deadline = time.monotonic() + timeout_s
+        pause_s = FIRST_LOOK_S
         while True:
             with open(self.path, "rb") as file:
                 file.seek(start)
@@ -74,7 +83,10 @@ class KernelLog:
                 return start + end + 1
             if time.monotonic() > deadline:
                 return None
-            time.sleep(0.002)
+            if pause_s >= LAST_LOOK_S:
+                watch()
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, LAST_LOOK_S)
 
 
 def without_stamps(text: str) -> str:

@@ -13,6 +13,7 @@ import contextlib
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,8 +108,12 @@ class Machine:
         scale = self.setup.accelerator.scale
         transport = ssh.ChannelTransport(self.connection())
         console = Console(name, transport, self.watch, scale)
+        try:
+            console.wait_ready(SSH_S * scale)
+        except BaseException:
+            console.close()
+            raise
         self._consoles.append(console)
-        console.wait_ready(SSH_S * scale)
         return console
 
     def connection(self) -> paramiko.Transport:
@@ -183,7 +188,8 @@ def _port_was_taken(guest: Machine) -> bool:
     """QEMU sets up its network before it runs: it is past that, or has ended with the message."""
     log = guest.setup.directory / "qemu.log"
     process = guest._process
-    while process.poll() is None and guest.log.size == 0:
+    deadline = time.monotonic() + BOOT_S * guest.setup.accelerator.scale
+    while process.poll() is None and guest.log.size == 0 and time.monotonic() < deadline:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.02)
     return process.poll() is not None and b"host forwarding rule" in log.read_bytes()

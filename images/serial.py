@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import select
 import socket
+import time
 
 from images.console import CHUNK
 
@@ -23,8 +24,9 @@ class SocketTransport:
         except BlockingIOError:
             select.select([], [self._socket], [], wait_s)
             return 0
-        except OSError:
-            return 0  # QEMU is gone: the watch says so
+        except OSError:  # QEMU is gone: the watch says so
+            time.sleep(wait_s)
+            return 0
 
     def receive(self, wait_s: float) -> bytes | None:
         """See images.console.Transport."""

@@ -17,7 +17,7 @@ EXCERPT_LINES = 60
 
 # kind, and what a line of the log starts with or contains
 _PATTERNS = (
-    ("panic", r"Kernel panic - not syncing"),
+    ("panic", r"(?<!end )Kernel panic - not syncing"),
     ("KASAN", r"BUG: KASAN: "),
     ("KCSAN", r"BUG: KCSAN: "),
     ("KFENCE", r"BUG: KFENCE: "),
@@ -37,19 +37,31 @@ _PATTERNS = (
     ("hung task", r"INFO: task .+ blocked (?:for more than|in I/O wait)"),
     ("RCU stall", r"rcu.*(?:detected stalls|self-detected stall|detected expedited stalls)"),
     ("Rust panic", r"rust_kernel: panicked at "),
-    ("BUG", r"kernel BUG at |BUG: "),
-    ("WARNING", r"WARNING: "),
+    ("BUG", r"kernel BUG at |(?<![A-Z])BUG: "),
+    ("WARNING", r"^WARNING: "),
     ("general protection", r"general protection fault|Oops: general protection"),
     ("Oops", r"Oops: |Unable to handle kernel|unable to handle kernel"),
-    ("CPU exception", r"(?:divide error|invalid opcode|double fault|stack segment): "),
-    ("memory corruption", r"(?:list_(?:add|del)|slab) corruption|refcount_t: |Bad page state"),
+    ("CPU exception", r"(?:divide error|invalid opcode|double fault|stack segment|int3): "),
+    (
+        "memory corruption",
+        r"(?:list_(?:add|del)|slab) corruption|refcount_t: |Bad page state"
+        r"|^BUG \S+ \((?:Not tainted|Tainted)",
+    ),
     ("kmemleak", r"kmemleak: \d+ new suspected memory leaks"),
     ("allocation failure", r"page allocation failure"),
+    # a report of none of these kinds: kobject, sysfs and others dump a stack without more
+    ("stack dump", r"Call Trace:"),
 )
 _ANY = re.compile("|".join(f"(?P<p{i}>{pattern})" for i, (_, pattern) in enumerate(_PATTERNS)))
 
-# A splat's report runs to one of these, or for EXCERPT_LINES.
-_END = re.compile(r"---\[ end (?:trace|Kernel panic)|</TASK>|^={20,}$")
+# What user programs say, and what the kernel says of them.
+_NOT_THE_KERNEL = re.compile(r"blockyard|traps: ")
+
+# A splat's report runs to its end mark, to the beginning of another, or for EXCERPT_LINES.
+_STACK_END = re.compile(r"---\[ end (?:trace|Kernel panic)|</TASK>")
+_RULE = re.compile(r"^={20,}$")
+_BEGIN = re.compile(r"-+\[ cut here \]-+")
+_RULED = frozenset({"KASAN", "KCSAN", "KFENCE"})  # these tell more after the stack, up to a rule
 
 
 @dataclass(frozen=True)
@@ -68,23 +80,28 @@ def find(log: str) -> list[Splat]:
     at = 0
     while at < len(lines):
         plain = without_stamps(lines[at])
-        # what a user program wrote into the log is not the kernel's word
-        match = None if plain.startswith("blockyard") else _ANY.search(plain)
+        match = None if _NOT_THE_KERNEL.match(plain) else _ANY.search(plain)
         if match is None or match.lastgroup is None:
             at += 1
             continue
-        end = _report_end(lines, at)
         kind = _PATTERNS[int(match.lastgroup[1:])][0]
+        end = _report_end(lines, at, kind)
         splats.append(Splat(kind, plain, "\n".join(lines[at:end])))
         at = end
     return splats
 
 
-def _report_end(lines: list[str], start: int) -> int:
+def _report_end(lines: list[str], start: int, kind: str) -> int:
+    end_mark = _RULE if kind in _RULED else _STACK_END
     stop = min(len(lines), start + EXCERPT_LINES)
+    traced = "Call Trace:" in lines[start]
     for at in range(start + 1, stop):
-        if _END.search(without_stamps(lines[at])):
+        plain = without_stamps(lines[at])
+        if end_mark.search(plain):
             return at + 1
-    # no trace follows: a one-line complaint
-    traced = any("Call Trace:" in line for line in lines[start:stop])
+        # a Rust panic is told first, then the BUG that it ends in
+        if _BEGIN.search(plain) and kind != "Rust panic":
+            return at if traced else start + 1
+        traced = traced or "Call Trace:" in plain
+    # no stack follows: a one-line complaint
     return stop if traced else start + 1

@@ -113,16 +113,23 @@ class ChannelTransport:
 
     def __init__(self, connection: paramiko.Transport) -> None:
         self._connection = connection
-        self._channel = connection.open_session()
-        self._channel.set_combine_stderr(True)
-        self._channel.exec_command(AGENT)
+        try:
+            self._channel = connection.open_session()
+            self._channel.set_combine_stderr(True)
+            self._channel.exec_command(AGENT)
+        except paramiko.SSHException as error:
+            connection.close()
+            raise ConsoleDead(f"ssh console: no channel to the guest program: {error}") from None
 
     def send(self, data: bytes, wait_s: float) -> int:
         """See images.console.Transport."""
         self._channel.settimeout(wait_s)
         try:
             return self._channel.send(data)
-        except OSError:  # a time-out, or a closed channel: the watch and the deadline tell
+        except TimeoutError:
+            return 0
+        except OSError:  # closed: the watch and the deadline tell
+            time.sleep(wait_s)
             return 0
 
     def receive(self, wait_s: float) -> bytes | None:

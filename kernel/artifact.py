@@ -52,9 +52,10 @@ class Kernel:
         return kconfig.parse((self.path / "config").read_text())
 
 
-def load(path: Path) -> Kernel:
-    """A kernel from its folder in the cache."""
-    return Kernel(path, msgspec.json.decode((path / "kernel.json").read_bytes(), type=KernelInfo))
+def load(path: Path, name: str = "") -> Kernel:
+    """A kernel from its folder in the cache; `name`: what it is called this time."""
+    info = msgspec.json.decode((path / "kernel.json").read_bytes(), type=KernelInfo)
+    return Kernel(path, msgspec.structs.replace(info, name=name) if name else info)
 
 
 def save_info(path: Path, info: KernelInfo) -> None:

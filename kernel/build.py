@@ -16,7 +16,6 @@ import importlib.util
 import json
 import re
 import shutil
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from kernel import artifact, explain, kconfig
 from kernel.artifact import Kernel, KernelInfo
 from kernel.host import store
 from kernel.host.debian import ToolRoot
-from kernel.host.errors import Failed
+from kernel.host.errors import Failed, UserError
 from kernel.host.process import run
 from kernel.host.progress import step
 from kernel.host.sandbox import BIND, Sandbox
@@ -117,7 +116,10 @@ def base_fragment() -> Fragment:
 def read_fragment(path: Path) -> Fragment:
     """A configuration fragment from a file, named as a user would find it."""
     name = str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)
-    return Fragment(name, path.read_text())
+    try:
+        return Fragment(name, path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the configuration fragment {path}: {error}") from None
 
 
 def build(job: Build) -> Kernel:
@@ -129,12 +131,14 @@ def build(job: Build) -> Kernel:
     def make(path: Path) -> None:
         make_kernel(job, path)
 
-    return artifact.load(store.get("kernels", job.key, f"kernel {job.name}", make))
+    path = store.get("kernels", job.key, f"kernel {job.name}", make)
+    return artifact.load(path, job.name)
 
 
 def make_kernel(job: Build, path: Path) -> None:
     """Configures, compiles and collects a kernel into `path`, an empty folder."""
-    job.log.unlink(missing_ok=True)
+    if not job.out.is_dir():  # else an interrupted build goes on, and so does its log
+        job.log.unlink(missing_ok=True)
     begun = time.monotonic()
     with step(f"configuring kernel {job.name}", log=job.log):
         configure(job)
@@ -160,17 +164,18 @@ def configure(job: Build) -> None:
     dropped = kconfig.prove(merged.requests, kconfig.parse(config.read_text()))
     if dropped:
         names = ", ".join(f"CONFIG_{one.symbol}" for one in dropped)
-        report = ask(job, [one.symbol for one in dropped])
+        report = ask(job, [one.symbol for one in dropped], merged)
         reasons = explain.explain_failure(report) or explain.explain_dropped(
             report, dropped, merged.requests
         )
         raise Failed(f"kernel {job.name}: the configuration lost {names}\n{reasons}", log=job.log)
 
 
-def ask(job: Build, symbols: Sequence[str]) -> explain.Report:
+def ask(job: Build, symbols: Sequence[str], merged: kconfig.Merged) -> explain.Report:
     """What the tree's Kconfig says of some symbols, read in the sandbox (about 4 s).
 
-    A tree runs programs while its Kconfig is read, and trees are not trusted.
+    merged: what was asked for, so that the answer says what stands against it. A tree runs
+    programs while its Kconfig is read, and trees are not trusted.
     """
     kconfiglib = importlib.util.find_spec("kconfiglib")
     if kconfiglib is None or kconfiglib.origin is None:
@@ -182,14 +187,27 @@ def ask(job: Build, symbols: Sequence[str]) -> explain.Report:
         }
     )
     argv = ["python3", f"{BIND}/tools/kconfig_reader.py", "--srctree", f"{BIND}/src"]
-    argv += ["--config", f"{BIND}/out/.config", "--make-var", "LLVM=1", *symbols]
+    argv += ["--config", f"{BIND}/out/.config", "--make-var", "LLVM=1"]
+    for symbol in symbols:
+        if request := merged.requests.get(symbol):
+            argv += ["--fragment-value", f"{symbol}={request.value}"]
+    argv = sandbox.argv([*argv, *symbols], directory="/tmp")
+    answer = job.out / ".blockyard-answer.json"
     with step("reading the tree's Kconfig"):
-        answer = subprocess.run(
-            sandbox.argv(argv, directory="/tmp"), capture_output=True, text=True, timeout=READ_S
-        )
-    if answer.returncode > 1:
-        raise Failed(f"kernel {job.name}: its Kconfig cannot be read\n{answer.stderr.strip()}")
-    report: explain.Report = json.loads(answer.stdout)
+        try:
+            run(
+                argv,
+                log=job.log,
+                doing=f"kernel {job.name}: reading its Kconfig",
+                stdout=answer,
+                timeout_s=READ_S,
+            )
+        except Failed:
+            # the reader's own complaint is an answer too
+            if not answer.read_bytes().startswith(b"{"):
+                raise
+    report: explain.Report = json.loads(answer.read_bytes())
+    answer.unlink()
     return report
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Annotated
 
 import msgspec
 
@@ -34,8 +35,12 @@ class DebianImage(
 Entry = DebianSource | DebianImage
 
 
+# Names become parts of paths.
+_Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
+
+
 class _Catalog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    kernel: dict[str, Entry]
+    kernel: dict[_Name, Entry]
 
 
 @cache
@@ -43,7 +48,8 @@ def catalog() -> dict[str, Entry]:
     """Name → entry; raises UserError when the catalog cannot be understood."""
     path = PROJECT / "kernel" / "catalog.toml"
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=_Catalog).kernel
+        entries = msgspec.toml.decode(path.read_bytes(), type=_Catalog).kernel
+        return dict(entries)
     except msgspec.DecodeError as error:
         raise UserError(f"{path}: {error}") from None
 

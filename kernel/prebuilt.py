@@ -43,7 +43,7 @@ def prebuilt(name: str, files: Tree, tools: ToolRoot) -> Kernel:
         )
         artifact.save_info(path, info)
 
-    return artifact.load(store.get("kernels", key, f"kernel {name}", make))
+    return artifact.load(store.get("kernels", key, f"kernel {name}", make), name)
 
 
 def _parts(name: str, path: Path) -> tuple[str, Path, Path]:

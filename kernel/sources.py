@@ -53,9 +53,6 @@ def _fetch(
         if path.is_dir():
             return packages, path
     archive = Archive(tools, suites)
-    with store.locked("apt", store.digest(suites), "Debian's package lists"):
-        archive.update()
-        packages = _resolve(name, patterns, archive)
 
     def make(path: Path) -> None:
         note(f"kernel {name} is {packages[0].name} {packages[0].version}")
@@ -65,7 +62,11 @@ def _fetch(
             file.unlink()
         _unpack_tarball(path, tools)
 
-    path = store.get("sources", _key(packages), f"the source of kernel {name}", make)
+    # held until the packages are there: another run's update would take the lists away
+    with store.locked("apt", store.digest(suites), "Debian's package lists"):
+        archive.update()
+        packages = _resolve(name, patterns, archive)
+        path = store.get("sources", _key(packages), f"the source of kernel {name}", make)
     store.write(record, msgspec.json.encode(packages))
     return packages, path
 

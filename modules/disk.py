@@ -14,14 +14,16 @@ _ERRNO_BY_TEXT = {os.strerror(number): number for number in range(1, 134)}
 
 
 def error_number(result: Result) -> int:
-    """The errno that a guest command's last message names; 0 when it succeeded.
+    """The errno of a guest command, by what it printed; 0 when it succeeded, -1 unknown."""
+    return 0 if result.exit_code == 0 else named_error(result.output)
+
+
+def named_error(output: str) -> int:
+    """The errno that a program's last message names, -1 when none does.
 
     A program that fails tells the C library's text for it ("write error: Invalid argument").
-    Returns -1 for a failure without such a text.
     """
-    if result.exit_code == 0:
-        return 0
-    for line in reversed(result.output.splitlines()):
+    for line in reversed(output.splitlines()):
         text = line.rpartition(": ")[2].strip()
         if text in _ERRNO_BY_TEXT:
             return _ERRNO_BY_TEXT[text]

@@ -9,7 +9,6 @@ What it can do is found by probing the guest. A test asks for capabilities by na
 ``attribute:<name>``    a configfs disk has that attribute
 ``nvme``                an NVMe controller that nvme-cli can talk to
 ``store``               a disk can keep the data written to it
-``discard``, ``flush``, ``write-zeroes``  a disk takes that command
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from functools import cached_property
 from images.console import Console
 from kernel.artifact import Kernel
 from kernel.host.errors import Failed
-from modules.disk import Disk, error_number
+from modules.disk import Disk, named_error
 from modules.manifest import Configfs, Manifest, Pci
 
 PREFIX = "by"  # of the configfs directories that are ours
@@ -83,6 +82,8 @@ class Driver:
             self.console.run(
                 "mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config"
             )
+            if self.configfs and self.console.run(f"test -d {self.configfs}").exit_code:
+                raise LoadFailed(f"{self.name} is loaded and {self.configfs} is not there")
 
     def unload(self) -> None:
         """Unloads the modules; CommandFailed when one is in use."""
@@ -166,7 +167,7 @@ class Driver:
         lines = result.output.splitlines()
         if result.exit_code:
             lines = [line for line in lines if not line.startswith("attribute ")]
-            errno = error_number(type(result)(1, "\n".join(lines).encode(), 0))
+            errno = named_error("\n".join(lines))
             raise CreateFailed(f"{self.name} refused a disk with {wanted}: {result.output}", errno)
         return Disk(lines[-1].removeprefix("disk "), self.console, directory)
 
@@ -180,7 +181,9 @@ class Driver:
             return []
         script = f"""
             for directory in {self.configfs}/{PREFIX}*; do
-                [ -d $directory ] && rmdir $directory && echo ${{directory##*/}}
+                [ -d $directory ] || continue
+                echo ${{directory##*/}}
+                rmdir $directory 2> /dev/null
             done
             true"""
         return self.console.run(script).output.split()

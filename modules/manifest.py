@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from pathlib import Path
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -15,29 +15,35 @@ from kernel.host.errors import UserError, unknown
 from kernel.host.settings import PROJECT
 from kernel.kconfig import Fragment
 
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]*")
+# Names from a manifest become part of scripts in the guest.
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_-]*$")]
+ConfigfsPath = Annotated[str, msgspec.Meta(pattern=r"^/sys/kernel/config/[a-zA-Z0-9_/-]+$")]
+PciClass = Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-f]{6}$")]
 
 
-class Configfs(msgspec.Struct, frozen=True, tag="configfs", tag_field="kind"):
+class Configfs(
+    msgspec.Struct, frozen=True, tag="configfs", tag_field="kind", forbid_unknown_fields=True
+):
     """Disks come from directories that are made below `path`."""
 
-    path: str
-    parameters: dict[str, str] = {}  # module parameters to load with
-    store: dict[str, str] = {}  # attributes of a disk that keeps its data
+    path: ConfigfsPath
+    parameters: dict[Name, str] = {}  # module parameters to load with
+    store: dict[Name, str] = {}  # attributes of a disk that keeps its data
 
 
-class Pci(msgspec.Struct, frozen=True, tag="pci", tag_field="kind"):
+class Pci(msgspec.Struct, frozen=True, tag="pci", tag_field="kind", forbid_unknown_fields=True):
     """Disks come from the PCI functions of a class."""
 
-    class_code: str = msgspec.field(name="class")  # as sysfs shows it: 0x, six digits
+    class_code: PciClass = msgspec.field(name="class")  # as sysfs shows it: 0x, six digits
 
 
-class Manifest(msgspec.Struct, frozen=True):
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A driver under test."""
 
-    language: str  # C or Rust
-    modules: tuple[str, ...]  # in the order they are loaded
-    symbols: tuple[str, ...]  # Kconfig symbols, without CONFIG_, that have to be y or m
+    language: Literal["C", "Rust"]
+    modules: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]  # in the order of loading
+    # Kconfig symbols, without CONFIG_, that have to be y or m
+    symbols: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
     disks: Configfs | Pci
     counterpart: str = ""  # the driver of the same promises in the other language
     name: str = ""  # the file's name
@@ -79,7 +85,4 @@ def read(path: Path) -> Manifest:
         manifest = msgspec.toml.decode(path.read_bytes(), type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: {error}", hint="modules/null_blk.toml is an example") from None
-    for module in manifest.modules:
-        if not _NAME.fullmatch(module):
-            raise UserError(f"{path}: {module!r} is no name of a kernel module")
     return msgspec.structs.replace(manifest, name=path.stem)

@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The guests of one pytest process: one at a time, kept from test to test while it is well.
 
-A guest serves one driver over one console. The next test of another pair, or the first after a
-crash or a time-out, gets a fresh one.
+A guest serves one driver over one console. The next test of another pair gets a fresh one, and so
+does the first after anything went wrong with the guest: a crash, a time-out, a splat (the kernel
+reports some things once per boot only), something left behind.
 """
 
 from __future__ import annotations
 
 import contextlib
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from images.errors import GuestError
+from images.errors import ConsoleDead
 from images.machine import Machine, machine
 from images.splats import Splat, find
 from modules import manifest
@@ -20,11 +21,7 @@ from modules.driver import Driver
 from tests.plan import Plan
 
 LOG_S = 10.0  # the kernel's log reaches the host within this, at accelerator scale 1
-BOOTS_THAT_MAY_FAIL = 3  # in a row, before the run is given up
-
-
-class RunGivenUp(GuestError):
-    """Guests do not boot any more; testing on makes no sense."""
+BOOTS_THAT_MAY_FAIL = 3  # in a row and per slot, before its other tests are not tried any more
 
 
 @dataclass(frozen=True)
@@ -45,24 +42,40 @@ class Guest:
     machine: Machine
     driver: Driver
     name: str  # its folder, relative to the run's
+    _judged: int = 0  # up to here the kernel log has been looked at
 
     def mark_log(self, text: str) -> int:
-        """Writes a line into the kernel log and returns where the log goes on after it.
+        """Writes a line into the kernel log; returns where the log goes on after it.
 
         The kernel keeps the order of its log, so everything that happened before the mark stands
-        before it. A log that does not arrive raises the console's error or what the watch finds.
+        before it. Raises ConsoleDead when the mark does not arrive, or what the watch finds.
         """
         start = self.machine.log.size
         # the random word tells this mark from an earlier test's of the same name
         line = f"blockyard: {text} {secrets.token_hex(4)}"
         self.driver.console.check(f"echo '<6>{line}' > /dev/kmsg", timeout_s=20)
-        scale = self.machine.setup.accelerator.scale
-        end = self.machine.log.wait_for(line, start, LOG_S * scale)
-        return self.machine.log.size if end is None else end
+        limit_s = LOG_S * self.machine.setup.accelerator.scale
+        end = self.machine.log.wait_for(line, start, limit_s, self.machine.watch)
+        if end is None:
+            raise ConsoleDead(f"the kernel log stopped: a mark did not arrive in {limit_s:.0f} s")
+        return end
 
-    def splats(self, start: int, end: int | None = None) -> list[Splat]:
-        """What the kernel complained about in that part of its log."""
-        return find(self.machine.log.text(start, end))
+    def splats(self, end: int | None = None) -> list[Splat]:
+        """What the kernel complained about since this was last asked, up to `end` (now).
+
+        The pieces tile the log: the boot and the module's first load belong to the first test.
+        """
+        stop = self.machine.log.size if end is None else end
+        start, self._judged = self._judged, stop
+        return find(self.machine.log.text(start, stop))
+
+
+@dataclass
+class _Refusals:
+    """Boots of a slot that failed in a row."""
+
+    count: int = 0
+    last: Exception = field(default_factory=Exception)
 
 
 class Guests:
@@ -76,41 +89,50 @@ class Guests:
         self._slot: Slot | None = None
         self._guest: Guest | None = None
         self._count = 0
-        self._failed_boots = 0
+        self._refusals: dict[Slot, _Refusals] = {}
 
     def manifest_problem(self, slot: Slot) -> str:
         """Why this kernel has no such driver; empty when it has."""
         return manifest.load(slot.driver).missing_from(self._kernel)
 
     def get(self, slot: Slot) -> Guest:
-        """The guest of a slot, booted if need be; raises GuestError when it does not boot."""
+        """The guest of a slot, booted if need be, its driver loaded.
+
+        Raises the error of the boot or of the load. After three in a row the slot's other tests
+        get the last one again, without a boot.
+        """
         if self._guest is not None and self._slot == slot:
             return self._guest
         self.discard()
-        if self._failed_boots >= BOOTS_THAT_MAY_FAIL:
-            raise RunGivenUp(f"{self._failed_boots} guests in a row did not boot: giving up")
+        refusals = self._refusals.setdefault(slot, _Refusals())
+        if refusals.count >= BOOTS_THAT_MAY_FAIL:
+            raise refusals.last
+        try:
+            guest = self._boot(slot)
+        except BaseException as error:
+            self.discard()
+            if isinstance(error, Exception):
+                refusals.count += 1
+                refusals.last = error
+            raise
+        del self._refusals[slot]
+        self._slot, self._guest = slot, guest
+        return guest
+
+    def _boot(self, slot: Slot) -> Guest:
         self._count += 1
         name = f"guests/{slot}-{self._worker}{self._count}"
-        setup = self._plan.setup(
-            self._kernel, Path(self._plan.directory) / name, ssh=slot.console == "ssh"
-        )
-        try:
-            guest_machine = self._stack.enter_context(machine(setup))
-            console = guest_machine.console(slot.console)
-        except GuestError:
-            self._failed_boots += 1
-            self.discard()
-            raise
-        self._failed_boots = 0
+        directory = Path(self._plan.directory) / name
+        setup = self._plan.setup(self._kernel, directory, ssh=slot.console == "ssh")
+        guest_machine = self._stack.enter_context(machine(setup))
+        console = guest_machine.console(slot.console)
         driver = Driver(manifest.load(slot.driver), self._kernel, console)
-        self._slot = slot
-        self._guest = Guest(guest_machine, driver, name)
         driver.load()
-        return self._guest
+        return Guest(guest_machine, driver, name)
 
     def discard(self) -> None:
         """Ends the guest at hand; the next test gets a fresh one."""
         self._guest = None
         self._slot = None
-        self._stack.close()
-        self._stack = contextlib.ExitStack()
+        stack, self._stack = self._stack, contextlib.ExitStack()
+        stack.close()

@@ -20,6 +20,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     directory: str  # of the run: guests' folders are made below it
     kernel: str  # the kernel's folder in the cache
+    kernel_name: str  # what it is called in this run
     tools: str  # the tool root's folder
     root: str  # images, see images.files.GuestFiles
     modules: str
@@ -33,7 +34,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     def load_kernel(self) -> Kernel:
         """The kernel under test."""
-        return artifact.load(Path(self.kernel))
+        return artifact.load(Path(self.kernel), self.kernel_name)
 
     def setup(self, kernel: Kernel, directory: Path, *, ssh: bool) -> Setup:
         """How one guest of this run is booted."""

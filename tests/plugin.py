@@ -9,6 +9,7 @@ user property, also across pytest-xdist's workers.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -19,13 +20,14 @@ from images.splats import Splat
 from modules.disk import Disk
 from modules.driver import Driver
 from tests import needs, outcomes, plan
-from tests.guests import Guest, Guests, RunGivenUp, Slot
+from tests.guests import Guest, Guests, Slot
 
 PROPERTY = "blockyard"  # the user property: outcome, reason, kernel_log, guest of one phase
 
 _guests = pytest.StashKey[Guests]()
 _guest = pytest.StashKey[Guest]()
 _plan = pytest.StashKey[plan.Plan]()
+_ill = pytest.StashKey[bool]()
 
 
 class SplatFound(Exception):
@@ -33,11 +35,16 @@ class SplatFound(Exception):
 
     def __init__(self, splats: list[Splat]) -> None:
         super().__init__("; ".join(f"{splat.kind}: {splat.line}" for splat in splats))
-        self.kernel_log = "\n\n".join(splat.excerpt for splat in splats)
+        self.kernel_log = excerpts(splats)
 
 
 class LeftBehind(Exception):
     """A test left something in the guest."""
+
+
+def excerpts(splats: list[Splat]) -> str:
+    """The splats as the log has them."""
+    return "\n\n".join(splat.excerpt for splat in splats)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -85,33 +92,41 @@ def guest(request: pytest.FixtureRequest, slot: Slot) -> Iterator[Guest]:
     guests = config.stash[_guests]
     if problem := guests.manifest_problem(slot):
         pytest.skip(problem)
-    try:
-        guest = guests.get(slot)
-    except RunGivenUp as error:
-        request.session.shouldstop = str(error)
-        raise
+    guest = guests.get(slot)
     request.node.stash[_guest] = guest
     if problem := needs.missing(request.node, guest.driver):
         pytest.skip(problem)
-    start = guest.mark_log(f"begin {request.node.name}")
+    guest.mark_log(f"begin {request.node.name}")
     try:
         yield guest
     finally:
-        _judge(guest, request.node, start)
+        _judge(guests, guest, request.node)
 
 
-def _judge(guest: Guest, item: pytest.Item, start: int) -> None:
-    """Raises for splats first: they explain what else went wrong; then for things left behind."""
+def _judge(guests: Guests, guest: Guest, item: pytest.Item) -> None:
+    """Scans the test's part of the kernel log, whatever else happened, and raises what is wrong.
+
+    A guest with which anything is wrong is given up.
+    """
     left: list[str] = []
-    try:
-        left = guest.driver.remove_leftovers()
-        end = guest.mark_log(f"end {item.name}")
-    except GuestError:
-        if splats := guest.splats(start):
-            raise SplatFound(splats) from None
-        raise
-    if splats := guest.splats(start, end):
-        raise SplatFound(splats)
+    trouble: Exception | None = None
+    end = None
+    if not item.stash.get(_ill, False):
+        try:
+            left = guest.driver.remove_leftovers()
+            end = guest.mark_log(f"end {item.name}")
+        except Exception as error:
+            trouble = error
+    splats = guest.splats(end)
+    if trouble or splats or left or end is None:
+        guests.discard()
+    if isinstance(trouble, GuestError):
+        trouble.kernel_log = excerpts(splats) or trouble.kernel_log
+        raise trouble
+    if splats:
+        raise SplatFound(splats) from trouble
+    if trouble:
+        raise trouble
     if left:
         raise LeftBehind(f"the test left configfs directories behind: {', '.join(left)}")
 
@@ -143,20 +158,38 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    facts: dict[str, Any] = {"outcome": "pass"}
-    if guest := item.stash.get(_guest, None):
+    facts: dict[str, Any] = {"outcome": "fail" if report.failed else "pass"}
+    guest = item.stash.get(_guest, None)
+    if guest:
         facts["guest"] = guest.name
-    if report.skipped:
+    if hasattr(report, "wasxfail"):
+        outcome = "xfail" if report.skipped else "xpass"
+        facts |= {"outcome": outcome, "reason": report.wasxfail}
+    elif report.skipped:
         facts |= {"outcome": "skip", "reason": _skip_reason(report)}
     elif call.excinfo is not None:
-        error = call.excinfo.value
-        facts["outcome"] = outcomes.of_exception(error)
-        facts["reason"] = _reason(error)
-        facts["kernel_log"] = getattr(error, "kernel_log", "")
-        if isinstance(error, GuestError):
-            item.config.stash[_guests].discard()
+        errors = _causes(call.excinfo.value)
+        # the guest is given up after the test's part of the log has been looked at
+        item.stash[_ill] = any(isinstance(error, GuestError) for error in errors)
+        logs = [log for error in errors if (log := getattr(error, "kernel_log", ""))]
+        if item.stash[_ill] and guest and not logs:
+            logs = [guest.machine.log.tail()]
+        facts |= {
+            "outcome": functools.reduce(outcomes.worse, map(outcomes.of_exception, errors)),
+            "reason": "\n".join(dict.fromkeys(_reason(error) for error in errors)),
+            "kernel_log": logs[0] if logs else "",
+        }
+    elif report.failed:
+        facts["reason"] = report.longreprtext
     report.user_properties.append((PROPERTY, facts))
     return report
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The errors of a phase: pytest puts those of several finalizers into a group."""
+    if isinstance(error, BaseExceptionGroup):
+        return [one for inner in error.exceptions for one in _causes(inner)]
+    return [error]
 
 
 def _skip_reason(report: pytest.TestReport) -> str:
@@ -169,5 +202,5 @@ def _reason(error: BaseException) -> str:
     what = getattr(error, "what", None) or str(error)
     if isinstance(error, AssertionError):
         return what or "an assertion failed"
-    name = type(error).__name__
-    return what if isinstance(error, (GuestError, SplatFound)) else f"{name}: {what}"
+    plain = isinstance(error, (GuestError, SplatFound, LeftBehind))
+    return what if plain else f"{type(error).__name__}: {what}"

@@ -45,8 +45,8 @@ def fio(disk: Disk, timeout_s: float = 60, **options: object) -> Load:
         _command(disk, {"size": "4M", **options, "output-format": "json"}), timeout_s
     )
     assert result.exit_code == 0, f"fio failed: {result.output}"
-    # a warning may stand before the JSON
-    report = json.loads(result.output[result.output.index("{") :])
+    # a warning may stand before or behind the JSON
+    report, _ = json.JSONDecoder().raw_decode(result.output, result.output.index("{"))
     jobs = report["jobs"]
     assert all(job["error"] == 0 for job in jobs), f"fio met errors: {result.output}"
     return Load(
@@ -57,11 +57,11 @@ def fio(disk: Disk, timeout_s: float = 60, **options: object) -> Load:
 
 
 @contextmanager
-def background_io(disk: Disk, **options: object) -> Iterator[None]:
+def background_io(disk: Disk, *, survives: bool = True, **options: object) -> Iterator[None]:
     """Random reads and writes (or what `options` say) for the time of the block.
 
-    The block begins when I/O is seen in the disk's statistics. How fio ended is not judged: the
-    disk may be gone by then.
+    The block begins when I/O is seen in the disk's statistics. At its end the I/O has to be still
+    going on without an error, unless the disk does not survive the block.
     """
     command = _command(
         disk,
@@ -71,7 +71,7 @@ def background_io(disk: Disk, **options: object) -> Iterator[None]:
             "iodepth": 16,
             "size": "16M",
             "time_based": 1,
-            "runtime": 60,
+            "runtime": 3600,
             **options,
         },
     )
@@ -91,6 +91,9 @@ def background_io(disk: Disk, **options: object) -> Iterator[None]:
     )
     try:
         yield
+        if survives:
+            told = disk.console.run(f"kill -0 $(cat {log}.pid) && ! grep -i error {log}.log")
+            assert told.exit_code == 0, f"the I/O did not go on: {told.output}"
     finally:
         # fio ends by itself when its disk goes; the descriptors it holds have to be gone too
         disk.console.run(

@@ -59,7 +59,8 @@ struct input {
 	char buffer[1 << 16];
 };
 
-static void write_all(int fd, const char *data, size_t size)
+/* Returns 0 when everything was written, else -1. */
+static int write_all(int fd, const char *data, size_t size)
 {
 	while (size) {
 		ssize_t written = write(fd, data, size);
@@ -70,11 +71,12 @@ static void write_all(int fd, const char *data, size_t size)
 				poll(&(struct pollfd){.fd = fd, .events = POLLOUT}, 1, 100);
 				continue;
 			}
-			return;
+			return -1;
 		}
 		data += written;
 		size -= written;
 	}
+	return 0;
 }
 
 static void marker(int out, const struct request *request, const char *format, ...)
@@ -109,18 +111,23 @@ static int fill(struct input *input, int is_init)
 	return 1;
 }
 
-/* Moves `size` bytes of input into a memory file and returns it, rewound. */
-static int payload(struct input *input, size_t size, int is_init)
+/*
+ * Moves `size` bytes of input into a memory file and returns it, rewound; -1 when the guest has no
+ * memory for it (the bytes are taken from the input all the same).
+ */
+static int payload(struct input *input, size_t size, unsigned int flags, int is_init)
 {
-	int fd = memfd_create("payload", 0);
+	int fd = memfd_create("payload", flags);
 
 	while (size) {
 		if (input->start == input->end && !fill(input, is_init))
 			break;
 		size_t have = input->end - input->start;
 		size_t take = have < size ? have : size;
-		if (fd >= 0)
-			write_all(fd, input->buffer + input->start, take);
+		if (fd >= 0 && write_all(fd, input->buffer + input->start, take)) {
+			close(fd);
+			fd = -1;
+		}
 		input->start += take;
 		size -= take;
 	}
@@ -157,6 +164,7 @@ static void exec_script(int code, int data, int output)
 
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
+	signal(SIGPIPE, SIG_DFL);
 	setsid();
 	dup2(data, 0);
 	dup2(output, 1);
@@ -239,6 +247,13 @@ static void reap(struct script *script, int out)
 			finish(script, status, out);
 }
 
+static void kill_script(const struct script *script)
+{
+	/* its group is there once it has called setsid() */
+	if (script->pid && kill(-script->pid, SIGKILL))
+		kill(script->pid, SIGKILL);
+}
+
 static void handle(char *line, struct input *input, struct script *script, int out, int is_init)
 {
 	struct request request;
@@ -247,14 +262,14 @@ static void handle(char *line, struct input *input, struct script *script, int o
 
 	int fields = sscanf(line, "BLOCKYARD %63s %lu %7s %zu %zu", request.nonce, &request.seq,
 			    verb, &code_size, &data_size);
-	if (fields == 3 && !strcmp(verb, "kill") && script->pid)
-		kill(-script->pid, SIGKILL);
+	if (fields == 3 && !strcmp(verb, "kill"))
+		kill_script(script);
 	if (fields != 5 || strcmp(verb, "run"))
 		return;
-	int code = payload(input, code_size, is_init);
-	int data = payload(input, data_size, is_init);
+	int code = payload(input, code_size, 0, is_init);
+	int data = payload(input, data_size, MFD_CLOEXEC, is_init);
 	if (script->pid) { /* the host gave up on the one before */
-		kill(-script->pid, SIGKILL);
+		kill_script(script);
 		while (script->pid) {
 			int status;
 			pid_t pid = waitpid(-1, &status, 0);
@@ -276,6 +291,7 @@ void serve(int in, int out, int is_init)
 	sigemptyset(&child);
 	sigaddset(&child, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &child, NULL);
+	signal(SIGPIPE, SIG_IGN); /* a lost connection is seen as the end of the input */
 	int signals = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (signals < 0)
 		die("signalfd: %s", strerror(errno));
@@ -298,8 +314,7 @@ void serve(int in, int out, int is_init)
 		}
 		if (polled[0].revents) {
 			if (!fill(&input, is_init)) {
-				if (script.pid)
-					kill(-script.pid, SIGKILL);
+				kill_script(&script);
 				return;
 			}
 			for (char *line; (line = next_line(&input));)
@@ -325,6 +340,12 @@ int main(void)
 		return 0;
 	}
 	const char *console = boot();
+	/* a payload must not become descriptor 0, 1 or 2, which may be free without /dev/console */
+	int filler;
+	do
+		filler = open("/dev/null", O_RDWR);
+	while (filler >= 0 && filler <= 2);
+	close(filler);
 	int fd = open(console, O_RDWR | O_CLOEXEC | O_NOCTTY);
 	if (fd < 0)
 		die("cannot open the console %s: %s", console, strerror(errno));

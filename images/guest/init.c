@@ -193,9 +193,9 @@ static void enter_root(void)
 	copy_file("/ssh/host_key", "/root" GUEST_DIR "/host_key", 0600);
 	copy_file("/ssh/authorized_keys", "/root" GUEST_DIR "/authorized_keys", 0600);
 
+	umount2("/proc", MNT_DETACH);
 	if (chdir("/root") || mount(".", "/", NULL, MS_MOVE, NULL) || chroot(".") || chdir("/"))
 		die("cannot enter the guest root: %s", strerror(errno));
-	umount2("/proc", MNT_DETACH);
 }
 
 static void mount_kernel_file_systems(void)
@@ -276,8 +276,23 @@ static void start_shell(const char *tty)
 			execl("/bin/bash", "-bash", NULL);
 			_exit(127);
 		}
-		waitpid(shell, NULL, 0);
+		int status = 0;
+		waitpid(shell, &status, 0);
+		if (status)
+			sleep(1); /* not in a frenzy when it cannot start */
 	}
+}
+
+/*
+ * The first bash takes 0.15 s under emulation: its pages have to be read and its code translated.
+ * Begun here it overlaps with the rest of the way to the first command.
+ */
+static void warm_up_shell(void)
+{
+	if (fork())
+		return;
+	execl("/bin/bash", "bash", "-c", "cat /dev/null", NULL);
+	_exit(127);
 }
 
 const char *boot(void)
@@ -291,6 +306,7 @@ const char *boot(void)
 	must_mount("proc", "/proc", "proc", 0, NULL);
 	load_boot_modules();
 	enter_root();
+	warm_up_shell();
 	mount_kernel_file_systems();
 	sethostname("guest", 5);
 	setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 1);

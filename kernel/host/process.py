@@ -41,13 +41,15 @@ def reaped(
     try:
         yield process
     finally:
-        if process.poll() is None and grace_s:
-            _signal(process, signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(grace_s)
-        if process.poll() is None:
-            _signal(process, signal.SIGKILL)
-        process.wait()
+        try:
+            if process.poll() is None and grace_s:
+                _signal(process, signal.SIGTERM)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(grace_s)
+        finally:  # also when the user is not patient
+            if process.poll() is None:
+                _signal(process, signal.SIGKILL)
+            process.wait()
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

@@ -9,6 +9,7 @@ work again.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -41,7 +42,7 @@ def directory(kind: str) -> Path:
     except OSError as error:
         raise Failed(
             f"cannot make the cache directory {path}: {error.strerror}",
-            hint="set BLOCKYARD_CACHE to a directory on a disk with about 15 GB free",
+            hint="set BLOCKYARD_CACHE to a directory on a disk with about 10 GB free",
         ) from None
     return path
 
@@ -93,6 +94,21 @@ def write(path: Path, data: bytes) -> None:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def remove_old(kind: str, kept: int) -> None:
+    """Removes the oldest folders of a kind that is no content-addressed one."""
+    folders = sorted(directory(kind).iterdir(), key=_made)
+    for folder in folders[: max(0, len(folders) - kept)]:
+        with contextlib.suppress(FileNotFoundError):  # another run was quicker
+            remove(folder)
+
+
+def _made(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def remove(path: Path) -> None:

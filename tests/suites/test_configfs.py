@@ -30,7 +30,7 @@ def test_features_lists_what_there_is(driver: Driver) -> None:
     assert there - listed <= {"power"}, "features does not name these attributes"
 
 
-def test_every_readable_attribute_has_a_value(driver: Driver, disk: Disk) -> None:
+def test_every_readable_attribute_can_be_read(driver: Driver, disk: Disk) -> None:
     driver.console.check(
         f"""
         cd {disk.directory}

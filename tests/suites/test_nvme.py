@@ -106,7 +106,7 @@ def test_partition_table(disk: Disk) -> None:
 def test_pci_removal_under_io(driver: Driver, disk: Disk) -> None:
     """A controller that is pulled takes its disk along; a rescan of the bus brings it back."""
     device = disk.console.check(f"readlink -f {disk.sysfs}/device/device").strip()
-    with background_io(disk):
+    with background_io(disk, survives=False):
         disk.console.check(f"echo 1 > {device}/remove", timeout_s=60)
         assert not disk.exists()
     disk.console.check("echo 1 > /sys/bus/pci/rescan")

@@ -74,7 +74,7 @@ def test_scheduler_switch_under_io(disk: Disk) -> None:
 
 @needs(program="fio")
 def test_nr_requests_change_under_io(disk: Disk) -> None:
-    """The depth of the queue changes while it is full, and not beyond what the driver has."""
+    """The depth of the queue changes while it is full."""
     schedulers = disk.schedulers()
     if "mq-deadline" not in schedulers:
         pytest.skip("this kernel has no mq-deadline: without a scheduler the depth is fixed")
