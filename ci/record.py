@@ -96,9 +96,12 @@ def write(run: Run, directory: Path) -> Path:
 def read(path: Path) -> Run:
     """A run from its run.json; raises Failed for a file of another schema or shape."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Run)
+        run = msgspec.json.decode(path.read_bytes(), type=Run)
     except (OSError, msgspec.DecodeError) as error:
         raise Failed(f"{path} is no run record: {error}") from None
+    if run.schema != SCHEMA:
+        raise Failed(f"{path} is no run record of schema {SCHEMA}: it has {run.schema}")
+    return run
 
 
 def junit(run: Run) -> bytes:

@@ -90,12 +90,14 @@ def _resolve(name: str, patterns: Sequence[str], archive: Archive) -> list[Packa
         before, _, after = patterns[0].partition("*")
         release = first.name[len(before) : len(first.name) - len(after)]
         packages += [archive.newest(pattern.replace("*", release)) for pattern in patterns[1:]]
-    found = [package for package in packages if package is not None]
-    if len(found) < len(patterns):
-        raise Failed(
-            f"kernel {name}: the Debian mirror has no {patterns[len(found)]}",
-            hint="it may lag behind: choose another kernel, or set BLOCKYARD_MIRROR",
-        )
+    found = []
+    for pattern, package in zip(patterns, packages, strict=False):
+        if package is None:
+            raise Failed(
+                f"kernel {name}: the Debian mirror has no {pattern}",
+                hint="it may lag behind: choose another kernel, or set BLOCKYARD_MIRROR",
+            )
+        found.append(package)
     return found
 
 

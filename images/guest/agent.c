@@ -55,6 +55,7 @@ struct script {
 
 struct input {
 	int fd;
+	int ended;
 	size_t start, end;
 	char buffer[1 << 16];
 };
@@ -105,8 +106,10 @@ static int fill(struct input *input, int is_init)
 	}
 	if (got < 0 && errno == EINTR)
 		return 1;
-	if (!is_init)
+	if (!is_init) {
+		input->ended = 1;
 		return 0;
+	}
 	nanosleep(&(struct timespec){.tv_nsec = 10 * 1000 * 1000}, NULL);
 	return 1;
 }
@@ -268,6 +271,8 @@ static void handle(char *line, struct input *input, struct script *script, int o
 		return;
 	int code = payload(input, code_size, 0, is_init);
 	int data = payload(input, data_size, MFD_CLOEXEC, is_init);
+	if (input->ended)
+		return; /* half a script is not run */
 	if (script->pid) { /* the host gave up on the one before */
 		kill_script(script);
 		while (script->pid) {

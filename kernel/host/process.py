@@ -46,9 +46,8 @@ def reaped(
                 _signal(process, signal.SIGTERM)
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(grace_s)
-        finally:  # also when the user is not patient
-            if process.poll() is None:
-                _signal(process, signal.SIGKILL)
+        finally:  # also when the user is not patient; and what the leader left of its group
+            _signal(process, signal.SIGKILL)
             process.wait()
 
 
@@ -66,6 +65,8 @@ def start(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
             f"the program {argv[0]} is not installed",
             hint="run ./inv again: it installs or names the missing host packages",
         ) from None
+    except PermissionError:
+        raise Failed(f"the program {argv[0]} may not be run: permission denied") from None
 
 
 def run(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -24,7 +25,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cache: str = "~/.cache/blockyard"  # sources, roots, kernels, images: safe to delete
     results: str = str(PROJECT / "results")  # run records
     mirror: str = ""  # Debian mirror's URL; empty: the host's apt configuration, else the default
-    jobs: int = os.cpu_count() or 1  # parallel compile jobs
+    jobs: Annotated[int, msgspec.Meta(ge=1)] = os.cpu_count() or 1  # parallel compile jobs
 
     @property
     def cache_dir(self) -> Path:
@@ -53,12 +54,12 @@ def settings() -> Settings:
         values = tomllib.loads(path.read_text())
     except FileNotFoundError:
         pass
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"cannot read the settings in {path}: {error}") from None
     if home := os.environ.get("XDG_CACHE_HOME"):
         values.setdefault("cache", f"{home}/blockyard")
     for field in Settings.__struct_fields__:
-        if (value := os.environ.get(f"BLOCKYARD_{field.upper()}")) is not None:
+        if value := os.environ.get(f"BLOCKYARD_{field.upper()}"):
             values[field] = value
     try:
         return msgspec.convert(values, Settings, strict=False)

@@ -42,9 +42,10 @@ def kernel(path: Path, config: str = "", modules: Mapping[str, str] | None = Non
     return artifact.load(path)
 
 
-def tools(path: Path, **versions: str) -> ToolRoot:
+def tools(path: Path, versions: Mapping[str, str] | None = None) -> ToolRoot:
     """A tool root's folder: no programs, only the list of versions."""
-    packages = {name: "1.0" for name in ("clang", "lld", "rustc", "bindgen", "make")} | versions
+    names = ("clang", "clang-19", "lld", "lld-19", "rustc", "bindgen", "make")
+    packages = {**dict.fromkeys(names, "1.0"), **(versions or {})}
     path.mkdir(parents=True, exist_ok=True)
     lines = [f"{name} {version}\n" for name, version in packages.items()]
     (path / "versions.txt").write_text("".join(lines))

@@ -42,7 +42,7 @@ class Connection:
 
     def __init__(self, program: Path, scale: float = 1.0) -> None:
         ours, theirs = socket.socketpair()
-        self.process = subprocess.Popen([program], stdin=theirs, stdout=theirs)
+        self.process = subprocess.Popen([program], stdin=theirs.fileno(), stdout=theirs.fileno())
         theirs.close()
         self.socket = ours
         self.interrupt = False

@@ -34,7 +34,7 @@ class Member:
 
 def members(data: bytes) -> dict[str, Member]:
     """The archive as the kernel's init/initramfs.c reads it."""
-    found = {}
+    found: dict[str, Member] = {}
     at = 0
     while True:
         assert at % 4 == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from images.errors import QemuDied
 from images.kernel_log import KernelLog, without_stamps
 
 PANIC = b"[    2.701210] Kernel panic - not syncing: sysrq triggered crash\r\n"
@@ -67,22 +68,33 @@ class TestPanicked:
         assert first != log.panicked()
 
 
+def well() -> None:
+    """A watch that finds nothing wrong."""
+
+
 class TestWaitFor:
     def test_the_end_of_the_line(self, log: KernelLog) -> None:
         grow(log, b"[    1.0] blockyard: begin x 0a0b\r\nrest")
-        assert log.wait_for("begin x 0a0b", 0, 1) == log.size - len("rest")
+        assert log.wait_for("begin x 0a0b", 0, 1, well) == log.size - len("rest")
 
     def test_a_line_before_the_start_does_not_count(self, log: KernelLog) -> None:
         grow(log, b"mark\n")
-        assert log.wait_for("mark", log.size, 0.01) is None
+        assert log.wait_for("mark", log.size, 0.01, well) is None
 
     def test_half_a_line_is_waited_for(self, log: KernelLog) -> None:
         grow(log, b"older\nmark")
-        assert log.wait_for("mark", 0, 0.01) is None
+        assert log.wait_for("mark", 0, 0.01, well) is None
         timer = threading.Timer(0.05, grow, [log, b" with a tail\n"])
         timer.start()
-        assert log.wait_for("mark", 0, 60) == len(b"older\nmark with a tail\n")
+        assert log.wait_for("mark", 0, 60, well) == len(b"older\nmark with a tail\n")
         timer.join()
+
+    def test_a_machine_that_dies_is_not_waited_for(self, log: KernelLog) -> None:
+        def watch() -> None:
+            raise QemuDied("QEMU ended")
+
+        with pytest.raises(QemuDied):
+            log.wait_for("mark", 0, 600, watch)
 
 
 class TestStamps:

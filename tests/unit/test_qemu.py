@@ -12,7 +12,7 @@ from images.topology import DEFAULT, Controller, Namespace, Topology
 
 SERIAL = Ports(console=5)
 SSH = Ports(console=5, ssh=40022)
-EVERYTHING = Ports(console=5, shell=6, ssh=40022)
+EVERYTHING = Ports(5, 6, 40022)
 TWO_CONTROLLERS = Topology(
     cpus=4,
     memory_mib=2048,
@@ -110,7 +110,8 @@ class TestMachine:
     def test_tcg(self) -> None:
         argv = arguments(DEFAULT, "tcg", SERIAL)
         assert values("-accel", argv) == ["tcg,thread=multi"]
-        assert values("-cpu", argv) == ["max"]
+        (cpu,) = values("-cpu", argv)
+        assert cpu.split(",")[0] == "max"
 
     def test_size(self) -> None:
         argv = arguments(TWO_CONTROLLERS, "tcg", SERIAL)

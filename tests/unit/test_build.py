@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a kernel's bytes depend on, and what is read from a build's log."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kernel import artifact
+from kernel.build import Build, base_fragment, cpu_seconds, read_fragment, warnings
+from kernel.host.settings import PROJECT
+from kernel.kconfig import Fragment, merge
+from kernel.sources import Tree
+from modules import manifest
+from tests.unit import samples
+
+BASE = Fragment("base.config", "CONFIG_BLOCK=y\nCONFIG_MODULES=y\n")
+DRIVER = Fragment("nvme.config", "CONFIG_BLK_DEV_NVME=m\n")
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Build:
+    tree = Tree(tmp_path / "tree", "debian linux-source-7.3 7.3.4-1")
+    return Build("7.3", tree, (BASE, DRIVER), samples.tools(tmp_path / "tools"))
+
+
+class TestKey:
+    def test_the_same_inputs_elsewhere_give_the_same_key(self, job: Build, tmp_path: Path) -> None:
+        elsewhere = Build(
+            "7.3",
+            Tree(tmp_path / "other", job.tree.origin),
+            (BASE, DRIVER),
+            samples.tools(tmp_path / "other-tools"),
+        )
+        assert elsewhere.key == job.key
+
+    def test_comments_and_the_order_of_what_agrees_do_not_count(self, job: Build) -> None:
+        commented = Fragment("renamed.config", f"# why\n\n{BASE.text}")
+        assert replace(job, fragments=(DRIVER, commented)).key == job.key
+
+    def test_what_counts(self, job: Build, tmp_path: Path) -> None:
+        other_tools = samples.tools(tmp_path / "newer", {"clang-19": "2.0"})
+        jobs = [
+            job,
+            replace(job, fragments=(BASE,)),
+            replace(job, fragments=(BASE, Fragment("x", "CONFIG_BLK_DEV_NVME=y\n"))),
+            replace(job, tree=replace(job.tree, origin="debian linux-source-7.3 7.3.6-1")),
+            replace(job, tools=other_tools),
+        ]
+        assert len({one.key for one in jobs}) == len(jobs)
+
+    def test_programs_that_compile_nothing_do_not_count(self, job: Build, tmp_path: Path) -> None:
+        """A new QEMU is no reason to build every kernel again."""
+        tools = samples.tools(tmp_path / "newer", {"qemu-system-x86": "11"})
+        assert replace(job, tools=tools).key == job.key
+
+
+class TestMake:
+    def test_the_tree_is_read_only_and_the_output_apart(self, job: Build) -> None:
+        argv = job.sandbox().argv(job.make_argv("bzImage"))
+        words = " ".join(argv)
+        assert f"--ro-bind {job.tree.path} /mnt/src" in words
+        assert f"--bind {job.out} /mnt/out" in words
+        assert "--unshare-net" in argv
+        assert argv[-1] == "bzImage"
+        assert {"-C", "/mnt/src", "O=/mnt/out", "LLVM=1"} <= set(argv)
+
+    def test_the_number_of_jobs_is_a_setting(
+        self, job: Build, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("BLOCKYARD_JOBS", "7")
+        assert "-j7" in job.make_argv()
+
+    def test_two_kernels_have_two_output_trees_and_logs(self, job: Build) -> None:
+        other = replace(job, fragments=(BASE,))
+        assert (job.out, job.log) != (other.out, other.log)
+
+
+class TestFragments:
+    def test_ours_can_be_read_and_do_not_contradict_each_other(self) -> None:
+        drivers = [manifest.load(name).fragment for name in manifest.names()]
+        assert merge([base_fragment(), *drivers]).contradictions == ()
+
+    @pytest.mark.parametrize("name", manifest.names())
+    def test_a_driver_is_asked_for_by_its_fragment(self, name: str) -> None:
+        driver = manifest.load(name)
+        assert set(driver.symbols) <= set(merge([driver.fragment]).requests)
+
+    def test_a_fragment_is_named_as_a_user_finds_it(self, tmp_path: Path) -> None:
+        assert base_fragment().name == "kernel/fragments/base.config"
+        (tmp_path / "mine.config").touch()
+        assert read_fragment(tmp_path / "mine.config").name == str(tmp_path / "mine.config")
+
+    @pytest.mark.parametrize("path", sorted((PROJECT / "kernel/fragments").glob("*.config")))
+    def test_every_fragment_is_syntax_that_kconfig_knows(self, path: Path) -> None:
+        assert merge([read_fragment(path)]).requests
+
+
+LOG = """\
+make: Entering directory '/mnt/src'
+  CC      drivers/block/a.o
+/mnt/src/drivers/block/a.c:10:5: warning: unused variable 'x' [-Wunused-variable]
+/mnt/src/drivers/block/a.c:12:5: warning: unused variable 'y' [-Wunused-variable]
+/mnt/src/include/linux/b.h:7:1: warning: something [-Wsomething]
+/mnt/src/drivers/block/c.c:3:1: error: no type
+2 warnings generated.
+warning: unused import: `x`
+ --> /mnt/src/drivers/block/rnull/rnull.rs:4:5
+  |
+warning: unreachable
+   --> /mnt/src/drivers/block/rnull/rnull.rs:40:5
+blockyard: cpu 100.25 10.5
+blockyard: cpu 1.000 0.250
+"""
+
+
+class TestLog:
+    def test_warnings_are_counted_by_file(self) -> None:
+        assert warnings(LOG) == {
+            "drivers/block/a.c": 2,
+            "drivers/block/rnull/rnull.rs": 2,
+            "include/linux/b.h": 1,
+        }
+
+    def test_a_quiet_build(self) -> None:
+        assert warnings("  CC      drivers/block/a.o\n") == {}
+
+    def test_the_time_of_all_makes_is_summed(self) -> None:
+        assert cpu_seconds(LOG) == 112.0
+
+
+class TestKernelInfo:
+    def test_it_reads_back(self, tmp_path: Path) -> None:
+        kernel = samples.kernel(tmp_path / "k", "CONFIG_BLOCK=y\n# CONFIG_NET is not set\n")
+        assert kernel.info == samples.info()
+        assert kernel.config == {"BLOCK": "y", "NET": "n"}
+        assert artifact.load(tmp_path / "k").modules == tmp_path / "k" / "modules" / "7.3.4"

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Kernels by name: the catalog, and what a name becomes with and without the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from kernel import sources
+from kernel.catalog import DEFAULT, DebianImage, DebianSource, catalog, find
+from kernel.host import store
+from kernel.host.debian import Package, ToolRoot
+from kernel.host.errors import Failed, UserError
+from kernel.sources import image_files, source_tree
+
+SOURCE = DebianSource("linux-source-7.3", ("trixie-backports",))
+IMAGE = DebianImage(("binary-7.2.*-amd64", "modules-7.2.*-amd64", "base-7.2.*-amd64"), ("s",))
+NO_TOOLS = ToolRoot(Path("/nonexistent"))
+
+
+class TestCatalog:
+    def test_every_entry_is_understood(self) -> None:
+        assert {DEFAULT, "7.2-debian"} <= set(catalog())
+        assert isinstance(find("7.3"), DebianSource)
+        assert isinstance(find("7.2-debian"), DebianImage)
+
+    def test_an_unknown_name_gets_the_nearest(self) -> None:
+        with pytest.raises(UserError, match="unknown kernel '7.33'") as caught:
+            find("7.33")
+        assert "did you mean 7.3" in caught.value.hint
+        assert caught.value.exit_code == 2
+
+    def test_packages_of_an_image_have_one_place_for_the_release(self) -> None:
+        for entry in catalog().values():
+            if isinstance(entry, DebianImage):
+                assert [package.count("*") for package in entry.packages] == [1] * len(
+                    entry.packages
+                )
+
+
+class Mirror:
+    """Debian's archive with these packages; it counts what is asked of it."""
+
+    def __init__(self, *packages: Package) -> None:
+        self.packages = packages
+        self.updates = 0
+        self.downloads: list[str] = []
+
+    def __call__(self, tools: ToolRoot, suites: tuple[str, ...]) -> Mirror:
+        return self
+
+    def update(self) -> None:
+        self.updates += 1
+
+    def newest(self, pattern: str) -> Package | None:
+        before, _, after = pattern.partition("*")
+        found = [
+            package
+            for package in self.packages
+            if package.name == pattern
+            or ("*" in pattern and package.name.startswith(before) and package.name.endswith(after))
+        ]
+        return found[-1] if found else None
+
+    def download(self, package: Package, target: Path) -> Path:
+        self.downloads.append(f"{package.name}={package.version}")
+        file = target / f"{package.name}.deb"
+        file.write_text(package.version)
+        return file
+
+    def unpack(self, package_file: Path, target: Path) -> None:
+        (target / package_file.stem).write_text(package_file.read_text())
+
+
+@pytest.fixture
+def mirror(monkeypatch: pytest.MonkeyPatch) -> Mirror:
+    mirror = Mirror()
+    monkeypatch.setattr(sources, "Archive", mirror)
+    return mirror
+
+
+def record(name: str, packages: Sequence[Package]) -> Path:
+    path = store.directory("resolved") / f"{name}.json"
+    path.write_bytes(msgspec.json.encode(packages))
+    return path
+
+
+OLD = Package("linux-source-7.3", "7.3.4-1~bpo13+1")
+NEW = Package("linux-source-7.3", "7.3.6-1~bpo13+1")
+
+
+class TestSource:
+    def test_a_recorded_version_that_is_here_needs_no_network(self, mirror: Mirror) -> None:
+        record("7.3", [OLD])
+        folder = store.directory("sources") / store.digest("source", [OLD])
+        (folder / "tree").mkdir(parents=True)
+        tree = source_tree("7.3", SOURCE, NO_TOOLS)
+        assert tree.path == folder / "tree"
+        assert tree.origin == "debian linux-source-7.3 7.3.4-1~bpo13+1"
+        assert mirror.updates == 0
+
+    def test_the_newest_is_fetched_once_and_recorded(self, mirror: Mirror) -> None:
+        mirror.packages = (OLD,)
+        first = source_tree("7.3", SOURCE, NO_TOOLS)
+        mirror.packages = (NEW,)
+        assert source_tree("7.3", SOURCE, NO_TOOLS) == first
+        assert mirror.downloads == ["linux-source-7.3=7.3.4-1~bpo13+1"]
+
+    def test_a_version_that_has_left_the_mirror_is_replaced(self, mirror: Mirror) -> None:
+        """The record is there, its files are not: a cache that was cleaned."""
+        record("7.3", [OLD])
+        mirror.packages = (NEW,)
+        assert source_tree("7.3", SOURCE, NO_TOOLS).origin.endswith("7.3.6-1~bpo13+1")
+
+    @pytest.mark.parametrize("text", ["", "{", "[]", '[{"name": 5}]'])
+    def test_a_record_that_cannot_be_read_is_asked_for_again(
+        self, mirror: Mirror, text: str
+    ) -> None:
+        record("7.3", [OLD]).write_text(text)
+        mirror.packages = (NEW,)
+        assert source_tree("7.3", SOURCE, NO_TOOLS).origin.endswith("7.3.6-1~bpo13+1")
+
+    def test_a_package_that_the_mirror_has_not(self, mirror: Mirror) -> None:
+        with pytest.raises(Failed, match="kernel 7.3: the Debian mirror has no linux-source-7.3"):
+            source_tree("7.3", SOURCE, NO_TOOLS)
+        assert list(store.directory("sources").iterdir()) == []
+
+    def test_no_package_file_stays(self, mirror: Mirror) -> None:
+        mirror.packages = (OLD,)
+        folder = source_tree("7.3", SOURCE, NO_TOOLS).path.parent
+        assert [path.name for path in folder.iterdir()] == ["linux-source-7.3"]
+
+
+def image_packages(*releases: str, kinds: Sequence[str] = ("binary", "modules", "base")) -> Mirror:
+    return Mirror(
+        *(Package(f"{kind}-{release}-amd64", "1") for release in releases for kind in kinds)
+    )
+
+
+class TestImage:
+    def test_all_packages_are_of_the_first_ones_release(self, mirror: Mirror) -> None:
+        mirror.packages = image_packages("7.2.1+deb13", "7.2.9+deb13").packages
+        image_files("7.2-debian", IMAGE, NO_TOOLS)
+        assert mirror.downloads == [
+            "binary-7.2.9+deb13-amd64=1",
+            "modules-7.2.9+deb13-amd64=1",
+            "base-7.2.9+deb13-amd64=1",
+        ]
+
+    @pytest.mark.parametrize(
+        ("kinds", "missing"),
+        [
+            (("modules", "base"), "binary-7.2.*-amd64"),
+            (("binary", "base"), "modules-7.2.*-amd64"),
+            (("binary", "modules"), "base-7.2.*-amd64"),
+        ],
+    )
+    def test_the_package_that_is_missing_is_the_one_named(
+        self, mirror: Mirror, kinds: Sequence[str], missing: str
+    ) -> None:
+        mirror.packages = image_packages("7.2.9", kinds=kinds).packages
+        with pytest.raises(Failed) as caught:
+            image_files("7.2-debian", IMAGE, NO_TOOLS)
+        assert caught.value.what == f"kernel 7.2-debian: the Debian mirror has no {missing}"

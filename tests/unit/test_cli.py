@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The commands as a user types them; nothing here builds or boots."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ci import interactive, prepare
+from ci.prepare import CONSOLES, chosen
+from kernel.host.errors import UserError
+from kernel.host.settings import PROJECT
+
+
+def inv(*arguments: str, cwd: Path = PROJECT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(PROJECT / "inv"), *arguments],
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+class TestChosen:
+    def test_nothing_means_all(self) -> None:
+        assert chosen("console", "", CONSOLES) == CONSOLES
+
+    @pytest.mark.parametrize(
+        "text", ["ssh,serial", " ssh , serial ", "ssh,serial,ssh", ",ssh,serial"]
+    )
+    def test_names_in_the_users_order_and_once(self, text: str) -> None:
+        assert chosen("console", text, CONSOLES) == ("ssh", "serial")
+
+    def test_one_wrong_name_among_good_ones(self) -> None:
+        with pytest.raises(UserError, match="unknown console 'shh'") as caught:
+            chosen("console", "serial,shh", CONSOLES)
+        assert "ssh" in caught.value.hint
+
+    @pytest.mark.parametrize("text", [",", " ", " , "])
+    def test_a_choice_of_nothing(self, text: str) -> None:
+        with pytest.raises(UserError, match="no console in"):
+            chosen("console", text, CONSOLES)
+
+
+class TestLists:
+    def test_tasks(self, tmp_path: Path) -> None:
+        """From any directory."""
+        done = inv("--list", cwd=tmp_path)
+        assert done.returncode == 0
+        words = done.stdout.split()
+        assert {"test", "check", "build", "boot"} <= set(words)
+
+    def test_tests(self) -> None:
+        done = inv("test", "--list")
+        assert (done.returncode, done.stderr) == (0, "")
+        ids = done.stdout.splitlines()
+        assert "module/load_unload_cycles[null_blk-serial]" in ids
+        assert len(set(ids)) == len(ids)
+        slots = {one.rpartition("[")[2].rstrip("]") for one in ids}
+        assert slots == {
+            f"{driver}-{console}"
+            for driver in ("null_blk", "nvme", "rnull")
+            for console in ("serial", "ssh")
+        }
+
+    def test_tests_of_a_choice(self) -> None:
+        done = inv(
+            "test", "--list", "--driver", "nvme", "--console", "ssh", "--suite", "module,nvme"
+        )
+        ids = done.stdout.splitlines()
+        assert {one.partition("/")[0] for one in ids} == {"module", "nvme"}
+        assert {one.rpartition("[")[2] for one in ids} == {"nvme-ssh]"}
+
+    def test_a_list_leaves_nothing(self, home: Path) -> None:
+        assert inv("test", "--list", "--suite", "module").returncode == 0
+        assert list(home.iterdir()) == []
+
+
+class TestBadNames:
+    @pytest.mark.parametrize(
+        ("arguments", "message", "near"),
+        [
+            (["test", "--kernel", "7.33"], "unknown kernel '7.33'", "7.3"),
+            (["test", "--driver", "nulblk"], "unknown driver 'nulblk'", "null_blk"),
+            (["test", "--console", "serail"], "unknown console 'serail'", "serial"),
+            (["test", "--suite", "modul"], "unknown suite 'modul'", "module"),
+            (["test", "--accel", "kmv"], "unknown accelerator 'kmv'", "kvm"),
+            (["build", "--kernel", "7.33"], "unknown kernel '7.33'", "7.3"),
+            (["boot", "--kernel", "7.33"], "unknown kernel '7.33'", "7.3"),
+            (["boot", "--console", "shh", "--run", "true"], "unknown console 'shh'", "ssh"),
+            (["boot", "--accel", "tgc", "--run", "true"], "unknown accelerator 'tgc'", "tcg"),
+            (["test", "-k", "no_such_test"], "no test matches", "--list"),
+            (["test", "-k", "and and"], "does not understand -k 'and and'", ""),
+            (["boot"], "a shell needs a terminal", "--run"),
+        ],
+    )
+    def test_one_plain_message_and_exit_code_2(
+        self, home: Path, arguments: list[str], message: str, near: str
+    ) -> None:
+        done = inv(*arguments)
+        assert done.returncode == 2
+        assert [message in line for line in done.stderr.splitlines() if "error: " in line] == [True]
+        assert near in done.stderr
+        assert "Traceback" not in done.stderr + done.stdout
+        assert not (home / "results").exists()
+
+    @pytest.mark.parametrize("console", ["serial,ssh", ""])
+    def test_a_guest_is_entered_by_one_console(
+        self, monkeypatch: pytest.MonkeyPatch, console: str
+    ) -> None:
+        def ready(kernel_name: str, accel: str) -> prepare.Ready:
+            raise AssertionError("it would have been booted")
+
+        monkeypatch.setattr(prepare, "ready", ready)
+        with pytest.raises(UserError, match="console"):
+            interactive.boot("7.3", "true", console, "auto", 60.0)

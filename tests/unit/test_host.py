@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Errors, the sandbox and Debian's mirrors."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import tasks
+from kernel.host.debian import Mirrors, RootSpec, configured_mirrors, load_spec
+from kernel.host.errors import Failed, UserError, unknown
+from kernel.host.sandbox import Sandbox
+from kernel.host.settings import PROJECT
+
+
+class TestErrors:
+    def test_the_nearest_names_are_offered(self) -> None:
+        error = unknown("driver", "null-blk", ["null_blk", "nvme", "rnull"])
+        assert str(error) == "unknown driver 'null-blk'\n  did you mean null_blk or rnull?"
+
+    def test_several_near_names(self) -> None:
+        hint = unknown("kernel", "7.1", ["7.2", "7.3", "other"]).hint
+        assert sorted(re.findall(r"7\.\d", hint)) == ["7.2", "7.3"]
+
+    def test_all_names_when_none_is_near(self) -> None:
+        assert unknown("driver", "zzz", ["nvme", "rnull"]).hint == "known: nvme, rnull"
+
+    def test_no_names_at_all(self) -> None:
+        assert unknown("driver", "x", []).hint == "known: none"
+
+    def test_bad_input_and_failed_work_have_two_exit_codes(self) -> None:
+        assert (unknown("driver", "x", []).exit_code, Failed("x").exit_code) == (2, 1)
+
+    def test_a_message_is_what_happened_what_to_do_and_the_log(self) -> None:
+        error = UserError("it broke", hint="mend it", log=Path("/l"))
+        assert str(error) == "it broke\n  mend it\n  log: /l"
+
+    def test_hints_name_commands_that_exist(self) -> None:
+        """A message that tells to type what is not there helps nobody."""
+        told = {
+            name
+            for folder in ("kernel", "modules", "images", "ci")
+            for path in (PROJECT / folder).rglob("*.py")
+            for text in messages(path)
+            for name in re.findall(r"\./inv ([a-z][a-z.-]*[a-z])", text)
+        }
+        assert told - {"again"} <= set(tasks.namespace.task_names)
+
+
+def messages(path: Path) -> list[str]:
+    """The strings in a source file, without its docstrings."""
+    tree = ast.parse(path.read_text())
+    statements = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and id(node) not in statements
+    ]
+
+
+def inside(sandbox: Sandbox, script: str) -> subprocess.CompletedProcess[str]:
+    """What a shell says inside; the root is the host's own, still not writable."""
+    return subprocess.run(sandbox.argv(["sh", "-c", script]), capture_output=True, text=True)
+
+
+class TestSandbox:
+    def test_the_root_is_read_only(self, tmp_path: Path) -> None:
+        done = inside(Sandbox(Path("/")), f"touch {tmp_path}/x /etc/blockyard-test")
+        assert done.returncode != 0
+        assert done.stderr.count("Read-only file system") + done.stderr.count("No such file") == 2
+        assert not (tmp_path / "x").exists()
+
+    def test_there_is_no_network(self) -> None:
+        done = inside(Sandbox(Path("/")), "tail -n +3 /proc/net/dev | cut -d: -f1")
+        assert done.stdout.split() == ["lo"]
+
+    def test_a_network_has_to_be_asked_for(self) -> None:
+        assert "--unshare-net" in Sandbox(Path("/")).argv(["true"])
+        assert "--unshare-net" not in Sandbox(Path("/"), network=True).argv(["true"])
+
+    def test_folders_stand_below_mnt_as_they_were_bound(self, tmp_path: Path) -> None:
+        for name in ("source", "output"):
+            (tmp_path / name).mkdir()
+        (tmp_path / "source" / "file").write_text("text")
+        sandbox = Sandbox(
+            Path("/"),
+            read_only={"src": tmp_path / "source"},
+            writable={"out": tmp_path / "output"},
+        )
+        assert inside(sandbox, "cp /mnt/src/file /mnt/out/copy").returncode == 0
+        assert (tmp_path / "output" / "copy").read_text() == "text"
+        assert inside(sandbox, "touch /mnt/src/x").returncode != 0
+        assert sorted(inside(sandbox, "ls /mnt").stdout.split()) == ["out", "src"]
+
+    def test_the_hosts_environment_stays_outside(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SECRET", "of the host")
+        done = inside(Sandbox(Path("/"), environment={"KBUILD_BUILD_USER": "x"}), "env")
+        names = {line.partition("=")[0] for line in done.stdout.splitlines()}
+        assert {"PATH", "HOME", "LC_ALL", "KBUILD_BUILD_USER"} <= names
+        assert "SECRET" not in names
+
+    def test_the_hosts_processes_are_not_seen(self) -> None:
+        done = inside(Sandbox(Path("/")), "ls -d /proc/[0-9]* | wc -l")
+        assert int(done.stdout) < 8
+
+    def test_it_ends_with_its_parent(self) -> None:
+        assert "--die-with-parent" in Sandbox(Path("/")).argv(["true"])
+
+    def test_the_directory_it_starts_in(self) -> None:
+        argv = Sandbox(Path("/")).argv(["pwd"], directory="/tmp")
+        assert subprocess.run(argv, capture_output=True, text=True).stdout == "/tmp\n"
+
+    def test_the_commands_words_come_last_and_whole(self) -> None:
+        argv = Sandbox(Path("/r")).argv(["--unshare-net", "a b"])
+        assert argv[-3:] == ["--", "--unshare-net", "a b"]
+
+    def test_a_device_has_to_be_asked_for(self) -> None:
+        argv = Sandbox(Path("/r"), devices=["/dev/kvm"]).argv(["true"])
+        at = argv.index("--dev-bind")
+        assert argv[at : at + 3] == ["--dev-bind", "/dev/kvm", "/dev/kvm"]
+        assert "/dev/kvm" not in Sandbox(Path("/r")).argv(["true"])
+
+
+class TestMirrors:
+    def test_the_setting_goes_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("BLOCKYARD_MIRROR", "http://mirror.example/debian/")
+        assert configured_mirrors() == Mirrors(
+            "http://mirror.example/debian", "http://mirror.example/debian-security"
+        )
+
+    @pytest.mark.parametrize(
+        ("listing", "expected"),
+        [
+            (
+                "Debian|http://a.example/debian/\nDebian-Security|http://b.example/sec/\n",
+                Mirrors("http://a.example/debian", "http://b.example/sec"),
+            ),
+            (
+                "Debian|http://a.example/debian/\n",
+                Mirrors("http://a.example/debian", "http://a.example/debian-security"),
+            ),
+            ("Ubuntu|http://archive.ubuntu.com/ubuntu/\n", None),
+            ("", None),
+        ],
+    )
+    def test_else_what_the_hosts_apt_uses(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        listing: str,
+        expected: Mirrors | None,
+    ) -> None:
+        """A Debian host's own mirrors serve; an Ubuntu host's do not."""
+        (tmp_path / "listing").write_text(listing)
+        program = tmp_path / "apt-get"
+        program.write_text(f"#!/bin/sh\nexec cat {tmp_path}/listing\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+        assert configured_mirrors() == expected
+
+    def test_a_host_without_apt(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        assert configured_mirrors() is None
+
+
+class TestRootSpec:
+    def test_the_order_of_packages_is_nothing_to_the_key(self) -> None:
+        assert RootSpec("trixie", ("a", "b")).key == RootSpec("trixie", ("b", "a")).key
+
+    def test_suite_and_packages_are(self) -> None:
+        specs = [("trixie", ("a",)), ("trixie", ("a", "b")), ("bookworm", ("a",))]
+        assert len({RootSpec(suite, packages).key for suite, packages in specs}) == 3
+
+    @pytest.mark.parametrize("name", ["kernel/toolroot.toml", "images/guest_root.toml"])
+    def test_our_own_are_read(self, name: str) -> None:
+        spec = load_spec(PROJECT / name)
+        assert spec.suite == "trixie"
+        assert len(set(spec.packages)) == len(spec.packages) > 5

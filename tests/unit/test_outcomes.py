@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What becomes of a test: by its errors, by its phases, by reports that never came."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import pytest
+
+from ci.run import Collector, TestId
+from images.errors import (
+    CommandFailed,
+    CommandTimedOut,
+    ConsoleDead,
+    GuestPanicked,
+    GuestSilent,
+    QemuDied,
+)
+from tests.guests import Slot
+from tests.outcomes import Outcome, TestResult, of_exception, worse
+from tests.plugin import PROPERTY
+
+Phase = Literal["setup", "call", "teardown"]
+
+
+class TestOfException:
+    @pytest.mark.parametrize(
+        ("error", "outcome"),
+        [
+            (AssertionError("no"), "fail"),
+            (CommandFailed("exit code 1"), "fail"),
+            (ValueError("x"), "fail"),
+            (GuestPanicked("x"), "crash"),
+            (QemuDied("x"), "crash"),
+            (CommandTimedOut("x"), "timeout"),
+            (ConsoleDead("x"), "timeout"),
+            (GuestSilent("x"), "timeout"),
+        ],
+    )
+    def test_each(self, error: Exception, outcome: Outcome) -> None:
+        assert of_exception(error) == outcome
+
+
+class TestWorse:
+    @pytest.mark.parametrize("outcome", get_args(Outcome))
+    def test_anything_is_worse_than_a_pass(self, outcome: Outcome) -> None:
+        assert worse("pass", outcome) == worse(outcome, "pass") == outcome
+
+    @pytest.mark.parametrize(
+        ("one", "other", "expected"),
+        [
+            ("skip", "fail", "fail"),
+            ("xfail", "fail", "fail"),
+            ("fail", "crash", "crash"),
+            ("fail", "timeout", "timeout"),
+            ("timeout", "crash", "crash"),
+            ("crash", "lost", "lost"),
+        ],
+    )
+    def test_what_says_more_counts(self, one: Outcome, other: Outcome, expected: Outcome) -> None:
+        assert worse(one, other) == worse(other, one) == expected
+
+
+NAMES = {
+    f"tests/suites/test_io.py::test_{name}[nvme-serial]": TestId("io", name, Slot("nvme", "serial"))
+    for name in ("read", "write", "trim")
+}
+READ, WRITE, TRIM = NAMES
+
+
+def report(
+    nodeid: str, when: Phase, *, failed: bool = False, facts: dict[str, Any] | None = None
+) -> pytest.TestReport:
+    """One phase's report, as a worker sends it."""
+    return pytest.TestReport(
+        nodeid,
+        ("test_io.py", 1, nodeid),
+        {},
+        "failed" if failed else "passed",
+        None,
+        when,
+        duration=0.5,
+        user_properties=[(PROPERTY, {"outcome": "pass", **(facts or {})})],
+    )
+
+
+def fail(reason: str, outcome: Outcome = "fail", log: str = "") -> dict[str, Any]:
+    return {"outcome": outcome, "reason": reason, "kernel_log": log, "guest": "guests/g1"}
+
+
+def died(nodeid: str) -> pytest.TestReport:
+    """What pytest-xdist reports for the test that a worker was at when it died."""
+    text: Any = "worker 'gw0' crashed while running a test"
+    when: Any = "???"
+    return pytest.TestReport(nodeid, ("test_io.py", None, "x"), {}, "failed", text, when)
+
+
+def outcome_of(*reports: pytest.TestReport) -> TestResult:
+    """The result of the one test that reported."""
+    collector = Collector(NAMES)
+    for one in reports:
+        collector.pytest_runtest_logreport(one)
+    (result,) = collector.results
+    return result
+
+
+class TestCollector:
+    def test_three_good_phases_are_one_pass(self) -> None:
+        result = outcome_of(report(READ, "setup"), report(READ, "call"), report(READ, "teardown"))
+        assert (result.id, result.suite, result.driver, result.console) == (
+            "io/read",
+            "io",
+            "nvme",
+            "serial",
+        )
+        assert (result.outcome, result.reason, result.seconds) == ("pass", "", 1.5)
+
+    def test_nothing_is_known_before_the_last_phase(self) -> None:
+        collector = Collector(NAMES)
+        collector.pytest_runtest_logreport(report(READ, "setup"))
+        collector.pytest_runtest_logreport(report(READ, "call"))
+        assert collector.results == []
+
+    def test_the_worst_phase_counts_with_its_reason(self) -> None:
+        result = outcome_of(
+            report(READ, "setup"),
+            report(READ, "call", failed=True, facts=fail("assert 1 == 2")),
+            report(READ, "teardown", failed=True, facts=fail("panicked", "crash", "last words")),
+        )
+        assert (result.outcome, result.reason, result.kernel_log) == (
+            "crash",
+            "panicked",
+            "last words",
+        )
+
+    def test_a_splat_is_quoted_although_the_test_failed_before(self) -> None:
+        result = outcome_of(
+            report(READ, "setup"),
+            report(READ, "call", failed=True, facts=fail("assert 1 == 2")),
+            report(READ, "teardown", failed=True, facts=fail("WARNING: x", log="the splat")),
+        )
+        assert (result.outcome, result.kernel_log) == ("fail", "the splat")
+        assert "assert 1 == 2" in result.reason
+
+    def test_a_splat_fails_a_test_that_passed(self) -> None:
+        result = outcome_of(
+            report(READ, "setup"),
+            report(READ, "call"),
+            report(READ, "teardown", failed=True, facts=fail("WARNING: x", log="the splat")),
+        )
+        assert (result.outcome, result.reason) == ("fail", "WARNING: x")
+
+    def test_a_skip(self) -> None:
+        result = outcome_of(
+            report(READ, "setup", facts=fail("no fio", "skip")), report(READ, "teardown")
+        )
+        assert (result.outcome, result.reason) == ("skip", "no fio")
+
+    def test_a_phase_that_failed_without_a_verdict_is_no_pass(self) -> None:
+        silent = report(READ, "call", failed=True)
+        silent.user_properties = [(PROPERTY, {})]
+        result = outcome_of(report(READ, "setup"), silent, report(READ, "teardown"))
+        assert result.outcome in ("fail", "lost")
+
+    def test_a_test_whose_worker_died_is_lost(self) -> None:
+        result = outcome_of(report(READ, "setup"), died(READ))
+        assert result.outcome == "lost"
+        assert "crashed" in result.reason
+
+    def test_a_test_that_never_reported_is_lost(self) -> None:
+        collector = Collector(NAMES)
+        for when in get_args(Phase):
+            collector.pytest_runtest_logreport(report(READ, when))
+        collector.pytest_runtest_logreport(report(WRITE, "setup"))
+        outcomes = {result.id: result.outcome for result in collector.finish()}
+        assert outcomes == {"io/read": "pass", "io/write": "lost", "io/trim": "lost"}
+
+    def test_finishing_twice_adds_nothing(self) -> None:
+        collector = Collector(NAMES)
+        assert collector.finish() == collector.finish()
+        assert len(collector.results) == len(NAMES)
+
+    def test_progress_is_told_line_by_line(self, capsys: pytest.CaptureFixture[str]) -> None:
+        facts = fail("assert 1 == 2\nmore")
+        outcome_of(
+            report(TRIM, "setup"),
+            report(TRIM, "call", failed=True, facts=facts),
+            report(TRIM, "teardown"),
+        )
+        assert capsys.readouterr().err == (
+            "[1/3] fail    io/trim[nvme-serial] 1.5 s  assert 1 == 2\n"
+        )

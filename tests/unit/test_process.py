@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Running programs: what a failure says, and that nothing is left running."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kernel.host.errors import Failed
+from kernel.host.process import TAIL_LINES, run, tail
+from kernel.host.settings import PROJECT
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "logs" / "work.log"
+
+
+def ended(pid: int) -> bool:
+    """Whether a process has ended, waiting for it if need be."""
+    for _ in range(200):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def written(path: Path) -> str:
+    """The text of a file that another process is about to write."""
+    for _ in range(1200):
+        if path.exists() and path.read_text().endswith("\n"):
+            return path.read_text()
+        time.sleep(0.05)
+    raise AssertionError(f"{path} was not written")
+
+
+class TestOutput:
+    def test_it_goes_to_the_log(self, log: Path) -> None:
+        run(["sh", "-c", "echo out; echo err >&2"], log=log, doing="work")
+        assert log.read_text() == "out\nerr\n"
+
+    def test_a_log_grows(self, log: Path) -> None:
+        run(["echo", "one"], log=log, doing="work")
+        run(["echo", "two"], log=log, doing="work")
+        assert log.read_text() == "one\ntwo\n"
+
+    def test_stdout_can_have_its_own_file(self, log: Path, tmp_path: Path) -> None:
+        answer = tmp_path / "answer"
+        run(["sh", "-c", "echo out; echo err >&2"], log=log, doing="work", stdout=answer)
+        assert (answer.read_text(), log.read_text()) == ("out\n", "err\n")
+
+    def test_there_is_no_input(self, log: Path) -> None:
+        run(["cat"], log=log, doing="work")
+        assert log.read_text() == ""
+
+    def test_the_environment_is_ours_and_what_is_given(
+        self, log: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OURS", "ours")
+        monkeypatch.setenv("BOTH", "ours")
+        run(["env"], log=log, doing="work", env={"GIVEN": "given", "BOTH": "given"})
+        lines = log.read_text().splitlines()
+        assert {"OURS=ours", "GIVEN=given", "BOTH=given"} <= set(lines)
+
+    def test_words_are_not_split_or_expanded(self, log: Path) -> None:
+        run(["printf", "%s|", "a b", "$HOME", "*", "'"], log=log, doing="work")
+        assert log.read_text() == "a b|$HOME|*|'|"
+
+
+class TestFailure:
+    def test_it_says_what_was_done_how_it_ended_and_where_to_read_on(self, log: Path) -> None:
+        with pytest.raises(Failed) as caught:
+            run(["sh", "-c", "echo the reason; exit 3"], log=log, doing="making a thing")
+        assert str(caught.value) == (
+            f"making a thing: sh ended with exit code 3\n    the reason\n  log: {log}"
+        )
+
+    def test_the_end_of_the_log_is_quoted(self, log: Path) -> None:
+        with pytest.raises(Failed) as caught:
+            run(["sh", "-c", "seq 1000; exit 1"], log=log, doing="work")
+        quoted = caught.value.what.splitlines()[1:]
+        assert quoted == [f"    {n}" for n in range(1001 - TAIL_LINES, 1001)]
+
+    def test_a_signal_is_named(self, log: Path) -> None:
+        with pytest.raises(Failed, match="sh ended with signal SIGSEGV"):
+            run(["sh", "-c", "kill -SEGV $$"], log=log, doing="work")
+
+    def test_a_program_that_is_not_there(self, log: Path) -> None:
+        with pytest.raises(Failed, match="the program no-such-program is not installed"):
+            run(["no-such-program"], log=log, doing="work")
+
+    def test_a_program_that_may_not_be_run(self, log: Path, tmp_path: Path) -> None:
+        (tmp_path / "data").touch(0o644)
+        with pytest.raises(Failed, match="data"):
+            run([str(tmp_path / "data")], log=log, doing="work")
+
+    @pytest.mark.parametrize(
+        ("line", "hint"),
+        [
+            ("cp: error writing 'x': No space left on device", "the disk is full"),
+            ("W: Temporary failure resolving 'deb.debian.org'", "no network"),
+            ("E: Could not connect to deb.debian.org:80", "mirror does not answer"),
+            (
+                "bwrap: setting up uid map: Permission denied",
+                "user namespaces are not allowed here",
+            ),
+        ],
+    )
+    def test_a_cause_that_is_known_becomes_the_hint(self, log: Path, line: str, hint: str) -> None:
+        with pytest.raises(Failed) as caught:
+            run(["sh", "-c", 'echo "$0"; exit 1', line], log=log, doing="work")
+        assert hint in caught.value.hint
+
+    def test_the_callers_hint_goes_first(self, log: Path) -> None:
+        with pytest.raises(Failed) as caught:
+            run(["sh", "-c", "echo Connection refused; exit 1"], log=log, doing="x", hint="mine")
+        assert caught.value.hint == "mine"
+
+
+class TestNothingIsLeft:
+    def test_a_deadline_ends_the_whole_group(self, log: Path, tmp_path: Path) -> None:
+        script = f"sleep 600 & echo $! > {tmp_path}/pid; wait"
+        with pytest.raises(Failed, match="work: no end after 2 s"):
+            run(["sh", "-c", script], log=log, doing="work", timeout_s=2)
+        assert ended(int(written(tmp_path / "pid")))
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_an_interrupt_lets_it_clean_up_and_ends_the_whole_group(
+        self, tmp_path: Path, number: int
+    ) -> None:
+        """Also a process that does not heed a SIGTERM, and one whose parent has gone by then."""
+        work = (
+            f"trap 'touch {tmp_path}/cleaned; exit 1' TERM\n"
+            f"sh -c \"trap '' TERM; echo \\$\\$ > {tmp_path}/stubborn; sleep 30; sleep 30\" &\n"
+            f"sleep 600 & echo $! > {tmp_path}/pid; wait"
+        )
+        script = (
+            "import signal, sys; from pathlib import Path; from kernel.host.process import run\n"
+            "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
+            "run(['sh', '-c', sys.argv[1]], log=Path(sys.argv[2]), doing='work')\n"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, work, str(tmp_path / "log")],
+            cwd=PROJECT,
+            stderr=subprocess.DEVNULL,
+        )
+        pids = [int(written(tmp_path / name)) for name in ("pid", "stubborn")]
+        process.send_signal(number)
+        assert process.wait(60) != 0
+        assert (tmp_path / "cleaned").exists()
+        assert [ended(pid) for pid in pids] == [True, True]
+
+
+class TestTail:
+    def test_no_log(self, tmp_path: Path) -> None:
+        assert tail(tmp_path / "none") == ""
+
+    def test_bytes_that_are_no_text(self, tmp_path: Path) -> None:
+        (tmp_path / "log").write_bytes(b"\xff\n")
+        assert tail(tmp_path / "log") == "    \ufffd"

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The run record and its JUnit twin."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import get_args
+from xml.etree import ElementTree
+
+import pytest
+
+from ci import record
+from kernel.host.errors import Failed
+from tests.outcomes import BAD, Outcome
+from tests.unit.samples import result, run_of
+
+EVERY_OUTCOME = run_of(*(result(outcome, f"io/{outcome}") for outcome in get_args(Outcome)))
+
+
+class TestRecord:
+    def test_what_is_written_reads_back(self) -> None:
+        directory = record.new_directory("7.3")
+        path = record.write(EVERY_OUTCOME, directory)
+        assert path == directory / "run.json"
+        assert record.read(path) == EVERY_OUTCOME
+
+    def test_it_is_json_with_its_schema(self) -> None:
+        path = record.write(EVERY_OUTCOME, record.new_directory("7.3"))
+        data = json.loads(path.read_text())
+        assert data["schema"] == record.SCHEMA
+        assert set(data) == {
+            "schema",
+            "run",
+            "started",
+            "seconds",
+            "host",
+            "accelerator",
+            "kernel",
+            "tests",
+        }
+        assert data["tests"][0] == {
+            "id": "io/pass",
+            "suite": "io",
+            "driver": "null_blk",
+            "console": "serial",
+            "outcome": "pass",
+            "seconds": 1.25,
+            "reason": "",
+            "kernel_log": "",
+            "guest": "guests/null_blk-serial-1",
+        }
+
+    def test_latest_is_the_last_one(self, home: Path) -> None:
+        for _ in range(2):
+            directory = record.new_directory("7.3")
+            record.write(EVERY_OUTCOME, directory)
+            assert (home / "results" / "latest").resolve() == directory
+        names = [path.name for path in (home / "results").iterdir()]
+        assert [name for name in names if name.startswith(".")] == []
+
+    def test_two_runs_in_one_second_have_two_folders(self) -> None:
+        folders = {record.new_directory("7.3") for _ in range(10)}
+        assert len(folders) == 10
+        assert all(folder.is_dir() for folder in folders)
+
+    def test_results_that_cannot_be_kept(self, home: Path) -> None:
+        (home / "results").write_text("a file")
+        with pytest.raises(Failed, match="cannot make") as caught:
+            record.new_directory("7.3")
+        assert "BLOCKYARD_RESULTS" in caught.value.hint
+
+    def test_control_characters_survive(self) -> None:
+        run = run_of(result("fail", reason="\x1e\x00\x1b[31m \u20ac", kernel_log="\x07"))
+        path = record.write(run, record.new_directory("7.3"))
+        assert record.read(path) == run
+
+
+class TestRead:
+    @pytest.mark.parametrize(
+        "change", [{"schema": 99}, {"tests": "none"}, {"kernel": None}, {"tests": [{"id": "x"}]}]
+    )
+    def test_another_schema_or_shape_is_refused(
+        self, tmp_path: Path, change: dict[str, object]
+    ) -> None:
+        path = record.write(EVERY_OUTCOME, record.new_directory("7.3"))
+        data = json.loads(path.read_text()) | change
+        other = tmp_path / "run.json"
+        other.write_text(json.dumps(data))
+        with pytest.raises(Failed, match="is no run record"):
+            record.read(other)
+
+    def test_no_file_and_no_json(self, tmp_path: Path) -> None:
+        with pytest.raises(Failed, match="none.json is no run record"):
+            record.read(tmp_path / "none.json")
+        (tmp_path / "run.json").write_text("{")
+        with pytest.raises(Failed, match="is no run record"):
+            record.read(tmp_path / "run.json")
+
+
+class TestOk:
+    @pytest.mark.parametrize("outcome", get_args(Outcome))
+    def test_one_bad_test_makes_a_bad_run(self, outcome: Outcome) -> None:
+        assert run_of(result("pass"), result(outcome)).ok == (outcome not in BAD)
+
+    def test_a_run_of_nothing_is_no_success(self) -> None:
+        assert not run_of().ok
+
+    def test_outcomes_are_counted_by_driver(self) -> None:
+        run = run_of(result("pass"), result("pass"), result("skip"), result("pass", driver="nvme"))
+        assert run.count("null_blk") == {"pass": 2, "skip": 1}
+        assert run.count("nvme") == {"pass": 1}
+
+
+class TestJunit:
+    def parsed(self, run: record.Run) -> ElementTree.Element:
+        return ElementTree.fromstring(record.junit(run))
+
+    def test_a_suite_for_each_driver_and_console(self) -> None:
+        run = run_of(result("pass"), result("pass", console="ssh"), result("fail", driver="nvme"))
+        suites = self.parsed(run).findall("testsuite")
+        assert [suite.get("name") for suite in suites] == [
+            "null_blk-serial",
+            "null_blk-ssh",
+            "nvme-serial",
+        ]
+
+    def test_outcomes_in_junits_words(self) -> None:
+        (suite,) = self.parsed(EVERY_OUTCOME).findall("testsuite")
+        told = {
+            case.get("name"): [child.tag for child in case] for case in suite.findall("testcase")
+        }
+        assert told == {
+            "io/pass": [],
+            "io/fail": ["failure"],
+            "io/crash": ["error"],
+            "io/timeout": ["error"],
+            "io/lost": ["error"],
+            "io/skip": ["skipped"],
+            "io/xfail": ["skipped"],
+            "io/xpass": [],
+        }
+        assert [suite.get(name) for name in ("tests", "failures", "errors", "skipped")] == [
+            "8",
+            "1",
+            "3",
+            "2",
+        ]
+
+    def test_reason_and_kernel_log(self) -> None:
+        run = run_of(result("fail", reason='"<&>', kernel_log="BUG: <x>\n next"))
+        failure = self.parsed(run).find("testsuite/testcase/failure")
+        assert failure is not None
+        assert (failure.get("message"), failure.text) == ('"<&>', "BUG: <x>\n next")
+
+    def test_characters_that_xml_has_not(self) -> None:
+        every = "".join(map(chr, [*range(0x20), 0x7F, 0xFFFE, 0xFFFF]))
+        run = run_of(result("fail", reason=every, kernel_log=f"a{every}b"))
+        failure = self.parsed(run).find("testsuite/testcase/failure")
+        assert failure is not None
+        assert failure.text == "a\t\n\n\x7fb"

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a user sees at the end of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ci.report import show
+from tests.unit.samples import result, run_of
+
+RUN = run_of(
+    result("pass"),
+    result("pass", "io/write"),
+    result(
+        "fail",
+        "io/trim",
+        reason="WARNING: WARNING: a.c:1 at f+0x1/0x2, CPU#0: sh/1\nsecond [line]",
+        kernel_log="[    1.0] WARNING: a.c:1\n[    1.1] Call Trace:",
+    ),
+    result("skip", "zone/report", reason="the guest has no program blkzone"),
+    result("skip", "zone/reset", reason="the guest has no program blkzone"),
+    result("crash", "io/read", driver="nvme", console="ssh", reason="the guest's kernel panicked"),
+)
+
+GOLDEN = """\
+
+fail: io/trim [null_blk, serial]
+  WARNING: WARNING: a.c:1 at f+0x1/0x2, CPU#0: sh/1
+  second [line]
+  kernel log:
+    [    1.0] WARNING: a.c:1
+    [    1.1] Call Trace:
+  more in guests/null_blk-serial-1/kernel.log
+
+crash: io/read [nvme, ssh]
+  the guest's kernel panicked
+  more in guests/nvme-ssh-1/kernel.log
+
+skipped:
+  the guest has no program blkzone: zone/report, zone/reset
+
+driver   | pass | fail | crash | skip | seconds
+null_blk | 2 | 1 | - | 2 | 6.2
+nvme | - | - | 1 | - | 1.2
+
+kernel       7.3: 7.3.4 (debian linux-source-7.3 7.3.4-1)
+accelerator  tcg (no /dev/kvm)
+record       /results/run/run.json
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def shown(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines on stdout; of the table only the words, not its lines and spaces."""
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    return [" ".join(line.split()) for line in lines if line.strip(" \u2500\u2550-")]
+
+
+def test_the_whole_report(capsys: pytest.CaptureFixture[str]) -> None:
+    show(RUN, Path("/results/run/run.json"))
+    expected = [" ".join(line.replace("|", " ").split()) for line in GOLDEN.splitlines()]
+    assert shown(capsys) == [line for line in expected if line]
+
+
+def test_a_long_path_and_a_long_reason_stay_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    """Lines that were broken could not be copied."""
+    reason = "word " * 60 + "end"
+    path = Path("/" + "long/" * 40 + "run.json")
+    show(run_of(result("fail", reason=reason)), path)
+    out = capsys.readouterr().out
+    assert reason in out
+    assert str(path) in out
+
+
+def test_nothing_wrong_is_short(capsys: pytest.CaptureFixture[str]) -> None:
+    show(run_of(result("pass")), Path("/r"))
+    lines = shown(capsys)
+    assert lines[:2] == ["driver pass fail skip seconds", "null_blk 1 - - 1.2"]
+    assert len(lines) == 5
+
+
+def test_a_reason_that_many_share_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    show(run_of(*(result("skip", f"io/{n}", reason="no Rust") for n in range(20))), Path("/r"))
+    out = capsys.readouterr().out
+    assert out.count("no Rust") == 1
+    assert "no Rust: 20 tests" in out

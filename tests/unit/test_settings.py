@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where a setting comes from, and what is said of a bad one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kernel.host.errors import UserError
+from kernel.host.settings import PROJECT, settings
+
+
+@pytest.fixture
+def file(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The settings file; nothing is set in the environment."""
+    monkeypatch.delenv("BLOCKYARD_CACHE")
+    monkeypatch.delenv("BLOCKYARD_RESULTS")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    path = home / "config" / "blockyard" / "config.toml"
+    path.parent.mkdir(parents=True)
+    return path
+
+
+class TestSources:
+    @pytest.mark.usefixtures("file")
+    def test_nothing_needs_to_be_set(self) -> None:
+        found = settings()
+        assert found.cache_dir == Path.home() / ".cache" / "blockyard"
+        assert found.results_dir == PROJECT / "results"
+        assert found.mirror == ""
+        assert found.jobs == os.cpu_count()
+
+    def test_the_file(self, file: Path) -> None:
+        file.write_text('mirror = "http://mirror.example/debian"\njobs = 3\ncache = "/c"\n')
+        found = settings()
+        assert (found.mirror, found.jobs) == ("http://mirror.example/debian", 3)
+        assert found.cache_dir == Path("/c")
+
+    def test_the_environment_overrides_the_file(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file.write_text('mirror = "http://file.example/debian"\njobs = 3\n')
+        monkeypatch.setenv("BLOCKYARD_JOBS", "5")
+        assert (settings().jobs, settings().mirror) == (5, "http://file.example/debian")
+
+    @pytest.mark.usefixtures("file")
+    def test_the_cache_follows_xdg(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+        assert settings().cache_dir == Path("/xdg/blockyard")
+
+    def test_a_cache_that_was_set_goes_before_xdg(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+        file.write_text('cache = "/mine"\n')
+        assert settings().cache_dir == Path("/mine")
+
+    @pytest.mark.usefixtures("file")
+    def test_paths_are_absolute_and_know_the_home_folder(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("BLOCKYARD_CACHE", "~/fast")
+        monkeypatch.setenv("BLOCKYARD_RESULTS", "records")
+        found = settings()
+        assert found.cache_dir == Path.home() / "fast"
+        assert found.results_dir == Path.cwd() / "records"
+
+    @pytest.mark.usefixtures("file")
+    def test_an_empty_variable_is_not_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A cache in the current directory is nothing that anybody asks for."""
+        monkeypatch.setenv("BLOCKYARD_CACHE", "")
+        monkeypatch.setenv("BLOCKYARD_JOBS", "")
+        assert settings().cache_dir == Path.home() / ".cache" / "blockyard"
+        assert settings().jobs == os.cpu_count()
+
+    def test_they_are_read_once(self, file: Path) -> None:
+        before = settings()
+        file.write_text("jobs = 77\n")
+        assert settings() is before
+
+
+class TestBad:
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("jobs = 'many'\n", "jobs"),
+            ("cahce = '/c'\n", "cahce"),
+            ("jobs = 0\n", "jobs"),
+            ("jobs = -1\n", "jobs"),
+            ("cache = 5\n", "cache"),
+        ],
+    )
+    def test_a_setting_is_named_with_its_places(self, file: Path, text: str, words: str) -> None:
+        file.write_text(text)
+        with pytest.raises(UserError, match="bad setting") as caught:
+            settings()
+        assert words in caught.value.what
+        assert str(file) in caught.value.hint
+        assert "BLOCKYARD_" in caught.value.hint
+
+    @pytest.mark.usefixtures("file")
+    def test_the_environment_can_be_wrong_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("BLOCKYARD_JOBS", "many")
+        with pytest.raises(UserError, match="jobs"):
+            settings()
+
+    @pytest.mark.parametrize("data", [b"jobs = \n", b"= 5", b"mirror = '\xff'\n"])
+    def test_a_file_that_is_no_toml(self, file: Path, data: bytes) -> None:
+        file.write_bytes(data)
+        with pytest.raises(UserError, match="cannot read the settings") as caught:
+            settings()
+        assert str(file) in str(caught.value)
