@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """From a name such as ``7.3`` to a bootable kernel.
 
-The way of the data: `catalog` (what a name means) → `sources` (a read-only tree) → `config`
-(fragments, proved) → `build` (a `Kernel`: bzImage, modules, symbols). `prebuilt` makes the same
-`Kernel` from a distribution's package. `host` holds what all of Blockyard stands on.
+The way of the data: `catalog` (what a name means) → `sources` (a read-only tree) → `build`
+(fragments, proved by `kconfig`, then compiled) → `artifact` (a `Kernel`: bzImage, modules,
+symbols). `prebuilt` makes the same `Kernel` from a distribution's packages. `kconfig_reader` and
+`explain` say why a symbol was lost. `host` holds what all of Blockyard stands on.
 """

@@ -175,18 +175,18 @@ class Driver:
         """Powers a configfs disk off and removes it."""
         self.console.check(f"rmdir -- {disk.directory}", timeout_s=60)
 
-    def remove_leftovers(self) -> list[str]:
-        """Removes our configfs directories that are still there; returns their names."""
+    @property
+    def sweep(self) -> str:
+        """A script that removes our configfs directories that are still there, and names them."""
         if not self.configfs:
-            return []
-        script = f"""
+            return ""
+        return f"""
             for directory in {self.configfs}/{PREFIX}*; do
                 [ -d $directory ] || continue
                 echo ${{directory##*/}}
-                rmdir $directory 2> /dev/null
+                rmdir $directory 2> /dev/null || true
             done
-            true"""
-        return self.console.run(script).output.split()
+            """
 
     @cached_property
     def capabilities(self) -> frozenset[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,21 +45,26 @@ class Guest:
     name: str  # its folder, relative to the run's
     _judged: int = 0  # up to here the kernel log has been looked at
 
-    def mark_log(self, text: str) -> int:
-        """Writes a line into the kernel log; returns where the log goes on after it.
+    def begin(self, test: str) -> None:
+        """Writes the test's name into the kernel log, for its readers."""
+        self.driver.console.check(_kmsg(f"blockyard: begin {test}"), timeout_s=20)
 
-        The kernel keeps the order of its log, so everything that happened before the mark stands
-        before it. Raises ConsoleDead when the mark does not arrive, or what the watch finds.
+    def end(self, test: str) -> tuple[list[str], int]:
+        """Removes what the test left behind; returns its names and where its log ends.
+
+        The end is a mark in the kernel log. The kernel keeps the order of its log, so everything
+        that happened in the test stands before it. Raises ConsoleDead when the mark does not
+        arrive, or what the watch finds.
         """
         start = self.machine.log.size
         # the random word tells this mark from an earlier test's of the same name
-        line = f"blockyard: {text} {secrets.token_hex(4)}"
-        self.driver.console.check(f"echo '<6>{line}' > /dev/kmsg", timeout_s=20)
+        line = f"blockyard: end {test} {secrets.token_hex(4)}"
+        left = self.driver.console.check(self.driver.sweep + _kmsg(line), timeout_s=60).split()
         limit_s = LOG_S * self.machine.setup.accelerator.scale
         end = self.machine.log.wait_for(line, start, limit_s, self.machine.watch)
         if end is None:
             raise ConsoleDead(f"the kernel log stopped: a mark did not arrive in {limit_s:.0f} s")
-        return end
+        return left, end
 
     def splats(self, end: int | None = None) -> list[Splat]:
         """What the kernel complained about since this was last asked, up to `end` (now).
@@ -68,6 +74,10 @@ class Guest:
         stop = self.machine.log.size if end is None else end
         start, self._judged = self._judged, stop
         return find(self.machine.log.text(start, stop))
+
+
+def _kmsg(line: str) -> str:
+    return f"echo {shlex.quote(f'<6>{line}')} > /dev/kmsg"
 
 
 @dataclass

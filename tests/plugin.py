@@ -96,7 +96,7 @@ def guest(request: pytest.FixtureRequest, slot: Slot) -> Iterator[Guest]:
     request.node.stash[_guest] = guest
     if problem := needs.missing(request.node, guest.driver):
         pytest.skip(problem)
-    guest.mark_log(f"begin {request.node.name}")
+    guest.begin(request.node.name)
     try:
         yield guest
     finally:
@@ -113,8 +113,7 @@ def _judge(guests: Guests, guest: Guest, item: pytest.Item) -> None:
     end = None
     if not item.stash.get(_ill, False):
         try:
-            left = guest.driver.remove_leftovers()
-            end = guest.mark_log(f"end {item.name}")
+            left, end = guest.end(item.name)
         except Exception as error:
             trouble = error
     splats = guest.splats(end)

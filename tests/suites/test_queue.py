@@ -67,7 +67,7 @@ def test_scheduler_switch_under_io(disk: Disk) -> None:
         pytest.skip(f"this kernel offers {disk.name} no scheduler but {schedulers[0]}")
     before = disk.scheduler()
     with background_io(disk):
-        for scheduler in [*schedulers, *reversed(schedulers), before]:
+        for scheduler in [*schedulers, before]:
             assert disk.set_queue("scheduler", scheduler) == 0
             assert disk.scheduler() == scheduler
 
