@@ -80,7 +80,7 @@ def _test_id(item: pytest.Item) -> TestId:
     assert isinstance(item, pytest.Function)
     slot = item.callspec.params["slot"]
     assert isinstance(slot, Slot)
-    own = item.callspec.id.replace(str(slot), "").strip("-")
+    own = item.callspec.id.removeprefix(str(slot)).removesuffix(f"-{slot}").removeprefix("-")
     return TestId(
         suite=item.path.stem.removeprefix("test_"),
         name=item.originalname.removeprefix("test_") + (f"({own})" if own else ""),

@@ -34,6 +34,7 @@ else:  # generic in the stubs only
 READY = b"\x1eBLOCKYARD ready\n"
 BEGIN_S = 20.0  # a live guest program answers a request within this, at accelerator scale 1
 KILL_S = 5.0  # the end marker follows a kill within this
+END_S = 1.0  # after its stream ended, a dead machine is seen to be dead within this
 WATCH_S = 0.2  # how often the machine is looked at while nothing arrives
 CHUNK = 1 << 16  # bytes per read
 # pexpect looks for a pattern in the last so many bytes only. Nothing follows an end marker until
@@ -94,10 +95,17 @@ class _Stream(_SpawnBase):
             if data:
                 return data
             if data is not None:
-                self._watch()  # a dead machine explains the end better
+                self._explain_end()
                 raise pexpect.EOF("the console's stream ended")
             if left <= 0:
                 raise pexpect.TIMEOUT("nothing arrived")
+
+    def _explain_end(self) -> None:
+        """A dead machine explains the end better; it closes its streams before it has ended."""
+        deadline = time.monotonic() + END_S
+        while time.monotonic() < deadline:
+            self._watch()
+            time.sleep(0.02)
 
     def send_all(self, data: bytes, deadline: float) -> bool:
         """Sends everything; False when the guest does not take it by `deadline`."""
@@ -115,11 +123,17 @@ class Console:
     """Commands to one guest over one transport, one at a time.
 
     `watch` raises what is wrong with the machine (images.errors); `scale` stretches every
-    deadline, for slow accelerators.
+    deadline, for slow accelerators; `kernel_log` gives the last lines of the guest's kernel log,
+    for errors.
     """
 
     def __init__(
-        self, name: str, transport: Transport, watch: Callable[[], None], scale: float = 1.0
+        self,
+        name: str,
+        transport: Transport,
+        watch: Callable[[], None],
+        scale: float = 1.0,
+        kernel_log: Callable[[], str] = str,
     ) -> None:
         self.name = name
         self._transport = transport
@@ -129,6 +143,7 @@ class Console:
         self._nonce = secrets.token_hex(16)
         self._seq = 0
         self._dead = ""
+        self._kernel_log = kernel_log
 
     def wait_ready(self, timeout_s: float) -> None:
         """Waits for the guest program's greeting; raises ConsoleDead when it does not come."""
@@ -157,7 +172,8 @@ class Console:
         except pexpect.TIMEOUT:
             self._kill()
             raise CommandTimedOut(
-                f"{self.name} console: no end after {limit_s:.0f} s: {_short(script)}"
+                f"{self.name} console: no end after {limit_s:.0f} s: {_short(script)}",
+                kernel_log=self._kernel_log(),
             ) from None
         except pexpect.EOF:
             raise self._give_up("the stream ended in the middle of a command") from None
@@ -244,7 +260,7 @@ class Console:
 
     def _give_up(self, why: str) -> ConsoleDead:
         self._dead = why
-        return ConsoleDead(f"{self.name} console: {why}")
+        return ConsoleDead(f"{self.name} console: {why}", kernel_log=self._kernel_log())
 
     @property
     def dead(self) -> bool:

@@ -141,6 +141,8 @@ def boot_modules(kernel: Kernel, wanted: Sequence[str]) -> list[Path]:
 
 
 def _plain_name(module: Path) -> str:
+    if module.suffix not in (".ko", ".xz"):
+        raise Failed(f"{module} is compressed in a way that is not known here (known: xz)")
     return module.name.removesuffix(".xz")
 
 

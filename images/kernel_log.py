@@ -48,8 +48,12 @@ class KernelLog:
         return data.decode(errors="replace").replace("\r\n", "\n")
 
     def tail(self, lines: int = 25) -> str:
-        """The last lines, for a message."""
-        return "\n".join(self.text(max(0, self.size - 16384)).splitlines()[-lines:])
+        """The last lines, for a message; from a panic on when there was one."""
+        text = self.text(max(0, self.size - 16384))
+        panic = text.rfind(PANIC.decode())
+        if panic >= 0:
+            return "\n".join(text[text.rfind("\n", 0, panic) + 1 :].splitlines()[: 2 * lines])
+        return "\n".join(text.splitlines()[-lines:])
 
     def panicked(self) -> bool:
         """Whether the kernel panicked since this was last asked."""

@@ -107,7 +107,7 @@ class Machine:
 
         scale = self.setup.accelerator.scale
         transport = ssh.ChannelTransport(self.connection())
-        console = Console(name, transport, self.watch, scale)
+        console = Console(name, transport, self.watch, scale, self.log.tail)
         try:
             console.wait_ready(SSH_S * scale)
         except BaseException:
@@ -243,7 +243,11 @@ def _launch(
         setup=setup,
         log=log,
         serial=Console(
-            "serial", SocketTransport(console), lambda: guest.watch(), setup.accelerator.scale
+            "serial",
+            SocketTransport(console),
+            lambda: guest.watch(),
+            setup.accelerator.scale,
+            log.tail,
         ),
         shell=shell,
         _process=process,

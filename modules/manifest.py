@@ -16,9 +16,9 @@ from kernel.host.settings import PROJECT
 from kernel.kconfig import Fragment
 
 # Names from a manifest become part of scripts in the guest.
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_-]*$")]
-ConfigfsPath = Annotated[str, msgspec.Meta(pattern=r"^/sys/kernel/config/[a-zA-Z0-9_/-]+$")]
-PciClass = Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-f]{6}$")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_-]*\Z")]
+ConfigfsPath = Annotated[str, msgspec.Meta(pattern=r"^/sys/kernel/config/[a-zA-Z0-9_/-]+\Z")]
+PciClass = Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-f]{6}\Z")]
 
 
 class Configfs(

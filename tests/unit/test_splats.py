@@ -72,6 +72,8 @@ ONE_SPLAT = {
         "kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
     ),
     "slub": ("memory corruption", "BUG kmalloc-64 (Not tainted): Right Redzone overwritten"),
+    # not every report has a name: some are a stack and no more
+    "stack_dump": ("stack dump", "Call Trace:"),
     "panic": ("panic", "Kernel panic - not syncing: sysrq triggered crash"),
     "panic_without_trace": (
         "panic",

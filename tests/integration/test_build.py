@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The kernel's own configuration tools, and the tool root that everything is built in."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from ci import prepare
+from ci.prepare import Ready
+from kernel.build import Build, configure
+from kernel.host import store
+from kernel.host.errors import Failed
+from kernel.host.sandbox import Sandbox
+from kernel.kconfig import Fragment
+from tests.integration.conftest import KERNEL
+
+ASKING_TOO_MUCH = Fragment(
+    "mine.config",
+    "# CONFIG_EROFS_FS_ZIP is not set\nCONFIG_EROFS_FS_ZIP_LZMA=y\nCONFIG_NO_SUCH_SYMBOL=y\n",
+)
+
+
+@pytest.fixture
+def job(ready: Ready) -> Iterator[Build]:
+    job = prepare.kernel_job(KERNEL, ready.tools)
+    job = replace(job, fragments=(*job.fragments, ASKING_TOO_MUCH))
+    yield job
+    store.remove(job.out)
+    job.log.unlink(missing_ok=True)
+
+
+def test_a_dropped_symbol_is_told_with_the_reason_before_anything_is_compiled(job: Build) -> None:
+    with pytest.raises(Failed) as caught:
+        configure(job)
+    text = str(caught.value)
+    assert "CONFIG_EROFS_FS_ZIP_LZMA, CONFIG_NO_SUCH_SYMBOL" in text
+    assert "EROFS_FS_ZIP_LZMA is n, wanted y (mine.config:2)" in text
+    assert "EROFS_FS_ZIP can be y, but mine.config:1 says n" in text
+    assert "fs/erofs/Kconfig:" in text
+    assert "NO_SUCH_SYMBOL does not exist in Linux 7.3" in text
+    assert not (job.out / "vmlinux.o").exists()
+    assert not list(job.out.glob("kernel/*.o"))
+
+
+def inside(sandbox: Sandbox, script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(sandbox.argv(["sh", "-c", script]), capture_output=True, text=True)
+
+
+def test_the_kernel_that_guests_run_is_the_one_that_was_asked_for(ready: Ready) -> None:
+    info = ready.kernel.info
+    assert (info.name, info.release.rpartition(".")[0]) == ("7.3", "7.3")
+    assert info.source.startswith("debian linux-source-7.3 ")
+    assert {"clang", "rustc", "bindgen"} <= set(info.toolchain)
+    assert info.cpu_s > 0
+    for symbol in ("BLK_DEV_NULL_BLK", "BLK_DEV_RUST_NULL", "BLK_DEV_NVME"):
+        assert ready.kernel.config[symbol] == "m"
+    assert (ready.kernel.modules / "modules.dep").exists()
+
+
+class TestToolRoot:
+    def test_it_has_no_network(self, ready: Ready) -> None:
+        done = inside(Sandbox(ready.tools.root), "tail -n +3 /proc/net/dev | cut -d: -f1")
+        assert done.stdout.split() == ["lo"]
+
+    def test_it_cannot_be_written_to(self, ready: Ready) -> None:
+        done = inside(Sandbox(ready.tools.root), "for d in / /usr /etc /var; do touch $d/x; done")
+        assert done.stderr.count("Read-only file system") == 4
+        assert not (ready.tools.root / "x").exists()
+
+    def test_a_source_tree_cannot_be_written_to(self, job: Build) -> None:
+        job.out.mkdir(parents=True, exist_ok=True)
+        done = inside(job.sandbox(), "touch /mnt/out/x && touch /mnt/src/x")
+        assert (job.out / "x").exists()
+        assert "Read-only file system" in done.stderr
+        assert not (job.tree.path / "x").exists()
+
+    def test_its_versions_are_known(self, ready: Ready) -> None:
+        versions = ready.tools.versions
+        assert {"clang", "rustc", "bindgen", "make", "qemu-system-x86"} <= set(versions)

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whole commands as a user types them, with real guests and a results folder of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from ci import record
+from ci.prepare import Ready
+from kernel.host.settings import PROJECT
+from tests.integration.processes import descendants, left
+
+pytestmark = pytest.mark.usefixtures("ready")
+
+TIMEOUT_S = 900
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    return {**os.environ, "BLOCKYARD_RESULTS": str(tmp_path / "results")}
+
+
+def start(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+    """A command in a process group of its own, as a shell starts it."""
+    return subprocess.Popen(
+        [str(PROJECT / "inv"), *arguments],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def latest(folder: Path) -> record.Run:
+    return record.read(folder / "results" / "latest" / "run.json")
+
+
+class TestBoot:
+    @pytest.mark.parametrize("console", ["serial", "ssh"])
+    def test_one_command(self, environment: dict[str, str], console: str) -> None:
+        process = start(environment, "boot", "--console", console, "--run", "echo hi; exit 7")
+        out, err = process.communicate(timeout=TIMEOUT_S)
+        assert (out, process.returncode) == ("hi\n", 7), err
+        assert "Traceback" not in err
+
+    def test_a_panic_is_one_plain_error(self, environment: dict[str, str]) -> None:
+        script = "echo c > /proc/sysrq-trigger; sleep 3600"
+        process = start(environment, "boot", "--run", script)
+        out, err = process.communicate(timeout=TIMEOUT_S)
+        assert (out, process.returncode) == ("", 1)
+        assert "error: the guest's kernel panicked" in err
+        assert "sysrq triggered crash" in err
+        assert "Traceback" not in err
+
+
+class TestTest:
+    def test_a_suite_is_recorded(
+        self, ready: Ready, environment: dict[str, str], tmp_path: Path
+    ) -> None:
+        process = start(
+            environment,
+            *("test", "--driver", "null_blk", "--console", "serial", "--suite", "module"),
+        )
+        out, err = process.communicate(timeout=TIMEOUT_S)
+        assert process.returncode == 0, err
+        run = latest(tmp_path)
+        assert run.schema == record.SCHEMA
+        assert run.ok
+        assert run.kernel == ready.kernel.info
+        assert run.accelerator.name == ready.accelerator.name
+        assert {test.outcome for test in run.tests} == {"pass"}
+        assert "module/load_unload_cycles" in {test.id for test in run.tests}
+        assert {(test.driver, test.console) for test in run.tests} == {("null_blk", "serial")}
+        folder = (tmp_path / "results" / "latest").resolve()
+        junit = ElementTree.parse(folder / "junit.xml").getroot()
+        assert len(junit.findall("testsuite/testcase")) == len(run.tests)
+        assert str(folder / "run.json") in out
+        guest = folder / run.tests[0].guest
+        assert "blockyard: begin test_load_unload_cycles" in (guest / "kernel.log").read_text()
+
+    @pytest.mark.parametrize(
+        ("guests", "whole_group"), [("1", False), ("2", True)], ids=["kill", "Ctrl-C"]
+    )
+    def test_an_interrupted_run_is_recorded_and_leaves_nothing(
+        self, environment: dict[str, str], tmp_path: Path, guests: str, whole_group: bool
+    ) -> None:
+        """A terminal's Ctrl-C goes to the whole group, kill to one process."""
+        process = start(
+            environment,
+            *("test", "--driver", "null_blk", "--guests", guests, "--suite", "module,queue"),
+        )
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if line.startswith("["):  # the first test has reported
+                break
+        assert lines and lines[-1].startswith("["), lines
+        mine = descendants(process.pid)
+        assert mine
+        if whole_group:
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=TIMEOUT_S)
+        assert process.returncode == 130, err
+        assert "Traceback" not in err
+        assert left(mine) == set()
+        run = latest(tmp_path)
+        outcomes = [test.outcome for test in run.tests]
+        assert not run.ok
+        assert "pass" in outcomes
+        assert "lost" in outcomes
