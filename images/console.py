@@ -160,12 +160,9 @@ class Console:
         CommandTimedOut (the command was killed, the console goes on), ConsoleDead, GuestPanicked
         or QemuDied, each with the kernel log of that moment.
         """
-        if self._dead:
-            raise ConsoleDead(f"{self.name} console: {self._dead}")
         script = command.encode() if isinstance(command, str) else command
-        self._seq += 1
         begun = time.monotonic()
-        self._request(script, stdin)
+        self._request(b"run", script, stdin)
         limit_s = timeout_s * self._scale
         try:
             code, data = self._answer(limit_s)
@@ -178,6 +175,21 @@ class Console:
         except pexpect.EOF:
             raise self._give_up("the stream ended in the middle of a command") from None
         return Result(code, data, time.monotonic() - begun)
+
+    def log(self, line: str) -> None:
+        """Writes a line (with its level, such as ``<6>``) into the guest's kernel log.
+
+        No process is started for it. Raises as `run` does.
+        """
+        # without its newline the kernel would hold the line back for a continuation
+        self._request(b"log", f"{line}\n".encode(), b"")
+        try:
+            code, _ = self._answer(BEGIN_S * self._scale)
+        except (pexpect.TIMEOUT, pexpect.EOF):
+            self._watch()
+            raise self._give_up("a line for the kernel log was not answered") from None
+        if code:
+            raise CommandFailed(f"the guest cannot write to its kernel log: {line}")
 
     def check(self, command: str, timeout_s: float = 60.0) -> str:
         """Runs a script in which every command has to succeed; returns its output.
@@ -214,10 +226,14 @@ class Console:
         """Gives the transport back."""
         self._transport.close()
 
-    def _request(self, script: bytes, stdin: bytes) -> None:
-        header = b"BLOCKYARD %s %d run %d %d\n" % (
+    def _request(self, verb: bytes, script: bytes, stdin: bytes) -> None:
+        if self._dead:
+            raise ConsoleDead(f"{self.name} console: {self._dead}")
+        self._seq += 1
+        header = b"BLOCKYARD %s %d %s %d %d\n" % (
             self._nonce.encode(),
             self._seq,
+            verb,
             len(script),
             len(stdin),
         )

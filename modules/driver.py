@@ -63,27 +63,31 @@ class Driver:
         return disks.path if isinstance(disks, Configfs) else ""
 
     def load(self) -> None:
-        """Loads the modules (nothing to do for a built-in driver) and waits for PCI disks."""
-        if not self.manifest.built_in(self.kernel):
-            disks = self.manifest.disks
-            parameters = disks.parameters if isinstance(disks, Configfs) else {}
-            words = [shlex.quote(f"{name}={value}") for name, value in parameters.items()]
-            for module in self.manifest.modules:
-                last = module == self.manifest.modules[-1]
-                command = " ".join(["modprobe", "--", module, *(words if last else [])])
-                result = self.console.run(command, timeout_s=60)
-                if result.exit_code:
-                    log = self.console.run("dmesg | tail -n 15").output
-                    raise LoadFailed(f"cannot load {module}: {result.output}\n{log}")
-        if isinstance(self.manifest.disks, Pci):
-            self.wait_for_disks()
-        else:
+        """Loads the modules (nothing to do for a built-in driver) and waits for PCI disks.
+
+        Raises LoadFailed with the kernel log's lines.
+        """
+        disks = self.manifest.disks
+        script = "" if self.manifest.built_in(self.kernel) else self._modprobe()
+        if isinstance(disks, Configfs):
             # where configfs is a module itself, it comes with the driver
-            self.console.run(
-                "mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config"
-            )
-            if self.configfs and self.console.run(f"test -d {self.configfs}").exit_code:
-                raise LoadFailed(f"{self.name} is loaded and {self.configfs} is not there")
+            script += f"""
+                mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config
+                test -d {disks.path} || {{ echo "{disks.path} is not there"; exit 1; }}"""
+        result = self.console.run(f"set -e\n{script}", timeout_s=60)
+        if result.exit_code:
+            log = self.console.run("dmesg | tail -n 15").output
+            raise LoadFailed(f"cannot load {self.name}: {result.output}\n{log}")
+        if isinstance(disks, Pci):
+            self.wait_for_disks()
+
+    def _modprobe(self) -> str:
+        disks = self.manifest.disks
+        parameters = disks.parameters if isinstance(disks, Configfs) else {}
+        words = [shlex.quote(f"{name}={value}") for name, value in parameters.items()]
+        *before, last = self.manifest.modules
+        lines = [*(f"modprobe -- {module}" for module in before), f"modprobe -- {last}"]
+        return " ".join(["\n".join(lines), *words])
 
     def unload(self) -> None:
         """Unloads the modules; CommandFailed when one is in use."""
@@ -175,18 +179,17 @@ class Driver:
         """Powers a configfs disk off and removes it."""
         self.console.check(f"rmdir -- {disk.directory}", timeout_s=60)
 
-    @property
-    def sweep(self) -> str:
-        """A script that removes our configfs directories that are still there, and names them."""
+    def remove_leftovers(self) -> list[str]:
+        """Removes our configfs directories that are still there; returns their names."""
         if not self.configfs:
-            return ""
-        return f"""
+            return []
+        script = f"""
             for directory in {self.configfs}/{PREFIX}*; do
                 [ -d $directory ] || continue
                 echo ${{directory##*/}}
-                rmdir $directory 2> /dev/null || true
-            done
-            """
+                rmdir $directory 2> /dev/null
+            done"""
+        return self.console.run(script).output.split()
 
     @cached_property
     def capabilities(self) -> frozenset[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,7 +46,7 @@ class Guest:
 
     def begin(self, test: str) -> None:
         """Writes the test's name into the kernel log, for its readers."""
-        self.driver.console.check(_kmsg(f"blockyard: begin {test}"), timeout_s=20)
+        self.driver.console.log(f"<6>blockyard: begin {test}")
 
     def end(self, test: str) -> tuple[list[str], int]:
         """Removes what the test left behind; returns its names and where its log ends.
@@ -59,7 +58,8 @@ class Guest:
         start = self.machine.log.size
         # the random word tells this mark from an earlier test's of the same name
         line = f"blockyard: end {test} {secrets.token_hex(4)}"
-        left = self.driver.console.check(self.driver.sweep + _kmsg(line), timeout_s=60).split()
+        left = self.driver.remove_leftovers()
+        self.driver.console.log(f"<6>{line}")
         limit_s = LOG_S * self.machine.setup.accelerator.scale
         end = self.machine.log.wait_for(line, start, limit_s, self.machine.watch)
         if end is None:
@@ -74,10 +74,6 @@ class Guest:
         stop = self.machine.log.size if end is None else end
         start, self._judged = self._judged, stop
         return find(self.machine.log.text(start, stop))
-
-
-def _kmsg(line: str) -> str:
-    return f"echo {shlex.quote(f'<6>{line}')} > /dev/kmsg"
 
 
 @dataclass
