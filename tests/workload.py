@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -24,26 +24,24 @@ class Load:
     jobs: int
 
 
-def _command(disk: Disk, options: dict[str, object]) -> str:
-    defaults = {
-        "name": "load",
-        "filename": disk.path,
-        "direct": 1,
-        "thread": 1,
-        "group_reporting": 1,
-    }
+def _command(disk: Disk, options: dict[str, object], block_sizes: Sequence[object] = ()) -> str:
+    """fio's command line; one job after the other for several block sizes."""
+    defaults = {"filename": disk.path, "direct": 1, "thread": 1}
     words = [f"--{name}={value}" for name, value in {**defaults, **options}.items()]
-    return shlex.join(["fio", *words])
+    jobs = [[f"--name=bs-{size}", f"--bs={size}", "--stonewall"] for size in block_sizes]
+    return shlex.join(["fio", "--name=global", *words, *sum(jobs or [["--name=load"]], [])])
 
 
-def fio(disk: Disk, timeout_s: float = 60, **options: object) -> Load:
+def fio(
+    disk: Disk, timeout_s: float = 60, *, block_sizes: Sequence[object] = (), **options: object
+) -> Load:
     """Runs fio on a disk to its end; fails with fio's own words when it does.
 
     Options are fio's (`rw`, `bs`, `size`, `ioengine`, …); direct I/O from threads by default.
+    block_sizes: do it once with each of them, one after the other.
     """
-    result = disk.console.run(
-        _command(disk, {"size": "4M", **options, "output-format": "json"}), timeout_s
-    )
+    wanted = {"size": "4M", **options, "output-format": "json"}
+    result = disk.console.run(_command(disk, wanted, block_sizes), timeout_s)
     assert result.exit_code == 0, f"fio failed: {result.output}"
     # a warning may stand before or behind the JSON
     report, _ = json.JSONDecoder().raw_decode(result.output, result.output.index("{"))

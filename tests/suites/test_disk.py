@@ -25,15 +25,6 @@ def test_size_is_the_namespace_size(guest: Guest, disk: Disk) -> None:
     assert disk.block_size == namespace.block_size
 
 
-@needs("configfs", "attribute:blocksize")
-@pytest.mark.parametrize("block_size", [512, 1024, 2048, 4096])
-def test_block_size_is_as_configured(driver: Driver, block_size: int) -> None:
-    with driver.disk(blocksize=block_size) as disk:
-        assert disk.block_size == block_size
-        assert disk.queue_number("logical_block_size") == block_size
-        assert disk.queue_number("physical_block_size") >= block_size
-
-
 @needs("configfs")
 def test_disk_goes_with_its_directory(driver: Driver) -> None:
     with driver.disk() as disk:

@@ -16,32 +16,35 @@ pytestmark = needs(program="fio")
 MIB = 1 << 20
 
 
-@pytest.mark.parametrize("bs", ["4k", "64k", "1M"])
-def test_read(disk: Disk, bs: str) -> None:
-    load = fio(disk, rw="read", bs=bs, size="8M", ioengine="psync")
-    assert load.read_bytes == 8 * MIB
+BLOCK_SIZES = ("4k", "64k", "1M")  # one request, several segments, more than one request
 
 
-@pytest.mark.parametrize("bs", ["4k", "64k", "1M"])
-def test_written_data_is_read_back(storing_disk: Disk, bs: str) -> None:
+def test_read(disk: Disk) -> None:
+    load = fio(disk, rw="read", block_sizes=BLOCK_SIZES, size="4M", ioengine="psync")
+    assert load.jobs == len(BLOCK_SIZES)
+    assert load.read_bytes == len(BLOCK_SIZES) * 4 * MIB
+
+
+def test_written_data_is_read_back(storing_disk: Disk) -> None:
     load = fio(
         storing_disk,
         rw="randwrite",
-        bs=bs,
-        size="8M",
+        block_sizes=BLOCK_SIZES,
+        size="4M",
         ioengine="libaio",
         iodepth=8,
         verify="crc32c",
         verify_fatal=1,
         do_verify=1,
     )
-    assert load.written_bytes == 8 * MIB
-    assert load.read_bytes == 8 * MIB, "fio did not read all of it back"
+    assert load.jobs == len(BLOCK_SIZES)
+    assert load.written_bytes == len(BLOCK_SIZES) * 4 * MIB
+    assert load.read_bytes == load.written_bytes, "fio did not read all of it back"
 
 
 @needs("configfs", "attribute:blocksize")
 @pytest.mark.parametrize("block_size", [512, 1024, 2048, 4096])
-def test_every_block_size(driver: Driver, block_size: int) -> None:
+def test_every_block_size_works(driver: Driver, block_size: int) -> None:
     """Blocks of the disk's own size, at odd places; read back where the disk keeps its data."""
     attributes: dict[str, str] = {}
     options: dict[str, Any] = {"rw": "randrw"}
@@ -49,6 +52,9 @@ def test_every_block_size(driver: Driver, block_size: int) -> None:
         attributes = driver.store_attributes()
         options = {"rw": "randwrite", "verify": "crc32c", "verify_fatal": 1, "do_verify": 1}
     with driver.disk(**attributes, blocksize=block_size) as disk:
+        assert disk.block_size == block_size
+        assert disk.queue_number("logical_block_size") == block_size
+        assert disk.queue_number("physical_block_size") >= block_size
         load = fio(disk, bs=block_size, size="512k", ioengine="psync", **options)
         moved = load.read_bytes + load.written_bytes
         assert moved == (MIB if "verify" in options else MIB // 2)
@@ -72,6 +78,7 @@ def test_buffered_io(disk: Disk) -> None:
 
 def test_concurrent_readers(disk: Disk) -> None:
     load = fio(disk, rw="randread", bs="4k", size="2M", ioengine="psync", numjobs=4)
+    assert load.jobs == 4
     assert load.read_bytes == 8 * MIB
 
 
