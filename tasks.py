@@ -199,4 +199,27 @@ def perf(
     measure.show(measure.measure(kernel, accel, what, runs), as_json=json)
 
 
+@task(
+    name="explain",
+    positional=["symbol"],
+    help={
+        "symbol": "a Kconfig symbol, with or without CONFIG_",
+        "kernel": KERNEL_HELP,
+    },
+)
+@plain_errors
+def kernel_explain(c: Context, symbol: str, kernel: str = "7.3") -> None:
+    """Say in words why a Kconfig symbol is on, off or impossible in a tree."""
+    from ci import prepare
+    from kernel import catalog, configure
+    from kernel.host.debian import tool_root
+
+    catalog.find(kernel)
+    job = prepare.kernel_job(kernel, tool_root())
+    print(configure.why(job, symbol.removeprefix("CONFIG_")))
+
+
 namespace = Collection(test, check, build, boot, perf)
+_kernel = Collection("kernel")
+_kernel.add_task(kernel_explain)
+namespace.add_collection(_kernel)

@@ -36,6 +36,7 @@ from kernel.host.process import run
 from kernel.host.progress import note, step
 from kernel.host.sandbox import BIND, Sandbox
 from kernel.host.settings import PROJECT, settings
+from kernel.job import Build
 
 LIMITS = {"build": 1.03, "boot": 1.4}  # ratios
 LIMITS_S = {"warm-build": 1.0, "test": 90.0, "cold-test": 1200.0}
@@ -157,7 +158,7 @@ def _cold(arguments: Sequence[str]) -> None:
             store.remove(Path(folder) / "roots")
 
 
-def _our_build(job: builder.Build) -> None:
+def _our_build(job: Build) -> None:
     """What a build adds up to, from an empty output tree to an entry of the cache."""
     store.remove(job.out)
     path = store.directory("perf") / job.key
@@ -167,7 +168,7 @@ def _our_build(job: builder.Build) -> None:
     store.remove(path)
 
 
-def _bare_build(job: builder.Build) -> None:
+def _bare_build(job: Build) -> None:
     """make with the same arguments on the configuration that ours came to."""
     config = (job.out / ".config").read_bytes()
     store.remove(job.out)

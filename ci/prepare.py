@@ -23,7 +23,9 @@ from kernel.catalog import DebianImage
 from kernel.host import store
 from kernel.host.debian import ToolRoot, tool_root
 from kernel.host.errors import UserError, unknown
+from kernel.job import Build, base_fragment
 from kernel.prebuilt import prebuilt
+from kernel.sources import debian
 from modules import manifest
 
 CONSOLES = ("serial", "ssh")
@@ -86,27 +88,22 @@ def chosen(kind: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
     return names or tuple(known)
 
 
-def kernel_job(name: str, tools: ToolRoot) -> build.Build:
+def kernel_job(name: str, tools: ToolRoot) -> Build:
     """The build of a catalog's source kernel with all drivers that have a manifest.
 
     All of them, so that choosing a driver for a run never asks for another kernel.
     """
     entry = catalog.find(name)
-    if isinstance(entry, DebianImage):
-        raise UserError(
-            f"kernel {name} is Debian's own build: there is nothing to build",
-            hint=f"./inv boot --kernel {name} boots it",
-        )
     fragments = [manifest.load(driver).fragment for driver in manifest.names()]
-    tree = sources.source_tree(name, entry, tools)
-    return build.Build(name, tree, (build.base_fragment(), *fragments), tools)
+    tree = sources.fetch(name, entry, tools)
+    return Build(name, tree, (base_fragment(), *fragments), tools)
 
 
 def kernel(name: str, tools: ToolRoot) -> Kernel:
     """The kernel of that name, from the cache or made now."""
     entry = catalog.find(name)
     if isinstance(entry, DebianImage):
-        return prebuilt(name, sources.image_files(name, entry, tools), tools)
+        return prebuilt(name, debian.image_files(name, entry, tools), tools)
     return build.build(kernel_job(name, tools))
 
 

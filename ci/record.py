@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import secrets
 import time
 from collections import Counter
@@ -69,8 +70,9 @@ def this_host() -> Host:
 
 def new_directory(kernel: str) -> Path:
     """A fresh folder for a run; two runs in the same second get two."""
+    name = re.sub(r"[^\w.-]+", "-", kernel).strip("-")[-40:]
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-    path = settings().results_dir / f"{stamp}-{kernel}-{secrets.token_hex(2)}"
+    path = settings().results_dir / f"{stamp}-{name}-{secrets.token_hex(2)}"
     try:
         path.mkdir(parents=True)
     except OSError as error:

@@ -9,12 +9,11 @@ from pathlib import Path
 
 from kernel import artifact
 from kernel.artifact import Kernel, KernelInfo
+from kernel.depmod import depmod
 from kernel.host import store
 from kernel.host.debian import ToolRoot
 from kernel.host.errors import Failed
-from kernel.host.process import run
-from kernel.host.sandbox import BIND, Sandbox
-from kernel.sources import Tree
+from kernel.sources.tree import Tree
 
 RECIPE = 1
 
@@ -31,7 +30,7 @@ def prebuilt(name: str, files: Tree, tools: ToolRoot) -> Kernel:
         if not source.is_dir():  # before 7.2, Debian's packages use /lib
             source = files.path / "lib/modules" / release
         shutil.copytree(source, path / "modules" / release, symlinks=True)
-        _depmod(path, release, tools)
+        depmod(path / "modules", release, tools)
         config_sha256 = hashlib.sha256(config.read_bytes()).hexdigest()
         info = KernelInfo(
             key=key,
@@ -54,13 +53,3 @@ def _parts(name: str, path: Path) -> tuple[str, Path, Path]:
         release = image.name.removeprefix("vmlinuz-")
         return release, image, path / "boot" / f"config-{release}"
     raise Failed(f"kernel {name}: its packages hold no kernel image (looked in {path})")
-
-
-def _depmod(path: Path, release: str, tools: ToolRoot) -> None:
-    """Writes modules.dep, which Debian's packages leave to their installation."""
-    sandbox = Sandbox(tools.root, writable={"root/lib/modules": path / "modules"})
-    run(
-        sandbox.argv(["depmod", "--basedir", f"{BIND}/root", release]),
-        log=store.directory("logs") / f"depmod-{release}.log",
-        doing=f"listing the modules of {release}",
-    )

@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 import msgspec
 
 from kernel.artifact import Kernel
-from kernel.build import read_fragment
 from kernel.host.errors import UserError, unknown
 from kernel.host.settings import PROJECT
+from kernel.job import read_fragment
 from kernel.kconfig import Fragment
 
 # Names from a manifest become part of scripts in the guest.

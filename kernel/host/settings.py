@@ -38,9 +38,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return Path(self.results).expanduser().absolute()
 
 
-def _config_file() -> Path:
+def config_directory() -> Path:
+    """Where the user's own files are: settings, kernels."""
     home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(home).expanduser() / "blockyard" / "config.toml"
+    return Path(home).expanduser() / "blockyard"
 
 
 @cache
@@ -48,7 +49,7 @@ def settings() -> Settings:
     """Reads the settings once per process; raises UserError on one that is not understood."""
     import tomllib
 
-    path = _config_file()
+    path = config_directory() / "config.toml"
     values: dict[str, object] = {}
     try:
         values = tomllib.loads(path.read_text())

@@ -11,10 +11,11 @@ import pytest
 
 from ci import prepare
 from ci.prepare import Ready
-from kernel.build import Build, configure
+from kernel.configure import configure
 from kernel.host import store
 from kernel.host.errors import Failed
 from kernel.host.sandbox import Sandbox
+from kernel.job import Build
 from kernel.kconfig import Fragment
 from tests.integration.conftest import KERNEL
 

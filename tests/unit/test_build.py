@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from kernel import artifact
-from kernel.build import Build, base_fragment, cpu_seconds, read_fragment, warnings
+from kernel.build import cpu_seconds, warnings
 from kernel.host.settings import PROJECT
+from kernel.job import Build, base_fragment, read_fragment
 from kernel.kconfig import Fragment, merge
-from kernel.sources import Tree
+from kernel.sources.tree import Tree
 from modules import manifest
 from tests.unit import samples
 

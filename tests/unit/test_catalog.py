@@ -9,12 +9,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from kernel import sources
 from kernel.catalog import DEFAULT, DebianImage, DebianSource, catalog, find
 from kernel.host import store
 from kernel.host.debian import Package, ToolRoot
 from kernel.host.errors import Failed, UserError
-from kernel.sources import image_files, source_tree
+from kernel.sources import debian
+from kernel.sources.debian import image_files, source_tree
 
 SOURCE = DebianSource("linux-source-7.3", ("trixie-backports",))
 IMAGE = DebianImage(("binary-7.2.*-amd64", "modules-7.2.*-amd64", "base-7.2.*-amd64"), ("s",))
@@ -78,7 +78,7 @@ class Mirror:
 @pytest.fixture
 def mirror(monkeypatch: pytest.MonkeyPatch) -> Mirror:
     mirror = Mirror()
-    monkeypatch.setattr(sources, "Archive", mirror)
+    monkeypatch.setattr(debian, "Archive", mirror)
     return mirror
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From a catalog entry to files in the cache: which version the mirror has, and its contents.
+"""Debian's packages as sources: which version the mirror has, and its contents.
 
 The version is asked for once and recorded. A recorded version whose files are in the cache is
 used without the network; one that has left the mirror before it was fetched is replaced by the
@@ -9,7 +9,6 @@ newest there is, so a point release never breaks a run.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -18,17 +17,9 @@ from kernel.catalog import DebianImage, DebianSource
 from kernel.host import store
 from kernel.host.debian import Archive, Package, ToolRoot
 from kernel.host.errors import Failed
-from kernel.host.process import run
 from kernel.host.progress import note, step
-from kernel.host.sandbox import BIND, Sandbox
-
-
-@dataclass(frozen=True)
-class Tree:
-    """A kernel source tree, never written to."""
-
-    path: Path
-    origin: str  # for people and for the cache key: which source, at which version
+from kernel.sources.tarball import unpack
+from kernel.sources.tree import Tree
 
 
 def source_tree(name: str, entry: DebianSource, tools: ToolRoot) -> Tree:
@@ -106,11 +97,7 @@ def _unpack_tarball(path: Path, tools: ToolRoot) -> None:
     tarballs = list(path.glob("usr/src/linux-source-*.tar.xz"))
     if not tarballs:
         return
-    (path / "tree").mkdir()
-    sandbox = Sandbox(tools.root, read_only={"package": path}, writable={"tree": path / "tree"})
-    tarball = f"{BIND}/package/{tarballs[0].relative_to(path)}"
-    argv = ["tar", "-xf", tarball, "-C", f"{BIND}/tree", "--strip-components=1"]
     log = store.directory("logs") / f"unpack-{tarballs[0].stem}.log"
     with step("unpacking the kernel source"):
-        run(sandbox.argv(argv), log=log, doing=f"unpacking {tarballs[0].name}")
+        unpack(tarballs[0], path / "tree", tools, log, strip=1)
     store.remove(path / "usr")

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From fragments to a proved ``.config``, and the reason for a symbol that was lost.
+
+What the kernel's tinyconfig asks for and what the fragments ask for goes through its allnoconfig,
+in one pass (a pass takes 7 s, most of it probing the compiler): what nobody asks for is off. Every
+symbol that was asked for is compared with what came out, before anything is compiled.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from kernel import explain, kconfig
+from kernel.host.errors import Failed
+from kernel.host.process import run
+from kernel.host.progress import step
+from kernel.host.sandbox import BIND
+from kernel.host.settings import PROJECT
+from kernel.job import Build
+from kernel.kconfig import Dropped, Merged
+
+# What makes up tinyconfig, the last line for a symbol counting (scripts/kconfig/Makefile).
+TINY = (
+    "kernel/configs/tiny-base.config",
+    "kernel/configs/tiny.config",
+    "arch/x86/configs/tiny.config",
+)
+ASKED = ".config.asked"  # in the output tree: what its .config was made from
+READ_S = 300  # reading a Kconfig takes 4 s; a tree whose Kconfig never ends is not waited for
+
+
+class Lost(Failed):
+    """The tree or the toolchain cannot give what the fragments ask for. `dropped`: what."""
+
+    def __init__(self, what: str, dropped: Sequence[Dropped], log: Path) -> None:
+        super().__init__(what, log=log)
+        self.dropped = tuple(dropped)
+
+
+def configure(job: Build) -> None:
+    """Writes the output tree's ``.config`` and proves it; raises Lost for a dropped symbol."""
+    merged = write_config(job)
+    config = (job.out / ".config").read_text()
+    dropped = kconfig.prove(merged.requests, kconfig.parse(config))
+    if dropped:
+        names = ", ".join(f"CONFIG_{one.symbol}" for one in dropped)
+        report = ask(job, [one.symbol for one in dropped], merged)
+        reasons = explain.explain_failure(report) or explain.explain_dropped(
+            report, dropped, merged.requests
+        )
+        what = f"kernel {job.name}: the configuration lost {names}\n{reasons}"
+        raise Lost(what, dropped, job.log)
+
+
+def write_config(job: Build) -> Merged:
+    """Writes the output tree's ``.config``, not proved; returns what was asked for."""
+    job.out.mkdir(parents=True, exist_ok=True)
+    merged = kconfig.merge(job.fragments)
+    tiny = [job.tree.path / name for name in TINY]
+    wanted = "".join(path.read_text() for path in tiny if path.is_file()) + kconfig.render(merged)
+    asked = job.out / ASKED
+    if (job.out / ".config").is_file() and asked.is_file() and asked.read_text() == wanted:
+        # a build that goes on, or another state of the same tree: nothing is compiled needlessly
+        job.make("olddefconfig", doing="olddefconfig failed")
+    else:
+        asked.write_text(wanted)
+        all_config = f"KCONFIG_ALLCONFIG={BIND}/out/{ASKED}"
+        job.make(all_config, "allnoconfig", doing="allnoconfig failed")
+    return merged
+
+
+def why(job: Build, symbol: str) -> str:
+    """In words: why a symbol has its value in this tree with this toolchain and these fragments.
+
+    Raises UserError for a symbol that the tree does not know, with the nearest names.
+    """
+    with step(f"configuring kernel {job.name}", log=job.log):
+        merged = write_config(job)
+    report = ask(job, [symbol], merged)
+    return explain.explain_failure(report) or explain.explain(report, symbol, merged.requests)
+
+
+def ask(job: Build, symbols: Sequence[str], merged: Merged) -> explain.Report:
+    """What the tree's Kconfig says of some symbols, read in the sandbox (about 4 s).
+
+    merged: what was asked for, so that the answer says what stands against it. A tree runs
+    programs while its Kconfig is read, and trees are not trusted.
+    """
+    kconfiglib = importlib.util.find_spec("kconfiglib")
+    if kconfiglib is None or kconfiglib.origin is None:
+        raise Failed("kconfiglib is not installed", hint="remove .venv and run ./inv again")
+    sandbox = job.sandbox(
+        **{
+            "tools/kconfiglib.py": Path(kconfiglib.origin),
+            "tools/kconfig_reader.py": PROJECT / "kernel" / "kconfig_reader.py",
+        }
+    )
+    argv = ["python3", f"{BIND}/tools/kconfig_reader.py", "--srctree", f"{BIND}/src"]
+    argv += ["--config", f"{BIND}/out/.config", "--make-var", "LLVM=1"]
+    for symbol in symbols:
+        if request := merged.requests.get(symbol):
+            argv += ["--fragment-value", f"{symbol}={request.value}"]
+    argv = sandbox.argv([*argv, *symbols], directory="/tmp")
+    answer = job.out / ".blockyard-answer.json"
+    with step("reading the tree's Kconfig"):
+        try:
+            run(
+                argv,
+                log=job.log,
+                doing=f"kernel {job.name}: reading its Kconfig",
+                stdout=answer,
+                timeout_s=READ_S,
+            )
+        except Failed:
+            # the reader's own complaint is an answer too
+            if not answer.read_bytes().startswith(b"{"):
+                raise
+    report: explain.Report = json.loads(answer.read_bytes())
+    answer.unlink()
+    return report

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From what a user named to a source tree on disk, whatever the form.
+
+A `Tree` of a package, a tarball or a commit stands in the cache under the hash of what it is and
+never changes. A directory is the user's own: it is never written to, and its state is taken anew
+each time.
+"""
+
+from __future__ import annotations
+
+from kernel.catalog import DebianSource, Directory, Entry, Git, Tarball
+from kernel.host.debian import ToolRoot
+from kernel.host.errors import UserError
+from kernel.sources import debian, directory, git, tarball
+from kernel.sources.tree import Tree
+
+
+def fetch(name: str, entry: Entry, tools: ToolRoot) -> Tree:
+    """The source tree that `entry` stands for; `name` is what the user called it.
+
+    Raises UserError for a tree that cannot be, Failed for one that cannot be had.
+    """
+    match entry:
+        case DebianSource():
+            return debian.source_tree(name, entry, tools)
+        case Git():
+            return git.source_tree(name, entry, tools)
+        case Tarball():
+            return tarball.source_tree(name, entry, tools)
+        case Directory():
+            return directory.source_tree(entry)
+        case _:
+            raise UserError(
+                f"kernel {name} is Debian's own build: there is nothing to build",
+                hint=f"./inv boot --kernel {name} boots it",
+            )

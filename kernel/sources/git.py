@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A commit of a git repository, as a tree in the cache.
+
+A local repository is read with `git archive`: nothing is written to it and none of its objects
+are copied. Of a remote one the commit alone is cloned. Either way the tree is named by the commit,
+and no hook of the repository runs.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from kernel.catalog import Git
+from kernel.host import store
+from kernel.host.debian import ToolRoot
+from kernel.host.errors import Failed, UserError
+from kernel.host.process import run
+from kernel.host.progress import step
+from kernel.sources.tarball import unpack
+from kernel.sources.tree import Tree, checked
+
+
+def source_tree(name: str, entry: Git, tools: ToolRoot) -> Tree:
+    """The tree of a commit; raises UserError for a repository or a ref that does not exist."""
+    log = store.directory("logs") / f"git-{store.digest(entry)}.log"
+    repository, commit = _local(entry) if _is_local(entry) else _remote(entry, log)
+
+    def make(path: Path) -> None:
+        tar = path / "tree.tar"
+        argv = ["git", "-C", str(repository), "archive", "--format=tar", f"--output={tar}", commit]
+        with step(f"unpacking {name}"):
+            run(argv, log=log, doing=f"reading commit {commit[:12]}")
+            unpack(tar, path / "tree", tools, log, strip=0)
+        tar.unlink()
+        checked(path / "tree", name)
+
+    path = store.get("sources", store.digest("git", commit), f"the source of kernel {name}", make)
+    return Tree(path / "tree", f"git {entry.repository} {entry.ref} {commit}")
+
+
+def _is_local(entry: Git) -> bool:
+    return Path(entry.repository).expanduser().is_dir()
+
+
+def _ask(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    except FileNotFoundError:
+        raise Failed("git is not installed", hint="apt-get install git") from None
+
+
+def _local(entry: Git) -> tuple[Path, str]:
+    path = Path(entry.repository).expanduser().absolute()
+    found = _ask(
+        ["git", "-C", str(path), "rev-parse", "--verify", "--quiet", "--end-of-options"]
+        + [f"{entry.ref}^{{commit}}"]
+    )
+    if found.returncode == 0:
+        return path, found.stdout.strip()
+    if _ask(["git", "-C", str(path), "rev-parse", "--git-dir"]).returncode:
+        raise UserError(f"{path} is no git repository", hint=f"--kernel {path} takes it as it is")
+    near = _ask(["git", "-C", str(path), "for-each-ref", "--format=%(refname:short)"]).stdout
+    import difflib
+
+    names = difflib.get_close_matches(entry.ref, near.splitlines(), n=3)
+    raise UserError(
+        f"{path} has no commit {entry.ref!r}",
+        hint=f"did you mean {' or '.join(names)}?" if names else "git tag and git branch list them",
+    )
+
+
+def _remote(entry: Git, log: Path) -> tuple[Path, str]:
+    """A bare clone of one commit in the cache, and the commit that the ref names there now."""
+    told = _ask(["git", "ls-remote", "--", entry.repository, entry.ref, f"{entry.ref}^{{}}"])
+    if told.returncode:
+        raise Failed(f"cannot reach {entry.repository}: {told.stderr.strip()}")
+    lines = [line.split("\t") for line in told.stdout.splitlines()]
+    if not lines:
+        raise UserError(f"{entry.repository} has no branch or tag {entry.ref!r}")
+    # an annotated tag is listed twice, the second line ("^{}") being the commit
+    commit = next((sha for sha, ref in lines if ref.endswith("^{}")), lines[0][0])
+
+    def make(path: Path) -> None:
+        with step(f"cloning {entry.ref} of {entry.repository}"):
+            run(["git", "init", "--bare", "--quiet", str(path)], log=log, doing="making a clone")
+            fetch = ["git", "-C", str(path), "fetch", "--depth=1", "--no-tags", "--"]
+            run([*fetch, entry.repository, commit], log=log, doing=f"fetching {entry.ref}")
+
+    key = store.digest("clone", commit)
+    return store.get("clones", key, f"{entry.ref} of {entry.repository}", make), commit

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A kernel tree in a tarball: a file, or a URL whose sha256 is given.
+
+It is unpacked in the tool root, where a hostile archive meets nothing but the tree's own folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from kernel.catalog import Tarball
+from kernel.host import store
+from kernel.host.debian import ToolRoot
+from kernel.host.errors import Failed, UserError
+from kernel.host.process import run
+from kernel.host.progress import step
+from kernel.host.sandbox import BIND, Sandbox
+from kernel.sources.tree import Tree, checked
+
+CHUNK = 1 << 20
+DOWNLOAD_S = 60  # without a byte from the server
+
+
+def source_tree(name: str, entry: Tarball, tools: ToolRoot) -> Tree:
+    """The tree in a tarball; raises UserError for a wrong sha256 or one that is missing."""
+    log = store.directory("logs") / f"tarball-{store.digest(entry)}.log"
+    is_url = "://" in entry.location
+    if is_url and not entry.sha256:
+        raise UserError(
+            f"{entry.location} needs a sha256: nothing else says that it is the right file",
+            hint=f"--kernel '{entry.location} sha256=...'",
+        )
+    sha256 = entry.sha256 or _sha256(_file(entry))
+
+    def make(path: Path) -> None:
+        file = path / "download" if is_url else _file(entry)
+        if is_url:
+            _download(entry.location, file)
+        if (got := _sha256(file)) != sha256:
+            raise UserError(f"{entry.location} has the sha256 {got}, not {sha256}")
+        with step(f"unpacking {name}"):
+            unpack(file, path / "tree", tools, log, strip=1)
+        if is_url:
+            file.unlink()
+        checked(path / "tree", name)
+
+    key = store.digest("tarball", sha256)
+    path = store.get("sources", key, f"the source of kernel {name}", make)
+    return Tree(path / "tree", f"tarball {entry.location} sha256 {sha256}")
+
+
+def unpack(tar: Path, tree: Path, tools: ToolRoot, log: Path, *, strip: int) -> None:
+    """Unpacks a tar (of any compression) into `tree`; `strip` leading folders are dropped."""
+    tree.mkdir()
+    sandbox = Sandbox(tools.root, read_only={"tar": tar}, writable={"tree": tree})
+    argv = ["tar", "-xf", f"{BIND}/tar", "-C", f"{BIND}/tree", f"--strip-components={strip}"]
+    run(sandbox.argv([*argv, "--no-same-owner"]), log=log, doing=f"unpacking {tar.name}")
+
+
+def _file(entry: Tarball) -> Path:
+    path = Path(entry.location).expanduser().absolute()
+    if not path.is_file():
+        raise UserError(f"there is no file {path}")
+    return path
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _download(url: str, path: Path) -> None:
+    if not url.startswith(("https://", "http://", "file://")):
+        raise UserError(f"cannot fetch {url}: only https, http and file URLs are known")
+    try:
+        with (
+            step(f"fetching {url}"),
+            urllib.request.urlopen(url, timeout=DOWNLOAD_S) as response,
+            open(path, "wb") as file,
+        ):
+            while data := response.read(CHUNK):
+                file.write(data)
+    except urllib.error.URLError as error:
+        raise Failed(f"cannot fetch {url}: {error.reason}") from None

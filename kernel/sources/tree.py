@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A kernel source tree, and how one is told from another folder."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernel.host.errors import UserError
+
+# What a build inside the tree leaves behind; kbuild refuses to build such a tree elsewhere
+# (outputmakefile in the kernel's Makefile).
+BUILD_PRODUCTS = (".config", "include/config", "arch/x86/include/generated")
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A kernel source tree, never written to."""
+
+    path: Path
+    origin: str  # for people and for the cache key: which source, in which state
+    place: str = ""  # names the output tree when it outlives a state; empty: the origin does
+
+    @property
+    def version(self) -> str:
+        """The tree's version, such as ``7.3.4`` or ``7.4.0-rc2``, from its Makefile."""
+        return version((self.path / "Makefile").read_text(errors="replace"))
+
+
+def version(makefile: str) -> str:
+    """The version that a kernel's Makefile states; empty when it is no kernel's."""
+    parts = dict(
+        re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *=[ \t]*(.*?) *$", makefile, re.M)
+    )
+    if "VERSION" not in parts or "PATCHLEVEL" not in parts:
+        return ""
+    numbers = ".".join(parts.get(name) or "0" for name in ("VERSION", "PATCHLEVEL", "SUBLEVEL"))
+    extra: str = parts.get("EXTRAVERSION", "")
+    return numbers + extra
+
+
+def checked(path: Path, what: str) -> Path:
+    """`path` when it holds a kernel tree that can be built from; else UserError says why not."""
+    makefile = path / "Makefile"
+    if not (path / "Kconfig").is_file() or not makefile.is_file():
+        raise UserError(
+            f"{what} is no kernel source tree: {path} has no Kconfig and Makefile",
+            hint="name the top folder of a Linux tree",
+        )
+    if not version(makefile.read_text(errors="replace")):
+        raise UserError(f"{what} is no kernel source tree: its Makefile states no VERSION")
+    for product in BUILD_PRODUCTS:
+        if (path / product).exists():
+            raise UserError(
+                f"{what} was built in place: {path / product} is there",
+                hint=f"make -C {path} mrproper removes it (save your .config first)",
+            )
+    return path

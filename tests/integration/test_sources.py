@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Trees from commits and tarballs, unpacked in the real tool root."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kernel.catalog import Git, Tarball
+from kernel.host.debian import ToolRoot, tool_root
+from kernel.host.errors import UserError
+from kernel.sources import fetch
+
+
+@pytest.fixture(scope="module")
+def tools() -> ToolRoot:
+    return tool_root()
+
+
+@pytest.fixture
+def linux(tmp_path: Path) -> Path:
+    path = tmp_path / "linux"
+    path.mkdir()
+    # a version of its own: the cache is the real one
+    (path / "Makefile").write_text(f"VERSION = 7\nPATCHLEVEL = 4\n# {tmp_path}\n")
+    (path / "Kconfig").write_text('mainmenu "Linux"\n')
+    return path
+
+
+def commit(path: Path) -> str:
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+        argv = ["git", "-C", str(path), *identity, *arguments]
+        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+
+    git("init", "--quiet", "--initial-branch=main")
+    git("add", "--all")
+    git("commit", "--quiet", "--message=first")
+    return git("rev-parse", "HEAD")
+
+
+def test_a_commit_of_a_local_repository(linux: Path, tools: ToolRoot) -> None:
+    sha = commit(linux)
+    (linux / "Makefile").write_text("VERSION = 9\nPATCHLEVEL = 9\n")  # not committed
+    before = sorted(path.name for path in (linux / ".git").iterdir())
+    tree = fetch("mine", Git(str(linux), "main"), tools)
+    assert tree.version == "7.4.0"
+    assert tree.origin.endswith(sha)
+    assert sorted(path.name for path in (linux / ".git").iterdir()) == before
+
+
+def test_a_commit_of_a_remote_repository(linux: Path, tools: ToolRoot) -> None:
+    sha = commit(linux)
+    tree = fetch("mine", Git(f"file://{linux}", "main"), tools)
+    assert tree.version == "7.4.0"
+    assert tree.origin.endswith(sha)
+    with pytest.raises(UserError, match="has no branch or tag"):
+        fetch("mine", Git(f"file://{linux}", "other"), tools)
+
+
+def test_a_tarball(linux: Path, tools: ToolRoot) -> None:
+    tarball = linux.parent / "linux-7.4.tar.gz"
+    subprocess.run(["tar", "-czf", tarball, "-C", linux.parent, "linux"], check=True)
+    tree = fetch("mine", Tarball(str(tarball)), tools)
+    assert tree.version == "7.4.0"
+
+
+def test_a_tarball_of_something_else(tmp_path: Path, tools: ToolRoot) -> None:
+    (tmp_path / "other").mkdir()
+    tarball = tmp_path / "other.tar"
+    subprocess.run(["tar", "-cf", tarball, "-C", tmp_path, "other"], check=True)
+    with pytest.raises(UserError, match="is no kernel source tree"):
+        fetch("mine", Tarball(str(tarball)), tools)

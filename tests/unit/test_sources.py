@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a user may name as a kernel, and how a tree is told from another folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kernel.catalog import Directory, Git, Tarball, find
+from kernel.host.debian import ToolRoot
+from kernel.host.errors import UserError
+from kernel.sources import directory, fetch
+from kernel.sources.tree import checked, version
+
+MAKEFILE = "VERSION = 7\nPATCHLEVEL = 4\nSUBLEVEL = 0\nEXTRAVERSION = -rc2\nNAME = Baby\n"
+NO_TOOLS = ToolRoot(Path("/nonexistent"))
+SHA256 = "0123456789abcdef" * 4
+
+
+@pytest.fixture
+def linux(tmp_path: Path) -> Path:
+    path = tmp_path / "linux"
+    (path / "drivers" / "block").mkdir(parents=True)
+    (path / "Makefile").write_text(MAKEFILE)
+    (path / "Kconfig").write_text('mainmenu "Linux"\n')
+    (path / "drivers" / "block" / "rnull.rs").write_text("// nothing\n")
+    return path
+
+
+class TestForms:
+    @pytest.mark.parametrize(
+        ("text", "entry"),
+        [
+            ("./linux", Directory("./linux")),
+            ("/path/linux", Directory("/path/linux")),
+            (".", Directory(".")),
+            ("/path/linux#v7.2", Git("/path/linux", "v7.2")),
+            ("https://host/linux.git#next", Git("https://host/linux.git", "next")),
+            ("linux-7.3.tar.xz", Tarball("linux-7.3.tar.xz")),
+            (
+                f"https://host/linux-7.3.tar.gz sha256={SHA256}",
+                Tarball("https://host/linux-7.3.tar.gz", SHA256),
+            ),
+        ],
+    )
+    def test_each_form(self, text: str, entry: object) -> None:
+        assert find(text) == entry
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("7.33", "unknown kernel"),
+            ("/path/linux#", "names no commit"),
+            ("#v7.2", "names no commit"),
+            ("/path/linux#--upload-pack=x", "names no commit"),
+            ("linux.tar.xz sha256=12", "is no sha256"),
+        ],
+    )
+    def test_what_is_none(self, text: str, words: str) -> None:
+        with pytest.raises(UserError, match=words):
+            find(text)
+
+
+class TestTree:
+    def test_the_version_is_the_makefiles(self) -> None:
+        assert version(MAKEFILE) == "7.4.0-rc2"
+        assert (
+            version("VERSION = 6\nPATCHLEVEL = 12\nSUBLEVEL = 117\nEXTRAVERSION =\n") == "6.12.117"
+        )
+        assert version("all:\n\ttrue\n") == ""
+
+    def test_a_tree(self, linux: Path) -> None:
+        assert checked(linux, "it") == linux
+
+    def test_another_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="no kernel source tree"):
+            checked(tmp_path, str(tmp_path))
+
+    @pytest.mark.parametrize("product", [".config", "include/config"])
+    def test_a_tree_that_was_built_in_place(self, linux: Path, product: str) -> None:
+        (linux / product).mkdir(parents=True)
+        with pytest.raises(UserError, match="was built in place") as caught:
+            checked(linux, "it")
+        assert "mrproper" in caught.value.hint
+
+
+class TestDirectory:
+    def test_it_is_used_where_it_is(self, linux: Path) -> None:
+        tree = fetch("mine", Directory(str(linux)), NO_TOOLS)
+        assert tree.path == linux
+        assert tree.place == str(linux)
+        assert tree.version == "7.4.0-rc2"
+
+    def test_its_state_is_its_files(self, linux: Path) -> None:
+        before = directory.fingerprint(linux)
+        assert directory.fingerprint(linux) == before
+        source = linux / "drivers" / "block" / "rnull.rs"
+        os.utime(source, ns=(1, 1))
+        changed = directory.fingerprint(linux)
+        assert changed != before
+        source.rename(source.with_name("other.rs"))
+        assert directory.fingerprint(linux) != changed
+
+    def test_documentation_and_history_do_not_count(self, linux: Path) -> None:
+        before = directory.fingerprint(linux)
+        for name in (".git", "Documentation"):
+            (linux / name).mkdir()
+            (linux / name / "file").write_text("x")
+        assert directory.fingerprint(linux) == before
+
+
+def git(path: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    done = subprocess.run(
+        ["git", "-C", str(path), *identity, *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+class TestGit:
+    def test_a_ref_that_does_not_exist(self, linux: Path) -> None:
+        git(linux, "init", "--quiet")
+        git(linux, "add", "--all")
+        git(linux, "commit", "--quiet", "--message=first")
+        git(linux, "tag", "v7.4-rc2")
+        with pytest.raises(UserError, match="has no commit 'v7.4-rc3'") as caught:
+            fetch("mine", Git(str(linux), "v7.4-rc3"), NO_TOOLS)
+        assert "v7.4-rc2" in caught.value.hint
+
+    def test_a_folder_that_is_no_repository(self, tmp_path: Path) -> None:
+        empty = tmp_path / "empty"
+        empty.mkdir()
+        with pytest.raises(UserError, match="is no git repository"):
+            fetch("mine", Git(str(empty), "v7.2"), NO_TOOLS)
+
+
+class TestTarball:
+    def test_one_that_is_not_there(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="there is no file"):
+            fetch("mine", Tarball(str(tmp_path / "linux.tar.xz")), NO_TOOLS)
+
+    def test_a_url_needs_its_sha256(self) -> None:
+        with pytest.raises(UserError, match="needs a sha256"):
+            fetch("mine", Tarball("https://host/linux.tar.xz"), NO_TOOLS)
+
+    def test_a_wrong_sha256(self, tmp_path: Path) -> None:
+        tarball = tmp_path / "linux.tar"
+        tarball.write_bytes(b"not what it was")
+        with pytest.raises(UserError, match="has the sha256"):
+            fetch("mine", Tarball(str(tarball), SHA256), NO_TOOLS)
