@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kernel import artifact
-from kernel.build import cpu_seconds, warnings
+from kernel.build import cpu_seconds, module_name, warnings
 from kernel.host.settings import PROJECT
 from kernel.job import Build, base_fragment, read_fragment
 from kernel.kconfig import Fragment, merge
@@ -138,3 +138,10 @@ class TestKernelInfo:
         assert kernel.info == samples.info()
         assert kernel.config == {"BLOCK": "y", "NET": "n"}
         assert artifact.load(tmp_path / "k").modules == tmp_path / "k" / "modules" / "7.3.4"
+
+
+@pytest.mark.parametrize(
+    "line", ["drivers/block/rnull/rnull_mod.o", "kernel/drivers/block/rnull/rnull_mod.ko"]
+)
+def test_a_modules_file_from_both_forms_of_modules_order(line: str) -> None:
+    assert module_name(line) == "drivers/block/rnull/rnull_mod.ko"
