@@ -107,8 +107,8 @@ class TestFailure:
         ("line", "hint"),
         [
             ("cp: error writing 'x': No space left on device", "the disk is full"),
-            ("W: Temporary failure resolving 'deb.debian.org'", "no network"),
-            ("E: Could not connect to deb.debian.org:80", "mirror does not answer"),
+            ("W: Temporary failure resolving 'mirror.example'", "no network"),
+            ("E: Could not connect to mirror.example:80", "mirror does not answer"),
             (
                 "bwrap: setting up uid map: Permission denied",
                 "user namespaces are not allowed here",
