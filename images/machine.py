@@ -198,57 +198,30 @@ def _port_was_taken(guest: Machine) -> bool:
 def _launch(
     setup: Setup, keys: ssh.Keys | None, port: int | None, stack: contextlib.ExitStack
 ) -> Machine:
-    folder = setup.directory
     console, console_end = _socket_pair(stack)
     shell, shell_end = _socket_pair(stack) if setup.shell else (None, None)
+    ends = [end for end in (console_end, shell_end) if end]
     ports = qemu.Ports(
         console=console_end.fileno(),
         shell=shell_end.fileno() if shell_end else None,
         ssh=port,
     )
-    initrd = setup.files.initramfs
-    if keys is not None:
-        # joined to one file: a later archive adds to an earlier one
-        joined = folder / "initrd"
-        joined.write_bytes(initrd.read_bytes() + keys.initramfs())
-        stack.callback(_remove, [joined])
-        initrd = joined
-    log = KernelLog(folder / qemu.KERNEL_LOG)
-    log.path.write_bytes(b"")
-    sandbox = Sandbox(
-        setup.tools.root,
-        read_only={
-            "kernel": setup.kernel.image,
-            "initrd": initrd,
-            "root": setup.files.root,
-            "modules": setup.files.modules,
-        },
-        writable={"run": folder},
-        devices=["/dev/kvm"] if setup.accelerator.name == "kvm" else [],
-        network=setup.ssh,
-    )
+    sandbox = _sandbox(setup, _initrd(setup, keys, stack))
     argv = sandbox.argv(qemu.arguments(setup.topology, setup.accelerator.name, ports))
-    with open(folder / "qemu.log", "wb") as errors:
-        process = start(
-            argv,
-            stdout=errors,
-            stderr=errors,
-            pass_fds=[end.fileno() for end in (console_end, shell_end) if end],
-        )
+    log = KernelLog(setup.directory / qemu.KERNEL_LOG)
+    log.path.write_bytes(b"")
+    with open(setup.directory / "qemu.log", "wb") as errors:
+        inherited = [end.fileno() for end in ends]
+        process = start(argv, stdout=errors, stderr=errors, pass_fds=inherited)
     stack.enter_context(reaped(process))
-    for end in (console_end, shell_end):
-        if end:
-            end.close()
+    for end in ends:
+        end.close()
+    scale = setup.accelerator.scale
+    transport = SocketTransport(console)
     guest = Machine(
         setup=setup,
         log=log,
-        serial=Console(
-            "serial",
-            SocketTransport(console),
-            lambda: guest.watch(),
-            setup.accelerator.scale,
-            log.tail,
-        ),
+        serial=Console("serial", transport, lambda: guest.watch(), scale, log.tail),
         shell=shell,
         _process=process,
         _keys=keys,
@@ -256,6 +229,33 @@ def _launch(
     )
     stack.callback(_close_consoles, guest)
     return guest
+
+
+def _initrd(setup: Setup, keys: ssh.Keys | None, stack: contextlib.ExitStack) -> Path:
+    """The initramfs; with keys, a copy that has them joined to it for as long as the guest is."""
+    initramfs = setup.files.initramfs
+    if keys is None:
+        return initramfs
+    joined = setup.directory / "initrd"
+    joined.write_bytes(initramfs.read_bytes() + keys.initramfs())
+    stack.callback(_remove, [joined])
+    return joined
+
+
+def _sandbox(setup: Setup, initrd: Path) -> Sandbox:
+    """What QEMU sees of the host: the files it boots from, and the guest's folder."""
+    return Sandbox(
+        setup.tools.root,
+        read_only={
+            "kernel": setup.kernel.image,
+            "initrd": initrd,
+            "root": setup.files.root,
+            "modules": setup.files.modules,
+        },
+        writable={"run": setup.directory},
+        devices=["/dev/kvm"] if setup.accelerator.name == "kvm" else [],
+        network=setup.ssh,
+    )
 
 
 def _socket_pair(stack: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
