@@ -8,17 +8,30 @@ from __future__ import annotations
 
 import errno
 import functools
+import inspect
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from invoke.collection import Collection
 from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-KERNEL_HELP = "a kernel of kernel/catalog.toml"
+if TYPE_CHECKING:
+    from kernel.choice import Choice
+
+DEFAULT_KERNEL = "7.3"  # kernel.catalog.DEFAULT, which is too slow to import for --list
+# the options that say which kernel, and built how: name → default, help
+KERNEL_OPTIONS = {
+    "kernel": (DEFAULT_KERNEL, "a name (./inv kernel.list), DIRECTORY, REPOSITORY#REF or tarball"),
+    "variant": ("plain", "plain, debug, kasan, ubsan or big (kernel/fragments/variants)"),
+    "fragment": ("", "comma-separated paths of Kconfig fragments of your own; the last one wins"),
+    "toolchain": ("root", "root (Debian's compilers, the same everywhere) or host (those on PATH)"),
+    "compiler": ("llvm", "llvm or gcc"),
+}
+KERNEL_HELP = {name: text for name, (_, text) in KERNEL_OPTIONS.items()}
 ACCEL_HELP = "auto (KVM where it really works), kvm or tcg"
 
 
@@ -46,9 +59,34 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
+def on_a_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options of KERNEL_OPTIONS; the function gets them as one `Choice`."""
+
+    @functools.wraps(function)
+    def wrapper(c: Context, *arguments: Any, **options: Any) -> Any:
+        from pathlib import Path
+
+        from kernel.choice import Choice
+
+        chosen = {name: options.pop(name, default) for name, (default, _) in KERNEL_OPTIONS.items()}
+        fragments = tuple(Path(path.strip()) for path in chosen.pop("fragment").split(",") if path)
+        return function(c, Choice(fragments=fragments, **chosen), *arguments, **options)
+
+    context, _, *own = inspect.signature(function).parameters.values()
+    added = [
+        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default)
+        for name, (default, _) in KERNEL_OPTIONS.items()
+    ]
+    needed = [one for one in own if one.default is one.empty]
+    others = [one for one in own if one.default is not one.empty]
+    parameters = [context, *needed, *added, *others]
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return wrapper
+
+
 @task(
-    help={
-        "kernel": KERNEL_HELP,
+    help=KERNEL_HELP
+    | {
         "driver": "comma-separated; default: all that have a manifest in modules/",
         "console": "serial, ssh or both (the default)",
         "suite": "comma-separated; default: all of tests/suites",
@@ -60,9 +98,10 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     }
 )
 @plain_errors
+@on_a_kernel
 def test(
     c: Context,
-    kernel: str = "7.3",
+    choice: Choice,
     driver: str = "",
     console: str = "",
     suite: str = "",
@@ -83,9 +122,7 @@ def test(
     from pathlib import Path
 
     from ci import prepare, report, run
-    from kernel import catalog
 
-    catalog.find(kernel)
     wanted = run.selection(driver, console, suite, k)
     # the choice is checked before anything is built
     with tempfile.TemporaryDirectory(prefix="blockyard-") as folder:
@@ -93,7 +130,7 @@ def test(
     if list_:
         print("\n".join(str(one) for one in listing))
         return
-    ready = prepare.ready(kernel, accel)
+    ready = prepare.ready(choice, accel)
     workers = guests or max(2, (os.cpu_count() or 1) // 2)
     finished, path = run.run(ready, wanted, workers)
     if json:
@@ -105,20 +142,19 @@ def test(
 
 
 @task(
-    help={
-        "kernel": KERNEL_HELP,
+    help=KERNEL_HELP
+    | {
         "json": "print kernel.json instead of one line",
     }
 )
 @plain_errors
-def build(c: Context, kernel: str = "7.3", json: bool = False) -> None:
+@on_a_kernel
+def build(c: Context, choice: Choice, json: bool = False) -> None:
     """Build a kernel with the block drivers, or take it from the cache."""
     from ci import prepare
-    from kernel import catalog
     from kernel.host.debian import tool_root
 
-    catalog.find(kernel)
-    built = prepare.kernel(kernel, tool_root())
+    built = prepare.kernel(choice, tool_root())
     if json:
         print((built.path / "kernel.json").read_text(), end="")
     else:
@@ -126,8 +162,8 @@ def build(c: Context, kernel: str = "7.3", json: bool = False) -> None:
 
 
 @task(
-    help={
-        "kernel": KERNEL_HELP,
+    help=KERNEL_HELP
+    | {
         "run": "a bash command to run instead of a shell; its exit code becomes ours",
         "console": "serial or ssh",
         "accel": ACCEL_HELP,
@@ -135,9 +171,10 @@ def build(c: Context, kernel: str = "7.3", json: bool = False) -> None:
     }
 )
 @plain_errors
+@on_a_kernel
 def boot(
     c: Context,
-    kernel: str = "7.3",
+    choice: Choice,
     run: str = "",
     console: str = "serial",
     accel: str = "auto",
@@ -146,7 +183,7 @@ def boot(
     """Boot a kernel: an interactive shell (Ctrl-] leaves it), or one command with --run."""
     from ci import interactive
 
-    code = interactive.boot(kernel, run, console, accel, float(timeout))
+    code = interactive.boot(choice, run, console, accel, float(timeout))
     if code:
         raise Exit(code=code)
 
@@ -176,8 +213,8 @@ def check(c: Context, unit: bool = False, k: str = "") -> None:
 
 
 @task(
-    help={
-        "kernel": KERNEL_HELP,
+    help=KERNEL_HELP
+    | {
         "accel": ACCEL_HELP,
         "what": "comma-separated: warm-build, boot, build, test, cold-test; default: the first two",
         "runs": "how often each is measured; medians are reported",
@@ -185,9 +222,10 @@ def check(c: Context, unit: bool = False, k: str = "") -> None:
     }
 )
 @plain_errors
+@on_a_kernel
 def perf(
     c: Context,
-    kernel: str = "7.3",
+    choice: Choice,
     accel: str = "auto",
     what: str = "",
     runs: int = 5,
@@ -196,7 +234,7 @@ def perf(
     """Measure our overhead over bare make and bare QEMU, as ratios."""
     from ci import perf as measure
 
-    measure.show(measure.measure(kernel, accel, what, runs), as_json=json)
+    measure.show(measure.measure(choice, accel, what, runs), as_json=json)
 
 
 @task(
@@ -204,18 +242,18 @@ def perf(
     positional=["symbol"],
     help={
         "symbol": "a Kconfig symbol, with or without CONFIG_",
-        "kernel": KERNEL_HELP,
+        **KERNEL_HELP,
     },
 )
 @plain_errors
-def kernel_explain(c: Context, symbol: str, kernel: str = "7.3") -> None:
+@on_a_kernel
+def kernel_explain(c: Context, choice: Choice, symbol: str) -> None:
     """Say in words why a Kconfig symbol is on, off or impossible in a tree."""
     from ci import prepare
-    from kernel import catalog, configure
+    from kernel import configure
     from kernel.host.debian import tool_root
 
-    catalog.find(kernel)
-    job = prepare.kernel_job(kernel, tool_root())
+    job = prepare.kernel_job(choice, tool_root())
     print(configure.why(job, symbol.removeprefix("CONFIG_")))
 
 

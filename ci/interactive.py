@@ -16,7 +16,7 @@ from typing import Protocol
 
 from ci import prepare
 from images.machine import Machine, machine
-from kernel import catalog
+from kernel.choice import Choice
 from kernel.host.errors import UserError, unknown
 from kernel.host.progress import note
 
@@ -36,9 +36,8 @@ class Stream(Protocol):
         """Writes everything."""
 
 
-def boot(kernel: str, command: str, console: str, accel: str, timeout_s: float) -> int:
-    """Boots `kernel` and runs `command`, or a shell when it is empty; the exit code."""
-    catalog.find(kernel)
+def boot(choice: Choice, command: str, console: str, accel: str, timeout_s: float) -> int:
+    """Boots a kernel and runs `command`, or a shell when it is empty; returns the exit code."""
     if console not in prepare.CONSOLES:
         raise unknown("console", console, prepare.CONSOLES)
     if not command and not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -46,7 +45,7 @@ def boot(kernel: str, command: str, console: str, accel: str, timeout_s: float) 
             "a shell needs a terminal on standard input and output",
             hint="./inv boot --run 'COMMAND' runs one command without one",
         )
-    ready = prepare.ready(kernel, accel)
+    ready = prepare.ready(choice, accel)
     with prepare.guest_directory() as folder:
         over_ssh = console == "ssh"
         setup = ready.setup(folder, ssh=over_ssh, shell=not command and not over_ssh)

@@ -28,7 +28,7 @@ from ci import prepare, record
 from images import cpio, qemu
 from images.topology import DEFAULT
 from kernel import build as builder
-from kernel import catalog
+from kernel.choice import Choice
 from kernel.host import store
 from kernel.host.debian import ToolRoot
 from kernel.host.errors import Failed, UserError
@@ -76,42 +76,41 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     measurements: tuple[Measurement, ...]
 
 
-def measure(kernel: str, accel: str, what: str, runs: int) -> Report:
+def measure(choice: Choice, accel: str, what: str, runs: int) -> Report:
     """Measures; raises UserError for an unknown name."""
-    catalog.find(kernel)
     if runs < 1:
         raise UserError(f"--runs {runs}: nothing would be measured")
     names = prepare.chosen("measurement", what, [*LIMITS, *LIMITS_S]) if what else DEFAULT_WHAT
-    ready = prepare.ready(kernel, accel)
+    ready = prepare.ready(choice, accel)
     measurements = []
     for name in names:
         with step(f"measuring {name}"):
-            measurements.append(_measure(name, ready, runs))
+            measurements.append(_measure(name, choice, ready, runs))
     return Report(
         host=record.this_host(),
-        kernel=kernel,
+        kernel=choice.name,
         accelerator=ready.accelerator.name,
         measurements=tuple(measurements),
     )
 
 
-def _measure(name: str, ready: prepare.Ready, runs: int) -> Measurement:
-    kernel, accel = ready.kernel.info.name, ready.accelerator.name
+def _measure(name: str, choice: Choice, ready: prepare.Ready, runs: int) -> Measurement:
+    accel = ready.accelerator.name
     if name == "build":
-        job = prepare.kernel_job(kernel, ready.tools)
-        with store.locked("kernels", job.key, f"kernel {kernel}"):
+        job = prepare.kernel_job(choice, ready.tools)
+        with store.locked("kernels", job.key, f"kernel {choice.name}"):
             ours, bare = _alternate(lambda: _our_build(job), lambda: _bare_build(job), runs)
         return Measurement(name=name, ours_s=ours, bare_s=bare, limit=LIMITS[name])
     if name == "boot":
-        command = ["boot", "--kernel", kernel, "--accel", accel, "--run", "true"]
+        command = ["boot", *choice.options, "--accel", accel, "--run", "true"]
         with tempfile.TemporaryDirectory(prefix="blockyard-") as folder:
             bare_boot = _bare_boot(ready, Path(folder))
             ours, bare = _alternate(lambda: _inv(command), bare_boot, runs, warm_up=True)
         return Measurement(name=name, ours_s=ours, bare_s=bare, limit=LIMITS[name])
     command = {
-        "warm-build": ["build", "--kernel", kernel],
-        "test": ["test", "--kernel", kernel, "--accel", accel],
-        "cold-test": ["test", "--kernel", kernel],
+        "warm-build": ["build", *choice.options],
+        "test": ["test", *choice.options, "--accel", accel],
+        "cold-test": ["test", *choice.options],
     }[name]
     once = _cold if name == "cold-test" else _inv
     times = tuple(_timed(lambda: once(command)) for _ in range(runs))

@@ -18,12 +18,15 @@ from images.files import GuestFiles, guest_files
 from images.machine import Accelerator, Setup, machine
 from images.topology import DEFAULT, Topology
 from kernel import build, catalog, sources
+from kernel import toolchain as toolchains
 from kernel.artifact import Kernel
 from kernel.catalog import DebianImage
+from kernel.choice import PLAIN, Choice
+from kernel.differences import adapted
 from kernel.host import store
 from kernel.host.debian import ToolRoot, tool_root
 from kernel.host.errors import UserError, unknown
-from kernel.job import Build, base_fragment
+from kernel.job import Build, own_fragment, read_fragment
 from kernel.prebuilt import prebuilt
 from kernel.sources import debian
 from modules import manifest
@@ -88,31 +91,50 @@ def chosen(kind: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
     return names or tuple(known)
 
 
-def kernel_job(name: str, tools: ToolRoot) -> Build:
-    """The build of a catalog's source kernel with all drivers that have a manifest.
+def kernel_job(choice: Choice, tools: ToolRoot) -> Build:
+    """The build of a source kernel with all drivers that have a manifest and can be built in it.
 
-    All of them, so that choosing a driver for a run never asks for another kernel.
+    All of them, so that choosing a driver for a run never asks for another kernel. What cannot be
+    built is left out, and why is told by the kernel.
     """
-    entry = catalog.find(name)
-    fragments = [manifest.load(driver).fragment for driver in manifest.names()]
-    tree = sources.fetch(name, entry, tools)
-    return Build(name, tree, (base_fragment(), *fragments), tools)
+    tree = sources.fetch(choice.kernel, catalog.find(choice.kernel), tools)
+    toolchain = toolchains.from_root(tools, choice.compiler)
+    no_rust = toolchains.rust_problem(tree, toolchain)
+    left_out = {"Rust": no_rust} if no_rust else {}
+    fragments = [own_fragment("base")]
+    if not no_rust:
+        fragments.append(own_fragment("rust"))
+    for name in manifest.names():
+        driver = manifest.load(name)
+        if reason := driver.unbuildable(tree, no_rust):
+            left_out[name] = reason
+        else:
+            fragments.append(driver.fragment)
+    if choice.variant != PLAIN:
+        fragments.append(own_fragment(f"variants/{choice.variant}"))
+    fragments = [adapted(fragment, tree.version) for fragment in fragments]
+    fragments += [read_fragment(path) for path in choice.fragments]
+    return Build(choice.name, tree, tuple(fragments), toolchain, tools, left_out)
 
 
-def kernel(name: str, tools: ToolRoot) -> Kernel:
-    """The kernel of that name, from the cache or made now."""
-    entry = catalog.find(name)
+def kernel(choice: Choice, tools: ToolRoot) -> Kernel:
+    """The kernel that was chosen, from the cache or made now."""
+    entry = catalog.find(choice.kernel)
     if isinstance(entry, DebianImage):
-        return prebuilt(name, debian.image_files(name, entry, tools), tools)
-    return build.build(kernel_job(name, tools))
+        if choice != Choice(choice.kernel):
+            raise UserError(
+                f"kernel {choice.kernel} is Debian's own build: variants, fragments and toolchains "
+                "are for kernels that are built here"
+            )
+        return prebuilt(choice.kernel, debian.image_files(choice.kernel, entry, tools), tools)
+    return build.build(kernel_job(choice, tools))
 
 
-def ready(kernel_name: str, accel: str = "auto") -> Ready:
+def ready(choice: Choice, accel: str = "auto") -> Ready:
     """Everything to boot guests of that kernel, made if need be."""
-    catalog.find(kernel_name)
     accelerator.check(accel)
     tools = tool_root()
-    built = kernel(kernel_name, tools)
+    built = kernel(choice, tools)
     files = guest_files(built, tools)
 
     def probe(candidate: Accelerator) -> None:

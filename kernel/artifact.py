@@ -27,6 +27,7 @@ class KernelInfo(msgspec.Struct, frozen=True, kw_only=True):
     wall_s: float = 0.0  # what the build took
     cpu_s: float = 0.0  # user and system time of the build
     warnings: dict[str, int] = {}  # source file → compiler warnings
+    left_out: dict[str, str] = {}  # "Rust" or a driver → why this kernel is built without
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from kernel import explain, kconfig
-from kernel.host.errors import Failed
+from kernel.host import store
+from kernel.host.errors import Failed, UserError
 from kernel.host.process import run
 from kernel.host.progress import step
 from kernel.host.sandbox import BIND
@@ -58,7 +60,7 @@ def configure(job: Build) -> None:
 def write_config(job: Build) -> Merged:
     """Writes the output tree's ``.config``, not proved; returns what was asked for."""
     job.out.mkdir(parents=True, exist_ok=True)
-    merged = kconfig.merge(job.fragments)
+    merged = job.merged
     tiny = [job.tree.path / name for name in TINY]
     wanted = "".join(path.read_text() for path in tiny if path.is_file()) + kconfig.render(merged)
     asked = job.out / ASKED
@@ -77,9 +79,12 @@ def why(job: Build, symbol: str) -> str:
 
     Raises UserError for a symbol that the tree does not know, with the nearest names.
     """
-    with step(f"configuring kernel {job.name}", log=job.log):
-        merged = write_config(job)
-    report = ask(job, [symbol], merged)
+    if not re.fullmatch(r"\w+", symbol):
+        raise UserError(f"{symbol!r} is no Kconfig symbol", hint="./inv --help kernel.explain")
+    with store.locked("builds", job.out.name, f"the build of {job.name}"):
+        with step(f"configuring kernel {job.name}", log=job.log):
+            merged = write_config(job)
+        report = ask(job, [symbol], merged)
     return explain.explain_failure(report) or explain.explain(report, symbol, merged.requests)
 
 
@@ -99,7 +104,9 @@ def ask(job: Build, symbols: Sequence[str], merged: Merged) -> explain.Report:
         }
     )
     argv = ["python3", f"{BIND}/tools/kconfig_reader.py", "--srctree", f"{BIND}/src"]
-    argv += ["--config", f"{BIND}/out/.config", "--make-var", "LLVM=1"]
+    argv += ["--config", f"{BIND}/out/.config"]
+    for variable in job.toolchain.make_arguments:
+        argv += ["--make-var", variable]
     for symbol in symbols:
         if request := merged.requests.get(symbol):
             argv += ["--fragment-value", f"{symbol}={request.value}"]

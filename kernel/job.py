@@ -6,8 +6,8 @@ The tree is read-only at /mnt/src, the output tree writable at /mnt/out, and the
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kernel import kconfig
@@ -17,13 +17,11 @@ from kernel.host.errors import UserError
 from kernel.host.process import run
 from kernel.host.sandbox import BIND, Sandbox
 from kernel.host.settings import PROJECT, settings
-from kernel.kconfig import Fragment
+from kernel.kconfig import Fragment, Merged
 from kernel.sources.tree import Tree
+from kernel.toolchain import Toolchain
 
 RECIPE = 2  # raise it when the same inputs give another kernel
-# What a kernel's bytes depend on besides its inputs: program → its Debian package (the package
-# `clang` is an empty one that names the version in use).
-TOOLS = {"clang": r"clang-\d+", "lld": r"lld-\d+", "rustc": "rustc", "bindgen": "bindgen"}
 
 # Runs its arguments and prints the CPU time they took, for cpu_seconds(). From outside it cannot be
 # seen: the sandbox's own init reaps the processes.
@@ -39,36 +37,34 @@ REPRODUCIBLE = {
 
 @dataclass(frozen=True)
 class Build:
-    """One kernel to build: everything that its bytes depend on."""
+    """One kernel to build: everything that its bytes depend on, and what it does without."""
 
-    name: str  # the catalog's
+    name: str  # what the user called it
     tree: Tree
     fragments: tuple[Fragment, ...]  # a later one wins
-    tools: ToolRoot
+    toolchain: Toolchain
+    tools: ToolRoot  # what is needed besides compilers
+    left_out: Mapping[str, str] = field(default_factory=dict)  # "Rust" or a driver → why
+
+    @property
+    def merged(self) -> Merged:
+        """What is asked of the configuration."""
+        return kconfig.merge(self.fragments)
 
     @property
     def key(self) -> str:
         """Names the kernel in the cache; the same inputs give the same key."""
-        config = kconfig.render(kconfig.merge(self.fragments))
-        return store.digest("kernel", RECIPE, self.tree.origin, config, self.toolchain)
+        return store.digest("kernel", RECIPE, self.tree.origin, *self._how())
 
-    @property
-    def toolchain(self) -> dict[str, str]:
-        """Program → version of its Debian package."""
-        return {
-            tool: version
-            for tool, pattern in TOOLS.items()
-            for package, version in self.tools.versions.items()
-            if re.fullmatch(pattern, package)
-        }
+    def _how(self) -> tuple[str, dict[str, str]]:
+        return kconfig.render(self.merged), dict(self.toolchain.versions)
 
     @property
     def out(self) -> Path:
         """The output tree (objects, generated headers, Rust metadata)."""
         if not self.tree.place:
             return store.directory("builds") / self.key
-        config = kconfig.render(kconfig.merge(self.fragments))
-        place = store.digest("place", RECIPE, self.tree.place, config, self.toolchain)
+        place = store.digest("place", RECIPE, self.tree.place, *self._how())
         return store.directory("builds") / place
 
     @property
@@ -77,9 +73,9 @@ class Build:
         return store.directory("logs") / f"kernel-{self.key}.log"
 
     def sandbox(self, **read_only: Path) -> Sandbox:
-        """The tool root with the tree and the output tree in it."""
+        """The toolchain's file system with the tree and the output tree in it."""
         return Sandbox(
-            self.tools.root,
+            self.toolchain.root,
             read_only={"src": self.tree.path, **read_only},
             writable={"out": self.out},
             environment=REPRODUCIBLE,
@@ -89,7 +85,8 @@ class Build:
         """The make command as typed inside the sandbox."""
         argv = ["make", "-C", f"{BIND}/src", f"O={BIND}/out", f"-j{settings().jobs}"]
         # syn, a host library that only runs inside the build, compiles in 5 s instead of 28
-        return [*argv, "LLVM=1", "HOSTRUSTFLAGS=-Copt-level=0", *targets]
+        argv += self.toolchain.make_arguments
+        return [*argv, "HOSTRUSTFLAGS=-Copt-level=0", *targets]
 
     def make(self, *targets: str, doing: str) -> None:
         """Runs make in the sandbox."""
@@ -97,9 +94,9 @@ class Build:
         run(argv, log=self.log, doing=f"kernel {self.name}: {doing}")
 
 
-def base_fragment() -> Fragment:
-    """What every test kernel needs to boot and to be tested."""
-    return read_fragment(PROJECT / "kernel" / "fragments" / "base.config")
+def own_fragment(name: str) -> Fragment:
+    """One of kernel/fragments: ``base`` is what every test kernel needs to boot and be tested."""
+    return read_fragment(PROJECT / "kernel" / "fragments" / f"{name}.config")
 
 
 def read_fragment(path: Path) -> Fragment:

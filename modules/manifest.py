@@ -14,6 +14,7 @@ from kernel.host.errors import UserError, unknown
 from kernel.host.settings import PROJECT
 from kernel.job import read_fragment
 from kernel.kconfig import Fragment
+from kernel.sources.tree import Tree
 
 # Names from a manifest become part of scripts in the guest.
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_-]*\Z")]
@@ -53,8 +54,20 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The Kconfig fragment that gets this driver built."""
         return read_fragment(PROJECT / "modules" / f"{self.name}.config")
 
+    def unbuildable(self, tree: Tree, no_rust: str) -> str:
+        """Why this driver cannot be built in `tree`; empty when it can.
+
+        no_rust: why no Rust code can be, empty when it can.
+        """
+        if self.language == "Rust" and no_rust:
+            return f"no Rust: {no_rust}"
+        absent = [f"CONFIG_{name}" for name in self.symbols if not tree.defines(name)]
+        return f"Linux {tree.version} has no {' and no '.join(absent)}" if absent else ""
+
     def missing_from(self, kernel: Kernel) -> str:
         """Why `kernel` does not have this driver; empty when it has."""
+        if reason := kernel.info.left_out.get(self.name):
+            return f"kernel {kernel.info.name} has no {self.name}: {reason}"
         off = [name for name in self.symbols if kernel.config.get(name, "n") == "n"]
         if not off:
             return ""

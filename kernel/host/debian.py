@@ -20,7 +20,7 @@ import msgspec
 from kernel.host import store
 from kernel.host.errors import Failed
 from kernel.host.process import run
-from kernel.host.progress import step
+from kernel.host.progress import note, step
 from kernel.host.sandbox import BIND, Sandbox
 from kernel.host.settings import PROJECT, settings
 
@@ -209,12 +209,21 @@ class Archive:
         text = "".join(f'{name} "{value}";\n' for name, value in options.items())
         store.write(self._path / "apt.conf", text.encode())
         with step("asking the Debian mirror for its packages"):
-            run(
-                # without Error-Mode a mirror that does not answer is only a warning to apt
-                self._sandbox({}).argv(["apt-get", "-o", "APT::Update::Error-Mode=any", "update"]),
-                log=self._log,
-                doing="asking the Debian mirror",
-            )
+            try:
+                self._update()
+            except Failed as error:
+                if "is expired" not in str(error):
+                    raise
+                # signed as ever, but the mirror has not followed for weeks: better than nothing
+                note(
+                    f"the mirror's lists of {', '.join(self._suites)} are out of date; used anyway"
+                )
+                self._update("-o", "Acquire::Check-Valid-Until=false")
+
+    def _update(self, *options: str) -> None:
+        # without Error-Mode a mirror that does not answer is only a warning to apt
+        argv = ["apt-get", "-o", "APT::Update::Error-Mode=any", *options, "update"]
+        run(self._sandbox({}).argv(argv), log=self._log, doing="asking the Debian mirror")
 
     def newest(self, pattern: str) -> Package | None:
         """The newest package whose name matches `pattern` (``*`` stands for a release).

@@ -13,6 +13,7 @@ from ci import prepare
 from ci.prepare import Ready
 from images.console import Console
 from images.machine import Machine, machine
+from kernel.choice import Choice
 
 KERNEL = "7.3"
 
@@ -22,7 +23,7 @@ Boot = Callable[..., AbstractContextManager[Machine]]
 @pytest.fixture(scope="session")
 def ready() -> Ready:
     """The kernel that Blockyard tests by default, built if need be."""
-    return prepare.ready(KERNEL)
+    return prepare.ready(Choice(KERNEL))
 
 
 @pytest.fixture(scope="session")

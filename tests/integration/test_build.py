@@ -11,6 +11,7 @@ import pytest
 
 from ci import prepare
 from ci.prepare import Ready
+from kernel.choice import Choice
 from kernel.configure import configure
 from kernel.host import store
 from kernel.host.errors import Failed
@@ -27,7 +28,7 @@ ASKING_TOO_MUCH = Fragment(
 
 @pytest.fixture
 def job(ready: Ready) -> Iterator[Build]:
-    job = prepare.kernel_job(KERNEL, ready.tools)
+    job = prepare.kernel_job(Choice(KERNEL), ready.tools)
     job = replace(job, fragments=(*job.fragments, ASKING_TOO_MUCH))
     yield job
     store.remove(job.out)

@@ -12,6 +12,7 @@ import pytest
 from ci import prepare
 from ci.prepare import Ready
 from images.machine import Machine, machine
+from kernel.choice import Choice
 from modules import manifest
 from modules.driver import Driver
 from tests.integration.processes import descendants, listening, named
@@ -123,7 +124,7 @@ class TestPrebuilt:
         self, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
         """Its virtio and file systems are modules; rnull is not in it."""
-        ready = prepare.ready("7.2-debian")
+        ready = prepare.ready(Choice("7.2-debian"))
         rnull = manifest.load("rnull")
         assert "CONFIG_BLK_DEV_RUST_NULL" in rnull.missing_from(ready.kernel)
         with machine(ready.setup(tmp_path_factory.mktemp("guest"), ssh=True)) as guest:

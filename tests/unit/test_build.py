@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from kernel import artifact
+from kernel import artifact, toolchain
 from kernel.build import cpu_seconds, module_name, warnings
 from kernel.host.settings import PROJECT
-from kernel.job import Build, base_fragment, read_fragment
+from kernel.job import Build, own_fragment, read_fragment
 from kernel.kconfig import Fragment, merge
 from kernel.sources.tree import Tree
 from modules import manifest
@@ -24,17 +24,15 @@ DRIVER = Fragment("nvme.config", "CONFIG_BLK_DEV_NVME=m\n")
 @pytest.fixture
 def job(tmp_path: Path) -> Build:
     tree = Tree(tmp_path / "tree", "debian linux-source-7.3 7.3.4-1")
-    return Build("7.3", tree, (BASE, DRIVER), samples.tools(tmp_path / "tools"))
+    tools = samples.tools(tmp_path / "tools")
+    return Build("7.3", tree, (BASE, DRIVER), toolchain.from_root(tools), tools)
 
 
 class TestKey:
     def test_the_same_inputs_elsewhere_give_the_same_key(self, job: Build, tmp_path: Path) -> None:
-        elsewhere = Build(
-            "7.3",
-            Tree(tmp_path / "other", job.tree.origin),
-            (BASE, DRIVER),
-            samples.tools(tmp_path / "other-tools"),
-        )
+        tools = samples.tools(tmp_path / "other-tools")
+        tree = Tree(tmp_path / "other", job.tree.origin)
+        elsewhere = Build("7.3", tree, (BASE, DRIVER), toolchain.from_root(tools), tools)
         assert elsewhere.key == job.key
 
     def test_comments_and_the_order_of_what_agrees_do_not_count(self, job: Build) -> None:
@@ -48,14 +46,14 @@ class TestKey:
             replace(job, fragments=(BASE,)),
             replace(job, fragments=(BASE, Fragment("x", "CONFIG_BLK_DEV_NVME=y\n"))),
             replace(job, tree=replace(job.tree, origin="debian linux-source-7.3 7.3.6-1")),
-            replace(job, tools=other_tools),
+            replace(job, toolchain=toolchain.from_root(other_tools)),
         ]
         assert len({one.key for one in jobs}) == len(jobs)
 
     def test_programs_that_compile_nothing_do_not_count(self, job: Build, tmp_path: Path) -> None:
         """A new QEMU is no reason to build every kernel again."""
         tools = samples.tools(tmp_path / "newer", {"qemu-system-x86": "11"})
-        assert replace(job, tools=tools).key == job.key
+        assert replace(job, toolchain=toolchain.from_root(tools)).key == job.key
 
 
 class TestMake:
@@ -82,7 +80,7 @@ class TestMake:
 class TestFragments:
     def test_ours_can_be_read_and_do_not_contradict_each_other(self) -> None:
         drivers = [manifest.load(name).fragment for name in manifest.names()]
-        assert merge([base_fragment(), *drivers]).contradictions == ()
+        assert merge([own_fragment("base"), *drivers]).contradictions == ()
 
     @pytest.mark.parametrize("name", manifest.names())
     def test_a_driver_is_asked_for_by_its_fragment(self, name: str) -> None:
@@ -90,7 +88,7 @@ class TestFragments:
         assert set(driver.symbols) <= set(merge([driver.fragment]).requests)
 
     def test_a_fragment_is_named_as_a_user_finds_it(self, tmp_path: Path) -> None:
-        assert base_fragment().name == "kernel/fragments/base.config"
+        assert own_fragment("base").name == "kernel/fragments/base.config"
         (tmp_path / "mine.config").touch()
         assert read_fragment(tmp_path / "mine.config").name == str(tmp_path / "mine.config")
 

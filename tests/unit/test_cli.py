@@ -10,6 +10,7 @@ import pytest
 
 from ci import interactive, prepare
 from ci.prepare import CONSOLES, chosen
+from kernel.choice import Choice
 from kernel.host.errors import UserError
 from kernel.host.settings import PROJECT
 
@@ -112,9 +113,9 @@ class TestBadNames:
     def test_a_guest_is_entered_by_one_console(
         self, monkeypatch: pytest.MonkeyPatch, console: str
     ) -> None:
-        def ready(kernel_name: str, accel: str) -> prepare.Ready:
+        def ready(choice: Choice, accel: str) -> prepare.Ready:
             raise AssertionError("it would have been booted")
 
         monkeypatch.setattr(prepare, "ready", ready)
         with pytest.raises(UserError, match="console"):
-            interactive.boot("7.3", "true", console, "auto", 60.0)
+            interactive.boot(Choice(), "true", console, "auto", 60.0)

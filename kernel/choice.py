@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which kernel, built how: what a user asked for, checked before anything long begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernel import catalog
+from kernel.host.errors import UserError, unknown
+from kernel.host.settings import PROJECT
+from kernel.toolchain import COMPILERS, PLACES
+
+VARIANTS = PROJECT / "kernel" / "fragments" / "variants"
+PLAIN = "plain"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A kernel as `catalog.find` takes it, and what to build it with."""
+
+    kernel: str = catalog.DEFAULT
+    variant: str = PLAIN
+    fragments: tuple[Path, ...] = ()  # of the user's own; a later one wins
+    toolchain: str = "root"
+    compiler: str = "llvm"
+
+    def __post_init__(self) -> None:
+        catalog.find(self.kernel)
+        if self.variant not in variants():
+            raise unknown("variant", self.variant, variants())
+        for path in self.fragments:
+            if not path.is_file():
+                raise UserError(f"there is no fragment {path}")
+        if self.toolchain not in PLACES:
+            raise unknown("toolchain", self.toolchain, PLACES)
+        if self.compiler not in COMPILERS:
+            raise unknown("compiler", self.compiler, COMPILERS)
+
+    @property
+    def name(self) -> str:
+        """For people: ``7.3``, ``7.3 debug``."""
+        words = [self.kernel]
+        words += [self.variant] if self.variant != PLAIN else []
+        words += [path.name for path in self.fragments]
+        words += [self.compiler] if self.compiler != "llvm" else []
+        words += ["host"] if self.toolchain == "host" else []
+        return " ".join(words)
+
+    @property
+    def options(self) -> list[str]:
+        """As options of a command of ours."""
+        options = ["--kernel", self.kernel, "--variant", self.variant]
+        options += ["--toolchain", self.toolchain, "--compiler", self.compiler]
+        if self.fragments:
+            options += ["--fragment", ",".join(map(str, self.fragments))]
+        return options
+
+
+def variants() -> tuple[str, ...]:
+    """The variants there are; `plain` adds nothing."""
+    return (PLAIN, *sorted(path.stem for path in VARIANTS.glob("*.config")))

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What cannot be asked of every kernel: `fragments/versions.toml` and how it changes a fragment."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import msgspec
+
+from kernel import versions
+from kernel.host.errors import UserError
+from kernel.host.settings import PROJECT
+from kernel.kconfig import Fragment
+
+TABLE = PROJECT / "kernel" / "fragments" / "versions.toml"
+
+
+class Difference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """In a range of kernels, lines that stand in place of those for some symbols."""
+
+    kernels: str  # the range, see kernel.versions
+    reason: str
+    drop: tuple[str, ...]  # symbols, without CONFIG_
+    ask: tuple[str, ...] = ()  # lines of a fragment
+
+
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    difference: tuple[Difference, ...]
+
+
+def read(path: Path) -> tuple[Difference, ...]:
+    """The table in a file; raises UserError for one that is not understood."""
+    try:
+        rows = msgspec.toml.decode(path.read_bytes(), type=_Table).difference
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: {error}") from None
+    for row in rows:
+        versions.check_range(row.kernels, str(path))
+    return rows
+
+
+@cache
+def _table() -> tuple[Difference, ...]:
+    return read(TABLE)
+
+
+def why_not(symbol: str, version: str) -> str:
+    """Why a symbol is not asked of this kernel; empty when it is."""
+    for row in _table():
+        if symbol in row.drop and versions.within(version, row.kernels):
+            return row.reason
+    return ""
+
+
+def adapted(fragment: Fragment, version: str) -> Fragment:
+    """The fragment as this kernel can be asked for it; lines keep their numbers."""
+    text = fragment.text
+    for row in _table():
+        if not versions.within(version, row.kernels):
+            continue
+        for symbol in row.drop:
+            text, count = re.subn(rf"^CONFIG_{symbol}=.*$", "", text, flags=re.MULTILINE)
+            if count:
+                text += "".join(f"{line}\n" for line in row.ask)
+    return Fragment(fragment.name, text)

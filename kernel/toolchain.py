@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What compiles a kernel: the tool root's programs or the host's, LLVM or GCC.
+
+Which versions a kernel needs is said by the tree itself (scripts/min-tool-version.sh).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from kernel import differences, versions
+from kernel.host.debian import ToolRoot
+from kernel.sources.tree import Tree
+
+PLACES = ("root", "host")
+COMPILERS = ("llvm", "gcc")
+
+# What a kernel's bytes depend on: program → its Debian package. The packages `clang` and `gcc` are
+# empty ones that name the version in use.
+_PACKAGES = {
+    "llvm": {"clang": r"clang-\d+", "lld": r"lld-\d+"},
+    "gcc": {"gcc": r"gcc-\d+", "ld": "binutils"},
+}
+_RUST_PACKAGES = {"rustc": "rustc", "bindgen": "bindgen"}
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """Programs that compile kernels, and the file system that they are in."""
+
+    place: str  # one of PLACES
+    compiler: str  # one of COMPILERS
+    root: Path  # the file system
+    versions: Mapping[str, str]  # program → version; what is missing is not listed
+
+    @property
+    def make_arguments(self) -> tuple[str, ...]:
+        """What make is told of it."""
+        return ("LLVM=1",) if self.compiler == "llvm" else ()
+
+
+def from_root(tools: ToolRoot, compiler: str = "llvm") -> Toolchain:
+    """The tool root's compilers."""
+    found = {
+        program: version
+        for program, pattern in (_PACKAGES[compiler] | _RUST_PACKAGES).items()
+        for package, version in tools.versions.items()
+        if re.fullmatch(pattern, package)
+    }
+    return Toolchain("root", compiler, tools.root, found)
+
+
+@cache
+def minimum(tree: Tree, tool: str) -> str:
+    """The oldest version of a tool (rustc, bindgen, llvm, gcc, ...) that a tree takes.
+
+    Empty when the tree does not say. Its script is read and not run: it is not trusted, and a
+    sandbox per question would take longer than all of the rest.
+    """
+    script = tree.path / "scripts" / "min-tool-version.sh"
+    if not script.is_file():
+        return ""
+    pattern = rf"^{tool}\)\n(.*?);;"
+    found = re.search(pattern, script.read_text(errors="replace"), re.MULTILINE | re.DOTALL)
+    answers = re.findall(r"^\s*echo ([\d.]+)$", found[1], re.MULTILINE) if found else []
+    return (
+        str(answers[-1]) if answers else ""
+    )  # the last one: exceptions for other machines precede
+
+
+def rust_problem(tree: Tree, toolchain: Toolchain) -> str:
+    """Why Rust code of this tree cannot be compiled with these programs; empty when it can."""
+    if not (tree.path / "rust").is_dir():
+        return f"Linux {tree.version} has no Rust code"
+    if reason := differences.why_not("RUST", tree.version):
+        return reason
+    for tool in ("rustc", "bindgen"):
+        needed, have = minimum(tree, tool), toolchain.versions.get(tool, "")
+        if not have:
+            return f"the {toolchain.place} toolchain has no {tool}"
+        if needed and not versions.at_least(have, needed):
+            return f"Linux {tree.version} needs {tool} {needed}, the {toolchain.place} has {have}"
+    return ""

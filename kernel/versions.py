@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Versions of Linux, and ranges of them such as ``>=6.12,<7.3``."""
+
+from __future__ import annotations
+
+import re
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+from kernel.host.errors import UserError
+
+
+def release(version: str) -> str:
+    """Major and minor number: ``7.3`` of ``7.3.4``, ``7.3.0-rc7`` and ``7.3.4+deb13-amd64``."""
+    found = re.match(r"\d+\.\d+", version)
+    return found[0] if found else "0"
+
+
+def within(version: str, kernels: str) -> bool:
+    """Whether a kernel's version is in a range; only major and minor number count.
+
+    A release candidate has the interfaces of its release, and a point release never changes them.
+    """
+    return SpecifierSet(kernels).contains(release(version))
+
+
+def check_range(kernels: str, where: str) -> None:
+    """Raises UserError for a range that is none."""
+    try:
+        SpecifierSet(kernels)
+    except InvalidSpecifier:
+        raise UserError(
+            f"{where}: {kernels!r} is no range of kernels", hint="write it as '>=6.12,<7.3'"
+        ) from None
+
+
+def at_least(version: str, minimum: str) -> bool:
+    """Whether a tool's version, such as ``1.85.1``, reaches a minimum; compared by numbers."""
+    return _numbers(version) >= _numbers(minimum)
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)]
