@@ -117,7 +117,6 @@ def test(
     minute. The record is written to results/latest/run.json; the exit code is 0 only if no test
     failed, crashed, timed out or was lost.
     """
-    import os
     import tempfile
     from pathlib import Path
 
@@ -131,8 +130,7 @@ def test(
         print("\n".join(str(one) for one in listing))
         return
     ready = prepare.ready(choice, accel)
-    workers = guests or max(2, (os.cpu_count() or 1) // 2)
-    finished, path = run.run(ready, wanted, workers)
+    finished, path = run.run(ready, wanted, guests or run.default_guests())
     if json:
         print(path.read_text())
     else:
@@ -257,7 +255,33 @@ def kernel_explain(c: Context, choice: Choice, symbol: str) -> None:
     print(configure.why(job, symbol.removeprefix("CONFIG_")))
 
 
+@task(
+    name="survey",
+    help={
+        "kernels": "comma-separated, as --kernel takes them; default: all of the catalog",
+        "accel": ACCEL_HELP,
+        "guests": "how many guests run side by side; 0: one per two CPUs, at least two",
+        "write": "write the table to docs/kernels.md",
+        "json": "print JSON instead of the table",
+    },
+)
+@plain_errors
+def kernel_survey(
+    c: Context,
+    kernels: str = "",
+    accel: str = "auto",
+    guests: int = 0,
+    write: bool = False,
+    json: bool = False,
+) -> None:
+    """Fetch, build, boot and test every kernel, and tell what works on which."""
+    from ci import survey
+
+    survey.show(kernels, accel, guests, write=write, as_json=json)
+
+
 namespace = Collection(test, check, build, boot, perf)
 _kernel = Collection("kernel")
 _kernel.add_task(kernel_explain)
+_kernel.add_task(kernel_survey)
 namespace.add_collection(_kernel)

@@ -8,6 +8,7 @@ record of what it did; a test that was to run and never reported is `lost`.
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,11 @@ class Selection:
     consoles: tuple[str, ...]
     suites: tuple[str, ...]
     expression: str = ""  # pytest's -k
+
+
+def default_guests() -> int:
+    """How many guests run side by side unless the user says: one per two CPUs, at least two."""
+    return max(2, (os.cpu_count() or 1) // 2)
 
 
 def suite_names() -> tuple[str, ...]:

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which kernel can do what: each one fetched, built, booted and tested, and told as one table.
+
+Every cell comes from something that was done: a cell of a driver from the run record, the rest
+from the kernel's own folder. A kernel that fails is a row with the reason, and the next one goes
+on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from ci import prepare, record, run
+from images.machine import machine
+from kernel import catalog, sources
+from kernel.artifact import Kernel
+from kernel.catalog import DebianImage
+from kernel.choice import Choice
+from kernel.host import store
+from kernel.host.debian import tool_root
+from kernel.host.errors import UserError
+from kernel.host.progress import note
+from kernel.host.settings import PROJECT
+from kernel.sources import debian
+from tests.outcomes import BAD, OUTCOMES, Outcome
+
+PAGE = PROJECT / "docs" / "kernels.md"
+STAGES = ("fetched", "built", "booted")
+
+
+class Driver(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one driver on one kernel."""
+
+    outcomes: dict[Outcome, int] = {}  # how many tests, over all consoles
+    reason: str = ""  # why there are none but skips
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One kernel."""
+
+    kernel: str  # as a user names it
+    date: str  # of the run, UTC
+    reached: tuple[str, ...] = ()  # of STAGES
+    problem: str = ""  # what kept it from the next stage
+    release: str = ""  # uname -r
+    source: str = ""
+    rust: str = ""  # "yes", or why not
+    cpu_min: float = 0.0  # user and system time of the build; 0 when nothing was built
+    size_mib: int = 0  # kernel, modules and what building modules needs
+    accelerator: str = ""
+    drivers: dict[str, Driver] = {}
+
+
+def survey(choices: Sequence[Choice], accel: str, workers: int) -> tuple[Row, ...]:
+    """Does it all, one kernel after the other."""
+    rows = []
+    for number, choice in enumerate(choices, start=1):
+        note(f"[{number}/{len(choices)}] kernel {choice.name}")
+        rows.append(_row(choice, accel, workers))
+    return tuple(rows)
+
+
+def _row(choice: Choice, accel: str, workers: int) -> Row:
+    row = Row(kernel=choice.name, date=time.strftime("%Y-%m-%d", time.gmtime()))
+    steps: list[Callable[[Row], Row]] = [
+        lambda row: _fetch(choice, row),
+        lambda row: _build(choice, row),
+        lambda row: _boot(choice, accel, row),
+        lambda row: _test(choice, accel, workers, row),
+    ]
+    for step in steps:
+        try:
+            row = step(row)
+        except UserError as error:
+            problem = str(error).splitlines()[0]
+            note(f"kernel {choice.name}: {error}")
+            return msgspec.structs.replace(row, problem=problem)
+    return row
+
+
+def _fetch(choice: Choice, row: Row) -> Row:
+    entry, tools = catalog.find(choice.kernel), tool_root()
+    if isinstance(entry, DebianImage):
+        tree = debian.image_files(choice.kernel, entry, tools)
+    else:
+        tree = sources.fetch(choice.kernel, entry, tools)
+    return msgspec.structs.replace(row, reached=STAGES[:1], source=tree.origin)
+
+
+def _build(choice: Choice, row: Row) -> Row:
+    built = prepare.kernel(choice, tool_root())
+    return msgspec.structs.replace(
+        row,
+        reached=STAGES[:2],
+        release=built.info.release,
+        rust=_rust(built),
+        cpu_min=round(built.info.cpu_s / 60, 1),
+        size_mib=size_mib(built.path, store.directory("builds") / built.info.key),
+    )
+
+
+def _rust(kernel: Kernel) -> str:
+    if kernel.config.get("RUST") == "y":
+        return "yes"
+    return kernel.info.left_out.get("Rust", "CONFIG_RUST is off in its configuration")
+
+
+def size_mib(*folders: Path) -> int:
+    """What folders take on the disk."""
+    files = (path for folder in folders for path in folder.rglob("*") if not path.is_symlink())
+    return sum(path.stat().st_blocks for path in files) * 512 >> 20
+
+
+def _boot(choice: Choice, accel: str, row: Row) -> Row:
+    ready = prepare.ready(choice, accel)
+    with prepare.guest_directory() as folder, machine(ready.setup(folder)) as guest:
+        guest.serial.check("true")
+    name = ready.accelerator.name
+    return msgspec.structs.replace(row, reached=STAGES, accelerator=name)
+
+
+def _test(choice: Choice, accel: str, workers: int, row: Row) -> Row:
+    ready = prepare.ready(choice, accel)
+    finished, _ = run.run(ready, run.selection("", "", "", ""), workers)
+    names = dict.fromkeys(test.driver for test in finished.tests)
+    drivers = {name: driver(finished, name) for name in names}
+    return msgspec.structs.replace(row, drivers=drivers)
+
+
+def driver(finished: record.Run, name: str) -> Driver:
+    """What a run says of one driver."""
+    tests = [test for test in finished.tests if test.driver == name]
+    outcomes = finished.count(name)
+    reasons = {test.reason for test in tests}
+    nothing_ran = set(outcomes) == {"skip"} and len(reasons) == 1
+    return Driver(outcomes=dict(outcomes), reason=reasons.pop() if nothing_ran else "")
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table with its reasons below it."""
+    names = list(dict.fromkeys(name for row in rows for name in row.drivers))
+    head = ["kernel", "release", *STAGES, "Rust", *names, "CPU min", "MiB"]
+    notes: dict[str, int] = {}
+    lines = [_line(head), _line(["---"] * len(head))]
+    for row in rows:
+        stages = ["yes" if stage in row.reached else "no" for stage in STAGES]
+        if row.problem and "no" in stages:
+            stages[stages.index("no")] = f"no {_mark(row.problem, notes)}"
+        rust = row.rust if row.rust in ("", "yes") else f"no {_mark(row.rust, notes)}"
+        cells = [_cell(row.drivers.get(name), notes) for name in names]
+        costs = [f"{row.cpu_min:.1f}" if row.cpu_min else "-", str(row.size_mib or "-")]
+        lines.append(_line([row.kernel, row.release, *stages, rust, *cells, *costs]))
+    reasons = [f"{number}. {reason}" for reason, number in notes.items()]
+    return "\n".join([*lines, "", *reasons])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _mark(reason: str, notes: dict[str, int]) -> str:
+    return f"({notes.setdefault(reason, len(notes) + 1)})"
+
+
+def _cell(driver: Driver | None, notes: dict[str, int]) -> str:
+    if driver is None or not driver.outcomes:
+        return ""
+    if driver.reason:
+        return f"no {_mark(driver.reason, notes)}"
+    found = ((outcome, driver.outcomes.get(outcome, 0)) for outcome in OUTCOMES)
+    return ", ".join(
+        f"**{count} {outcome}**" if outcome in BAD else f"{count} {outcome}"
+        for outcome, count in found
+        if count
+    )
+
+
+HEAD = """# Kernels
+
+What was seen to work on which kernel, by `./inv kernel.survey --write`: each kernel was fetched,
+built, booted, and every suite run on every driver over both consoles. A driver's cell counts its
+tests by outcome; "no" has its reason below. CPU minutes are user and system time of the build,
+MiB what the kernel keeps in the cache besides its source: image, modules, and what modules outside
+the tree are built against.
+"""
+
+
+def page(rows: Sequence[Row]) -> str:
+    """docs/kernels.md."""
+    dates = sorted({row.date for row in rows})
+    accelerators = sorted({row.accelerator for row in rows if row.accelerator})
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    return f"{HEAD}\nRun {when} with {' and '.join(accelerators)}.\n\n{markdown(rows)}\n"
+
+
+def show(kernels: str, accel: str, guests: int, *, write: bool, as_json: bool) -> None:
+    """Surveys the kernels in a comma-separated list, all of the catalog when it is empty."""
+    names = [name.strip() for name in kernels.split(",") if name.strip()] or catalog.catalog()
+    choices = [Choice(name) for name in names]
+    rows = survey(choices, accel, guests or run.default_guests())
+    if write:
+        store.write(PAGE, page(rows).encode())
+        note(f"written to {PAGE}")
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode())
+    else:
+        print(markdown(rows))

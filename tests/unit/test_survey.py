@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The table of kernels: what a run becomes in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ci.survey import Driver, Row, driver, markdown, page, size_mib
+from tests.unit import samples
+
+NO_RUST = "before 6.11 a kernel's Rust code compiles with one version of rustc only"
+
+
+def row(**values: object) -> Row:
+    known = {"kernel": "7.3", "date": "2026-01-02", "accelerator": "tcg"}
+    return Row(**(known | values))  # type: ignore[arg-type]
+
+
+class TestDriver:
+    def test_outcomes_are_counted(self) -> None:
+        finished = samples.run_of(samples.result("pass"), samples.result("pass", "io/x"))
+        assert driver(finished, "null_blk") == Driver(outcomes={"pass": 2})
+
+    def test_one_reason_for_all_skips_is_the_drivers(self) -> None:
+        skips = [samples.result("skip", name, reason="no rnull") for name in ("a/b", "c/d")]
+        assert driver(samples.run_of(*skips), "null_blk").reason == "no rnull"
+
+    def test_skips_beside_a_pass_are_no_reason(self) -> None:
+        finished = samples.run_of(
+            samples.result("skip", reason="why"), samples.result("pass", "a/b")
+        )
+        assert driver(finished, "null_blk").reason == ""
+
+
+class TestTable:
+    def test_a_driver_that_is_missing_points_to_its_reason(self) -> None:
+        missing = Driver(outcomes={"skip": 4}, reason="no Rust here")
+        text = markdown([row(drivers={"rnull": missing, "nvme": Driver(outcomes={"pass": 3})})])
+        assert "| no (1) | 3 pass |" in text
+        assert text.endswith("1. no Rust here")
+
+    def test_the_same_reason_stands_there_once(self) -> None:
+        rows = [row(kernel="6.1", rust=NO_RUST), row(kernel="6.2", rust=NO_RUST)]
+        assert markdown(rows).count(NO_RUST) == 1
+
+    def test_what_failed_stands_out(self) -> None:
+        drivers = {"nvme": Driver(outcomes={"pass": 3, "crash": 1})}
+        assert "| 3 pass, **1 crash** |" in markdown([row(drivers=drivers)])
+
+    def test_the_first_stage_not_reached_has_the_problem(self) -> None:
+        text = markdown([row(reached=("fetched",), problem="the build failed")])
+        assert "| yes | no (1) | no |" in text
+        assert "1. the build failed" in text
+
+    def test_the_page_says_when_and_on_what(self) -> None:
+        text = page([row(), row(date="2026-01-05")])
+        assert "Run 2026-01-02 to 2026-01-05 with tcg." in text
+
+
+def test_the_size_is_what_the_disk_holds(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * (2 << 20))
+    (tmp_path / "link").symlink_to("a")
+    assert size_mib(tmp_path, tmp_path / "missing") == 2
