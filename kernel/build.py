@@ -2,7 +2,9 @@
 """From a source tree and configuration fragments to a `Kernel`.
 
 The output tree stays in the cache beside the artifacts: an interrupted build goes on where it
-was, and modules outside the tree are built against it.
+was, and modules outside the tree are built against it. When the tree never changes, a finished one
+is kept for such modules alone, and what they do not read is removed; that of a directory is kept
+whole, since the directory's next state is built in it.
 """
 
 from __future__ import annotations
@@ -18,10 +20,29 @@ from kernel import artifact
 from kernel.artifact import Kernel, KernelInfo
 from kernel.configure import configure
 from kernel.depmod import depmod
-from kernel.host import store
+from kernel.host import gc, store
 from kernel.host.progress import step
 from kernel.host.sandbox import BIND
 from kernel.job import Build
+
+PRUNED = ".blockyard-pruned"  # in an output tree that `prune` went over
+# What `make M=` reads: configuration, generated headers, programs of the build, Rust's metadata.
+KEPT = (
+    PRUNED,
+    ".config",
+    ".config.asked",
+    ".gitignore",
+    "Makefile",
+    "Module.symvers",
+    "arch/*/include",
+    "certs",
+    "include",
+    "rust/*.rmeta",
+    "rust/*.so",
+    "scripts",
+    "tools/bpf/resolve_btfids/resolve_btfids",
+    "tools/objtool/objtool",
+)
 
 
 def build(job: Build) -> Kernel:
@@ -33,17 +54,25 @@ def build(job: Build) -> Kernel:
     def make(path: Path) -> None:
         make_kernel(job, path)
 
-    path = store.get("kernels", job.key, f"kernel {job.name}", make)
+    path = store.use("kernels", job.key)
+    if path is None:
+        path = store.get("kernels", job.key, f"kernel {job.name}", make)
+        if not job.tree.place:
+            with store.locked("builds", job.out_key, f"the build of {job.name}"):
+                prune(job.out)
+        gc.keep_to_budget()
     return artifact.load(path, job.name)
 
 
 def make_kernel(job: Build, path: Path) -> None:
     """Configures, compiles and collects a kernel into `path`, an empty folder."""
-    if not job.out.is_dir():  # else an interrupted build goes on, and so does its log
-        job.log.unlink(missing_ok=True)
     begun = time.monotonic()
     # two states of one directory share an output tree
-    with store.locked("builds", job.out.name, f"the build of {job.name}"):
+    with store.locked("builds", job.out_key, f"the build of {job.name}"):
+        if (job.out / PRUNED).exists():  # its kernel was dropped, and no half-done build is left
+            store.remove(job.out)
+        if not job.out.is_dir():  # else an interrupted build goes on, and so does its log
+            job.log.unlink(missing_ok=True)
         _make_kernel(job, path, begun)
 
 
@@ -79,6 +108,28 @@ def _collect_modules(job: Build, modules: Path) -> None:
     for name in ("modules.builtin", "modules.builtin.modinfo"):
         shutil.copyfile(job.out / name, modules / release / name)
     depmod(modules, release, job.tools)
+
+
+def prune(out: Path) -> None:
+    """Leaves of a finished output tree what modules outside the kernel tree are built against."""
+    if not out.is_dir():
+        return
+    (out / PRUNED).touch()  # first: a tree that was pruned in part is no half-done build either
+    kept = {path for pattern in KEPT for path in out.glob(pattern)}
+    parents = {parent for path in kept for parent in path.parents}
+    _prune(out, kept, parents)
+
+
+def _prune(folder: Path, kept: set[Path], parents: set[Path]) -> None:
+    for path in folder.iterdir():
+        if path in kept:
+            continue
+        if path in parents:
+            _prune(path, kept, parents)
+        elif path.is_dir() and not path.is_symlink():
+            store.remove(path)
+        else:
+            path.unlink()
 
 
 def module_name(line: str) -> str:

@@ -61,11 +61,16 @@ class Build:
 
     @property
     def out(self) -> Path:
-        """The output tree (objects, generated headers, Rust metadata)."""
+        """The output tree (generated headers, Rust metadata, objects), held in the cache."""
+        store.use("builds", self.out_key)
+        return store.directory("builds") / self.out_key
+
+    @property
+    def out_key(self) -> str:
+        """Names the output tree in the cache."""
         if not self.tree.place:
-            return store.directory("builds") / self.key
-        place = store.digest("place", RECIPE, self.tree.place, *self._how())
-        return store.directory("builds") / place
+            return self.key
+        return store.digest("place", RECIPE, self.tree.place, *self._how())
 
     @property
     def log(self) -> Path:

@@ -5,6 +5,10 @@ An entry is a directory ``<cache>/<kind>/<key>``. It is made aside, in a directo
 looks at, and renamed when it is whole; so an entry that exists is complete, whatever interrupted
 its making. A lock per entry lets the second of two runs wait for the first instead of doing the
 work again.
+
+An entry that a process has asked for is held by a second, shared lock until the process ends;
+`gc` takes away only what nobody holds. The file that is locked, ``<cache>/used/<kind>-<key>``,
+tells two more things: its time, when the entry was last asked for, and its text, the entry's size.
 """
 
 from __future__ import annotations
@@ -17,7 +21,9 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -50,8 +56,7 @@ def directory(kind: str) -> Path:
 @contextmanager
 def locked(kind: str, key: str, what: str) -> Iterator[None]:
     """Holds the lock of an entry; says so when another run holds it. The kernel frees it."""
-    path = directory("locks") / f"{kind}-{key}.lock"
-    with open(path, "w") as lock:
+    with open(lock_file(kind, key), "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -60,10 +65,46 @@ def locked(kind: str, key: str, what: str) -> Iterator[None]:
         yield
 
 
+def lock_file(kind: str, key: str) -> Path:
+    """What is locked while an entry is made or changed."""
+    return directory("locks") / f"{kind}-{key}.lock"
+
+
+def use_file(kind: str, key: str) -> Path:
+    """What is locked, shared, while an entry is in use."""
+    return directory("used") / f"{kind}-{key}"
+
+
+def use(kind: str, key: str) -> Path | None:
+    """The entry's directory, held until this process ends; None when there is no such entry."""
+    marker = held(use_file(kind, key))
+    with contextlib.suppress(PermissionError):  # another user's cache
+        os.utime(marker.fileno())
+    path = directory(kind) / key
+    return path if path.is_dir() else None
+
+
+def peek(kind: str, key: str) -> Path | None:
+    """The entry's directory, if there is one, for a look at it: that is no use of it."""
+    path = settings().cache_dir / kind / key
+    return path if path.is_dir() else None
+
+
+@cache
+def held(marker: Path) -> BinaryIO:
+    """An open file with a shared lock on it; the cache of this function keeps it open."""
+    file = open(os.open(marker, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "r+b")
+    fcntl.flock(file, fcntl.LOCK_SH)
+    return file
+
+
 def get(kind: str, key: str, what: str, make: Callable[[Path], None]) -> Path:
-    """The entry's directory; `make` fills it (an empty directory) when it is not there yet."""
+    """The entry's directory, held until this process ends.
+
+    `make` fills it (an empty directory) when it is not there yet.
+    """
     final = directory(kind) / key
-    if final.is_dir():
+    if use(kind, key):
         return final
     with locked(kind, key, what):
         if final.is_dir():

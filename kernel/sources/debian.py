@@ -40,8 +40,8 @@ def _fetch(
     """The packages that `patterns` stand for, and the folder they are unpacked in."""
     record = store.directory("resolved") / f"{name}.json"
     if packages := _recorded(record):
-        path = store.directory("sources") / _key(packages)
-        if path.is_dir():
+        path = store.use("sources", _key(packages))
+        if path is not None:
             return packages, path
     archive = Archive(tools, suites)
 

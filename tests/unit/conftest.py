@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from kernel.host import store
 from kernel.host.settings import settings
 
 
@@ -27,10 +28,11 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture(autouse=True)
 def fresh_settings(home: Path) -> Iterator[None]:
-    """The settings are read anew, and forgotten with the test's environment."""
+    """The settings are read anew, and forgotten with the test's environment and its cache."""
     settings.cache_clear()
     yield
     settings.cache_clear()
+    store.held.cache_clear()
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kernel import artifact, toolchain
-from kernel.build import cpu_seconds, module_name, warnings
+from kernel import artifact, build, toolchain
+from kernel.build import cpu_seconds, module_name, prune, warnings
 from kernel.host.settings import PROJECT
 from kernel.job import Build, own_fragment, read_fragment
 from kernel.kconfig import Fragment, merge
@@ -143,3 +143,55 @@ class TestKernelInfo:
 )
 def test_a_modules_file_from_both_forms_of_modules_order(line: str) -> None:
     assert module_name(line) == "drivers/block/rnull/rnull_mod.ko"
+
+
+class TestPrune:
+    NEEDED = (
+        ".config",
+        "Module.symvers",
+        "arch/x86/include/generated/asm/types.h",
+        "include/generated/autoconf.h",
+        "rust/libkernel.rmeta",
+        "rust/libmacros.so",
+        "scripts/mod/modpost",
+        "tools/objtool/objtool",
+    )
+    NOT_NEEDED = (
+        "vmlinux",
+        ".tmp_vmlinux1",
+        "arch/x86/boot/bzImage",
+        "block/bio.o",
+        "rust/kernel.o",
+        "rust/host/libsyn.rlib",
+        "tools/objtool/check.o",
+    )
+
+    def test_what_modules_are_built_against_stays(self, tmp_path: Path) -> None:
+        for name in (*self.NEEDED, *self.NOT_NEEDED):
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        (tmp_path / "source").symlink_to("/mnt/src")
+        prune(tmp_path)
+        left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+        assert left == {*self.NEEDED, build.PRUNED}
+
+    def test_an_output_tree_that_is_gone(self, tmp_path: Path) -> None:
+        prune(tmp_path / "none")
+        assert not (tmp_path / "none").exists()
+
+    def test_a_kernel_that_was_dropped_is_built_from_the_start(
+        self, job: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """And one whose build was interrupted goes on."""
+        seen = []
+        monkeypatch.setattr(
+            build, "_make_kernel", lambda job, path, begun: seen.append((job.out / "x.o").exists())
+        )
+        for pruned in (False, True):
+            job.out.mkdir(parents=True, exist_ok=True)
+            (job.out / "x.o").touch()
+            if pruned:
+                (job.out / build.PRUNED).touch()
+            build.make_kernel(job, tmp_path)
+        assert seen == [True, False]
