@@ -17,11 +17,11 @@ from images.errors import GuestError
 from images.files import GuestFiles, guest_files
 from images.machine import Accelerator, Setup, machine
 from images.topology import DEFAULT, Topology
-from kernel import build, catalog, sources
+from kernel import build, catalog, sources, variants
 from kernel import toolchain as toolchains
 from kernel.artifact import Kernel
 from kernel.catalog import DebianImage
-from kernel.choice import PLAIN, Choice
+from kernel.choice import Choice
 from kernel.differences import adapted
 from kernel.host import store
 from kernel.host.debian import ToolRoot, tool_root
@@ -110,8 +110,7 @@ def kernel_job(choice: Choice, tools: ToolRoot) -> Build:
             left_out[name] = reason
         else:
             fragments.append(driver.fragment)
-    if choice.variant != PLAIN:
-        fragments.append(own_fragment(f"variants/{choice.variant}"))
+    fragments += variants.fragments(choice.variant, rust=not no_rust)
     fragments = [adapted(fragment, tree.version) for fragment in fragments]
     fragments += [read_fragment(path) for path in choice.fragments]
     return Build(choice.name, tree, tuple(fragments), toolchain, tools, left_out)

@@ -6,13 +6,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernel import catalog
-from kernel.host.errors import UserError, unknown
-from kernel.host.settings import PROJECT
+from kernel import catalog, kconfig, variants
+from kernel.host.errors import unknown
+from kernel.job import read_fragment
 from kernel.toolchain import COMPILERS, PLACES
-
-VARIANTS = PROJECT / "kernel" / "fragments" / "variants"
-PLAIN = "plain"
+from kernel.variants import PLAIN
 
 
 @dataclass(frozen=True)
@@ -27,11 +25,9 @@ class Choice:
 
     def __post_init__(self) -> None:
         catalog.find(self.kernel)
-        if self.variant not in variants():
-            raise unknown("variant", self.variant, variants())
-        for path in self.fragments:
-            if not path.is_file():
-                raise UserError(f"there is no fragment {path}")
+        if self.variant not in variants.names():
+            raise unknown("variant", self.variant, variants.names())
+        kconfig.merge([read_fragment(path) for path in self.fragments])
         if self.toolchain not in PLACES:
             raise unknown("toolchain", self.toolchain, PLACES)
         if self.compiler not in COMPILERS:
@@ -55,8 +51,3 @@ class Choice:
         if self.fragments:
             options += ["--fragment", ",".join(map(str, self.fragments))]
         return options
-
-
-def variants() -> tuple[str, ...]:
-    """The variants there are; `plain` adds nothing."""
-    return (PLAIN, *sorted(path.stem for path in VARIANTS.glob("*.config")))

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Variants of a kernel: `kernel/fragments/variants/<name>.config`, on top of what plain asks for."""
+
+from __future__ import annotations
+
+from kernel.host.settings import PROJECT
+from kernel.job import own_fragment
+from kernel.kconfig import Fragment
+
+FOLDER = PROJECT / "kernel" / "fragments" / "variants"
+PLAIN = "plain"
+
+
+def names() -> tuple[str, ...]:
+    """The variants there are; `plain` adds nothing."""
+    return (PLAIN, *sorted(path.stem for path in FOLDER.glob("*.config")))
+
+
+def fragments(variant: str, *, rust: bool) -> list[Fragment]:
+    """What a variant asks for, and what it asks of a kernel with Rust besides."""
+    if variant == PLAIN:
+        return []
+    parts = [own_fragment(f"variants/{variant}")]
+    if rust and (FOLDER / "rust" / f"{variant}.config").is_file():
+        parts.append(own_fragment(f"variants/rust/{variant}"))
+    return parts
