@@ -174,7 +174,11 @@ class TestInUse:
 
     def test_what_was_dropped_is_made_again(self, cache: Path) -> None:
         key = f"{1:016x}"
-        store.get("sources", key, "a thing", lambda path: (path / "a").touch())
+
+        def first(path: Path) -> None:
+            (path / "a").write_text("something")
+
+        store.get("sources", key, "a thing", first)
         store.held.cache_clear()  # the process that used it has ended
         collect(max_age_s=None, max_size=0)
         assert store.peek("sources", key) is None
