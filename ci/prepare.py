@@ -29,6 +29,7 @@ from kernel.host.errors import UserError, unknown
 from kernel.job import Build, own_fragment, read_fragment
 from kernel.prebuilt import prebuilt
 from kernel.sources import debian
+from kernel.sources.tree import Tree
 from modules import manifest
 
 CONSOLES = ("serial", "ssh")
@@ -98,6 +99,11 @@ def kernel_job(choice: Choice, tools: ToolRoot) -> Build:
     built is left out, and why is told by the kernel.
     """
     tree = sources.fetch(choice.kernel, catalog.find(choice.kernel), tools)
+    return job_in(tree, choice, tools)
+
+
+def job_in(tree: Tree, choice: Choice, tools: ToolRoot) -> Build:
+    """The same for a tree that is there already."""
     toolchain = toolchains.from_root(tools, choice.compiler)
     no_rust = toolchains.rust_problem(tree, toolchain)
     left_out = {"Rust": no_rust} if no_rust else {}
