@@ -7,7 +7,7 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from kernel import artifact
+from kernel import artifact, kconfig
 from kernel.artifact import Kernel, KernelInfo
 from kernel.depmod import depmod
 from kernel.host import store
@@ -20,7 +20,7 @@ RECIPE = 1
 
 def prebuilt(name: str, files: Tree, tools: ToolRoot) -> Kernel:
     """The kernel in a folder of unpacked packages, put in order once."""
-    key = store.digest("prebuilt", RECIPE, files.origin)
+    key = key_of(files)
 
     def make(path: Path) -> None:
         release, image, config = _parts(name, files.path)
@@ -43,6 +43,16 @@ def prebuilt(name: str, files: Tree, tools: ToolRoot) -> Kernel:
         artifact.save_info(path, info)
 
     return artifact.load(store.get("kernels", key, f"kernel {name}", make), name)
+
+
+def key_of(files: Tree) -> str:
+    """Names the kernel of a folder of unpacked packages in the cache."""
+    return store.digest("prebuilt", RECIPE, files.origin)
+
+
+def config_of(name: str, files: Tree) -> dict[str, str]:
+    """The configuration of a kernel in a folder of unpacked packages: symbol → value."""
+    return kconfig.parse(_parts(name, files.path)[2].read_text())
 
 
 def _parts(name: str, path: Path) -> tuple[str, Path, Path]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
@@ -68,11 +69,13 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Why `kernel` does not have this driver; empty when it has."""
         if reason := kernel.info.left_out.get(self.name):
             return f"kernel {kernel.info.name} has no {self.name}: {reason}"
-        off = [name for name in self.symbols if kernel.config.get(name, "n") == "n"]
-        if not off:
-            return ""
-        names = " and ".join(f"CONFIG_{name}" for name in off)
-        return f"kernel {kernel.info.name} ({kernel.info.release}) is built without {names}"
+        off = self.off_in(kernel.config)
+        return f"kernel {kernel.info.name} ({kernel.info.release}) is built {off}" if off else ""
+
+    def off_in(self, config: Mapping[str, str]) -> str:
+        """What a configuration (symbol → value) lacks for this driver: "without CONFIG_X"."""
+        off = [f"CONFIG_{name}" for name in self.symbols if config.get(name, "n") == "n"]
+        return f"without {' and '.join(off)}" if off else ""
 
     def built_in(self, kernel: Kernel) -> bool:
         """Whether the driver is part of the kernel image, so that nothing can be loaded."""

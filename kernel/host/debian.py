@@ -25,6 +25,7 @@ from kernel.host.sandbox import BIND, Sandbox
 from kernel.host.settings import PROJECT, settings
 
 RECIPE = 3  # of roots and images: raise it when their making changes
+TOOL_ROOT = PROJECT / "kernel" / "toolroot.toml"
 NO_DOCS = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 
 
@@ -146,9 +147,15 @@ class ToolRoot:
         return dict(line.split(" ", 1) for line in lines if " " in line)
 
 
+def ready_tool_root() -> ToolRoot | None:
+    """The tool root if it is made already."""
+    path = store.peek("roots", load_spec(TOOL_ROOT).key)
+    return ToolRoot(path) if path else None
+
+
 def tool_root() -> ToolRoot:
     """The tool root, made if need be (a minute, 2 GB)."""
-    spec = load_spec(PROJECT / "kernel" / "toolroot.toml")
+    spec = load_spec(TOOL_ROOT)
 
     def make(path: Path) -> None:
         with step("making the tool root: compilers and QEMU from Debian"):
@@ -237,6 +244,12 @@ class Archive:
         # "package | version | URL suite/component arch Packages", the newest first (apt-cache(8))
         rows = [line.split("|") for line in self._ask("madison", name)]
         return Package(name, rows[0][1].strip()) if rows else None
+
+    def size(self, package: Package) -> int:
+        """Bytes to fetch for a package; 0 when the lists do not say."""
+        fields = self._ask("show", f"{package.name}={package.version}")
+        sizes = [line.partition(": ")[2] for line in fields if line.startswith("Size: ")]
+        return int(sizes[0]) if sizes else 0
 
     def _ask(self, *question: str) -> list[str]:
         answer = self._path / "answer.txt"

@@ -8,11 +8,27 @@ each time.
 
 from __future__ import annotations
 
-from kernel.catalog import DebianSource, Directory, Entry, Git, Tarball
+from kernel.catalog import DebianImage, DebianSource, Directory, Entry, Git, Tarball
 from kernel.host.debian import ToolRoot
 from kernel.host.errors import UserError
 from kernel.sources import debian, directory, git, tarball
 from kernel.sources.tree import Tree
+
+
+def cached(name: str, entry: Entry) -> Tree | None:
+    """The same if it can be had without fetching or unpacking anything; else None.
+
+    For a kernel that Debian built: its packages' files. Raises UserError as `fetch` does.
+    """
+    match entry:
+        case DebianSource() | DebianImage():
+            return debian.cached(name, entry)
+        case Git():
+            return git.cached(entry)
+        case Tarball():
+            return tarball.cached(entry)
+        case Directory():
+            return directory.source_tree(entry)
 
 
 def fetch(name: str, entry: Entry, tools: ToolRoot) -> Tree:

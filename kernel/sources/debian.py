@@ -8,7 +8,8 @@ newest there is, so a point release never breaks a run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -22,24 +23,71 @@ from kernel.sources.tarball import unpack
 from kernel.sources.tree import Tree
 
 
+@dataclass(frozen=True)
+class Offer:
+    """What a mirror has for a kernel now. Without packages, `problem` says what is missing."""
+
+    packages: tuple[Package, ...] = ()
+    size: int = 0  # bytes to fetch
+    problem: str = ""
+
+
 def source_tree(name: str, entry: DebianSource, tools: ToolRoot) -> Tree:
     """The source tree of a catalog entry, fetched and unpacked if need be (150 MB, 1.7 GB)."""
-    packages, path = _fetch(name, [entry.package], entry.suites, tools)
-    return Tree(path / "tree", f"debian {packages[0].name} {packages[0].version}")
+    return _tree(entry, *_fetch(name, patterns(entry), entry.suites, tools))
 
 
 def image_files(name: str, entry: DebianImage, tools: ToolRoot) -> Tree:
     """The files of a prebuilt kernel's packages, unpacked into one folder."""
-    packages, path = _fetch(name, entry.packages, entry.suites, tools)
-    return Tree(path, f"debian {packages[0].name} {packages[0].version}")
+    return _tree(entry, *_fetch(name, patterns(entry), entry.suites, tools))
+
+
+def cached(name: str, entry: DebianSource | DebianImage) -> Tree | None:
+    """What was fetched for a catalog entry; None when nothing is in the cache."""
+    packages = recorded(name)
+    path = store.peek("sources", _key(packages)) if packages else None
+    return _tree(entry, packages, path) if path else None
+
+
+def patterns(entry: DebianSource | DebianImage) -> tuple[str, ...]:
+    """The packages of an entry; ``*`` stands for the release."""
+    return (entry.package,) if isinstance(entry, DebianSource) else entry.packages
+
+
+def _tree(entry: DebianSource | DebianImage, packages: Sequence[Package], path: Path) -> Tree:
+    folder = path / "tree" if isinstance(entry, DebianSource) else path
+    return Tree(folder, f"debian {packages[0].name} {packages[0].version}")
+
+
+def offers(entries: Mapping[str, DebianSource | DebianImage], tools: ToolRoot) -> dict[str, Offer]:
+    """What the mirror has now for each of some kernels; nothing is recorded.
+
+    Raises Failed when the mirror does not answer.
+    """
+    found: dict[str, Offer] = {}
+    for suites in dict.fromkeys(entry.suites for entry in entries.values()):
+        archive = Archive(tools, suites)
+        with store.locked("apt", store.digest(suites), "Debian's package lists"):
+            archive.update()
+            for name, entry in entries.items():
+                if entry.suites == suites:
+                    found[name] = _offer(name, entry, archive)
+    return found
+
+
+def _offer(name: str, entry: DebianSource | DebianImage, archive: Archive) -> Offer:
+    try:
+        packages = _resolve(name, patterns(entry), archive)
+    except Failed as error:
+        return Offer(problem=error.what)
+    return Offer(tuple(packages), sum(archive.size(package) for package in packages))
 
 
 def _fetch(
     name: str, patterns: Sequence[str], suites: tuple[str, ...], tools: ToolRoot
 ) -> tuple[list[Package], Path]:
     """The packages that `patterns` stand for, and the folder they are unpacked in."""
-    record = store.directory("resolved") / f"{name}.json"
-    if packages := _recorded(record):
+    if packages := recorded(name):
         path = store.use("sources", _key(packages))
         if path is not None:
             return packages, path
@@ -58,7 +106,7 @@ def _fetch(
         archive.update()
         packages = _resolve(name, patterns, archive)
         path = store.get("sources", _key(packages), f"the source of kernel {name}", make)
-    store.write(record, msgspec.json.encode(packages))
+    record(name, packages)
     return packages, path
 
 
@@ -66,9 +114,19 @@ def _key(packages: Sequence[Package]) -> str:
     return store.digest("source", packages)
 
 
-def _recorded(record: Path) -> list[Package]:
+def record(name: str, packages: Sequence[Package]) -> None:
+    """Makes these packages what `name` stands for from now on."""
+    store.write(_record(name), msgspec.json.encode(packages))
+
+
+def _record(name: str) -> Path:
+    return store.directory("resolved") / f"{name}.json"
+
+
+def recorded(name: str) -> list[Package]:
+    """The packages that `name` stands for; empty when it was never fetched."""
     try:
-        return msgspec.json.decode(record.read_bytes(), type=list[Package])
+        return msgspec.json.decode(_record(name).read_bytes(), type=list[Package])
     except (OSError, msgspec.DecodeError):
         return []  # never asked, or a record that cannot be read: ask again
 

@@ -36,7 +36,24 @@ def source_tree(name: str, entry: Git, tools: ToolRoot) -> Tree:
         tar.unlink()
         checked(path / "tree", name)
 
-    path = store.get("sources", store.digest("git", commit), f"the source of kernel {name}", make)
+    path = store.get("sources", _key(commit), f"the source of kernel {name}", make)
+    return _tree(entry, commit, path)
+
+
+def cached(entry: Git) -> Tree | None:
+    """The tree if it is unpacked. Which commit a remote ref names is not known without asking."""
+    if not _is_local(entry):
+        return None
+    _, commit = _local(entry)
+    path = store.peek("sources", _key(commit))
+    return _tree(entry, commit, path) if path else None
+
+
+def _key(commit: str) -> str:
+    return store.digest("git", commit)
+
+
+def _tree(entry: Git, commit: str, path: Path) -> Tree:
     return Tree(path / "tree", f"git {entry.repository} {entry.ref} {commit}")
 
 

@@ -47,8 +47,24 @@ def source_tree(name: str, entry: Tarball, tools: ToolRoot) -> Tree:
             file.unlink()
         checked(path / "tree", name)
 
-    key = store.digest("tarball", sha256)
-    path = store.get("sources", key, f"the source of kernel {name}", make)
+    path = store.get("sources", _key(sha256), f"the source of kernel {name}", make)
+    return _tree(entry, sha256, path)
+
+
+def cached(entry: Tarball) -> Tree | None:
+    """The tree if it is unpacked."""
+    if "://" in entry.location and not entry.sha256:
+        return None
+    sha256 = entry.sha256 or _sha256(_file(entry))
+    path = store.peek("sources", _key(sha256))
+    return _tree(entry, sha256, path) if path else None
+
+
+def _key(sha256: str) -> str:
+    return store.digest("tarball", sha256)
+
+
+def _tree(entry: Tarball, sha256: str, path: Path) -> Tree:
     return Tree(path / "tree", f"tarball {entry.location} sha256 {sha256}")
 
 
