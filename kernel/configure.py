@@ -31,6 +31,7 @@ TINY = (
     "arch/x86/configs/tiny.config",
 )
 ASKED = ".config.asked"  # in the output tree: what its .config was made from
+READER = ("kconfig_reader", "kconfig_environment", "kconfig_keywords")  # it runs in the sandbox
 READ_S = 300  # reading a Kconfig takes 4 s; a tree whose Kconfig never ends is not waited for
 
 
@@ -94,23 +95,15 @@ def ask(job: Build, symbols: Sequence[str], merged: Merged) -> explain.Report:
     merged: what was asked for, so that the answer says what stands against it. A tree runs
     programs while its Kconfig is read, and trees are not trusted.
     """
-    kconfiglib = importlib.util.find_spec("kconfiglib")
-    if kconfiglib is None or kconfiglib.origin is None:
-        raise Failed("kconfiglib is not installed", hint="remove .venv and run ./inv again")
-    sandbox = job.sandbox(
-        **{
-            "tools/kconfiglib.py": Path(kconfiglib.origin),
-            "tools/kconfig_reader.py": PROJECT / "kernel" / "kconfig_reader.py",
-        }
-    )
-    argv = ["python3", f"{BIND}/tools/kconfig_reader.py", "--srctree", f"{BIND}/src"]
+    argv = ["env", f"PYTHONPATH={BIND}/tools", "python3", "-m", "kernel.kconfig_reader"]
+    argv += ["--srctree", f"{BIND}/src"]
     argv += ["--config", f"{BIND}/out/.config"]
     for variable in job.toolchain.make_arguments:
         argv += ["--make-var", variable]
     for symbol in symbols:
         if request := merged.requests.get(symbol):
             argv += ["--fragment-value", f"{symbol}={request.value}"]
-    argv = sandbox.argv([*argv, *symbols], directory="/tmp")
+    argv = job.sandbox(**_reader()).argv([*argv, *symbols], directory="/tmp")
     answer = job.out / ".blockyard-answer.json"
     with step("reading the tree's Kconfig"):
         try:
@@ -128,3 +121,13 @@ def ask(job: Build, symbols: Sequence[str], merged: Merged) -> explain.Report:
     report: explain.Report = json.loads(answer.read_bytes())
     answer.unlink()
     return report
+
+
+def _reader() -> dict[str, Path]:
+    """What the reader consists of: its path below BIND → its file."""
+    kconfiglib = importlib.util.find_spec("kconfiglib")
+    if kconfiglib is None or kconfiglib.origin is None:
+        raise Failed("kconfiglib is not installed", hint="remove .venv and run ./inv again")
+    names = ("__init__", *READER)
+    ours = {f"tools/kernel/{name}.py": PROJECT / "kernel" / f"{name}.py" for name in names}
+    return {"tools/kconfiglib.py": Path(kconfiglib.origin), **ours}

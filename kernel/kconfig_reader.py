@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Reads a kernel tree's Kconfig with kconfiglib and answers questions about symbols in JSON.
 
-This file is a script and not a module of Blockyard: a tree's Kconfig files run shell commands,
-so they are read inside the tool root, where there is nothing but the standard library and
-`kconfiglib.py` beside this file.  It reads and explains; `.config` is written by the kernel's
-own tools only.  The story, from top to bottom:
+A tree's Kconfig files run shell commands, so they are read inside the sandbox: there, this
+program has the standard library, `kconfiglib` and its parts `kconfig_environment` (what the
+tree's Makefile exports to Kconfig) and `kconfig_keywords` (words that are not known here).  It
+reads and explains; `.config` is written by the kernel's own tools only.  The story:
 
-1. `kbuild_environment` sets the variables that the tree's Makefile exports to Kconfig.
-2. `scan_keywords` looks for words of the Kconfig language that are not known here.
-3. `Tree` is kconfiglib 14.1.0 plus the language of Linux 7.x, and it remembers where each
+1. `Tree` is kconfiglib 14.1.0 plus the language of Linux 7.x, and it remembers where each
    dependency was written.
-4. `describe` turns a symbol into plain data, `answer` does so for the symbols that were asked
+2. `describe` turns a symbol into plain data, `answer` does so for the symbols that were asked
    and for those that stand in their way.
 
 The current directory must be writable (compiler probes leave a short-lived directory there).
@@ -23,9 +21,7 @@ import difflib
 import io
 import json
 import os
-import platform
 import re
-import shlex
 import subprocess
 import sys
 from collections import deque
@@ -35,150 +31,15 @@ from typing import Any, NamedTuple
 
 import kconfiglib as kl
 
+from kernel.kconfig_environment import kbuild_environment
+from kernel.kconfig_keywords import scan_keywords
+
 MAX_DEPTH = 6  # how far the symbols in the way are followed
 MAX_SYMBOLS = 120  # in one answer
 MAX_LISTED = 12  # selectors, implying symbols and alternatives that are listed; all are counted
 NMY = "nmy"
 
-# --- 1. the environment -------------------------------------------------------------------
-
-# Names as in scripts/subarch.include, the top Makefile and scripts/Makefile.clang.
-_SUBARCH = {"x86_64": "x86", "aarch64": "arm64"}  # from `uname -m`
-_SRCARCH = {"x86_64": "x86", "i386": "x86"}  # from ARCH
-_CLANG_TARGET = {"x86": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
-_CLANG_FLAGS = (
-    "-Werror=unknown-warning-option -Werror=ignored-optimization-argument "
-    "-Werror=option-ignored -Werror=unused-command-line-argument"
-)
-_BINUTILS = ("ar", "nm", "objcopy", "objdump", "readelf", "strip")
-_PLAIN_TOOLS = ("rustc", "rustdoc", "bindgen", "pahole", "perl", "python3", "bash", "awk")
-
-
-def kbuild_environment(srctree: Path, given: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that `make NAME=VALUE… *config` exports to Kconfig.
-
-    `given` holds make's command line (LLVM, ARCH, CROSS_COMPILE, CC, RUSTC, …), which wins over
-    the computed values as it does in make.  Rules: the top Makefile and scripts/Makefile.clang
-    of 6.1, 6.12 and 7.3; a variable that one version lacks does no harm in it.
-    """
-    cross = given.get("CROSS_COMPILE", "")
-    llvm = given.get("LLVM", "")
-    prefix = llvm if llvm.endswith("/") else ""
-    suffix = llvm if llvm.startswith("-") else ""
-    env = {tool.upper(): tool for tool in _PLAIN_TOOLS}
-    for tool in _BINUTILS:
-        env[tool.upper()] = f"{prefix}llvm-{tool}{suffix}" if llvm else f"{cross}{tool}"
-    env["CC"] = f"{prefix}clang{suffix}" if llvm else f"{cross}gcc"
-    env["LD"] = f"{prefix}ld.lld{suffix}" if llvm else f"{cross}ld"
-    env["HOSTCC"] = f"{prefix}clang{suffix}" if llvm else "gcc"
-    env["HOSTCXX"] = f"{prefix}clang++{suffix}" if llvm else "g++"
-    env |= {"LLVM_LINK": f"{prefix}llvm-link{suffix}", "HOSTRUSTC": "rustc"}
-    env |= {"CROSS_COMPILE": cross, "CONFIG_SHELL": "sh", "RUSTC_BOOTSTRAP": "1"}
-    machine = platform.machine()
-    env["SUBARCH"] = _SUBARCH.get(machine, machine)
-    env["ARCH"] = env["SUBARCH"]
-    env |= {"srctree": str(srctree), "objtree": ".", "KCONFIG_CONFIG": ".config"}
-    env |= {"LC_COLLATE": "C", "LC_NUMERIC": "C"}
-    env |= given
-    env["SRCARCH"] = _SRCARCH.get(env["ARCH"], env["ARCH"])
-    env["UTS_MACHINE"] = env["ARCH"]
-    env["KERNELVERSION"] = kernel_version((srctree / "Makefile").read_text(encoding="utf-8"))
-    env["CC_VERSION_TEXT"] = _first_line([*shlex.split(env["CC"]), "--version"])
-    env["RUSTC_VERSION_TEXT"] = _first_line([*shlex.split(env["RUSTC"]), "--version"])
-    env["PAHOLE_VERSION"] = _first_line([f"{srctree}/scripts/pahole-version.sh", env["PAHOLE"]])
-    if "clang" in env["CC_VERSION_TEXT"]:
-        target = _CLANG_TARGET.get(env["SRCARCH"])
-        assembler = "-fno-integrated-as" if env.get("LLVM_IAS") == "0" else "-fintegrated-as"
-        flags = [f"--target={target}"] if target else []
-        env["CLANG_FLAGS"] = " ".join([*flags, assembler, _CLANG_FLAGS])
-    return env
-
-
-def kernel_version(makefile: str) -> str:
-    """Return KERNELVERSION as the top Makefile puts it together, such as "7.3.4"."""
-    part = dict(re.findall(r"^([A-Z]+) *=[ \t]*(\S*)[ \t]*$", makefile[:1000], re.M))
-    numbers = [part.get(name, "") for name in ("VERSION", "PATCHLEVEL", "SUBLEVEL")]
-    return ".".join(filter(None, numbers)) + str(part.get("EXTRAVERSION", ""))
-
-
-def _first_line(argv: list[str]) -> str:
-    """Return the first line a tool prints, without '#' as in the Makefile; "" if it fails."""
-    env = {**os.environ, "LC_ALL": "C"}
-    try:
-        out = subprocess.run(argv, capture_output=True, text=True, env=env, check=False).stdout
-    except OSError:
-        return ""
-    return (out.splitlines() or [""])[0].replace("#", "")
-
-
-# --- 2. the language ----------------------------------------------------------------------
-
-# Documentation/kbuild/kconfig-language.rst of 7.3, and what older trees and kconfiglib know.
-_KEYWORDS = """
-    bool choice comment config def_bool def_tristate default depends endchoice endif endmenu
-    gsource help hex if imply int mainmenu menu menuconfig modules option optional osource
-    prompt range rsource select source string transitional tristate visible ---help---
-"""
-KEYWORDS = frozenset(_KEYWORDS.split())
-OPTIONS = frozenset(("env", "defconfig_list", "modules", "allnoconfig_y"))
-_WORD = re.compile(r"[ \t]*([A-Za-z_-][\w-]*)[ \t]*(.*)")
-_SOURCE = re.compile(r"""[ \t]*source[ \t]+["']?([^"'\s#]+)""")
-
-
-def scan_keywords(srctree: Path, env: Mapping[str, str]) -> list[dict[str, str | int]]:
-    """Return each keyword in the tree's Kconfig files that `Tree` does not know, and where.
-
-    Files are found by following `source` from the top Kconfig, as far as they can be.
-    """
-    unknown: list[dict[str, str | int]] = []
-    seen: set[str] = set()
-    todo = deque(["Kconfig"])
-    while todo:
-        name = todo.popleft()
-        if name in seen or not (srctree / name).is_file():
-            continue
-        seen.add(name)
-        for number, line in _statements((srctree / name).read_text("utf-8", "replace")):
-            if source := _SOURCE.match(line):
-                todo.append(re.sub(r"\$\((\w+)\)", lambda m: env.get(m[1], ""), source[1]))
-            elif word := _unknown_keyword(line):
-                unknown.append({"keyword": word, "file": name, "line": number})
-    return unknown
-
-
-def _statements(text: str) -> Iterator[tuple[int, str]]:
-    """Yield line number and text of each line that is neither help text nor a continuation."""
-    help_indent: int | None = None  # None: not in a help text; -1: its first line is to come
-    continued = False
-    for number, raw in enumerate(text.split("\n"), 1):
-        line = raw.expandtabs()
-        indent = len(line) - len(line.lstrip())
-        if help_indent is not None:
-            if not line.strip():
-                continue
-            if help_indent < 0:
-                help_indent = indent or sys.maxsize  # an empty help text ends at once
-            if indent >= help_indent:
-                continue
-            help_indent = None
-        if not continued:
-            yield number, raw
-            help_indent = -1 if line.strip(" -") == "help" else None
-        continued = raw.endswith("\\")
-
-
-def _unknown_keyword(line: str) -> str:
-    match = _WORD.match(line)
-    if match is None or re.match(r"[:+]?=", match[2]):  # blank, comment, macro; assignment
-        return ""
-    word, rest = match.groups()
-    option = re.match(r"\w*", rest)
-    if word == "option" and option and option[0] not in OPTIONS:
-        return f"option {option[0]}"
-    return "" if word in KEYWORDS else word
-
-
-# --- 3. the tree --------------------------------------------------------------------------
+# --- 1. the tree --------------------------------------------------------------------------
 
 # Attributes of 7.x that kconfiglib does not know and that change no value it computes: MODULES
 # is the modules symbol anyway, and what `transitional` marks is absent from a new .config.
@@ -259,7 +120,7 @@ class Tree(kl.Kconfig):  # type: ignore[misc]  # kconfiglib has no types
         return super()._parse_block(end_token, parent, prev)
 
 
-# --- 4. the answers -----------------------------------------------------------------------
+# --- 2. the answers -----------------------------------------------------------------------
 
 
 def answer(tree: Tree, asked: list[str], wanted: Mapping[str, str]) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Variants of a kernel: `kernel/fragments/variants/<name>.config`, on top of what plain asks for."""
+"""Variants of a kernel: what `kernel/fragments/variants/<name>.config` adds to the plain one."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -13,12 +14,11 @@ from typing import cast
 
 import pytest
 
-import kernel.kconfig_reader
 from kernel.explain import Report, explain, explain_dropped, explain_failure
+from kernel.host.settings import PROJECT
 from kernel.kconfig import Fragment, merge, parse, prove
-from kernel.kconfig_reader import kbuild_environment, kernel_version, scan_keywords
-
-READER = Path(kernel.kconfig_reader.__file__)
+from kernel.kconfig_environment import kbuild_environment, kernel_version
+from kernel.kconfig_keywords import scan_keywords
 
 KCONFIG = """\
 mainmenu "Linux/$(ARCH) $(KERNELVERSION)"
@@ -121,11 +121,18 @@ def run(tree: Path, tmp_path: Path) -> Run:
 
     def run(*symbols: str, config: str = "", wanted: str = "", options: str = "") -> Report:
         (tmp_path / ".config").write_text(config)
-        argv = [sys.executable, str(READER), "--srctree", str(tree), *options.split()]
-        argv += ["--config", str(tmp_path / ".config"), "--make-var", "ARCH=x86_64"]
+        argv = [sys.executable, "-m", "kernel.kconfig_reader", "--srctree", str(tree)]
+        argv += [*options.split(), "--config", str(tmp_path / ".config")]
+        argv += ["--make-var", "ARCH=x86_64"]
+        environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
         argv += [f"--fragment-value={pair}" for pair in wanted.split()]
         done = subprocess.run(
-            [*argv, *symbols], cwd=tmp_path, capture_output=True, text=True, check=False
+            [*argv, *symbols],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         report = cast(Report, json.loads(done.stdout))
         assert done.returncode == (1 if report["error"] else 0)
