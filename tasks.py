@@ -255,6 +255,64 @@ def kernel_explain(c: Context, choice: Choice, symbol: str) -> None:
     print(configure.why(job, symbol.removeprefix("CONFIG_")))
 
 
+@task(name="list", help={"json": "print JSON instead of a table"})
+@plain_errors
+def kernel_list(c: Context, json: bool = False) -> None:
+    """List the kernels that have a name: what is cached, and what can be built in each."""
+    from ci import kernels
+
+    kernels.show(as_json=json)
+
+
+@task(
+    name="fetch",
+    positional=["name"],
+    help={"name": "comma-separated, as --kernel takes them"},
+)
+@plain_errors
+def kernel_fetch(c: Context, name: str) -> None:
+    """Fetch the source or the packages of kernels; nothing is built."""
+    from ci import kernels
+
+    for kernel, tree in kernels.fetch(name).items():
+        print(f"{kernel}  {tree.origin}  {tree.path}")
+
+
+@task(
+    name="update",
+    help={
+        "name": "comma-separated; default: all that were fetched from Debian",
+        "yes": "record the newer versions, so that the next build takes them",
+        "json": "print JSON instead of lines",
+    },
+)
+@plain_errors
+def kernel_update(c: Context, name: str = "", yes: bool = False, json: bool = False) -> None:
+    """Ask the mirror which kernels have a newer point release, and what that would change."""
+    from ci import kernels
+
+    kernels.show_updates(name, record=yes, as_json=json)
+
+
+@task(
+    name="gc",
+    help={
+        "days": "drop what was not used for so many days",
+        "max-gb": "then drop more until the cache is no larger; without both: the setting cache_gb",
+        "dry-run": "only say what would be dropped",
+    },
+)
+@plain_errors
+def kernel_gc(c: Context, days: str = "", max_gb: str = "", dry_run: bool = False) -> None:
+    """Make the cache smaller: output trees, then sources, then kernels and images.
+
+    What a running command uses is left alone.
+    """
+    from ci import kernels
+
+    kernels.clean(days, max_gb, dry_run=dry_run)
+
+
 @task(
     name="survey",
     help={
@@ -284,4 +342,8 @@ namespace = Collection(test, check, build, boot, perf)
 _kernel = Collection("kernel")
 _kernel.add_task(kernel_explain)
 _kernel.add_task(kernel_survey)
+_kernel.add_task(kernel_list)
+_kernel.add_task(kernel_fetch)
+_kernel.add_task(kernel_update)
+_kernel.add_task(kernel_gc)
 namespace.add_collection(_kernel)

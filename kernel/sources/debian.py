@@ -8,6 +8,7 @@ newest there is, so a point release never breaks a run.
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,18 +35,18 @@ class Offer:
 
 def source_tree(name: str, entry: DebianSource, tools: ToolRoot) -> Tree:
     """The source tree of a catalog entry, fetched and unpacked if need be (150 MB, 1.7 GB)."""
-    return _tree(entry, *_fetch(name, patterns(entry), entry.suites, tools))
+    return _tree(entry, *_fetch(name, entry, tools))
 
 
 def image_files(name: str, entry: DebianImage, tools: ToolRoot) -> Tree:
     """The files of a prebuilt kernel's packages, unpacked into one folder."""
-    return _tree(entry, *_fetch(name, patterns(entry), entry.suites, tools))
+    return _tree(entry, *_fetch(name, entry, tools))
 
 
 def cached(name: str, entry: DebianSource | DebianImage) -> Tree | None:
     """What was fetched for a catalog entry; None when nothing is in the cache."""
-    packages = recorded(name)
-    path = store.peek("sources", _key(packages)) if packages else None
+    packages = recorded(name, entry)
+    path = store.peek("sources", key(packages)) if packages else None
     return _tree(entry, packages, path) if path else None
 
 
@@ -84,14 +85,14 @@ def _offer(name: str, entry: DebianSource | DebianImage, archive: Archive) -> Of
 
 
 def _fetch(
-    name: str, patterns: Sequence[str], suites: tuple[str, ...], tools: ToolRoot
+    name: str, entry: DebianSource | DebianImage, tools: ToolRoot
 ) -> tuple[list[Package], Path]:
-    """The packages that `patterns` stand for, and the folder they are unpacked in."""
-    if packages := recorded(name):
-        path = store.use("sources", _key(packages))
+    """The packages that an entry stands for, and the folder they are unpacked in."""
+    if packages := recorded(name, entry):
+        path = store.use("sources", key(packages))
         if path is not None:
             return packages, path
-    archive = Archive(tools, suites)
+    archive = Archive(tools, entry.suites)
 
     def make(path: Path) -> None:
         note(f"kernel {name} is {packages[0].name} {packages[0].version}")
@@ -102,15 +103,16 @@ def _fetch(
         _unpack_tarball(path, tools)
 
     # held until the packages are there: another run's update would take the lists away
-    with store.locked("apt", store.digest(suites), "Debian's package lists"):
+    with store.locked("apt", store.digest(entry.suites), "Debian's package lists"):
         archive.update()
-        packages = _resolve(name, patterns, archive)
-        path = store.get("sources", _key(packages), f"the source of kernel {name}", make)
+        packages = _resolve(name, patterns(entry), archive)
+        path = store.get("sources", key(packages), f"the source of kernel {name}", make)
     record(name, packages)
     return packages, path
 
 
-def _key(packages: Sequence[Package]) -> str:
+def key(packages: Sequence[Package]) -> str:
+    """Names the folder in the cache that these packages are unpacked in."""
     return store.digest("source", packages)
 
 
@@ -123,12 +125,21 @@ def _record(name: str) -> Path:
     return store.directory("resolved") / f"{name}.json"
 
 
-def recorded(name: str) -> list[Package]:
-    """The packages that `name` stands for; empty when it was never fetched."""
+def recorded(name: str, entry: DebianSource | DebianImage) -> list[Package]:
+    """The packages that a catalog entry stands for; empty when it was never fetched.
+
+    A record of other packages, from before the entry was changed, does not count.
+    """
     try:
-        return msgspec.json.decode(_record(name).read_bytes(), type=list[Package])
+        packages = msgspec.json.decode(_record(name).read_bytes(), type=list[Package])
     except (OSError, msgspec.DecodeError):
         return []  # never asked, or a record that cannot be read: ask again
+    wanted = patterns(entry)
+    same = len(packages) == len(wanted) and all(
+        fnmatch.fnmatchcase(package.name, pattern)
+        for package, pattern in zip(packages, wanted, strict=True)
+    )
+    return packages if same else []
 
 
 def _resolve(name: str, patterns: Sequence[str], archive: Archive) -> list[Package]:
