@@ -247,12 +247,10 @@ def perf(
 @on_a_kernel
 def kernel_explain(c: Context, choice: Choice, symbol: str) -> None:
     """Say in words why a Kconfig symbol is on, off or impossible in a tree."""
-    from ci import prepare
-    from kernel import configure
+    from ci import explain
     from kernel.host.debian import tool_root
 
-    job = prepare.kernel_job(choice, tool_root())
-    print(configure.why(job, symbol.removeprefix("CONFIG_")))
+    print(explain.why(choice, symbol, tool_root()))
 
 
 @task(name="list", help={"json": "print JSON instead of a table"})
@@ -292,6 +290,23 @@ def kernel_update(c: Context, name: str = "", yes: bool = False, json: bool = Fa
     from ci import kernels
 
     kernels.show_updates(name, record=yes, as_json=json)
+
+
+@task(
+    name="diff",
+    positional=["a", "b"],
+    help={
+        "a": "a .config file, or a kernel as --kernel takes it, or KERNEL:VARIANT",
+        "b": "the same; what it has and the first has not is told as added",
+        "json": "print JSON instead of lines",
+    },
+)
+@plain_errors
+def kernel_diff(c: Context, a: str, b: str, json: bool = False) -> None:
+    """Compare two configurations: symbols, drivers, and the oldest tools that will do."""
+    from ci import differences
+
+    differences.show(a, b, as_json=json)
 
 
 @task(
@@ -345,5 +360,6 @@ _kernel.add_task(kernel_survey)
 _kernel.add_task(kernel_list)
 _kernel.add_task(kernel_fetch)
 _kernel.add_task(kernel_update)
+_kernel.add_task(kernel_diff)
 _kernel.add_task(kernel_gc)
 namespace.add_collection(_kernel)

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`kernel.diff`: two configurations side by side, from files or from kernels.
+
+A kernel's configuration is taken from the cache when it is built; else its tree is configured, and
+nothing is compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from ci import prepare
+from kernel import artifact, catalog, compare, configure, kconfig, toolchain, variants
+from kernel.catalog import DebianImage
+from kernel.choice import Choice
+from kernel.compare import TOOLS, Differences, Pair, pairs
+from kernel.host import store
+from kernel.host.debian import tool_root
+from kernel.host.errors import UserError
+from kernel.host.progress import note, step
+from kernel.job import Build
+from kernel.sources.tree import Tree
+from modules import manifest
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two."""
+
+    name: str  # what the user typed
+    config: Mapping[str, str]  # symbol → value
+    tools: Mapping[str, str] = field(default_factory=dict)  # tool → oldest version that will do
+
+    @property
+    def drivers(self) -> dict[str, str]:
+        """Driver → "module", "built in" or "-"."""
+        return {one.name: self._driver(one) for one in map(manifest.load, manifest.names())}
+
+    def _driver(self, driver: manifest.Manifest) -> str:
+        if driver.off_in(self.config):
+            return "-"
+        values = {self.config[symbol] for symbol in driver.symbols}
+        return "built in" if values == {"y"} else "module"
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """All that differs, and what both offer."""
+
+    a: str
+    b: str
+    symbols: Differences
+    drivers: dict[str, Pair]
+    tools: dict[str, Pair]  # the oldest version that will do; empty for a file
+
+
+def report(a: str, b: str) -> Report:
+    """Compares two sides as a user typed them: a file, or KERNEL[:VARIANT]."""
+    # both names are checked before anything long begins
+    one, other = (text if Path(text).is_file() else choice(text) for text in (a, b))
+    first, second = side(a, one), side(b, other)
+    return Report(
+        a=a,
+        b=b,
+        symbols=compare.compare(first.config, second.config),
+        drivers=pairs(first.drivers, second.drivers),
+        tools=pairs(first.tools, second.tools),
+    )
+
+
+def choice(text: str) -> Choice:
+    """A kernel, and a variant behind a colon (that of a URL is none)."""
+    name, _, variant = text.rpartition(":")
+    if name and variant in variants.names():
+        return Choice(name, variant)
+    if name and "/" not in variant and name in catalog.catalog():
+        return Choice(name, variant)  # which says that there is no such variant
+    try:
+        return Choice(text)
+    except UserError as error:
+        hint = f"{error.hint} (a .config file and KERNEL:VARIANT are understood, too)"
+        raise UserError(error.what, hint=hint) from None
+
+
+def side(name: str, what: str | Choice) -> Side:
+    """A file's or a kernel's side; the kernel is fetched and configured if need be."""
+    if isinstance(what, str):
+        return Side(name, _file(Path(what)))
+    tools = tool_root()
+    if isinstance(catalog.find(what.kernel), DebianImage):
+        return Side(name, prepare.kernel(what, tools).config)
+    job = prepare.kernel_job(what, tools)
+    return Side(name, _config(job), _minima(job.tree))
+
+
+def _file(path: Path) -> dict[str, str]:
+    try:
+        return kconfig.parse(path.read_text(), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the configuration {path}: {error}") from None
+
+
+def _config(job: Build) -> Mapping[str, str]:
+    if path := store.use("kernels", job.key):
+        return artifact.load(path, job.name).config
+    with (
+        store.locked("builds", job.out_key, f"the build of {job.name}"),
+        step(f"configuring kernel {job.name}", log=job.log),
+    ):
+        merged = configure.write_config(job)
+        config = kconfig.parse((job.out / ".config").read_text())
+    if dropped := kconfig.prove(merged.requests, config):
+        names = ", ".join(f"CONFIG_{one.symbol}" for one in dropped)
+        note(f"kernel {job.name} cannot be built like this: its configuration lost {names}")
+    return config
+
+
+def _minima(tree: Tree) -> dict[str, str]:
+    return {tool: toolchain.minimum(tree, tool) for tool in TOOLS}
+
+
+def show(a: str, b: str, *, as_json: bool) -> None:
+    """Prints what differs: JSON, or lines as scripts/diffconfig of the kernel has them."""
+    found = report(a, b)
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        return
+    symbols = found.symbols
+    lines = [f"from {a} to {b}:"]
+    lines += [f"-{symbol} {value}" for symbol, value in symbols.removed.items()]
+    lines += [f" {symbol} {pair.a} -> {pair.b}" for symbol, pair in symbols.changed.items()]
+    lines += [f"+{symbol} {value}" for symbol, value in symbols.added.items()]
+    counts = (len(symbols.removed), len(symbols.changed), len(symbols.added))
+    lines += ["", "{} removed, {} changed, {} added".format(*counts)]
+    lines += _table("drivers", found.drivers)
+    lines += _table("oldest tools", found.tools)
+    print("\n".join(lines))
+
+
+def _table(title: str, rows: Mapping[str, Pair]) -> list[str]:
+    if not rows:
+        return []
+    return [
+        "",
+        f"{title}:",
+        *(
+            f"  {name:<10} {pair.a or '-':<10} {pair.b or '-'}".rstrip()
+            + ("" if pair.a == pair.b else "   differs")
+            for name, pair in rows.items()
+        ),
+    ]
