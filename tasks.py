@@ -235,6 +235,19 @@ def perf(
     measure.show(measure.measure(choice, accel, what, runs), as_json=json)
 
 
+@task(help={"json": "print JSON instead of a table"})
+@plain_errors
+def doctor(c: Context, json: bool = False) -> None:
+    """Check what Blockyard needs of this machine, and say how to get what is missing.
+
+    The exit code is 1 when something is missing that Blockyard does not make by itself.
+    """
+    from ci import doctor as examination
+
+    if not examination.show(as_json=json):
+        raise Exit(code=1)
+
+
 @task(
     name="explain",
     positional=["symbol"],
@@ -353,7 +366,7 @@ def kernel_survey(
     survey.show(kernels, accel, guests, write=write, as_json=json)
 
 
-namespace = Collection(test, check, build, boot, perf)
+namespace = Collection(test, check, build, boot, perf, doctor)
 _kernel = Collection("kernel")
 _kernel.add_task(kernel_explain)
 _kernel.add_task(kernel_survey)

@@ -57,19 +57,27 @@ def choose(wanted: str, qemu_version: str, probe: Callable[[Accelerator], None])
     return Accelerator("tcg", f"KVM does not work: {verdict.reason}", SCALES["tcg"])
 
 
-def _verdict(qemu_version: str, probe: Callable[[Accelerator], None]) -> Verdict:
+def known(qemu_version: str) -> Verdict | None:
+    """What is known of KVM without trying it; None when only a trial would tell."""
     if not Path(KVM).exists():
         return Verdict(False, f"no {KVM}")
     if not os.access(KVM, os.R_OK | os.W_OK):
         return Verdict(False, f"no right to open {KVM} (is the user in the group kvm?)")
-    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    record = store.directory("accelerator") / store.digest(boot_id, qemu_version)
     try:
-        return msgspec.json.decode(record.read_bytes(), type=Verdict)
+        return msgspec.json.decode(_record(qemu_version).read_bytes(), type=Verdict)
     except (OSError, msgspec.DecodeError):
-        pass
-    verdict = _try_kvm(probe)
-    store.write(record, msgspec.json.encode(verdict))
+        return None
+
+
+def _record(qemu_version: str) -> Path:
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return store.directory("accelerator") / store.digest(boot_id, qemu_version)
+
+
+def _verdict(qemu_version: str, probe: Callable[[Accelerator], None]) -> Verdict:
+    if (verdict := known(qemu_version)) is None:
+        verdict = _try_kvm(probe)
+        store.write(_record(qemu_version), msgspec.json.encode(verdict))
     return verdict
 
 
