@@ -30,6 +30,7 @@ KERNEL_OPTIONS = {
     "fragment": ("", "comma-separated paths of Kconfig fragments of your own; the last one wins"),
     "toolchain": ("root", "root (Debian's compilers, the same everywhere) or host (those on PATH)"),
     "compiler": ("llvm", "llvm or gcc"),
+    "module": ("", "comma-separated folders of modules outside the tree (modules/examples)"),
 }
 KERNEL_HELP = {name: text for name, (_, text) in KERNEL_OPTIONS.items()}
 ACCEL_HELP = "auto (KVM where it really works), kvm or tcg"
@@ -69,8 +70,12 @@ def on_a_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
         from kernel.choice import Choice
 
         chosen = {name: options.pop(name, default) for name, (default, _) in KERNEL_OPTIONS.items()}
-        fragments = tuple(Path(path.strip()) for path in chosen.pop("fragment").split(",") if path)
-        return function(c, Choice(fragments=fragments, **chosen), *arguments, **options)
+        fragments, modules = (
+            tuple(Path(path.strip()) for path in chosen.pop(name).split(",") if path)
+            for name in ("fragment", "module")
+        )
+        choice = Choice(fragments=fragments, modules=modules, **chosen)
+        return function(c, choice, *arguments, **options)
 
     context, _, *own = inspect.signature(function).parameters.values()
     added = [
@@ -122,7 +127,7 @@ def test(
 
     from ci import prepare, report, run
 
-    wanted = run.selection(driver, console, suite, k)
+    wanted = run.selection(driver, console, suite, k, prepare.outside(choice))
     # the choice is checked before anything is built
     with tempfile.TemporaryDirectory(prefix="blockyard-") as folder:
         listing = run.listing(wanted, Path(folder))

@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from kernel import explain, kconfig
+from kernel import differences, explain, kconfig, variants
 from kernel.host import store
 from kernel.host.errors import Failed, UserError
 from kernel.host.process import run
@@ -23,6 +23,7 @@ from kernel.host.sandbox import BIND
 from kernel.host.settings import PROJECT
 from kernel.job import Build
 from kernel.kconfig import Dropped, Merged
+from kernel.kconfig_report import Report
 
 # What makes up tinyconfig, the last line for a symbol counting (scripts/kconfig/Makefile).
 TINY = (
@@ -75,21 +76,42 @@ def write_config(job: Build) -> Merged:
     return merged
 
 
-def why(job: Build, symbol: str) -> str:
+def checked(symbol: str) -> str:
+    """A symbol's name; raises UserError for text that cannot be one."""
+    if not re.fullmatch(r"\w+", symbol, re.ASCII):
+        raise UserError(f"{symbol!r} is no Kconfig symbol", hint="./inv --help kernel.explain")
+    return symbol
+
+
+def why(job: Build, symbol: str, refusals: Sequence[str] = ()) -> str:
     """In words: why a symbol has its value in this tree with this toolchain and these fragments.
 
-    Raises UserError for a symbol that the tree does not know, with the nearest names.
+    refusals: what is known of why the symbol is not asked for.
     """
-    if not re.fullmatch(r"\w+", symbol):
-        raise UserError(f"{symbol!r} is no Kconfig symbol", hint="./inv --help kernel.explain")
     with store.locked("builds", job.out.name, f"the build of {job.name}"):
         with step(f"configuring kernel {job.name}", log=job.log):
             merged = write_config(job)
         report = ask(job, [symbol], merged)
-    return explain.explain_failure(report) or explain.explain(report, symbol, merged.requests)
+    reasons = [*refusals] or _refusals(job, symbol, merged, report)
+    if failure := explain.explain_failure(report):
+        return failure
+    others = [
+        f"or take --variant {name}, which asks for it" for name in variants.asking_for(symbol)
+    ]
+    return explain.explain(report, symbol, merged.requests, reasons, others)
 
 
-def ask(job: Build, symbols: Sequence[str], merged: Merged) -> explain.Report:
+def _refusals(job: Build, symbol: str, merged: Merged, report: Report) -> list[str]:
+    """Why Blockyard does not ask this tree for a symbol; empty when it does or could."""
+    if symbol in merged.requests:
+        return []
+    if "Rust" in job.left_out and "RUST" in report["symbols"]:
+        return [f"Rust is left out of kernel {job.name}: {job.left_out['Rust']}"]
+    reason = differences.why_not(symbol, job.tree.version)
+    return [f"not asked of Linux {job.tree.version}: {reason}"] if reason else []
+
+
+def ask(job: Build, symbols: Sequence[str], merged: Merged) -> Report:
     """What the tree's Kconfig says of some symbols, read in the sandbox (about 4 s).
 
     merged: what was asked for, so that the answer says what stands against it. A tree runs
@@ -118,7 +140,7 @@ def ask(job: Build, symbols: Sequence[str], merged: Merged) -> explain.Report:
             # the reader's own complaint is an answer too
             if not answer.read_bytes().startswith(b"{"):
                 raise
-    report: explain.Report = json.loads(answer.read_bytes())
+    report: Report = json.loads(answer.read_bytes())
     answer.unlink()
     return report
 

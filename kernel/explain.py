@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Says in words why a Kconfig symbol has the value it has, and what to do about it.
 
-kernel/kconfig_reader.py gathers the facts in the sandbox and prints them as JSON; this module
-turns them into text for a kernel developer.  It starts at the symbol that was asked for, goes
-down each condition that does not hold, and collects one piece of advice at each dead end:
+kernel/kconfig_reader.py gathers the facts in the sandbox and prints them as JSON (the types are
+in kernel/kconfig_report.py); this module turns them into text for a kernel developer.  It starts
+at the symbol that was asked for, goes down each condition that does not hold, and collects one
+piece of advice at each dead end:
 
     EROFS_FS is n, wanted y (base.config:16)
       defined only inside `if MISC_FILESYSTEMS` [=n] (fs/Kconfig:308)
@@ -16,129 +17,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple
 
 from kernel.kconfig import Dropped, Request
-
-
-class Leaf(TypedDict):
-    """A symbol in a condition."""
-
-    name: str
-    value: str
-    required: str  # n, m, y, "m or y", or a relation such as ">= 109600"
-    met: bool
-    constant: bool  # not a symbol: a literal, or what a $(…) probe answered
-
-
-class Alternative(TypedDict):
-    """One operand of a condition's `||`; any of them is enough."""
-
-    text: str
-    value: str
-    leaves: list[Leaf]
-
-
-class Clause(TypedDict):
-    """One operand of a condition's `&&`; all of them must hold."""
-
-    text: str
-    keyword: str  # depends, if, visible or prompt
-    at: str  # file:line in the tree, here and below
-    value: str
-    met: bool  # far enough for the wanted value
-    alternatives: list[Alternative]  # the first few
-    alternative_count: int
-
-
-class Definition(TypedDict):
-    """One `config` entry of a symbol; any of them is enough."""
-
-    at: str
-    prompt: str | None
-    clauses: list[Clause]
-
-
-class Selector(TypedDict):
-    """A symbol that selects or implies another one."""
-
-    name: str
-    value: str  # the lower limit that it sets now
-    condition: str  # "y" if there is none
-    at: str
-
-
-class Selectors(TypedDict):
-    """Who selects or implies a symbol."""
-
-    count: int
-    listed: list[Selector]  # the first few, those in force first
-
-
-class Default(TypedDict):
-    """A `default` line of a symbol."""
-
-    value: str
-    condition: str
-    holds: str
-
-
-class Choice(TypedDict):
-    """The choice that a symbol is a member of."""
-
-    prompt: str | None
-    at: str
-    selection: str | None
-    members: list[str]
-
-
-class SymbolData(TypedDict, total=False):
-    """What the reader tells of a symbol; only the first four fields if it does not exist."""
-
-    name: str
-    exists: bool
-    wanted: str | None
-    near: list[str]
-    type: str
-    value: str
-    prompt: str | None
-    visibility: str
-    assignable: list[str]
-    definitions: list[Definition]
-    selected_by: Selectors
-    implied_by: Selectors
-    defaults: list[Default]
-    choice: Choice | None
-
-
-class Unknown(TypedDict):
-    """A Kconfig keyword that the reader does not know."""
-
-    keyword: str
-    file: str
-    line: int
-
-
-class Difference(TypedDict):
-    """A symbol whose `.config` line is not what the reader would have written."""
-
-    symbol: str
-    reader: str | None
-    kernel: str | None
-
-
-class Report(TypedDict, total=False):
-    """The reader's JSON."""
-
-    schema: int
-    error: str | None  # why the tree could not be read
-    kernelversion: str
-    modules: str  # the value of MODULES
-    asked: list[str]
-    symbols: dict[str, SymbolData]
-    unknown_keywords: list[Unknown]
-    differences: list[Difference]
-    rust_complaint: str  # of scripts/rust_is_available.sh, when RUST_IS_AVAILABLE is n
+from kernel.kconfig_report import Clause, Default, Definition, Leaf, Report, SymbolData
 
 
 class _Words(NamedTuple):
@@ -152,37 +34,50 @@ _MAX_ALTERNATIVES = 4
 # Symbols that reflect a tool.  The first pattern that matches the whole name speaks.
 _TOOL_ADVICE = (
     (r"RUST_IS_AVAILABLE", "`make rustavailable` in that tree says which Rust tool is missing "
-     "or too old; scripts/min-tool-version.sh has the versions it needs"),
+     "or too old; scripts/min-tool-version.sh has the versions it needs (--toolchain host takes "
+     "the tools on PATH)"),
     (r"RUSTC_\w+|HAVE_CFI_ICALL_NORMALIZE_INTEGERS_RUSTC", "use a newer rustc"),
     (r"BINDGEN_\w+", "use a newer bindgen"),
     (r"PAHOLE_\w+", "use a newer pahole (Debian package dwarves)"),
-    (r"CC_IS_CLANG|CLANG_VERSION", "build with LLVM=1 and a clang that is new enough"),
-    (r"CC_IS_GCC|GCC_VERSION|GCC_PLUGINS?", "build with GCC (no LLVM=1)"),
-    (r"LD_IS_LLD|LLD_VERSION", "link with a new enough ld.lld (LLVM=1)"),
-    (r"LD_IS_BFD|LD_VERSION", "link with a new enough GNU ld"),
+    (r"CC_IS_CLANG|CLANG_VERSION", "build with --compiler llvm and a clang that is new enough"),
+    (r"CC_IS_GCC|GCC_VERSION|GCC_PLUGINS?", "build with --compiler gcc"),
+    (r"LD_IS_LLD|LLD_VERSION", "link with a new enough ld.lld (--compiler llvm)"),
+    (r"LD_IS_BFD|LD_VERSION", "link with a new enough GNU ld (--compiler gcc)"),
     (r"(CC|AS|LD|TOOLCHAIN|CLANG|GCC)_(HAS|HAVE|CAN)_\w+", "use a compiler and linker that "
      "have this feature; the tree probes for it"),
 )  # fmt: skip
 
 
-def explain(report: Report, name: str, requests: Mapping[str, Request]) -> str:
+def explain(
+    report: Report,
+    name: str,
+    requests: Mapping[str, Request],
+    refusals: Sequence[str] = (),
+    others: Sequence[str] = (),
+) -> str:
     """Return why symbol `name` of the report is what it is, and what to do.
 
     `requests` are the merged fragments' (empty if there are none): they tell which line asked
-    for a value and where a missing one should be added.  The text has no final newline.
+    for a value and where a missing one should be added.  `refusals` say why Blockyard does not
+    ask this tree for the symbol; then nobody is told to ask.  `others` are more ways to have it.
+    The text has no final newline.
     """
     data = report["symbols"][name]
     request = requests.get(name)
-    where = f" ({request.fragment}:{request.line})" if request else ""
+    where = f" ({request.place})" if request else ""
     if not data["exists"]:
         near = f"; the nearest names: {', '.join(data['near'])}" if data["near"] else ""
-        fix = f"correct the name or remove it{f' in {request.fragment}' if request else ''}"
         version = f"Linux {report.get('kernelversion', '')}".strip()
-        return _finish(f"{name} does not exist in {version}{where}{near}", _Words([], [fix]))
+        fixes = [f"correct the name or remove it in {request.fragment}"] if request else []
+        head = f"{name} does not exist in {version}{where}{near}"
+        return _finish(head, _Words([*refusals], [] if refusals else fixes))
     wanted = data["wanted"] or (request.value if request else None)
     head = f"{name} is {data['value'] or 'empty'}" + (f", wanted {wanted}{where}" if wanted else "")
-    teller = _Teller(report, requests, request.fragment if request else "your fragment")
-    return _finish(head, teller.reasons(data, wanted))
+    fragment = request.fragment if request else "a fragment of your own (--fragment FILE)"
+    words = _Teller(report, requests, fragment, may_ask=not refusals).story(data, wanted)
+    off = data["value"] == "n" and not refusals
+    advice = [*words.advice, *others] if off else words.advice
+    return _finish(head, _Words([*refusals, *words.lines], advice))
 
 
 def explain_dropped(
@@ -216,25 +111,41 @@ def _finish(head: str, words: _Words) -> str:
 class _Teller:
     """Walks the report from one symbol; tells each symbol's story once."""
 
-    def __init__(self, report: Report, requests: Mapping[str, Request], fragment: str) -> None:
+    def __init__(
+        self,
+        report: Report,
+        requests: Mapping[str, Request],
+        fragment: str,
+        *,
+        may_ask: bool = True,
+    ) -> None:
         self._report = report
         self._requests = requests
         self._fragment = fragment  # where a missing line should be added
+        self._may_ask = may_ask  # whether adding lines is an advice at all
         self._told: set[str] = set()
+
+    def story(self, data: SymbolData, wanted: str | None) -> _Words:
+        """Return why the symbol is what it is, and the conditions that a symbol that is on met."""
+        words = self.reasons(data, wanted)
+        if data["value"] != "n" and wanted != "n" and _honoured(data["value"], wanted):
+            words.lines.extend(_conditions(data))
+        return words
 
     def reasons(self, data: SymbolData, wanted: str | None) -> _Words:
         """Return why the symbol is not `wanted`; with no wish, why it is what it is."""
         self._told.add(data["name"])
         value = data["value"]
-        honoured = wanted in (None, "n", value, f'"{value}"') or (wanted, value) == ("m", "y")
-        if value != "n" and honoured:
+        if value != "n" and _honoured(value, wanted):
             return self._why_on(data, unwanted=wanted == "n")
+        if value == "n" and wanted == "n":
+            return self._why_off(data, None)
         if wanted == "m" and data["type"] in ("bool", "tristate"):
             if data["type"] == "bool":
                 fix = self._add(data["name"], "y")
-                return _Words([f"it is a bool ({_places(data)}): m is not possible"], [fix])
+                return _Words([f"it is a bool ({_places(data)}): m is not possible"], fix)
             if self._report.get("modules") == "n":
-                return _Words(["m needs MODULES [=n]"], [self._add("MODULES", "y")])
+                return _Words(["m needs MODULES [=n]"], self._add("MODULES", "y"))
         return self._why_off(data, wanted)
 
     def _why_on(self, data: SymbolData, *, unwanted: bool) -> _Words:
@@ -242,17 +153,22 @@ class _Teller:
         for entry in data["selected_by"]["listed"]:
             if entry["value"] != "n":
                 condition = f" if {entry['condition']}" if entry["condition"] != "y" else ""
-                words.lines.append(f"selected by {entry['name']}{condition} ({entry['at']})")
+                request = self._requests.get(entry["name"])
+                asked = f", which {request.place} asks for" if request else ""
+                words.lines.append(f"selected by {entry['name']}{condition} ({entry['at']}){asked}")
                 words.advice.append(f"turn off {entry['name']}, which selects it")
         request = self._requests.get(data["name"])
         if not words.lines and request and request.value == data["value"]:
-            words.lines.append(f"asked for by {request.fragment}:{request.line}")
+            words.lines.append(f"asked for by {request.place}")
         elif not words.lines:
-            holding = [d for d in data["defaults"] if d["holds"] != "n"][:1]
-            words.lines.extend(f"its default {d['value']} holds ({_places(data)})" for d in holding)
+            for default in [d for d in data["defaults"] if d["holds"] != "n"][:1]:
+                condition = f" if {default['condition']}" if _conditional(default) else ""
+                words.lines.append(
+                    f"its default {default['value']}{condition} holds ({_places(data)})"
+                )
         if unwanted and data["prompt"] is None:
             words.lines.append("it has no prompt: a fragment cannot turn it off")
-        return words if unwanted else _Words(words.lines or [f"defined at {_places(data)}"], [])
+        return words if unwanted else _Words(words.lines, [])
 
     def _why_off(self, data: SymbolData, wanted: str | None) -> _Words:
         name, words = data["name"], _Words([], [])
@@ -269,30 +185,34 @@ class _Teller:
             for clauses in unmet:
                 for clause in clauses:
                     _append(words, self._clause(clause), "")
-        choice = data["choice"]
         if all(unmet) and data["prompt"] is not None:
             if name not in self._requests or self._requests[name].value == "n":
-                words.advice.append(self._add(name, wanted or "y"))
+                words.advice.extend(self._add(name, _value_to_ask(data, wanted)))
         elif data["prompt"] is None and not (all(unmet) and data["defaults"]):
             _append(words, self._no_prompt(data), "")
-        elif all(unmet):
-            pass  # all was said
-        elif choice and choice["selection"] and choice["selection"] != name:
+        elif not all(unmet):
+            _append(words, self._not_asked(data, wanted), "")
+        return words
+
+    def _not_asked(self, data: SymbolData, wanted: str | None) -> _Words:
+        """Return why a symbol is off that nothing forbids."""
+        name, choice = data["name"], data["choice"]
+        if choice and choice["selection"] and choice["selection"] != name:
             members = ", ".join(choice["members"])
-            words.lines.append(
-                f"{choice['selection']} is chosen instead ({choice['at']}): "
+            other = self._requests.get(choice["selection"])
+            asked = f", asked for by {other.place}" if other else ""
+            line = (
+                f"{choice['selection']} is chosen instead ({choice['at']}){asked}: "
                 f"'{choice['prompt']}' is one of {members}"
             )
-            words.advice.append(f"ask for {name} and for no other symbol of that choice")
-        elif wanted in data["assignable"] or wanted is None:
-            request = self._requests.get(name)
-            but = f"{request.fragment}:{request.line} says {request.value}" if request else ""
-            but = but or "nothing asks for it"
-            words.lines.append(f"{name} can be {wanted or 'set'}, but {but}")
-            words.advice.append(self._add(name, wanted or "y"))
-        else:
-            words.lines.append(f"{wanted} is not a value for {data['type']} ({_places(data)})")
-        return words
+            return _Words([line], [f"ask for {name} and for no other symbol of that choice"])
+        if wanted is not None and wanted not in data["assignable"]:
+            return _Words([f"{wanted} is not a value for {data['type']} ({_places(data)})"], [])
+        possible = wanted or " or ".join(v for v in data["assignable"] if v != "n") or "set"
+        request = self._requests.get(name)
+        but = f"{request.place} says {request.value}" if request else "nothing asks for it"
+        line = f"{name} can be {possible}, but {but}"
+        return _Words([line], self._add(name, _value_to_ask(data, wanted)))
 
     def _no_prompt(self, data: SymbolData) -> _Words:
         by, count = data["selected_by"]["listed"], data["selected_by"]["count"]
@@ -302,18 +222,18 @@ class _Teller:
         if names:
             how = f"turn on what selects {data['name']}: {names}{more}"
             return _Words([f"{line}; selected by {names}{more}"], [how])
-        where = f"see its default at {_places(data)}" if data["defaults"] else "nothing selects it"
-        return _Words([f"{line}; {where}"], [])
+        if not data["defaults"]:
+            return _Words([f"{line}; nothing selects it"], [])
+        defaults = [
+            f"{_INDENT}default {default['value']}"
+            + (f" if {default['condition']} [={default['holds']}]" if _conditional(default) else "")
+            for default in data["defaults"]
+        ]
+        return _Words([f"{line}; its defaults ({_places(data)}):", *defaults], [])
 
     def _clause(self, clause: Clause) -> _Words:
         simple = len(clause["alternatives"]) == 1
-        phrase = {
-            "depends": f"depends on {clause['text']}",
-            "if": f"defined only inside `if {clause['text']}`",
-            "visible": f"in a menu that is visible if {clause['text']}",
-            "prompt": f"can be set only if {clause['text']}",
-        }.get(clause["keyword"], clause["text"])
-        words = _Words([f"{phrase} [={clause['value']}] ({clause['at']})"], [])
+        words = _Words([_condition(clause)], [])
         options: list[str] = []
         for alternative in clause["alternatives"][:_MAX_ALTERNATIVES]:
             part = _Words([], [])
@@ -350,15 +270,18 @@ class _Teller:
         # A line that is about this symbol says so; those below it are indented.
         own = [x if x.startswith((" ", name)) else f"{name}: {x}" for x in inner.lines]
         if wish == "n" and data["prompt"] is not None:
-            inner.advice.append(self._add(name, "n"))
+            inner.advice.extend(self._add(name, "n"))
         return _Words(own or state, inner.advice)
 
-    def _add(self, name: str, value: str) -> str:
+    def _add(self, name: str, value: str) -> list[str]:
+        """Return the advice to ask for a value, unless there is no use in asking."""
+        if not self._may_ask:
+            return []
         line = f"'# CONFIG_{name} is not set'" if value == "n" else f"CONFIG_{name}={value}"
         request = self._requests.get(name)
         if request:
-            return f"change {request.fragment}:{request.line} to {line}"
-        return f"add {line} to {self._fragment}"
+            return [f"change {request.place} to {line}"]
+        return [f"add {line} to {self._fragment}"]
 
     def _tool(self, name: str) -> list[str]:
         """Return what to do when a symbol reflects a tool; empty for every other symbol."""
@@ -372,3 +295,42 @@ def _append(words: _Words, other: _Words, indent: str) -> None:
 
 def _places(data: SymbolData) -> str:
     return ", ".join(definition["at"] for definition in data["definitions"])
+
+
+def _honoured(value: str, wanted: str | None) -> bool:
+    """Whether a value that is not n is what was wanted, or more; n is wanted in vain."""
+    return wanted in (None, "n", value, f'"{value}"') or (wanted, value) == ("m", "y")
+
+
+def _value_to_ask(data: SymbolData, wanted: str | None) -> str:
+    """Return what to ask for: drivers and the like are modules unless somebody knows better."""
+    return wanted or ("m" if data["type"] == "tristate" else "y")
+
+
+def _conditional(default: Default) -> bool:
+    return default["condition"] != "y"
+
+
+def _condition(clause: Clause) -> str:
+    """Return one condition with its value and its place."""
+    phrase = {
+        "depends": f"depends on {clause['text']}",
+        "if": f"defined only inside `if {clause['text']}`",
+        "visible": f"in a menu that is visible if {clause['text']}",
+        "prompt": f"can be set only if {clause['text']}",
+    }.get(clause["keyword"], clause["text"])
+    return f"{phrase} [={clause['value']}] ({clause['at']})"
+
+
+def _conditions(data: SymbolData) -> list[str]:
+    """Return where a symbol is defined and the conditions that it met there."""
+    lines = []
+    for definition in data["definitions"]:
+        if _possible(definition):
+            lines.append(f"defined at {definition['at']} ({data['type']})")
+            lines += [_INDENT + _condition(clause) for clause in definition["clauses"]]
+    return lines
+
+
+def _possible(definition: Definition) -> bool:
+    return all(clause["value"] != "n" for clause in definition["clauses"])

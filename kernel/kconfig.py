@@ -52,6 +52,11 @@ class Request:
     fragment: str
     line: int
 
+    @property
+    def place(self) -> str:
+        """Where it stands: fragment:line."""
+        return f"{self.fragment}:{self.line}"
+
 
 @dataclass(frozen=True)
 class Contradiction:

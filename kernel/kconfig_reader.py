@@ -37,6 +37,9 @@ from kernel.kconfig_keywords import scan_keywords
 MAX_DEPTH = 6  # how far the symbols in the way are followed
 MAX_SYMBOLS = 120  # in one answer
 MAX_LISTED = 12  # selectors, implying symbols and alternatives that are listed; all are counted
+ALIKE = 0.75  # of a name's letters, for a misspelt one
+RELATED = 0.55  # of letters and words together, for a renamed one
+MAX_NEAR = 5  # names that are offered in place of an unknown one
 NMY = "nmy"
 
 # --- 1. the tree --------------------------------------------------------------------------
@@ -141,8 +144,7 @@ def describe(tree: Tree, name: str, wanted: str | None) -> dict[str, Any]:
     """Return what is known of one symbol; `SymbolData` in kernel/explain.py lists the fields."""
     sym = tree.syms.get(name)
     if sym is None or not sym.nodes:
-        names = [known.name for known in tree.unique_defined_syms]
-        near = difflib.get_close_matches(name, names, n=5, cutoff=0.75)
+        near = nearest(name, [known.name for known in tree.unique_defined_syms])
         return {"name": name, "exists": False, "wanted": wanted, "near": near}
     need = 2 if wanted == "y" and sym.type is kl.TRISTATE else 1
     return {
@@ -163,6 +165,23 @@ def describe(tree: Tree, name: str, wanted: str | None) -> dict[str, Any]:
         ],
         "choice": None if sym.choice is None else _choice(sym.choice),
     }
+
+
+def nearest(name: str, names: list[str]) -> list[str]:
+    """Return the names that were probably meant: like it by their letters or by their words."""
+    wanted = name.upper()
+    words = set(wanted.split("_"))
+    likeness: dict[str, float] = {}
+    for known in names:
+        others = set(known.split("_"))
+        shared = len(words & others) / len(words | others)
+        letters = difflib.SequenceMatcher(None, known, wanted)
+        if not shared and letters.quick_ratio() < ALIKE:
+            continue
+        ratio = letters.ratio()
+        if ratio >= ALIKE or (shared + ratio) / 2 >= RELATED:
+            likeness[known] = shared + ratio
+    return sorted(likeness, key=lambda known: (-likeness[known], known))[:MAX_NEAR]
 
 
 def _definition(tree: Tree, node: Any, need: int) -> dict[str, Any]:

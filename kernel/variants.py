@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from kernel import kconfig
 from kernel.host.settings import PROJECT
 from kernel.job import own_fragment
 from kernel.kconfig import Fragment
@@ -24,3 +25,13 @@ def fragments(variant: str, *, rust: bool) -> list[Fragment]:
     if rust and (FOLDER / "rust" / f"{variant}.config").is_file():
         parts.append(own_fragment(f"variants/rust/{variant}"))
     return parts
+
+
+def asking_for(symbol: str) -> list[str]:
+    """The variants that switch a symbol on."""
+    return [
+        name
+        for name in names()
+        if (request := kconfig.merge(fragments(name, rust=True)).requests.get(symbol))
+        and request.value != "n"
+    ]

@@ -14,11 +14,13 @@ from typing import cast
 
 import pytest
 
-from kernel.explain import Report, explain, explain_dropped, explain_failure
+from kernel.explain import explain, explain_dropped, explain_failure
 from kernel.host.settings import PROJECT
 from kernel.kconfig import Fragment, merge, parse, prove
 from kernel.kconfig_environment import kbuild_environment, kernel_version
 from kernel.kconfig_keywords import scan_keywords
+from kernel.kconfig_reader import nearest
+from kernel.kconfig_report import Report
 
 KCONFIG = """\
 mainmenu "Linux/$(ARCH) $(KERNELVERSION)"
@@ -297,7 +299,7 @@ class TestExplain:
                 CONFIGFS_FS can be m, but base.config:1 says n
               what to do:
                 - `make rustavailable` in that tree says which Rust tool is missing or too old; \
-scripts/min-tool-version.sh has the versions it needs
+scripts/min-tool-version.sh has the versions it needs (--toolchain host takes the tools on PATH)
                 - add CONFIG_RUST=y to rnull.config
                 - change base.config:1 to CONFIG_CONFIGFS_FS=m
         """)
@@ -391,12 +393,70 @@ or add '# CONFIG_MISC is not set' to usb.config
         assert words(run, "CRC", config, base="CONFIG_CRC=m\n") == golden("""
             CRC is y, wanted m (base.config:1)
               selected by EROFS (drivers/Kconfig:22)
+              defined at drivers/Kconfig:28 (tristate)
         """)
 
     def test_a_symbol_that_is_on(self, run: Run) -> None:
         assert words(run, "MODULES") == golden("""
             MODULES is y
               its default y holds (Kconfig:3)
+              defined at Kconfig:3 (bool)
+        """)
+
+    def test_what_a_symbol_that_is_on_depends_on(self, run: Run) -> None:
+        config = "CONFIG_MISC=y\nCONFIG_EROFS=m\n"
+        assert words(run, "EROFS", config, base="CONFIG_MISC=y\nCONFIG_EROFS=m\n") == golden("""
+            EROFS is m, wanted m (base.config:2)
+              asked for by base.config:2
+              defined at drivers/Kconfig:22 (tristate)
+                defined only inside `if MISC` [=y] (drivers/Kconfig:21)
+        """)
+
+    def test_who_asked_for_what_selects(self, run: Run) -> None:
+        config = "CONFIG_MISC=y\nCONFIG_EROFS=m\n"
+        assert words(run, "CRC", config, base="CONFIG_MISC=y\nCONFIG_EROFS=m\n") == golden("""
+            CRC is m
+              selected by EROFS (drivers/Kconfig:22), which base.config:2 asks for
+              defined at drivers/Kconfig:28 (tristate)
+        """)
+
+    def test_off_as_it_was_asked_to_be(self, run: Run) -> None:
+        assert words(run, "PHY", base="# CONFIG_PHY is not set\n") == golden("""
+            PHY is n, wanted n (base.config:1)
+              PHY can be m or y, but base.config:1 says n
+              what to do:
+                - change base.config:1 to CONFIG_PHY=m
+        """)
+
+    def test_nothing_asks(self, run: Run) -> None:
+        assert words(run, "MISC") == golden("""
+            MISC is n
+              MISC can be y, but nothing asks for it
+              what to do:
+                - add CONFIG_MISC=y to a fragment of your own (--fragment FILE)
+        """)
+
+    def test_a_refusal_is_told_and_nobody_is_told_to_ask(self, run: Run) -> None:
+        refusals = ["Rust is left out of kernel 7.3: too old"]
+        assert explain(run("MISC"), "MISC", {}, refusals) == golden("""
+            MISC is n
+              Rust is left out of kernel 7.3: too old
+              MISC can be y, but nothing asks for it
+        """)
+        assert explain(run("RNUL"), "RNUL", {}, refusals) == golden("""
+            RNUL does not exist in Linux 7.3.4; the nearest names: RNULL
+              Rust is left out of kernel 7.3: too old
+        """)
+
+    def test_defaults_of_what_has_no_prompt(self, run: Run, tree: Path) -> None:
+        with (tree / "drivers/Kconfig").open("a") as file:
+            file.write("\nconfig HIDDEN\n\tdef_bool PHY && MISC\n\tdefault y if PHY\n")
+        line = len(DRIVERS.splitlines()) + 2
+        assert words(run, "HIDDEN") == golden(f"""
+            HIDDEN is n
+              HIDDEN has no prompt: no fragment can set it; its defaults (drivers/Kconfig:{line}):
+                default PHY && MISC
+                default y if PHY [=n]
         """)
 
     def test_every_dropped_request_gets_a_paragraph(self, run: Run) -> None:
@@ -406,3 +466,21 @@ or add '# CONFIG_MISC is not set' to usb.config
         first, second = explain_dropped(report, dropped, requests).split("\n\n")
         assert first.startswith("CRC is n, wanted y (a.config:2)")
         assert second.startswith("EROFS is n, wanted y (a.config:1)")
+
+
+class TestNearest:
+    NAMES = ("BLK_DEV_NULL_BLK", "BLK_DEV_NVME", "RETPOLINE", "PREEMPT", "EROFS_FS", "EXT4_FS")
+
+    @pytest.mark.parametrize(
+        ("name", "near"),
+        [
+            ("BLK_DEV_RUST_NULL", ["BLK_DEV_NULL_BLK"]),
+            ("MITIGATION_RETPOLINE", ["RETPOLINE"]),
+            ("PREEMPT_LAZY", ["PREEMPT"]),
+            ("EROFSFS", ["EROFS_FS"]),
+            ("erofs_fs", ["EROFS_FS"]),
+            ("USB_STORAGE", []),
+        ],
+    )
+    def test_by_letters_and_by_words(self, name: str, near: list[str]) -> None:
+        assert nearest(name, list(self.NAMES)) == near
