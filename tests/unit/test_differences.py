@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Two configurations side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ci import differences
+from ci.differences import choice
+from kernel.compare import Pair, compare
+from kernel.host.errors import UserError
+
+PLAIN = """CONFIG_BLK_DEV_NULL_BLK=m
+CONFIG_BLK_DEV_NVME=y
+CONFIG_HZ=250
+# CONFIG_KASAN is not set
+"""
+OTHER = """CONFIG_BLK_DEV_NULL_BLK=m
+CONFIG_HZ=1000
+CONFIG_KASAN=y
+# CONFIG_BLK_DEV_NVME is not set
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, str]:
+    one, other = tmp_path / "one.config", tmp_path / "other"
+    one.write_text(PLAIN)
+    other.write_text(OTHER)
+    return str(one), str(other)
+
+
+class TestSymbols:
+    def test_added_removed_and_changed(self) -> None:
+        found = compare({"A": "y", "B": "m", "C": "1"}, {"B": "y", "C": "1", "D": '"x"'})
+        assert found.removed == {"A": "y"}
+        assert found.added == {"D": '"x"'}
+        assert found.changed == {"B": Pair("m", "y")}
+
+    def test_absent_and_not_set_are_both_off(self) -> None:
+        found = compare({"A": "n"}, {"B": "n"})
+        assert (found.added, found.removed, found.changed) == ({}, {}, {})
+
+    def test_the_other_way_round(self) -> None:
+        a, b = {"A": "y", "C": "1"}, {"B": "m", "C": "2"}
+        there, back = compare(a, b), compare(b, a)
+        assert (there.added, there.removed) == (back.removed, back.added)
+        assert there.changed == {"C": Pair("1", "2")}
+        assert back.changed == {"C": Pair("2", "1")}
+
+
+class TestSides:
+    @pytest.mark.parametrize(
+        ("text", "kernel", "variant"),
+        [
+            ("7.3", "7.3", "plain"),
+            ("7.3:debug", "7.3", "debug"),
+            ("7.3:plain", "7.3", "plain"),
+            ("./linux:kasan", "./linux", "kasan"),
+            ("https://git.example/linux.git#main", "https://git.example/linux.git#main", "plain"),
+            ("/path/linux#topic:debug", "/path/linux#topic", "debug"),
+        ],
+    )
+    def test_a_kernel_and_its_variant(self, text: str, kernel: str, variant: str) -> None:
+        found = choice(text)
+        assert (found.kernel, found.variant) == (kernel, variant)
+
+    def test_a_variant_that_there_is_not(self) -> None:
+        with pytest.raises(UserError, match="unknown variant 'debgu'") as caught:
+            choice("7.3:debgu")
+        assert "debug" in caught.value.hint
+
+    def test_a_name_that_is_neither_kernel_nor_file(self) -> None:
+        with pytest.raises(UserError, match=r"unknown kernel '7\.33'") as caught:
+            choice("7.33")
+        assert ".config file" in caught.value.hint
+
+    def test_the_second_name_is_checked_before_the_first_kernel_is_configured(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def side(*arguments: object) -> differences.Side:
+            raise AssertionError("it was configured")
+
+        monkeypatch.setattr(differences, "side", side)
+        with pytest.raises(UserError, match=r"7\.33"):
+            differences.report("7.3", "7.33")
+
+    def test_a_file_that_is_no_configuration(self, tmp_path: Path, files: tuple[str, str]) -> None:
+        bad = tmp_path / "bad"
+        bad.write_text("CONFIG_A=y\nnonsense\n")
+        with pytest.raises(UserError, match="bad:2"):
+            differences.report(files[0], str(bad))
+
+    def test_a_file_that_is_no_text(self, tmp_path: Path, files: tuple[str, str]) -> None:
+        bad = tmp_path / "bad"
+        bad.write_bytes(b"\xff\xfe\x00")
+        with pytest.raises(UserError, match="cannot read the configuration"):
+            differences.report(files[0], str(bad))
+
+
+class TestReport:
+    def test_drivers_of_two_files(self, files: tuple[str, str]) -> None:
+        found = differences.report(*files)
+        assert found.drivers == {
+            "null_blk": Pair("module", "module"),
+            "nvme": Pair("built in", "-"),
+            "rnull": Pair("-", "-"),
+        }
+        assert found.tools == {}
+
+    def test_as_lines(self, files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+        differences.show(*files, as_json=False)
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[1:6] == [
+            "-BLK_DEV_NVME y",
+            " HZ 250 -> 1000",
+            "+KASAN y",
+            "",
+            "1 removed, 1 changed, 1 added",
+        ]
+        assert "  nvme       built in   -   differs" in lines
+        assert "  null_blk   module     module" in lines
+
+    def test_as_json(self, files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+        differences.show(*files, as_json=True)
+        found = json.loads(capsys.readouterr().out)
+        assert found["symbols"]["changed"] == {"HZ": {"a": "250", "b": "1000"}}
+        assert found["drivers"]["nvme"] == {"a": "built in", "b": "-"}
