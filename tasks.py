@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -50,6 +51,9 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*arguments, **options)
         except UserError as error:
             raise Exit(f"error: {error}", error.exit_code) from None
+        except BrokenPipeError:  # the reader of our output has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise Exit(code=0) from None
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
@@ -134,7 +138,7 @@ def test(
     if list_:
         print("\n".join(str(one) for one in listing))
         return
-    ready = prepare.ready(choice, accel)
+    ready = prepare.ready(choice, accel, all_modules=False)
     finished, path = run.run(ready, wanted, guests or run.default_guests())
     if json:
         print(path.read_text())
@@ -157,11 +161,16 @@ def build(c: Context, choice: Choice, json: bool = False) -> None:
     from ci import prepare
     from kernel.host.debian import tool_root
 
-    built = prepare.kernel(choice, tool_root())
+    prepare.outside(choice)
+    tools = tool_root()
+    built = prepare.kernel(choice, tools)
+    modules = prepare.modules(choice, built, tools, all_=True)
     if json:
         print((built.path / "kernel.json").read_text(), end="")
     else:
         print(f"{built.info.release}  {built.info.source}  {built.path}")
+        for module in [file for folder in modules for file in folder.glob("*.ko")]:
+            print(f"{module.stem}  {module}")
 
 
 @task(

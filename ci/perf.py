@@ -5,8 +5,8 @@ Both sides of a ratio are whole processes, run in turn (ours, bare, ours, bare, 
 machine whose speed drifts is fair to both; medians are compared. Nothing is judged here: the
 limits are shown beside the figures.
 
-- ``build``: configure, make and collect, against make alone on a ready ``.config``; each run
-  compiles a whole kernel twice.
+- ``build``: configure, make and collect with an empty ccache, against make alone without ccache on
+  a ready ``.config``; each run compiles a whole kernel twice.
 - ``boot``: ``./inv boot --run true`` against QEMU with the same kernel and an init that powers off.
 - ``warm-build``, ``test``, ``cold-test``: whole commands, with nothing to compare to; ``cold-test``
   begins with an empty cache.
@@ -20,6 +20,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -28,6 +29,7 @@ from ci import prepare, record
 from images import cpio, qemu
 from images.topology import DEFAULT
 from kernel import build as builder
+from kernel.ccache import Objects
 from kernel.choice import Choice
 from kernel.host import store
 from kernel.host.debian import ToolRoot
@@ -158,12 +160,16 @@ def _cold(arguments: Sequence[str]) -> None:
 
 
 def _our_build(job: Build) -> None:
-    """What a build adds up to, from an empty output tree to an entry of the cache."""
+    """What a build adds up to, from an empty output tree and ccache to an entry of the cache."""
     store.remove(job.out)
+    empty = replace(job, objects=Objects(f"perf-{job.key}") if job.objects else None)
     path = store.directory("perf") / job.key
     store.remove(path)
     path.mkdir()
-    builder.make_kernel(job, path)
+    try:
+        builder.make_kernel(empty, path)
+    finally:
+        store.remove(store.directory("ccache") / f"perf-{job.key}")
     store.remove(path)
 
 

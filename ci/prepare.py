@@ -17,7 +17,7 @@ from images.errors import GuestError
 from images.files import GuestFiles, guest_files
 from images.machine import Accelerator, Setup, machine
 from images.topology import DEFAULT, Topology
-from kernel import build, catalog, sources, variants
+from kernel import build, catalog, ccache, sources, variants
 from kernel import toolchain as toolchains
 from kernel.artifact import Kernel
 from kernel.catalog import DebianImage
@@ -30,7 +30,8 @@ from kernel.job import Build, own_fragment, read_fragment
 from kernel.prebuilt import prebuilt
 from kernel.sources import debian
 from kernel.sources.tree import Tree
-from modules import manifest
+from modules import external, manifest
+from modules.manifest import Manifest
 
 CONSOLES = ("serial", "ssh")
 GUESTS_KEPT = 20  # folders of guests that failed
@@ -119,14 +120,16 @@ def job_in(tree: Tree, choice: Choice, tools: ToolRoot) -> Build:
     fragments += variants.fragments(choice.variant, rust=not no_rust)
     fragments = [adapted(fragment, tree.version) for fragment in fragments]
     fragments += [read_fragment(path) for path in choice.fragments]
-    return Build(choice.name, tree, tuple(fragments), toolchain, tools, left_out)
+    entry = catalog.find(choice.kernel)
+    objects = ccache.objects(entry, tree, toolchain, choice.fragments, choice.options)
+    return Build(choice.name, tree, tuple(fragments), toolchain, tools, left_out, objects)
 
 
 def kernel(choice: Choice, tools: ToolRoot) -> Kernel:
     """The kernel that was chosen, from the cache or made now."""
     entry = catalog.find(choice.kernel)
     if isinstance(entry, DebianImage):
-        if choice != Choice(choice.kernel):
+        if choice != Choice(choice.kernel, modules=choice.modules):
             raise UserError(
                 f"kernel {choice.kernel} is Debian's own build: variants, fragments and toolchains "
                 "are for kernels that are built here"
@@ -135,12 +138,35 @@ def kernel(choice: Choice, tools: ToolRoot) -> Kernel:
     return build.build(kernel_job(choice, tools))
 
 
-def ready(choice: Choice, accel: str = "auto") -> Ready:
-    """Everything to boot guests of that kernel, made if need be."""
+def outside(choice: Choice) -> tuple[Manifest, ...]:
+    """The drivers outside the kernel tree that were chosen."""
+    return tuple(manifest.of_folder(folder) for folder in choice.modules)
+
+
+def modules(choice: Choice, built: Kernel, tools: ToolRoot, *, all_: bool) -> list[Path]:
+    """The folders that hold the modules of the drivers outside the tree, built if need be.
+
+    A driver that does not fit the kernel is left to the tests, which are skipped with the reason;
+    with `all_` it raises UserError.
+    """
+    fitting = []
+    for driver in outside(choice):
+        reason = driver.missing_from(built)
+        if reason and all_:
+            raise UserError(reason)
+        if not reason:
+            fitting.append(driver)
+    job = kernel_job(choice, tools) if fitting else None
+    return [external.build_module(driver, built, job) for driver in fitting if job]
+
+
+def ready(choice: Choice, accel: str = "auto", *, all_modules: bool = True) -> Ready:
+    """Everything to boot guests of that kernel, made if need be; see `modules`."""
     accelerator.check(accel)
+    outside(choice)
     tools = tool_root()
     built = kernel(choice, tools)
-    files = guest_files(built, tools)
+    files = guest_files(built, tools, modules(choice, built, tools, all_=all_modules))
 
     def probe(candidate: Accelerator) -> None:
         trial = Ready(built, tools, files, candidate)

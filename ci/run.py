@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,11 @@ import pytest
 
 from ci import record
 from ci.prepare import CONSOLES, Ready, chosen
-from images.topology import DEFAULT
 from kernel.host.errors import Failed, UserError
 from kernel.host.progress import note
 from kernel.host.settings import PROJECT
 from modules import manifest
+from modules.manifest import Manifest
 from tests.guests import Slot
 from tests.outcomes import BAD, Outcome, TestResult, worse
 from tests.plan import Plan
@@ -40,6 +41,7 @@ class Selection:
     consoles: tuple[str, ...]
     suites: tuple[str, ...]
     expression: str = ""  # pytest's -k
+    folders: tuple[str, ...] = ()  # of drivers outside the kernel tree
 
 
 def default_guests() -> int:
@@ -52,13 +54,26 @@ def suite_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem.removeprefix("test_") for path in SUITES.glob("test_*.py")))
 
 
-def selection(driver: str, console: str, suite: str, expression: str) -> Selection:
-    """Checks what a user typed; an empty choice means all."""
+def selection(
+    driver: str = "",
+    console: str = "",
+    suite: str = "",
+    expression: str = "",
+    outside: Sequence[Manifest] = (),
+) -> Selection:
+    """Checks what a user typed; an empty choice means all.
+
+    outside: drivers outside the kernel tree; when there are any, they are all drivers unless the
+    user names others.
+    """
+    names = tuple(one.name for one in outside)
+    known = (*names, *manifest.names())
     return Selection(
-        chosen("driver", driver, manifest.names()),
+        chosen("driver", driver, known) if driver else names or manifest.names(),
         chosen("console", console, CONSOLES),
         chosen("suite", suite, suite_names()),
         expression,
+        tuple(one.folder for one in outside),
     )
 
 
@@ -239,30 +254,17 @@ def collect(plan: Path, wanted: Selection) -> dict[str, TestId]:
 def listing(wanted: Selection, directory: Path) -> list[TestId]:
     """The tests that a run would have; nothing is built or booted."""
     plan = directory / "plan.json"
-    plan.write_bytes(msgspec.json.encode(_empty_plan(wanted)))
+    plan.write_bytes(msgspec.json.encode(_selected(wanted)))
     return list(collect(plan, wanted).values())
 
 
-def _empty_plan(wanted: Selection) -> Plan:
-    return Plan(
-        directory="",
-        kernel="",
-        kernel_name="",
-        tools="",
-        root="",
-        modules="",
-        initramfs="",
-        accelerator="",
-        accelerator_reason="",
-        accelerator_scale=1.0,
-        topology=DEFAULT,
-        drivers=wanted.drivers,
-        consoles=wanted.consoles,
-    )
+def _selected(wanted: Selection) -> Plan:
+    return Plan(drivers=wanted.drivers, consoles=wanted.consoles, folders=wanted.folders)
 
 
 def _plan(ready: Ready, wanted: Selection, directory: Path) -> Plan:
-    return Plan(
+    return msgspec.structs.replace(
+        _selected(wanted),
         directory=str(directory),
         kernel=str(ready.kernel.path),
         kernel_name=ready.kernel.info.name,
@@ -273,9 +275,6 @@ def _plan(ready: Ready, wanted: Selection, directory: Path) -> Plan:
         accelerator=ready.accelerator.name,
         accelerator_reason=ready.accelerator.reason,
         accelerator_scale=ready.accelerator.scale,
-        topology=DEFAULT,
-        drivers=wanted.drivers,
-        consoles=wanted.consoles,
     )
 
 

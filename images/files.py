@@ -12,12 +12,14 @@ erofs because it is read-only by nature, needs no journal and is a small part of
 from __future__ import annotations
 
 import lzma
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from images import cpio
 from kernel.artifact import Kernel
+from kernel.depmod import depmod
 from kernel.host import store
 from kernel.host.debian import RECIPE, ToolRoot, load_spec, make_tar
 from kernel.host.errors import Failed
@@ -41,9 +43,13 @@ class GuestFiles:
     initramfs: Path  # cpio, not compressed: the emulated CPU unpacks it
 
 
-def guest_files(kernel: Kernel, tools: ToolRoot) -> GuestFiles:
-    """Everything a guest of this kernel boots from, made if need be."""
-    return GuestFiles(guest_root(tools), module_image(kernel, tools), initramfs(kernel, tools))
+def guest_files(kernel: Kernel, tools: ToolRoot, extra: Sequence[Path] = ()) -> GuestFiles:
+    """Everything a guest of this kernel boots from, made if need be.
+
+    extra: entries of the cache that hold modules from outside the kernel tree.
+    """
+    modules = module_image(kernel, tools, extra)
+    return GuestFiles(guest_root(tools), modules, initramfs(kernel, tools))
 
 
 def guest_root(tools: ToolRoot) -> Path:
@@ -96,14 +102,16 @@ def initramfs(kernel: Kernel, tools: ToolRoot) -> Path:
     return store.get("images", key, "the initramfs", make) / "initramfs"
 
 
-def module_image(kernel: Kernel, tools: ToolRoot) -> Path:
+def module_image(kernel: Kernel, tools: ToolRoot, extra: Sequence[Path] = ()) -> Path:
     """The erofs image that is mounted on ``/lib/modules`` in the guest."""
-    key = store.digest("modules", RECIPE, kernel.info.key)
+    key = store.digest("modules", RECIPE, kernel.info.key, *(folder.name for folder in extra))
 
     def make(path: Path) -> None:
-        sandbox = Sandbox(
-            tools.root, read_only={"modules": kernel.path / "modules"}, writable={"out": path}
-        )
+        modules = kernel.path / "modules"
+        if extra:
+            modules = path / "modules"
+            _with_extra(kernel, extra, modules, tools)
+        sandbox = Sandbox(tools.root, read_only={"modules": modules}, writable={"out": path})
         argv = ["mkfs.erofs", "--quiet", "-T0", "--all-root", f"{BIND}/out/modules.erofs"]
         log = store.directory("logs") / f"modules-{key}.log"
         run(
@@ -111,8 +119,20 @@ def module_image(kernel: Kernel, tools: ToolRoot) -> Path:
             log=log,
             doing=f"making the module image of {kernel.info.release}",
         )
+        store.remove(path / "modules")
 
     return store.get("images", key, "the module image", make) / "modules.erofs"
+
+
+def _with_extra(kernel: Kernel, extra: Sequence[Path], modules: Path, tools: ToolRoot) -> None:
+    """A copy of the kernel's modules with others in ``updates``, where depmod prefers them."""
+    shutil.copytree(kernel.path / "modules", modules, symlinks=True)
+    updates = modules / kernel.info.release / "updates"
+    updates.mkdir()
+    for folder in extra:
+        for module in folder.glob("*.ko"):
+            shutil.copyfile(module, updates / module.name)
+    depmod(modules, kernel.info.release, tools)
 
 
 def boot_modules(kernel: Kernel, wanted: Sequence[str]) -> list[Path]:

@@ -61,6 +61,7 @@ def machine_arguments(topology: Topology, accelerator: str) -> list[str]:
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
         *("-machine", "q35,usb=off", "-accel", _ACCELERATORS[accelerator]),
         *("-cpu", _CPUS[accelerator]),
+        *("-bios", "qboot.rom"),
         *("-smp", str(topology.cpus), "-m", str(topology.memory_mib)),
         *("-kernel", f"{BIND}/kernel", "-initrd", f"{BIND}/initrd"),
     ]

@@ -26,6 +26,7 @@ class KernelInfo(msgspec.Struct, frozen=True, kw_only=True):
     toolchain: dict[str, str]  # program → version; empty for a prebuilt kernel
     wall_s: float = 0.0  # what the build took
     cpu_s: float = 0.0  # user and system time of the build
+    reused_objects: int = 0  # C objects that ccache had, so that wall_s and cpu_s are less
     warnings: dict[str, int] = {}  # source file → compiler warnings
     left_out: dict[str, str] = {}  # "Rust" or a driver → why this kernel is built without
 

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from kernel import artifact
+from kernel import artifact, ccache
 from kernel.artifact import Kernel, KernelInfo
 from kernel.configure import configure
 from kernel.depmod import depmod
@@ -60,6 +60,7 @@ def build(job: Build) -> Kernel:
         if not job.tree.place:
             with store.locked("builds", job.out_key, f"the build of {job.name}"):
                 prune(job.out)
+        ccache.trim(job.tools)
         gc.keep_to_budget()
     return artifact.load(path, job.name)
 
@@ -76,11 +77,25 @@ def make_kernel(job: Build, path: Path) -> None:
         _make_kernel(job, path, begun)
 
 
+def ready_for_modules(job: Build) -> None:
+    """Makes the output tree of a kernel again when the cache gave it up in the meantime."""
+    with store.locked("builds", job.out_key, f"the build of {job.name}"):
+        if (job.out / "Module.symvers").is_file():
+            return
+        store.remove(job.out)
+        with step(f"configuring kernel {job.name}", log=job.log):
+            configure(job)
+        with step(f"building kernel {job.name} again, which modules need", log=job.log):
+            job.compile("bzImage", "modules", doing="the build failed")
+        if not job.tree.place:
+            prune(job.out)
+
+
 def _make_kernel(job: Build, path: Path, begun: float) -> None:
     with step(f"configuring kernel {job.name}", log=job.log):
         configure(job)
     with step(f"building kernel {job.name}", log=job.log):
-        job.make("bzImage", "modules", doing="the build failed")
+        job.compile("bzImage", "modules", doing="the build failed")
         _collect(job, path)
     artifact.save_info(path, _describe(job, wall_s=round(time.monotonic() - begun, 1)))
 
@@ -157,6 +172,7 @@ def _describe(job: Build, wall_s: float) -> KernelInfo:
         left_out=dict(job.left_out),
         wall_s=wall_s,
         cpu_s=cpu_seconds(log),
+        reused_objects=reused_objects(log),
         warnings=warnings(log),
     )
 
@@ -165,6 +181,11 @@ def cpu_seconds(log: str) -> float:
     """User and system time of all makes of a build, from its log."""
     times = re.findall(r"^blockyard: cpu (\S+) (\S+)$", log, re.MULTILINE)
     return round(sum(float(user) + float(system) for user, system in times), 1)
+
+
+def reused_objects(log: str) -> int:
+    """C objects that ccache had, of all makes of a build, from its log."""
+    return sum(map(int, re.findall(r"^blockyard: ccache (\d+) \d+$", log, re.MULTILINE)))
 
 
 def warnings(log: str) -> dict[str, int]:

@@ -22,6 +22,7 @@ class Choice:
     fragments: tuple[Path, ...] = ()  # of the user's own; a later one wins
     toolchain: str = "root"
     compiler: str = "llvm"
+    modules: tuple[Path, ...] = ()  # folders of modules outside the kernel tree
 
     def __post_init__(self) -> None:
         catalog.find(self.kernel)
@@ -50,4 +51,6 @@ class Choice:
         options += ["--toolchain", self.toolchain, "--compiler", self.compiler]
         if self.fragments:
             options += ["--fragment", ",".join(map(str, self.fragments))]
+        if self.modules:
+            options += ["--module", ",".join(map(str, self.modules))]
         return options

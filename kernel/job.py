@@ -6,11 +6,12 @@ The tree is read-only at /mnt/src, the output tree writable at /mnt/out, and the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kernel import kconfig
+from kernel.ccache import Objects
 from kernel.host import store
 from kernel.host.debian import ToolRoot
 from kernel.host.errors import UserError
@@ -45,6 +46,7 @@ class Build:
     toolchain: Toolchain
     tools: ToolRoot  # what is needed besides compilers
     left_out: Mapping[str, str] = field(default_factory=dict)  # "Rust" or a driver → why
+    objects: Objects | None = None  # where C objects are kept for other builds
 
     @property
     def merged(self) -> Merged:
@@ -86,6 +88,12 @@ class Build:
             environment=REPRODUCIBLE,
         )
 
+    def module_sandbox(self, module: Path) -> Sandbox:
+        """For a module outside the tree: nothing but its folder can be written to."""
+        sandbox = self.sandbox()
+        read_only = {**sandbox.read_only, "out": self.out}
+        return replace(sandbox, read_only=read_only, writable={"module": module})
+
     def make_argv(self, *targets: str) -> list[str]:
         """The make command as typed inside the sandbox."""
         argv = ["make", "-C", f"{BIND}/src", f"O={BIND}/out", f"-j{settings().jobs}"]
@@ -95,8 +103,22 @@ class Build:
 
     def make(self, *targets: str, doing: str) -> None:
         """Runs make in the sandbox."""
-        argv = self.sandbox().argv([*TIMED, *self.make_argv(*targets)])
-        run(argv, log=self.log, doing=f"kernel {self.name}: {doing}")
+        self._run(self.sandbox(), self.make_argv(*targets), doing)
+
+    def compile(self, *targets: str, doing: str) -> None:
+        """Runs make in the sandbox, with ccache when the build has a place for objects.
+
+        Apart from `make`, since whatever else runs on this output tree, such as the makefile of a
+        module from outside, has no business with what ccache keeps.
+        """
+        sandbox, argv = self.sandbox(), self.make_argv(*targets)
+        if self.objects:
+            sandbox = self.objects.sandbox(sandbox, self.toolchain)
+            argv = self.objects.argv(argv)
+        self._run(sandbox, argv, doing)
+
+    def _run(self, sandbox: Sandbox, argv: Sequence[str], doing: str) -> None:
+        run(sandbox.argv([*TIMED, *argv]), log=self.log, doing=f"kernel {self.name}: {doing}")
 
 
 def own_fragment(name: str) -> Fragment:

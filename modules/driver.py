@@ -3,7 +3,11 @@
 
 What it can do is found by probing the guest. A test asks for capabilities by name:
 
-``module``              built as a module, so it can be loaded and unloaded
+``module``              built as a module that can be loaded and unloaded
+``parameters``          its module parameters say how large its disks are (`size_mib`)
+``pins``                an open disk keeps its module from being unloaded
+``disk``                it makes disks
+``bind``                its manifest says which devices it binds to
 ``configfs``            disks are made by configfs directories
 ``features``            it lists its attributes in a `features` file
 ``attribute:<name>``    a configfs disk has that attribute
@@ -13,6 +17,7 @@ What it can do is found by probing the guest. A test asks for capabilities by na
 
 from __future__ import annotations
 
+import errno
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +28,7 @@ from images.console import Console
 from kernel.artifact import Kernel
 from kernel.host.errors import Failed
 from modules.disk import Disk, named_error
-from modules.manifest import Configfs, Manifest, Pci
+from modules.manifest import Configfs, Loaded, Manifest, NoDisks, Pci
 
 PREFIX = "by"  # of the configfs directories that are ours
 SIZE_MIB = 64  # of a disk that no test asked a size for
@@ -68,7 +73,9 @@ class Driver:
         Raises LoadFailed with the kernel log's lines.
         """
         disks = self.manifest.disks
-        script = "" if self.manifest.built_in(self.kernel) else self._modprobe()
+        script = self._take_devices()
+        script += "" if self.manifest.built_in(self.kernel) else self._modprobe()
+        script += self._probe_devices()
         if isinstance(disks, Configfs):
             # where configfs is a module itself, it comes with the driver
             script += f"""
@@ -78,12 +85,11 @@ class Driver:
         if result.exit_code:
             log = self.console.run("dmesg | tail -n 15").output
             raise LoadFailed(f"cannot load {self.name}: {result.output}\n{log}")
-        if isinstance(disks, Pci):
+        if not isinstance(disks, (Configfs, NoDisks)):
             self.wait_for_disks()
 
     def _modprobe(self) -> str:
-        disks = self.manifest.disks
-        parameters = disks.parameters if isinstance(disks, Configfs) else {}
+        parameters = self.manifest.disks.parameters
         words = [shlex.quote(f"{name}={value}") for name, value in parameters.items()]
         *before, last = self.manifest.modules
         lines = [*(f"modprobe -- {module}" for module in before), f"modprobe -- {last}"]
@@ -92,7 +98,57 @@ class Driver:
     def unload(self) -> None:
         """Unloads the modules; CommandFailed when one is in use."""
         modules = " ".join(reversed(self.manifest.modules))
-        self.console.check(f"modprobe --remove -- {modules}", timeout_s=60)
+        release = self._each_device("echo > $device/driver_override")
+        self.console.check(f"modprobe --remove -- {modules} || exit\n{release}", timeout_s=60)
+
+    def _take_devices(self) -> str:
+        """Shell lines that get the manifest's devices from other drivers, if need be."""
+        bind = self.manifest.bind
+        if bind is None:
+            return ""
+        if not bind.driver_override:
+            return "".join(
+                f"if [ -d /sys/module/{module} ]; then modprobe --remove -- {module}; fi\n"
+                for module in bind.competitors
+            )
+        return self._each_device(f"""
+            echo {bind.driver} > $device/driver_override
+            owner=$(readlink $device/driver) || continue
+            [ ${{owner##*/}} = {bind.driver} ] || echo ${{device##*/}} > $device/driver/unbind""")
+
+    def _probe_devices(self) -> str:
+        """Shell lines that have free devices probed, and fail when none is the driver's then."""
+        bind = self.manifest.bind
+        if bind is None:
+            return ""
+        probe = self._each_device(
+            f"[ -e $device/driver ] || echo ${{device##*/}} > /sys/bus/{bind.bus}/drivers_probe"
+        )
+        folder = f"/sys/bus/{bind.bus}/drivers/{bind.driver}"
+        missing = f"echo '{bind.driver} is bound to no device'; exit 1"
+        return f"{probe}\nls -d {folder}/*:* > /dev/null || {{ {missing}; }}\n"
+
+    def _each_device(self, lines: str) -> str:
+        """Shell lines that run `lines` with $device, the sysfs folder, for each of the devices."""
+        bind = self.manifest.bind
+        if bind is None:
+            return ""
+        return f"""
+            for device in /sys/bus/{bind.bus}/devices/*; do
+                read -r vendor < $device/vendor
+                read -r model < $device/device
+                case $vendor:$model in {"|".join(bind.devices)}) ;; *) continue ;; esac
+                {lines}
+            done
+"""
+
+    def devices(self) -> list[str]:
+        """The devices that the driver is bound to, such as ``0000:00:04.0``."""
+        bind = self.manifest.bind
+        if bind is None:
+            return []
+        script = f"cd /sys/bus/{bind.bus}/drivers/{bind.driver} 2> /dev/null && ls -d *:*"
+        return self.console.run(script).output.split()
 
     def loaded(self) -> bool:
         """Whether all modules are in the kernel now."""
@@ -100,13 +156,17 @@ class Driver:
         return self.console.run(tests).exit_code == 0
 
     def disks(self) -> list[Disk]:
-        """The disks of the driver's PCI functions (namespaces), in the kernel's order."""
-        if not isinstance(self.manifest.disks, Pci):
+        """The disks that are there without being made: of PCI functions, or of a loaded module."""
+        disks = self.manifest.disks
+        if isinstance(disks, Loaded):
+            script = "\n".join(f"test -e /sys/block/{name} && echo {name}" for name in disks.disks)
+            return [Disk(name, self.console) for name in self.console.run(script).output.split()]
+        if not isinstance(disks, Pci):
             return []
         script = f"""
             for function in /sys/bus/pci/devices/*; do
                 read -r class < $function/class
-                [ $class = {self.manifest.disks.class_code} ] || continue
+                [ $class = {disks.class_code} ] || continue
                 for disk in $function/nvme/*/nvme*n* $function/block/*; do
                     [ -e $disk/queue ] && echo ${{disk##*/}}
                 done
@@ -116,9 +176,12 @@ class Driver:
 
     def wait_for_disks(self) -> None:
         """Probing is asynchronous: the disks come after modprobe has returned."""
+        disks = self.manifest.disks
+        names = disks.disks if isinstance(disks, Loaded) else ("nvme*",)
+        folders = " ".join(f"/sys/block/{name}" for name in names)
         script = f"""
             for try in {{1..{int(APPEAR_S * 50)}}}; do
-                for disk in /sys/block/nvme*; do
+                for disk in {folders}; do
                     [ -e $disk/queue ] && [ -b /dev/${{disk##*/}} ] && exit 0
                 done
                 sleep 0.02
@@ -131,11 +194,15 @@ class Driver:
     def disk(self, **attributes: object) -> Iterator[Disk]:
         """A disk for the time of the block.
 
-        A configfs driver makes one with these attributes (written in this order), a PCI driver
-        gives its first and takes no attributes. Raises CreateFailed when the kernel refuses.
+        A configfs driver makes one with these attributes (written in this order), another one
+        gives its first and takes no attributes. Raises CreateFailed when the kernel refuses or the
+        driver has no disk.
         """
         if not self.configfs:
-            yield self.disks()[0]
+            disks = self.disks()
+            if not disks:
+                raise CreateFailed(f"{self.name} has no disk", errno.ENODEV)
+            yield disks[0]
             return
         disk = self.create({name: str(value) for name, value in attributes.items()})
         try:
@@ -171,8 +238,8 @@ class Driver:
         lines = result.output.splitlines()
         if result.exit_code:
             lines = [line for line in lines if not line.startswith("attribute ")]
-            errno = named_error("\n".join(lines))
-            raise CreateFailed(f"{self.name} refused a disk with {wanted}: {result.output}", errno)
+            number = named_error("\n".join(lines))
+            raise CreateFailed(f"{self.name} refused a disk with {wanted}: {result.output}", number)
         return Disk(lines[-1].removeprefix("disk "), self.console, directory)
 
     def remove(self, disk: Disk) -> None:
@@ -194,14 +261,26 @@ class Driver:
     @cached_property
     def capabilities(self) -> frozenset[str]:
         """What this driver can do in this kernel (see the module's text)."""
-        found = set() if self.manifest.built_in(self.kernel) else {"module"}
-        if self.configfs:
-            found |= self._configfs_capabilities()
-        else:
-            found |= {"nvme", "store"} if self.disks() else set()
+        disks = self.manifest.disks
+        found = set()
+        if self.manifest.unloads and not self.manifest.built_in(self.kernel):
+            found.add("module")
+        if not isinstance(disks, NoDisks):
+            found.add("disk")
+        if isinstance(disks, Configfs):
+            found |= self._configfs_capabilities(disks)
+        elif isinstance(disks, Loaded):
+            found |= {"store"} if disks.stores else set()
+            found |= {"pins"} if disks.pins_module else set()
+        elif self.disks():
+            found |= {"nvme", "store"}
+        if "size_mib" in disks.parameters:
+            found.add("parameters")
+        if self.manifest.bind:
+            found.add("bind")
         return frozenset(found)
 
-    def _configfs_capabilities(self) -> set[str]:
+    def _configfs_capabilities(self, disks: Configfs) -> set[str]:
         script = f"""
             cd {self.configfs} 2>/dev/null || exit 0
             echo configfs
@@ -210,8 +289,7 @@ class Driver:
             for attribute in {PREFIX}probe/*; do echo attribute:${{attribute##*/}}; done
             rmdir {PREFIX}probe"""
         found = set(self.console.check(script).split())
-        store = self.manifest.disks.store if isinstance(self.manifest.disks, Configfs) else {}
-        if store and {f"attribute:{name}" for name in store} <= found:
+        if disks.store and {f"attribute:{name}" for name in disks.store} <= found:
             found.add("store")
         return found
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from kernel import versions
 from kernel.artifact import Kernel
 from kernel.host.errors import UserError, unknown
 from kernel.host.settings import PROJECT
@@ -17,10 +19,13 @@ from kernel.job import read_fragment
 from kernel.kconfig import Fragment
 from kernel.sources.tree import Tree
 
+EXAMPLE = "modules/examples/c_null/manifest.toml"
+
 # Names from a manifest become part of scripts in the guest.
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_-]*\Z")]
 ConfigfsPath = Annotated[str, msgspec.Meta(pattern=r"^/sys/kernel/config/[a-zA-Z0-9_/-]+\Z")]
 PciClass = Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-f]{6}\Z")]
+PciId = Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-f]{4}:0x[0-9a-f]{4}\Z")]
 
 
 class Configfs(
@@ -33,22 +38,74 @@ class Configfs(
     store: dict[Name, str] = {}  # attributes of a disk that keeps its data
 
 
+class Loaded(
+    msgspec.Struct, frozen=True, tag="module", tag_field="kind", forbid_unknown_fields=True
+):
+    """Disks are there as soon as the module is loaded, and gone with it."""
+
+    disks: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
+    parameters: dict[Name, str] = {}  # module parameters to load with
+    pins_module: bool = True  # unloading is refused while a disk is open
+    stores: bool = False  # what is written can be read back
+
+
 class Pci(msgspec.Struct, frozen=True, tag="pci", tag_field="kind", forbid_unknown_fields=True):
     """Disks come from the PCI functions of a class."""
 
     class_code: PciClass = msgspec.field(name="class")  # as sysfs shows it: 0x, six digits
+    parameters: dict[Name, str] = {}  # module parameters to load with
+
+
+class NoDisks(
+    msgspec.Struct, frozen=True, tag="none", tag_field="kind", forbid_unknown_fields=True
+):
+    """The driver makes no disk."""
+
+    parameters: dict[Name, str] = {}  # module parameters to load with
+
+
+Disks = Configfs | Loaded | Pci | NoDisks
+
+
+class Earlier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How disks came to be in earlier kernels."""
+
+    kernels: str  # a range, see kernel.versions
+    disks: Disks
+
+
+class Requires(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a module outside the kernel tree needs of a kernel."""
+
+    kernel: str = ""  # a range, see kernel.versions
+    symbols: tuple[Name, ...] = ()  # without CONFIG_, have to be y
+
+
+class Bind(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which devices a driver binds to, and who else would."""
+
+    bus: Literal["pci"]
+    driver: Name  # its folder below /sys/bus/<bus>/drivers
+    devices: Annotated[tuple[PciId, ...], msgspec.Meta(min_length=1)]
+    competitors: tuple[Name, ...] = ()  # modules whose drivers match the same devices
+    driver_override: bool = False  # devices can be had from a competitor that stays loaded
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A driver under test."""
+    """A driver under test: one of a kernel tree, or one in a folder outside of any."""
 
     language: Literal["C", "Rust"]
     modules: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]  # in the order of loading
-    # Kconfig symbols, without CONFIG_, that have to be y or m
-    symbols: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
-    disks: Configfs | Pci
+    disks: Disks
+    symbols: tuple[Name, ...] = ()  # Kconfig symbols of the driver, without CONFIG_: y or m
+    earlier: tuple[Earlier, ...] = ()
+    requires: Requires = Requires()
+    bind: Bind | None = None
     counterpart: str = ""  # the driver of the same promises in the other language
-    name: str = ""  # the file's name
+    unloads: bool = True  # the module can be removed
+    carried_by: str = ""  # where to find a tree that has the driver, when Linux has not
+    name: str = ""  # the file's name, or the folder's
+    folder: str = ""  # where its source is, when it is outside the kernel tree
 
     @property
     def fragment(self) -> Fragment:
@@ -63,23 +120,46 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.language == "Rust" and no_rust:
             return f"no Rust: {no_rust}"
         absent = [f"CONFIG_{name}" for name in self.symbols if not tree.defines(name)]
-        return f"Linux {tree.version} has no {' and no '.join(absent)}" if absent else ""
+        where = f" ({self.carried_by})" if self.carried_by else ""
+        return f"Linux {tree.version} has no {' and no '.join(absent)}{where}" if absent else ""
 
     def missing_from(self, kernel: Kernel) -> str:
         """Why `kernel` does not have this driver; empty when it has."""
+        called = f"kernel {kernel.info.name} ({kernel.info.release})"
         if reason := kernel.info.left_out.get(self.name):
             return f"kernel {kernel.info.name} has no {self.name}: {reason}"
+        if self.folder:
+            return self._unfit(kernel, called)
         off = self.off_in(kernel.config)
-        return f"kernel {kernel.info.name} ({kernel.info.release}) is built {off}" if off else ""
+        return f"{called} is built {off}" if off else ""
 
     def off_in(self, config: Mapping[str, str]) -> str:
         """What a configuration (symbol → value) lacks for this driver: "without CONFIG_X"."""
         off = [f"CONFIG_{name}" for name in self.symbols if config.get(name, "n") == "n"]
         return f"without {' and '.join(off)}" if off else ""
 
+    def _unfit(self, kernel: Kernel, called: str) -> str:
+        """Why a module outside the tree cannot be built for `kernel`; empty when it can."""
+        if self.language == "Rust" and kernel.config.get("RUST") != "y":
+            reason = kernel.info.left_out.get("Rust", "it is built without CONFIG_RUST")
+            return f"{self.name} is Rust, and {called} has none: {reason}"
+        wanted = self.requires.kernel
+        if wanted and not versions.within(kernel.info.release, wanted):
+            return f"{self.name} needs Linux {wanted}, and this is {called}"
+        off = [name for name in self.requires.symbols if kernel.config.get(name) != "y"]
+        names = " and ".join(f"CONFIG_{name}=y" for name in off)
+        return f"{self.name} needs {names}, which {called} has not" if off else ""
+
     def built_in(self, kernel: Kernel) -> bool:
         """Whether the driver is part of the kernel image, so that nothing can be loaded."""
-        return all(kernel.config.get(name) == "y" for name in self.symbols)
+        return bool(self.symbols) and all(kernel.config.get(name) == "y" for name in self.symbols)
+
+    def on(self, kernel: Kernel) -> Manifest:
+        """The manifest as it holds for this kernel."""
+        for one in self.earlier:
+            if versions.within(kernel.info.release, one.kernels):
+                return msgspec.structs.replace(self, disks=one.disks, earlier=())
+        return self
 
 
 @cache
@@ -95,10 +175,37 @@ def load(name: str) -> Manifest:
     return read(PROJECT / "modules" / f"{name}.toml")
 
 
+def of_folder(folder: Path) -> Manifest:
+    """The manifest of a module outside the kernel tree; raises UserError for a folder of none."""
+    if not folder.is_dir():
+        raise UserError(f"there is no module folder {folder}")
+    if not any((folder / name).is_file() for name in ("Kbuild", "Makefile")):
+        raise UserError(
+            f"{folder} has no Kbuild and no Makefile: make cannot know what to build",
+            hint="one line is enough: obj-m := NAME.o",
+        )
+    path = folder / "manifest.toml"
+    if not path.is_file():
+        raise UserError(f"{folder} has no manifest.toml", hint=f"{EXAMPLE} is an example")
+    name = folder.absolute().name
+    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_-]*", name) or name in names():
+        raise UserError(f"{folder}: a driver cannot be called {name!r}", hint="rename the folder")
+    return msgspec.structs.replace(_decode(path), name=name, folder=str(folder.absolute()))
+
+
 def read(path: Path) -> Manifest:
-    """A manifest from a file; raises UserError that names the place of what is wrong."""
+    """The manifest of a kernel tree's driver; raises UserError that says where what is wrong."""
+    manifest = msgspec.structs.replace(_decode(path), name=path.stem)
+    if not manifest.symbols:
+        raise UserError(f"{path}: a driver of a kernel tree has Kconfig symbols: add `symbols`")
+    return manifest
+
+
+def _decode(path: Path) -> Manifest:
     try:
         manifest = msgspec.toml.decode(path.read_bytes(), type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {error}", hint="modules/null_blk.toml is an example") from None
-    return msgspec.structs.replace(manifest, name=path.stem)
+        raise UserError(f"{path}: {error}", hint=f"{EXAMPLE} is an example") from None
+    for kernels in (manifest.requires.kernel, *(one.kernels for one in manifest.earlier)):
+        versions.check_range(kernels, str(path))
+    return manifest

@@ -16,7 +16,6 @@ from pathlib import Path
 from images.errors import ConsoleDead
 from images.machine import Machine, machine
 from images.splats import Splat, find
-from modules import manifest
 from modules.driver import Driver
 from tests.plan import Plan
 
@@ -99,7 +98,7 @@ class Guests:
 
     def manifest_problem(self, slot: Slot) -> str:
         """Why this kernel has no such driver; empty when it has."""
-        return manifest.load(slot.driver).missing_from(self._kernel)
+        return self._plan.manifest(slot.driver).missing_from(self._kernel)
 
     def get(self, slot: Slot) -> Guest:
         """The guest of a slot, booted if need be, its driver loaded.
@@ -132,7 +131,7 @@ class Guests:
         setup = self._plan.setup(self._kernel, directory, ssh=slot.console == "ssh")
         guest_machine = self._stack.enter_context(machine(setup))
         console = guest_machine.console(slot.console)
-        driver = Driver(manifest.load(slot.driver), self._kernel, console)
+        driver = Driver(self._plan.manifest(slot.driver).on(self._kernel), self._kernel, console)
         driver.load()
         return Guest(guest_machine, driver, name)
 

@@ -26,7 +26,7 @@ def missing(item: pytest.Item, driver: Driver) -> str:
     for marker in item.iter_markers("needs"):
         for capability in marker.args:
             if capability not in driver.capabilities:
-                return f"{driver.name} {_lack(capability)}"
+                return lack(driver, capability)
         symbol = marker.kwargs.get("symbol", "")
         if symbol and driver.kernel.config.get(symbol, "n") == "n":
             return f"kernel {driver.kernel.info.release} is built without CONFIG_{symbol}"
@@ -36,14 +36,20 @@ def missing(item: pytest.Item, driver: Driver) -> str:
     return ""
 
 
-def _lack(capability: str) -> str:
+def lack(driver: Driver, capability: str) -> str:
+    """In words: the driver does not have the capability."""
     kind, _, name = capability.partition(":")
     if kind == "attribute":
-        return f"has no attribute {name}"
-    return {
-        "module": "is built into this kernel: it cannot be loaded or unloaded",
+        return f"{driver.name} has no attribute {name}"
+    lacks = {
+        "module": "is built into this kernel, or cannot be unloaded",
+        "parameters": "has no parameter size_mib",
+        "pins": "does not keep its module from being unloaded while a disk is open",
+        "disk": "makes no disks",
+        "bind": "has no devices of its own to bind to",
         "configfs": "has no configfs directory: its disks cannot be configured",
         "features": "has no features file",
         "nvme": "is no NVMe driver",
-        "store": "has no disks that keep their data",
-    }[capability]
+        "store": "has no disks that keep their data in this kernel",
+    }
+    return f"{driver.name} {lacks[capability]}"

@@ -9,28 +9,41 @@ import msgspec
 
 from images.files import GuestFiles
 from images.machine import Accelerator, Setup
-from images.topology import Topology
+from images.topology import DEFAULT, Topology
 from kernel import artifact
 from kernel.artifact import Kernel
 from kernel.host.debian import ToolRoot
+from modules import manifest
+from modules.manifest import Manifest
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a worker needs to boot guests and test drivers in them."""
+    """Everything a worker needs to boot guests and test drivers in them.
 
-    directory: str  # of the run: guests' folders are made below it
-    kernel: str  # the kernel's folder in the cache
-    kernel_name: str  # what it is called in this run
-    tools: str  # the tool root's folder
-    root: str  # images, see images.files.GuestFiles
-    modules: str
-    initramfs: str
-    accelerator: str
-    accelerator_reason: str
-    accelerator_scale: float
-    topology: Topology
+    What only a boot needs is empty in the plan of a run that lists its tests.
+    """
+
     drivers: tuple[str, ...]
     consoles: tuple[str, ...]
+    folders: tuple[str, ...] = ()  # of drivers outside the kernel tree
+    directory: str = ""  # of the run: guests' folders are made below it
+    kernel: str = ""  # the kernel's folder in the cache
+    kernel_name: str = ""  # what it is called in this run
+    tools: str = ""  # the tool root's folder
+    root: str = ""  # images, see images.files.GuestFiles
+    modules: str = ""
+    initramfs: str = ""
+    accelerator: str = ""
+    accelerator_reason: str = ""
+    accelerator_scale: float = 1.0
+    topology: Topology = DEFAULT
+
+    def manifest(self, name: str) -> Manifest:
+        """The manifest of one of the drivers."""
+        for folder in self.folders:
+            if Path(folder).name == name:
+                return manifest.of_folder(Path(folder))
+        return manifest.load(name)
 
     def load_kernel(self) -> Kernel:
         """The kernel under test."""

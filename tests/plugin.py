@@ -139,6 +139,8 @@ def driver(guest: Guest) -> Driver:
 @pytest.fixture
 def disk(driver: Driver) -> Iterator[Disk]:
     """A disk of the driver, with its defaults."""
+    if "disk" not in driver.capabilities:
+        pytest.skip(needs.lack(driver, "disk"))
     with driver.disk() as disk:
         yield disk
 
@@ -147,7 +149,7 @@ def disk(driver: Driver) -> Iterator[Disk]:
 def storing_disk(driver: Driver) -> Iterator[Disk]:
     """A disk that keeps what is written to it."""
     if "store" not in driver.capabilities:
-        pytest.skip(f"{driver.name} has no disks that keep their data in this kernel")
+        pytest.skip(needs.lack(driver, "store"))
     with driver.disk(**driver.store_attributes()) as disk:
         yield disk
 

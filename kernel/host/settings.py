@@ -26,6 +26,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     results: str = str(PROJECT / "results")  # run records
     mirror: str = ""  # Debian mirror's URL; empty: the host's apt configuration, else the default
     jobs: Annotated[int, msgspec.Meta(ge=1)] = os.cpu_count() or 1  # parallel compile jobs
+    ccache_gb: Annotated[float, msgspec.Meta(ge=0)] = 5.0  # of it, C objects; 0: none are kept
     cache_gb: Annotated[float, msgspec.Meta(gt=0)] = 40.0  # what the cache may grow to
 
     @property

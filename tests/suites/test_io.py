@@ -100,6 +100,7 @@ def test_statistics_count_what_was_read(disk: Disk) -> None:
     assert after["in_flight"] == 0
 
 
+@needs("disk")
 def test_flush_reaches_the_disk(driver: Driver) -> None:
     attributes = {}
     if "attribute:cache_size" in driver.capabilities:
@@ -114,6 +115,7 @@ def test_flush_reaches_the_disk(driver: Driver) -> None:
         assert statistics(disk)["flushes"] > before
 
 
+@needs("disk")
 def test_discard(driver: Driver) -> None:
     """What was discarded may read as anything; its neighbours keep their data."""
     attributes = driver.store_attributes()

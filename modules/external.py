@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Modules outside the kernel tree: from a folder of sources to files that a guest loads.
+
+They are built with the kernel's own programs against its output tree, in a copy of the folder, so
+nothing is written to the user's. Sandbox: source, output tree and kernel are read-only, and there
+is no network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from kernel import build
+from kernel.artifact import Kernel
+from kernel.host import store
+from kernel.host.errors import Failed, UserError
+from kernel.host.process import run
+from kernel.host.progress import step
+from kernel.host.sandbox import BIND
+from kernel.job import Build
+from modules.manifest import Manifest
+
+RECIPE = 1  # raise it when the same inputs give other modules
+# What builds leave behind; make would take it for its own, made for another kernel.
+PRODUCTS = (".cmd", ".ko", ".mod", ".mod.c", ".o", "Module.symvers", "modules.order")
+
+
+def build_module(driver: Manifest, kernel: Kernel, job: Build) -> Path:
+    """The folder that holds the driver's ``.ko`` files for this kernel, from the cache or built.
+
+    Raises Failed with the compiler's last lines and the log's path when it does not compile, and
+    UserError for sources that are not to be had or that do not make the modules of the manifest.
+    """
+    folder = Path(driver.folder)
+    files = dict(_sources(folder))
+    key = store.digest("module", RECIPE, kernel.info.key, files)
+
+    def make(path: Path) -> None:
+        build.ready_for_modules(job)
+        copy = path / "source"
+        for name in files:
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / name, copy / name)
+        log = store.directory("logs") / f"module-{driver.name}-{key}.log"
+        log.unlink(missing_ok=True)
+        sandbox = job.module_sandbox(copy)
+        argv = sandbox.argv(job.make_argv(f"M={BIND}/module", "modules"))
+        doing = f"building {driver.name} for kernel {kernel.info.name}"
+        with step(doing, log=log):
+            run(argv, log=log, doing=doing)
+        _collect(driver, copy, path)
+        store.remove(copy)
+
+    return store.get("modules", key, f"module {driver.name}", make)
+
+
+def _sources(folder: Path) -> Iterator[tuple[str, str]]:
+    """Name and hash of each file below a folder, what builds leave behind left out."""
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if hidden or path.name.endswith(PRODUCTS) or not path.is_file():
+            continue
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from None
+        yield name, hashlib.sha256(data).hexdigest()
+
+
+def _collect(driver: Manifest, built: Path, path: Path) -> None:
+    for name in driver.modules:
+        found = [
+            file
+            for file in built.rglob("*.ko")
+            if file.stem.replace("-", "_") == name and not file.is_symlink()
+        ]
+        if not found:
+            made = ", ".join(sorted(file.name for file in built.rglob("*.ko"))) or "nothing"
+            raise Failed(
+                f"{driver.folder} does not make {name}.ko, which its manifest names: it made {made}"
+            )
+        shutil.copyfile(found[0], path / f"{name}.ko")

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Patches on a source tree, with the tool root's own patch program."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kernel.host import store
+from kernel.host.debian import ToolRoot, tool_root
+from kernel.host.errors import Failed
+from kernel.host.settings import PROJECT, settings
+from kernel.sources import series
+from kernel.sources.tree import Tree
+
+MAKEFILE = "VERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\n"
+LINES = "".join(f"line {number}\n" for number in range(1, 21))
+
+CHANGE = """\
+diff --git a/block/x.c b/block/x.c
+--- a/block/x.c
++++ b/block/x.c
+@@ -2,3 +2,3 @@
+ line 2
+-line 3
++line three
+ line 4
+@@ -17,3 +17,4 @@
+ line 17
+-line 18
++line eighteen
++line eighteen and a half
+ line 19
+"""
+ADD = """\
+diff --git a/block/new.c b/block/new.c
+new file mode 100644
+--- /dev/null
++++ b/block/new.c
+@@ -0,0 +1 @@
++new
+"""
+REMOVE = """\
+diff --git a/block/old.c b/block/old.c
+deleted file mode 100644
+--- a/block/old.c
++++ /dev/null
+@@ -1 +0,0 @@
+-old
+"""
+RENAME = """\
+diff --git a/block/old.c b/block/older.c
+similarity index 100%
+rename from block/old.c
+rename to block/older.c
+"""
+EXECUTABLE = """\
+diff --git a/block/old.c b/block/old.c
+old mode 100644
+new mode 100755
+"""
+OUTSIDE = """\
+--- a/../../outside
++++ b/../../outside
+@@ -0,0 +1 @@
++outside
+"""
+THROUGH_A_LINK = """\
+--- a/link/x.c
++++ b/link/x.c
+@@ -0,0 +1 @@
++outside
+"""
+ED_SCRIPT = """\
+--- a/block/x.c
++++ b/block/x.c
+1d
+!touch /mnt/tree/run
+.
+"""
+
+
+@pytest.fixture(scope="module")
+def tools() -> ToolRoot:
+    return tool_root()
+
+
+@pytest.fixture
+def tree(tmp_path: Path, tools: ToolRoot, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tree]:
+    """A small tree that stands in a cache of its own and never changes."""
+    monkeypatch.setenv("BLOCKYARD_CACHE", str(tmp_path / "cache"))
+    settings.cache_clear()
+    path = tmp_path / "tree"
+    (path / "block").mkdir(parents=True)
+    (path / "Makefile").write_text(MAKEFILE)
+    (path / "Kconfig").write_text("config BLOCK\n")
+    (path / "block" / "x.c").write_text(LINES)
+    (path / "block" / "old.c").write_text("old\n")
+    (path / "block" / "untouched.c").write_text("untouched\n")
+    (path / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    yield Tree(path, "made for a test")
+    settings.cache_clear()
+
+
+def patched(tree: Tree, tools: ToolRoot, folder: Path, *texts: str) -> Tree:
+    folder.mkdir()
+    for number, text in enumerate(texts, start=1):
+        (folder / f"{number:04}.patch").write_text(text)
+    return series.applied(tree, [folder], tools)
+
+
+def state(path: Path) -> dict[str, tuple[int, bytes]]:
+    """Mode and contents of all files."""
+    return {
+        str(file.relative_to(path)): (file.stat().st_mode, file.read_bytes())
+        for file in path.rglob("*")
+        if file.is_file()
+    }
+
+
+def test_a_series_makes_a_tree_of_its_own(tree: Tree, tools: ToolRoot, tmp_path: Path) -> None:
+    result = patched(tree, tools, tmp_path / "patches", CHANGE, ADD, RENAME)
+    text = (result.path / "block/x.c").read_text()
+    assert "line three\n" in text
+    assert "line eighteen and a half\n" in text
+    assert (result.path / "block/new.c").read_text() == "new\n"
+    assert (result.path / "block/older.c").read_text() == "old\n"
+    assert not (result.path / "block/old.c").exists()
+    assert sorted(path.name for path in result.path.parent.iterdir()) == ["tree"]
+    assert result.version == "7.3.4"
+    assert result.origin.startswith("made for a test with 3 patches ")
+
+
+@pytest.mark.parametrize(
+    "text", [CHANGE, ADD, REMOVE, RENAME, EXECUTABLE], ids=["change", "add", "rm", "mv", "chmod"]
+)
+def test_the_tree_itself_never_changes(
+    tree: Tree, tools: ToolRoot, tmp_path: Path, text: str
+) -> None:
+    before = state(tree.path)
+    result = patched(tree, tools, tmp_path / "patches", text)
+    assert state(result.path) != before
+    assert state(tree.path) == before
+
+
+def test_what_no_patch_touches_takes_no_space(tree: Tree, tools: ToolRoot, tmp_path: Path) -> None:
+    result = patched(tree, tools, tmp_path / "patches", CHANGE)
+    for name, shared in (("block/untouched.c", True), ("block/x.c", False)):
+        same = (tree.path / name).stat().st_ino == (result.path / name).stat().st_ino
+        assert same == shared
+
+
+def test_a_user_s_own_tree_is_copied(tree: Tree, tools: ToolRoot, tmp_path: Path) -> None:
+    """The user may write into the files of a directory at any time."""
+    mine = Tree(tree.path, "directory", place=str(tree.path))
+    result = patched(mine, tools, tmp_path / "patches", CHANGE)
+    (tree.path / "block/untouched.c").write_text("written to\n")
+    assert (result.path / "block/untouched.c").read_text() == "untouched\n"
+    assert result.place not in ("", mine.place)
+
+
+def test_the_same_patches_give_the_same_tree(tree: Tree, tools: ToolRoot, tmp_path: Path) -> None:
+    first = patched(tree, tools, tmp_path / "one", CHANGE)
+    assert patched(tree, tools, tmp_path / "two", CHANGE) == first
+    assert patched(tree, tools, tmp_path / "three", CHANGE, ADD).path != first.path
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (CHANGE.replace("line 18", "line 80"), "block/x.c: hunk 2 does not fit at line 17"),
+        (CHANGE.replace("block/x.c", "block/gone.c"), "block/gone.c: there is no such file"),
+        (ADD.replace("new.c", "old.c"), "block/old.c: the file is there already"),
+        (CHANGE.replace("\n line 4\n", "\n"), "malformed patch"),
+    ],
+    ids=["hunk", "no-file", "file-is-there", "malformed"],
+)
+def test_a_patch_that_does_not_apply(
+    tree: Tree, tools: ToolRoot, tmp_path: Path, text: str, reason: str
+) -> None:
+    before = state(tree.path)
+    with pytest.raises(Failed) as caught:
+        patched(tree, tools, tmp_path / "patches", ADD, text)
+    told = str(caught.value)
+    assert told.startswith("0002.patch (patch 2 of 2) does not apply to Linux 7.3.4:")
+    assert reason in told
+    assert state(tree.path) == before
+    assert not list(store.directory("sources").iterdir())
+
+
+@pytest.mark.parametrize(
+    "text", [OUTSIDE, THROUGH_A_LINK, ED_SCRIPT], ids=["dots", "link", "editor"]
+)
+def test_a_hostile_patch_reaches_nothing(
+    tree: Tree, tools: ToolRoot, tmp_path: Path, text: str
+) -> None:
+    before = {*tmp_path.iterdir(), tmp_path / "patches", tmp_path / "cache"}
+    with pytest.raises(Failed):
+        patched(tree, tools, tmp_path / "patches", text)
+    assert set(tmp_path.iterdir()) <= before
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert not (PROJECT / "outside").exists()
+    assert not os.path.lexists(tree.path / "run")
