@@ -33,6 +33,17 @@ PATCH_S = 60  # what one patch may take
 # Where a message begins in an mbox; a line of a text that begins with "From " has no date.
 _MESSAGE = re.compile(rb"^From \S+.* \d\d:\d\d:\d\d.* \d{4}\n", re.MULTILINE)
 _DIFF = re.compile(rb"^--- .*\n\+\+\+ |^diff --git |^rename from ", re.MULTILINE)
+# Which file GNU patch is at, and what it says of one that it cannot change. In a refusal {0} is the
+# file, {1} and so on are what the pattern's groups found.
+_FILE = re.compile(r"patching file '?(.+?)'?$|\|(?:---|\+\+\+) [^/]+/(\S+)")
+_REFUSALS = {
+    r"Hunk #(\d+) FAILED at (\d+)": "{0}: hunk {1} does not fit at line {2}",
+    r"No file to patch": "{0}: there is no such file",
+    r"The next patch would create the file (.+),$": "{1}: the file is there already",
+    r".*previously applied": "{0}: the change is there already",
+    r"Ignoring (potentially dangerous file name.*)": "{1}",
+    r".*(malformed patch.*)": "{1}",
+}
 _NUMBER = re.compile(r"\[[^]]*\b(\d+)/\d+\]")
 
 
@@ -176,19 +187,8 @@ def refusals(told: str) -> list[str]:
 def _refusals(told: str) -> Iterator[str]:
     file = ""
     for line in told.splitlines():
-        if found := re.match(r"(?:patching|checking) file '?(.+?)'?(?: \(.*\))?$", line):
-            file = found[1]
-        elif found := re.match(r"\|(?:---|\+\+\+) [^/]+/(\S+)", line):
-            file = found[1]
-        elif found := re.match(r"Hunk #(\d+) FAILED at (\d+)", line):
-            yield f"{file}: hunk {found[1]} does not fit at line {found[2]}"
-        elif line.startswith("No file to patch"):
-            yield f"{file}: there is no such file"
-        elif found := re.match(r"The next patch would create the file (.+),$", line):
-            yield f"{found[1]}: the file is there already"
-        elif "previously applied" in line:
-            yield f"{file}: the change is there already"
-        elif line.startswith("Ignoring potentially dangerous file name"):
-            yield line.removeprefix("Ignoring ")
-        elif "malformed patch" in line:
-            yield line.removeprefix("patch: **** ").strip()
+        if found := _FILE.match(line):
+            file = found[1] or found[2]
+        for pattern, refusal in _REFUSALS.items():
+            if found := re.match(pattern, line):
+                yield refusal.format(file, *found.groups())
