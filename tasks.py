@@ -32,6 +32,7 @@ KERNEL_OPTIONS = {
     "toolchain": ("root", "root (Debian's compilers, the same everywhere) or host (those on PATH)"),
     "compiler": ("llvm", "llvm or gcc"),
     "module": ("", "comma-separated folders of modules outside the tree (modules/examples)"),
+    "series": ("", "comma-separated patch series for the tree: a folder, an mbox or one patch"),
 }
 KERNEL_HELP = {name: text for name, (_, text) in KERNEL_OPTIONS.items()}
 ACCEL_HELP = "auto (KVM where it really works), kvm or tcg"
@@ -74,11 +75,11 @@ def on_a_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
         from kernel.choice import Choice
 
         chosen = {name: options.pop(name, default) for name, (default, _) in KERNEL_OPTIONS.items()}
-        fragments, modules = (
+        fragments, modules, series = (
             tuple(Path(path.strip()) for path in chosen.pop(name).split(",") if path)
-            for name in ("fragment", "module")
+            for name in ("fragment", "module", "series")
         )
-        choice = Choice(fragments=fragments, modules=modules, **chosen)
+        choice = Choice(fragments=fragments, modules=modules, series=series, **chosen)
         return function(c, choice, *arguments, **options)
 
     context, _, *own = inspect.signature(function).parameters.values()

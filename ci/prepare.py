@@ -28,7 +28,7 @@ from kernel.host.debian import ToolRoot, tool_root
 from kernel.host.errors import UserError, unknown
 from kernel.job import Build, own_fragment, read_fragment
 from kernel.prebuilt import prebuilt
-from kernel.sources import debian
+from kernel.sources import debian, series
 from kernel.sources.tree import Tree
 from modules import external, manifest
 from modules.manifest import Manifest
@@ -100,7 +100,7 @@ def kernel_job(choice: Choice, tools: ToolRoot) -> Build:
     built is left out, and why is told by the kernel.
     """
     tree = sources.fetch(choice.kernel, catalog.find(choice.kernel), tools)
-    return job_in(tree, choice, tools)
+    return job_in(series.applied(tree, choice.series, tools), choice, tools)
 
 
 def job_in(tree: Tree, choice: Choice, tools: ToolRoot) -> Build:
@@ -131,8 +131,8 @@ def kernel(choice: Choice, tools: ToolRoot) -> Kernel:
     if isinstance(entry, DebianImage):
         if choice != Choice(choice.kernel, modules=choice.modules):
             raise UserError(
-                f"kernel {choice.kernel} is Debian's own build: variants, fragments and toolchains "
-                "are for kernels that are built here"
+                f"kernel {choice.kernel} is Debian's own build: variants, fragments, patches and "
+                "toolchains are for kernels that are built here"
             )
         return prebuilt(choice.kernel, debian.image_files(choice.kernel, entry, tools), tools)
     return build.build(kernel_job(choice, tools))

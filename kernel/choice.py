@@ -9,6 +9,7 @@ from pathlib import Path
 from kernel import catalog, kconfig, variants
 from kernel.host.errors import unknown
 from kernel.job import read_fragment
+from kernel.sources import series
 from kernel.toolchain import COMPILERS, PLACES
 from kernel.variants import PLAIN
 
@@ -23,12 +24,15 @@ class Choice:
     toolchain: str = "root"
     compiler: str = "llvm"
     modules: tuple[Path, ...] = ()  # folders of modules outside the kernel tree
+    series: tuple[Path, ...] = ()  # patches for the tree, see kernel.sources.series
 
     def __post_init__(self) -> None:
         catalog.find(self.kernel)
         if self.variant not in variants.names():
             raise unknown("variant", self.variant, variants.names())
         kconfig.merge([read_fragment(path) for path in self.fragments])
+        for path in self.series:
+            series.read(path)
         if self.toolchain not in PLACES:
             raise unknown("toolchain", self.toolchain, PLACES)
         if self.compiler not in COMPILERS:
@@ -39,7 +43,7 @@ class Choice:
         """For people: ``7.3``, ``7.3 debug``."""
         words = [self.kernel]
         words += [self.variant] if self.variant != PLAIN else []
-        words += [path.name for path in self.fragments]
+        words += [path.name for path in (*self.series, *self.fragments)]
         words += [self.compiler] if self.compiler != "llvm" else []
         words += ["host"] if self.toolchain == "host" else []
         return " ".join(words)
@@ -53,4 +57,6 @@ class Choice:
             options += ["--fragment", ",".join(map(str, self.fragments))]
         if self.modules:
             options += ["--module", ",".join(map(str, self.modules))]
+        if self.series:
+            options += ["--series", ",".join(map(str, self.series))]
         return options
