@@ -11,18 +11,18 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kernel import differences, explain, kconfig, variants
 from kernel.host import store
 from kernel.host.errors import Failed, UserError
 from kernel.host.process import run
-from kernel.host.progress import step
+from kernel.host.progress import note, step
 from kernel.host.sandbox import BIND
 from kernel.host.settings import PROJECT
 from kernel.job import Build
-from kernel.kconfig import Dropped, Merged
+from kernel.kconfig import Dropped, Merged, Promoted
 from kernel.kconfig_report import Report
 
 # What makes up tinyconfig, the last line for a symbol counting (scripts/kconfig/Makefile).
@@ -31,6 +31,8 @@ TINY = (
     "kernel/configs/tiny.config",
     "arch/x86/configs/tiny.config",
 )
+ANSWER = "answer.json"  # of the reader
+OWN = ("kernel/fragments/", "modules/")  # how the names of our fragments begin
 ASKED = ".config.asked"  # in the output tree: what its .config was made from
 READER = ("kconfig_reader", "kconfig_environment", "kconfig_keywords")  # it runs in the sandbox
 READ_S = 300  # reading a Kconfig takes 4 s; a tree whose Kconfig never ends is not waited for
@@ -45,10 +47,20 @@ class Lost(Failed):
 
 
 def configure(job: Build) -> None:
-    """Writes the output tree's ``.config`` and proves it; raises Lost for a dropped symbol."""
+    """Writes the output tree's ``.config`` and proves it; raises Lost for a dropped symbol.
+
+    What is worth a note and no error is told: unknown words of Kconfig, modules that came out built
+    in, lines of a user's fragment that win over others.
+    """
     merged = write_config(job)
-    config = (job.out / ".config").read_text()
-    dropped = kconfig.prove(merged.requests, kconfig.parse(config))
+    config = kconfig.parse((job.out / ".config").read_text())
+    for text in (
+        *unknown_words(job),
+        *_overruled(merged),
+        *map(_promotion, kconfig.promoted(merged.requests, config)),
+    ):
+        note(text)
+    dropped = kconfig.prove(merged.requests, config)
     if dropped:
         names = ", ".join(f"CONFIG_{one.symbol}" for one in dropped)
         report = ask(job, [one.symbol for one in dropped], merged)
@@ -57,6 +69,20 @@ def configure(job: Build) -> None:
         )
         what = f"kernel {job.name}: the configuration lost {names}\n{reasons}"
         raise Lost(what, dropped, job.log)
+
+
+def _overruled(merged: Merged) -> Iterator[str]:
+    """What a user's fragment takes the place of; our own do so by design."""
+    for one in merged.contradictions:
+        if not one.later.fragment.startswith(OWN):
+            yield (
+                f"{one.later.place} wins: CONFIG_{one.later.symbol} is {one.later.value}, "
+                f"not {one.earlier.value} as in {one.earlier.place}"
+            )
+
+
+def _promotion(one: Promoted) -> str:
+    return f"CONFIG_{one.symbol} is built in: {one.fragment}:{one.line} asks for a module"
 
 
 def write_config(job: Build) -> Merged:
@@ -91,6 +117,8 @@ def why(job: Build, symbol: str, refusals: Sequence[str] = ()) -> str:
     with store.locked("builds", job.out.name, f"the build of {job.name}"):
         with step(f"configuring kernel {job.name}", log=job.log):
             merged = write_config(job)
+        for text in unknown_words(job):
+            note(text)
         report = ask(job, [symbol], merged)
     reasons = [*refusals] or _refusals(job, symbol, merged, report)
     if failure := explain.explain_failure(report):
@@ -117,16 +145,43 @@ def ask(job: Build, symbols: Sequence[str], merged: Merged) -> Report:
     merged: what was asked for, so that the answer says what stands against it. A tree runs
     programs while its Kconfig is read, and trees are not trusted.
     """
-    argv = ["env", f"PYTHONPATH={BIND}/tools", "python3", "-m", "kernel.kconfig_reader"]
-    argv += ["--srctree", f"{BIND}/src"]
-    argv += ["--config", f"{BIND}/out/.config"]
-    for variable in job.toolchain.make_arguments:
-        argv += ["--make-var", variable]
+    arguments = ["--config", f"{BIND}/out/.config"]
     for symbol in symbols:
         if request := merged.requests.get(symbol):
-            argv += ["--fragment-value", f"{symbol}={request.value}"]
-    argv = job.sandbox(**_reader()).argv([*argv, *symbols], directory="/tmp")
+            arguments += ["--fragment-value", f"{symbol}={request.value}"]
     answer = job.out / ".blockyard-answer.json"
+    report = _read(job, [*arguments, *symbols], answer)
+    answer.unlink()
+    return report
+
+
+def unknown_words(job: Build) -> list[str]:
+    """A sentence for each word of the tree's Kconfig files that our reader does not know.
+
+    The words are looked for once per tree (half a second).
+    """
+
+    def make(path: Path) -> None:
+        _read(job, ["--unknown-keywords"], path / ANSWER)
+
+    known = (PROJECT / "kernel" / "kconfig_keywords.py").read_text()
+    key = store.digest("keywords", job.tree.origin, known)
+    path = store.get("keywords", key, f"the Kconfig language of kernel {job.name}", make)
+    report: Report = json.loads((path / ANSWER).read_bytes())
+    return [
+        f"kernel {job.name}: '{one['keyword']}' ({one['file']}:{one['line']}) is not known to our "
+        "Kconfig reader: what it says of symbols there may be wrong"
+        for one in report.get("unknown_keywords", ())
+    ]
+
+
+def _read(job: Build, arguments: Sequence[str], answer: Path) -> Report:
+    """What the reader says, which is kept in the file `answer`."""
+    argv = ["env", f"PYTHONPATH={BIND}/tools", "python3", "-m", "kernel.kconfig_reader"]
+    argv += ["--srctree", f"{BIND}/src"]
+    for variable in job.toolchain.make_arguments:
+        argv += ["--make-var", variable]
+    argv = job.sandbox(**_reader()).argv([*argv, *arguments], directory="/tmp")
     with step("reading the tree's Kconfig"):
         try:
             run(
@@ -141,7 +196,6 @@ def ask(job: Build, symbols: Sequence[str], merged: Merged) -> Report:
             if not answer.read_bytes().startswith(b"{"):
                 raise
     report: Report = json.loads(answer.read_bytes())
-    answer.unlink()
     return report
 
 

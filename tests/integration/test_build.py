@@ -6,18 +6,22 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from ci import prepare
 from ci.prepare import Ready
 from kernel.choice import Choice
-from kernel.configure import configure
+from kernel.configure import configure, unknown_words
 from kernel.host import store
 from kernel.host.errors import Failed
 from kernel.host.sandbox import Sandbox
+from kernel.host.settings import settings
 from kernel.job import Build
 from kernel.kconfig import Fragment
+from kernel.sources.tree import Tree
+from kernel.toolchain import from_root
 from tests.integration.conftest import KERNEL
 
 ASKING_TOO_MUCH = Fragment(
@@ -46,6 +50,34 @@ def test_a_dropped_symbol_is_told_with_the_reason_before_anything_is_compiled(jo
     assert "NO_SUCH_SYMBOL does not exist in Linux 7.3" in text
     assert not (job.out / "vmlinux.o").exists()
     assert not list(job.out.glob("kernel/*.o"))
+
+
+@pytest.fixture
+def own_cache(ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache of the test's own, begun when the tool root is there."""
+    monkeypatch.setenv("BLOCKYARD_CACHE", str(tmp_path / "cache"))
+    settings.cache_clear()
+    yield tmp_path / "cache"
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
+def test_a_word_that_kconfig_did_not_have_is_told_and_looked_for_once(
+    ready: Ready, own_cache: Path, tmp_path: Path
+) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "Makefile").write_text("VERSION = 9\nPATCHLEVEL = 1\nSUBLEVEL = 0\n")
+    kconfig = tree / "Kconfig"
+    kconfig.write_text('config NEW\n\tbool "New"\n\tweakens OLD\n\thelp\n\t  weakens it.\n')
+    toolchain = from_root(ready.tools)
+    job = Build("9.1", Tree(tree, "directory tree 1", place="tree"), (), toolchain, ready.tools)
+    job.out.mkdir(parents=True)
+    (told,) = unknown_words(job)
+    assert told.startswith("kernel 9.1: 'weakens' (Kconfig:3) is not known")
+    kconfig.write_text("")
+    assert unknown_words(job) == [told]
+    assert unknown_words(replace(job, tree=Tree(tree, "directory tree 2", place="tree"))) == []
 
 
 def inside(sandbox: Sandbox, script: str) -> subprocess.CompletedProcess[str]:
