@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import pytest
 
 from ci import record
 from ci.prepare import CONSOLES, Ready, chosen
+from kernel.artifact import Kernel
 from kernel.host.errors import Failed, UserError
 from kernel.host.progress import note
 from kernel.host.settings import PROJECT
@@ -49,9 +50,11 @@ def default_guests() -> int:
     return max(2, (os.cpu_count() or 1) // 2)
 
 
-def suite_names() -> tuple[str, ...]:
-    """The suites there are."""
-    return tuple(sorted(path.stem.removeprefix("test_") for path in SUITES.glob("test_*.py")))
+def suite_files(folders: Sequence[str] = ()) -> dict[str, Path]:
+    """The suites there are: name → file. Those in drivers' own folders come last."""
+    places = [SUITES, *map(Path, folders)]
+    files = [path for place in places for path in sorted(place.glob("test_*.py"))]
+    return {path.stem.removeprefix("test_"): path for path in files}
 
 
 def selection(
@@ -64,17 +67,29 @@ def selection(
     """Checks what a user typed; an empty choice means all.
 
     outside: drivers outside the kernel tree; when there are any, they are all drivers unless the
-    user names others.
+    user names others. Else all are those of Linux; see `with_carried` for the rest.
     """
     names = tuple(one.name for one in outside)
     known = (*names, *manifest.names())
+    of_linux = tuple(name for name in manifest.names() if not manifest.load(name).carried_by)
+    folders = tuple(one.folder for one in outside)
     return Selection(
-        chosen("driver", driver, known) if driver else names or manifest.names(),
+        chosen("driver", driver, known) if driver else names or of_linux,
         chosen("console", console, CONSOLES),
-        chosen("suite", suite, suite_names()),
+        chosen("suite", suite, tuple(suite_files(folders))),
         expression,
-        tuple(one.folder for one in outside),
+        folders,
     )
+
+
+def with_carried(wanted: Selection, kernel: Kernel) -> Selection:
+    """The selection with the drivers that are not in Linux but in this kernel."""
+    carried = [
+        name
+        for name in manifest.names()
+        if manifest.load(name).carried_by and not manifest.load(name).missing_from(kernel)
+    ]
+    return replace(wanted, drivers=tuple(dict.fromkeys((*wanted.drivers, *carried))))
 
 
 @dataclass(frozen=True)
@@ -223,7 +238,8 @@ class Collector:
 
 
 def _arguments(plan: Path, wanted: Selection) -> list[str]:
-    arguments = [str(SUITES / f"test_{suite}.py") for suite in wanted.suites]
+    files = suite_files(wanted.folders)
+    arguments = [str(files[suite]) for suite in wanted.suites]
     arguments += ["-c", str(PROJECT / "pyproject.toml"), "--rootdir", str(PROJECT)]
     arguments += ["-p", "tests.plugin", "--blockyard-plan", str(plan)]
     # the output is ours, the order is by guest, and suites leave no files in the checkout

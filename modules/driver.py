@@ -18,6 +18,7 @@ What it can do is found by probing the guest. A test asks for capabilities by na
 from __future__ import annotations
 
 import errno
+import os
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from functools import cached_property
 from images.console import Console
 from kernel.artifact import Kernel
 from kernel.host.errors import Failed
-from modules.disk import Disk, named_error
+from modules.disk import Disk, named_error, write_file
 from modules.manifest import Configfs, Loaded, Manifest, NoDisks, Pci
 
 PREFIX = "by"  # of the configfs directories that are ours
@@ -154,6 +155,21 @@ class Driver:
         """Whether all modules are in the kernel now."""
         tests = " && ".join(f"test -d /sys/module/{name}" for name in self.manifest.modules)
         return self.console.run(tests).exit_code == 0
+
+    def unbind(self, device: str) -> None:
+        """Takes a device from the driver; Failed when the kernel refuses."""
+        self._tell("unbind", device)
+
+    def bind(self, device: str) -> None:
+        """Gives a device to the driver; Failed when the kernel refuses."""
+        self._tell("bind", device)
+
+    def _tell(self, file: str, device: str) -> None:
+        bind = self.manifest.bind
+        assert bind is not None
+        path = f"/sys/bus/{bind.bus}/drivers/{bind.driver}/{file}"
+        if number := write_file(self.console, path, device):
+            raise Failed(f"{path} refused {device}: {os.strerror(number)}")
 
     def disks(self) -> list[Disk]:
         """The disks that are there without being made: of PCI functions, or of a loaded module."""

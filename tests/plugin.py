@@ -28,6 +28,7 @@ _guests = pytest.StashKey[Guests]()
 _guest = pytest.StashKey[Guest]()
 _plan = pytest.StashKey[plan.Plan]()
 _ill = pytest.StashKey[bool]()
+_failed = pytest.StashKey[bool]()
 
 
 class SplatFound(Exception):
@@ -66,7 +67,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     here = metafunc.config.stash[_plan]
-    slots = [Slot(driver, console) for driver in here.drivers for console in here.consoles]
+    drivers = here.drivers
+    if (folder := str(metafunc.definition.path.parent)) in here.folders:
+        drivers = tuple(name for name in drivers if here.manifest(name).folder == folder)
+    slots = [Slot(driver, console) for driver in drivers for console in here.consoles]
     metafunc.parametrize("slot", slots, ids=str)
 
 
@@ -106,7 +110,7 @@ def guest(request: pytest.FixtureRequest, slot: Slot) -> Iterator[Guest]:
 def _judge(guests: Guests, guest: Guest, item: pytest.Item) -> None:
     """Scans the test's part of the kernel log, whatever else happened, and raises what is wrong.
 
-    A guest with which anything is wrong is given up.
+    A guest with which anything is wrong is given up, and so is that of a test that failed.
     """
     left: list[str] = []
     trouble: Exception | None = None
@@ -117,7 +121,8 @@ def _judge(guests: Guests, guest: Guest, item: pytest.Item) -> None:
         except Exception as error:
             trouble = error
     splats = guest.splats(end)
-    if trouble or splats or left or end is None:
+    failed = item.stash.get(_failed, False)  # it may have stopped half-way, its driver unloaded
+    if trouble or splats or left or failed or end is None:
         guests.discard()
     if isinstance(trouble, GuestError):
         trouble.kernel_log = excerpts(splats) or trouble.kernel_log
@@ -169,6 +174,7 @@ def pytest_runtest_makereport(
     elif report.skipped:
         facts |= {"outcome": "skip", "reason": _skip_reason(report)}
     elif call.excinfo is not None:
+        item.stash[_failed] = True
         errors = _causes(call.excinfo.value)
         # the guest is given up after the test's part of the log has been looked at
         item.stash[_ill] = any(isinstance(error, GuestError) for error in errors)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Loading and unloading a driver."""
 
+import pytest
+
 from modules.disk import Disk
 from modules.driver import Driver
 from tests.needs import needs
@@ -35,6 +37,51 @@ def test_module_in_use_cannot_be_unloaded(driver: Driver, disk: Disk) -> None:
     assert result.exit_code != 0, "rmmod took a module with a configured disk"
     assert "in use" in result.output
     assert disk.exists()
+
+
+@needs("module", "pins")
+def test_an_open_disk_pins_its_module(driver: Driver, disk: Disk) -> None:
+    result = driver.console.run(
+        f"exec 3< {disk.path}; rmmod {' '.join(reversed(driver.manifest.modules))}"
+    )
+    assert result.exit_code != 0, "rmmod took a module whose disk is open"
+    assert "in use" in result.output
+    assert disk.exists()
+    driver.unload()
+    gone = not disk.exists()
+    driver.load()
+    assert gone, f"{disk.path} stays after its module has gone"
+
+
+@needs("module", "parameters")
+@pytest.mark.parametrize("value", ["0", "-1", "abc"])
+def test_bad_size_is_einval(driver: Driver, value: str) -> None:
+    """The module stays out, and the kernel log says why."""
+    module = driver.manifest.modules[-1]
+    driver.unload()
+    result = driver.console.run(
+        f"dmesg --clear; modprobe {module} size_mib={value}; code=$?; dmesg --notime; exit $code"
+    )
+    loaded = driver.loaded()
+    if loaded:
+        driver.unload()
+    driver.load()
+    assert not loaded, f"{module} was loaded with size_mib={value}"
+    assert "Invalid argument" in result.output
+    assert "size_mib" in result.output, "the kernel log does not name the parameter"
+
+
+@needs("module", "parameters")
+@pytest.mark.parametrize("size_mib", [1, 300])
+def test_size_is_the_parameter(driver: Driver, size_mib: int) -> None:
+    module = driver.manifest.modules[-1]
+    driver.unload()
+    driver.console.check(f"modprobe {module} size_mib={size_mib}")
+    driver.wait_for_disks()
+    sizes = [disk.size_bytes for disk in driver.disks()]
+    driver.unload()
+    driver.load()
+    assert sizes == [size_mib << 20]
 
 
 def test_disk_has_an_owner_in_sysfs(driver: Driver, disk: Disk) -> None:

@@ -108,6 +108,7 @@ class TestReport:
             "null_blk": Pair("module", "module"),
             "nvme": Pair("built in", "-"),
             "rnull": Pair("-", "-"),
+            "rnvme": Pair("-", "-"),
         }
         assert found.tools == {}
 

@@ -153,6 +153,7 @@ class TestList:
             "null_blk": "yes",
             "nvme": "yes",
             "rnull": "Debian's kernel is built without CONFIG_BLK_DEV_RUST_NULL",
+            "rnvme": "Debian's kernel is built without CONFIG_RUST_NVME",
         }
 
     def test_packages_without_a_kernel_in_them(self) -> None:
