@@ -56,12 +56,16 @@ def why_not(symbol: str, version: str) -> str:
 
 def adapted(fragment: Fragment, version: str) -> Fragment:
     """The fragment as this kernel can be asked for it; lines keep their numbers."""
-    text = fragment.text
+    lines = fragment.text.splitlines()
     for row in _table():
-        if not versions.within(version, row.kernels):
-            continue
-        for symbol in row.drop:
-            text, count = re.subn(rf"^CONFIG_{symbol}=.*$", "", text, flags=re.MULTILINE)
-            if count:
-                text += "".join(f"{line}\n" for line in row.ask)
-    return Fragment(fragment.name, text)
+        if versions.within(version, row.kernels):
+            dropped = [number for number, line in enumerate(lines) if _asks(line, row.drop)]
+            for number in dropped:
+                lines[number] = ""
+            lines += row.ask if dropped else ()
+    return Fragment(fragment.name, "".join(f"{line}\n" for line in lines))
+
+
+def _asks(line: str, symbols: tuple[str, ...]) -> bool:
+    match = re.match(r"CONFIG_(\w+)=", line)
+    return match is not None and match[1] in symbols

@@ -199,13 +199,11 @@ class _Teller:
         name, choice = data["name"], data["choice"]
         if choice and choice["selection"] and choice["selection"] != name:
             members = ", ".join(choice["members"])
-            other = self._requests.get(choice["selection"])
-            asked = f", asked for by {other.place}" if other else ""
             line = (
-                f"{choice['selection']} is chosen instead ({choice['at']}){asked}: "
+                f"{choice['selection']} is chosen instead ({choice['at']}): "
                 f"'{choice['prompt']}' is one of {members}"
             )
-            return _Words([line], [f"ask for {name} and for no other symbol of that choice"])
+            return _Words([line], [self._one_of_two(name, choice["selection"])])
         if wanted is not None and wanted not in data["assignable"]:
             return _Words([f"{wanted} is not a value for {data['type']} ({_places(data)})"], [])
         possible = wanted or " or ".join(v for v in data["assignable"] if v != "n") or "set"
@@ -213,6 +211,15 @@ class _Teller:
         but = f"{request.place} says {request.value}" if request else "nothing asks for it"
         line = f"{name} can be {possible}, but {but}"
         return _Words([line], self._add(name, _value_to_ask(data, wanted)))
+
+    def _one_of_two(self, name: str, chosen: str) -> str:
+        mine, other = self._requests.get(name), self._requests.get(chosen)
+        if not mine or not other:
+            return f"ask for {name} and for no other symbol of that choice"
+        return (
+            f"ask for {name} ({mine.place}) or {chosen} ({other.place}), and take the other back: "
+            f"'# CONFIG_... is not set' in a later fragment"
+        )
 
     def _no_prompt(self, data: SymbolData) -> _Words:
         by, count = data["selected_by"]["listed"], data["selected_by"]["count"]

@@ -131,5 +131,8 @@ def read_fragment(path: Path) -> Fragment:
     name = str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)
     try:
         return Fragment(name, path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the configuration fragment {path}: {error}") from None
+    except OSError as error:
+        why = error.strerror or str(error)
+    except UnicodeDecodeError:
+        why = "it is no UTF-8 text"
+    raise UserError(f"cannot read the configuration fragment {path}: {why}")

@@ -39,6 +39,7 @@ MAX_SYMBOLS = 120  # in one answer
 MAX_LISTED = 12  # selectors, implying symbols and alternatives that are listed; all are counted
 ALIKE = 0.75  # of a name's letters, for a misspelt one
 RELATED = 0.55  # of letters and words together, for a renamed one
+MUCH_BETTER = 0.4  # the rest is not offered beside one that is so much nearer
 MAX_NEAR = 5  # names that are offered in place of an unknown one
 NMY = "nmy"
 
@@ -181,7 +182,9 @@ def nearest(name: str, names: list[str]) -> list[str]:
         ratio = letters.ratio()
         if ratio >= ALIKE or (shared + ratio) / 2 >= RELATED:
             likeness[known] = shared + ratio
-    return sorted(likeness, key=lambda known: (-likeness[known], known))[:MAX_NEAR]
+    best = max(likeness.values(), default=0.0)
+    near = [known for known in likeness if likeness[known] >= best - MUCH_BETTER]
+    return sorted(near, key=lambda known: (-likeness[known], known))[:MAX_NEAR]
 
 
 def _definition(tree: Tree, node: Any, need: int) -> dict[str, Any]:

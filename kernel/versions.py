@@ -35,9 +35,13 @@ def check_range(kernels: str, where: str) -> None:
 
 
 def at_least(version: str, minimum: str) -> bool:
-    """Whether a tool's version, such as ``1.85.1``, reaches a minimum; compared by numbers."""
+    """Whether a tool's version, such as ``1.85.1`` or Debian's ``1:19.0-63``, reaches a minimum."""
     return _numbers(version) >= _numbers(minimum)
 
 
 def _numbers(version: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", version)]
+    upstream = version.rpartition(":")[2]  # an epoch is no part of it
+    numbers = [int(number) for number in re.findall(r"\d+", upstream)]
+    while numbers and not numbers[-1]:  # 1.85 is 1.85.0
+        numbers.pop()
+    return numbers
