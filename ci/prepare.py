@@ -100,7 +100,11 @@ def kernel_job(choice: Choice, tools: ToolRoot) -> Build:
     built is left out, and why is told by the kernel.
     """
     tree = sources.fetch(choice.kernel, catalog.find(choice.kernel), tools)
-    return job_in(series.applied(tree, choice.series, tools), choice, tools)
+    tree = series.applied(tree, choice.series, tools)
+    for driver in carried(choice):
+        if driver.absent_from(tree):
+            tree = series.applied(tree, [driver.patches], tools)
+    return job_in(tree, choice, tools)
 
 
 def job_in(tree: Tree, choice: Choice, tools: ToolRoot) -> Build:
@@ -111,10 +115,9 @@ def job_in(tree: Tree, choice: Choice, tools: ToolRoot) -> Build:
     fragments = [own_fragment("base")]
     if not no_rust:
         fragments.append(own_fragment("rust"))
-    for name in manifest.names():
-        driver = manifest.load(name)
+    for driver in (*map(manifest.load, manifest.names()), *carried(choice)):
         if reason := driver.unbuildable(tree, no_rust):
-            left_out[name] = reason
+            left_out[driver.name] = reason
         else:
             fragments.append(driver.fragment)
     fragments += variants.fragments(choice.variant, rust=not no_rust)
@@ -139,8 +142,13 @@ def kernel(choice: Choice, tools: ToolRoot) -> Kernel:
 
 
 def outside(choice: Choice) -> tuple[Manifest, ...]:
-    """The drivers outside the kernel tree that were chosen."""
+    """The drivers that are not in Linux and were chosen, by their folders."""
     return tuple(manifest.of_folder(folder) for folder in choice.modules)
+
+
+def carried(choice: Choice) -> tuple[Manifest, ...]:
+    """Those of them that come with patches for the kernel tree."""
+    return tuple(driver for driver in outside(choice) if driver.series)
 
 
 def modules(choice: Choice, built: Kernel, tools: ToolRoot, *, all_: bool) -> list[Path]:
@@ -154,7 +162,7 @@ def modules(choice: Choice, built: Kernel, tools: ToolRoot, *, all_: bool) -> li
         reason = driver.missing_from(built)
         if reason and all_:
             raise UserError(reason)
-        if not reason:
+        if not reason and driver.out_of_tree:
             fitting.append(driver)
     job = kernel_job(choice, tools) if fitting else None
     return [external.build_module(driver, built, job) for driver in fitting if job]

@@ -17,6 +17,7 @@ from kernel.host.errors import UserError, unknown
 from kernel.host.settings import PROJECT
 from kernel.job import read_fragment
 from kernel.kconfig import Fragment
+from kernel.sources import series
 from kernel.sources.tree import Tree
 
 EXAMPLE = "modules/examples/c_null/manifest.toml"
@@ -104,13 +105,29 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     counterpart: str = ""  # the driver of the same promises in the other language
     unloads: bool = True  # the module can be removed
     carried_by: str = ""  # where to find a tree that has the driver, when Linux has not
+    series: str = ""  # patches below the manifest's folder that add the driver to a tree
     name: str = ""  # the file's name, or the folder's
-    folder: str = ""  # where its source is, when it is outside the kernel tree
+    folder: str = ""  # the manifest's, of a driver that is not in Linux
+
+    @property
+    def out_of_tree(self) -> bool:
+        """Whether it is built on its own, and not as part of a kernel tree."""
+        return bool(self.folder) and not self.series
+
+    @property
+    def patches(self) -> Path:
+        """Where the series is that adds the driver to a tree."""
+        return Path(self.folder) / self.series
 
     @property
     def fragment(self) -> Fragment:
         """The Kconfig fragment that gets this driver built."""
-        return read_fragment(PROJECT / "modules" / f"{self.name}.config")
+        folder = Path(self.folder) if self.folder else PROJECT / "modules"
+        return read_fragment(folder / f"{self.name}.config")
+
+    def absent_from(self, tree: Tree) -> list[str]:
+        """Its symbols, as ``CONFIG_X``, that a tree does not define."""
+        return [f"CONFIG_{name}" for name in self.symbols if not tree.defines(name)]
 
     def unbuildable(self, tree: Tree, no_rust: str) -> str:
         """Why this driver cannot be built in `tree`; empty when it can.
@@ -119,7 +136,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """
         if self.language == "Rust" and no_rust:
             return f"no Rust: {no_rust}"
-        absent = [f"CONFIG_{name}" for name in self.symbols if not tree.defines(name)]
+        absent = self.absent_from(tree)
         where = f" ({self.carried_by})" if self.carried_by else ""
         return f"Linux {tree.version} has no {' and no '.join(absent)}{where}" if absent else ""
 
@@ -128,7 +145,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         called = f"kernel {kernel.info.name} ({kernel.info.release})"
         if reason := kernel.info.left_out.get(self.name):
             return f"kernel {kernel.info.name} has no {self.name}: {reason}"
-        if self.folder:
+        if self.out_of_tree:
             return self._unfit(kernel, called)
         off = self.off_in(kernel.config)
         return f"{called} is built {off}" if off else ""
@@ -176,21 +193,41 @@ def load(name: str) -> Manifest:
 
 
 def of_folder(folder: Path) -> Manifest:
-    """The manifest of a module outside the kernel tree; raises UserError for a folder of none."""
+    """The manifest of a driver that is not in Linux; raises UserError for a folder of none.
+
+    The folder holds the source of modules, or patches that add the driver to a kernel tree.
+    """
     if not folder.is_dir():
         raise UserError(f"there is no module folder {folder}")
-    if not any((folder / name).is_file() for name in ("Kbuild", "Makefile")):
-        raise UserError(
-            f"{folder} has no Kbuild and no Makefile: make cannot know what to build",
-            hint="one line is enough: obj-m := NAME.o",
-        )
     path = folder / "manifest.toml"
     if not path.is_file():
         raise UserError(f"{folder} has no manifest.toml", hint=f"{EXAMPLE} is an example")
     name = folder.absolute().name
     if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_-]*", name) or name in names():
         raise UserError(f"{folder}: a driver cannot be called {name!r}", hint="rename the folder")
-    return msgspec.structs.replace(_decode(path), name=name, folder=str(folder.absolute()))
+    manifest = msgspec.structs.replace(_decode(path), name=name, folder=str(folder.absolute()))
+    (_check_carried if manifest.series else _check_out_of_tree)(manifest, path)
+    return manifest
+
+
+def _check_carried(manifest: Manifest, path: Path) -> None:
+    if not manifest.symbols:
+        raise UserError(f"{path}: a driver of a kernel tree has Kconfig symbols: add `symbols`")
+    series.read(manifest.patches)
+    _ = manifest.fragment
+
+
+def _check_out_of_tree(manifest: Manifest, path: Path) -> None:
+    if not any((path.parent / name).is_file() for name in ("Kbuild", "Makefile")):
+        raise UserError(
+            f"{path.parent} has no Kbuild and no Makefile: make cannot know what to build",
+            hint="one line is enough: obj-m := NAME.o",
+        )
+    if manifest.symbols:
+        raise UserError(
+            f"{path}: a module outside the kernel tree has no Kconfig symbol of its own",
+            hint="what it needs of the kernel stands in [requires], as `symbols` there",
+        )
 
 
 def read(path: Path) -> Manifest:
@@ -198,6 +235,11 @@ def read(path: Path) -> Manifest:
     manifest = msgspec.structs.replace(_decode(path), name=path.stem)
     if not manifest.symbols:
         raise UserError(f"{path}: a driver of a kernel tree has Kconfig symbols: add `symbols`")
+    if manifest.series:
+        raise UserError(
+            f"{path}: a driver that comes with patches has a folder of its own",
+            hint="move manifest, fragment and patches there; --module FOLDER takes it",
+        )
     return manifest
 
 
