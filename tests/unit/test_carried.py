@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Drivers that come as patches: the option --series, and manifests with a series."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ci import prepare
+from kernel.choice import Choice
+from kernel.host.errors import UserError
+from kernel.sources.tree import Tree
+from modules import manifest
+from tests.unit import samples
+
+PATCH = """\
+--- a/drivers/block/Kconfig
++++ b/drivers/block/Kconfig
+@@ -1 +1,3 @@
+ # block
++config MY_DISK
++	tristate "Mine"
+"""
+MANIFEST = """\
+language = "C"
+modules = ["my_disk"]
+symbols = ["MY_DISK"]
+series = "patches"
+
+[disks]
+kind = "module"
+disks = ["mydisk0"]
+"""
+FRAGMENT = "CONFIG_MY_DISK=m\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "my_disk"
+    (folder / "patches").mkdir(parents=True)
+    (folder / "manifest.toml").write_text(MANIFEST)
+    (folder / "my_disk.config").write_text(FRAGMENT)
+    (folder / "patches" / "0001-mine.patch").write_text(PATCH)
+    return folder
+
+
+def tree(path: Path, kconfig: str) -> Tree:
+    (path / "drivers/block").mkdir(parents=True)
+    (path / "Makefile").write_text("VERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\n")
+    (path / "drivers/block/Kconfig").write_text(kconfig)
+    return Tree(path, f"test {path}")
+
+
+class TestOption:
+    def test_a_series_is_part_of_what_was_chosen(self, folder: Path) -> None:
+        choice = Choice(series=(folder / "patches",))
+        assert choice.name == "7.3 patches"
+        assert choice.options[-2:] == ["--series", str(folder / "patches")]
+
+    def test_it_is_read_before_anything_long_begins(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="there is no patch series"):
+            Choice(series=(tmp_path / "gone",))
+
+    def test_debian_s_own_build_takes_none(self, folder: Path, tmp_path: Path) -> None:
+        choice = Choice("7.2-debian", series=(folder / "patches",))
+        with pytest.raises(UserError, match="7.2-debian is Debian's own build: .*patches"):
+            prepare.kernel(choice, samples.tools(tmp_path / "tools"))
+
+
+class TestManifest:
+    def test_the_driver_is_one_of_the_kernel_tree(self, folder: Path) -> None:
+        driver = manifest.of_folder(folder)
+        assert (driver.name, driver.out_of_tree) == ("my_disk", False)
+        assert driver.patches == folder / "patches"
+        assert driver.fragment.text == FRAGMENT
+
+    def test_it_is_built_where_the_tree_has_it(self, folder: Path, tmp_path: Path) -> None:
+        driver = manifest.of_folder(folder)
+        bare = tree(tmp_path / "bare", "# block\n")
+        assert driver.absent_from(bare) == ["CONFIG_MY_DISK"]
+        assert driver.unbuildable(bare, "") == "Linux 7.3.4 has no CONFIG_MY_DISK"
+        assert driver.absent_from(tree(tmp_path / "patched", "config MY_DISK\n")) == []
+
+    def test_a_build_asks_for_it(self, folder: Path, tmp_path: Path) -> None:
+        choice = Choice(modules=(folder,))
+        patched = tree(tmp_path / "patched", "config MY_DISK\n")
+        job = prepare.job_in(patched, choice, samples.tools(tmp_path / "tools"))
+        assert "my_disk" not in job.left_out
+        assert job.merged.requests["MY_DISK"].value == "m"
+
+    def test_a_kernel_without_it_says_so(self, folder: Path, tmp_path: Path) -> None:
+        reason = manifest.of_folder(folder).missing_from(samples.kernel(tmp_path / "kernel"))
+        assert reason == "kernel 7.3 (7.3.4) is built without CONFIG_MY_DISK"
+
+    def test_without_patches_or_fragment_or_symbols_it_is_refused(self, folder: Path) -> None:
+        file = folder / "manifest.toml"
+        file.write_text(MANIFEST.replace('"patches"', '"gone"'))
+        with pytest.raises(UserError, match="there is no patch series"):
+            manifest.of_folder(folder)
+        file.write_text(MANIFEST.replace('symbols = ["MY_DISK"]\n', ""))
+        with pytest.raises(UserError, match="add `symbols`"):
+            manifest.of_folder(folder)
+        file.write_text(MANIFEST)
+        (folder / "my_disk.config").unlink()
+        with pytest.raises(UserError, match="my_disk.config"):
+            manifest.of_folder(folder)
+
+    def test_it_has_a_folder_of_its_own(self, folder: Path, tmp_path: Path) -> None:
+        (tmp_path / "mine.toml").write_text(MANIFEST)
+        with pytest.raises(UserError, match="has a folder of its own"):
+            manifest.read(tmp_path / "mine.toml")
