@@ -18,10 +18,10 @@ def why(choice: Choice, symbol: str, tools: ToolRoot) -> str:
     if isinstance(catalog.find(choice.kernel), DebianImage):
         return _told_by_the_config(choice, name, tools)
     job = prepare.kernel_job(choice, tools)
-    return configure.why(job, name, _drivers_left_out(job, name))
+    return configure.why(job, name, drivers_left_out(job, name))
 
 
-def _drivers_left_out(job: Build, symbol: str) -> list[str]:
+def drivers_left_out(job: Build, symbol: str) -> list[str]:
     """Why the kernel is built without the drivers that a symbol stands for."""
     return [
         f"the driver {name} is left out of kernel {job.name}: {reason}"

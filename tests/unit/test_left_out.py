@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a tree or the tools cannot give is left out of a kernel, and the reason is told."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from ci import explain, prepare
+from kernel import artifact, toolchain
+from kernel.artifact import Kernel
+from kernel.choice import Choice
+from kernel.host.debian import ToolRoot
+from kernel.job import Build
+from kernel.sources.tree import Tree
+from modules import manifest
+from tests.unit import samples
+
+MINIMUM = """\
+#!/bin/sh
+case "$1" in
+gcc)
+\tif [ "$ARCH" = parisc64 ]; then
+\t\techo 12.0.0
+\telse
+\t\techo 8.1.0
+\tfi
+\t;;
+rustc)
+\techo 1.85.0
+\t;;
+bindgen)
+\techo 0.71.1
+\t;;
+*)
+\techo "$1: unknown tool" >&2
+esac
+"""
+KCONFIG = """\
+config BLK_DEV_NULL_BLK
+\ttristate "C"
+menuconfig BLK_DEV_NVME
+\ttristate "NVMe"
+\thelp
+\t  see config FROM_A_HELP_TEXT
+config BLK_DEV_RUST_NULL
+\ttristate "Rust"
+# config COMMENTED_OUT
+"""
+NEW_ENOUGH = {"rustc": "1.85.0+dfsg3-1", "bindgen": "0.71.1-4"}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    return a_tree(tmp_path / "linux", "7.3")
+
+
+def a_tree(path: Path, version: str, kconfig: str = KCONFIG, *, rust: bool = True) -> Tree:
+    """A folder with what is asked of a tree before it is configured."""
+    for folder in ("scripts", "drivers", "arch/x86", "arch/arm", *(["rust"] if rust else [])):
+        (path / folder).mkdir(parents=True)
+    major, minor = version.split(".")
+    (path / "Makefile").write_text(f"VERSION = {major}\nPATCHLEVEL = {minor}\nSUBLEVEL = 4\n")
+    (path / "Kconfig").write_text('source "drivers/Kconfig"\n')
+    (path / "drivers/Kconfig").write_text(kconfig)
+    (path / "arch/x86/Kconfig.cpu").write_text("config X86_THING\n\tbool\n")
+    (path / "arch/arm/Kconfig").write_text("config ARM_THING\n\tbool\n")
+    (path / "scripts/min-tool-version.sh").write_text(MINIMUM)
+    return Tree(path, f"test {path}")
+
+
+def tools(path: Path, versions: Mapping[str, str] = NEW_ENOUGH) -> ToolRoot:
+    return samples.tools(path / "root", versions)
+
+
+class TestTree:
+    @pytest.mark.parametrize(
+        ("symbol", "defined"),
+        [
+            ("BLK_DEV_NULL_BLK", True),
+            ("BLK_DEV_NVME", True),
+            ("X86_THING", True),
+            ("ARM_THING", False),
+            ("BLK_DEV", False),
+            ("COMMENTED_OUT", False),
+        ],
+    )
+    def test_which_symbols_it_defines(self, tree: Tree, symbol: str, defined: bool) -> None:
+        assert tree.defines(symbol) == defined
+
+    def test_the_answer_is_kept_for_a_state_of_the_tree(self, tree: Tree) -> None:
+        assert tree.defines("BLK_DEV_NVME")
+        (tree.path / "drivers/Kconfig").write_text("config OTHER\n")
+        assert tree.defines("BLK_DEV_NVME")
+        assert dataclasses.replace(tree, origin="another state").defines("OTHER")
+
+
+class TestToolchain:
+    @pytest.mark.parametrize(
+        ("tool", "version"),
+        [("rustc", "1.85.0"), ("bindgen", "0.71.1"), ("gcc", "8.1.0"), ("pahole", "")],
+    )
+    def test_the_minimum_is_what_the_tree_says(self, tree: Tree, tool: str, version: str) -> None:
+        assert toolchain.minimum(tree, tool) == version
+
+    def test_a_tree_that_says_nothing(self, tree: Tree) -> None:
+        (tree.path / "scripts/min-tool-version.sh").unlink()
+        assert toolchain.minimum(tree, "rustc") == ""
+
+    @pytest.mark.parametrize(
+        ("versions", "problem"),
+        [
+            (NEW_ENOUGH, ""),
+            (
+                {**NEW_ENOUGH, "rustc": "1.63.0-2"},
+                "Linux 7.3.4 needs rustc 1.85.0, the root has 1.63.0-2",
+            ),
+            (
+                {**NEW_ENOUGH, "bindgen": "0.60.1"},
+                "Linux 7.3.4 needs bindgen 0.71.1, the root has 0.60.1",
+            ),
+        ],
+    )
+    def test_rust_needs_tools_that_are_new_enough(
+        self, tree: Tree, tmp_path: Path, versions: Mapping[str, str], problem: str
+    ) -> None:
+        chain = toolchain.from_root(tools(tmp_path, versions))
+        assert toolchain.rust_problem(tree, chain) == problem
+
+    def test_rust_needs_tools_at_all(self, tree: Tree, tmp_path: Path) -> None:
+        chain = toolchain.from_root(tools(tmp_path))
+        without = {name: version for name, version in chain.versions.items() if name != "bindgen"}
+        problem = toolchain.rust_problem(tree, dataclasses.replace(chain, versions=without))
+        assert problem == "the root toolchain has no bindgen"
+
+    def test_a_tree_without_rust(self, tmp_path: Path) -> None:
+        tree = a_tree(tmp_path / "linux", "5.10", rust=False)
+        problem = toolchain.rust_problem(tree, toolchain.from_root(tools(tmp_path)))
+        assert problem == "Linux 5.10.4 has no Rust code"
+
+    def test_a_tree_whose_rust_is_of_one_compiler_only(self, tmp_path: Path) -> None:
+        tree = a_tree(tmp_path / "linux", "6.1")
+        problem = toolchain.rust_problem(tree, toolchain.from_root(tools(tmp_path)))
+        assert "one version of rustc only" in problem
+
+
+class TestDrivers:
+    def test_what_a_tree_does_not_define_cannot_be_built(self, tmp_path: Path) -> None:
+        tree = a_tree(tmp_path / "linux", "7.3", "config BLK_DEV_NULL_BLK\n\ttristate\n")
+        assert manifest.load("null_blk").unbuildable(tree, "") == ""
+        reason = manifest.load("nvme").unbuildable(tree, "")
+        assert reason == "Linux 7.3.4 has no CONFIG_BLK_DEV_NVME"
+
+    def test_only_rust_drivers_mind_that_there_is_no_rust(self, tree: Tree) -> None:
+        assert manifest.load("rnull").unbuildable(tree, "too old") == "no Rust: too old"
+        assert manifest.load("null_blk").unbuildable(tree, "too old") == ""
+
+    def test_the_kernel_keeps_the_reason(self, tmp_path: Path) -> None:
+        info = msgspec.structs.replace(samples.info(), left_out={"rnull": "no Rust: too old"})
+        artifact.save_info(tmp_path, info)
+        (tmp_path / "config").write_text("")
+        kernel = artifact.load(tmp_path)
+        assert kernel.info.left_out == {"rnull": "no Rust: too old"}
+        reason = manifest.load("rnull").missing_from(kernel)
+        assert reason == "kernel 7.3 has no rnull: no Rust: too old"
+
+    def test_a_kernel_without_a_reason_tells_the_symbol(self, tmp_path: Path) -> None:
+        (tmp_path / "config").write_text("# CONFIG_BLK_DEV_RUST_NULL is not set\n")
+        reason = manifest.load("rnull").missing_from(Kernel(tmp_path, samples.info()))
+        assert reason == "kernel 7.3 (7.3.4) is built without CONFIG_BLK_DEV_RUST_NULL"
+
+
+class TestPlan:
+    def job(self, tree: Tree, path: Path, versions: Mapping[str, str] = NEW_ENOUGH) -> Build:
+        return prepare.job_in(tree, Choice("7.3", variant="debug"), tools(path, versions))
+
+    def test_with_everything(self, tree: Tree, tmp_path: Path) -> None:
+        job = self.job(tree, tmp_path)
+        assert not {"Rust", "rnull", "nvme", "null_blk"} & set(job.left_out)
+        assert job.merged.requests["RUST"].value == "y"
+        assert job.merged.requests["BLK_DEV_RUST_NULL"].value == "m"
+        assert job.merged.requests["RUST_DEBUG_ASSERTIONS"].value == "y"
+
+    def test_without_rust(self, tree: Tree, tmp_path: Path) -> None:
+        job = self.job(tree, tmp_path, {"rustc": "1.63.0"})
+        assert job.left_out["Rust"] == "Linux 7.3.4 needs rustc 1.85.0, the root has 1.63.0"
+        assert job.left_out["rnull"] == f"no Rust: {job.left_out['Rust']}"
+        assert not [name for name in job.merged.requests if "RUST" in name]
+        assert job.merged.requests["BLK_DEV_NULL_BLK"].value == "m"
+
+    def test_without_a_driver(self, tmp_path: Path) -> None:
+        tree = a_tree(tmp_path / "linux", "7.3", KCONFIG.replace("BLK_DEV_NVME", "OTHER"))
+        job = self.job(tree, tmp_path)
+        assert job.left_out["nvme"] == "Linux 7.3.4 has no CONFIG_BLK_DEV_NVME"
+        assert "BLK_DEV_NVME" not in job.merged.requests
+
+    def test_a_users_fragment_comes_last_and_is_taken_by_its_word(
+        self, tmp_path: Path, tree: Tree
+    ) -> None:
+        mine = tmp_path / "mine.config"
+        mine.write_text("CONFIG_PREEMPT_LAZY=y\n# CONFIG_NET is not set\n")
+        old = a_tree(tmp_path / "old", "6.1")
+        job = prepare.job_in(old, Choice("6.1", fragments=(mine,)), tools(tmp_path))
+        assert job.fragments[-1].name == str(mine)
+        assert job.merged.requests["PREEMPT_LAZY"].value == "y"  # versions.toml drops ours
+        assert job.merged.requests["NET"].value == "n"
+
+    def test_explain_tells_of_a_driver_that_was_left_out(self, tree: Tree, tmp_path: Path) -> None:
+        job = self.job(tree, tmp_path, {"rustc": "1.63.0"})
+        (reason,) = explain.drivers_left_out(job, "BLK_DEV_RUST_NULL")
+        assert reason.startswith("the driver rnull is left out of kernel 7.3 debug: no Rust: ")
+        assert explain.drivers_left_out(job, "BLK_DEV_NVME") == []
