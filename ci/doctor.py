@@ -287,7 +287,7 @@ def _accelerator(tools: ToolRoot | None) -> Check:
 
 
 def _space() -> Iterator[Check]:
-    cached_gb = sum(one.size for one in gc.entries()) / gc.GB
+    cached_gb = gc.total(gc.entries()) / gc.GB
     yield space("cache", settings().cache_dir, max(1.0, FIRST_RUN_GB - cached_gb))
     yield space("results", settings().results_dir, RESULTS_GB)
 

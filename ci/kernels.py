@@ -99,7 +99,7 @@ def listing() -> Listing:
     )
     return Listing(
         cache=str(settings().cache_dir),
-        size=sum(one.size for one in gc.entries()),
+        size=gc.total(gc.entries()),
         kernels=tuple(known for known, _ in found),
         others=others,
     )

@@ -96,6 +96,11 @@ def _marker(kind: str, path: Path) -> Path:
     return marker
 
 
+def total(there: Iterable[Entry]) -> int:
+    """Bytes of all entries, and of what ccache keeps: it has a limit of its own."""
+    return sum(one.size for one in there) + size(settings().cache_dir / "ccache")
+
+
 def entry_size(kind: str, path: Path) -> int:
     """Bytes on the disk of an entry; measured once for all that never change."""
     if kind in CHANGING:
@@ -134,7 +139,7 @@ def collect(*, max_age_s: float | None, max_size: int | None, dry_run: bool = Fa
 def _collect(max_age_s: float | None, max_size: int | None, dry_run: bool) -> Freed:
     leftovers = tuple(_leftovers(dry_run))
     there = entries()
-    left = sum(one.size for one in there)
+    left = total(there)
     dropped, in_use = [], []
     for one in _candidates(there, max_age_s):
         too_old = max_age_s is not None and time.time() - one.used_s > max_age_s
@@ -158,10 +163,10 @@ def keep_to_budget() -> None:
     """Keeps the cache to the setting `cache_gb`, and says what that cost."""
     freed = collect(max_age_s=None, max_size=int(settings().cache_gb * GB))
     if freed.dropped:
-        total = sum(one.size for one in freed.dropped)
+        gone = sum(one.size for one in freed.dropped)
         note(
             f"the cache was larger than cache_gb ({settings().cache_gb:g} GB): "
-            f"dropped {summary(freed.dropped)}, {total / GB:.1f} GB"
+            f"dropped {summary(freed.dropped)}, {gone / GB:.1f} GB"
         )
 
 

@@ -230,6 +230,15 @@ class TestSize:
 
 
 class TestBudget:
+    def test_what_ccache_keeps_counts_and_is_left_alone(self, cache: Path) -> None:
+        make("builds", 1, mib=2)
+        objects = store.directory("ccache/debian") / "object"
+        objects.write_bytes(os.urandom(3 * MIB))
+        freed = collect(max_age_s=None, max_size=4 * MIB)
+        assert names(cache) == set()
+        assert objects.exists()
+        assert freed.size == pytest.approx(3 * MIB, rel=0.1)
+
     def test_it_is_a_setting_and_what_went_is_told(
         self, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
