@@ -55,6 +55,14 @@ class TestLists:
         words = done.stdout.split()
         assert {"test", "check", "build", "boot"} <= set(words)
 
+    def test_kernels_of_an_empty_cache(self, home: Path) -> None:
+        """Nothing is fetched or made for it."""
+        done = inv("kernel.list")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "7.3-rc" in done.stdout
+        assert "not fetched" in done.stdout
+        assert list((home / "cache").glob("*/*")) == []
+
     def test_tests(self) -> None:
         done = inv("test", "--list")
         assert (done.returncode, done.stderr) == (0, "")
@@ -97,6 +105,13 @@ class TestBadNames:
             (["test", "-k", "no_such_test"], "no test matches", "--list"),
             (["test", "-k", "and and"], "does not understand -k 'and and'", ""),
             (["boot"], "a shell needs a terminal", "--run"),
+            (["kernel.fetch", "7.3,7.33"], "unknown kernel '7.33'", "7.3"),
+            (["kernel.update"], "no kernel was fetched yet", "kernel.list"),
+            (["kernel.update", "--name", "7.3"], "kernel 7.3 was never fetched", "kernel.fetch"),
+            (["kernel.gc", "--days", "x"], "--days 'x' is no number", "30"),
+            (["kernel.gc", "--max-gb", "-1"], "--max-gb '-1' is no number", "0.5"),
+            (["kernel.diff", "7.3", "7.33"], "unknown kernel '7.33'", ".config"),
+            (["kernel.diff", "7.3:debgu", "7.3"], "unknown variant 'debgu'", "debug"),
         ],
     )
     def test_one_plain_message_and_exit_code_2(
