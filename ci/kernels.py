@@ -11,7 +11,6 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -427,12 +426,13 @@ def clean(days: str, max_gb: str, *, dry_run: bool) -> None:
     age, size = _number("--days", days), _number("--max-gb", max_gb)
     if age is None and size is None:
         size = settings().cache_gb
+    made = {key: info.name for key, info in _made().items()}  # a dropped one cannot tell its name
     freed = gc.collect(
         max_age_s=None if age is None else age * gc.DAY_S,
         max_size=None if size is None else int(size * gc.GB),
         dry_run=dry_run,
     )
-    _show_freed(freed, dry_run=dry_run)
+    _show_freed(freed, made, dry_run=dry_run)
 
 
 def _number(option: str, text: str) -> float | None:
@@ -441,15 +441,15 @@ def _number(option: str, text: str) -> float | None:
     return float(text) if text else None
 
 
-def _show_freed(freed: gc.Freed, *, dry_run: bool) -> None:
+def _show_freed(freed: gc.Freed, made: Mapping[str, str], *, dry_run: bool) -> None:
     would = "would be " if dry_run else ""
     for path in freed.leftovers:
         print(f"{would}removed: {path.parent.name}/{path.name}, left by a run that was killed")
     for one in freed.dropped:
-        what = f"{one.kind}/{one.key}{_title(one)}"
-        print(f"{would}dropped: {what}, {one.size / 1e6:.0f} MB, last used {_ago(one.used_s)}")
+        size, used = f"{one.size / 1e6:.0f} MB", _ago(one.used_s)
+        print(f"{would}dropped: {_title(one, made)}, {size}, last used {used}")
     for one in freed.in_use:
-        print(f"kept: {one.kind}/{one.key}{_title(one)}, in use")
+        print(f"kept: {_title(one, made)}, in use")
     total = sum(one.size for one in freed.dropped)
     print(
         f"{total / gc.GB:.1f} GB {would}freed; "
@@ -459,12 +459,9 @@ def _show_freed(freed: gc.Freed, *, dry_run: bool) -> None:
 
 def _ago(then_s: float) -> str:
     hours = (time.time() - then_s) / 3600
-    return f"{hours / 24:.0f} days ago" if hours >= 48 else f"{hours:.0f} hours ago"
+    return f"{hours / 24:.0f} days ago" if hours >= 48 else f"{hours:.0f} h ago"
 
 
-def _title(entry: gc.Entry) -> str:
-    """What a dropped entry was, where the cache still tells."""
-    info = settings().cache_dir / "kernels" / entry.key / "kernel.json"
-    if entry.kind not in ("builds", "kernels") or not info.is_file():
-        return ""
-    return f" ({artifact.load(Path(info).parent).info.name})"
+def _title(entry: gc.Entry, made: Mapping[str, str]) -> str:
+    name = made.get(entry.key, "") if entry.kind in ("builds", "kernels") else ""
+    return f"{entry.kind}/{entry.key}" + (f" ({name})" if name else "")

@@ -315,3 +315,11 @@ class TestClean:
         kernels.clean("", "", dry_run=False)
         assert not path.exists()
         assert "dropped: builds/0000000000000001" in capsys.readouterr().out
+
+    def test_a_dropped_kernel_is_called_by_its_name(
+        self, tools: ToolRoot, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        key = built(fetched(), Choice(variant="debug"), tools)
+        store.held.cache_clear()  # a run of its own
+        kernels.clean("", "0", dry_run=False)
+        assert f"dropped: kernels/{key} (7.3 debug)" in capsys.readouterr().out
