@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A kernel whose Rust cannot be compiled is planned and configured without it, for real."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ci import prepare
+from kernel import catalog, configure, kconfig, sources
+from kernel.choice import Choice
+from kernel.host import store
+from kernel.host.debian import tool_root
+from kernel.job import Build
+
+OLD = "6.1"  # its Rust code is for rustc 1.62 only
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Build]:
+    tree = sources.cached(OLD, catalog.find(OLD))
+    if tree is None:
+        pytest.skip(f"the source of {OLD} is not in the cache: ./inv kernel.fetch {OLD}")
+    # a fragment of its own, so that the output tree is no other run's
+    mine = tmp_path_factory.mktemp("fragment") / "mine.config"
+    mine.write_text(f'CONFIG_LOCALVERSION="-{mine.parent.name}"\n# CONFIG_SYSVIPC is not set\n')
+    job = prepare.job_in(tree, Choice(OLD, variant="debug", fragments=(mine,)), tool_root())
+    yield job
+    store.remove(job.out)
+    job.log.unlink(missing_ok=True)
+
+
+def test_it_is_configured_without_a_lost_symbol(
+    job: Build, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert "one version of rustc" in job.left_out["Rust"]
+    assert job.left_out["rnull"].startswith("no Rust: ")
+    configure.configure(job)  # raises Lost for a symbol that 6.1 has not
+    config = kconfig.parse((job.out / ".config").read_text())
+    assert config.get("RUST", "n") == "n"
+    wanted = ("PROVE_LOCKING", "BLK_DEV_NULL_BLK_FAULT_INJECTION", "SLUB_DEBUG")
+    assert [config[symbol] for symbol in wanted] == ["y", "y", "y"]
+    assert config["BLK_DEV_NULL_BLK"] == "m"
+    note = "mine.config:2 wins: CONFIG_SYSVIPC is n, not y as in kernel/fragments/base.config:"
+    assert note in capfd.readouterr().err
+
+
+def test_what_was_left_out_is_explained(job: Build) -> None:
+    text = configure.why(job, "RUST")
+    assert text.startswith("RUST is n\n")
+    assert f"Rust is left out of kernel {job.name}: before 6.11" in text
+    assert "add CONFIG_RUST" not in text
+    assert not list(Path(job.out).glob("kernel/*.o"))
