@@ -57,6 +57,10 @@ _ANY = re.compile("|".join(f"(?P<p{i}>{pattern})" for i, (_, pattern) in enumera
 # What user programs say, and what the kernel says of them.
 _NOT_THE_KERNEL = re.compile(r"blockyard|traps: ")
 
+# A failure that was asked for (lib/fault-inject.c), and the lines before its stack.
+_INJECTED = "FAULT_INJECTION: forcing a failure"
+_INJECTED_HEAD = 6
+
 # A splat's report runs to its end mark, to the beginning of another, or for EXCERPT_LINES.
 _STACK_END = re.compile(r"---\[ end (?:trace|Kernel panic)|</TASK>")
 _RULE = re.compile(r"^={20,}$")
@@ -80,6 +84,9 @@ def find(log: str) -> list[Splat]:
     at = 0
     while at < len(lines):
         plain = without_stamps(lines[at])
+        if _INJECTED in plain:
+            at = _injected_end(lines, at)
+            continue
         match = None if _NOT_THE_KERNEL.match(plain) else _ANY.search(plain)
         if match is None or match.lastgroup is None:
             at += 1
@@ -89,6 +96,14 @@ def find(log: str) -> list[Splat]:
         splats.append(Splat(kind, plain, "\n".join(lines[at:end])))
         at = end
     return splats
+
+
+def _injected_end(lines: list[str], start: int) -> int:
+    """The line after an injected failure's report; its stack is there when the knob is verbose."""
+    for at in range(start + 1, min(len(lines), start + _INJECTED_HEAD)):
+        if found := _ANY.search(without_stamps(lines[at])):
+            return _report_end(lines, at, "stack dump") if found[0] == "Call Trace:" else start + 1
+    return start + 1
 
 
 def _report_end(lines: list[str], start: int, kind: str) -> int:

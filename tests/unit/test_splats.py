@@ -94,7 +94,7 @@ def test_a_log_without_splats(name: str) -> None:
 
 def test_every_log_is_judged() -> None:
     """A golden log that no test reads proves nothing."""
-    others = {"clean_7.3", "users_words", "two_splats", "caller_ids"}
+    others = {"clean_7.3", "users_words", "two_splats", "caller_ids", "fault_injection"}
     assert {path.stem for path in DATA.glob("*.log")} == others | set(ONE_SPLAT)
 
 
@@ -186,3 +186,24 @@ def test_what_user_programs_write_is_not_the_kernels_word() -> None:
 
 def test_an_empty_log() -> None:
     assert find("") == []
+
+
+class TestInjected:
+    REPORT = (DATA / "fault_injection.log").read_text()
+
+    def test_a_failure_that_was_asked_for_is_no_splat(self) -> None:
+        assert find(self.REPORT) == []
+
+    def test_what_it_leads_to_is_one(self) -> None:
+        (splat,) = find(self.REPORT + "[   14.3] BUG: kernel NULL pointer dereference\n")
+        assert splat.kind == "BUG"
+
+    def test_without_a_stack_it_is_two_lines(self) -> None:
+        silent = "".join(self.REPORT.splitlines(keepends=True)[:3])
+        oops = (DATA / "null_dereference.log").read_text()
+        assert find(silent + oops) == find(oops)
+        assert find(silent + "Call Trace:\n dump_stack\n </TASK>\n" + oops) == find(oops)
+
+    def test_a_splat_that_comes_right_after_it(self) -> None:
+        text = "FAULT_INJECTION: forcing a failure.\nBUG: KASAN: x\nCall Trace:\n </TASK>\n"
+        assert [splat.kind for splat in find(text)] == ["KASAN"]
