@@ -7,6 +7,7 @@ Names are checked before anything long begins.
 from __future__ import annotations
 
 import contextlib
+import functools
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,8 +27,9 @@ from kernel.differences import adapted
 from kernel.host import store
 from kernel.host.debian import ToolRoot, tool_root
 from kernel.host.errors import UserError, unknown
+from kernel.host.sandbox import Sandbox
 from kernel.job import Build, own_fragment, read_fragment
-from kernel.prebuilt import prebuilt
+from kernel.prebuilt import module_make, prebuilt
 from kernel.sources import debian, series
 from kernel.sources.tree import Tree
 from modules import external, manifest
@@ -137,7 +139,8 @@ def kernel(choice: Choice, tools: ToolRoot) -> Kernel:
                 f"kernel {choice.kernel} is Debian's own build: variants, fragments, patches and "
                 "toolchains are for kernels that are built here"
             )
-        return prebuilt(choice.kernel, debian.image_files(choice.kernel, entry, tools), tools)
+        files = debian.image_files(choice.kernel, entry, tools)
+        return prebuilt(choice.kernel, files, tools, headers=bool(entry.headers))
     return build.build(kernel_job(choice, tools))
 
 
@@ -164,8 +167,18 @@ def modules(choice: Choice, built: Kernel, tools: ToolRoot, *, all_: bool) -> li
             raise UserError(reason)
         if not reason and driver.out_of_tree:
             fitting.append(driver)
-    job = kernel_job(choice, tools) if fitting else None
-    return [external.build_module(driver, built, job) for driver in fitting if job]
+    maker = functools.cache(lambda: _module_make(choice, built, tools))
+    return [external.build_module(driver, built, maker) for driver in fitting]
+
+
+def _module_make(choice: Choice, built: Kernel, tools: ToolRoot) -> tuple[Sandbox, list[str]]:
+    entry = catalog.find(choice.kernel)
+    if isinstance(entry, DebianImage):
+        headers = debian.headers(choice.kernel, entry, tools)
+        return module_make(headers, built.info.release, tools)
+    job = kernel_job(choice, tools)
+    build.ready_for_modules(job)
+    return job.module_make()
 
 
 def ready(choice: Choice, accel: str = "auto", *, all_modules: bool = True) -> Ready:

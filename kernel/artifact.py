@@ -28,7 +28,8 @@ class KernelInfo(msgspec.Struct, frozen=True, kw_only=True):
     cpu_s: float = 0.0  # user and system time of the build
     reused_objects: int = 0  # C objects that ccache had, so that wall_s and cpu_s are less
     warnings: dict[str, int] = {}  # source file → compiler warnings
-    left_out: dict[str, str] = {}  # "Rust" or a driver → why this kernel is built without
+    # "Rust", a driver or "modules" (from outside) → why this kernel is without
+    left_out: dict[str, str] = {}
 
 
 @dataclass(frozen=True)

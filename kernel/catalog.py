@@ -41,6 +41,7 @@ class DebianImage(
 
     packages: tuple[str, ...]
     suites: tuple[str, ...]
+    headers: tuple[str, ...] = ()  # what modules outside the tree are built against
 
 
 class Directory(

@@ -88,11 +88,11 @@ class Build:
             environment=REPRODUCIBLE,
         )
 
-    def module_sandbox(self, module: Path) -> Sandbox:
-        """For a module outside the tree: nothing but its folder can be written to."""
+    def module_make(self) -> tuple[Sandbox, list[str]]:
+        """What builds modules outside the tree: a sandbox to read from, make without targets."""
         sandbox = self.sandbox()
         read_only = {**sandbox.read_only, "out": self.out}
-        return replace(sandbox, read_only=read_only, writable={"module": module})
+        return replace(sandbox, read_only=read_only, writable={}), self.make_argv()
 
     def make_argv(self, *targets: str) -> list[str]:
         """The make command as typed inside the sandbox."""

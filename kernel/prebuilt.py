@@ -13,13 +13,19 @@ from kernel.depmod import depmod
 from kernel.host import store
 from kernel.host.debian import ToolRoot
 from kernel.host.errors import Failed
+from kernel.host.sandbox import BIND, Sandbox
+from kernel.job import REPRODUCIBLE
 from kernel.sources.tree import Tree
 
-RECIPE = 1
+RECIPE = 2
+NO_HEADERS = "Debian has no headers of it, which modules from outside are built against"
 
 
-def prebuilt(name: str, files: Tree, tools: ToolRoot) -> Kernel:
-    """The kernel in a folder of unpacked packages, put in order once."""
+def prebuilt(name: str, files: Tree, tools: ToolRoot, *, headers: bool) -> Kernel:
+    """The kernel in a folder of unpacked packages, put in order once.
+
+    headers: whether Debian has what modules from outside are built against.
+    """
     key = key_of(files)
 
     def make(path: Path) -> None:
@@ -39,10 +45,23 @@ def prebuilt(name: str, files: Tree, tools: ToolRoot) -> Kernel:
             source=files.origin,
             config_sha256=config_sha256,
             toolchain={},
+            left_out={} if headers else {"modules": NO_HEADERS},
         )
         artifact.save_info(path, info)
 
     return artifact.load(store.get("kernels", key, f"kernel {name}", make), name)
+
+
+def module_make(headers: Path, release: str, tools: ToolRoot) -> tuple[Sandbox, list[str]]:
+    """What builds modules of a prebuilt kernel: the sandbox, and make without its targets.
+
+    headers: the folder of Debian's header packages. Debian builds with GCC; the tool root's is not
+    always of the version that Debian used.
+    """
+    common = next(headers.glob("usr/src/linux-headers-*-common")).name
+    src = f"{BIND}/headers/usr/src"
+    argv = ["make", "-C", f"{src}/{common}", f"O={src}/linux-headers-{release}", "CC=gcc"]
+    return Sandbox(tools.root, read_only={"headers": headers}, environment=REPRODUCIBLE), argv
 
 
 def key_of(files: Tree) -> str:

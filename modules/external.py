@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from kernel import build
 from kernel.artifact import Kernel
 from kernel.host import store
 from kernel.host.errors import Failed, UserError
 from kernel.host.process import run
 from kernel.host.progress import step
-from kernel.host.sandbox import BIND
-from kernel.job import Build
+from kernel.host.sandbox import BIND, Sandbox
 from modules.manifest import Manifest
 
 RECIPE = 1  # raise it when the same inputs give other modules
@@ -28,7 +27,10 @@ RECIPE = 1  # raise it when the same inputs give other modules
 PRODUCTS = (".cmd", ".ko", ".mod", ".mod.c", ".o", "Module.symvers", "modules.order")
 
 
-def build_module(driver: Manifest, kernel: Kernel, job: Build) -> Path:
+Maker = Callable[[], tuple[Sandbox, list[str]]]  # gives a kernel's sandbox, and make in it
+
+
+def build_module(driver: Manifest, kernel: Kernel, maker: Maker) -> Path:
     """The folder that holds the driver's ``.ko`` files for this kernel, from the cache or built.
 
     Raises Failed with the compiler's last lines and the log's path when it does not compile, and
@@ -39,15 +41,15 @@ def build_module(driver: Manifest, kernel: Kernel, job: Build) -> Path:
     key = store.digest("module", RECIPE, kernel.info.key, files)
 
     def make(path: Path) -> None:
-        build.ready_for_modules(job)
+        kernel_sandbox, make_argv = maker()
         copy = path / "source"
         for name in files:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, copy / name)
         log = store.directory("logs") / f"module-{driver.name}-{key}.log"
         log.unlink(missing_ok=True)
-        sandbox = job.module_sandbox(copy)
-        argv = sandbox.argv(job.make_argv(f"M={BIND}/module", "modules"))
+        sandbox = replace(kernel_sandbox, writable={"module": copy})
+        argv = sandbox.argv([*make_argv, f"M={BIND}/module", "modules"])
         doing = f"building {driver.name} for kernel {kernel.info.name}"
         with step(doing, log=log):
             run(argv, log=log, doing=doing)

@@ -157,6 +157,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def _unfit(self, kernel: Kernel, called: str) -> str:
         """Why a module outside the tree cannot be built for `kernel`; empty when it can."""
+        if reason := kernel.info.left_out.get("modules"):
+            return f"{self.name} cannot be built for {called}: {reason}"
         if self.language == "Rust" and kernel.config.get("RUST") != "y":
             reason = kernel.info.left_out.get("Rust", "it is built without CONFIG_RUST")
             return f"{self.name} is Rust, and {called} has none: {reason}"

@@ -43,6 +43,24 @@ def image_files(name: str, entry: DebianImage, tools: ToolRoot) -> Tree:
     return _tree(entry, *_fetch(name, entry, tools))
 
 
+def headers(name: str, entry: DebianImage, tools: ToolRoot) -> Path:
+    """What modules of a prebuilt kernel are built with, unpacked into one folder.
+
+    They are of the image's own version. Raises Failed when the mirror has moved on to another.
+    """
+    image, *_ = recorded(name, entry)
+    release = _release(entry.packages[0], image)
+    packages = [Package(one.replace("*", release), image.version) for one in entry.headers]
+    archive = Archive(tools, entry.suites)
+
+    def make(path: Path) -> None:
+        with store.locked("apt", store.digest(entry.suites), "Debian's package lists"):
+            archive.update()
+            _unpack_packages(packages, archive, path)
+
+    return store.get("sources", key(packages), f"the headers of kernel {name}", make)
+
+
 def cached(name: str, entry: DebianSource | DebianImage) -> Tree | None:
     """What was fetched for a catalog entry; None when nothing is in the cache."""
     packages = recorded(name, entry)
@@ -96,10 +114,7 @@ def _fetch(
 
     def make(path: Path) -> None:
         note(f"kernel {name} is {packages[0].name} {packages[0].version}")
-        for package in packages:
-            file = archive.download(package, path)
-            archive.unpack(file, path)
-            file.unlink()
+        _unpack_packages(packages, archive, path)
         _unpack_tarball(path, tools)
 
     # held until the packages are there: another run's update would take the lists away
@@ -147,8 +162,7 @@ def _resolve(name: str, patterns: Sequence[str], archive: Archive) -> list[Packa
     first = archive.newest(patterns[0])
     packages = [first]
     if first is not None:
-        before, _, after = patterns[0].partition("*")
-        release = first.name[len(before) : len(first.name) - len(after)]
+        release = _release(patterns[0], first)
         packages += [archive.newest(pattern.replace("*", release)) for pattern in patterns[1:]]
     found = []
     for pattern, package in zip(patterns, packages, strict=False):
@@ -159,6 +173,19 @@ def _resolve(name: str, patterns: Sequence[str], archive: Archive) -> list[Packa
             )
         found.append(package)
     return found
+
+
+def _release(pattern: str, package: Package) -> str:
+    """What ``*`` stands for in a pattern that a package's name fits."""
+    before, _, after = pattern.partition("*")
+    return package.name[len(before) : len(package.name) - len(after)]
+
+
+def _unpack_packages(packages: Sequence[Package], archive: Archive, path: Path) -> None:
+    for package in packages:
+        file = archive.download(package, path)
+        archive.unpack(file, path)
+        file.unlink()
 
 
 def _unpack_tarball(path: Path, tools: ToolRoot) -> None:
