@@ -78,17 +78,32 @@ def make_kernel(job: Build, path: Path) -> None:
 
 
 def ready_for_modules(job: Build) -> None:
-    """Makes the output tree of a kernel again when the cache gave it up in the meantime."""
+    """Makes the output tree of a kernel again when it is not that kernel's any more.
+
+    The cache may have given it up, or another state of the same directory was built in it.
+    """
     with store.locked("builds", job.out_key, f"the build of {job.name}"):
-        if (job.out / "Module.symvers").is_file():
+        if _is_whole(job):
             return
-        store.remove(job.out)
+        if not job.tree.place:
+            store.remove(job.out)
         with step(f"configuring kernel {job.name}", log=job.log):
             configure(job)
         with step(f"building kernel {job.name} again, which modules need", log=job.log):
             job.compile("bzImage", "modules", doing="the build failed")
         if not job.tree.place:
             prune(job.out)
+
+
+def _is_whole(job: Build) -> bool:
+    """Whether modules can be built in the output tree for the kernel of this job."""
+    if not (job.out / "Module.symvers").is_file():
+        return False
+    kernel = store.peek("kernels", job.key)
+    if not job.tree.place or kernel is None:
+        return True
+    built = job.out / "System.map"
+    return built.is_file() and built.read_bytes() == (kernel / "System.map").read_bytes()
 
 
 def _make_kernel(job: Build, path: Path, begun: float) -> None:

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""When modules can be built in an output tree, and when it is made again first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kernel import build, toolchain
+from kernel.host import store
+from kernel.job import Build
+from kernel.kconfig import Fragment
+from kernel.sources.tree import Tree
+from tests.unit import samples
+
+BASE = Fragment("base.config", "CONFIG_BLOCK=y\n")
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Build:
+    tools = samples.tools(tmp_path / "tools")
+    tree = Tree(tmp_path / "tree", "debian linux-source-7.3 7.3.4-1")
+    return Build("7.3", tree, (BASE,), toolchain.from_root(tools), tools)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the kernels that are made again; nothing is compiled."""
+    names: list[str] = []
+    monkeypatch.setattr(build, "configure", lambda job: names.append(job.tree.origin))
+    monkeypatch.setattr(Build, "compile", lambda job, *targets, doing: None)
+    return names
+
+
+def output_tree(job: Build, system_map: str = "a") -> None:
+    job.out.mkdir(parents=True, exist_ok=True)
+    (job.out / "Module.symvers").touch()
+    (job.out / "System.map").write_text(system_map)
+
+
+def kernel(job: Build, system_map: str) -> None:
+    path = store.directory("kernels") / job.key
+    path.mkdir()
+    (path / "System.map").write_text(system_map)
+
+
+def test_a_whole_one_is_taken_as_it_is(job: Build, made: list[str]) -> None:
+    output_tree(job)
+    build.ready_for_modules(job)
+    assert made == []
+    assert (job.out / "System.map").exists()
+
+
+def test_one_that_the_cache_gave_up_is_made_again(job: Build, made: list[str]) -> None:
+    build.ready_for_modules(job)
+    assert made == [job.tree.origin]
+
+
+def test_a_directory_s_is_that_of_one_state(job: Build, made: list[str]) -> None:
+    """All states of a directory share it: it is the kernel's while its symbols are."""
+    old, new = (replace(job, tree=replace(job.tree, origin=s, place="x")) for s in ("old", "new"))
+    kernel(old, "a")
+    kernel(new, "b")
+    output_tree(new, "b")
+    build.ready_for_modules(new)
+    assert made == []
+    build.ready_for_modules(old)
+    assert made == ["old"]
+    assert (old.out / "Module.symvers").exists(), "what make can use again was removed"
