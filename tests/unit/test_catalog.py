@@ -3,13 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from kernel.catalog import DEFAULT, DebianImage, DebianSource, catalog, find
+from kernel.catalog import (
+    DEFAULT,
+    DebianImage,
+    DebianSource,
+    Directory,
+    Git,
+    Tarball,
+    catalog,
+    find,
+)
 from kernel.host import store
 from kernel.host.debian import Package, ToolRoot
 from kernel.host.errors import Failed, UserError
@@ -39,6 +48,51 @@ class TestCatalog:
                 assert [package.count("*") for package in entry.packages] == [1] * len(
                     entry.packages
                 )
+
+
+@pytest.fixture
+def own(home: Path) -> Iterator[Path]:
+    """The user's own catalog; not there yet."""
+    path = home / "config" / "blockyard" / "kernels.toml"
+    path.parent.mkdir(parents=True)
+    catalog.cache_clear()
+    yield path
+    catalog.cache_clear()
+
+
+class TestOwnCatalog:
+    def test_entries_of_all_kinds_are_added(self, own: Path) -> None:
+        own.write_text(
+            '[kernel.mine]\nkind = "directory"\npath = "/home/me/linux"\n'
+            '[kernel."next-20261120"]\nkind = "git"\nrepository = "/r"\nref = "next"\n'
+            '[kernel.old]\nkind = "tarball"\nlocation = "linux-6.6.tar.xz"\n'
+        )
+        assert find("mine") == Directory("/home/me/linux")
+        assert find("next-20261120") == Git("/r", "next")
+        assert find("old") == Tarball("linux-6.6.tar.xz")
+        assert isinstance(find(DEFAULT), DebianSource)
+
+    def test_one_of_the_same_name_takes_the_place_of_ours(self, own: Path) -> None:
+        own.write_text(f'[kernel."{DEFAULT}"]\nkind = "directory"\npath = "/linux"\n')
+        assert find(DEFAULT) == Directory("/linux")
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ('[kernel.a]\nkind = "directory"\n', "path"),
+            ('[kernel.a]\nkind = "svn"\npath = "/l"\n', "svn"),
+            ('[kernel.a]\nkind = "directory"\npath = "/l"\nrev = "1"\n', "rev"),
+            ('[kernel."../a"]\nkind = "directory"\npath = "/l"\n', "regex"),
+            ('[kernels.a]\nkind = "directory"\npath = "/l"\n', "kernel"),
+            ("[kernel", "document"),
+        ],
+    )
+    def test_a_bad_one_is_named_with_what_is_wrong(self, own: Path, text: str, words: str) -> None:
+        own.write_text(text)
+        with pytest.raises(UserError) as caught:
+            find(DEFAULT)
+        assert caught.value.what.startswith(f"{own}: ")
+        assert words in caught.value.what
 
 
 class Mirror:
