@@ -140,6 +140,8 @@ def test(
         print("\n".join(str(one) for one in listing))
         return
     ready = prepare.ready(choice, accel, all_modules=False)
+    if not driver and not choice.modules:
+        wanted = run.with_carried(wanted, ready.kernel)
     finished, path = run.run(ready, wanted, guests or run.default_guests())
     if json:
         print(path.read_text())
@@ -298,9 +300,9 @@ def kernel_list(c: Context, json: bool = False) -> None:
 @plain_errors
 def kernel_fetch(c: Context, name: str) -> None:
     """Fetch the source or the packages of kernels; nothing is built."""
-    from ci import kernels
+    from ci import upkeep
 
-    for kernel, tree in kernels.fetch(name).items():
+    for kernel, tree in upkeep.fetch(name).items():
         print(f"{kernel}  {tree.origin}  {tree.path}")
 
 
@@ -315,9 +317,9 @@ def kernel_fetch(c: Context, name: str) -> None:
 @plain_errors
 def kernel_update(c: Context, name: str = "", yes: bool = False, json: bool = False) -> None:
     """Ask the mirror which kernels have a newer point release, and what that would change."""
-    from ci import kernels
+    from ci import upkeep
 
-    kernels.show_updates(name, record=yes, as_json=json)
+    upkeep.show_updates(name, record=yes, as_json=json)
 
 
 @task(
@@ -351,9 +353,9 @@ def kernel_gc(c: Context, days: str = "", max_gb: str = "", dry_run: bool = Fals
 
     What a running command uses is left alone.
     """
-    from ci import kernels
+    from ci import upkeep
 
-    kernels.clean(days, max_gb, dry_run=dry_run)
+    upkeep.clean(days, max_gb, dry_run=dry_run)
 
 
 @task(

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ci import kernels, prepare
+from ci import kernels, prepare, upkeep
 from kernel import artifact, catalog
 from kernel.catalog import DebianImage, DebianSource, Directory, Entry, Git
 from kernel.choice import Choice
@@ -45,7 +45,7 @@ def known(monkeypatch: pytest.MonkeyPatch, tools: ToolRoot) -> dict[str, Entry]:
     entries = dict(ENTRIES)
     monkeypatch.setattr(catalog, "catalog", lambda: entries)
     monkeypatch.setattr(kernels, "ready_tool_root", lambda: tools)
-    monkeypatch.setattr(kernels, "tool_root", lambda: tools)
+    monkeypatch.setattr(upkeep, "tool_root", lambda: tools)
     return entries
 
 
@@ -197,14 +197,14 @@ class TestFetch:
         def fetch(*arguments: object) -> Tree:
             raise AssertionError("something was fetched")
 
-        monkeypatch.setattr(kernels, "_fetched", fetch)
+        monkeypatch.setattr(upkeep, "_fetched", fetch)
         with pytest.raises(UserError, match=r"unknown kernel '7\.33'"):
-            kernels.fetch("7.3,7.33")
+            upkeep.fetch("7.3,7.33")
 
     @pytest.mark.parametrize("text", ["", ",", " , "])
     def test_no_name_at_all(self, text: str) -> None:
         with pytest.raises(UserError, match="which kernel"):
-            kernels.fetch(text)
+            upkeep.fetch(text)
 
 
 class Mirror:
@@ -227,7 +227,7 @@ class TestUpdate:
     ) -> None:
         built(fetched(), Choice(variant="debug"), tools)
         self.offer(monkeypatch, NEW)
-        kernels.show_updates("", record=False, as_json=False)
+        upkeep.show_updates("", record=False, as_json=False)
         out = capsys.readouterr().out
         assert "7.3: 7.3.4-1 → 7.3.6-1 (143 MB to fetch; to build again: debug)" in out
         assert "--yes" in out
@@ -238,13 +238,13 @@ class TestUpdate:
     ) -> None:
         fetched()
         self.offer(monkeypatch, NEW)
-        kernels.updates("7.3", record=True)
+        upkeep.updates("7.3", record=True)
         assert debian.recorded("7.3", SOURCE) == [NEW]
 
     def test_nothing_new(self, monkeypatch: pytest.MonkeyPatch) -> None:
         fetched()
         self.offer(monkeypatch, OLD)
-        (found,) = kernels.updates("", record=True)
+        (found,) = upkeep.updates("", record=True)
         assert (found.newer, found.note) == (False, "up to date")
 
     def test_a_mirror_that_lags_behind_takes_nothing_back(
@@ -252,7 +252,7 @@ class TestUpdate:
     ) -> None:
         fetched((NEW,))
         self.offer(monkeypatch, OLD)
-        (found,) = kernels.updates("7.3", record=True)
+        (found,) = upkeep.updates("7.3", record=True)
         assert not found.newer
         assert "behind" in found.note
         assert debian.recorded("7.3", SOURCE) == [NEW]
@@ -260,23 +260,23 @@ class TestUpdate:
     def test_a_package_that_has_left_the_mirror(self, monkeypatch: pytest.MonkeyPatch) -> None:
         fetched()
         self.offer(monkeypatch, problem="the Debian mirror has no linux-source-7.3")
-        (found,) = kernels.updates("7.3", record=True)
+        (found,) = upkeep.updates("7.3", record=True)
         assert found.note == "the Debian mirror has no linux-source-7.3"
         assert debian.recorded("7.3", SOURCE) == [OLD]
 
     def test_a_kernel_that_was_never_fetched(self) -> None:
         with pytest.raises(UserError, match="never fetched") as caught:
-            kernels.updates("7.3", record=False)
+            upkeep.updates("7.3", record=False)
         assert "kernel.fetch 7.3" in caught.value.hint
 
     def test_no_kernel_was(self) -> None:
         with pytest.raises(UserError, match="no kernel was fetched"):
-            kernels.updates("", record=False)
+            upkeep.updates("", record=False)
 
     def test_a_directory_has_no_mirror(self, known: dict[str, Entry], tmp_path: Path) -> None:
         known["mine"] = Directory(str(tmp_path))
         with pytest.raises(UserError, match="does not come from Debian's mirror"):
-            kernels.updates("mine", record=False)
+            upkeep.updates("mine", record=False)
 
 
 class TestRecord:
@@ -300,7 +300,7 @@ class TestClean:
     def test_a_number_that_is_none(self, text: str) -> None:
         for days, max_gb in ((text, ""), ("", text)):
             with pytest.raises(UserError, match="is no number"):
-                kernels.clean(days, max_gb, dry_run=False)
+                upkeep.clean(days, max_gb, dry_run=False)
 
     def test_without_a_limit_the_setting_counts(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -309,10 +309,10 @@ class TestClean:
         path = store.directory("builds") / f"{1:016x}"
         path.mkdir(parents=True)
         (path / "data").write_bytes(b"x" * 2_000_000)
-        kernels.clean("", "", dry_run=True)
+        upkeep.clean("", "", dry_run=True)
         assert path.exists()
         assert "would be dropped: builds/0000000000000001, 2 MB" in capsys.readouterr().out
-        kernels.clean("", "", dry_run=False)
+        upkeep.clean("", "", dry_run=False)
         assert not path.exists()
         assert "dropped: builds/0000000000000001" in capsys.readouterr().out
 
@@ -321,5 +321,5 @@ class TestClean:
     ) -> None:
         key = built(fetched(), Choice(variant="debug"), tools)
         store.held.cache_clear()  # a run of its own
-        kernels.clean("", "0", dry_run=False)
+        upkeep.clean("", "0", dry_run=False)
         assert f"dropped: kernels/{key} (7.3 debug)" in capsys.readouterr().out
