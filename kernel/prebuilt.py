@@ -76,7 +76,7 @@ def config_of(name: str, files: Tree) -> dict[str, str]:
 
 def _parts(name: str, path: Path) -> tuple[str, Path, Path]:
     """Release, image and config: beside the modules since 7.2, in /boot before."""
-    for image in path.glob("usr/lib/modules/*/vmlinuz"):
+    for image in path.glob("usr/lib/modules/*/vmlinuz*"):
         return image.parent.name, image, image.parent / "config"
     for image in path.glob("boot/vmlinuz-*"):
         release = image.name.removeprefix("vmlinuz-")

@@ -159,16 +159,13 @@ def recorded(name: str, entry: DebianSource | DebianImage) -> list[Package]:
 
 def _resolve(name: str, patterns: Sequence[str], archive: Archive) -> list[Package]:
     """The newest release that has the first package, and the others of the same release."""
-    first = archive.newest(patterns[0])
-    packages = [first]
-    if first is not None:
-        release = _release(patterns[0], first)
-        packages += [archive.newest(pattern.replace("*", release)) for pattern in patterns[1:]]
-    found = []
-    for pattern, package in zip(patterns, packages, strict=False):
+    found: list[Package] = []
+    for pattern in patterns:
+        wanted = pattern.replace("*", _release(patterns[0], found[0])) if found else pattern
+        package = archive.newest(wanted)
         if package is None:
             raise Failed(
-                f"kernel {name}: the Debian mirror has no {pattern}",
+                f"kernel {name}: the Debian mirror has no {wanted}",
                 hint="it may lag behind: choose another kernel, or set BLOCKYARD_MIRROR",
             )
         found.append(package)
