@@ -28,6 +28,7 @@ from kernel.host.settings import PROJECT
 from kernel.sources import debian
 from tests.outcomes import BAD, OUTCOMES, Outcome
 
+EXAMPLES = PROJECT / "modules" / "examples"
 PAGE = PROJECT / "docs" / "kernels.md"
 STAGES = ("fetched", "built", "booted")
 
@@ -116,7 +117,7 @@ def size_mib(*folders: Path) -> int:
 
 
 def _boot(choice: Choice, accel: str, row: Row) -> Row:
-    ready = prepare.ready(choice, accel)
+    ready = prepare.ready(choice, accel, all_modules=False)
     with prepare.guest_directory() as folder, machine(ready.setup(folder)) as guest:
         guest.serial.check("true")
     name = ready.accelerator.name
@@ -124,10 +125,13 @@ def _boot(choice: Choice, accel: str, row: Row) -> Row:
 
 
 def _test(choice: Choice, accel: str, workers: int, row: Row) -> Row:
-    ready = prepare.ready(choice, accel)
-    finished, _ = run.run(ready, run.selection("", "", "", ""), workers)
-    names = dict.fromkeys(test.driver for test in finished.tests)
-    drivers = {name: driver(finished, name) for name in names}
+    ready = prepare.ready(choice, accel, all_modules=False)
+    outside = prepare.outside(choice)
+    names = [*run.selection().drivers, *(one.name for one in outside)]
+    wanted = run.selection(",".join(names), outside=outside)
+    finished, _ = run.run(ready, run.with_carried(wanted, ready.kernel), workers)
+    tested = dict.fromkeys(test.driver for test in finished.tests)
+    drivers = {name: driver(finished, name) for name in (*names, *tested)}
     return msgspec.structs.replace(row, drivers=drivers)
 
 
@@ -182,7 +186,8 @@ def _cell(driver: Driver | None, notes: dict[str, int]) -> str:
 HEAD = """# Kernels
 
 What was seen to work on which kernel, by `./inv kernel.survey --write`: each kernel was fetched,
-built, booted, and every suite run on every driver over both consoles. A driver's cell counts its
+built, booted, and every suite run on every driver, those of modules/examples included, over both
+consoles. A driver's cell counts its
 tests by outcome; "no" has its reason below. CPU minutes are user and system time of the build,
 MiB what the kernel keeps in the cache besides its source: image, modules, and what modules outside
 the tree are built against.
@@ -200,7 +205,8 @@ def page(rows: Sequence[Row]) -> str:
 def show(kernels: str, accel: str, guests: int, *, write: bool, as_json: bool) -> None:
     """Surveys the kernels in a comma-separated list, all of the catalog when it is empty."""
     names = [name.strip() for name in kernels.split(",") if name.strip()] or catalog.catalog()
-    choices = [Choice(name) for name in names]
+    examples = tuple(sorted(path.parent for path in EXAMPLES.glob("*/manifest.toml")))
+    choices = [Choice(name, modules=examples) for name in names]
     rows = survey(choices, accel, guests or run.default_guests())
     if write:
         store.write(PAGE, page(rows).encode())

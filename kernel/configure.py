@@ -165,7 +165,7 @@ def unknown_words(job: Build) -> list[str]:
         _read(job, ["--unknown-keywords"], path / ANSWER)
 
     known = (PROJECT / "kernel" / "kconfig_keywords.py").read_text()
-    key = store.digest("keywords", job.tree.origin, known)
+    key = store.digest("keywords", job.tree.identity, known)
     path = store.get("keywords", key, f"the Kconfig language of kernel {job.name}", make)
     report: Report = json.loads((path / ANSWER).read_bytes())
     return [

@@ -56,7 +56,7 @@ class Build:
     @property
     def key(self) -> str:
         """Names the kernel in the cache; the same inputs give the same key."""
-        return store.digest("kernel", RECIPE, self.tree.origin, *self._how())
+        return store.digest("kernel", RECIPE, self.tree.identity, *self._how())
 
     def _how(self) -> tuple[str, dict[str, str]]:
         return kconfig.render(self.merged), dict(self.toolchain.versions)
@@ -81,11 +81,10 @@ class Build:
 
     def sandbox(self, **read_only: Path) -> Sandbox:
         """The toolchain's file system with the tree and the output tree in it."""
-        return Sandbox(
-            self.toolchain.root,
+        return replace(
+            self.toolchain.sandbox(REPRODUCIBLE),
             read_only={"src": self.tree.path, **read_only},
             writable={"out": self.out},
-            environment=REPRODUCIBLE,
         )
 
     def module_make(self) -> tuple[Sandbox, list[str]]:

@@ -54,7 +54,8 @@ def _key(commit: str) -> str:
 
 
 def _tree(entry: Git, commit: str, path: Path) -> Tree:
-    return Tree(path / "tree", f"git {entry.repository} {entry.ref} {commit}")
+    origin = f"git {entry.repository} {entry.ref} {commit}"
+    return Tree(path / "tree", origin, contents=f"git {commit}")
 
 
 def _is_local(entry: Git) -> bool:

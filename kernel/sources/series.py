@@ -127,7 +127,7 @@ def applied(tree: Tree, series: Sequence[Path], tools: ToolRoot) -> Tree:
     patches = [patch for path in series for patch in read(path)]
     if not patches:
         return tree
-    key = store.digest("series", RECIPE, tree.origin, [patch.text for patch in patches])
+    key = store.digest("series", RECIPE, tree.identity, [patch.text for patch in patches])
 
     def make(path: Path) -> None:
         with step(f"applying {len(patches)} patches to Linux {tree.version}"):
@@ -137,7 +137,8 @@ def applied(tree: Tree, series: Sequence[Path], tools: ToolRoot) -> Tree:
 
     path = store.get("sources", key, "the patched source", make)
     place = f"{tree.place} with {key}" if tree.place else ""
-    return Tree(path / "tree", f"{tree.origin} with {len(patches)} patches {key}", place)
+    origin = f"{tree.origin} with {len(patches)} patches {key}"
+    return Tree(path / "tree", origin, place, contents=f"series {key}")
 
 
 def _copy(tree: Tree, target: Path) -> None:

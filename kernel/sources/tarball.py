@@ -65,7 +65,8 @@ def _key(sha256: str) -> str:
 
 
 def _tree(entry: Tarball, sha256: str, path: Path) -> Tree:
-    return Tree(path / "tree", f"tarball {entry.location} sha256 {sha256}")
+    origin = f"tarball {entry.location} sha256 {sha256}"
+    return Tree(path / "tree", origin, contents=f"tarball {sha256}")
 
 
 def unpack(tar: Path, tree: Path, tools: ToolRoot, log: Path, *, strip: int) -> None:

@@ -22,8 +22,14 @@ class Tree:
     """A kernel source tree, never written to."""
 
     path: Path
-    origin: str  # for people and for the cache key: which source, in which state
-    place: str = ""  # names the output tree when it outlives a state; empty: the origin does
+    origin: str  # for people: which source, in which state
+    place: str = ""  # names the output tree when it outlives a state; empty: the identity does
+    contents: str = ""  # what it is, wherever it came from; empty: the origin says it
+
+    @property
+    def identity(self) -> str:
+        """For the keys of the cache: trees of one identity have the same contents."""
+        return self.contents or self.origin
 
     @property
     def version(self) -> str:
@@ -36,7 +42,7 @@ class Tree:
         def make(path: Path) -> None:
             (path / "symbols").write_text("\n".join(sorted(_symbols(self.path))))
 
-        path = store.get("symbols", store.digest(self.origin), "the symbols of a tree", make)
+        path = store.get("symbols", store.digest(self.identity), "the symbols of a tree", make)
         return symbol in (path / "symbols").read_text().split("\n")
 
 
