@@ -162,6 +162,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.language == "Rust" and kernel.config.get("RUST") != "y":
             reason = kernel.info.left_out.get("Rust", "it is built without CONFIG_RUST")
             return f"{self.name} is Rust, and {called} has none: {reason}"
+        if self.language == "Rust" and not kernel.info.toolchain:
+            return f"{self.name} is Rust, and {called} is Debian's own build: its headers serve C"
         wanted = self.requires.kernel
         if wanted and not versions.within(kernel.info.release, wanted):
             return f"{self.name} needs Linux {wanted}, and this is {called}"

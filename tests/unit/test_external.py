@@ -130,6 +130,14 @@ class TestKernels:
         reason = self.reason(folder, self.kernel(tmp_path), "Rust")
         assert reason.endswith("kernel 7.3 (7.3.4) has none: it is built without CONFIG_RUST")
 
+    def test_rust_for_a_kernel_of_debian_s(self, folder: Path, tmp_path: Path) -> None:
+        """Its headers have none of the metadata that Rust code is compiled with."""
+        config = "CONFIG_BLOCK=y\nCONFIG_RUST=y\n"
+        reason = self.reason(folder, self.kernel(tmp_path, config, toolchain={}), "Rust")
+        assert reason == (
+            "mine is Rust, and kernel 7.3 (7.3.4) is Debian's own build: its headers serve C"
+        )
+
     def test_rust_where_it_was_left_out(self, folder: Path, tmp_path: Path) -> None:
         kernel = self.kernel(tmp_path, left_out={"Rust": "the root toolchain has no bindgen"})
         reason = self.reason(folder, kernel, "Rust")
