@@ -28,10 +28,12 @@ from kernel.host import store
 from kernel.host.debian import ToolRoot, tool_root
 from kernel.host.errors import UserError, unknown
 from kernel.host.sandbox import Sandbox
+from kernel.host_toolchain import from_host
 from kernel.job import Build, own_fragment, read_fragment
 from kernel.prebuilt import module_make, prebuilt
 from kernel.sources import debian, series
 from kernel.sources.tree import Tree
+from kernel.toolchain import Toolchain
 from modules import external, manifest
 from modules.manifest import Manifest
 
@@ -111,7 +113,8 @@ def kernel_job(choice: Choice, tools: ToolRoot) -> Build:
 
 def job_in(tree: Tree, choice: Choice, tools: ToolRoot) -> Build:
     """The same for a tree that is there already."""
-    toolchain = toolchains.from_root(tools, choice.compiler)
+    toolchain = _toolchain(choice, tools)
+    toolchains.check(tree, toolchain)
     no_rust = toolchains.rust_problem(tree, toolchain)
     left_out = {"Rust": no_rust} if no_rust else {}
     fragments = [own_fragment("base")]
@@ -128,6 +131,12 @@ def job_in(tree: Tree, choice: Choice, tools: ToolRoot) -> Build:
     entry = catalog.find(choice.kernel)
     objects = ccache.objects(entry, tree, toolchain, choice.fragments, choice.options)
     return Build(choice.name, tree, tuple(fragments), toolchain, tools, left_out, objects)
+
+
+def _toolchain(choice: Choice, tools: ToolRoot) -> Toolchain:
+    if choice.toolchain == "host":
+        return from_host(choice.compiler)
+    return toolchains.from_root(tools, choice.compiler)
 
 
 def kernel(choice: Choice, tools: ToolRoot) -> Kernel:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from kernel import differences, versions
 from kernel.host.debian import ToolRoot
+from kernel.host.errors import UserError
+from kernel.host.sandbox import PATH, Sandbox
 from kernel.sources.tree import Tree
 
 PLACES = ("root", "host")
@@ -25,6 +27,8 @@ _PACKAGES = {
     "llvm": {"clang": r"clang-\d+", "lld": r"lld-\d+"},
     "gcc": {"gcc": r"gcc-\d+", "ld": "binutils"},
 }
+# Program → what scripts/min-tool-version.sh calls it.
+_MINIMUM_OF = {"llvm": {"clang": "llvm"}, "gcc": {"gcc": "gcc", "ld": "binutils"}}
 _RUST_PACKAGES = {"rustc": "rustc", "bindgen": "bindgen"}
 
 
@@ -36,11 +40,24 @@ class Toolchain:
     compiler: str  # one of COMPILERS
     root: Path  # the file system
     versions: Mapping[str, str]  # program → version; what is missing is not listed
+    path: tuple[Path, ...] = ()  # where its programs are looked for first
+    hidden: tuple[Path, ...] = ()  # folders of it that a build does not see,
+    shown: tuple[Path, ...] = ()  # and folders below these that it sees after all
 
     @property
     def make_arguments(self) -> tuple[str, ...]:
         """What make is told of it."""
         return ("LLVM=1",) if self.compiler == "llvm" else ()
+
+    def sandbox(self, environment: Mapping[str, str]) -> Sandbox:
+        """Its file system, read-only."""
+        path = ":".join([*map(str, self.path), PATH])
+        return Sandbox(
+            self.root,
+            hidden=self.hidden,
+            shown=self.shown,
+            environment={"PATH": path, **environment},
+        )
 
 
 def from_root(tools: ToolRoot, compiler: str = "llvm") -> Toolchain:
@@ -70,6 +87,20 @@ def minimum(tree: Tree, tool: str) -> str:
     return (
         str(answers[-1]) if answers else ""
     )  # the last one: exceptions for other machines precede
+
+
+def check(tree: Tree, toolchain: Toolchain) -> None:
+    """Raises UserError when the compiler or the linker is too old for a tree."""
+    for program, tool in _MINIMUM_OF[toolchain.compiler].items():
+        needed, have = minimum(tree, tool), toolchain.versions.get(program, "")
+        if needed and have and not versions.at_least(have, needed):
+            raise UserError(
+                f"Linux {tree.version} needs {tool} {needed} or newer, "
+                f"the {toolchain.place} has {have}",
+                hint="--toolchain root has Debian's newer ones"
+                if toolchain.place == "host"
+                else "--toolchain host takes newer ones that are on PATH",
+            )
 
 
 def rust_problem(tree: Tree, toolchain: Toolchain) -> str:

@@ -15,8 +15,9 @@ from pathlib import Path
 
 BIND = "/mnt"  # every bound path stands below it
 
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ENVIRONMENT = {
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "PATH": PATH,
     "HOME": "/tmp",
     "LC_ALL": "C.UTF-8",
 }
@@ -33,13 +34,18 @@ class Sandbox:
     devices: Sequence[str] = ()  # host device nodes, such as /dev/kvm
     network: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
+    hidden: Sequence[Path] = ()  # folders of the root that are empty inside,
+    shown: Sequence[Path] = ()  # and what of the root is seen below them nevertheless
 
     def argv(self, command: Sequence[str], *, directory: str = "/") -> list[str]:
         """The argument list that runs `command` inside, in `directory`."""
         argv = ["bwrap", "--die-with-parent", "--unshare-user", "--uid", "0", "--gid", "0"]
         argv += ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", "blockyard"]
         argv += ["--ro-bind", str(self.root), "/", "--proc", "/proc", "--dev", "/dev"]
-        argv += ["--tmpfs", "/tmp", "--tmpfs", BIND]
+        for path in (*self.hidden, "/tmp", BIND):
+            argv += ["--tmpfs", str(path)]
+        for path in self.shown:
+            argv += ["--ro-bind", str(path), str(path)]
         for name, path in self.read_only.items():
             argv += ["--ro-bind", str(path), f"{BIND}/{name}"]
         for name, path in self.writable.items():
