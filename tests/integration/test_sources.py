@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from kernel.catalog import Git, Tarball
 from kernel.host.debian import ToolRoot, tool_root
 from kernel.host.errors import UserError
+from kernel.host.settings import settings
 from kernel.sources import fetch
 
 
@@ -19,12 +21,21 @@ def tools() -> ToolRoot:
     return tool_root()
 
 
+@pytest.fixture(autouse=True)
+def cache(tools: ToolRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test fetches does not stay; `tools` is the real cache's, asked for before."""
+    monkeypatch.setenv("BLOCKYARD_CACHE", str(tmp_path / "cache"))
+    settings.cache_clear()
+    yield
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
 @pytest.fixture
 def linux(tmp_path: Path) -> Path:
     path = tmp_path / "linux"
     path.mkdir()
-    # a version of its own: the cache is the real one
-    (path / "Makefile").write_text(f"VERSION = 7\nPATCHLEVEL = 4\n# {tmp_path}\n")
+    (path / "Makefile").write_text("VERSION = 7\nPATCHLEVEL = 4\n")
     (path / "Kconfig").write_text('mainmenu "Linux"\n')
     return path
 
