@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Modules outside the kernel tree: compiled for the kernel under test, and loaded in a guest."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ci import prepare
+from ci.prepare import Ready
+from images.files import guest_files
+from images.machine import Machine, machine
+from kernel.choice import Choice
+from kernel.host import store
+from kernel.host.errors import Failed
+from kernel.host.settings import PROJECT
+from modules import manifest
+from modules.driver import Driver, LoadFailed
+from tests.integration.conftest import KERNEL
+
+EXAMPLES = PROJECT / "modules" / "examples"
+MANIFEST = """\
+language = "C"
+modules = ["mine"]
+
+[disks]
+kind = "none"
+"""
+Built = Callable[[Path], Path]
+Boot = Callable[[Path], AbstractContextManager[Machine]]
+SOURCE = """\
+#include <linux/module.h>
+
+static int __init mine_init(void)
+{
+	pr_err("mine: there is no such hardware\\n");
+	return -ENODEV;
+}
+module_init(mine_init);
+MODULE_DESCRIPTION("A module without hardware");
+MODULE_LICENSE("GPL");
+"""
+
+
+@pytest.fixture
+def made() -> Iterator[list[Path]]:
+    """Entries of the cache that a test made of its own modules; they do not stay."""
+    entries: list[Path] = []
+    yield entries
+    for path in entries:
+        store.remove(path)
+    for log in store.directory("logs").glob("module-mine-*.log"):
+        log.unlink()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "Kbuild").write_text("obj-m := mine.o\n")
+    (folder / "mine.c").write_text(SOURCE)
+    (folder / "manifest.toml").write_text(MANIFEST)
+    return folder
+
+
+@pytest.fixture
+def built(ready: Ready, made: list[Path]) -> Built:
+    """Builds the module in a folder."""
+
+    def built(folder: Path) -> Path:
+        choice = Choice(KERNEL, modules=(folder,))
+        (path,) = prepare.modules(choice, ready.kernel, ready.tools, all_=True)
+        made.append(path)
+        return path
+
+    return built
+
+
+@pytest.fixture
+def boot(ready: Ready, built: Built, made: list[Path], tmp_path: Path) -> Boot:
+    """Boots a guest that has the module in a folder."""
+
+    def boot(folder: Path) -> AbstractContextManager[Machine]:
+        files = guest_files(ready.kernel, ready.tools, [built(folder)])
+        made.append(files.modules.parent)
+        return machine(replace(ready, files=files).setup(tmp_path / "guest"))
+
+    return boot
+
+
+def state(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+class TestBuild:
+    def test_nothing_is_written_to_the_user_s_folder(
+        self, ready: Ready, built: Built, folder: Path
+    ) -> None:
+        for name in ("mine.o", "mine.ko", ".mine.o.cmd", "Module.symvers"):
+            (folder / name).write_text("left by a build for another kernel")
+        before = state(folder)
+        path = built(folder)
+        assert state(folder) == before
+        assert [file.name for file in path.iterdir()] == ["mine.ko"]
+        vermagic = f"vermagic={ready.kernel.info.release} ".encode()
+        assert vermagic in (path / "mine.ko").read_bytes()
+
+    def test_the_same_sources_are_built_once(self, built: Built, folder: Path) -> None:
+        first = built(folder)
+        made = (first / "mine.ko").stat().st_mtime_ns
+        second = built(folder)
+        assert (second, (second / "mine.ko").stat().st_mtime_ns) == (first, made)
+        (folder / "mine.c").write_text(SOURCE + "/* changed */\n")
+        third = built(folder)
+        assert third != first
+
+    def test_a_mistake_is_told_in_the_compiler_s_words(self, built: Built, folder: Path) -> None:
+        (folder / "mine.c").write_text(SOURCE.replace("return -ENODEV", "return ENO_SUCH"))
+        with pytest.raises(Failed) as caught:
+            built(folder)
+        assert "building mine for kernel 7.3" in str(caught.value)
+        assert "undeclared identifier 'ENO_SUCH'" in str(caught.value)
+        assert caught.value.log is not None and caught.value.log.is_file()
+
+    def test_a_function_that_the_kernel_does_not_have(self, built: Built, folder: Path) -> None:
+        call = "no_such_function(); return"
+        text = SOURCE.replace("return", call).replace(
+            "static", "void no_such_function(void);\nstatic"
+        )
+        (folder / "mine.c").write_text(text)
+        with pytest.raises(Failed, match="no_such_function.* undefined"):
+            built(folder)
+
+    @pytest.mark.parametrize(
+        "command",
+        ["touch /mnt/src/x", "touch /mnt/out/x", "touch /usr/x", "cat < /dev/tcp/192.0.2.1/80"],
+    )
+    def test_a_makefile_reaches_nothing(self, built: Built, folder: Path, command: str) -> None:
+        kbuild = "obj-m := mine.o\n$(if $(shell bash -c '{}' && echo done),$(error it did))\n"
+        (folder / "Kbuild").write_text(kbuild.format(command))
+        assert (built(folder) / "mine.ko").is_file()
+        (folder / "Kbuild").write_text(kbuild.format("touch /mnt/module/x"))
+        with pytest.raises(Failed, match="it did"):
+            built(folder)
+
+
+class TestGuest:
+    def test_an_example_is_loaded_and_unloaded(
+        self, ready: Ready, boot: Boot, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "mine"
+        shutil.copytree(EXAMPLES / "c_null", folder)
+        with open(folder / "c_null.c", "a") as source:
+            source.write("/* not the example that a user may have built */\n")
+        with boot(folder) as guest:
+            driver = Driver(manifest.of_folder(folder), ready.kernel, guest.serial)
+            driver.load()
+            (disk,) = driver.disks()
+            assert (disk.name, disk.size_bytes) == ("cnull0", 64 << 20)
+            assert {"module", "disk", "pins"} <= driver.capabilities
+            driver.unload()
+            assert not disk.exists()
+
+    def test_one_that_fails_to_load_says_why(self, ready: Ready, boot: Boot, folder: Path) -> None:
+        with boot(folder) as guest:
+            driver = Driver(manifest.of_folder(folder), ready.kernel, guest.serial)
+            with pytest.raises(LoadFailed) as caught:
+                driver.load()
+        assert "cannot load mine" in str(caught.value)
+        assert "No such device" in str(caught.value)
+        assert "mine: there is no such hardware" in str(caught.value)
