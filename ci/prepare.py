@@ -18,15 +18,17 @@ from images.errors import GuestError
 from images.files import GuestFiles, guest_files
 from images.machine import Accelerator, Setup, machine
 from images.topology import DEFAULT, Topology
-from kernel import build, catalog, ccache, sources, variants
+from kernel import build, catalog, ccache, rustless, sources, variants
 from kernel import toolchain as toolchains
 from kernel.artifact import Kernel
 from kernel.catalog import DebianImage
 from kernel.choice import Choice
+from kernel.configure import Lost
 from kernel.differences import adapted
 from kernel.host import store
 from kernel.host.debian import ToolRoot, tool_root
 from kernel.host.errors import UserError, unknown
+from kernel.host.progress import note
 from kernel.host.sandbox import Sandbox
 from kernel.host_toolchain import from_host
 from kernel.job import Build, own_fragment, read_fragment
@@ -116,6 +118,13 @@ def job_in(tree: Tree, choice: Choice, tools: ToolRoot) -> Build:
     toolchain = _toolchain(choice, tools)
     toolchains.check(tree, toolchain)
     no_rust = toolchains.rust_problem(tree, toolchain)
+    job = _job(tree, choice, tools, toolchain, no_rust)
+    if not no_rust and (no_rust := rustless.known(job)):
+        return _job(tree, choice, tools, toolchain, no_rust)
+    return job
+
+
+def _job(tree: Tree, choice: Choice, tools: ToolRoot, toolchain: Toolchain, no_rust: str) -> Build:
     left_out = {"Rust": no_rust} if no_rust else {}
     fragments = [own_fragment("base")]
     if not no_rust:
@@ -150,6 +159,13 @@ def kernel(choice: Choice, tools: ToolRoot) -> Kernel:
             )
         files = debian.image_files(choice.kernel, entry, tools)
         return prebuilt(choice.kernel, files, tools, headers=bool(entry.headers))
+    job = kernel_job(choice, tools)
+    try:
+        return build.build(job)
+    except Lost as lost:
+        if not rustless.record(job, lost):
+            raise
+        note(f"kernel {choice.name} is built without Rust: {lost.reasons['RUST']}")
     return build.build(kernel_job(choice, tools))
 
 

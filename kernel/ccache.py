@@ -116,7 +116,7 @@ def trim(tools: ToolRoot) -> None:
     """
     folder = store.directory("ccache")
     argv = ["ccache", "--trim-dir", f"{BIND}/ccache", "--trim-method", "mtime"]
-    argv += ["--trim-max-size", f"{settings().ccache_gb}G"]
+    argv += ["--trim-max-size", f"{settings().ccache_gb * 1e6:.0f}k"]
     run(
         Sandbox(tools.root, writable={"ccache": folder}).argv(argv),
         log=store.directory("logs") / "ccache.log",

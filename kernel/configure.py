@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kernel import differences, explain, kconfig, variants
@@ -39,11 +39,17 @@ READ_S = 300  # reading a Kconfig takes 4 s; a tree whose Kconfig never ends is 
 
 
 class Lost(Failed):
-    """The tree or the toolchain cannot give what the fragments ask for. `dropped`: what."""
+    """The tree or the toolchain cannot give what the fragments ask for.
 
-    def __init__(self, what: str, dropped: Sequence[Dropped], log: Path) -> None:
+    dropped: what. reasons: symbol → why, in one line.
+    """
+
+    def __init__(
+        self, what: str, dropped: Sequence[Dropped], reasons: Mapping[str, str], log: Path
+    ) -> None:
         super().__init__(what, log=log)
         self.dropped = tuple(dropped)
+        self.reasons = reasons
 
 
 def configure(job: Build) -> None:
@@ -64,11 +70,15 @@ def configure(job: Build) -> None:
     if dropped:
         names = ", ".join(f"CONFIG_{one.symbol}" for one in dropped)
         report = ask(job, [one.symbol for one in dropped], merged)
-        reasons = explain.explain_failure(report) or explain.explain_dropped(
+        told = explain.explain_failure(report) or explain.explain_dropped(
             report, dropped, merged.requests
         )
-        what = f"kernel {job.name}: the configuration lost {names}\n{reasons}"
-        raise Lost(what, dropped, job.log)
+        what = f"kernel {job.name}: the configuration lost {names}\n{told}"
+        reasons = {
+            one.symbol: explain.in_one_line(explain.explain(report, one.symbol, merged.requests))
+            for one in dropped
+        }
+        raise Lost(what, dropped, reasons, job.log)
 
 
 def _overruled(merged: Merged) -> Iterator[str]:

@@ -87,6 +87,14 @@ def explain_dropped(
     return "\n\n".join(explain(report, entry.symbol, requests) for entry in dropped)
 
 
+def in_one_line(explanation: str) -> str:
+    """The chain of dependencies of a symbol's explanation, without its head and the advice."""
+    chain = explanation.partition(f"{_INDENT}what to do:")[0].splitlines()[1:]
+    words = "; ".join(line.strip() for line in chain)
+    # the end of what scripts/rust_is_available.sh prints first
+    return words.removesuffix(" See output and docs below for details:")
+
+
 def explain_failure(report: Report) -> str:
     """Return why the reader could not read the tree's Kconfig ("" if it could).
 

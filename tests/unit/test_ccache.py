@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Who shares C objects with whom, and which compiler calls go to ccache."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kernel import ccache
+from kernel.build import reused_objects
+from kernel.catalog import DebianSource, Directory, Entry, Git, Tarball
+from kernel.ccache import DEBIAN, Objects, objects
+from kernel.host.sandbox import Sandbox
+from kernel.job import Build
+from kernel.kconfig import Fragment
+from kernel.sources.tree import Tree
+from kernel.toolchain import Toolchain
+
+ROOT = Toolchain("root", "llvm", Path("/tools"), {"clang": "1"})
+ENTRY = DebianSource("linux-source-7.3", ("trixie",))
+TREE = Tree(Path("/src"), "debian linux-source-7.3 7.3.4-1~bpo13+1")
+
+
+def of(
+    entry: Entry, tree: Tree, fragments: Sequence[Path] = (), options: Sequence[str] = ()
+) -> Objects:
+    found = objects(entry, tree, ROOT, fragments, options)
+    assert found is not None
+    return found
+
+
+class TestWhoShares:
+    def test_debians_kernels_share_whatever_the_variant(self) -> None:
+        other = replace(TREE, origin="debian linux-source-6.12 6.12.1-1")
+        assert of(ENTRY, TREE) == of(ENTRY, other, options=["debug"]) == Objects(DEBIAN)
+
+    @pytest.mark.parametrize(
+        ("entry", "tree", "fragments"),
+        [
+            (ENTRY, replace(TREE, origin=f"{TREE.origin} with 3 patches 0123"), ()),
+            (ENTRY, TREE, (Path("mine.config"),)),
+            (Directory("/linux"), Tree(Path("/linux"), "directory /linux 01", "/linux"), ()),
+            (Git("https://example.org/x", "main"), Tree(Path("/x"), "git x main 01"), ()),
+            (Tarball("/x.tar"), Tree(Path("/x"), "tarball /x.tar sha256 01"), ()),
+            # what calls itself Debian's is not
+            (Tarball("/x.tar"), TREE, ()),
+        ],
+    )
+    def test_all_else_writes_to_a_folder_of_its_own_and_reads_debians(
+        self, entry: Entry, tree: Tree, fragments: Sequence[Path]
+    ) -> None:
+        found = of(entry, tree, fragments)
+        assert found.own != DEBIAN
+        assert found.others == (DEBIAN,)
+
+    def test_two_states_of_a_directory_and_of_a_branch_share(self) -> None:
+        before, after = (Tree(Path("/linux"), f"directory /linux {n}", "/linux") for n in "12")
+        assert of(Directory("/linux"), before) == of(Directory("/linux"), after)
+        branch = Git("https://example.org/x", "main")
+        before, after = (Tree(Path("/linux"), f"git x main {n}") for n in "12")
+        assert of(branch, before) == of(branch, after)
+
+    def test_two_trees_do_not(self) -> None:
+        remote = "https://example.org/x"
+        trees = [
+            of(Directory("/a"), Tree(Path("/a"), "directory /a 1", "/a")),
+            of(Directory("/b"), Tree(Path("/b"), "directory /b 1", "/b")),
+            of(Git(remote, "main"), Tree(Path("/c"), "git x main 1")),
+            of(Git(remote, "other"), Tree(Path("/c"), "git x other 1")),
+            of(ENTRY, replace(TREE, origin=f"{TREE.origin} with 1 patches a")),
+            of(ENTRY, replace(TREE, origin=f"{TREE.origin} with 1 patches b")),
+            of(ENTRY, TREE, (Path("a.config"),)),
+            of(ENTRY, TREE, (Path("b.config"),)),
+        ]
+        assert len({one.own for one in trees}) == len(trees)
+
+    def test_a_relative_repository_is_told_by_where_it_is(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = set()
+        for name in ("one", "two"):
+            (tmp_path / name / "linux").mkdir(parents=True)
+            monkeypatch.chdir(tmp_path / name)
+            found.add(of(Git("./linux", "main"), Tree(Path("/c"), "git ./linux main 1")))
+        assert len(found) == 2
+
+    def test_none_with_the_hosts_compilers_or_when_it_is_off(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert objects(ENTRY, TREE, replace(ROOT, place="host"), (), ()) is None
+        monkeypatch.setenv("BLOCKYARD_CCACHE_GB", "0")
+        assert objects(ENTRY, TREE, ROOT, (), ()) is None
+
+
+class TestSandbox:
+    def test_what_is_read_cannot_be_written(self, cache: Path) -> None:
+        sandbox = Objects("mine", (DEBIAN,)).sandbox(Sandbox(Path("/tools")), ROOT)
+        words = " ".join(sandbox.argv(["true"]))
+        assert f"--bind {cache}/ccache/mine /mnt/ccache/own" in words
+        assert f"--ro-bind {cache}/ccache/debian /mnt/ccache/debian" in words
+
+    def test_only_the_compile_of_a_kernel_gets_it(self, tmp_path: Path) -> None:
+        """A module's makefile, which runs on the same output tree, must not write objects."""
+        fragment = Fragment("x", "CONFIG_BLOCK=y\n")
+        tools = type("Tools", (), {})()
+        job = Build("7.3", TREE, (fragment,), ROOT, tools, objects=Objects(DEBIAN))
+        for sandbox in (job.sandbox(), job.module_make()[0]):
+            assert "ccache" not in " ".join(sandbox.argv(["true"]))
+
+    def test_another_compiler_finds_none_of_this_ones_objects(self) -> None:
+        sandboxes = [
+            Objects("mine").sandbox(Sandbox(Path("/")), replace(ROOT, versions={"clang": version}))
+            for version in "12"
+        ]
+        assert len({one.environment["CCACHE_COMPILERCHECK"] for one in sandboxes}) == 2
+
+
+# as kbuild calls a compiler, without the source
+KERNEL = ["-Wp,-MMD,block/.x.o.d", "-nostdinc", "-D__KERNEL__", "-c", "-o", "block/x.o"]
+
+
+class TestCompiler:
+    """scripts/cached-compiler, with echo in place of ccache and of the compiler."""
+
+    @pytest.fixture
+    def call(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        (tmp_path / "ccache").write_text('#!/bin/sh\necho "ccache $1"\n')
+        (tmp_path / "ccache").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        monkeypatch.setenv("EMBEDDING", ccache.EMBEDDING)
+        link = tmp_path / "echo"  # /usr/bin/echo stands for the compiler
+        link.symlink_to(ccache.SCRIPTS / "cached-compiler")
+        return link
+
+    def goes_to_ccache(self, call: Path, *arguments: str) -> bool:
+        done = subprocess.run([call, *arguments], capture_output=True, text=True, check=True)
+        cached = done.stdout == "ccache /usr/bin/echo\n"
+        assert cached or done.stdout == f"{' '.join(arguments)}\n"
+        return cached
+
+    @pytest.mark.parametrize(
+        ("text", "cached"),
+        [
+            ("int x;\n", True),
+            ('asm(".incbin \\"blob\\"");\n', False),
+            ("char x[] = {\n#embed <x>\n};\n", False),
+        ],
+    )
+    def test_c_files_of_the_kernel_that_take_in_headers_only(
+        self, call: Path, tmp_path: Path, text: str, cached: bool
+    ) -> None:
+        source = tmp_path / "x.c"
+        source.write_text(text)
+        assert self.goes_to_ccache(call, *KERNEL, str(source)) is cached
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            [*KERNEL, "/mnt/src/arch/x86/realmode/rmpiggy.S"],
+            ["-Werror", "-c", "-x", "c", "/dev/null", "-o", "tmp"],
+            ["-Wp,-MMD,scripts/.x.d", "-O2", "-c", "-o", "scripts/x.o", "/etc/hostname.c"],
+            ["-print-file-name=plugin"],
+        ],
+    )
+    def test_all_else_goes_to_the_compiler(self, call: Path, arguments: list[str]) -> None:
+        assert not self.goes_to_ccache(call, *arguments)
+
+
+def test_reused_objects_of_all_makes_are_counted() -> None:
+    assert reused_objects("blockyard: ccache 40 3\nx\nblockyard: ccache 2 0\n") == 42
+    assert reused_objects("make: nothing\n") == 0

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A configuration that loses Rust leads to a kernel without it, and never to a failed build."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ci import prepare
+from kernel import build, rustless, sources
+from kernel.artifact import Kernel
+from kernel.choice import Choice
+from kernel.configure import Lost
+from kernel.explain import in_one_line
+from kernel.job import Build
+from kernel.kconfig import prove
+from tests.unit import samples
+from tests.unit.test_left_out import NEW_ENOUGH, a_tree
+
+WHY = "depends on RUST_IS_AVAILABLE [=n] (init/Kconfig:3)"
+
+
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Build]:
+    """The builds that are begun of a tree whose Kconfig never gives RUST."""
+    tree = a_tree(tmp_path / "linux", "7.3")
+    begun: list[Build] = []
+
+    def begin(job: Build) -> Kernel:
+        begun.append(job)
+        asked = job.merged.requests
+        got = {name: "n" if name == "RUST" else one.value for name, one in asked.items()}
+        if dropped := prove(asked, got):
+            raise Lost("lost CONFIG_RUST", dropped, {"RUST": WHY}, tmp_path / "log")
+        return samples.kernel(tmp_path / "kernel")
+
+    monkeypatch.setattr(sources, "fetch", lambda *_: tree)
+    monkeypatch.setattr(build, "build", begin)
+    return begun
+
+
+def test_the_kernel_is_built_without_rust_and_says_why(
+    built: list[Build], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepare.kernel(Choice("7.3"), samples.tools(tmp_path / "tools", NEW_ENOUGH))
+    first, second = built
+    assert "Rust" not in first.left_out
+    assert second.left_out["Rust"] == f"the configuration loses CONFIG_RUST: {WHY}"
+    assert WHY in second.left_out["rnull"]
+    assert "null_blk" not in second.left_out
+    assert "RUST" not in second.merged.requests
+    assert f"kernel 7.3 is built without Rust: {WHY}" in capsys.readouterr().err
+
+
+def test_the_next_run_does_not_try_again_until_a_day_has_gone(
+    built: list[Build], tmp_path: Path
+) -> None:
+    tools = samples.tools(tmp_path / "tools", NEW_ENOUGH)
+    prepare.kernel(Choice("7.3"), tools)
+    tried = built[0]
+    built.clear()
+    prepare.kernel(Choice("7.3"), tools)
+    assert ["Rust" in one.left_out for one in built] == [True]
+    os.utime(rustless._file(tried), (0, 0))
+    built.clear()
+    prepare.kernel(Choice("7.3"), tools)
+    assert ["Rust" in one.left_out for one in built] == [False, True]
+
+
+def test_who_asks_for_rust_in_a_fragment_is_told_that_it_cannot_be(
+    built: list[Build], tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.config"
+    mine.write_text("CONFIG_RUST=y\n")
+    with pytest.raises(Lost):
+        prepare.kernel(
+            Choice("7.3", fragments=(mine,)), samples.tools(tmp_path / "tools", NEW_ENOUGH)
+        )
+
+
+def test_the_reason_is_the_chain_without_advice() -> None:
+    explanation = (
+        "RUST is n, wanted y (rust.config:4)\n"
+        "  depends on RUST_IS_AVAILABLE [=n] (init/Kconfig:3)\n"
+        "    RUST_IS_AVAILABLE: the tree's check of the tools says n\n"
+        "      no libclang. See output and docs below for details:\n"
+        "  what to do:\n"
+        "    - `make rustavailable`\n"
+    )
+    assert in_one_line(explanation) == (
+        f"{WHY}; RUST_IS_AVAILABLE: the tree's check of the tools says n; no libclang."
+    )
