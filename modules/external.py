@@ -78,7 +78,7 @@ def _collect(driver: Manifest, built: Path, path: Path) -> None:
         found = [
             file
             for file in built.rglob("*.ko")
-            if file.stem.replace("-", "_") == name and not file.is_symlink()
+            if file.stem.replace("-", "_") == name.replace("-", "_") and not file.is_symlink()
         ]
         if not found:
             made = ", ".join(sorted(file.name for file in built.rglob("*.ko"))) or "nothing"
