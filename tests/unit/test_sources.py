@@ -13,7 +13,7 @@ from kernel.catalog import Directory, Git, Tarball, find
 from kernel.host.debian import ToolRoot
 from kernel.host.errors import UserError
 from kernel.sources import directory, fetch
-from kernel.sources.tree import checked, version
+from kernel.sources.tree import Tree, checked, version
 
 MAKEFILE = "VERSION = 7\nPATCHLEVEL = 4\nSUBLEVEL = 0\nEXTRAVERSION = -rc2\nNAME = Baby\n"
 NO_TOOLS = ToolRoot(Path("/nonexistent"))
@@ -151,3 +151,13 @@ class TestTarball:
         tarball.write_bytes(b"not what it was")
         with pytest.raises(UserError, match="has the sha256"):
             fetch("mine", Tarball(str(tarball), SHA256), NO_TOOLS)
+
+
+class TestIdentity:
+    def test_where_a_tree_came_from_is_for_people(self, tmp_path: Path) -> None:
+        here = Tree(tmp_path, "git /a main 0123", contents="git 0123")
+        there = Tree(tmp_path, "git /b v7 0123", contents="git 0123")
+        assert here.identity == there.identity
+
+    def test_an_origin_that_says_it_all_is_enough(self, tmp_path: Path) -> None:
+        assert Tree(tmp_path, "debian linux-source-7.3 7.3.4-1").identity.endswith("7.3.4-1")
