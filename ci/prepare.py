@@ -10,7 +10,7 @@ import contextlib
 import functools
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from images import accelerator
@@ -138,7 +138,9 @@ def _job(tree: Tree, choice: Choice, tools: ToolRoot, toolchain: Toolchain, no_r
     fragments = [adapted(fragment, tree.version) for fragment in fragments]
     fragments += [read_fragment(path) for path in choice.fragments]
     entry = catalog.find(choice.kernel)
-    objects = ccache.objects(entry, tree, toolchain, choice.fragments, choice.options)
+    # folders of modules that are built on their own have no part in the kernel
+    part = replace(choice, modules=tuple(Path(driver.folder) for driver in carried(choice)))
+    objects = ccache.objects(entry, tree, toolchain, choice.fragments, part.options)
     return Build(choice.name, tree, tuple(fragments), toolchain, tools, left_out, objects)
 
 
