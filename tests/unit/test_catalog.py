@@ -208,8 +208,8 @@ class TestImage:
         ("kinds", "missing"),
         [
             (("modules", "base"), "binary-7.2.*-amd64"),
-            (("binary", "base"), "modules-7.2.*-amd64"),
-            (("binary", "modules"), "base-7.2.*-amd64"),
+            (("binary", "base"), "modules-7.2.9-amd64"),
+            (("binary", "modules"), "base-7.2.9-amd64"),
         ],
     )
     def test_the_package_that_is_missing_is_the_one_named(
