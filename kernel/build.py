@@ -60,7 +60,8 @@ def build(job: Build) -> Kernel:
         if not job.tree.place:
             with store.locked("builds", job.out_key, f"the build of {job.name}"):
                 prune(job.out)
-        ccache.trim(job.tools)
+        if job.objects:
+            ccache.trim(job.tools)
         gc.keep_to_budget()
     return artifact.load(path, job.name)
 
