@@ -38,6 +38,7 @@ class Driver(msgspec.Struct, frozen=True, kw_only=True):
 
     outcomes: dict[Outcome, int] = {}  # how many tests, over all consoles
     reason: str = ""  # why there are none but skips
+    bad: dict[str, str] = {}  # test that failed, crashed, timed out or was lost → why
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,7 +142,11 @@ def driver(finished: record.Run, name: str) -> Driver:
     outcomes = finished.count(name)
     reasons = {test.reason for test in tests}
     nothing_ran = set(outcomes) == {"skip"} and len(reasons) == 1
-    return Driver(outcomes=dict(outcomes), reason=reasons.pop() if nothing_ran else "")
+    return Driver(
+        outcomes=dict(outcomes),
+        reason=reasons.pop() if nothing_ran else "",
+        bad={test.id: " ".join(test.reason.split()) for test in tests if test.outcome in BAD},
+    )
 
 
 def markdown(rows: Sequence[Row]) -> str:
@@ -176,21 +181,22 @@ def _cell(driver: Driver | None, notes: dict[str, int]) -> str:
     if driver.reason:
         return f"no {_mark(driver.reason, notes)}"
     found = ((outcome, driver.outcomes.get(outcome, 0)) for outcome in OUTCOMES)
-    return ", ".join(
+    counts = ", ".join(
         f"**{count} {outcome}**" if outcome in BAD else f"{count} {outcome}"
         for outcome, count in found
         if count
     )
+    marks = [_mark(f"{test}: {why}", notes) for test, why in driver.bad.items()]
+    return " ".join([counts, *marks])
 
 
 HEAD = """# Kernels
 
 What was seen to work on which kernel, by `./inv kernel.survey --write`: each kernel was fetched,
 built, booted, and every suite run on every driver, those of modules/examples included, over both
-consoles. A driver's cell counts its
-tests by outcome; "no" has its reason below. CPU minutes are user and system time of the build,
-MiB what the kernel keeps in the cache besides its source: image, modules, and what modules outside
-the tree are built against.
+consoles. A driver's cell counts its tests by outcome; what is missing or failed has its reason below.
+CPU minutes are user and system time of the build, MiB what the kernel keeps in the cache besides its
+source: image, modules, and what modules outside the tree are built against.
 """
 
 

@@ -47,6 +47,12 @@ class TestTable:
         drivers = {"nvme": Driver(outcomes={"pass": 3, "crash": 1})}
         assert "| 3 pass, **1 crash** |" in markdown([row(drivers=drivers)])
 
+    def test_what_failed_is_told(self) -> None:
+        finished = samples.run_of(samples.result("fail", "io/read", reason="3 of\n4 blocks"))
+        text = markdown([row(drivers={"null_blk": driver(finished, "null_blk")})])
+        assert "| **1 fail** (1) |" in text
+        assert text.endswith("1. io/read: 3 of 4 blocks")
+
     def test_the_first_stage_not_reached_has_the_problem(self) -> None:
         text = markdown([row(reached=("fetched",), problem="the build failed")])
         assert "| yes | no (1) | no |" in text
