@@ -194,9 +194,9 @@ HEAD = """# Kernels
 
 What was seen to work on which kernel, by `./inv kernel.survey --write`: each kernel was fetched,
 built, booted, and every suite run on every driver, those of modules/examples included, over both
-consoles. A driver's cell counts its tests by outcome; what is missing or failed has its reason below.
-CPU minutes are user and system time of the build, MiB what the kernel keeps in the cache besides its
-source: image, modules, and what modules outside the tree are built against.
+consoles. A driver's cell counts its tests by outcome; what is missing or failed has its reason
+below. CPU minutes are user and system time of the build, MiB what the kernel keeps in the cache
+besides its source: image, modules, and what modules outside the tree are built against.
 """
 
 
