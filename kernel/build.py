@@ -21,6 +21,7 @@ from kernel.artifact import Kernel, KernelInfo
 from kernel.configure import configure
 from kernel.depmod import depmod
 from kernel.host import gc, store
+from kernel.host.errors import Failed
 from kernel.host.progress import step
 from kernel.host.sandbox import BIND
 from kernel.job import Build
@@ -118,10 +119,9 @@ def _make_kernel(job: Build, path: Path, begun: float) -> None:
 
 def _collect(job: Build, path: Path) -> None:
     """Copies what a guest needs out of the output tree."""
-    out = job.out
-    shutil.copyfile(out / "arch/x86/boot/bzImage", path / "bzImage")
-    shutil.copyfile(out / "System.map", path / "System.map")
-    shutil.copyfile(out / ".config", path / "config")
+    shutil.copyfile(built(job.out, "arch/x86/boot/bzImage"), path / "bzImage")
+    shutil.copyfile(built(job.out, "System.map"), path / "System.map")
+    shutil.copyfile(built(job.out, ".config"), path / "config")
     shutil.copyfile(job.log, path / "build.log")
     _collect_modules(job, path / "modules")
 
@@ -131,14 +131,27 @@ def _collect_modules(job: Build, modules: Path) -> None:
     release = _release(job)
     names = [module_name(line) for line in (job.out / "modules.order").read_text().split()]
     for name in names:
+        file = built(job.out, name)
         target = modules / release / "kernel" / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(job.out / name, target)
+        shutil.copyfile(file, target)
     order = "".join(f"kernel/{name}\n" for name in names)
     (modules / release / "modules.order").write_text(order)
     for name in ("modules.builtin", "modules.builtin.modinfo"):
-        shutil.copyfile(job.out / name, modules / release / name)
+        shutil.copyfile(built(job.out, name), modules / release / name)
     depmod(modules, release, job.tools)
+
+
+def built(out: Path, name: str) -> Path:
+    """A file that a build made; Failed when it is none, or leads out of the output tree.
+
+    A tree under test is not trusted: its makefiles can leave links and lists of any kind.
+    """
+    path = out / name
+    real = path.resolve()
+    if ".." in Path(name).parts or real != out.resolve() / name or not real.is_file():
+        raise Failed(f"the build did not make {name} as a file of its own")
+    return path
 
 
 def prune(out: Path) -> None:
@@ -172,7 +185,10 @@ def module_name(line: str) -> str:
 
 
 def _release(job: Build) -> str:
-    return (job.out / "include/config/kernel.release").read_text().strip()
+    release = built(job.out, "include/config/kernel.release").read_text().strip()
+    if not re.fullmatch(r"[0-9][\w.+~-]*", release):
+        raise Failed(f"{release!r} is no name for a kernel's release")
+    return release
 
 
 def _describe(job: Build, wall_s: float) -> KernelInfo:

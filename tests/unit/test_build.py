@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from kernel import artifact, build, toolchain
-from kernel.build import cpu_seconds, module_name, prune, warnings
+from kernel.build import built, cpu_seconds, module_name, prune, warnings
+from kernel.host.errors import Failed
 from kernel.host.settings import PROJECT
 from kernel.job import Build, own_fragment, read_fragment
 from kernel.kconfig import Fragment, merge
@@ -195,3 +196,19 @@ class TestPrune:
                 (job.out / build.PRUNED).touch()
             build.make_kernel(job, tmp_path)
         assert seen == [True, False]
+
+
+class TestBuilt:
+    def test_a_file_of_the_output_tree(self, tmp_path: Path) -> None:
+        (tmp_path / "System.map").touch()
+        assert built(tmp_path, "System.map") == tmp_path / "System.map"
+
+    @pytest.mark.parametrize("name", ["../secret", "link", "folder/secret", "missing"])
+    def test_nothing_leads_out_of_the_output_tree(self, tmp_path: Path, name: str) -> None:
+        out = tmp_path / "out"
+        out.mkdir()
+        (tmp_path / "secret").touch()
+        (out / "link").symlink_to(tmp_path / "secret")
+        (out / "folder").symlink_to(tmp_path)
+        with pytest.raises(Failed, match="did not make"):
+            built(out, name)
