@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import gc
 import inspect
 import os
 import signal
@@ -22,6 +23,10 @@ from invoke.tasks import task
 
 if TYPE_CHECKING:
     from kernel.choice import Choice
+
+# With Python's default of 700 the collector runs a hundred times while modules are imported, and
+# finds nothing: 10 ms.
+gc.set_threshold(50_000)
 
 DEFAULT_KERNEL = "7.3"  # kernel.catalog.DEFAULT, which is too slow to import for --list
 # the options that say which kernel, and built how: name → default, help

@@ -160,6 +160,20 @@ static void copy_file(const char *from, const char *to, mode_t mode)
 	close(out);
 }
 
+/*
+ * The first bash takes 0.15 s under emulation: its pages have to be read and its code translated.
+ * Begun here it overlaps with the rest of the way to the first command.
+ */
+static void warm_up_shell(void)
+{
+	if (fork())
+		return;
+	if (chroot("/root") || chdir("/"))
+		_exit(127);
+	execl("/bin/bash", "bash", "-c", "cat /dev/null", NULL);
+	_exit(127);
+}
+
 /* The guest root: read-only below, a tmpfs above, so that every write is gone with the guest. */
 static void enter_root(void)
 {
@@ -176,6 +190,7 @@ static void enter_root(void)
 	mkdir("/upper/work", 0755);
 	must_mount("overlay", "/root", "overlay", 0,
 		   "lowerdir=/lower,upperdir=/upper/data,workdir=/upper/work");
+	warm_up_shell();
 
 	name = option("blockyard.modules");
 	if (name) {
@@ -283,18 +298,6 @@ static void start_shell(const char *tty)
 	}
 }
 
-/*
- * The first bash takes 0.15 s under emulation: its pages have to be read and its code translated.
- * Begun here it overlaps with the rest of the way to the first command.
- */
-static void warm_up_shell(void)
-{
-	if (fork())
-		return;
-	execl("/bin/bash", "bash", "-c", "cat /dev/null", NULL);
-	_exit(127);
-}
-
 const char *boot(void)
 {
 	static char console[160];
@@ -306,7 +309,6 @@ const char *boot(void)
 	must_mount("proc", "/proc", "proc", 0, NULL);
 	load_boot_modules();
 	enter_root();
-	warm_up_shell();
 	mount_kernel_file_systems();
 	sethostname("guest", 5);
 	setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 1);

@@ -7,8 +7,6 @@ It is unpacked in the tool root, where a hostile archive meets nothing but the t
 from __future__ import annotations
 
 import hashlib
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 from kernel.catalog import Tarball
@@ -90,6 +88,9 @@ def _sha256(path: Path) -> str:
 
 
 def _download(url: str, path: Path) -> None:
+    import urllib.error
+    import urllib.request
+
     if not url.startswith(("https://", "http://", "file://")):
         raise UserError(f"cannot fetch {url}: only https, http and file URLs are known")
     try:
