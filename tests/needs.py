@@ -44,9 +44,9 @@ def lack(driver: Driver, capability: str) -> str:
     lacks = {
         "module": "is built into this kernel, or cannot be unloaded",
         "parameters": "has no parameter size_mib",
-        "pins": "does not keep its module from being unloaded while a disk is open",
+        "pins": "does not promise that an open disk keeps its module",
         "disk": "makes no disks",
-        "bind": "has no devices of its own to bind to",
+        "bind": "names no devices to bind to in its manifest",
         "configfs": "has no configfs directory: its disks cannot be configured",
         "features": "has no features file",
         "nvme": "is no NVMe driver",
