@@ -76,8 +76,9 @@ class TestTest:
         assert run.ok
         assert run.kernel == ready.kernel.info
         assert run.accelerator.name == ready.accelerator.name
-        assert {test.outcome for test in run.tests} == {"pass"}
-        assert "module/load_unload_cycles" in {test.id for test in run.tests}
+        outcomes = {test.id: test.outcome for test in run.tests}
+        assert outcomes["module/load_unload_cycles"] == "pass"
+        assert set(outcomes.values()) == {"pass", "skip"}
         assert {(test.driver, test.console) for test in run.tests} == {("null_blk", "serial")}
         folder = (tmp_path / "results" / "latest").resolve()
         junit = ElementTree.parse(folder / "junit.xml").getroot()

@@ -130,8 +130,8 @@ class TestNothingIsLeft:
     ) -> None:
         script = (
             "import sys, time; from pathlib import Path; from ci import prepare\n"
-            "from images.machine import machine\n"
-            "ready = prepare.ready(sys.argv[1])\n"
+            "from images.machine import machine; from kernel.choice import Choice\n"
+            "ready = prepare.ready(Choice(sys.argv[1]))\n"
             "with machine(ready.setup(Path(sys.argv[2]))):\n"
             "    print('up', flush=True)\n"
             "    time.sleep(3600)\n"

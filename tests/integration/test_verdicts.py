@@ -131,12 +131,13 @@ import dataclasses
 import sys
 from pathlib import Path
 from ci import prepare, run
+from kernel.choice import Choice
 kernel, suites, consoles, modules_of = sys.argv[1:]
 run.SUITES = Path(suites)
 consoles = tuple(consoles.split(","))
-wanted = run.Selection(("null_blk",), consoles, run.suite_names())
-ready = prepare.ready(kernel)
-modules = prepare.ready(modules_of).files.modules
+wanted = run.Selection(("null_blk",), consoles, tuple(run.suite_files()))
+ready = prepare.ready(Choice(kernel))
+modules = prepare.ready(Choice(modules_of)).files.modules
 ready = dataclasses.replace(ready, files=dataclasses.replace(ready.files, modules=modules))
 run.run(ready, wanted, workers=len(consoles))
 """
