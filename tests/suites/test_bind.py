@@ -35,6 +35,14 @@ def owner(driver: Driver, device: str) -> str:
     return link.strip().rpartition("/")[2]
 
 
+def give(driver: Driver, devices: list[str], module: str) -> None:
+    """Loads another driver's module and has it look at devices that are free."""
+    bind = driver.manifest.bind
+    assert bind is not None
+    probes = "\n".join(f"echo {one} > /sys/bus/{bind.bus}/drivers_probe" for one in devices)
+    driver.console.check(f"modprobe -- {module}\n{probes}\ntrue", timeout_s=60)
+
+
 def test_loading_binds(driver: Driver) -> None:
     assert driver.devices(), f"{driver.name} is bound to nothing"
 
@@ -66,8 +74,7 @@ def test_handed_over_and_back(driver: Driver, competitor: str) -> None:
     assert bind is not None
     devices = driver.devices()
     driver.unload()
-    probes = "\n".join(f"echo {one} > /sys/bus/{bind.bus}/drivers_probe" for one in devices)
-    driver.console.check(f"modprobe -- {competitor}\n{probes}\ntrue", timeout_s=60)
+    give(driver, devices, competitor)
     others = [owner(driver, device) for device in devices]
     if not bind.driver_override:
         driver.console.check(f"modprobe --remove -- {competitor}", timeout_s=60)
@@ -79,13 +86,11 @@ def test_handed_over_and_back(driver: Driver, competitor: str) -> None:
 @needs("module")
 def test_a_bound_competitor_keeps_its_device(driver: Driver, competitor: str) -> None:
     """Loading alone takes nothing from a driver that is there; that needs an override."""
-    bind = driver.manifest.bind
-    assert bind is not None
     devices = driver.devices()
     driver.unload()
-    probes = "\n".join(f"echo {one} > /sys/bus/{bind.bus}/drivers_probe" for one in devices)
+    give(driver, devices, competitor)
     modules = " ".join(driver.manifest.modules)
-    driver.console.check(f"modprobe -- {competitor}\n{probes}\nmodprobe --all -- {modules}")
+    driver.console.check(f"modprobe --all -- {modules}")
     others = [owner(driver, device) for device in devices]
     driver.console.check(f"modprobe --remove -- {modules}")
     driver.load()
