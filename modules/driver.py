@@ -18,7 +18,6 @@ What it can do is found by probing the guest. A test asks for capabilities by na
 from __future__ import annotations
 
 import errno
-import os
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,7 +27,8 @@ from functools import cached_property
 from images.console import Console
 from kernel.artifact import Kernel
 from kernel.host.errors import Failed
-from modules.disk import Disk, named_error, write_file
+from modules.binding import Binding
+from modules.disk import Disk, named_error
 from modules.manifest import Configfs, Loaded, Manifest, NoDisks, Pci
 
 PREFIX = "by"  # of the configfs directories that are ours
@@ -68,15 +68,21 @@ class Driver:
         disks = self.manifest.disks
         return disks.path if isinstance(disks, Configfs) else ""
 
+    @property
+    def binding(self) -> Binding | None:
+        """The devices that its manifest says it binds to."""
+        bind = self.manifest.bind
+        return Binding(bind, self.console) if bind else None
+
     def load(self) -> None:
         """Loads the modules (nothing to do for a built-in driver) and waits for PCI disks.
 
         Raises LoadFailed with the kernel log's lines.
         """
-        disks = self.manifest.disks
-        script = self._take_devices()
+        disks, binding = self.manifest.disks, self.binding
+        script = binding.take() if binding else ""
         script += "" if self.manifest.built_in(self.kernel) else self._modprobe()
-        script += self._probe_devices()
+        script += binding.probe() if binding else ""
         if isinstance(disks, Configfs):
             # where configfs is a module itself, it comes with the driver
             script += f"""
@@ -99,77 +105,13 @@ class Driver:
     def unload(self) -> None:
         """Unloads the modules; CommandFailed when one is in use."""
         modules = " ".join(reversed(self.manifest.modules))
-        release = self._each_device("echo > $device/driver_override")
+        release = self.binding.release() if self.binding else ""
         self.console.check(f"modprobe --remove -- {modules} || exit\n{release}", timeout_s=60)
-
-    def _take_devices(self) -> str:
-        """Shell lines that get the manifest's devices from other drivers, if need be."""
-        bind = self.manifest.bind
-        if bind is None:
-            return ""
-        if not bind.driver_override:
-            return "".join(
-                f"if [ -d /sys/module/{module} ]; then modprobe --remove -- {module}; fi\n"
-                for module in bind.competitors
-            )
-        return self._each_device(f"""
-            echo {bind.driver} > $device/driver_override
-            owner=$(readlink $device/driver) || continue
-            [ ${{owner##*/}} = {bind.driver} ] || echo ${{device##*/}} > $device/driver/unbind""")
-
-    def _probe_devices(self) -> str:
-        """Shell lines that have free devices probed, and fail when none is the driver's then."""
-        bind = self.manifest.bind
-        if bind is None:
-            return ""
-        probe = self._each_device(
-            f"[ -e $device/driver ] || echo ${{device##*/}} > /sys/bus/{bind.bus}/drivers_probe"
-        )
-        folder = f"/sys/bus/{bind.bus}/drivers/{bind.driver}"
-        missing = f"echo '{bind.driver} is bound to no device'; exit 1"
-        return f"{probe}\nls -d {folder}/*:* > /dev/null || {{ {missing}; }}\n"
-
-    def _each_device(self, lines: str) -> str:
-        """Shell lines that run `lines` with $device, the sysfs folder, for each of the devices."""
-        bind = self.manifest.bind
-        if bind is None:
-            return ""
-        return f"""
-            for device in /sys/bus/{bind.bus}/devices/*; do
-                read -r vendor < $device/vendor
-                read -r model < $device/device
-                case $vendor:$model in {"|".join(bind.devices)}) ;; *) continue ;; esac
-                {lines}
-            done
-"""
-
-    def devices(self) -> list[str]:
-        """The devices that the driver is bound to, such as ``0000:00:04.0``."""
-        bind = self.manifest.bind
-        if bind is None:
-            return []
-        script = f"cd /sys/bus/{bind.bus}/drivers/{bind.driver} 2> /dev/null && ls -d *:*"
-        return self.console.run(script).output.split()
 
     def loaded(self) -> bool:
         """Whether all modules are in the kernel now."""
         tests = " && ".join(f"test -d /sys/module/{name}" for name in self.manifest.modules)
         return self.console.run(tests).exit_code == 0
-
-    def unbind(self, device: str) -> None:
-        """Takes a device from the driver; Failed when the kernel refuses."""
-        self._tell("unbind", device)
-
-    def bind(self, device: str) -> None:
-        """Gives a device to the driver; Failed when the kernel refuses."""
-        self._tell("bind", device)
-
-    def _tell(self, file: str, device: str) -> None:
-        bind = self.manifest.bind
-        assert bind is not None
-        path = f"/sys/bus/{bind.bus}/drivers/{bind.driver}/{file}"
-        if number := write_file(self.console, path, device):
-            raise Failed(f"{path} refused {device}: {os.strerror(number)}")
 
     def disks(self) -> list[Disk]:
         """The disks that are there without being made: of PCI functions, or of a loaded module."""

@@ -5,17 +5,25 @@ import re
 
 import pytest
 
+from modules.binding import Binding
 from modules.driver import Driver
 from tests.needs import needs
 
 
 @pytest.fixture
-def log(driver: Driver) -> str:
+def binding(driver: Driver) -> Binding:
+    """The controllers."""
+    assert driver.binding is not None
+    return driver.binding
+
+
+@pytest.fixture
+def log(driver: Driver, binding: Binding) -> str:
     """What the kernel log says of one bind and one unbind."""
-    device = driver.devices()[0]
+    device = binding.devices()[0]
     driver.console.check("dmesg --clear")
-    driver.unbind(device)
-    driver.bind(device)
+    binding.unbind(device)
+    binding.bind(device)
     return driver.console.check("dmesg --notime")
 
 
@@ -45,12 +53,12 @@ def test_registers_are_those_that_nvme_reads(driver: Driver, log: str) -> None:
     assert values["cap"] == int(told[2], 16)
 
 
-def test_the_bar_is_taken_while_bound(driver: Driver) -> None:
+def test_the_bar_is_taken_while_bound(driver: Driver, binding: Binding) -> None:
     """And nobody has it afterwards."""
-    device = driver.devices()[0]
+    device = binding.devices()[0]
     taken = driver.console.check("cat /proc/iomem")
-    driver.unbind(device)
+    binding.unbind(device)
     freed = driver.console.check("cat /proc/iomem")
-    driver.bind(device)
+    binding.bind(device)
     assert "rust_pci_nvme" in taken
     assert "rust_pci_nvme" not in freed
