@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from ci import prepare
+from ci import output, prepare
 from kernel import artifact, catalog, compare, configure, kconfig, toolchain, variants
 from kernel.catalog import DebianImage
 from kernel.choice import Choice
@@ -126,7 +126,7 @@ def show(a: str, b: str, *, as_json: bool) -> None:
     """Prints what differs: JSON, or lines as scripts/diffconfig of the kernel has them."""
     found = report(a, b)
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        print(output.as_json(found))
         return
     symbols = found.symbols
     lines = [f"from {a} to {b}:"]

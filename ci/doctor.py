@@ -19,9 +19,10 @@ from typing import Literal
 
 import msgspec
 
+from ci import output
 from images import accelerator
 from images.topology import DEFAULT
-from kernel import catalog, sources, toolchain
+from kernel import catalog, host_toolchain, sources, toolchain
 from kernel.catalog import DebianImage
 from kernel.compare import TOOLS
 from kernel.host import gc
@@ -37,16 +38,6 @@ FIRST_RUN_GB = 6.0  # tool root, one source tree, its output tree, kernel and gu
 RESULTS_GB = 0.1  # a run's record and logs are a few MB
 COMPILE_MIB = 1024  # what two compilers and the linker want at once
 ANSWER_S = 20  # a program that does not tell its version by then is none
-# Program of a host toolchain → its Debian package.
-HOST_TOOLS = {
-    "clang": "clang",
-    "ld.lld": "lld",
-    "gcc": "gcc",
-    "ld": "binutils",
-    "rustc": "rustc",
-    "bindgen": "bindgen",
-    "make": "make",
-}
 # Programs that the tool root cannot do without, and what a kernel's min-tool-version.sh calls them.
 ROOT_TOOLS = {"clang": "llvm", "lld": "", "gcc": "gcc", "ld": "binutils", "rustc": "rustc"}
 ROOT_TOOLS |= {"bindgen": "bindgen", "make": "", "qemu-system-x86": ""}
@@ -116,13 +107,7 @@ def version_of(program: str) -> str:
     if shutil.which(program) is None:
         return ""
     try:
-        told = subprocess.run(
-            [program, "--version"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=ANSWER_S,
-        )
+        told = host_toolchain.ask([program, "--version"])
     except (OSError, subprocess.TimeoutExpired):
         return "does not run"
     found = re.search(r"\d+(\.\d+)+", told.stdout)
@@ -262,7 +247,7 @@ def too_old(needs: Mapping[str, str], programs: Mapping[str, str]) -> dict[str, 
 
 def _host_toolchain() -> Iterator[Check]:
     """Programs that only --toolchain host asks for."""
-    for program, package in HOST_TOOLS.items():
+    for program, package in host_toolchain.PACKAGES.items():
         yield _program("host, only for --toolchain host", program, package, "note")
 
 
@@ -330,7 +315,7 @@ def show(*, as_json: bool) -> bool:
     """Prints the findings; whether nothing is missing."""
     found = examine()
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        print(output.as_json(found))
     else:
         _print(found)
     return all(one.state != "missing" for one in found)

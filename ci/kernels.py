@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ci import prepare
+from ci import output, prepare
 from kernel import artifact, catalog, sources, toolchain, variants
 from kernel import prebuilt as ready_made
 from kernel.artifact import KernelInfo
@@ -120,7 +120,7 @@ def _known(
         return _unknown(name, entry, NOT_FETCHED), []
     if isinstance(entry, DebianImage):
         try:
-            return _prebuilt(name, tree)
+            return _prebuilt(name, entry, tree)
         except Failed as error:  # packages without a kernel in them
             return _unknown(name, entry, error.what, state="fetched"), []
     if tools is None:
@@ -145,8 +145,8 @@ def _origin(entry: Entry) -> str:
             return f"directory {entry.path}"
 
 
-def _prebuilt(name: str, files: Tree) -> tuple[Known, list[str]]:
-    key = ready_made.key_of(files)
+def _prebuilt(name: str, entry: DebianImage, files: Tree) -> tuple[Known, list[str]]:
+    key = ready_made.key_of(files, headers=bool(entry.headers))
     config = ready_made.config_of(name, files)
     drivers = {}
     for driver in map(manifest.load, manifest.names()):
@@ -222,7 +222,7 @@ def show(*, as_json: bool) -> None:
     """Prints the list: JSON, or a table with the reasons below it."""
     found = listing()
     if as_json:
-        print(as_text(found))
+        print(output.as_json(found))
         return
     from rich.console import Console
     from rich.markup import escape
@@ -278,8 +278,3 @@ def _answer(why: str, reasons: dict[str, int]) -> str:
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:.0f}" if size else "-"
-
-
-def as_text(value: object) -> str:
-    """JSON for people."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()

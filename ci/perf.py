@@ -25,7 +25,7 @@ from pathlib import Path
 
 import msgspec
 
-from ci import prepare, record
+from ci import output, prepare, record
 from images import cpio, qemu
 from images.topology import DEFAULT
 from kernel import build as builder
@@ -220,7 +220,7 @@ def _bare_init(tools: ToolRoot) -> bytes:
 def show(report: Report, *, as_json: bool) -> None:
     """Prints the report: JSON, or a table."""
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+        print(output.as_json(report))
         return
     from rich import box
     from rich.console import Console

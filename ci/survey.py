@@ -14,18 +14,16 @@ from pathlib import Path
 
 import msgspec
 
-from ci import prepare, record, run
+from ci import output, prepare, record, run, upkeep
 from images.machine import machine
 from kernel import catalog, sources
 from kernel.artifact import Kernel
-from kernel.catalog import DebianImage
 from kernel.choice import Choice
-from kernel.host import store
+from kernel.host import gc, store
 from kernel.host.debian import tool_root
 from kernel.host.errors import UserError
 from kernel.host.progress import note
 from kernel.host.settings import PROJECT
-from kernel.sources import debian
 from tests.outcomes import BAD, OUTCOMES, Outcome
 
 EXAMPLES = PROJECT / "modules" / "examples"
@@ -85,11 +83,7 @@ def _row(choice: Choice, accel: str, workers: int) -> Row:
 
 
 def _fetch(choice: Choice, row: Row) -> Row:
-    entry, tools = catalog.find(choice.kernel), tool_root()
-    if isinstance(entry, DebianImage):
-        tree = debian.image_files(choice.kernel, entry, tools)
-    else:
-        tree = sources.fetch(choice.kernel, entry, tools)
+    tree = sources.files(choice.kernel, catalog.find(choice.kernel), tool_root())
     return msgspec.structs.replace(row, reached=STAGES[:1], source=tree.origin)
 
 
@@ -113,8 +107,7 @@ def _rust(kernel: Kernel) -> str:
 
 def size_mib(*folders: Path) -> int:
     """What folders take on the disk."""
-    files = (path for folder in folders for path in folder.rglob("*") if not path.is_symlink())
-    return sum(path.stat().st_blocks for path in files) * 512 >> 20
+    return sum(map(gc.size, folders)) >> 20
 
 
 def _boot(choice: Choice, accel: str, row: Row) -> Row:
@@ -210,7 +203,7 @@ def page(rows: Sequence[Row]) -> str:
 
 def show(kernels: str, accel: str, guests: int, *, write: bool, as_json: bool) -> None:
     """Surveys the kernels in a comma-separated list, all of the catalog when it is empty."""
-    names = [name.strip() for name in kernels.split(",") if name.strip()] or catalog.catalog()
+    names = upkeep.names(kernels) if kernels else catalog.catalog()
     examples = tuple(sorted(path.parent for path in EXAMPLES.glob("*/manifest.toml")))
     choices = [Choice(name, modules=examples) for name in names]
     rows = survey(choices, accel, guests or run.default_guests())
@@ -218,6 +211,6 @@ def show(kernels: str, accel: str, guests: int, *, write: bool, as_json: bool) -
         store.write(PAGE, page(rows).encode())
         note(f"written to {PAGE}")
     if as_json:
-        print(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode())
+        print(output.as_json(rows))
     else:
         print(markdown(rows))

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from ci import kernels
+from ci import kernels, output
 from kernel import catalog, sources
-from kernel.catalog import DebianImage, DebianSource, Entry
+from kernel.catalog import DebianImage, DebianSource
 from kernel.host import gc, store
-from kernel.host.debian import Package, ToolRoot, tool_root
+from kernel.host.debian import Package, tool_root
 from kernel.host.errors import UserError
 from kernel.host.settings import settings
 from kernel.sources import debian
@@ -34,15 +34,9 @@ def names(text: str) -> tuple[str, ...]:
 def fetch(text: str) -> dict[str, Tree]:
     """Fetches sources or packages, and builds nothing; name → what there is then."""
     wanted, tools = names(text), tool_root()
-    fetched = {name: _fetched(name, catalog.find(name), tools) for name in wanted}
+    fetched = {name: sources.files(name, catalog.find(name), tools) for name in wanted}
     gc.keep_to_budget()
     return fetched
-
-
-def _fetched(name: str, entry: Entry, tools: ToolRoot) -> Tree:
-    if isinstance(entry, DebianImage):
-        return debian.image_files(name, entry, tools)
-    return sources.fetch(name, entry, tools)
 
 
 class Update(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,7 +127,7 @@ def show_updates(text: str, *, record: bool, as_json: bool) -> None:
     """Prints what `updates` found."""
     found = updates(text, record=record)
     if as_json:
-        print(kernels.as_text(found))
+        print(output.as_json(found))
         return
     for one in found:
         print(_told(one))

@@ -104,8 +104,8 @@ def _is_whole(job: Build) -> bool:
     kernel = store.peek("kernels", job.key)
     if not job.tree.place or kernel is None:
         return True
-    built = job.out / "System.map"
-    return built.is_file() and built.read_bytes() == (kernel / "System.map").read_bytes()
+    symbols = job.out / "System.map"
+    return symbols.is_file() and symbols.read_bytes() == (kernel / "System.map").read_bytes()
 
 
 def _make_kernel(job: Build, path: Path, begun: float) -> None:

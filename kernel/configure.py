@@ -124,7 +124,7 @@ def why(job: Build, symbol: str, refusals: Sequence[str] = ()) -> str:
 
     refusals: what is known of why the symbol is not asked for.
     """
-    with store.locked("builds", job.out.name, f"the build of {job.name}"):
+    with store.locked("builds", job.out_key, f"the build of {job.name}"):
         with step(f"configuring kernel {job.name}", log=job.log):
             merged = write_config(job)
         for text in unknown_words(job):

@@ -37,6 +37,8 @@ _COMPILERS = {
     },
 }
 _RUST = ("rustc", "bindgen")
+# All that a host toolchain may ask for: program → Debian package.
+PACKAGES = {**_ALWAYS, **_COMPILERS["llvm"], **_COMPILERS["gcc"], **{one: one for one in _RUST}}
 _HEADERS = {"stdio.h": "libc6-dev", "gelf.h": "libelf-dev", "openssl/opensslv.h": "libssl-dev"}
 # What a kernel's bytes depend on.
 _TELLING = {"gcc": ("gcc", "ld"), "llvm": ("clang", "ld.lld")}
@@ -78,14 +80,15 @@ def from_host(compiler: str) -> Toolchain:
 def version_line(program: str) -> str:
     """The first line of what a program tells as its version; empty when it does not run."""
     try:
-        told = _ask([program, "--version"])
+        told = ask([program, "--version"])
     except (OSError, subprocess.TimeoutExpired):
         return ""
     lines = told.stdout.splitlines()
     return lines[0].strip() if told.returncode == 0 and lines else ""
 
 
-def _ask(argv: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
+def ask(argv: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs one of the host's programs; raises OSError or TimeoutExpired when it does not answer."""
     return subprocess.run(argv, input=text, capture_output=True, text=True, timeout=ANSWER_S)
 
 
@@ -93,13 +96,13 @@ def _has_header(name: str) -> bool:
     """Whether a C program finds a header; true when there is no compiler to ask."""
     compiler = shutil.which("gcc") or shutil.which("clang")
     argv = [compiler, "-E", "-x", "c", "-"] if compiler else ["true"]
-    return _ask(argv, f"#include <{name}>\n").returncode == 0
+    return ask(argv, f"#include <{name}>\n").returncode == 0
 
 
 def _rust_sysroot() -> Path | None:
     """Where rustc's own files are; None without a rustc that works."""
     try:
-        told = _ask(["rustc", "--print", "sysroot"])
+        told = ask(["rustc", "--print", "sysroot"])
     except (OSError, subprocess.TimeoutExpired):
         return None
     return Path(told.stdout.strip()) if told.returncode == 0 else None

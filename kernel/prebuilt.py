@@ -26,7 +26,7 @@ def prebuilt(name: str, files: Tree, tools: ToolRoot, *, headers: bool) -> Kerne
 
     headers: whether Debian has what modules from outside are built against.
     """
-    key = key_of(files)
+    key = key_of(files, headers=headers)
 
     def make(path: Path) -> None:
         release, image, config = _parts(name, files.path)
@@ -64,9 +64,9 @@ def module_make(headers: Path, release: str, tools: ToolRoot) -> tuple[Sandbox, 
     return Sandbox(tools.root, read_only={"headers": headers}, environment=REPRODUCIBLE), argv
 
 
-def key_of(files: Tree) -> str:
-    """Names the kernel of a folder of unpacked packages in the cache."""
-    return store.digest("prebuilt", RECIPE, files.origin)
+def key_of(files: Tree, *, headers: bool) -> str:
+    """Names the kernel of a folder of unpacked packages in the cache; headers: see `prebuilt`."""
+    return store.digest("prebuilt", RECIPE, files.origin, headers)
 
 
 def config_of(name: str, files: Tree) -> dict[str, str]:

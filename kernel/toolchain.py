@@ -84,9 +84,7 @@ def minimum(tree: Tree, tool: str) -> str:
     pattern = rf"^{tool}\)\n(.*?);;"
     found = re.search(pattern, script.read_text(errors="replace"), re.MULTILINE | re.DOTALL)
     answers = re.findall(r"^\s*echo ([\d.]+)$", found[1], re.MULTILINE) if found else []
-    return (
-        str(answers[-1]) if answers else ""
-    )  # the last one: exceptions for other machines precede
+    return str(answers[-1]) if answers else ""  # exceptions for other machines come first
 
 
 def check(tree: Tree, toolchain: Toolchain) -> None:

@@ -23,7 +23,8 @@ from kernel.sources.tree import Tree
 EXAMPLE = "modules/examples/c_null/manifest.toml"
 
 # Names from a manifest become part of scripts in the guest.
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_-]*\Z")]
+_NAME = r"[a-zA-Z0-9][a-zA-Z0-9_-]*"
+Name = Annotated[str, msgspec.Meta(pattern=rf"^{_NAME}\Z")]
 ConfigfsPath = Annotated[str, msgspec.Meta(pattern=r"^/sys/kernel/config/[a-zA-Z0-9_/-]+\Z")]
 PciClass = Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-f]{6}\Z")]
 PciId = Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-f]{4}:0x[0-9a-f]{4}\Z")]
@@ -207,16 +208,20 @@ def of_folder(folder: Path) -> Manifest:
     if not path.is_file():
         raise UserError(f"{folder} has no manifest.toml", hint=f"{EXAMPLE} is an example")
     name = folder.absolute().name
-    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_-]*", name) or name in names():
+    if not re.fullmatch(_NAME, name) or name in names():
         raise UserError(f"{folder}: a driver cannot be called {name!r}", hint="rename the folder")
     manifest = msgspec.structs.replace(_decode(path), name=name, folder=str(folder.absolute()))
     (_check_carried if manifest.series else _check_out_of_tree)(manifest, path)
     return manifest
 
 
-def _check_carried(manifest: Manifest, path: Path) -> None:
+def _check_in_tree(manifest: Manifest, path: Path) -> None:
     if not manifest.symbols:
         raise UserError(f"{path}: a driver of a kernel tree has Kconfig symbols: add `symbols`")
+
+
+def _check_carried(manifest: Manifest, path: Path) -> None:
+    _check_in_tree(manifest, path)
     series.read(manifest.patches)
     _ = manifest.fragment
 
@@ -237,8 +242,7 @@ def _check_out_of_tree(manifest: Manifest, path: Path) -> None:
 def read(path: Path) -> Manifest:
     """The manifest of a kernel tree's driver; raises UserError that says where what is wrong."""
     manifest = msgspec.structs.replace(_decode(path), name=path.stem)
-    if not manifest.symbols:
-        raise UserError(f"{path}: a driver of a kernel tree has Kconfig symbols: add `symbols`")
+    _check_in_tree(manifest, path)
     if manifest.series:
         raise UserError(
             f"{path}: a driver that comes with patches has a folder of its own",

@@ -31,6 +31,13 @@ def cached(name: str, entry: Entry) -> Tree | None:
             return directory.source_tree(entry)
 
 
+def files(name: str, entry: Entry, tools: ToolRoot) -> Tree:
+    """What `entry` stands for: a source tree, or the packages' files of a kernel Debian built."""
+    if isinstance(entry, DebianImage):
+        return debian.image_files(name, entry, tools)
+    return fetch(name, entry, tools)
+
+
 def fetch(name: str, entry: Entry, tools: ToolRoot) -> Tree:
     """The source tree that `entry` stands for; `name` is what the user called it.
 

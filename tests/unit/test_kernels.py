@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from ci import kernels, prepare, upkeep
-from kernel import artifact, catalog
+from kernel import artifact, catalog, sources
 from kernel.catalog import DebianImage, DebianSource, Directory, Entry, Git
 from kernel.choice import Choice
 from kernel.host import store
@@ -197,7 +197,7 @@ class TestFetch:
         def fetch(*arguments: object) -> Tree:
             raise AssertionError("something was fetched")
 
-        monkeypatch.setattr(upkeep, "_fetched", fetch)
+        monkeypatch.setattr(sources, "files", fetch)
         with pytest.raises(UserError, match=r"unknown kernel '7\.33'"):
             upkeep.fetch("7.3,7.33")
 
