@@ -32,7 +32,7 @@ DEFAULT_KERNEL = "7.3"  # kernel.catalog.DEFAULT, which is too slow to import fo
 # the options that say which kernel, and built how: name → default, help
 KERNEL_OPTIONS = {
     "kernel": (DEFAULT_KERNEL, "a name (./inv kernel.list), DIRECTORY, REPOSITORY#REF or tarball"),
-    "variant": ("plain", "plain, debug, kasan, ubsan or big (kernel/fragments/variants)"),
+    "variant": ("plain", "plain, debug, kasan, ubsan, symbols or big (kernel/fragments/variants)"),
     "fragment": ("", "comma-separated paths of Kconfig fragments of your own; the last one wins"),
     "toolchain": ("root", "root (Debian's compilers, the same everywhere) or host (those on PATH)"),
     "compiler": ("llvm", "llvm or gcc"),
@@ -40,6 +40,8 @@ KERNEL_OPTIONS = {
     "series": ("", "comma-separated patch series for the tree: a folder, an mbox or one patch"),
 }
 KERNEL_HELP = {name: text for name, (_, text) in KERNEL_OPTIONS.items()}
+TOPOLOGY_HELP = "the guest's hardware: a name in images/topologies, or a TOML file of yours"
+START_HELP = "boot; snapshot (of a guest that has booted); fastest: of the two, once both are known"
 ACCEL_HELP = "auto (KVM where it really works), kvm or tcg"
 
 
@@ -107,6 +109,8 @@ def on_a_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
         "suite": "comma-separated; default: all of tests/suites",
         "k": "only tests whose names match, as pytest's -k",
         "list": "print the ids of the tests and run nothing",
+        "topology": TOPOLOGY_HELP,
+        "start": START_HELP,
         "accel": ACCEL_HELP,
         "guests": "how many guests run side by side; 0: one per two CPUs, at least two",
         "json": "print the run record instead of the report",
@@ -122,6 +126,8 @@ def test(
     suite: str = "",
     k: str = "",
     list_: bool = False,
+    topology: str = "default",
+    start: str = "boot",
     accel: str = "auto",
     guests: int = 0,
     json: bool = False,
@@ -137,7 +143,7 @@ def test(
 
     from ci import prepare, report, run
 
-    wanted = run.selection(driver, console, suite, k, prepare.outside(choice))
+    wanted = run.selection(driver, console, suite, k, prepare.outside(choice), topology, start)
     # the choice is checked before anything is built
     with tempfile.TemporaryDirectory(prefix="blockyard-") as folder:
         listing = run.listing(wanted, Path(folder))
@@ -186,6 +192,11 @@ def build(c: Context, choice: Choice, json: bool = False) -> None:
     | {
         "run": "a bash command to run instead of a shell; its exit code becomes ours",
         "console": "serial or ssh",
+        "topology": TOPOLOGY_HELP,
+        "start": START_HELP,
+        "monitor": "QEMU's own monitor on a socket; how to reach it is printed",
+        "gdb": "gdb's protocol on a socket; the line to paste into gdb is printed",
+        "dump": "a panic leaves the guest's memory in a file for drgn or crash",
         "accel": ACCEL_HELP,
         "timeout": "seconds that the command of --run may take on KVM; five times that on TCG",
     }
@@ -197,19 +208,31 @@ def boot(
     choice: Choice,
     run: str = "",
     console: str = "serial",
+    topology: str = "default",
+    start: str = "boot",
+    monitor: bool = False,
+    gdb: bool = False,
+    dump: bool = False,
     accel: str = "auto",
     timeout: int = 600,
 ) -> None:
     """Boot a kernel: an interactive shell (Ctrl-] leaves it), or one command with --run."""
     from ci import interactive
 
-    code = interactive.boot(choice, run, console, accel, float(timeout))
+    wanted = interactive.Wanted(topology, start, monitor=monitor, gdb=gdb, dump=dump)
+    code = interactive.boot(choice, run, console, accel, float(timeout), wanted)
     if code:
         raise Exit(code=code)
 
 
-@task(help={"unit": "only the tests that need no guest", "k": "only tests that match, as pytest's"})
-def check(c: Context, unit: bool = False, k: str = "") -> None:
+@task(
+    help={
+        "unit": "only the tests that need no guest",
+        "faults": "only the faults of guests; writes docs/reliability.md",
+        "k": "only tests that match, as pytest's",
+    }
+)
+def check(c: Context, unit: bool = False, faults: bool = False, k: str = "") -> None:
     """Run our own checks: ruff, mypy, unit tests, integration tests with a real kernel."""
     import subprocess
     from pathlib import Path
@@ -217,6 +240,9 @@ def check(c: Context, unit: bool = False, k: str = "") -> None:
     project = Path(__file__).parent
     python = [sys.executable, "-m"]
     tests = ["tests/unit"] if unit else ["tests/unit", "tests/integration"]
+    if faults:
+        tests = ["tests/integration/test_reliability.py", "-p", "no:randomly"]
+        tests += ["--fault-table", "docs/reliability.md"]
     commands = [
         [*python, "ruff", "check"],
         [*python, "ruff", "format", "--check"],

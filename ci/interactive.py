@@ -12,10 +12,13 @@ import sys
 import termios
 import tty
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 from ci import prepare
+from images import abilities, qemu, topology
 from images.machine import Machine, machine
+from images.setup import Setup, start_named
 from kernel.choice import Choice
 from kernel.host.errors import UserError, unknown
 from kernel.host.progress import note
@@ -36,7 +39,20 @@ class Stream(Protocol):
         """Writes everything."""
 
 
-def boot(choice: Choice, command: str, console: str, accel: str, timeout_s: float) -> int:
+@dataclass(frozen=True)
+class Wanted:
+    """What a person may want of a guest besides a console; see images.setup.Setup."""
+
+    topology: str = "default"
+    start: str = "boot"
+    monitor: bool = False
+    gdb: bool = False
+    dump: bool = False
+
+
+def boot(
+    choice: Choice, command: str, console: str, accel: str, timeout_s: float, wanted: Wanted
+) -> int:
     """Boots a kernel and runs `command`, or a shell when it is empty; returns the exit code."""
     if console not in prepare.CONSOLES:
         raise unknown("console", console, prepare.CONSOLES)
@@ -45,11 +61,25 @@ def boot(choice: Choice, command: str, console: str, accel: str, timeout_s: floa
             "a shell needs a terminal on standard input and output",
             hint="./inv boot --run 'COMMAND' runs one command without one",
         )
+    hardware = topology.load(wanted.topology)
+    start = start_named(wanted.start)
     ready = prepare.ready(choice, accel)
+    if lacking := abilities.lacking(hardware, ready.tools):
+        raise UserError(lacking)
     with prepare.guest_directory() as folder:
         over_ssh = console == "ssh"
-        setup = ready.setup(folder, ssh=over_ssh, shell=not command and not over_ssh)
+        setup = ready.setup(
+            folder,
+            topology=hardware,
+            ssh=over_ssh,
+            shell=not command and not over_ssh,
+            monitor=wanted.monitor,
+            gdb=wanted.gdb,
+            dump=wanted.dump,
+            start=start,
+        )
         with machine(setup) as guest:
+            _tell_ports(setup)
             if command:
                 return _run(guest, command, console, timeout_s)
             accelerator = ready.accelerator
@@ -61,6 +91,21 @@ def boot(choice: Choice, command: str, console: str, accel: str, timeout_s: floa
                 _connect(stream)
             guest.watch()  # a guest that died under the user's hands says so
     return 0
+
+
+def _tell_ports(setup: Setup) -> None:
+    """How to reach what was asked for."""
+    if setup.monitor:
+        path = setup.directory / qemu.MONITOR_SOCKET
+        note(f"QEMU's monitor: socat -,rawer,escape=0x1d unix-connect:{path}")
+    if setup.gdb:
+        symbols = setup.kernel.path / "vmlinux"
+        file = f"{symbols} " if symbols.exists() else ""
+        note(f"gdb {file}-ex 'target remote {setup.directory / qemu.GDB_SOCKET}'")
+        if not file:
+            note("--variant symbols builds a kernel whose vmlinux gdb can read")
+    if setup.dump:
+        note(f"a panic writes {setup.directory / qemu.MEMORY_DUMP}")
 
 
 def _run(guest: Machine, command: str, console: str, timeout_s: float) -> int:

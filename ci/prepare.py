@@ -12,11 +12,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from images import accelerator
+from images.accelerator import Accelerator
 from images.errors import GuestError
 from images.files import GuestFiles, guest_files
-from images.machine import Accelerator, Setup, machine
+from images.machine import machine
+from images.setup import Setup
 from images.topology import DEFAULT, Topology
 from kernel import build, catalog, ccache, rustless, sources, variants
 from kernel import toolchain as toolchains
@@ -52,15 +55,8 @@ class Ready:
     files: GuestFiles
     accelerator: Accelerator
 
-    def setup(
-        self,
-        directory: Path,
-        *,
-        topology: Topology = DEFAULT,
-        ssh: bool = False,
-        shell: bool = False,
-    ) -> Setup:
-        """One guest of it."""
+    def setup(self, directory: Path, *, topology: Topology = DEFAULT, **options: Any) -> Setup:
+        """One guest of it; options: those of images.setup.Setup, such as ssh=True."""
         return Setup(
             kernel=self.kernel,
             files=self.files,
@@ -68,8 +64,7 @@ class Ready:
             accelerator=self.accelerator,
             topology=topology,
             directory=directory,
-            ssh=ssh,
-            shell=shell,
+            **options,
         )
 
 

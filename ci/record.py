@@ -50,6 +50,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     host: Host
     accelerator: UsedAccelerator
     kernel: KernelInfo
+    topology: str = "default"  # the guest's hardware: a file's name in images/topologies, or a path
     tests: tuple[TestResult, ...]
 
     @property

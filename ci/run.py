@@ -20,6 +20,9 @@ import pytest
 
 from ci import record
 from ci.prepare import CONSOLES, Ready, chosen
+from images import abilities, setup, topology
+from images.setup import Start
+from images.topology import DEFAULT, Topology
 from kernel.artifact import Kernel
 from kernel.host.errors import Failed, UserError
 from kernel.host.progress import note
@@ -43,6 +46,8 @@ class Selection:
     suites: tuple[str, ...]
     expression: str = ""  # pytest's -k
     folders: tuple[str, ...] = ()  # of drivers outside the kernel tree
+    topology: Topology = DEFAULT
+    start: Start = "boot"
 
 
 def default_guests() -> int:
@@ -63,6 +68,8 @@ def selection(
     suite: str = "",
     expression: str = "",
     outside: Sequence[Manifest] = (),
+    hardware: str = DEFAULT.name,
+    start: str = "boot",
 ) -> Selection:
     """Checks what a user typed; an empty choice means all.
 
@@ -79,6 +86,8 @@ def selection(
         chosen("suite", suite, tuple(suite_files(folders))),
         expression,
         folders,
+        topology.load(hardware),
+        setup.start_named(start),
     )
 
 
@@ -275,13 +284,20 @@ def listing(wanted: Selection, directory: Path) -> list[TestId]:
 
 
 def _selected(wanted: Selection) -> Plan:
-    return Plan(drivers=wanted.drivers, consoles=wanted.consoles, folders=wanted.folders)
+    return Plan(
+        drivers=wanted.drivers,
+        consoles=wanted.consoles,
+        folders=wanted.folders,
+        topology=wanted.topology,
+        start=wanted.start,
+    )
 
 
 def _plan(ready: Ready, wanted: Selection, directory: Path) -> Plan:
     return msgspec.structs.replace(
         _selected(wanted),
         directory=str(directory),
+        lacking=abilities.lacking(wanted.topology, ready.tools),
         kernel=str(ready.kernel.path),
         kernel_name=ready.kernel.info.name,
         tools=str(ready.tools.path),
@@ -316,6 +332,7 @@ def run(ready: Ready, wanted: Selection, workers: int) -> tuple[record.Run, Path
         host=record.this_host(),
         accelerator=record.UsedAccelerator(ready.accelerator.name, ready.accelerator.reason),
         kernel=ready.kernel.info,
+        topology=wanted.topology.name,
         tests=collector.finish(),
     )
     path = record.write(finished, directory)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from images.errors import GuestError
-from images.machine import Accelerator
 from kernel.host import store
 from kernel.host.errors import Failed, unknown
 from kernel.host.progress import note, step
@@ -22,6 +22,15 @@ from kernel.host.progress import note, step
 KVM = "/dev/kvm"
 PROBE_SCALE = 0.5  # a guest that KVM runs is up within 2 s; half of the usual limit is generous
 SCALES = {"kvm": 1.0, "tcg": 5.0}  # TCG runs this kernel's boot 4 to 5 times slower than KVM
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """What runs the guest's instructions, and what is known of it."""
+
+    name: str  # kvm or tcg
+    reason: str  # why it was chosen, for people
+    scale: float  # how much longer than KVM's a deadline has to be
 
 
 class Verdict(msgspec.Struct, frozen=True):

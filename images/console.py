@@ -4,177 +4,181 @@
 A command goes to the guest program (`guest/agent.c`) as a length and its bytes, so any script
 arrives as it is. The answer stands between two markers that repeat a nonce and a number of ours:
 what another command left behind is never taken for an answer, no prompt is ever matched, and the
-end marker's byte count proves that nothing is missing. pexpect finds the markers; while it waits,
-the machine is watched.
+end marker's byte count proves that nothing is missing. While a command is silent, the guest
+program says once a second that it is alive; a guest that does not is looked into at once, however
+long the command may take.
 """
 
 from __future__ import annotations
 
+import codecs
 import hashlib
-import re
 import secrets
 import shlex
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import pexpect
-from pexpect.spawnbase import SpawnBase
 
-from images.errors import CommandFailed, CommandTimedOut, ConsoleDead
+from images.errors import CommandFailed, CommandTimedOut, ConsoleDead, GuestError
+from images.output import FILE_LIMIT, Capture, Result
+from images.stream import MARK, Silence, Stream, Transport
 from kernel.host.errors import Failed
 
-if TYPE_CHECKING:
-    _SpawnBase = SpawnBase[bytes]
-else:  # generic in the stubs only
-    _SpawnBase = SpawnBase
-
-READY = b"\x1eBLOCKYARD ready\n"
-BEGIN_S = 20.0  # a live guest program answers a request within this, at accelerator scale 1
+READY = MARK + b"BLOCKYARD ready\n"
+SILENT_S = 5.0  # a live guest program is heard of within this, at scale 1
 KILL_S = 5.0  # the end marker follows a kill within this
-END_S = 1.0  # after its stream ended, a dead machine is seen to be dead within this
-WATCH_S = 0.2  # how often the machine is looked at while nothing arrives
-CHUNK = 1 << 16  # bytes per read
-# pexpect looks for a pattern in the last so many bytes only. Nothing follows an end marker until
-# the next request, and it is shorter than this: its text, 32 of nonce, three numbers.
-END_WINDOW = 160
+# A script that was killed and is still there: agent.c's STATUS_GIVEN_UP.
+GIVEN_UP = 253
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a command did."""
-
-    exit_code: int  # as a shell reports it: 128 + signal when killed
-    data: bytes  # stdout and stderr as they came
-    seconds: float
+class Guest(Protocol):
+    """What a console has to know of the machine behind it."""
 
     @property
-    def output(self) -> str:
-        """The output as text."""
-        return self.data.decode(errors="replace")
+    def scale(self) -> float:
+        """Stretches every deadline: how much slower than a KVM guest this one is."""
+
+    @property
+    def directory(self) -> Path:
+        """Where output goes that is too long for memory."""
+
+    def watch(self) -> None:
+        """Raises what is wrong with the machine (images.errors)."""
+
+    def kernel_log_tail(self) -> str:
+        """The last lines of the kernel's log, for errors."""
+
+    def show_blocked(self) -> None:
+        """Has the kernel write into its log which tasks are stuck."""
+
+    def examine(self, console: Console, why: str) -> GuestError:
+        """Finds out what is wrong when a console is silent, secures evidence, and says it."""
 
 
-class Transport(Protocol):
-    """A byte stream to the guest program."""
+class Running:
+    """A command that runs: its output as it comes, and its result when it has ended."""
 
-    def send(self, data: bytes, wait_s: float) -> int:
-        """Writes some of `data`, waiting at most `wait_s`; returns how much (0: none yet)."""
+    def __init__(self, pieces: Generator[bytes, None, Result]) -> None:
+        self._pieces = pieces
+        self._result: Result | None = None
 
-    def receive(self, wait_s: float) -> bytes | None:
-        """What arrived, None when nothing did within `wait_s`, b"" at the end of the stream."""
+    def __iter__(self) -> Iterator[bytes]:
+        """Pieces of the output, as soon as they are printed."""
+        return self
 
-    def close(self) -> None:
-        """Gives the stream back."""
+    def __next__(self) -> bytes:
+        try:
+            return next(self._pieces)
+        except StopIteration as stop:
+            self._result = self._result or stop.value
+            raise
 
+    def lines(self) -> Iterator[str]:
+        """The output line by line, without newlines; a last line may lack its own."""
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        held = ""
+        for piece in self:
+            *lines, held = (held + decoder.decode(piece)).split("\n")
+            yield from lines
+        held += decoder.decode(b"", final=True)
+        if held:
+            yield held
 
-class _Stream(_SpawnBase):
-    """What pexpect reads from: a transport, with an eye on the machine."""
+    def result(self) -> Result:
+        """What became of the command; waits for its end."""
+        for _ in self:
+            pass
+        assert self._result is not None
+        return self._result
 
-    def __init__(self, transport: Transport, watch: Callable[[], None]) -> None:
-        super().__init__(timeout=None, maxread=CHUNK, searchwindowsize=None)
-        self.delayafterread = None
-        self._transport = transport
-        self._watch = watch
-        self._watched = 0.0
-
-    def look(self) -> None:
-        """Raises when something is wrong with the machine; cheap when it was just asked."""
-        if time.monotonic() - self._watched > WATCH_S:
-            self._watch()
-            self._watched = time.monotonic()
-
-    def read_nonblocking(self, size: int = 1, timeout: float | None = None) -> bytes:
-        """pexpect's hook: some bytes, or its TIMEOUT or EOF."""
-        deadline = time.monotonic() + (timeout or 0)
-        while True:
-            self.look()
-            left = deadline - time.monotonic()
-            data = self._transport.receive(max(0.0, min(WATCH_S, left)))
-            if data:
-                return data
-            if data is not None:
-                self._explain_end()
-                raise pexpect.EOF("the console's stream ended")
-            if left <= 0:
-                raise pexpect.TIMEOUT("nothing arrived")
-
-    def _explain_end(self) -> None:
-        """A dead machine explains the end better; it closes its streams before it has ended."""
-        deadline = time.monotonic() + END_S
-        while time.monotonic() < deadline:
-            self._watch()
-            time.sleep(0.02)
-
-    def send_all(self, data: bytes, deadline: float) -> bool:
-        """Sends everything; False when the guest does not take it by `deadline`."""
-        view = memoryview(data)
-        while view:
-            self.look()
-            sent = self._transport.send(bytes(view[:CHUNK]), WATCH_S)
-            view = view[sent:]
-            if not sent and time.monotonic() > deadline:
-                return False
-        return True
+    @property
+    def ended(self) -> bool:
+        """Whether the command has ended."""
+        return self._result is not None
 
 
 class Console:
-    """Commands to one guest over one transport, one at a time.
+    """Commands to one guest over one transport, one at a time."""
 
-    `watch` raises what is wrong with the machine (images.errors); `scale` stretches every
-    deadline, for slow accelerators; `kernel_log` gives the last lines of the guest's kernel log,
-    for errors.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        transport: Transport,
-        watch: Callable[[], None],
-        scale: float = 1.0,
-        kernel_log: Callable[[], str] = str,
-    ) -> None:
+    def __init__(self, name: str, transport: Transport, guest: Guest) -> None:
         self.name = name
         self._transport = transport
-        self._stream = _Stream(transport, watch)
-        self._watch = watch
-        self._scale = scale
+        self._guest = guest
+        self._stream = Stream(transport, guest.watch)
         self._nonce = secrets.token_hex(16)
         self._seq = 0
         self._dead = ""
-        self._kernel_log = kernel_log
 
     def wait_ready(self, timeout_s: float) -> None:
         """Waits for the guest program's greeting; raises ConsoleDead when it does not come."""
         try:
             self._stream.expect_exact(READY, timeout=timeout_s)
         except (pexpect.TIMEOUT, pexpect.EOF):
-            self._watch()
+            self._guest.watch()
             raise self._give_up(f"the guest did not answer within {timeout_s:.0f} s") from None
 
     def run(self, command: str | bytes, timeout_s: float = 60.0, *, stdin: bytes = b"") -> Result:
         """Runs a bash script in the guest.
 
-        timeout_s is for an accelerator of scale 1 and stretched by the scale. Raises
-        CommandTimedOut (the command was killed, the console goes on), ConsoleDead, GuestPanicked
-        or QemuDied, each with the kernel log of that moment.
+        timeout_s is for a guest of scale 1 and stretched by the scale. Raises CommandTimedOut (the
+        command was killed, the console goes on), ConsoleDead, GuestHung, GuestPanicked or
+        QemuDied, each with the kernel log of that moment.
         """
+        return Running(self._run(command, timeout_s, stdin)).result()
+
+    @contextmanager
+    def follow(
+        self, command: str | bytes, timeout_s: float = 60.0, *, stdin: bytes = b""
+    ) -> Iterator[Running]:
+        """Runs a script whose output is read while it comes; as `run` otherwise.
+
+        A command that is still running when the block is left is killed.
+        """
+        running = Running(self._run(command, timeout_s, stdin))
+        yield running
+        if not running.ended:
+            self._kill()
+
+    def _run(
+        self, command: str | bytes, timeout_s: float, stdin: bytes
+    ) -> Generator[bytes, None, Result]:
         script = command.encode() if isinstance(command, str) else command
         begun = time.monotonic()
         self._request(b"run", script, stdin)
-        limit_s = timeout_s * self._scale
+        limit_s = timeout_s * self._guest.scale
+        output = Capture(self._output_file())
         try:
-            code, data = self._answer(limit_s)
+            code = yield from self._output(time.monotonic() + limit_s, output)
         except pexpect.TIMEOUT:
-            self._kill()
-            raise CommandTimedOut(
-                f"{self.name} console: no end after {limit_s:.0f} s: {_short(script)}",
-                kernel_log=self._kernel_log(),
-            ) from None
+            told = f"no end after {limit_s:.0f} s"
+            raise self._timed_out(told, script, output) from None
+        except OverflowError:
+            told = f"more than {FILE_LIMIT >> 30} GiB of output"
+            raise self._timed_out(told, script, output) from None
+        except Silence:
+            raise self._silent("no sign of life in the middle of a command") from None
         except pexpect.EOF:
-            raise self._give_up("the stream ended in the middle of a command") from None
-        return Result(code, data, time.monotonic() - begun)
+            raise self._silent("the stream ended in the middle of a command") from None
+        finally:
+            output.close()
+        return output.result(code, time.monotonic() - begun)
+
+    def _timed_out(self, told: str, script: bytes, output: Capture) -> GuestError:
+        end = self._kill()
+        if isinstance(end, GuestError):
+            return end
+        stuck = ""
+        if end == GIVEN_UP:
+            stuck = "; it could not be killed: it is stuck in the kernel"
+            self._guest.show_blocked()
+        return CommandTimedOut(
+            f"{self.name} console: {told}: {_short(script)}{stuck}{output.tail()}",
+            kernel_log=self._guest.kernel_log_tail(),
+        )
 
     def log(self, line: str) -> None:
         """Writes a line (with its level, such as ``<6>``) into the guest's kernel log.
@@ -184,10 +188,9 @@ class Console:
         # without its newline the kernel would hold the line back for a continuation
         self._request(b"log", f"{line}\n".encode(), b"")
         try:
-            code, _ = self._answer(BEGIN_S * self._scale)
-        except (pexpect.TIMEOUT, pexpect.EOF):
-            self._watch()
-            raise self._give_up("a line for the kernel log was not answered") from None
+            code = _drained(self._output(time.monotonic() + SILENT_S * self._guest.scale))
+        except (pexpect.TIMEOUT, pexpect.EOF, Silence):
+            raise self._silent("a line for the kernel log was not answered") from None
         if code:
             raise CommandFailed(f"the guest cannot write to its kernel log: {line}")
 
@@ -218,9 +221,10 @@ class Console:
         if result.exit_code:
             raise Failed(f"cannot read {path} in the guest: {result.output.strip()}")
         told = self.check(f"sha256sum < {quoted}", timeout_s).split()[0]
-        if hashlib.sha256(result.data).hexdigest() != told:
+        data = result.whole()
+        if hashlib.sha256(data).hexdigest() != told:
             raise Failed(f"{path} changed while it was read from the guest")
-        return result.data
+        return data
 
     def close(self) -> None:
         """Gives the transport back."""
@@ -237,51 +241,87 @@ class Console:
             len(script),
             len(stdin),
         )
-        limit_s = BEGIN_S * self._scale
+        limit_s = SILENT_S * self._guest.scale
         # a large payload takes longer; 1 MB/s is a tenth of what a slow guest takes
         deadline = time.monotonic() + limit_s + len(stdin) / 1e6
-        sent = self._stream.send_all(header + script + stdin, deadline)
         try:
-            if not sent:
+            if not self._stream.send_all(header + script + stdin, deadline):
                 raise pexpect.TIMEOUT("not taken")
             self._stream.expect_exact(self._marker(b"begin\n"), timeout=limit_s)
         except (pexpect.TIMEOUT, pexpect.EOF):
-            self._watch()
-            raise self._give_up(f"it took no command within {limit_s:.0f} s") from None
+            raise self._silent(f"it took no command within {limit_s:.0f} s") from None
 
-    def _answer(self, limit_s: float) -> tuple[int, bytes]:
-        end = re.compile(re.escape(self._marker(b"end ")) + rb"(\d+) (\d+)\n")
-        self._stream.expect(end, timeout=limit_s, searchwindowsize=END_WINDOW)
-        match, data = self._stream.match, self._stream.before
-        assert isinstance(match, re.Match) and data is not None
-        code, size = (int(group) for group in match.groups())
-        if len(data) != size:
-            raise self._give_up(f"{len(data)} bytes of output arrived, the guest sent {size}")
-        return code, data
+    def _output(
+        self, deadline: float, capture: Capture | None = None
+    ) -> Generator[bytes, None, int]:
+        """Yields the output up to the end marker and captures it; returns the exit code."""
+        quiet_s = SILENT_S * self._guest.scale
+        pieces = self._stream.pieces(self._marker(b""), deadline, quiet_s)
+        while True:
+            try:
+                piece = next(pieces)
+            except StopIteration as stop:
+                code, size = stop.value
+                break
+            if capture is not None:
+                capture.add(piece)
+            yield piece
+        if capture is not None and capture.size != size:
+            raise self._give_up(f"{capture.size} bytes of output arrived, the guest sent {size}")
+        return int(code)
 
     def _marker(self, rest: bytes) -> bytes:
-        return b"\x1eBLOCKYARD %s %d %s" % (self._nonce.encode(), self._seq, rest)
+        return MARK + b"BLOCKYARD %s %d %s" % (self._nonce.encode(), self._seq, rest)
 
-    def _kill(self) -> None:
-        """Ends the running command; a console that does not confirm it is given up."""
-        deadline = time.monotonic() + KILL_S * self._scale
+    def _kill(self) -> int | GuestError:
+        """Ends the running command; its exit code, or what is wrong with the guest.
+
+        One that does not die is given up by a second kill.
+        """
+        limit_s = KILL_S * self._guest.scale
         kill = b"BLOCKYARD %s %d kill\n" % (self._nonce.encode(), self._seq)
-        try:
-            if self._stream.send_all(kill, deadline):
-                self._answer(KILL_S * self._scale)
-                return
-        except (pexpect.TIMEOUT, pexpect.EOF):
-            pass
-        self._dead = "it did not come back after a command was killed"
+        for _ in range(2):
+            deadline = time.monotonic() + limit_s
+            try:
+                if self._stream.send_all(kill, deadline):
+                    return _drained(self._output(deadline))
+            except pexpect.TIMEOUT:
+                continue
+            except (pexpect.EOF, Silence):
+                break
+        return self._silent("it did not come back after a command was killed")
+
+    def _silent(self, why: str) -> GuestError:
+        """What is wrong with a guest that does not answer."""
+        self._dead = why
+        self._guest.watch()
+        return self._guest.examine(self, why)
 
     def _give_up(self, why: str) -> ConsoleDead:
         self._dead = why
-        return ConsoleDead(f"{self.name} console: {why}", kernel_log=self._kernel_log())
+        return ConsoleDead(f"{self.name} console: {why}", kernel_log=self._guest.kernel_log_tail())
+
+    def _output_file(self) -> Path:
+        return self._guest.directory / f"output-{self.name}-{self._seq}"
 
     @property
     def dead(self) -> bool:
         """Whether this console has been given up."""
         return bool(self._dead)
+
+    @property
+    def last_bytes(self) -> bytes:
+        """The end of what came over this console, markers and all."""
+        return self._stream.last
+
+
+def _drained(output: Generator[bytes, None, int]) -> int:
+    """The exit code of a command whose output nobody follows."""
+    while True:
+        try:
+            next(output)
+        except StopIteration as stop:
+            return int(stop.value)
 
 
 def _short(script: bytes) -> str:

@@ -30,12 +30,23 @@ class QemuDied(GuestError):
     """QEMU ended while the guest was needed."""
 
 
+class GuestEnded(QemuDied):
+    """The guest rebooted or powered off while it was needed."""
+
+
+class GuestHung(GuestError):
+    """The guest's kernel, or the whole emulated machine, does nothing any more."""
+
+
 class GuestSilent(GuestError):
     """The guest did not come up in time."""
 
 
 class ConsoleDead(GuestError):
-    """The guest takes no commands, or its answer made no sense."""
+    """The guest takes no commands over this console, or its answer made no sense.
+
+    Its kernel may be well.
+    """
 
 
 class CommandTimedOut(GuestError):

@@ -2,7 +2,8 @@
 """The kernel's log, read while QEMU writes it.
 
 QEMU appends what the guest prints on ttyS0 to a file. This class reads on from where it was, so
-that watching a log costs as much as what is new in it.
+that watching a log costs as much as what is new in it. On a port that the console shares, the
+console's lines are left out.
 """
 
 from __future__ import annotations
@@ -22,11 +23,19 @@ LAST_LOOK_S = 0.1
 PANIC = b"Kernel panic - not syncing"
 
 
-class KernelLog:
-    """A growing log file. Offsets are bytes from its start."""
+# What the kernel prints on a port begins with a bracket, wherever it cuts in (printk.time=1).
+_RECORD = re.compile(rb"\[[^\n]*\n?")
 
-    def __init__(self, path: Path) -> None:
+
+class KernelLog:
+    """A growing log file. Offsets are bytes from its start.
+
+    shared: the console's lines are in it too (images.shared_port).
+    """
+
+    def __init__(self, path: Path, *, shared: bool = False) -> None:
         self.path = path
+        self._shared = shared
         self._searched = 0
 
     @property
@@ -45,6 +54,8 @@ class KernelLog:
                 data = file.read() if end is None else file.read(end - start)
         except FileNotFoundError:
             return ""
+        if self._shared:
+            data = b"".join(_RECORD.findall(data))
         return data.decode(errors="replace").replace("\r\n", "\n")
 
     def tail(self, lines: int = 25) -> str:

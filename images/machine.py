@@ -2,99 +2,176 @@
 """A guest from its start to its end.
 
 `machine` is a context manager: when it is left, QEMU is gone and its scratch files with it,
-however it was left. QEMU runs in the tool root under bwrap, which ends it when this process dies.
-The console and the shell port are socket pairs that QEMU inherits: nothing is named, nothing
-listens. Only ssh needs a port, on the loopback address.
+however it was left.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from images import qemu
-from images.console import Console
-from images.errors import ConsoleDead, GuestPanicked, GuestSilent, QemuDied
-from images.files import GuestFiles
+from images import snapshot
+from images.errors import (
+    ConsoleDead,
+    GuestEnded,
+    GuestError,
+    GuestPanicked,
+    GuestSilent,
+    QemuDied,
+)
 from images.kernel_log import KernelLog
+from images.launch import QEMU_LOG, Started, launch
+from images.qemu import KERNEL_LOG, MEMORY_DUMP, RESUME, RUN
+from images.qmp import Events, Monitor, Refused, Silent
+from images.scratch import scratch
 from images.serial import SocketTransport
-from images.topology import Topology
-from kernel.artifact import Kernel
-from kernel.host.debian import ToolRoot
-from kernel.host.errors import Failed
-from kernel.host.process import reaped, start, tail
-from kernel.host.sandbox import Sandbox
+from images.setup import Setup
+from images.shared_port import SharedTransport
+from kernel.host.errors import Failed, UserError
+from kernel.host.process import tail
 
 if TYPE_CHECKING:
     import paramiko
 
-    from images import ssh
+    from images.console import Console
+    from images.snapshot import Snapshot
 
 BOOT_S = 30.0  # from QEMU's start to the console's greeting, at accelerator scale 1
 SSH_S = 30.0  # from then to an ssh connection
 EXIT_S = 2.0  # QEMU ends within this after a panic
-PORT_TRIES = 5
+GUEST_DIR = "/run/blockyard"  # guest.h and init.c have the same
+GUEST_ADDRESS = "10.0.2.15"  # to which QEMU's user network forwards
+DUMP_S = 600.0  # QEMU has written the guest's memory within this
+QUICK_BOOT_S = 0.2  # what a guest of scale 1 (KVM, a plain kernel, an idle host) takes to come up
+# the reasons of QMP's SHUTDOWN event that are the guest's own doing
+_LEFT = {"guest-reset": "rebooted", "guest-shutdown": "powered off"}
 
 
-@dataclass(frozen=True)
-class Accelerator:
-    """What runs the guest's instructions, and what is known of it."""
-
-    name: str  # kvm or tcg
-    reason: str  # why it was chosen, for people
-    scale: float  # how much longer than KVM's a deadline has to be
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What to boot, and on what."""
-
-    kernel: Kernel
-    files: GuestFiles
-    tools: ToolRoot
-    accelerator: Accelerator
-    topology: Topology
-    directory: Path  # where this guest's kernel log and scratch files go
-    ssh: bool = False  # bring up the network and sshd
-    shell: bool = False  # a shell on hvc0
-
-
-@dataclass
+@dataclass(kw_only=True)
 class Machine:
     """A guest that has come up."""
 
     setup: Setup
     log: KernelLog
-    serial: Console
-    shell: socket.socket | None
-    _process: subprocess.Popen[bytes]
-    _keys: ssh.Keys | None = None
-    _port: int | None = None
+    events: Events
+    qmp: Monitor
+    verdict: GuestError | None = None  # what was found wrong with it for good
+    boot_s: float = 0.0  # from QEMU's start to the console's greeting
+    _qemu: Started
     _consoles: list[Console] = field(default_factory=list)
 
+    @property
+    def shell(self) -> socket.socket | None:
+        """The shell port, in a guest that was started with one."""
+        return self._qemu.shell
+
+    @property
+    def ssh_port(self) -> int | None:
+        """The loopback port of a guest that was started with ssh."""
+        return self._qemu.ssh_port
+
+    @cached_property
+    def serial(self) -> Console:
+        """The serial console."""
+        from images.console import Console  # while QEMU starts
+
+        shared = self.setup.serial_port == "shared"
+        transport = SharedTransport if shared else SocketTransport
+        return Console("serial", transport(self._qemu.console), self)
+
+    @property
+    def scale(self) -> float:
+        """How much longer than a quick guest's its deadlines are.
+
+        Measured by its own boot, so that a debug kernel, an emulated processor or a loaded host
+        is not taken for a hang; at least the accelerator's.
+        """
+        return max(self.setup.accelerator.scale, self.boot_s / QUICK_BOOT_S)
+
+    @property
+    def directory(self) -> Path:
+        """Where its logs are, and what of its output is too long for memory."""
+        return self.setup.directory
+
     def watch(self) -> None:
-        """Raises GuestPanicked or QemuDied when the guest is gone."""
-        ended = self._process.poll() is not None
+        """Raises what is wrong with the guest, when it is gone or known to hang."""
+        if self.verdict is not None:
+            raise self.verdict
+        self.events.look()
+        ended = self._qemu.process.poll() is not None
         if self.log.panicked():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(EXIT_S)  # the rest of the log
-            raise GuestPanicked(
+            self._after_panic()
+            self.verdict = GuestPanicked(
                 "the guest's kernel panicked", kernel_log=self.log.tail(), log=self.log.path
             )
-        if ended:
-            errors = tail(self.setup.directory / "qemu.log")
-            raise QemuDied(
-                f"QEMU ended with {self._process.returncode} while the guest was needed\n{errors}",
-                kernel_log=self.log.tail(),
-                log=self.log.path,
-            )
+        elif ended:
+            self.events.look()  # it may have told why
+            self.verdict = self._ended()
+        if self.verdict is not None:
+            raise self.verdict
+
+    def _after_panic(self) -> None:
+        """Waits for the rest of the log; takes the memory dump that was asked for."""
+        deadline = time.monotonic() + EXIT_S
+        while self._qemu.process.poll() is None and time.monotonic() < deadline:
+            self.events.look()
+            if self.setup.dump and self.events.last("SHUTDOWN"):
+                self._dump()
+                return
+            time.sleep(0.01)
+
+    def _dump(self) -> None:
+        """QEMU is paused where the panicked guest wanted to reboot."""
+        with contextlib.suppress(Refused, Silent):
+            target = f"file:{RUN}/{MEMORY_DUMP}"
+            wanted = {"paging": False, "protocol": target}
+            self.qmp.execute("dump-guest-memory", wanted, DUMP_S)
+        self.kill_qemu()
+
+    def _ended(self) -> GuestError:
+        shutdown = self.events.last("SHUTDOWN")
+        reason = shutdown.data["reason"] if shutdown else ""
+        kernel_log, log = self.log.tail(), self.log.path
+        if what := _LEFT.get(reason):
+            told = f"the guest {what} while it was needed"
+            return GuestEnded(told, kernel_log=kernel_log, log=log)
+        errors = tail(self.setup.directory / QEMU_LOG)
+        how = self._qemu.process.returncode
+        told = f"QEMU ended with {how} while the guest was needed\n{errors}"
+        return QemuDied(told, kernel_log=kernel_log, log=log)
+
+    def kernel_log_tail(self) -> str:
+        """The last lines of the kernel's log."""
+        return self.log.tail()
+
+    def show_blocked(self) -> None:
+        """Has the kernel write into its log which tasks are stuck, and where."""
+        from images import recovery
+
+        recovery.show_tasks(self, "w")
+
+    def examine(self, console: Console, why: str) -> GuestError:
+        """See images.recovery."""
+        from images import recovery
+
+        return recovery.examine(self, console, why)
+
+    def send_sysrq(self, key: str) -> None:
+        """A break and a key on the port of the kernel log. Raises what QMP raises."""
+        shared = self.setup.serial_port == "shared"
+        self.qmp.command("chardev-send-break", id="console" if shared else "log")
+        if shared:
+            self._qemu.console.send(key.encode())
+        else:
+            os.write(self._qemu.sysrq, key.encode())
 
     def console(self, name: str) -> Console:
         """The console of that name: ``serial``, or ``ssh`` (connected when first asked for)."""
@@ -104,12 +181,11 @@ class Machine:
             if console.name == name:
                 return console
         from images import ssh
+        from images.console import Console
 
-        scale = self.setup.accelerator.scale
-        transport = ssh.ChannelTransport(self.connection())
-        console = Console(name, transport, self.watch, scale, self.log.tail)
+        console = Console(name, ssh.ChannelTransport(self.connection()), self)
         try:
-            console.wait_ready(SSH_S * scale)
+            console.wait_ready(SSH_S * self.scale)
         except BaseException:
             console.close()
             raise
@@ -120,15 +196,38 @@ class Machine:
         """A new ssh connection to the guest."""
         from images import ssh
 
-        if self._keys is None or self._port is None:
+        keys, port = self._qemu.keys, self._qemu.ssh_port
+        if keys is None or port is None:
             raise Failed("this guest was started without ssh")
-        limit_s = SSH_S * self.setup.accelerator.scale
-        return ssh.connect(self._port, self._keys, self.watch, limit_s)
+        return ssh.connect(port, keys, self.watch, SSH_S * self.scale)
+
+    def start_ssh(self) -> None:
+        """What init does in a guest that boots with ssh; the network device is new to this one."""
+        keys = self._qemu.keys
+        assert keys is not None
+        for file in keys.files():
+            self.serial.put(file.data, f"{GUEST_DIR}/{Path(file.name).name}")
+        self.serial.check(f"""
+            chmod 600 {GUEST_DIR}/host_key {GUEST_DIR}/authorized_keys
+            echo 1 > /sys/bus/pci/rescan
+            until [ -e /sys/class/net/eth0 ]; do sleep 0.01; done
+            ip link set lo up
+            ip address add {GUEST_ADDRESS}/24 dev eth0
+            ip link set eth0 up
+            nice -n -20 setsid sh {GUEST_DIR}/start-ssh > /dev/kmsg 2>&1 < /dev/null &
+            # QEMU repeats a connection that nobody answered after seconds
+            until (exec 3<> /dev/tcp/{GUEST_ADDRESS}/22) 2> /dev/null; do sleep 0.02; done""")
+
+    def close_consoles(self) -> None:
+        """Gives the connections back that were made on the way."""
+        for console in self._consoles:
+            console.close()
 
     def kill_qemu(self) -> None:
         """Ends QEMU at once, as a power cut would."""
-        self._process.kill()
-        self._process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._qemu.process.pid, signal.SIGKILL)
+        self._qemu.process.wait()
 
 
 @contextlib.contextmanager
@@ -137,151 +236,57 @@ def machine(setup: Setup) -> Iterator[Machine]:
 
     Raises GuestPanicked, QemuDied or GuestSilent when it does not come up.
     """
-    setup.directory.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        disks = _scratch_disks(setup)
-        stack.callback(_remove, disks)
-        keys = _ssh_keys() if setup.ssh else None
-        guest = _start(setup, keys, stack)
-        limit_s = BOOT_S * setup.accelerator.scale
-        try:
-            guest.serial.wait_ready(limit_s)
-        except ConsoleDead:
-            raise GuestSilent(
-                f"kernel {setup.kernel.info.name}: the guest did not come up in {limit_s:.0f} s",
-                kernel_log=guest.log.tail(),
-                log=guest.log.path,
-            ) from None
+        stack.enter_context(scratch(setup.directory))
+        saved = _snapshot(setup)
+        begun = time.monotonic()
+        guest = _started(setup, stack, saved)
+        if saved is None:
+            _wait_for_boot(guest)
+            guest.boot_s = time.monotonic() - begun
+        else:
+            guest.boot_s = saved.times.boot_s  # the measure of this guest's speed
+            snapshot.wake(guest)
+            saved.record(time.monotonic() - begun)
+            if setup.ssh:
+                guest.start_ssh()
         yield guest
 
 
-def _start(setup: Setup, keys: ssh.Keys | None, stack: contextlib.ExitStack) -> Machine:
-    """Starts QEMU; a port that somebody took in the meantime is replaced by another."""
-    tries = PORT_TRIES if setup.ssh else 1
-    for attempt in range(1, tries + 1):
-        port = _free_port() if setup.ssh else None
-        with contextlib.ExitStack() as trial:
-            guest = _launch(setup, keys, port, trial)
-            if port is None or not _port_was_taken(guest):
-                stack.push(trial.pop_all())
-                return guest
-        if attempt == tries:
-            break
-    raise Failed(f"no free loopback port for ssh after {tries} tries")
+def _snapshot(setup: Setup) -> Snapshot | None:
+    """What the guest starts from; None: it boots."""
+    if setup.start == "boot":
+        return None
+    if problem := snapshot.obstacle(setup):
+        if setup.start == "snapshot":
+            raise UserError(f"this guest cannot start from a snapshot: {problem}")
+        return None
+    saved = snapshot.snapshot(setup, machine)
+    return saved if setup.start == "snapshot" or saved.pays else None
 
 
-def _ssh_keys() -> ssh.Keys:
-    from images import ssh  # heavy, and most guests do without
-
-    return ssh.make_keys()
-
-
-def _free_port() -> int:
-    """A loopback port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _wait_for_boot(guest: Machine) -> None:
+    limit_s = BOOT_S * guest.setup.accelerator.scale
+    try:
+        guest.serial.wait_ready(limit_s)
+    except ConsoleDead:
+        raise GuestSilent(
+            f"kernel {guest.setup.kernel.info.name}: the guest did not come up in {limit_s:.0f} s",
+            kernel_log=guest.log.tail(),
+            log=guest.log.path,
+        ) from None
 
 
-def _port_was_taken(guest: Machine) -> bool:
-    """QEMU sets up its network before it runs: it is past that, or has ended with the message."""
-    log = guest.setup.directory / "qemu.log"
-    process = guest._process
-    deadline = time.monotonic() + BOOT_S * guest.setup.accelerator.scale
-    while process.poll() is None and guest.log.size == 0 and time.monotonic() < deadline:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(0.02)
-    return process.poll() is not None and b"host forwarding rule" in log.read_bytes()
-
-
-def _launch(
-    setup: Setup, keys: ssh.Keys | None, port: int | None, stack: contextlib.ExitStack
-) -> Machine:
-    console, console_end = _socket_pair(stack)
-    shell, shell_end = _socket_pair(stack) if setup.shell else (None, None)
-    ends = [end for end in (console_end, shell_end) if end]
-    ports = qemu.Ports(
-        console=console_end.fileno(),
-        shell=shell_end.fileno() if shell_end else None,
-        ssh=port,
-    )
-    sandbox = _sandbox(setup, _initrd(setup, keys, stack))
-    argv = sandbox.argv(qemu.arguments(setup.topology, setup.accelerator.name, ports))
-    log = KernelLog(setup.directory / qemu.KERNEL_LOG)
-    log.path.write_bytes(b"")
-    with open(setup.directory / "qemu.log", "wb") as errors:
-        inherited = [end.fileno() for end in ends]
-        process = start(argv, stdout=errors, stderr=errors, pass_fds=inherited)
-    stack.enter_context(reaped(process))
-    for end in ends:
-        end.close()
-    scale = setup.accelerator.scale
-    transport = SocketTransport(console)
+def _started(setup: Setup, stack: contextlib.ExitStack, saved: Snapshot | None) -> Machine:
+    closing = stack.enter_context(contextlib.ExitStack())  # after QEMU has ended
+    started = launch(setup, stack, saved)
     guest = Machine(
         setup=setup,
-        log=log,
-        serial=Console("serial", transport, lambda: guest.watch(), scale, log.tail),
-        shell=shell,
-        _process=process,
-        _keys=keys,
-        _port=port,
+        log=KernelLog(setup.directory / KERNEL_LOG, shared=setup.serial_port == "shared"),
+        events=Events(started.events, RESUME if saved else ()),
+        qmp=Monitor(started.monitor),
+        _qemu=started,
     )
-    stack.callback(_close_consoles, guest)
+    closing.callback(guest.qmp.close)
+    stack.callback(guest.close_consoles)
     return guest
-
-
-def _initrd(setup: Setup, keys: ssh.Keys | None, stack: contextlib.ExitStack) -> Path:
-    """The initramfs; with keys, a copy that has them joined to it for as long as the guest is."""
-    initramfs = setup.files.initramfs
-    if keys is None:
-        return initramfs
-    joined = setup.directory / "initrd"
-    joined.write_bytes(initramfs.read_bytes() + keys.initramfs())
-    stack.callback(_remove, [joined])
-    return joined
-
-
-def _sandbox(setup: Setup, initrd: Path) -> Sandbox:
-    """What QEMU sees of the host: the files it boots from, and the guest's folder."""
-    return Sandbox(
-        setup.tools.root,
-        read_only={
-            "kernel": setup.kernel.image,
-            "initrd": initrd,
-            "root": setup.files.root,
-            "modules": setup.files.modules,
-        },
-        writable={"run": setup.directory},
-        devices=["/dev/kvm"] if setup.accelerator.name == "kvm" else [],
-        network=setup.ssh,
-    )
-
-
-def _socket_pair(stack: contextlib.ExitStack) -> tuple[socket.socket, socket.socket]:
-    ours, theirs = socket.socketpair()
-    stack.callback(ours.close)
-    stack.callback(theirs.close)
-    return ours, theirs
-
-
-def _close_consoles(guest: Machine) -> None:
-    for console in guest._consoles:
-        console.close()
-
-
-def _scratch_disks(setup: Setup) -> list[Path]:
-    """Sparse files for the NVMe namespaces."""
-    disks = []
-    for c, controller in enumerate(setup.topology.controllers):
-        for n, namespace in enumerate(controller.namespaces, start=1):
-            disk = setup.directory / qemu.disk_name(c, n)
-            disk.touch()
-            os.truncate(disk, namespace.size_mib << 20)
-            disks.append(disk)
-    return disks
-
-
-def _remove(paths: list[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)

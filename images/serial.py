@@ -7,7 +7,7 @@ import select
 import socket
 import time
 
-from images.console import CHUNK
+from images.stream import CHUNK
 
 
 class SocketTransport:
@@ -18,7 +18,7 @@ class SocketTransport:
         self._socket = connection
 
     def send(self, data: bytes, wait_s: float) -> int:
-        """See images.console.Transport."""
+        """See images.stream.Transport."""
         try:
             return self._socket.send(data)
         except BlockingIOError:
@@ -29,7 +29,7 @@ class SocketTransport:
             return 0
 
     def receive(self, wait_s: float) -> bytes | None:
-        """See images.console.Transport."""
+        """See images.stream.Transport."""
         try:
             return self._socket.recv(CHUNK)
         except BlockingIOError:
@@ -44,5 +44,5 @@ class SocketTransport:
             return b""
 
     def close(self) -> None:
-        """See images.console.Transport."""
+        """See images.stream.Transport."""
         self._socket.close()

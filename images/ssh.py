@@ -12,15 +12,15 @@ import logging
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import paramiko
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from images import cpio
-from images.console import CHUNK
 from images.errors import ConsoleDead
+from images.stream import CHUNK
 from kernel.host.settings import PROJECT
 
 AGENT = "/run/blockyard/agent"
@@ -39,19 +39,21 @@ class Keys:
 
     host: paramiko.PKey
     client: paramiko.PKey
-    host_private: bytes  # as sshd reads it
+    host_private: bytes = field(repr=False)  # as sshd reads it
 
-    def initramfs(self) -> bytes:
-        """The cpio archive that brings them into the guest (see guest/init.c)."""
+    def files(self) -> list[cpio.File]:
+        """What sshd needs in the guest (see guest/init.c)."""
         authorized = f"{self.client.get_name()} {self.client.get_base64()}\n".encode()
         start = (PROJECT / "images" / "guest" / "start-ssh").read_bytes()
-        return cpio.archive(
-            [
-                cpio.File("ssh/host_key", self.host_private, 0o600),
-                cpio.File("ssh/authorized_keys", authorized, 0o600),
-                cpio.File("ssh/start", start, 0o755),
-            ]
-        )
+        return [
+            cpio.File("ssh/host_key", self.host_private, 0o600),
+            cpio.File("ssh/authorized_keys", authorized, 0o600),
+            cpio.File("ssh/start-ssh", start, 0o755),
+        ]
+
+    def initramfs(self) -> bytes:
+        """The cpio archive that brings them into a guest that boots."""
+        return cpio.archive(self.files())
 
 
 def make_keys() -> Keys:
@@ -122,7 +124,7 @@ class ChannelTransport:
             raise ConsoleDead(f"ssh console: no channel to the guest program: {error}") from None
 
     def send(self, data: bytes, wait_s: float) -> int:
-        """See images.console.Transport."""
+        """See images.stream.Transport."""
         self._channel.settimeout(wait_s)
         try:
             return self._channel.send(data)
@@ -133,7 +135,7 @@ class ChannelTransport:
             return 0
 
     def receive(self, wait_s: float) -> bytes | None:
-        """See images.console.Transport."""
+        """See images.stream.Transport."""
         self._channel.settimeout(wait_s)
         try:
             return self._channel.recv(CHUNK)
@@ -143,5 +145,5 @@ class ChannelTransport:
             return b""
 
     def close(self) -> None:
-        """See images.console.Transport."""
+        """See images.stream.Transport."""
         self._connection.close()

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from kernel import artifact, ccache
+from kernel import artifact, ccache, kconfig
 from kernel.artifact import Kernel, KernelInfo
 from kernel.configure import configure
 from kernel.depmod import depmod
@@ -122,6 +122,8 @@ def _collect(job: Build, path: Path) -> None:
     shutil.copyfile(built(job.out, "arch/x86/boot/bzImage"), path / "bzImage")
     shutil.copyfile(built(job.out, "System.map"), path / "System.map")
     shutil.copyfile(built(job.out, ".config"), path / "config")
+    if kconfig.parse((path / "config").read_text()).get("DEBUG_INFO") == "y":
+        shutil.copyfile(built(job.out, "vmlinux"), path / "vmlinux")  # for gdb and drgn
     shutil.copyfile(job.log, path / "build.log")
     _collect_modules(job, path / "modules")
 

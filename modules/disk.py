@@ -8,7 +8,8 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from images.console import Console, Result
+from images.console import Console
+from images.output import Result
 
 _ERRNO_BY_TEXT = {os.strerror(number): number for number in range(1, 134)}
 

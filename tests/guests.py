@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,10 +18,13 @@ from images.errors import ConsoleDead
 from images.machine import Machine, machine
 from images.splats import Splat, find
 from modules.driver import Driver
+from tests.outcomes import NotTried
 from tests.plan import Plan
 
 LOG_S = 10.0  # the kernel's log reaches the host within this, at accelerator scale 1
-BOOTS_THAT_MAY_FAIL = 3  # in a row and per slot, before its other tests are not tried any more
+# In a row: loads of a slot's driver, before its other tests are not tried any more; boots of any
+# guest, before nothing is.
+THAT_MAY_FAIL = 3
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,8 @@ class Guest:
 
 
 @dataclass
-class _Refusals:
-    """Boots of a slot that failed in a row."""
+class _Failures:
+    """What failed in a row."""
 
     count: int = 0
     last: Exception = field(default_factory=Exception)
@@ -94,7 +98,8 @@ class Guests:
         self._slot: Slot | None = None
         self._guest: Guest | None = None
         self._count = 0
-        self._refusals: dict[Slot, _Refusals] = {}
+        self._boots = _Failures()
+        self._loads: dict[Slot, _Failures] = {}
 
     def manifest_problem(self, slot: Slot) -> str:
         """Why this kernel has no such driver; empty when it has."""
@@ -103,37 +108,40 @@ class Guests:
     def get(self, slot: Slot) -> Guest:
         """The guest of a slot, booted if need be, its driver loaded.
 
-        Raises the error of the boot or of the load. After three in a row the slot's other tests
-        get the last one again, without a boot.
+        Raises the error of the boot or of the load. After three loads in a row the slot's other
+        tests get the last error again, without a boot; after three boots, all others NotTried.
         """
         if self._guest is not None and self._slot == slot:
             return self._guest
         self.discard()
-        refusals = self._refusals.setdefault(slot, _Refusals())
-        if refusals.count >= BOOTS_THAT_MAY_FAIL:
-            raise refusals.last
+        if self._boots.count >= THAT_MAY_FAIL:
+            raise NotTried(f"{THAT_MAY_FAIL} boots in a row failed, the last: {self._boots.last}")
+        loads = self._loads.setdefault(slot, _Failures())
+        if loads.count >= THAT_MAY_FAIL:
+            raise loads.last
         try:
-            guest = self._boot(slot)
-        except BaseException as error:
+            with _counted(self._boots):
+                booted, name = self._boot(slot)
+            with _counted(loads):
+                guest = self._load(slot, booted, name)
+        except BaseException:
             self.discard()
-            if isinstance(error, Exception):
-                refusals.count += 1
-                refusals.last = error
             raise
-        del self._refusals[slot]
         self._slot, self._guest = slot, guest
         return guest
 
-    def _boot(self, slot: Slot) -> Guest:
+    def _boot(self, slot: Slot) -> tuple[Machine, str]:
         self._count += 1
         name = f"guests/{slot}-{self._worker}{self._count}"
         directory = Path(self._plan.directory) / name
         setup = self._plan.setup(self._kernel, directory, ssh=slot.console == "ssh")
-        guest_machine = self._stack.enter_context(machine(setup))
-        console = guest_machine.console(slot.console)
-        driver = Driver(self._plan.manifest(slot.driver).on(self._kernel), self._kernel, console)
+        return self._stack.enter_context(machine(setup)), name
+
+    def _load(self, slot: Slot, booted: Machine, name: str) -> Guest:
+        manifest = self._plan.manifest(slot.driver).on(self._kernel)
+        driver = Driver(manifest, self._kernel, booted.console(slot.console))
         driver.load()
-        return Guest(guest_machine, driver, name)
+        return Guest(booted, driver, name)
 
     def discard(self) -> None:
         """Ends the guest at hand; the next test gets a fresh one."""
@@ -141,3 +149,15 @@ class Guests:
         self._slot = None
         stack, self._stack = self._stack, contextlib.ExitStack()
         stack.close()
+
+
+@contextlib.contextmanager
+def _counted(failures: _Failures) -> Iterator[None]:
+    """Counts failures in a row; a success ends the row."""
+    try:
+        yield
+    except Exception as error:
+        failures.count += 1
+        failures.last = error
+        raise
+    failures.count = 0

@@ -10,7 +10,14 @@ from typing import Literal, get_args
 
 import msgspec
 
-from images.errors import CommandTimedOut, ConsoleDead, GuestPanicked, GuestSilent, QemuDied
+from images.errors import (
+    CommandTimedOut,
+    ConsoleDead,
+    GuestHung,
+    GuestPanicked,
+    GuestSilent,
+    QemuDied,
+)
 
 Outcome = Literal["pass", "fail", "crash", "timeout", "lost", "skip", "xfail", "xpass"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -27,6 +34,10 @@ _BADNESS: tuple[Outcome, ...] = (
     "crash",
     "lost",
 )
+
+
+class NotTried(Exception):
+    """No guest comes up: a test was given up without a try."""
 
 
 class TestResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,7 +60,9 @@ def of_exception(error: BaseException) -> Outcome:
     """The outcome of a phase that ended with `error`."""
     if isinstance(error, (GuestPanicked, QemuDied)):
         return "crash"
-    if isinstance(error, (CommandTimedOut, ConsoleDead, GuestSilent)):
+    if isinstance(error, NotTried):
+        return "lost"
+    if isinstance(error, (CommandTimedOut, ConsoleDead, GuestHung, GuestSilent)):
         return "timeout"
     return "fail"
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import msgspec
 
+from images.accelerator import Accelerator
 from images.files import GuestFiles
-from images.machine import Accelerator, Setup
+from images.setup import Setup, Start
 from images.topology import DEFAULT, Topology
 from kernel import artifact
 from kernel.artifact import Kernel
@@ -37,6 +38,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     accelerator_reason: str = ""
     accelerator_scale: float = 1.0
     topology: Topology = DEFAULT
+    start: Start = "boot"
+    lacking: str = ""  # why QEMU cannot emulate it: every test is skipped
 
     def manifest(self, name: str) -> Manifest:
         """The manifest of one of the drivers."""
@@ -61,6 +64,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             topology=self.topology,
             directory=directory,
             ssh=ssh,
+            start=self.start,
         )
 
 

@@ -94,7 +94,7 @@ def guest(request: pytest.FixtureRequest, slot: Slot) -> Iterator[Guest]:
         worker = getattr(config, "workerinput", {}).get("workerid", "")
         config.stash[_guests] = Guests(config.stash[_plan], worker)
     guests = config.stash[_guests]
-    if problem := guests.manifest_problem(slot):
+    if problem := config.stash[_plan].lacking or guests.manifest_problem(slot):
         pytest.skip(problem)
     guest = guests.get(slot)
     request.node.stash[_guest] = guest
@@ -209,5 +209,5 @@ def _reason(error: BaseException) -> str:
     what = getattr(error, "what", None) or str(error)
     if isinstance(error, AssertionError):
         return what or "an assertion failed"
-    plain = isinstance(error, (GuestError, SplatFound, LeftBehind))
+    plain = isinstance(error, (GuestError, SplatFound, LeftBehind, outcomes.NotTried))
     return what if plain else f"{type(error).__name__}: {what}"

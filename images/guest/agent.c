@@ -15,9 +15,11 @@
  *   \x1eBLOCKYARD <nonce> <seq> begin\n ... \x1eBLOCKYARD <nonce> <seq> end <status> <bytes>\n
  *
  * <status> is what a shell would report (128 + signal for a killed script), <bytes> counts the
- * output. `log` writes a line into the kernel log, with the same answer and without a process.
- * `kill` ends the running script; its end marker follows as usual. Whatever is no request
- * is skipped up to the next newline.
+ * output. While a script prints nothing, a marker `alive` comes once a second. `log` writes a line
+ * into the kernel log, with the same answer and without a process. `kill` ends the running script;
+ * its end marker follows as usual. A second `kill` gives up a script that does not die (it is
+ * stuck in the kernel): its end marker comes at once, and what it still prints is dropped.
+ * Whatever is no request is skipped up to the next newline.
  *
  * A script is over when its shell has exited. What its background processes print later is
  * dropped: waiting for them would hang the console on the first daemon.
@@ -28,6 +30,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -35,13 +38,16 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
-#define STATUS_NO_FORK 254 /* the guest could not start the script at all */
+#define STATUS_GIVEN_UP 253 /* the script did not die when it was killed */
+#define STATUS_NO_START 254 /* the guest could not start the script at all */
+#define ALIVE_MS 1000
 
 struct request {
 	char nonce[64];
@@ -50,39 +56,19 @@ struct request {
 
 struct script {
 	struct request request;
-	pid_t pid;   /* 0: nothing runs */
-	int output;  /* read end of its stdout and stderr */
+	pid_t pid;  /* 0: nothing runs */
+	int output; /* read end of its stdout and stderr */
+	int killed;
 	unsigned long long bytes;
 };
 
-struct input {
-	int fd;
-	int ended;
-	size_t start, end;
-	char buffer[1 << 16];
+struct agent {
+	struct stream *host;
+	struct script script;
+	struct shell spare;
 };
 
-/* Returns 0 when everything was written, else -1. */
-static int write_all(int fd, const char *data, size_t size)
-{
-	while (size) {
-		ssize_t written = write(fd, data, size);
-		if (written < 0) {
-			if (errno == EINTR)
-				continue;
-			if (errno == EAGAIN) {
-				poll(&(struct pollfd){.fd = fd, .events = POLLOUT}, 1, 100);
-				continue;
-			}
-			return -1;
-		}
-		data += written;
-		size -= written;
-	}
-	return 0;
-}
-
-static void marker(int out, const struct request *request, const char *format, ...)
+static void marker(struct agent *agent, const struct request *request, const char *format, ...)
 {
 	char text[256];
 	va_list arguments;
@@ -92,146 +78,28 @@ static void marker(int out, const struct request *request, const char *format, .
 	va_start(arguments, format);
 	vsnprintf(text + used, sizeof(text) - used, format, arguments);
 	va_end(arguments);
-	write_all(out, text, strlen(text));
+	stream_send(agent->host, text, strlen(text));
 }
 
-/* Reads more input; returns 0 at the end of it. A port whose host is away has no end. */
-static int fill(struct input *input, int is_init)
+/* Ends the running script's answer. */
+static void end_answer(struct agent *agent, int status)
 {
-	if (input->start == input->end)
-		input->start = input->end = 0;
-	ssize_t got = read(input->fd, input->buffer + input->end,
-			   sizeof(input->buffer) - input->end);
-	if (got > 0) {
-		input->end += got;
-		return 1;
-	}
-	if (got < 0 && errno == EINTR)
-		return 1;
-	if (!is_init) {
-		input->ended = 1;
-		return 0;
-	}
-	nanosleep(&(struct timespec){.tv_nsec = 10 * 1000 * 1000}, NULL);
-	return 1;
+	struct script *script = &agent->script;
+
+	if (script->output >= 0)
+		close(script->output);
+	marker(agent, &script->request, "end %d %llu\n", status, script->bytes);
+	*script = (struct script){.output = -1};
 }
 
-/*
- * Moves `size` bytes of input into a memory file and returns it, rewound; -1 when the guest has no
- * memory for it (the bytes are taken from the input all the same).
- */
-static int payload(struct input *input, size_t size, unsigned int flags, int is_init)
+static void copy_output(struct agent *agent, size_t limit)
 {
-	int fd = memfd_create("payload", flags);
-
-	while (size) {
-		if (input->start == input->end && !fill(input, is_init))
-			break;
-		size_t have = input->end - input->start;
-		size_t take = have < size ? have : size;
-		if (fd >= 0 && write_all(fd, input->buffer + input->start, take)) {
-			close(fd);
-			fd = -1;
-		}
-		input->start += take;
-		size -= take;
-	}
-	if (fd >= 0)
-		lseek(fd, 0, SEEK_SET);
-	return fd;
-}
-
-/* The next whole line without its newline, or NULL when there is none yet. */
-static char *next_line(struct input *input)
-{
-	char *start = input->buffer + input->start;
-	char *newline = memchr(start, '\n', input->end - input->start);
-
-	if (newline) {
-		*newline = '\0';
-		input->start = newline - input->buffer + 1;
-		return start;
-	}
-	if (input->start) {
-		memmove(input->buffer, start, input->end - input->start);
-		input->end -= input->start;
-		input->start = 0;
-	} else if (input->end == sizeof(input->buffer)) {
-		input->end = 0; /* no request is this long: noise */
-	}
-	return NULL;
-}
-
-static void exec_script(int code, int data, int output)
-{
-	char path[32];
-	sigset_t none;
-
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	signal(SIGPIPE, SIG_DFL);
-	setsid();
-	dup2(data, 0);
-	dup2(output, 1);
-	dup2(output, 2);
-	/* bash keeps its script on a descriptor of its own, far from those a script may use */
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", code);
-	(void)!chdir("/root");
-	execl("/bin/bash", "bash", path, NULL);
-	_exit(127);
-}
-
-static void start(struct script *script, const struct request *request, int code, int data,
-		  int out)
-{
-	int pipe_fds[2] = {-1, -1};
-
-	script->request = *request;
-	script->bytes = 0;
-	marker(out, request, "begin\n");
-	if (code >= 0 && data >= 0 && pipe2(pipe_fds, O_CLOEXEC) == 0)
-		script->pid = fork();
-	else
-		script->pid = -1;
-	if (script->pid == 0)
-		exec_script(code, data, pipe_fds[1]);
-	if (script->pid < 0) {
-		char text[128];
-		int size = snprintf(text, sizeof(text), "cannot start the command: %s\n",
-				    strerror(errno));
-		write_all(out, text, size);
-		marker(out, request, "end %d %d\n", STATUS_NO_FORK, size);
-		close(pipe_fds[0]);
-		script->pid = 0;
-	} else {
-		script->output = pipe_fds[0];
-	}
-	close(pipe_fds[1]);
-	close(code);
-	close(data);
-}
-
-/* One line of the host's into the kernel log; also works in a guest that can start nothing. */
-static void log_request(const struct request *request, int line, int out)
-{
-	char text[1024];
-	ssize_t size = line >= 0 ? read(line, text, sizeof(text)) : -1;
-	int log = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
-	int written = size > 0 && log >= 0 && write(log, text, size) == size;
-
-	close(log);
-	close(line);
-	marker(out, request, "begin\n");
-	marker(out, request, "end %d 0\n", written ? 0 : 1);
-}
-
-static void copy_output(struct script *script, int out, size_t limit)
-{
+	struct script *script = &agent->script;
 	char buffer[1 << 16];
 
 	ssize_t got = read(script->output, buffer, limit < sizeof(buffer) ? limit : sizeof(buffer));
 	if (got > 0) {
-		write_all(out, buffer, got);
+		stream_send(agent->host, buffer, got);
 		script->bytes += got;
 	} else if (got == 0) { /* the script closed its output and goes on */
 		close(script->output);
@@ -239,8 +107,9 @@ static void copy_output(struct script *script, int out, size_t limit)
 	}
 }
 
-static void finish(struct script *script, int status, int out)
+static void finish(struct agent *agent, int status)
 {
+	struct script *script = &agent->script;
 	int left = 0;
 
 	if (script->output >= 0) {
@@ -248,32 +117,93 @@ static void finish(struct script *script, int status, int out)
 		ioctl(script->output, FIONREAD, &left);
 		for (unsigned long long end = script->bytes + left;
 		     script->output >= 0 && script->bytes < end;)
-			copy_output(script, out, end - script->bytes);
-		if (script->output >= 0)
-			close(script->output);
+			copy_output(agent, end - script->bytes);
 	}
-	int code = WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
-	marker(out, &script->request, "end %d %llu\n", code, script->bytes);
-	script->pid = 0;
+	end_answer(agent, WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
 }
 
-static void reap(struct script *script, int out)
+/* The spare shell is left to shell_waits(). */
+static void reap(struct agent *agent)
 {
+	siginfo_t ended = {0};
 	int status;
 
-	for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
-		if (pid == script->pid)
-			finish(script, status, out);
+	for (;;) {
+		ended.si_pid = 0;
+		if (waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) || !ended.si_pid)
+			return;
+		if (ended.si_pid == agent->spare.pid) {
+			shell_waits(&agent->spare);
+			continue;
+		}
+		if (waitpid(ended.si_pid, &status, 0) == agent->script.pid && agent->script.pid)
+			finish(agent, status);
+	}
 }
 
-static void kill_script(const struct script *script)
+static void kill_script(struct script *script)
 {
 	/* its group is there once it has called setsid() */
 	if (script->pid && kill(-script->pid, SIGKILL))
 		kill(script->pid, SIGKILL);
+	script->killed++;
 }
 
-static void handle(char *line, struct input *input, struct script *script, int out, int is_init)
+/* One line of the host's into the kernel log; also works in a guest that can start nothing. */
+static void log_request(struct agent *agent, const struct request *request, size_t size)
+{
+	char text[1024];
+	int line = memfd_create("line", MFD_CLOEXEC);
+	int log = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+	ssize_t got = stream_payload(agent->host, size, line) ? -1 : read(line, text, sizeof(text));
+	int written = got > 0 && log >= 0 && write(log, text, got) == got;
+
+	close(log);
+	close(line);
+	marker(agent, request, "begin\n");
+	marker(agent, request, "end %d 0\n", written ? 0 : 1);
+}
+
+static void run_request(struct agent *agent, const struct request *request, size_t code_size,
+			size_t data_size)
+{
+	struct shell *spare = &agent->spare;
+
+	if (!shell_waits(spare))
+		shell_start(spare, "/");
+	int error = spare->pid ? 0 : errno;
+	if (stream_payload(agent->host, code_size, spare->pid ? spare->code : -1) && !error)
+		error = errno;
+	if (stream_payload(agent->host, data_size, spare->pid ? spare->data : -1) && !error)
+		error = errno;
+	if (agent->host->ended)
+		return; /* half a script is not run */
+	if (agent->script.pid) { /* the host gave up on the one before */
+		kill_script(&agent->script);
+		end_answer(agent, STATUS_GIVEN_UP);
+	}
+	marker(agent, request, "begin\n");
+	if (!error && shell_go(spare))
+		error = errno;
+	if (error) {
+		char text[128];
+		int size = snprintf(text, sizeof(text), "cannot start the command: %s\n",
+				    strerror(error));
+		stream_send(agent->host, text, size);
+		marker(agent, request, "end %d %d\n", STATUS_NO_START, size);
+		if (spare->pid)
+			kill(spare->pid, SIGKILL);
+		return;
+	}
+	agent->script = (struct script){
+		.request = *request,
+		.pid = spare->pid,
+		.output = spare->output,
+	};
+	shell_start(spare, "/");
+}
+
+static void handle(struct agent *agent, char *line)
 {
 	struct request request;
 	char verb[8];
@@ -281,39 +211,23 @@ static void handle(char *line, struct input *input, struct script *script, int o
 
 	int fields = sscanf(line, "BLOCKYARD %63s %lu %7s %zu %zu", request.nonce, &request.seq,
 			    verb, &code_size, &data_size);
-	if (fields == 3 && !strcmp(verb, "kill"))
-		kill_script(script);
-	if (fields != 5 || (strcmp(verb, "run") && strcmp(verb, "log")))
-		return;
-	int code = payload(input, code_size, 0, is_init);
-	int data = payload(input, data_size, MFD_CLOEXEC, is_init);
-	if (input->ended)
-		return; /* half a script is not run */
-	if (!strcmp(verb, "log")) {
-		log_request(&request, code, out);
-		close(data);
-		return;
+	if (fields == 3 && !strcmp(verb, "kill") && agent->script.pid) {
+		kill_script(&agent->script);
+		if (agent->script.killed > 1)
+			end_answer(agent, STATUS_GIVEN_UP);
 	}
-	if (script->pid) { /* the host gave up on the one before */
-		kill_script(script);
-		while (script->pid) {
-			int status;
-			pid_t pid = waitpid(-1, &status, 0);
-			if (pid == script->pid)
-				finish(script, status, out);
-		}
-	}
-	start(script, &request, code, data, out);
+	if (fields == 5 && !strcmp(verb, "log"))
+		log_request(agent, &request, code_size);
+	if (fields == 5 && !strcmp(verb, "run"))
+		run_request(agent, &request, code_size, data_size);
 }
 
-void serve(int in, int out, int is_init)
+void serve(struct stream *host, struct shell *spare)
 {
-	static struct input input;
-	struct script script = {.output = -1};
+	struct agent agent = {.host = host, .script = {.output = -1}, .spare = *spare};
 	struct signalfd_siginfo ignored;
 	sigset_t child;
 
-	input.fd = in;
 	sigemptyset(&child);
 	sigaddset(&child, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &child, NULL);
@@ -321,30 +235,35 @@ void serve(int in, int out, int is_init)
 	int signals = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (signals < 0)
 		die("signalfd: %s", strerror(errno));
-	write_all(out, "\x1e" "BLOCKYARD ready\n", 17);
+	stream_send(host, "\x1e" "BLOCKYARD ready\n", 17);
+	if (!shell_waits(&agent.spare))
+		shell_start(&agent.spare, "/");
 
 	for (;;) {
 		struct pollfd polled[] = {
-			{.fd = in, .events = POLLIN},
+			{.fd = host->in, .events = POLLIN},
 			{.fd = signals, .events = POLLIN},
-			{.fd = script.pid ? script.output : -1, .events = POLLIN},
+			{.fd = agent.script.output, .events = POLLIN},
 		};
-		if (poll(polled, 3, -1) < 0)
+		int events = poll(polled, 3, agent.script.pid ? ALIVE_MS : -1);
+		if (events == 0)
+			marker(&agent, &agent.script.request, "alive\n");
+		if (events <= 0)
 			continue;
 		if (polled[2].revents)
-			copy_output(&script, out, SIZE_MAX);
+			copy_output(&agent, SIZE_MAX);
 		if (polled[1].revents) {
 			while (read(signals, &ignored, sizeof(ignored)) > 0)
 				;
-			reap(&script, out);
+			reap(&agent);
 		}
 		if (polled[0].revents) {
-			if (!fill(&input, is_init)) {
-				kill_script(&script);
+			if (!stream_fill(host)) {
+				kill_script(&agent.script);
 				return;
 			}
-			for (char *line; (line = next_line(&input));)
-				handle(line, &input, &script, out, is_init);
+			for (char *line; (line = stream_line(host));)
+				handle(&agent, line);
 		}
 	}
 }
@@ -359,23 +278,34 @@ static void make_raw(int fd)
 	tcsetattr(fd, TCSANOW, &settings);
 }
 
+/* The host hears from us also when scripts take every CPU and all memory. */
+static void be_first(void)
+{
+	struct sched_param priority = {.sched_priority = 1};
+
+	sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &priority);
+	mlockall(MCL_CURRENT | MCL_FUTURE);
+}
+
 int main(void)
 {
+	static struct stream host;
+	static struct shell spare = NO_SHELL;
+
 	if (getpid() != 1) {
-		serve(0, 1, 0);
+		host = (struct stream){.in = 0, .out = 1};
+		be_first();
+		serve(&host, &spare);
 		return 0;
 	}
-	const char *console = boot();
-	/* a payload must not become descriptor 0, 1 or 2, which may be free without /dev/console */
-	int filler;
-	do
-		filler = open("/dev/null", O_RDWR);
-	while (filler >= 0 && filler <= 2);
-	close(filler);
+	const char *console = boot(&host.shared, &spare);
 	int fd = open(console, O_RDWR | O_CLOEXEC | O_NOCTTY);
 	if (fd < 0)
 		die("cannot open the console %s: %s", console, strerror(errno));
 	make_raw(fd);
-	serve(fd, fd, 1);
+	host.in = host.out = fd;
+	host.endless = 1;
+	be_first();
+	serve(&host, &spare);
 	return 0;
 }

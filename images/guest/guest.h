@@ -1,21 +1,69 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What the two halves of the guest program (init.c, agent.c) share. */
+/* What the parts of the guest program share. */
 #ifndef BLOCKYARD_GUEST_H
 #define BLOCKYARD_GUEST_H
 
-/* Where the program and what ssh needs stand in the running guest. */
-#define GUEST_DIR "/run/blockyard"
+#include <stddef.h>
+#include <sys/types.h>
 
-/* One line into the kernel log, so that it stands in order with the kernel's own. */
+#define GUEST_DIR "/run/blockyard" /* the program and ssh's files, in the guest root */
+
+/* stream.c: bytes from and to the host */
+
+struct stream {
+	int in, out;
+	int endless; /* a port whose host is away has no end */
+	int shared;  /* the kernel prints between what is sent */
+	int ended;
+	size_t start, end;
+	char buffer[1 << 16];
+};
+
+/* Reads more input; returns 0 at its end. */
+int stream_fill(struct stream *stream);
+/* The next whole line without its newline, or NULL when there is none yet. */
+char *stream_line(struct stream *stream);
+/*
+ * Moves `size` bytes of input into the file `fd` and rewinds it. Returns 0, or -1 when the guest
+ * has no room for them (they are taken from the input all the same).
+ */
+int stream_payload(struct stream *stream, size_t size, int fd);
+void stream_send(struct stream *stream, const char *data, size_t size);
+
+/* shell.c: a shell that is there before its script */
+
+struct shell {
+	pid_t pid;  /* 0: none */
+	int gate;   /* a byte in it lets the shell begin */
+	int code;   /* memory file with the script */
+	int data;   /* memory file with its standard input */
+	int output; /* read end of its stdout and stderr */
+};
+
+#define NO_SHELL {.gate = -1, .code = -1, .data = -1, .output = -1}
+
+/* Starts a shell that waits for its script, below `root`. pid is 0 when that failed (errno). */
+void shell_start(struct shell *shell, const char *root);
+/* Whether it still waits; what is left of a dead one is closed. */
+int shell_waits(struct shell *shell);
+/* Lets it run its script; afterwards `output` and `pid` are the caller's. Returns 0 or -1. */
+int shell_go(struct shell *shell);
+
+/* init.c: what PID 1 does */
+
+/*
+ * Everything from power-on; returns the device whose other end is the host's console, and says
+ * whether the kernel log shares it. `spare`: a first shell, started on the way.
+ */
+const char *boot(int *shared, struct shell *spare);
+/* A line for the kernel log. */
 void log_line(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
-/* log_line() and end. As PID 1 this panics the kernel, which the host sees at once. */
+/* The same, then the end: of PID 1, so of the guest. */
 void die(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
 
-/* Makes the guest ready as PID 1; returns the path of the console device to serve. */
-const char *boot(void);
+/* agent.c */
 
-/* Answers requests that arrive at `in` on `out` until `in` is at its end (never, for PID 1). */
-void serve(int in, int out, int is_init);
+/* Serves the host until the stream ends; `spare`: a shell that was started already. */
+void serve(struct stream *stream, struct shell *spare);
 
 #endif

@@ -10,7 +10,8 @@
  * The kernel command line says which devices to use:
  *   blockyard.root=DEV      the guest root, a read-only file system (a disk name such as vda)
  *   blockyard.modules=DEV   a read-only file system with lib/modules/RELEASE
- *   blockyard.console=DEV   the character device whose other end is the host's console
+ *   blockyard.console=DEV   the character device whose other end is the host's console (ttyS0: the
+ *                           kernel log goes there too)
  *   blockyard.ssh           bring up the network and sshd
  *   blockyard.shell=DEV     keep an interactive shell on that tty
  */
@@ -28,6 +29,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -160,22 +162,8 @@ static void copy_file(const char *from, const char *to, mode_t mode)
 	close(out);
 }
 
-/*
- * The first bash takes 0.15 s under emulation: its pages have to be read and its code translated.
- * Begun here it overlaps with the rest of the way to the first command.
- */
-static void warm_up_shell(void)
-{
-	if (fork())
-		return;
-	if (chroot("/root") || chdir("/"))
-		_exit(127);
-	execl("/bin/bash", "bash", "-c", "cat /dev/null", NULL);
-	_exit(127);
-}
-
 /* The guest root: read-only below, a tmpfs above, so that every write is gone with the guest. */
-static void enter_root(void)
+static void enter_root(struct shell *spare)
 {
 	char device[160];
 	const char *name = option("blockyard.root");
@@ -190,7 +178,7 @@ static void enter_root(void)
 	mkdir("/upper/work", 0755);
 	must_mount("overlay", "/root", "overlay", 0,
 		   "lowerdir=/lower,upperdir=/upper/data,workdir=/upper/work");
-	warm_up_shell();
+	shell_start(spare, "/root");
 
 	name = option("blockyard.modules");
 	if (name) {
@@ -204,7 +192,7 @@ static void enter_root(void)
 	must_mount("tmpfs", "/root/run", "tmpfs", 0, "mode=755");
 	mkdir("/root" GUEST_DIR, 0700);
 	copy_file("/init", "/root" GUEST_DIR "/agent", 0755);
-	copy_file("/ssh/start", "/root" GUEST_DIR "/start-ssh", 0755);
+	copy_file("/ssh/start-ssh", "/root" GUEST_DIR "/start-ssh", 0755);
 	copy_file("/ssh/host_key", "/root" GUEST_DIR "/host_key", 0600);
 	copy_file("/ssh/authorized_keys", "/root" GUEST_DIR "/authorized_keys", 0600);
 
@@ -263,6 +251,7 @@ static void start_ssh(void)
 		dup2(fd, 1);
 		dup2(fd, 2);
 		setsid();
+		setpriority(PRIO_PROCESS, 0, -20); /* heard when scripts take every CPU */
 		execl(GUEST_DIR "/start-ssh", "start-ssh", NULL);
 		die("cannot start sshd: %s", strerror(errno));
 	}
@@ -298,7 +287,30 @@ static void start_shell(const char *tty)
 	}
 }
 
-const char *boot(void)
+/* Standard descriptors: without /dev/console the kernel starts us with none. */
+static void open_standard_files(void)
+{
+	int filler;
+
+	do
+		filler = open("/dev/null", O_RDWR);
+	while (filler >= 0 && filler <= 2);
+	close(filler);
+}
+
+/* A port that nobody has open hears nothing, no SysRq either. */
+static void listen_for_sysrq(void)
+{
+	struct termios settings;
+	int fd = open("/dev/ttyS0", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+
+	if (fd < 0 || tcgetattr(fd, &settings))
+		return;
+	cfmakeraw(&settings); /* no echo into the kernel log */
+	tcsetattr(fd, TCSANOW, &settings);
+}
+
+const char *boot(int *shared, struct shell *spare)
 {
 	static char console[160];
 	const char *value;
@@ -306,15 +318,16 @@ const char *boot(void)
 	/* devtmpfs may be mounted by the kernel already (CONFIG_DEVTMPFS_MOUNT) */
 	mkdir("/dev", 0755);
 	mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
+	open_standard_files();
 	must_mount("proc", "/proc", "proc", 0, NULL);
 	load_boot_modules();
-	enter_root();
-	mount_kernel_file_systems();
 	sethostname("guest", 5);
 	setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", 1);
 	setenv("HOME", "/root", 1);
 	setenv("LC_ALL", "C.UTF-8", 1);
 	setenv("TERM", "dumb", 1);
+	enter_root(spare);
+	mount_kernel_file_systems();
 
 	if (option("blockyard.ssh"))
 		start_ssh();
@@ -322,6 +335,9 @@ const char *boot(void)
 		start_shell(value);
 	if (!(value = option("blockyard.console")))
 		die("blockyard.console= is missing on the kernel command line");
+	*shared = !strcmp(value, "ttyS0");
+	if (!*shared)
+		listen_for_sysrq();
 	snprintf(console, sizeof(console), "/dev/%s", value);
 	wait_for(console);
 	return console;

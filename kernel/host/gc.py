@@ -30,7 +30,9 @@ DAY_S = 86_400
 # In the order of giving up; every other folder with entries in it belongs to the last class.
 CLASSES = (("builds",), ("sources", "clones", "apt", "roots"))
 CHANGING = frozenset({"builds", "apt"})
-NO_ENTRIES = frozenset({"accelerator", "ccache", "guests", "locks", "logs", "perf", "used"})
+NO_ENTRIES = frozenset(
+    {"accelerator", "ccache", "guests", "locks", "logs", "perf", "running", "used"}
+)
 _KEY = re.compile(rf"[0-9a-f]{{{store.KEY_LENGTH}}}")
 _MAKING, _GONE = ".making-", ".gone-"
 

@@ -18,6 +18,32 @@ from kernel.choice import Choice
 KERNEL = "7.3"
 
 Boot = Callable[..., AbstractContextManager[Machine]]
+FaultTable = list[tuple[str, str, float]]  # what went wrong, what came of it, seconds
+
+_TABLE = pytest.StashKey[FaultTable]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fault-table", help="where to write what test_reliability.py found")
+
+
+@pytest.fixture(scope="session")
+def fault_table(pytestconfig: pytest.Config) -> FaultTable:
+    """What came of the faults so far."""
+    return pytestconfig.stash.setdefault(_TABLE, [])
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    path = session.config.getoption("--fault-table", None)
+    if path and exitstatus == pytest.ExitCode.OK:
+        rows = [f"| {title} | {outcome} | {s:.1f} s |" for title, outcome, s in _table(session)]
+        head, _, _ = Path(path).read_text().partition("| fault |")
+        lines = ["| fault | outcome | took |", "| --- | --- | --- |", *rows]
+        Path(path).write_text(head + "\n".join(lines) + "\n")
+
+
+def _table(session: pytest.Session) -> FaultTable:
+    return session.config.stash.get(_TABLE, [])
 
 
 @pytest.fixture(scope="session")
@@ -34,10 +60,43 @@ def shared_guest(ready: Ready, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield guest
 
 
-@pytest.fixture(params=["serial", "ssh"])
-def console(request: pytest.FixtureRequest, shared_guest: Machine) -> Console:
-    """Each of the shared guest's consoles."""
-    return shared_guest.console(request.param)
+@pytest.fixture(scope="session")
+def uart_guest(ready: Ready, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A guest whose serial console is a second UART."""
+    with machine(ready.setup(tmp_path_factory.mktemp("guest"), serial="uart")) as guest:
+        yield guest
+
+
+@pytest.fixture(scope="session")
+def shared_port_guest(ready: Ready, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A guest whose serial console shares the only UART with the kernel log."""
+    with machine(ready.setup(tmp_path_factory.mktemp("guest"), serial="shared")) as guest:
+        yield guest
+
+
+# Each kind of console: the guest's fixture, and the console's name in it.
+CONSOLES = {
+    "virtio": ("shared_guest", "serial"),
+    "ssh": ("shared_guest", "ssh"),
+    "uart": ("uart_guest", "serial"),
+    "shared-port": ("shared_port_guest", "serial"),
+}
+
+
+@pytest.fixture(params=CONSOLES)
+def console(request: pytest.FixtureRequest) -> Console:
+    """Each kind of console, in a guest that tests leave as it is."""
+    fixture, name = CONSOLES[request.param]
+    guest = request.getfixturevalue(fixture)
+    assert isinstance(guest, Machine)
+    return guest.console(name)
+
+
+@pytest.fixture
+def much(request: pytest.FixtureRequest) -> int:
+    """Bytes that are a lot for a console: an emulated UART takes them one by one."""
+    kind = request.node.callspec.params["console"]
+    return 1 << 18 if kind in ("uart", "shared-port") else 1 << 24
 
 
 @pytest.fixture

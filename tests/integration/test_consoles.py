@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from images.machine import Machine
 from kernel.host.errors import Failed
 
 ALL_BYTES = bytes(range(256))
-FIVE_MB = random.Random(5).randbytes(5_000_000)
+RANDOM = random.Random(5).randbytes(1 << 22)
 
 
 @pytest.mark.parametrize(
@@ -39,19 +40,42 @@ def test_every_byte_goes_as_it_was(console: Console) -> None:
 
 
 def test_a_script_of_a_mebibyte(console: Console) -> None:
-    text = "0123456789abcdef" * 65536
+    text = "0123456789abcdef" * (1 << 16)
     digest = hashlib.sha256(text.encode()).hexdigest()
     assert console.run(f"printf %s {text} | sha256sum").output.split() == [digest, "-"]
 
 
-def test_sixteen_mebibytes_of_output(console: Console) -> None:
-    assert console.run("head -c 16777216 /dev/zero").data == bytes(1 << 24)
+def test_a_long_output(console: Console, much: int) -> None:
+    assert console.run(f"head -c {much} /dev/zero", 300).data == bytes(much)
 
 
-def test_a_file_both_ways(console: Console, tmp_path: Path) -> None:
-    (tmp_path / "data").write_bytes(FIVE_MB)
+def test_it_is_followed_line_by_line(console: Console) -> None:
+    with console.follow("for n in {1..5}; do echo line $n; sleep 0.2; done; exit 4") as running:
+        begun = time.monotonic()
+        lines = running.lines()
+        assert (next(lines), running.ended) == ("line 1", False)
+        assert list(lines) == [f"line {n}" for n in range(2, 6)]
+        assert time.monotonic() - begun > 0.7
+        assert running.result().exit_code == 4
+
+
+def test_a_command_that_is_not_followed_to_its_end_is_killed(console: Console) -> None:
+    with console.follow("echo $$; sleep 3600") as running:
+        pid = int(next(running.lines()))
+    assert console.run(f"kill -0 {pid}").exit_code == 1
+
+
+def test_lines_of_the_kernel_do_not_disturb_it(console: Console) -> None:
+    script = "for n in {1..300}; do echo '<6>blockyard: noise' > /dev/kmsg; echo output $n; done"
+    lines = console.run(script, 120).output.splitlines()
+    assert lines == [f"output {n}" for n in range(1, 301)]
+
+
+def test_a_file_both_ways(console: Console, much: int, tmp_path: Path) -> None:
+    data = RANDOM[:much]
+    (tmp_path / "data").write_bytes(data)
     console.put(tmp_path / "data", "/tmp/a file")
-    assert console.get("/tmp/a file") == FIVE_MB
+    assert console.get("/tmp/a file") == data
     console.check("rm '/tmp/a file'")
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from ci.prepare import Ready
 from images.errors import GuestError, GuestPanicked, GuestSilent, QemuDied
-from images.machine import Setup, machine
+from images.machine import machine
+from images.setup import Setup
 from kernel.artifact import Kernel
 from kernel.host.settings import PROJECT
 from tests.integration.conftest import KERNEL, Boot

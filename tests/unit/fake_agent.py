@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import re
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
-from images.console import READY
+from images.console import READY, Console
+from images.errors import ConsoleDead, GuestError
 
 _RUN = re.compile(rb"BLOCKYARD (\w+) (\d+) run (\d+) (\d+)\n")
 _KILL = re.compile(rb"BLOCKYARD (\w+) (\d+) kill\n")
@@ -34,11 +37,39 @@ class Request:
     def begin(self) -> bytes:
         return self.marker(b"begin")
 
+    def alive(self) -> bytes:
+        return self.marker(b"alive")
+
     def end(self, status: int, size: int) -> bytes:
         return self.marker(b"end %d %d" % (status, size))
 
     def answer(self, output: bytes = b"", status: int = 0) -> bytes:
         return self.begin() + output + self.end(status, len(output))
+
+
+def well() -> None:
+    """A watch that finds nothing wrong."""
+
+
+@dataclass
+class FakeGuest:
+    """What a console knows of a machine; `examined` and `blocked` say what it asked for."""
+
+    watch: Callable[[], None] = well
+    scale: float = 1.0
+    directory: Path = Path(tempfile.gettempdir())
+    examined: list[str] = field(default_factory=list)
+    blocked: int = 0
+
+    def kernel_log_tail(self) -> str:
+        return ""
+
+    def show_blocked(self) -> None:
+        self.blocked += 1
+
+    def examine(self, console: Console, why: str) -> GuestError:
+        self.examined.append(why)
+        return ConsoleDead(f"{console.name} console: {why}")
 
 
 Reply = Callable[[Request], Iterable[bytes]]  # what is sent, one write per element

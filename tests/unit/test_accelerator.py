@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from images import accelerator
-from images.accelerator import choose
+from images.accelerator import Accelerator, choose
 from images.errors import GuestPanicked, GuestSilent
-from images.machine import Accelerator
 from kernel.host.errors import Failed, UserError
 
 QEMU = "1:10.0.2+ds-2"

@@ -18,6 +18,7 @@ from images.console import Console
 from images.errors import CommandTimedOut
 from images.files import GUEST_SOURCES
 from images.serial import SocketTransport
+from tests.unit.fake_agent import FakeGuest
 
 ALL_BYTES = bytes(range(256))
 
@@ -46,7 +47,7 @@ class Connection:
         theirs.close()
         self.socket = ours
         self.interrupt = False
-        self.console = Console("agent", SocketTransport(ours), self._watch, scale)
+        self.console = Console("agent", SocketTransport(ours), FakeGuest(self._watch, scale))
         self.console.wait_ready(60)
 
     def _watch(self) -> None:
@@ -207,6 +208,20 @@ class TestTimeOut:
     def test_a_stopped_script_is_killed(self, console: Console) -> None:
         with pytest.raises(CommandTimedOut):
             console.run("kill -STOP $$", timeout_s=0.5)
+        assert console.run("echo next").data == b"next\n"
+
+
+class TestSignsOfLife:
+    def test_they_come_while_a_script_is_silent(self, connection: Connection) -> None:
+        connection.socket.setblocking(True)
+        connection.socket.sendall(b"BLOCKYARD quiet 1 run 10 0\nsleep 600\n")
+        answer = b""
+        while answer.count(b"\x1eBLOCKYARD quiet 1 alive\n") < 2:
+            answer += connection.socket.recv(4096)
+        assert answer.startswith(b"\x1eBLOCKYARD quiet 1 begin\n")
+
+    def test_a_spare_shell_that_died_is_replaced(self, console: Console) -> None:
+        console.run("kill -KILL $(pgrep --parent $PPID)")
         assert console.run("echo next").data == b"next\n"
 
 

@@ -133,4 +133,4 @@ class TestBadNames:
 
         monkeypatch.setattr(prepare, "ready", ready)
         with pytest.raises(UserError, match="console"):
-            interactive.boot(Choice(), "true", console, "auto", 60.0)
+            interactive.boot(Choice(), "true", console, "auto", 60.0, interactive.Wanted())

@@ -3,24 +3,24 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import pytest
 
-from images.console import READY, Console
+from images import output
+from images.console import GIVEN_UP, READY, Console
 from images.errors import CommandFailed, CommandTimedOut, ConsoleDead, GuestPanicked
 from images.serial import SocketTransport
 from kernel.host.errors import Failed
-from tests.unit.fake_agent import FakeAgent, Reply, Request, silence
+from tests.unit.fake_agent import FakeAgent, FakeGuest, Reply, Request, silence, well
 
 ALL_BYTES = bytes(range(256))
 HASTE = 0.05  # a scale for tests that wait for a deadline: 1 s to begin, 0.25 s to be killed
 
 Connect = Callable[..., Console]
-
-
-def well() -> None:
-    """A watch that finds nothing wrong."""
 
 
 @pytest.fixture
@@ -34,9 +34,11 @@ def connect() -> Iterator[Connect]:
         *,
         watch: Callable[[], None] = well,
         scale: float = 1.0,
+        guest: FakeGuest | None = None,
     ) -> Console:
         agents.append(FakeAgent(run, kill))
-        console = Console("serial", SocketTransport(agents[-1].host), watch, scale)
+        transport = SocketTransport(agents[-1].host)
+        console = Console("serial", transport, guest or FakeGuest(watch, scale))
         console.wait_ready(30)
         return console
 
@@ -92,7 +94,7 @@ class TestAnswer:
 class TestRequest:
     def test_script_and_input_arrive_as_they_are(self) -> None:
         agent = FakeAgent(answering())
-        console = Console("serial", SocketTransport(agent.host), well)
+        console = Console("serial", SocketTransport(agent.host), FakeGuest())
         console.wait_ready(30)
         console.run(b"printf '\xff\x00'\n", stdin=ALL_BYTES)
         console.run("echo \u20ac")
@@ -107,7 +109,7 @@ class TestRequest:
         nonces = []
         for _ in range(2):
             agent = FakeAgent(answering())
-            console = Console("serial", SocketTransport(agent.host), well)
+            console = Console("serial", SocketTransport(agent.host), FakeGuest())
             console.wait_ready(30)
             console.run("x")
             agent.close()
@@ -139,7 +141,7 @@ class TestWhatIsNoAnswer:
 
     def test_noise_before_the_greeting(self) -> None:
         agent = FakeAgent(answering(b"out"), greeting=b"boot noise \xff\n" + READY)
-        console = Console("serial", SocketTransport(agent.host), well)
+        console = Console("serial", SocketTransport(agent.host), FakeGuest())
         console.wait_ready(30)
         assert console.run("x").data == b"out"
         agent.close()
@@ -162,7 +164,7 @@ class TestLostBytes:
 
     def test_no_greeting(self) -> None:
         agent = FakeAgent(answering(), greeting=b"")
-        console = Console("serial", SocketTransport(agent.host), well)
+        console = Console("serial", SocketTransport(agent.host), FakeGuest())
         with pytest.raises(ConsoleDead, match="did not answer"):
             console.wait_ready(0.1)
         assert console.dead
@@ -180,7 +182,7 @@ class TestLostBytes:
             agent.hang_up()
 
         agent = FakeAgent(run)
-        console = Console("serial", SocketTransport(agent.host), well)
+        console = Console("serial", SocketTransport(agent.host), FakeGuest())
         console.wait_ready(30)
         with pytest.raises(ConsoleDead, match="stream ended"):
             console.run("x")
@@ -219,17 +221,120 @@ class TestTimeOut:
         assert console.run("x").data == b"next"
 
     def test_an_unconfirmed_kill_ends_the_console(self, connect: Connect) -> None:
-        console = connect(begun(), silence, scale=HASTE)
-        with pytest.raises(CommandTimedOut):
+        guest = FakeGuest(scale=HASTE)
+        console = connect(begun(), silence, guest=guest)
+        with pytest.raises(ConsoleDead):
             console.run("x", timeout_s=1)
         assert console.dead
+        assert guest.examined == ["it did not come back after a command was killed"]
         with pytest.raises(ConsoleDead, match="did not come back"):
             console.run("x")
+
+    def test_a_script_that_does_not_die_is_given_up(self, connect: Connect) -> None:
+        kills: list[Request] = []
+
+        def kill(request: Request) -> Iterable[bytes]:
+            kills.append(request)
+            return [request.end(GIVEN_UP, 0)] if len(kills) == 2 else []
+
+        guest = FakeGuest(scale=HASTE)
+        console = connect(begun(), kill, guest=guest)
+        with pytest.raises(CommandTimedOut, match="stuck in the kernel"):
+            console.run("x", timeout_s=1)
+        assert (len(kills), guest.blocked, guest.examined) == (2, 1, [])
+        assert console.run("x").data == b"next"
+
+    def test_what_it_printed_last_is_told(self, connect: Connect) -> None:
+        console = connect(begun(b"one\ntwo\n"), lambda r: [r.end(137, 8)], scale=HASTE)
+        with pytest.raises(CommandTimedOut, match="its last words:\n    one\n    two"):
+            console.run("x", timeout_s=1)
 
     def test_the_scale_stretches_the_deadline(self, connect: Connect) -> None:
         console = connect(begun(), lambda request: [request.end(137, 0)], scale=0.5)
         with pytest.raises(CommandTimedOut, match="no end after 1 s"):
             console.run("x", timeout_s=2)
+
+
+class TestSignsOfLife:
+    def test_they_are_no_output(self, connect: Connect) -> None:
+        def run(r: Request) -> Iterable[bytes]:
+            return [r.begin() + b"ab", r.alive() + r.alive(), b"c" + r.alive() + r.end(0, 3)]
+
+        assert connect(run).run("x").data == b"abc"
+
+    def test_with_them_a_command_may_be_silent_for_long(self, connect: Connect) -> None:
+        def run(r: Request) -> Iterable[bytes]:
+            yield r.begin()
+            for _ in range(8):
+                time.sleep(0.1)
+                yield r.alive()
+            yield r.end(0, 0)
+
+        assert connect(run, scale=HASTE).run("x", timeout_s=600).exit_code == 0
+
+    def test_without_them_the_guest_is_looked_into_before_the_deadline(
+        self, connect: Connect
+    ) -> None:
+        guest = FakeGuest(scale=HASTE)
+        begun_at = time.monotonic()
+        with pytest.raises(ConsoleDead):
+            connect(begun(b"so far"), guest=guest).run("x", timeout_s=6000)
+        assert time.monotonic() - begun_at < 60
+        assert guest.examined == ["no sign of life in the middle of a command"]
+
+
+class TestFollow:
+    def test_a_line_is_seen_while_the_command_runs(self, connect: Connect) -> None:
+        seen = threading.Event()
+
+        def run(r: Request) -> Iterable[bytes]:
+            yield r.begin() + b"first\nsec"
+            assert seen.wait(60)
+            yield "ond \u20ac\nlast".encode() + r.end(3, 21)
+
+        with connect(run).follow("x") as running:
+            lines = running.lines()
+            assert next(lines) == "first"
+            seen.set()
+            assert list(lines) == ["second \u20ac", "last"]
+            assert running.result().exit_code == 3
+            assert running.result().output == "first\nsecond \u20ac\nlast"
+
+    def test_one_that_is_left_is_killed(self, connect: Connect) -> None:
+        console = connect(begun(b"one\n"), lambda r: [r.end(137, 4)])
+        with console.follow("x") as running:
+            assert next(running.lines()) == "one"
+        assert console.run("y").data == b"next"
+
+    def test_a_piece_that_may_be_a_marker_waits(self, connect: Connect) -> None:
+        def run(r: Request) -> Iterable[bytes]:
+            yield r.begin() + b"a" + r.end(0, 0)[:20]
+            yield b"b" + r.end(0, 22)
+
+        assert connect(run).run("x").data[:1] == b"a"
+
+
+class TestLongOutput:
+    def test_it_is_cut_with_a_mark_and_whole_in_a_file(
+        self, connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(output, "MEMORY_LIMIT", 100_000)
+        printed = ALL_BYTES * 1000
+        result = connect(answering(printed), guest=FakeGuest(directory=tmp_path)).run("x")
+        assert result.file is not None
+        assert result.file.read_bytes() == result.whole() == printed
+        assert result.data.startswith(printed[:100_000] + b"\n[cut after 100000 of 256000 bytes")
+
+    def test_one_without_end_is_ended(
+        self, connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(output, "FILE_LIMIT", 100_000)
+        console = connect(
+            begun(ALL_BYTES * 1000), lambda r: [r.end(137, 0)], guest=FakeGuest(directory=tmp_path)
+        )
+        with pytest.raises(CommandTimedOut, match="of output"):
+            console.run("x")
+        assert console.run("x").data == b"next"
 
 
 class TestWatch:
@@ -259,7 +364,7 @@ class TestWatch:
 
         gone: list[bool] = []
         agent = FakeAgent(run)
-        console = Console("serial", SocketTransport(agent.host), watch)
+        console = Console("serial", SocketTransport(agent.host), FakeGuest(watch))
         console.wait_ready(30)
         with pytest.raises(GuestPanicked):
             console.run("x")

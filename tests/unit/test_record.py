@@ -37,6 +37,7 @@ class TestRecord:
             "host",
             "accelerator",
             "kernel",
+            "topology",
             "tests",
         }
         assert data["tests"][0] == {

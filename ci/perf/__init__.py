@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What Blockyard costs over the bare tools, and how it stands beside its peers.
+
+Both sides of a comparison run in turn and medians are compared. Nothing is judged here: the limits
+are shown beside the figures. What each measurement does is told where it is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ci import prepare, record
+from ci.perf import boot, build, commands, consoles, fleet, labgrid, virtme
+from ci.perf.table import show
+from ci.perf.timing import Subject
+from ci.perf.values import Measurement, Report
+from kernel.choice import Choice
+from kernel.host.errors import UserError
+from kernel.host.progress import note
+
+__all__ = ["DEFAULT_WHAT", "MEASUREMENTS", "Measurement", "Report", "measure", "show"]
+
+MEASUREMENTS: Mapping[str, Callable[[Subject], Measurement | tuple[Measurement, ...]]] = {
+    "warm-build": commands.warm_build,
+    "boot": boot.boot,
+    "build": build.build,
+    "test": commands.test,
+    "cold-test": commands.cold_test,
+    "round-trip-serial": consoles.round_trip_serial,
+    "round-trip-ssh": consoles.round_trip_ssh,
+    "output": consoles.output,
+    "memory": fleet.memory,
+    "fleet": fleet.fleet,
+    "virtme-ng": virtme.virtme,
+    "labgrid": labgrid.labgrid,
+}
+DEFAULT_WHAT = ("warm-build", "boot")
+
+
+def measure(choice: Choice, accel: str, what: str, runs: int) -> Report:
+    """Measures; raises UserError for an unknown name."""
+    if runs < 1:
+        raise UserError(f"--runs {runs}: nothing would be measured")
+    names = prepare.chosen("measurement", what, list(MEASUREMENTS)) if what else DEFAULT_WHAT
+    ready = prepare.ready(choice, accel)
+    measurements: list[Measurement] = []
+    for name in names:
+        note(f"measuring {name} ...")  # no spinner: it would take part in what is measured
+        found = MEASUREMENTS[name](Subject(choice, ready, runs))
+        measurements += [found] if isinstance(found, Measurement) else found
+    return Report(
+        host=record.this_host(),
+        kernel=choice.name,
+        accelerator=ready.accelerator.name,
+        measurements=tuple(measurements),
+    )

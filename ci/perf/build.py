@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``build``: a whole kernel, twice in each run.
+
+Ours is configure, make and collect with an empty ccache; bare is make alone, without ccache, on a
+ready ``.config``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ci import prepare
+from ci.perf import timing
+from ci.perf.timing import Subject
+from ci.perf.values import Measurement
+from kernel import build as builder
+from kernel.ccache import Objects
+from kernel.host import store
+from kernel.job import Build
+
+LIMIT = 1.03
+
+
+def build(subject: Subject) -> Measurement:
+    """A build of ours against make."""
+    job = prepare.kernel_job(subject.choice, subject.ready.tools)
+    with store.locked("kernels", job.key, f"kernel {subject.choice.name}"):
+        pairs = timing.alternate(lambda: _ours(job), lambda: _bare(job), subject.runs)
+    ours, bare = timing.wall_s(pairs)
+    return Measurement(
+        name="build",
+        unit="s",
+        ours=ours,
+        bare=bare,
+        against="make bzImage modules",
+        ratio=True,
+        limit=LIMIT,
+    )
+
+
+def _ours(job: Build) -> None:
+    """What a build adds up to, from an empty output tree and ccache to an entry of the cache."""
+    store.remove(job.out)
+    empty = replace(job, objects=Objects(f"perf-{job.key}") if job.objects else None)
+    path = store.directory("perf") / job.key
+    store.remove(path)
+    path.mkdir()
+    try:
+        builder.make_kernel(empty, path)
+    finally:
+        store.remove(store.directory("ccache") / f"perf-{job.key}")
+    store.remove(path)
+
+
+def _bare(job: Build) -> None:
+    """make with the same arguments on the configuration that ours came to."""
+    config = (job.out / ".config").read_bytes()
+    store.remove(job.out)
+    job.out.mkdir()
+    (job.out / ".config").write_bytes(config)
+    job.make("bzImage", "modules", doing="the bare make failed")

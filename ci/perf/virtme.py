@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``virtme-ng``: our ``./inv boot --run true`` against ``vng -- true``.
+
+Both boot the very same kernel, one with what virtme-ng needs besides (``virtme.config``), on the
+same QEMU, with as many processors and as much memory. virtme-ng runs inside the tool root, whose
+file system becomes its guest's root, and is spared what it could do besides: it looks for no
+modules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ci import prepare
+from ci.perf import peers, timing
+from ci.perf.commands import inv
+from ci.perf.timing import Subject
+from ci.perf.values import Measurement
+from images.topology import DEFAULT
+from kernel.host import store
+from kernel.host.process import run
+from kernel.host.sandbox import BIND, Sandbox
+
+NAME = "virtme-ng"
+FRAGMENT = peers.HERE / "virtme.config"
+PROGRAMS = {"vng": "virtme_ng.run", "virtme-run": "virtme.commands.run"}
+LIMIT = 0.4
+TIMEOUT_S = 300.0  # one boot
+
+
+def virtme(subject: Subject) -> Measurement:
+    """Both from the command to its end."""
+    choice = replace(subject.choice, fragments=(*subject.choice.fragments, FRAGMENT))
+    accel = subject.ready.accelerator.name
+    ready = prepare.ready(choice, accel)
+    peer = peers.installed(NAME, ready.tools, PROGRAMS)
+    log = store.directory("logs") / "perf-virtme-ng.log"
+    log.unlink(missing_ok=True)
+    sandbox = Sandbox(
+        ready.tools.root,
+        read_only={"peer": peer, "bzImage": ready.kernel.image},
+        devices=["/dev/kvm"] if accel == "kvm" else [],
+        environment=peers.environment(),
+    )
+    argv = sandbox.argv(["vng", *options(accel), "--", "true"])
+    command = ["boot", *choice.options, "--accel", accel, "--run", "true"]
+    pairs = timing.alternate(
+        lambda: inv(command),
+        lambda: run(argv, log=log, doing="vng", timeout_s=TIMEOUT_S),
+        subject.runs,
+        warm_up=True,
+    )
+    ours, bare = timing.wall_s(pairs)
+    return Measurement(
+        name=NAME,
+        unit="s",
+        ours=ours,
+        bare=bare,
+        against=f"{NAME} {peers.version(NAME)}: vng {' '.join(options(accel))} -- true",
+        ratio=True,
+        limit=LIMIT,
+    )
+
+
+def options(accel: str) -> list[str]:
+    """vng's options: the fastest way it has, on the same accelerator."""
+    own = ["--run", f"{BIND}/bzImage", "--skip-modules"]
+    own += ["--cpus", str(DEFAULT.cpus), "--memory", f"{DEFAULT.memory_mib}M"]
+    return own if accel == "kvm" else [*own, "--disable-kvm"]

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a command printed: in memory up to a limit, beyond it whole in a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+MEMORY_LIMIT = 64 << 20  # bytes that are returned
+FILE_LIMIT = 4 << 30  # bytes that are kept at all: a command that prints for ever is ended
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command did."""
+
+    exit_code: int  # as a shell reports it: 128 + signal when killed
+    data: bytes  # stdout and stderr as they came; cut, with a mark, after MEMORY_LIMIT
+    seconds: float
+    file: Path | None = None  # all of the output, when `data` was cut
+
+    @property
+    def output(self) -> str:
+        """The output as text."""
+        return self.data.decode(errors="replace")
+
+    def whole(self) -> bytes:
+        """All of the output, also when `data` was cut."""
+        return self.file.read_bytes() if self.file else self.data
+
+
+class Capture:
+    """Takes output in. `path`: where it goes when it is too long for memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.size = 0  # bytes so far
+        self._path = path
+        self._limit = MEMORY_LIMIT
+        self._pieces: list[bytes] = []
+        self._file: BinaryIO | None = None
+
+    def add(self, piece: bytes) -> None:
+        """One more piece; raises OverflowError past FILE_LIMIT."""
+        self.size += len(piece)
+        if self.size > FILE_LIMIT:
+            raise OverflowError
+        if self._file is None and self.size > self._limit:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = open(self._path, "wb")  # noqa: SIM115 - closed by close()
+            self._file.writelines(self._pieces)
+        if self._file is None:
+            self._pieces.append(piece)
+        else:
+            self._file.write(piece)
+
+    def tail(self, lines: int = 5) -> str:
+        """The last lines so far, for an error; empty when there are none."""
+        text = self._pieces[-1][-2000:].decode(errors="replace") if self._pieces else ""
+        told = "\n".join(f"    {line}" for line in text.splitlines()[-lines:])
+        return f"\n  its last words:\n{told}" if told else ""
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        if self._file is not None:
+            self._file.close()
+
+    def result(self, exit_code: int, seconds: float) -> Result:
+        """The finished command."""
+        self.close()
+        data = b"".join(self._pieces)
+        if self._file is None:
+            return Result(exit_code, data, seconds)
+        with open(self._path, "rb") as file:
+            data = file.read(self._limit)
+        mark = f"\n[cut after {self._limit} of {self.size} bytes; all of it: {self._path}]\n"
+        return Result(exit_code, data + mark.encode(), seconds, self._path)

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is done when a guest is silent: find out what hangs, and keep what tells why.
+
+The steps go from mild to rough, and each one's answer says how deep the trouble is:
+
+1. the console was interrupted and asked again (images.console), without an answer;
+2. QEMU is asked over QMP for its state and the processors' registers;
+3. SysRq w, l and t, sent through the port of the kernel log: blocked tasks, what the processors
+   do, all tasks. A kernel that writes them is alive, and only the console is dead;
+4. an NMI, at which a kernel that took no SysRq panics with a backtrace;
+5. QEMU is ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from images.errors import ConsoleDead, GuestError, GuestHung, GuestPanicked, QemuDied
+from images.qmp import Refused, Silent
+from images.symbols import Symbols
+
+if TYPE_CHECKING:
+    from images.console import Console
+    from images.machine import Machine
+
+SYSRQ_S = 2.0  # a live kernel begins to answer a SysRq within this, at scale 1
+SETTLE_S = 0.3  # and has written it when nothing came for so long, at scale 1
+NMI_S = 2.0  # a kernel that panics at an NMI has said so within this, at scale 1
+EVIDENCE = "evidence"  # folder, in the guest's
+_RIP = re.compile(r"^(?:CPU#(\d+)|.*RIP=([0-9a-f]{16}))", re.MULTILINE)
+
+
+def examine(machine: Machine, console: Console, why: str) -> GuestError:
+    """What is wrong with a guest whose console does not answer; evidence is in its folder.
+
+    Raises what the watch finds meanwhile, such as a panic.
+    """
+    told = f"{console.name} console: {why}"
+    folder = machine.setup.directory / EVIDENCE
+    folder.mkdir(exist_ok=True)
+    (folder / "console-last-bytes").write_bytes(console.last_bytes)
+    try:
+        status = _ask_qemu(machine, folder)
+    except Silent as silent:
+        machine.watch()
+        machine.kill_qemu()
+        return _error(GuestHung, machine, f"{told}: QEMU itself hangs ({silent.what})")
+    if not status.get("running", True):
+        return _error(GuestHung, machine, f"{told}: QEMU has paused it ({status.get('status')})")
+    if show_tasks(machine):
+        return _error(ConsoleDead, machine, f"{told}; its kernel is alive (see SysRq in the log)")
+    _nmi(machine)
+    machine.kill_qemu()
+    where = _where(folder)
+    return _error(GuestHung, machine, f"{told}: the guest's kernel hangs{where}")
+
+
+def show_tasks(machine: Machine, keys: str = "wlt") -> bool:
+    """Sends SysRq keys; whether the kernel answered."""
+    answered = False
+    for key in keys:
+        try:
+            answered = _sysrq(machine, key) or answered
+        except (Silent, Refused):
+            break
+        if not answered:
+            break  # the others would wait in vain
+    return answered
+
+
+def _sysrq(machine: Machine, key: str) -> bool:
+    """One SysRq key through the kernel log's port; whether anything came of it."""
+    before = machine.log.size
+    machine.send_sysrq(key)
+    deadline = time.monotonic() + SYSRQ_S * machine.scale
+    while "sysrq: " not in machine.log.text(before):
+        if time.monotonic() > deadline:
+            return False
+        machine.watch()
+        time.sleep(0.02)
+    size = 0
+    while size != (size := machine.log.size):
+        time.sleep(SETTLE_S * machine.scale)
+    return True
+
+
+def _ask_qemu(machine: Machine, folder: Path) -> dict[str, object]:
+    status: dict[str, object] = machine.qmp.command("query-status")
+    registers = machine.qmp.human("info registers -a")
+    (folder / "registers").write_text(_with_symbols(registers, machine))
+    state = {
+        "status": status,
+        "cpus": machine.qmp.command("query-cpus-fast"),
+        "block": machine.qmp.command("query-block"),
+        "events": machine.events.seen,
+    }
+    (folder / "qemu.json").write_bytes(msgspec.json.format(msgspec.json.encode(state), indent=2))
+    return status
+
+
+def _with_symbols(registers: str, machine: Machine) -> str:
+    """The registers, and above them which function each processor is in."""
+    symbols = Symbols.of(machine.setup.kernel)
+    lines = []
+    cpu = "?"
+    for match in _RIP.finditer(registers):
+        if match[1] is not None:
+            cpu = match[1]
+        else:
+            lines.append(f"CPU {cpu}: {symbols.name(int(match[2], 16))}")
+    return "\n".join([*lines, "", registers])
+
+
+def _where(folder: Path) -> str:
+    """What the processors were doing, for a message."""
+    lines = (folder / "registers").read_text().partition("\n\n")[0].splitlines()
+    return f" ({'; '.join(lines)})" if lines else ""
+
+
+def _nmi(machine: Machine) -> None:
+    """The kernel was started with unknown_nmi_panic: it prints a backtrace and ends."""
+    with contextlib.suppress(Silent, Refused):
+        machine.qmp.command("inject-nmi")
+    deadline = time.monotonic() + NMI_S * machine.scale
+    with contextlib.suppress(GuestPanicked, QemuDied):
+        while time.monotonic() < deadline:
+            machine.watch()
+            time.sleep(0.05)
+
+
+def _error(kind: type[GuestError], machine: Machine, what: str) -> GuestError:
+    error = kind(what, kernel_log=machine.log.tail(), log=machine.log.path)
+    machine.verdict = error if kind is GuestHung else None
+    return error

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A guest that has booted, saved, so that others start from there.
+
+What is saved is a guest without the disks under test, with a free PCIe port for each controller:
+QEMU cannot save an NVMe controller, nor start from what was saved when it has one. They are
+plugged in when the guest runs. The memory is a file that QEMU maps: shared when it is saved, private to each
+guest that starts from it, which so reads only what it uses. A snapshot is made once per kernel and
+number of ports, and kept in the cache.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from images import devices, hotplug
+from images.qemu import IGNORE_MEMORY, KERNEL_LOG, MEMORY, RUN, STATE
+from images.topology import Topology
+from kernel.host import store
+from kernel.host.errors import Failed, UserError
+from kernel.host.progress import step
+
+if TYPE_CHECKING:
+    from images.machine import Machine
+    from images.setup import Setup
+
+NVME_CLASS = "0x010802"  # NVM Express I/O controller (PCI Code and ID Assignment)
+RECIPE = 1  # changes with what is saved
+SAVE_S = 120.0  # QEMU has written its state within this
+
+Booted = Callable[["Setup"], AbstractContextManager["Machine"]]
+
+
+class Times(msgspec.Struct, frozen=True):
+    """What a start took, in seconds from QEMU's start to the console's first answer."""
+
+    boot_s: float
+    snapshot_s: float = 0.0  # 0: nobody has started from it yet
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A saved guest in the cache."""
+
+    path: Path
+
+    @property
+    def memory(self) -> Path:
+        """The guest's memory, a sparse file."""
+        return self.path / MEMORY
+
+    @property
+    def state(self) -> Path:
+        """All else of QEMU's."""
+        return self.path / STATE
+
+    @property
+    def kernel_log(self) -> Path:
+        """What the kernel said while it booted."""
+        return self.path / KERNEL_LOG
+
+    @property
+    def times(self) -> Times:
+        """What starts took."""
+        return msgspec.json.decode((self.path / "times.json").read_bytes(), type=Times)
+
+    def record(self, seconds: float) -> None:
+        """What a start from it took."""
+        times = msgspec.structs.replace(self.times, snapshot_s=round(seconds, 3))
+        store.write(self.path / "times.json", msgspec.json.encode(times))
+
+    @property
+    def pays(self) -> bool:
+        """Whether a start from it is faster than a boot, as far as that is known."""
+        times = self.times
+        return times.snapshot_s < times.boot_s
+
+
+def obstacle(setup: Setup) -> str:
+    """Why such a guest cannot start from a snapshot; empty when it can."""
+    if setup.shell:
+        return "a shell's port cannot be saved"
+    if setup.serial_port != "virtio":
+        return f"a serial console on {setup.serial_port} cannot be saved"
+    topology = setup.topology
+    if topology.disks or (topology.controllers and topology.hotplug_ports):
+        return f"topology {topology.name} has more than NVMe controllers, or ports besides them"
+    try:
+        for port, controller in enumerate(topology.controllers):
+            devices.hotplug(controller, port)
+    except UserError as error:
+        return error.what
+    return ""
+
+
+def bare(topology: Topology) -> Topology:
+    """The hardware that is saved for guests of a topology."""
+    ports = topology.hotplug_ports + len(topology.controllers)
+    return msgspec.structs.replace(topology, controllers=(), subsystems=(), hotplug_ports=ports)
+
+
+def snapshot(setup: Setup, boot: Booted) -> Snapshot:
+    """The snapshot for guests like this one, made if need be; boot: images.machine.machine."""
+    hardware = bare(setup.topology)
+    key = store.digest(
+        "snapshot",
+        RECIPE,
+        setup.kernel.info.key,
+        [path.parent.name for path in (setup.files.root, setup.files.modules)],
+        setup.files.initramfs.parent.name,
+        setup.tools.versions["qemu-system-x86"],
+        setup.accelerator.name,
+        Path("/proc/cpuinfo").read_text() if setup.accelerator.name == "kvm" else "",
+        (hardware.cpus, hardware.memory_mib, hardware.hotplug_ports),
+    )
+
+    def make(path: Path) -> None:
+        plain = replace(
+            setup, directory=path, topology=hardware, ssh=False, saved=True, start="boot"
+        )
+        with step("saving a guest to start others from"), boot(plain) as guest:
+            guest.serial.run("true")  # the first shell is waiting for its script again
+            _save(guest)
+            times = Times(boot_s=round(guest.boot_s, 3))
+        (path / "times.json").write_bytes(msgspec.json.encode(times))
+
+    return Snapshot(store.get("snapshots", key, "the snapshot", make))
+
+
+def _save(guest: Machine) -> None:
+    # it is not paused: the state that it is saved in is the one that others start in
+    guest.qmp.execute(*IGNORE_MEMORY)
+    guest.qmp.command("migrate", uri=f"file:{RUN}/{STATE}")
+    deadline = time.monotonic() + SAVE_S
+    while (status := guest.qmp.command("query-migrate").get("status")) != "completed":
+        if status in ("failed", "cancelled") or time.monotonic() > deadline:
+            raise Failed(f"QEMU could not save the guest: {status}")
+        time.sleep(0.02)
+
+
+def wake(guest: Machine) -> None:
+    """Gives a guest that starts from a snapshot what makes it one of its own.
+
+    Its controllers, the time, and randomness: its siblings have the same memory.
+    """
+    controllers = guest.setup.topology.controllers
+    for port, controller in enumerate(controllers):
+        hotplug.attach(guest, controller, port)
+    guest.serial.check(f"""
+        date --set=@{time.time():.3f} > /dev/null
+        printf {os.urandom(32).hex()} > /dev/urandom
+        found() {{ grep -l {NVME_CLASS} /sys/bus/pci/devices/*/class | wc -l; }}
+        until [ $(found) -ge {len(controllers)} ]; do sleep 0.01; done""")

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The byte stream between a console and the guest program, with an eye on the machine.
+
+pexpect finds the greeting and the begin marker. A command's output is taken piece by piece: it
+may have any size, holds any bytes, and is seen as soon as it is printed.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Protocol
+
+import pexpect
+from pexpect.spawnbase import SpawnBase
+
+if TYPE_CHECKING:
+    _SpawnBase = SpawnBase[bytes]
+else:  # generic in the stubs only
+    _SpawnBase = SpawnBase
+
+END_S = 1.0  # after its stream ended, a dead machine is seen to be dead within this
+WATCH_S = 0.2  # how often the machine is looked at while nothing arrives
+CHUNK = 1 << 16  # bytes per read
+LAST = 1 << 14  # bytes that are kept of what came, for who looks into a failure
+MARK = b"\x1e"  # begins every marker
+MARKER_MAX = 160  # its text, 32 of nonce, three numbers
+
+
+class Transport(Protocol):
+    """A byte stream to the guest program."""
+
+    def send(self, data: bytes, wait_s: float) -> int:
+        """Writes some of `data`, waiting at most `wait_s`; returns how much (0: none yet)."""
+
+    def receive(self, wait_s: float) -> bytes | None:
+        """What arrived, None when nothing did within `wait_s`, b"" at the end of the stream."""
+
+    def close(self) -> None:
+        """Gives the stream back."""
+
+
+class Silence(Exception):
+    """Nothing came for longer than a live guest program is silent."""
+
+
+class Stream(_SpawnBase):
+    """A transport that can be searched. `watch` raises what is wrong with the machine."""
+
+    def __init__(self, transport: Transport, watch: Callable[[], None]) -> None:
+        super().__init__(timeout=None, maxread=CHUNK, searchwindowsize=None)
+        self.delayafterread = None
+        self.last = b""  # the end of what came
+        self._transport = transport
+        self._watch = watch
+        self._watched = 0.0
+
+    def look(self) -> None:
+        """Raises when something is wrong with the machine; cheap when it was just asked."""
+        if time.monotonic() - self._watched > WATCH_S:
+            self._watch()
+            self._watched = time.monotonic()
+
+    def read_nonblocking(self, size: int = 1, timeout: float | None = None) -> bytes:
+        """pexpect's hook: some bytes, or its TIMEOUT or EOF."""
+        return self._read(time.monotonic() + (timeout or 0), None)
+
+    def _read(self, deadline: float, quiet_s: float | None) -> bytes:
+        begun = time.monotonic()
+        while True:
+            self.look()
+            now = time.monotonic()
+            data = self._transport.receive(max(0.0, min(WATCH_S, deadline - now)))
+            if data:
+                self.last = (self.last + data)[-LAST:]
+                return data
+            if data is not None:
+                self._explain_end()
+                raise pexpect.EOF("the console's stream ended")
+            if now >= deadline:
+                raise pexpect.TIMEOUT("nothing arrived")
+            if quiet_s is not None and now - begun > quiet_s:
+                raise Silence
+
+    def _explain_end(self) -> None:
+        """A dead machine explains the end better; it closes its streams before it has ended."""
+        deadline = time.monotonic() + END_S
+        while time.monotonic() < deadline:
+            self._watch()
+            time.sleep(0.02)
+
+    def pieces(
+        self, prefix: bytes, deadline: float, quiet_s: float
+    ) -> Generator[bytes, None, tuple[int, int]]:
+        """Yields a command's output as it comes; returns its exit code and how long it was.
+
+        prefix: what the command's markers begin with. Raises Silence when nothing, not even a
+        sign of life, came for `quiet_s`; pexpect's TIMEOUT at `deadline` (of time.monotonic) and
+        EOF; and what the watch raises.
+        """
+        marker = re.compile(re.escape(prefix) + rb"(?:alive|end (\d+) (\d+))\n")
+        held, self.buffer = self.buffer, b""
+        try:
+            while True:
+                match = marker.search(held)
+                whole = match.start() if match else _before_partial_marker(held, prefix)
+                piece, held = held[:whole], held[match.end() if match else whole :]
+                if piece:
+                    yield piece
+                if match is None:
+                    held += self._read(deadline, quiet_s)
+                elif match[1] is not None:
+                    return int(match[1]), int(match[2])
+        finally:
+            self.buffer = held
+
+    def send_all(self, data: bytes, deadline: float) -> bool:
+        """Sends everything; False when the guest does not take it by `deadline`."""
+        view = memoryview(data)
+        while view:
+            self.look()
+            sent = self._transport.send(bytes(view[:CHUNK]), WATCH_S)
+            view = view[sent:]
+            if not sent and time.monotonic() > deadline:
+                return False
+        return True
+
+
+def _before_partial_marker(data: bytes, prefix: bytes) -> int:
+    """How much of `data` is output for sure: a marker may have begun at its end."""
+    at = data.rfind(MARK, max(0, len(data) - MARKER_MAX))
+    if at < 0:
+        return len(data)
+    begun = data[at:]
+    return at if begun.startswith(prefix) or prefix.startswith(begun) else len(data)

@@ -1,0 +1,423 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Everything that can go wrong with a guest goes wrong here, and has to end as the table says.
+
+Each fault ends within its deadline, with the right outcome, and leaves nothing behind.
+`./inv check --faults` runs them alone and writes the table to docs/reliability.md.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ci import prepare
+from ci.prepare import Ready
+from images import hotplug, splats, topology
+from images.console import Console
+from images.errors import (
+    CommandTimedOut,
+    ConsoleDead,
+    GuestEnded,
+    GuestHung,
+    GuestPanicked,
+    QemuDied,
+)
+from images.machine import Machine, machine
+from images.recovery import EVIDENCE
+from images.scratch import SCRATCH
+from kernel.choice import Choice
+from kernel.host import store
+from kernel.host.errors import Failed
+from kernel.host.settings import PROJECT
+from tests.integration.conftest import KERNEL, FaultTable
+from tests.integration.processes import descendants, left, named
+
+TROUBLE = PROJECT / "tests" / "integration" / "trouble"
+GOES_ON = "the command ends, the guest goes on"
+
+
+class Place:
+    """Where a fault happens: guests in a folder of the test's own."""
+
+    def __init__(self, ready: Ready, folder: Path) -> None:
+        self.ready = ready
+        self.folder = folder
+
+    def guest(self, name: str = "default", *, ssh: bool = False) -> AbstractContextManager[Machine]:
+        """A guest of a topology."""
+        return machine(
+            self.ready.setup(self.folder / "guest", topology=topology.load(name), ssh=ssh)
+        )
+
+
+Body = Callable[[Place], None]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that goes wrong."""
+
+    title: str
+    outcome: str
+    within_s: float  # on KVM; stretched by the accelerator's scale
+    body: Body
+
+
+FAULTS: list[Fault] = []
+
+
+def fault(title: str, outcome: str, *, within_s: float = 30) -> Callable[[Body], Body]:
+    """Registers a function as a fault; it raises when the outcome is another."""
+
+    def register(body: Body) -> Body:
+        FAULTS.append(Fault(title, outcome, within_s, body))
+        return body
+
+    return register
+
+
+@pytest.fixture(scope="module")
+def troubled() -> Ready:
+    """The kernel under test, with a module that misbehaves when it is asked to."""
+    return prepare.ready(Choice(KERNEL, modules=(TROUBLE,)))
+
+
+def trouble(guest: Machine, what: str, timeout_s: float = 60, **options: int) -> int:
+    words = " ".join(f"{name}={value}" for name, value in options.items())
+    return guest.serial.run(f"modprobe trouble what={what} {words}", timeout_s).exit_code
+
+
+def goes_on(console: Console) -> None:
+    assert console.run("echo well; exit 3").data == b"well\n"
+
+
+def kinds(guest: Machine) -> set[str]:
+    return {splat.kind for splat in splats.find(guest.log.text())}
+
+
+def qemu_pid(guest: Machine) -> int:
+    (pid,) = named(descendants(guest._qemu.process.pid), "qemu-system-x86_64")
+    return pid
+
+
+# The kernel
+
+
+@fault("the kernel panics (`echo c > /proc/sysrq-trigger`)", "GuestPanicked")
+def panic(place: Place) -> None:
+    with place.guest() as guest:
+        with pytest.raises(GuestPanicked) as caught:
+            guest.serial.run("echo c > /proc/sysrq-trigger; sleep 600", 600)
+        assert "sysrq triggered crash" in caught.value.kernel_log
+
+
+@fault("the kernel panics while the other console waits", "GuestPanicked")
+def panic_over_ssh(place: Place) -> None:
+    with place.guest(ssh=True) as guest, pytest.raises(GuestPanicked):
+        guest.console("ssh").run("echo c > /proc/sysrq-trigger; sleep 600", 600)
+
+
+@fault("a module hits BUG()", f"{GOES_ON}; a splat is found")
+def bug(place: Place) -> None:
+    with place.guest() as guest:
+        assert trouble(guest, "bug") != 0
+        goes_on(guest.serial)
+        assert "BUG" in kinds(guest)
+
+
+@fault("a module hits WARN()", f"{GOES_ON}; a splat is found")
+def warn(place: Place) -> None:
+    with place.guest() as guest:
+        assert trouble(guest, "warn") == 0
+        goes_on(guest.serial)
+        assert kinds(guest) == {"WARNING"}
+
+
+@fault("a processor is held for seconds: soft lockup", f"{GOES_ON}; a splat is found", within_s=60)
+def soft_lockup(place: Place) -> None:
+    with place.guest() as guest:
+        guest.serial.check("echo 2 > /proc/sys/kernel/watchdog_thresh")
+        assert trouble(guest, "lockup", 120, seconds=10) == 0
+        goes_on(guest.serial)
+        assert "soft lockup" in kinds(guest)
+
+
+@fault("a kernel thread spins", GOES_ON)
+def spinning_thread(place: Place) -> None:
+    with place.guest() as guest:
+        assert trouble(guest, "spin") == 0
+        for _ in range(20):
+            goes_on(guest.serial)
+
+
+@fault("a task is stuck in the kernel", "CommandTimedOut, the guest goes on; SysRq w in the log")
+def stuck_task(place: Place) -> None:
+    with place.guest() as guest:
+        with pytest.raises(CommandTimedOut, match="stuck in the kernel"):
+            trouble(guest, "stuck", timeout_s=1)
+        goes_on(guest.serial)
+        assert "trouble_init" in guest.log.text().partition("Show Blocked State")[2]
+
+
+@fault("all processors hang with interrupts off", "GuestHung; backtrace by NMI, registers")
+def hang(place: Place) -> None:
+    with place.guest() as guest:
+        with pytest.raises(GuestHung, match="kernel hangs"):
+            trouble(guest, "hang", 6000)
+        assert "RIP" in (guest.directory / EVIDENCE / "registers").read_text()
+        assert "NMI" in guest.log.text()
+        with pytest.raises(GuestHung):
+            guest.serial.run("true")
+
+
+@fault("init is killed by the kernel", "GuestPanicked")
+def init_killed(place: Place) -> None:
+    with place.guest() as guest:
+        with pytest.raises(GuestPanicked) as caught:
+            trouble(guest, "kill_init", 600)
+        assert "Attempted to kill init" in caught.value.kernel_log
+
+
+@fault("100,000 lines flood the kernel log", f"{GOES_ON}; no line is lost", within_s=120)
+def log_flood(place: Place) -> None:
+    with place.guest() as guest:
+        assert trouble(guest, "flood", 600) == 0
+        goes_on(guest.serial)
+        end = guest.log.wait_for("line 100000 of", 0, 600, guest.watch)
+        assert end is not None
+        assert guest.log.text().count("trouble: line ") == 100_000
+
+
+# QEMU
+
+
+@fault("QEMU is killed", "QemuDied")
+def qemu_killed(place: Place) -> None:
+    with place.guest() as guest:
+        os.kill(qemu_pid(guest), signal.SIGKILL)
+        with pytest.raises(QemuDied):
+            guest.serial.run("sleep 600", 600)
+
+
+@fault("QEMU is stopped (SIGSTOP)", "GuestHung: QEMU itself hangs")
+def qemu_stopped(place: Place) -> None:
+    with place.guest() as guest:
+        threading.Timer(1, os.kill, [qemu_pid(guest), signal.SIGSTOP]).start()
+        with pytest.raises(GuestHung, match="QEMU itself hangs"):
+            guest.serial.run("sleep 6000", 6000)
+
+
+@fault("QEMU pauses the guest", "GuestHung: QEMU has paused it")
+def qemu_paused(place: Place) -> None:
+    with place.guest() as guest:
+        guest.qmp.command("stop")
+        with pytest.raises(GuestHung, match="paused"):
+            guest.serial.run("sleep 6000", 6000)
+
+
+@fault("the guest reboots", "GuestEnded")
+def reboot(place: Place) -> None:
+    with place.guest() as guest, pytest.raises(GuestEnded, match="rebooted"):
+        guest.serial.run("echo b > /proc/sysrq-trigger; sleep 600", 600)
+
+
+@fault("the guest powers off", "GuestEnded")
+def power_off(place: Place) -> None:
+    with place.guest() as guest, pytest.raises(GuestEnded, match="powered off"):
+        guest.serial.run("echo o > /proc/sysrq-trigger; sleep 600", 600)
+
+
+# Commands
+
+
+@fault("a command prints 64 MiB", "complete", within_s=60)
+def long_output(place: Place) -> None:
+    with place.guest() as guest:
+        assert guest.serial.run("head -c 67108864 /dev/zero", 600).data == bytes(64 << 20)
+
+
+@fault("a command prints 65 MiB", "cut with a mark, whole in a file", within_s=60)
+def longer_output(place: Place) -> None:
+    with place.guest() as guest:
+        result = guest.serial.run("head -c 68157440 /dev/zero", 600)
+        assert result.file is not None
+        assert result.file.stat().st_size == 65 << 20
+        assert b"cut after" in result.data[-500:]
+
+
+@fault("a command closes its output and goes on", "its exit code arrives")
+def closed_output(place: Place) -> None:
+    with place.guest() as guest:
+        assert guest.serial.run("exec >&- 2>&-; sleep 0.5; exit 5").exit_code == 5
+
+
+@fault("a command never ends", "CommandTimedOut, the guest goes on")
+def endless_command(place: Place) -> None:
+    with place.guest(ssh=True) as guest:
+        for name in ("serial", "ssh"):
+            with pytest.raises(CommandTimedOut):
+                guest.console(name).run("trap '' INT TERM HUP; while :; do sleep 1; done", 0.5)
+            goes_on(guest.console(name))
+
+
+@fault("a fork bomb", "CommandTimedOut, the guest goes on", within_s=60)
+def fork_bomb(place: Place) -> None:
+    with place.guest() as guest:
+        with pytest.raises(CommandTimedOut):
+            guest.serial.run("bomb() { bomb | bomb & }; bomb; sleep 600", 2)
+        goes_on(guest.serial)
+
+
+@fault("the guest runs out of memory", f"{GOES_ON}: its command was killed", within_s=60)
+def out_of_memory(place: Place) -> None:
+    with place.guest() as guest:
+        assert guest.serial.run("tail /dev/zero", 300).exit_code == 137
+        goes_on(guest.serial)
+        assert "Out of memory: Killed process" in guest.log.text()
+
+
+@fault("the guest's disk is full", f"{GOES_ON}: the command and a file transfer say so")
+def disk_full(place: Place) -> None:
+    with place.guest() as guest:
+        result = guest.serial.run("cat /dev/zero > /var/tmp/full", 300)
+        assert "No space left on device" in result.output
+        with pytest.raises(Failed, match="No space left"):
+            guest.serial.put(bytes(1 << 20), "/var/tmp/more")
+        goes_on(guest.serial)
+
+
+# Ports and the network
+
+
+@fault("the guest closes the console's port", "ConsoleDead: its kernel is alive")
+def port_closed(place: Place) -> None:
+    script = "cd /sys/bus/virtio/drivers/virtio_console; echo virtio* > unbind; sleep 600"
+    with place.guest() as guest, pytest.raises(ConsoleDead, match="kernel is alive"):
+        guest.serial.run(script, 6000)
+
+
+@fault("sshd is killed", "ConsoleDead over ssh; serial goes on")
+def sshd_killed(place: Place) -> None:
+    with place.guest(ssh=True) as guest:
+        console = guest.console("ssh")
+        goes_on(console)
+        with pytest.raises(ConsoleDead, match="kernel is alive"):
+            console.run("pkill -KILL sshd; sleep 600", 6000)
+        goes_on(guest.serial)
+
+
+@fault("the network device goes down", "ConsoleDead over ssh; serial goes on")
+def network_down(place: Place) -> None:
+    with place.guest(ssh=True) as guest:
+        console = guest.console("ssh")
+        with pytest.raises(ConsoleDead, match="kernel is alive"):
+            console.run("ip link set eth0 down; sleep 600", 6000)
+        goes_on(guest.serial)
+
+
+# Disks
+
+IO = "fio --name=io --filename=/dev/nvme0n1 --rw=randread --direct=1 --time_based --runtime=600"
+
+
+@fault("the NVMe controller is removed while I/O runs", f"{GOES_ON}: its I/O fails")
+def controller_removed(place: Place) -> None:
+    remove = "sleep 2; echo 1 > /sys/class/nvme/nvme0/device/remove"
+    with place.guest() as guest:
+        guest.serial.check("modprobe nvme; until [ -b /dev/nvme0n1 ]; do sleep 0.1; done")
+        result = guest.serial.run(f"({remove}) & {IO}", 600)
+        assert result.exit_code not in (0, 137)
+        assert guest.serial.run("test -e /dev/nvme0n1").exit_code == 1
+        assert kinds(guest) == set()
+
+
+@fault("the NVMe controller is unplugged while I/O runs", f"{GOES_ON}: its I/O fails")
+def controller_unplugged(place: Place) -> None:
+    with place.guest("hotplug") as guest:
+        guest.serial.check("modprobe nvme")
+        hotplug.plug(guest, topology.Controller("plugged"), 0)
+        guest.serial.check("until [ -b /dev/nvme0n1 ]; do sleep 0.1; done")
+        threading.Timer(2, guest.qmp.command, ["device_del"], {"id": "port0-nvme"}).start()
+        assert guest.serial.run(IO, 600).exit_code not in (0, 137)
+        goes_on(guest.serial)
+        assert kinds(guest) == set()
+
+
+# Blockyard itself
+
+
+def inv(*words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [str(PROJECT / "inv"), *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@fault("20 guests are started and stopped at once", "all answer", within_s=120)
+def twenty_guests(place: Place) -> None:
+    runs = [inv("boot", "--kernel", KERNEL, "--run", f"echo $(({n} * 7))") for n in range(20)]
+    with ExitStack() as stack:
+        for run in runs:
+            stack.callback(run.kill)
+        answers = [run.communicate(timeout=1200) for run in runs]
+    assert [out for out, _ in answers] == [f"{n * 7}\n" for n in range(20)]
+
+
+def scratch_files() -> set[Path]:
+    folder = store.directory("guests")
+    return {path for pattern in SCRATCH for path in folder.glob(f"*/{pattern}")}
+
+
+def interrupted(number: signal.Signals) -> None:
+    before = scratch_files()
+    for moment in [random.uniform(0.05, 4) for _ in range(10)]:
+        run = inv("boot", "--kernel", KERNEL, "--run", "sleep 600")
+        time.sleep(moment)
+        mine = descendants(run.pid)
+        run.send_signal(number)
+        _, errors = run.communicate(timeout=300)
+        assert run.returncode != 0
+        assert "Traceback" not in errors
+        assert left(mine) == set()
+    # what the last one left is removed by the next
+    finished = inv("boot", "--kernel", KERNEL, "--run", "echo well")
+    assert finished.communicate(timeout=300)[0] == "well\n"
+    assert scratch_files() <= before
+
+
+@fault("Blockyard is interrupted at ten random moments", "no QEMU and no file is left")
+def sigint(place: Place) -> None:
+    interrupted(signal.SIGINT)
+
+
+@fault(
+    "Blockyard is killed at ten random moments",
+    "no QEMU is left; the next start removes the files",
+)
+def sigkill(place: Place) -> None:
+    interrupted(signal.SIGKILL)
+
+
+@pytest.mark.parametrize("one", FAULTS, ids=lambda one: one.body.__name__)
+def test_fault(one: Fault, troubled: Ready, tmp_path: Path, fault_table: FaultTable) -> None:
+    before = descendants(os.getpid())
+    begun = time.monotonic()
+    one.body(Place(troubled, tmp_path))
+    seconds = time.monotonic() - begun
+    assert left(descendants(os.getpid()) - before) == set()
+    assert [path for pattern in SCRATCH for path in tmp_path.rglob(pattern)] == []
+    assert seconds < one.within_s * troubled.accelerator.scale
+    fault_table.append((one.title, one.outcome, seconds))

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The arithmetic of ./inv perf and its table. Nothing is timed here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from ci import perf, record
+from ci.perf import fleet, peers, timing, virtme
+from ci.perf.table import show
+from ci.perf.timing import Spent
+from ci.perf.values import DECIMALS, Measurement, Report
+from kernel.choice import Choice
+from kernel.host.errors import Failed, UserError
+from kernel.job import read_fragment
+
+BOOT = Measurement(
+    name="boot",
+    unit="s",
+    ours=(1.3, 9.0, 1.2),
+    bare=(1.0, 1.04, 7.0),
+    against="QEMU",
+    ratio=True,
+    limit=1.25,
+)
+ROUND_TRIP = Measurement(
+    name="round-trip-serial", unit="ms", ours=(12.04, 12.0), bare=(11.1,), limit=15.0
+)
+MEMORY = Measurement(name="memory", unit="MiB", ours=(151.4,))
+REPORT = Report(
+    host=record.Host("host", "6.1.0", 2, 24064),
+    kernel="7.3",
+    accelerator="tcg",
+    measurements=(BOOT, ROUND_TRIP, MEMORY),
+)
+
+
+def test_a_ratio_is_that_of_the_medians() -> None:
+    assert BOOT.our_median == 1.3
+    assert BOOT.bare_median == 1.04
+    assert BOOT.figure == 1.25
+
+
+def test_a_figure_without_a_ratio_is_our_median() -> None:
+    assert ROUND_TRIP.figure == pytest.approx(12.02)
+    assert MEMORY.bare_median is None
+    assert MEMORY.figure == 151.4
+
+
+def test_a_ratio_has_no_unit_and_a_value_has_one() -> None:
+    assert BOOT.shown(BOOT.our_median) == "1.30 s"
+    assert BOOT.shown_figure(BOOT.figure) == "1.25"
+    assert ROUND_TRIP.shown_figure(ROUND_TRIP.limit) == "15.0 ms"
+    assert MEMORY.shown_figure(MEMORY.limit) == "-"
+
+
+def test_the_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    show(REPORT, as_json=False)
+    told = capsys.readouterr()
+    rows = [" ".join(line.split()) for line in told.out.splitlines() if line.strip(" \u2500")]
+    assert rows == [
+        "measured runs ours bare figure limit",
+        "boot 3 1.30 s 1.04 s 1.25 1.25",
+        "round-trip-serial 2 12.0 ms 11.1 ms 12.0 ms 15.0 ms",
+        "memory 1 151 MiB - 151 MiB -",
+    ]
+    assert "boot: bare is QEMU" in told.err
+    assert "kernel 7.3, tcg" in told.err
+
+
+def test_json_has_every_value(capsys: pytest.CaptureFixture[str]) -> None:
+    show(REPORT, as_json=True)
+    assert msgspec.json.decode(capsys.readouterr().out, type=Report) == REPORT
+
+
+def test_both_sides_run_in_turn_and_a_warm_up_is_not_counted() -> None:
+    order: list[str] = []
+    pairs = timing.alternate(
+        lambda: order.append("ours"), lambda: order.append("bare"), 2, warm_up=True
+    )
+    assert order == ["ours", "bare"] * 3
+    assert len(pairs) == 2
+
+
+def test_wall_times_of_both_sides() -> None:
+    pairs = [(Spent(1.0, 0.1), Spent(2.0, 0.2)), (Spent(3.0, 0.3), Spent(4.0, 0.4))]
+    assert timing.wall_s(pairs) == ((1.0, 3.0), (2.0, 4.0))
+
+
+def test_an_unknown_name_is_told_before_anything_is_made() -> None:
+    with pytest.raises(UserError, match="unknown measurement 'bot'"):
+        perf.measure(Choice(), "auto", "boot,bot", 5)
+
+
+def test_no_runs_are_no_measurement() -> None:
+    with pytest.raises(UserError, match="--runs 0"):
+        perf.measure(Choice(), "auto", "", 0)
+
+
+def test_the_default_measurements_exist() -> None:
+    assert set(perf.DEFAULT_WHAT) <= set(perf.MEASUREMENTS)
+    assert set(DECIMALS) >= {one.unit for one in REPORT.measurements}
+
+
+def test_memory_is_read_as_the_kernel_prints_it(tmp_path: Path) -> None:
+    file = tmp_path / "smaps_rollup"
+    file.write_text("55d0-7fff ---p 00000000 00:00 0   [rollup]\nRss:  9000 kB\nPss:    8192 kB\n")
+    assert fleet.kib(file, "Pss") == 8192
+    with pytest.raises(Failed, match="has no Swap"):
+        fleet.kib(file, "Swap")
+
+
+def test_only_our_own_guests_are_found(tmp_path: Path) -> None:
+    """We start bwrap, bwrap starts QEMU; somebody else's QEMU is none of ours."""
+    for pid, parent, name in [
+        (10, 1, "python"),
+        (11, 10, "bwrap"),
+        (7, 11, "qemu-system-x86"),
+        (20, 1, "qemu-system-x86"),
+    ]:
+        folder = tmp_path / str(pid)
+        folder.mkdir()
+        (folder / "status").write_text(f"Name:\t{name}\nPid:\t{pid}\nPPid:\t{parent}\n")
+    assert fleet.below(10, "qemu-system-x86", tmp_path) == [tmp_path / "7"]
+    assert fleet.NAME == "qemu-system-x86"
+
+
+@pytest.mark.parametrize("name", ["virtme-ng", "labgrid"])
+def test_a_peer_is_pinned_with_all_its_packages(name: str) -> None:
+    text = (peers.HERE / f"{name}.lock").read_text()
+    assert peers.version(name)
+    pins = [line for line in text.splitlines() if "==" in line]
+    assert len(pins) == text.count("--hash=sha256:")
+
+
+def test_virtme_ng_gets_a_kernel_it_can_boot() -> None:
+    """The fragment is one that a user could give."""
+    assert read_fragment(virtme.FRAGMENT)
+    choice = Choice(fragments=(virtme.FRAGMENT,))
+    assert str(virtme.FRAGMENT) in choice.options
+
+
+def test_virtme_ng_runs_on_the_accelerator_of_ours() -> None:
+    assert "--disable-kvm" in virtme.options("tcg")
+    assert "--disable-kvm" not in virtme.options("kvm")

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""QEMU's monitors, with a socket in QEMU's place."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from images.qmp import Events, Monitor, Refused, Silent
+
+GREETING = {"QMP": {"version": {"qemu": {"major": 10, "minor": 0, "micro": 0}}, "capabilities": []}}
+SHUTDOWN = {"event": "SHUTDOWN", "data": {"guest": True, "reason": "guest-reset"}, "timestamp": {}}
+
+
+def line(message: object) -> bytes:
+    return json.dumps(message).encode() + b"\r\n"
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, qemus = socket.socketpair()
+    yield ours, qemus
+    ours.close()
+    qemus.close()
+
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+class TestEvents:
+    def test_they_are_asked_for_at_once(self, pair: Pair) -> None:
+        Events(pair[0])
+        assert json.loads(pair[1].recv(1000)) == {"execute": "qmp_capabilities", "arguments": {}}
+
+    def test_an_event_in_two_pieces(self, pair: Pair) -> None:
+        events = Events(pair[0])
+        stream = line(GREETING) + line({"return": {}}) + line(SHUTDOWN)
+        for piece in (stream[:-30], stream[-30:]):
+            events.look()
+            assert events.last("SHUTDOWN") is None
+            pair[1].sendall(piece)
+        events.look()
+        shutdown = events.last("SHUTDOWN")
+        assert shutdown is not None
+        assert shutdown.data["reason"] == "guest-reset"
+
+    def test_the_last_of_several(self, pair: Pair) -> None:
+        events = Events(pair[0])
+        for name in ("STOP", "RESUME", "STOP"):
+            pair[1].sendall(line({"event": name, "data": {"name": len(events.seen)}}))
+            events.look()
+        assert [one.event for one in events.seen] == ["STOP", "RESUME", "STOP"]
+        last = events.last("STOP")
+        assert last is not None
+        assert last.data["name"] == 2
+
+    def test_a_qemu_that_is_gone_has_no_more(self, pair: Pair) -> None:
+        events = Events(pair[0])
+        pair[1].close()
+        events.look()
+        assert events.seen == []
+
+
+def answer(qemu: socket.socket, answers: list[dict[str, object]]) -> list[dict[str, object]]:
+    """Plays QEMU; what it was asked."""
+    asked = []
+    qemu.sendall(line(GREETING))
+    for reply in [{"return": {}}, *answers]:
+        asked.append(json.loads(qemu.recv(1 << 16)))  # it waits for each answer
+        number = {"id": asked[-1]["id"]} if "id" in asked[-1] else {}
+        qemu.sendall(line({**reply, **number}))
+    return asked
+
+
+class TestCommands:
+    def ask(self, pair: Pair, reply: dict[str, object]) -> object:
+        qemu = threading.Thread(target=answer, args=[pair[1], [reply]])
+        qemu.start()
+        monitor = Monitor(pair[0])
+        try:
+            return monitor.command("query-status", 30.0)
+        finally:
+            qemu.join(30)
+            pair[1].close()
+            monitor.close()
+
+    def test_an_answer(self, pair: Pair) -> None:
+        assert self.ask(pair, {"return": {"running": True}}) == {"running": True}
+
+    def test_a_refusal_is_told(self, pair: Pair) -> None:
+        with pytest.raises(Refused, match=r"refused query-status: no such thing"):
+            self.ask(pair, {"error": {"class": "GenericError", "desc": "no such thing"}})
+
+    def test_no_greeting_is_no_answer(self, pair: Pair) -> None:
+        monitor = Monitor(pair[0])
+        with pytest.raises(Silent, match="did not answer query-status"):
+            monitor.command("query-status", 0.2)
+        monitor.close()
+
+    def test_an_end_is_no_answer(self, pair: Pair) -> None:
+        monitor = Monitor(pair[0])
+        pair[1].close()
+        with pytest.raises(Silent, match="gone"):
+            monitor.command("query-status", 30.0)
+        monitor.close()

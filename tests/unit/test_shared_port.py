@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The guest program's bytes between the kernel's lines, on one port."""
+
+from __future__ import annotations
+
+import base64
+import random
+from pathlib import Path
+
+import pytest
+
+from images.kernel_log import KernelLog
+from images.shared_port import Decoder
+
+RECORD = b"[    1.234567] nvme nvme0: 2/0/0 default/read/poll queues ~\r\n"
+DATA = random.Random(1).randbytes(4000)
+
+
+def sent(data: bytes) -> bytes:
+    """As guest/stream.c sends it."""
+    pieces = [data[at : at + 768] for at in range(0, len(data), 768)]
+    return b"".join(b"~" + base64.b64encode(piece) + b"\n" for piece in pieces)
+
+
+def decoded(stream: bytes, size: int) -> bytes:
+    decoder = Decoder()
+    pieces = [stream[at : at + size] for at in range(0, len(stream), size)]
+    return b"".join(decoder.feed(piece) for piece in pieces)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000, 1 << 16])
+class TestDecoder:
+    def test_bytes_come_as_they_were(self, size: int) -> None:
+        assert decoded(sent(DATA), size) == DATA
+
+    def test_lines_of_the_kernel_cut_in_anywhere(self, size: int) -> None:
+        stream = sent(DATA)
+        for at in sorted(random.Random(2).sample(range(len(stream)), 40), reverse=True):
+            stream = stream[:at] + RECORD + stream[at:]
+        assert decoded(stream, size) == DATA
+
+    def test_what_firmware_prints_is_no_data(self, size: int) -> None:
+        assert decoded(b"SeaBIOS (version 1)\r\n\r\n" + RECORD + sent(b"abc"), size) == b"abc"
+
+
+def test_a_line_that_was_damaged_is_missing() -> None:
+    good = sent(b"abc")
+    assert decoded(good[:3] + b"?" + good[3:] + sent(b"def"), 100) == b"def"
+
+
+def test_the_kernel_log_is_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "kernel.log"
+    line = sent(b"abc")
+    path.write_bytes(RECORD + line[:4] + RECORD + line[4:] + RECORD)
+    assert KernelLog(path, shared=True).text() == RECORD.decode().replace("\r", "") * 3

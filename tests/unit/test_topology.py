@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a topology's file may say, and what is said of a bad one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from images import topology
+from images.topology import DEFAULT, Controller, Namespace, Subsystem, Topology
+from kernel.host.errors import UserError
+
+SHIPPED = (
+    "4k",
+    "cmb",
+    "controllers",
+    "default",
+    "errors",
+    "fdp",
+    "hotplug",
+    "memory",
+    "metadata",
+    "namespaces",
+    "null",
+    "pmr",
+    "queues",
+    "shared",
+    "sriov",
+    "virtio",
+    "zns",
+)
+PAIR = Topology(
+    controllers=(
+        Controller("a", (Namespace(1), Namespace(2)), subsystem="pair"),
+        Controller("b"),
+        Controller("a", (Namespace(3),), subsystem="pair"),
+    ),
+    subsystems=(Subsystem("pair", (Namespace(4), Namespace(5))),),
+)
+
+CONTROLLER = """\
+[[controllers]]
+serial = "a"
+"""
+NAMESPACE = CONTROLLER + "[[controllers.namespaces]]\nsize_mib = 64\n"
+IN_SUBSYSTEM = '[[subsystems]]\nname = "s"\n' + CONTROLLER + 'subsystem = "s"\n'
+SRIOV = IN_SUBSYSTEM + "sriov_max_vfs = 2\nsriov_vq_flexible = 4\nsriov_vi_flexible = 2\n"
+FDP = IN_SUBSYSTEM.replace('"s"\n', '"s"\nfdp = { nruh = 4 }\n', 1)
+HANDLES = FDP + "[[controllers.namespaces]]\nruhs = [0, 1]\n"
+
+
+def at_namespace(field: str) -> str:
+    return f"`$.controllers[0].namespaces[0].{field}`"
+
+
+def at_controller(field: str) -> str:
+    return f"`$.controllers[0].{field}`"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A user's file."""
+    return tmp_path / "mine.toml"
+
+
+class TestOurs:
+    def test_they_are_all_there(self) -> None:
+        assert topology.names() == SHIPPED
+
+    @pytest.mark.parametrize("name", SHIPPED)
+    def test_each_is_read_and_says_what_it_is(self, name: str) -> None:
+        loaded = topology.load(name)
+        assert loaded.name == name
+        assert loaded.about
+
+    @pytest.mark.parametrize("name", SHIPPED)
+    def test_each_survives_a_plan(self, name: str) -> None:
+        """A run hands its topology to its workers as JSON."""
+        loaded = topology.load(name)
+        assert msgspec.json.decode(msgspec.json.encode(loaded), type=Topology) == loaded
+
+    def test_the_default_is_what_a_guest_has_when_nobody_asks(self) -> None:
+        assert topology.load("default") == DEFAULT
+
+    @pytest.mark.parametrize(
+        ("wrong", "near"), [("defualt", "default"), ("namespace", "namespaces"), ("xyz", "known: ")]
+    )
+    def test_an_unknown_one_gets_the_nearest(self, wrong: str, near: str) -> None:
+        with pytest.raises(UserError, match=f"unknown topology '{wrong}'") as caught:
+            topology.load(wrong)
+        assert near in caught.value.hint
+
+
+class TestUsers:
+    def test_a_path_is_read(self, file: Path) -> None:
+        file.write_text(NAMESPACE)
+        loaded = topology.load(str(file))
+        assert loaded.name == "mine"
+        assert loaded.controllers == (Controller("a", (Namespace(64),)),)
+
+    def test_a_path_can_be_relative(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        file.write_text(CONTROLLER)
+        monkeypatch.chdir(file.parent)
+        assert topology.load("mine.toml") == topology.load("./mine.toml")
+
+    def test_an_empty_file_is_the_default(self, file: Path) -> None:
+        file.write_text("")
+        assert topology.load(str(file)).controllers == DEFAULT.controllers
+
+    def test_a_file_that_is_not_there(self, file: Path) -> None:
+        with pytest.raises(UserError, match="cannot read the topology .*mine.toml: No such file"):
+            topology.load(str(file))
+
+    def test_a_file_that_is_no_text(self, file: Path) -> None:
+        file.write_bytes(b"\xff\xfe\x00")
+        with pytest.raises(UserError, match="mine.toml"):
+            topology.load(str(file))
+
+
+class TestBad:
+    @pytest.mark.parametrize(
+        ("text", "place", "words"),
+        [
+            ("[[controllers]", "", "line"),
+            ("[[controllers]]", "`$.controllers[0]`", "serial"),
+            ("cpus = 0", "`$.cpus`", ">= 1"),
+            ("memory_mib = 1", "`$.memory_mib`", ">= 128"),
+            ("hotplug_ports = 17", "`$.hotplug_ports`", "<= 16"),
+            ("controler = []", "", "controler"),
+            ('[[controllers]]\nserial = ""', at_controller("serial"), "regex"),
+            (f'[[controllers]]\nserial = "{"x" * 21}"', at_controller("serial"), "regex"),
+            (CONTROLLER + "mdts = 10", at_controller("mdts"), "<= 9"),
+            (CONTROLLER + "max_ioqpairs = 0", at_controller("max_ioqpairs"), ">= 1"),
+            (CONTROLLER + "msix_qsize = 2049", at_controller("msix_qsize"), "<= 2048"),
+            (CONTROLLER + "cmb_size_mib = 3", at_controller("cmb_size_mib"), "power of two"),
+            (CONTROLLER + "pmr_size_mib = 24", at_controller("pmr_size_mib"), "power of two"),
+            (NAMESPACE + "blok_size = 512", "namespaces[0]`", "blok_size"),
+            (NAMESPACE + 'backing = "tape"', at_namespace("backing"), "tape"),
+            (NAMESPACE + "block_size = 0", at_namespace("block_size"), ">= 512"),
+            (NAMESPACE + "block_size = 520", at_namespace("block_size"), "power of two"),
+            (NAMESPACE + "block_size = 131072", at_namespace("block_size"), "<= 65536"),
+            (NAMESPACE + "mset = true", at_namespace("mset"), "metadata (ms)"),
+            (NAMESPACE + "pi = 1", at_namespace("pi"), "8 bytes of metadata"),
+            (NAMESPACE + "pi = 4\nms = 8", at_namespace("pi"), "4"),
+            (NAMESPACE + "pi = 1\nms = 8\npif = 2", at_namespace("pi"), "16 bytes of metadata"),
+            (NAMESPACE + "pi = 1\nms = 8\npif = 1", at_namespace("pif"), "1"),
+            (NAMESPACE + "ms = 8\npil = true", at_namespace("pil"), "protection"),
+            (NAMESPACE + "ruhs = [0]", at_namespace("ruhs"), "subsystem with fdp"),
+            (
+                NAMESPACE + 'errors = [{ on = "read", lba = 131071, blocks = 2 }]',
+                at_namespace("errors[0].lba"),
+                "ends at block 131072",
+            ),
+            (
+                NAMESPACE + 'errors = [{ on = "erase", lba = 0 }]',
+                at_namespace("errors[0].on"),
+                "erase",
+            ),
+            ('[[disks]]\ninterface = "ide"\nserial = "a"', "`$.disks[0].interface`", "ide"),
+            (
+                '[[disks]]\ninterface = "virtio-blk"\nserial = "a"\nblock_size = 1000',
+                "`$.disks[0].block_size`",
+                "power of two",
+            ),
+        ],
+    )
+    def test_the_file_is_named_and_the_place_in_it(
+        self, file: Path, text: str, place: str, words: str
+    ) -> None:
+        file.write_text(text)
+        self.expect(file, place, words)
+
+    @pytest.mark.parametrize(
+        ("zoned", "field", "words"),
+        [
+            ("{}", "", "zone_size_kib"),
+            ("{ zone_size_kib = 1022 }", ".zone_size_kib", "block size, 4096"),
+            (
+                "{ zone_size_kib = 1024, zone_capacity_kib = 1022 }",
+                ".zone_capacity_kib",
+                "block size, 4096",
+            ),
+            (
+                "{ zone_size_kib = 1024, zone_capacity_kib = 2048 }",
+                ".zone_capacity_kib",
+                "more than the zone's size, 1024 KiB",
+            ),
+            ("{ zone_size_kib = 131072 }", ".zone_size_kib", "smaller than one zone"),
+            ("{ zone_size_kib = 1024, max_open = 9, max_active = 8 }", ".max_open", "8"),
+            ("{ zone_size_kib = 1024, descr_ext_size = 65 }", ".descr_ext_size", "64"),
+        ],
+    )
+    def test_zones(self, file: Path, zoned: str, field: str, words: str) -> None:
+        file.write_text(f"{NAMESPACE}block_size = 4096\nzoned = {zoned}")
+        self.expect(file, at_namespace(f"zoned{field}"), words)
+
+    @pytest.mark.parametrize(
+        ("text", "place", "words"),
+        [
+            (CONTROLLER + 'subsystem = "t"', at_controller("subsystem"), "no subsystem 't'"),
+            (
+                IN_SUBSYSTEM + '[[subsystems]]\nname = "t"',
+                "`$.subsystems[1]`",
+                "no controller is in the subsystem 't'",
+            ),
+            (
+                IN_SUBSYSTEM + '[[subsystems]]\nname = "s"',
+                "`$.subsystems[1].name`",
+                "two subsystems 's'",
+            ),
+            (
+                IN_SUBSYSTEM + '[[controllers]]\nserial = "b"\nsubsystem = "s"',
+                "`$.controllers[1].serial`",
+                "one serial number",
+            ),
+            (
+                IN_SUBSYSTEM.replace('"s"\n', '"s"\nnamespaces = [{ block_size = 1000 }]\n', 1),
+                "`$.subsystems[0].namespaces[0].block_size`",
+                "power of two",
+            ),
+        ],
+    )
+    def test_subsystems(self, file: Path, text: str, place: str, words: str) -> None:
+        file.write_text(text)
+        self.expect(file, place, words)
+
+    @pytest.mark.parametrize(
+        ("old", "new", "field", "words"),
+        [
+            ('subsystem = "s"\n', "", "sriov_max_vfs", "subsystem"),
+            ("vq_flexible = 4", "vq_flexible = 3", "sriov_vq_flexible", "need 4 queues"),
+            ("vi_flexible = 2", "vi_flexible = 1", "sriov_vi_flexible", "need 2 vectors"),
+            ("max_vfs = 2", "max_vfs = 0", "sriov_vq_flexible", "no virtual functions"),
+            ("max_vfs = 2", "max_vfs = 128", "sriov_max_vfs", "<= 127"),
+            ("vq_flexible = 4", "vq_flexible = 63", "max_ioqpairs", "two queue pairs more"),
+            ("vi_flexible = 2", "vi_flexible = 65", "msix_qsize", "one vector more"),
+            ("sriov_max", "cmb_size_mib = 16\nsriov_max", "cmb_size_mib", "no memory"),
+            ("sriov_max", "pmr_size_mib = 16\nsriov_max", "pmr_size_mib", "no memory"),
+        ],
+    )
+    def test_sriov(self, file: Path, old: str, new: str, field: str, words: str) -> None:
+        assert old in SRIOV
+        text = SRIOV.replace(old, new)
+        # without the controller's the subsystem is empty, which is another problem
+        file.write_text(text if "subsystem =" in text else text[text.index("[[controllers") :])
+        self.expect(file, at_controller(field), words)
+
+    @pytest.mark.parametrize(
+        ("old", "new", "place", "words"),
+        [
+            ("nruh = 4", "", "`$.subsystems[0].fdp`", "nruh"),
+            ("nruh = 4", "nruh = 129", "`$.subsystems[0].fdp.nruh`", "<= 128"),
+            ("nruh = 4", "nruh = 128, nrg = 1024", "`$.subsystems[0].fdp.nrg`", "16-bit"),
+            ("ruhs = [0, 1]", "", at_namespace("ruhs"), "names its reclaim unit handles"),
+            ("[0, 1]", "[0, 4]", at_namespace("ruhs"), "last reclaim unit handle is 3"),
+            ("[0, 1]", "[1, 1]", at_namespace("ruhs"), "twice"),
+            ("[0, 1]", "[0]\nzoned = { zone_size_kib = 1024 }", at_namespace("zoned"), "zoned"),
+            (
+                "[0, 1]",
+                "[0]\n[[controllers.namespaces]]\nblock_size = 4096\nruhs = [0]",
+                "`$.controllers[0].namespaces[1].ruhs`",
+                "another format",
+            ),
+        ],
+    )
+    def test_placement(self, file: Path, old: str, new: str, place: str, words: str) -> None:
+        assert old in HANDLES
+        file.write_text(HANDLES.replace(old, new))
+        self.expect(file, place, words)
+
+    @pytest.mark.parametrize("text", [NAMESPACE, IN_SUBSYSTEM, SRIOV, HANDLES])
+    def test_what_these_are_made_from_is_good(self, file: Path, text: str) -> None:
+        file.write_text(text)
+        topology.load(str(file))
+
+    def expect(self, file: Path, place: str, words: str) -> None:
+        with pytest.raises(UserError) as caught:
+            topology.load(str(file))
+        assert caught.value.what.startswith(f"{file}: ")
+        assert place in caught.value.what
+        assert words in caught.value.what
+        assert "\n" not in caught.value.what
+
+
+class TestPlaces:
+    def test_nsids_are_unique_in_a_subsystem(self) -> None:
+        assert [
+            (place.controller, place.nsid, place.namespace.size_mib) for place in PAIR.places()
+        ] == [
+            (0, 1, 4),
+            (0, 2, 5),
+            (0, 3, 1),
+            (0, 4, 2),
+            (1, 1, 512),
+            (2, 5, 3),
+        ]
+
+    def test_a_controller_has_the_shared_namespaces_and_its_own(self) -> None:
+        sizes = [
+            {nsid: namespace.size_mib for nsid, namespace in PAIR.attached(number).items()}
+            for number in range(3)
+        ]
+        assert sizes == [{1: 4, 2: 5, 3: 1, 4: 2}, {1: 512}, {1: 4, 2: 5, 5: 3}]
+
+    def test_each_is_named_once_and_knows_its_field(self) -> None:
+        places = PAIR.places()
+        assert len({place.node for place in places}) == len(places)
+        assert [place.field for place in places if place.shared] == [
+            "subsystems[0].namespaces[0]",
+            "subsystems[0].namespaces[1]",
+        ]
+        assert places[-1].field == "controllers[2].namespaces[0]"
+
+    def test_metadata_takes_room(self) -> None:
+        assert Namespace(64).blocks == 64 * 2048
+        assert Namespace(64, ms=8).blocks == (64 << 20) // 520
