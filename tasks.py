@@ -53,7 +53,7 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
         from kernel.host.errors import UserError
 
         # a terminated run cleans up as an interrupted one does
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.default_int_handler)
         try:
             return function(*arguments, **options)

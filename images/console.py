@@ -30,7 +30,7 @@ from kernel.host.errors import Failed
 
 READY = MARK + b"BLOCKYARD ready\n"
 SILENT_S = 5.0  # a live guest program is heard of within this, at scale 1
-KILL_S = 5.0  # the end marker follows a kill within this
+KILL_S = 2.0  # the end marker follows a kill within this
 # A script that was killed and is still there: agent.c's STATUS_GIVEN_UP.
 GIVEN_UP = 253
 
@@ -168,13 +168,11 @@ class Console:
         return output.result(code, time.monotonic() - begun)
 
     def _timed_out(self, told: str, script: bytes, output: Capture) -> GuestError:
+        self._guest.show_blocked()  # before the kill: what the command waits for
         end = self._kill()
         if isinstance(end, GuestError):
             return end
-        stuck = ""
-        if end == GIVEN_UP:
-            stuck = "; it could not be killed: it is stuck in the kernel"
-            self._guest.show_blocked()
+        stuck = "; it could not be killed: it is stuck in the kernel" if end == GIVEN_UP else ""
         return CommandTimedOut(
             f"{self.name} console: {told}: {_short(script)}{stuck}{output.tail()}",
             kernel_log=self._guest.kernel_log_tail(),
@@ -232,6 +230,7 @@ class Console:
 
     def _request(self, verb: bytes, script: bytes, stdin: bytes) -> None:
         if self._dead:
+            self._guest.watch()  # what is wrong with the whole guest comes first
             raise ConsoleDead(f"{self.name} console: {self._dead}")
         self._seq += 1
         header = b"BLOCKYARD %s %d %s %d %d\n" % (

@@ -3,9 +3,9 @@
 
 What is saved is a guest without the disks under test, with a free PCIe port for each controller:
 QEMU cannot save an NVMe controller, nor start from what was saved when it has one. They are
-plugged in when the guest runs. The memory is a file that QEMU maps: shared when it is saved, private to each
-guest that starts from it, which so reads only what it uses. A snapshot is made once per kernel and
-number of ports, and kept in the cache.
+plugged in when the guest runs. The memory is a file that QEMU maps: shared when it is saved,
+private to each guest that starts from it, which so reads only what it uses. A snapshot is made once
+per kernel and number of ports, and kept in the cache.
 """
 
 from __future__ import annotations
@@ -90,8 +90,8 @@ def obstacle(setup: Setup) -> str:
     if setup.serial_port != "virtio":
         return f"a serial console on {setup.serial_port} cannot be saved"
     topology = setup.topology
-    if topology.disks or (topology.controllers and topology.hotplug_ports):
-        return f"topology {topology.name} has more than NVMe controllers, or ports besides them"
+    if topology.disks or topology.subsystems or (topology.controllers and topology.hotplug_ports):
+        return f"topology {topology.name} is more than NVMe controllers, or than free ports"
     try:
         for port, controller in enumerate(topology.controllers):
             devices.hotplug(controller, port)

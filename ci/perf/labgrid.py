@@ -88,7 +88,7 @@ def _shell(booted: Machine) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(booted.directory / name))
         script = "script --quiet --flush --command 'bash -i' /dev/null"
-        booted.serial.check(f"setsid {script} < {device} > {device} 2>&1 &")
+        booted.serial.check(f"setsid {script} 0<> {device} >&0 2>&0 &")  # only one may open it
         yield connection
 
 

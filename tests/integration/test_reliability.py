@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import threading
@@ -164,9 +165,11 @@ def spinning_thread(place: Place) -> None:
 def stuck_task(place: Place) -> None:
     with place.guest() as guest:
         with pytest.raises(CommandTimedOut, match="stuck in the kernel"):
-            trouble(guest, "stuck", timeout_s=1)
+            guest.serial.run("exec modprobe trouble what=stuck", 1)
         goes_on(guest.serial)
-        assert "trouble_init" in guest.log.text().partition("Show Blocked State")[2]
+        blocked = guest.log.text().partition("Show Blocked State")[2]
+        assert "task:modprobe" in blocked
+        assert "[trouble]" in blocked
 
 
 @fault("all processors hang with interrupts off", "GuestHung; backtrace by NMI, registers")
@@ -180,22 +183,29 @@ def hang(place: Place) -> None:
             guest.serial.run("true")
 
 
-@fault("init is killed by the kernel", "GuestPanicked")
+@fault("init crashes", "GuestPanicked")
 def init_killed(place: Place) -> None:
+    # no signal kills init; without its stack it dies of the next return
+    script = """
+        range=$(grep -F '[stack]' /proc/1/maps | cut -d' ' -f1)
+        first=$((16#${range%-*} / 4096)) last=$((16#${range#*-} / 4096))
+        dd if=/dev/zero of=/proc/1/mem bs=4096 seek=$first count=$((last - first)) conv=notrunc"""
     with place.guest() as guest:
         with pytest.raises(GuestPanicked) as caught:
-            trouble(guest, "kill_init", 600)
+            guest.serial.run(f"{script}; sleep 20", 60)
         assert "Attempted to kill init" in caught.value.kernel_log
 
 
-@fault("100,000 lines flood the kernel log", f"{GOES_ON}; no line is lost", within_s=120)
+@fault("100,000 lines flood the kernel log", f"{GOES_ON}; each line is there or told to be dropped")
 def log_flood(place: Place) -> None:
     with place.guest() as guest:
         assert trouble(guest, "flood", 600) == 0
         goes_on(guest.serial)
         end = guest.log.wait_for("line 100000 of", 0, 600, guest.watch)
         assert end is not None
-        assert guest.log.text().count("trouble: line ") == 100_000
+        log = guest.log.text()
+        dropped = sum(map(int, re.findall(r"\*\* (\d+) printk messages dropped", log)))
+        assert log.count("trouble: line ") + dropped >= 100_000
 
 
 # QEMU
@@ -373,7 +383,7 @@ def twenty_guests(place: Place) -> None:
         for run in runs:
             stack.callback(run.kill)
         answers = [run.communicate(timeout=1200) for run in runs]
-    assert [out for out, _ in answers] == [f"{n * 7}\n" for n in range(20)]
+    assert answers == [(f"{n * 7}\n", "") for n in range(20)]
 
 
 def scratch_files() -> set[Path]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from images.qemu import Ports, arguments
+from images.qemu import Options, Ports, arguments, best_serial
 from images.topology import DEFAULT, Controller, Namespace, Topology
 
 SERIAL = Ports(serial="virtio", console=5, events=7, monitor=8)
@@ -77,7 +77,8 @@ class TestChannels:
     def test_the_first_uart_carries_the_kernel_log_alone(self) -> None:
         argv = arguments(DEFAULT, "tcg", EVERYTHING)
         assert values("-serial", argv) == ["chardev:log"]
-        assert "file,id=log,path=/mnt/run/kernel.log" in values("-chardev", argv)
+        (log,) = [one for one in values("-chardev", argv) if "id=log" in one]
+        assert log.startswith("file,id=log,path=/mnt/run/kernel.log,input-path=/mnt/run/kernel.in,")
         assert [word for word in command_line(argv) if word.startswith("console=")] == [
             "console=ttyS0"
         ]
@@ -129,3 +130,48 @@ class TestMachine:
         argv = arguments(DEFAULT, "tcg", SERIAL)
         disks = [word for word in values("-device", argv) if word.startswith("virtio-blk")]
         assert ["drive=root" in disk for disk in disks] == [True, False]
+
+
+class TestSerial:
+    @pytest.mark.parametrize(
+        ("config", "best"),
+        [
+            ({"VIRTIO_CONSOLE": "y"}, "virtio"),
+            ({"VIRTIO_CONSOLE": "m", "SERIAL_8250_RUNTIME_UARTS": "4"}, "virtio"),
+            ({"VIRTIO_CONSOLE": "n", "SERIAL_8250_RUNTIME_UARTS": "4"}, "uart"),
+            ({"SERIAL_8250_RUNTIME_UARTS": "1"}, "shared"),
+        ],
+    )
+    def test_the_best_that_a_kernel_has(self, config: dict[str, str], best: str) -> None:
+        assert best_serial(config) == best
+
+    @pytest.mark.parametrize(
+        ("serial", "device", "uarts"),
+        [
+            ("virtio", "vport0p1", ["chardev:log"]),
+            ("uart", "ttyS1", ["chardev:log", "chardev:console"]),
+            ("shared", "ttyS0", ["chardev:console"]),
+        ],
+    )
+    def test_what_carries_it(self, serial: str, device: str, uarts: list[str]) -> None:
+        argv = arguments(DEFAULT, "tcg", replace(SERIAL, serial=serial))
+        assert f"blockyard.console={device}" in command_line(argv)
+        assert values("-serial", argv) == uarts
+
+
+class TestOptions:
+    def test_they_are_sockets_and_files_in_the_guests_folder(self) -> None:
+        everything = Options(monitor=True, gdb=True, dump=True)
+        argv = arguments(DEFAULT, "tcg", SERIAL, everything)
+        sockets = [word for word in values("-chardev", argv) if "server" in word]
+        assert [word.split(",")[2] for word in sockets] == [
+            "path=/mnt/run/monitor.sock",
+            "path=/mnt/run/gdb.sock",
+        ]
+        assert values("-action", argv) == ["shutdown=pause"]
+
+    def test_a_snapshot_is_never_written_to(self) -> None:
+        argv = arguments(DEFAULT, "tcg", SERIAL, Options(resumed=True))
+        (memory,) = values("-object", argv)
+        assert "mem-path=/mnt/snapshot/memory,share=off,readonly=on" in memory
+        assert values("-incoming", argv) == ["defer"]

@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -65,9 +66,9 @@ class TestEvents:
         assert events.seen == []
 
 
-def answer(qemu: socket.socket, answers: list[dict[str, object]]) -> list[dict[str, object]]:
+def answer(qemu: socket.socket, answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Plays QEMU; what it was asked."""
-    asked = []
+    asked: list[dict[str, Any]] = []
     qemu.sendall(line(GREETING))
     for reply in [{"return": {}}, *answers]:
         asked.append(json.loads(qemu.recv(1 << 16)))  # it waits for each answer
@@ -77,7 +78,7 @@ def answer(qemu: socket.socket, answers: list[dict[str, object]]) -> list[dict[s
 
 
 class TestCommands:
-    def ask(self, pair: Pair, reply: dict[str, object]) -> object:
+    def ask(self, pair: Pair, reply: dict[str, Any]) -> object:
         qemu = threading.Thread(target=answer, args=[pair[1], [reply]])
         qemu.start()
         monitor = Monitor(pair[0])

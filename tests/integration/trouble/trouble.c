@@ -8,14 +8,13 @@
 #include <linux/kthread.h>
 #include <linux/ktime.h>
 #include <linux/module.h>
-#include <linux/pid.h>
 #include <linux/preempt.h>
-#include <linux/sched/signal.h>
+#include <linux/sched.h>
 #include <linux/smp.h>
 
 static char *what = "nothing";
 module_param(what, charp, 0444);
-MODULE_PARM_DESC(what, "warn, bug, flood, lockup, spin, stuck, hang or kill_init");
+MODULE_PARM_DESC(what, "warn, bug, flood, lockup, spin, stuck or hang");
 
 static int seconds = 1;
 module_param(seconds, int, 0444);
@@ -70,8 +69,6 @@ static int __init trouble_init(void)
 	} else if (!strcmp(what, "hang")) {
 		smp_call_function(hang, NULL, 0);
 		hang(NULL);
-	} else if (!strcmp(what, "kill_init")) {
-		kill_pid(find_vpid(1), SIGKILL, 1);
 	} else {
 		return -EINVAL;
 	}

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Guests that start from a saved one, and QEMU's own ways into a guest."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from ci.prepare import Ready
+from images import qemu, splats, topology
+from images.errors import GuestPanicked
+from images.machine import Machine, machine
+from kernel.host.errors import UserError
+from modules import manifest
+from modules.driver import Driver
+from tests.workload import fio
+
+ELF = b"\x7fELF"
+
+
+def marks(guest: Machine) -> set[str]:
+    return {line for line in guest.log.text().splitlines() if "Linux version" in line}
+
+
+class TestSnapshot:
+    def test_it_is_a_guest_like_one_that_booted(self, ready: Ready, tmp_path: Path) -> None:
+        with machine(ready.setup(tmp_path, start="snapshot", ssh=True)) as guest:
+            assert guest.serial.check("uname -r").strip() == ready.kernel.info.release
+            assert guest.console("ssh").check("echo over ssh") == "over ssh\n"
+            assert abs(int(guest.serial.check("date +%s")) - time.time()) < 60
+            assert len(marks(guest)) == 1
+            driver = Driver(manifest.load("nvme"), ready.kernel, guest.serial)
+            driver.load()
+            with driver.disk() as disk:
+                assert disk.size_bytes == 512 << 20
+                assert fio(disk, rw="randwrite", bs="4k", verify="crc32c").written_bytes == 4 << 20
+            assert splats.find(guest.log.text()) == []
+
+    def test_guests_of_one_snapshot_are_not_the_same(self, ready: Ready, tmp_path: Path) -> None:
+        words = []
+        for name in ("one", "two"):
+            with machine(ready.setup(tmp_path / name, start="snapshot")) as guest:
+                assert guest.serial.run("test -e /root/left").exit_code == 1
+                guest.serial.check("touch /root/left")
+                words.append(guest.serial.check("head -c 16 /dev/urandom | od -t x1"))
+        assert words[0] != words[1]
+
+    def test_what_cannot_start_from_one_says_why(self, ready: Ready, tmp_path: Path) -> None:
+        zns = topology.load("zns")
+        setup = ready.setup(tmp_path / "zns", topology=zns, start="snapshot")
+        with pytest.raises(UserError, match="cannot start from a snapshot"), machine(setup):
+            pass
+
+    def test_the_fastest_way_is_a_boot_where_there_is_no_other(
+        self, ready: Ready, tmp_path: Path
+    ) -> None:
+        zns = topology.load("zns")
+        with machine(ready.setup(tmp_path / "zns", topology=zns, start="fastest")) as guest:
+            guest.serial.check("true")
+
+
+def talk(path: Path, *lines: bytes) -> bytes:
+    """What comes back from a socket in the guest's folder."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(60)
+        connection.connect(str(path))
+        answer = b""
+        for line in lines:
+            connection.sendall(line)
+            answer += connection.recv(1 << 16)
+            time.sleep(0.2)
+        return answer + connection.recv(1 << 16)
+
+
+class TestWaysIn:
+    def test_qemus_monitor(self, ready: Ready, tmp_path: Path) -> None:
+        with machine(ready.setup(tmp_path, monitor=True)) as guest:
+            answer = talk(guest.directory / qemu.MONITOR_SOCKET, b"", b"info status\n")
+        assert b"QEMU" in answer
+        assert b"VM status: running" in answer
+
+    def test_gdbs_protocol(self, ready: Ready, tmp_path: Path) -> None:
+        with machine(ready.setup(tmp_path, gdb=True)) as guest:
+            answer = talk(guest.directory / qemu.GDB_SOCKET, b"$?#3f", b"+$g#67")
+        assert b"$T05" in answer
+
+    def test_a_panic_leaves_the_memory_behind(self, ready: Ready, tmp_path: Path) -> None:
+        with machine(ready.setup(tmp_path, dump=True)) as guest, pytest.raises(GuestPanicked):
+            guest.serial.run("echo c > /proc/sysrq-trigger; sleep 600", 600)
+        dump = tmp_path / qemu.MEMORY_DUMP
+        with open(dump, "rb") as file:
+            assert file.read(4) == ELF
+        assert dump.stat().st_size > guest.setup.topology.memory_mib << 20
