@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What `./inv` starts: invoke, quiet when it is interrupted before it has begun.
+"""What `./inv` starts: invoke, sooner, and quiet when it is interrupted before it has begun.
 
-Until a task runs (tasks.py then has its own way), Ctrl-C just ends the process.
+Until a task runs (tasks.py then has its own way), Ctrl-C just ends the process. invoke imports
+modules that it uses in its own tests, for YAML configuration and for ``--version`` only: 35 ms of
+the 100 that it takes. It gets stand-ins for them, which nobody else sees.
 """
 
 import signal
@@ -10,11 +12,31 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import sys  # noqa: E402
 from pathlib import Path  # noqa: E402
+from types import ModuleType  # noqa: E402
 
 # our packages, whatever the current directory has (a kernel tree has a folder kernel, too)
-sys.path[0] = str(Path(__file__).parent.parent)
+ROOT = Path(__file__).parent.parent
+sys.path[0] = str(ROOT)
+
+
+def version(package: str) -> str:
+    """invoke's version, as the lock file has it: what importlib.metadata would look up."""
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    return next(line.split()[0].split("==")[1] for line in lines if line.startswith(package))
+
+
+STANDINS = {
+    "unittest.mock": {"Mock": object},
+    "importlib.metadata": {"version": version},
+}
+for name, attributes in STANDINS.items():
+    sys.modules[name] = ModuleType(name)
+    vars(sys.modules[name]).update(attributes)
 
 from invoke.main import program  # noqa: E402
+
+for name in STANDINS:
+    del sys.modules[name]
 
 if __name__ == "__main__":
     program.run()

@@ -29,7 +29,7 @@ from images.stream import MARK, Silence, Stream, Transport
 from kernel.host.errors import Failed
 
 READY = MARK + b"BLOCKYARD ready\n"
-SILENT_S = 5.0  # a live guest program is heard of within this, at scale 1
+SILENT_S = 3.0  # a live guest program is heard of within this, at scale 1
 KILL_S = 2.0  # the end marker follows a kill within this
 # A script that was killed and is still there: agent.c's STATUS_GIVEN_UP.
 GIVEN_UP = 253

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from images import devices, hotplug
+from images.errors import GuestSilent
 from images.qemu import IGNORE_MEMORY, KERNEL_LOG, MEMORY, RUN, STATE
 from images.topology import Topology
 from kernel.host import store
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 NVME_CLASS = "0x010802"  # NVM Express I/O controller (PCI Code and ID Assignment)
 RECIPE = 1  # changes with what is saved
+RESUME_S = 10.0  # QEMU has read it within this, at scale 1
 SAVE_S = 120.0  # QEMU has written its state within this
 
 Booted = Callable[["Setup"], AbstractContextManager["Machine"]]
@@ -145,11 +147,22 @@ def _save(guest: Machine) -> None:
         time.sleep(0.02)
 
 
+def _wait_until_it_runs(guest: Machine) -> None:
+    """What is plugged in while QEMU still reads the saved state is lost."""
+    deadline = time.monotonic() + RESUME_S * guest.scale
+    while guest.events.last("RESUME") is None:
+        if time.monotonic() > deadline:
+            raise GuestSilent("QEMU did not start the guest from its snapshot", log=guest.log.path)
+        guest.watch()
+        time.sleep(0.005)
+
+
 def wake(guest: Machine) -> None:
     """Gives a guest that starts from a snapshot what makes it one of its own.
 
     Its controllers, the time, and randomness: its siblings have the same memory.
     """
+    _wait_until_it_runs(guest)
     controllers = guest.setup.topology.controllers
     for port, controller in enumerate(controllers):
         hotplug.attach(guest, controller, port)
