@@ -41,7 +41,9 @@ KERNEL_OPTIONS = {
 }
 KERNEL_HELP = {name: text for name, (_, text) in KERNEL_OPTIONS.items()}
 TOPOLOGY_HELP = "the guest's hardware: a name in images/topologies, or a TOML file of yours"
-START_HELP = "boot; snapshot (of a guest that has booted); fastest: of the two, once both are known"
+START_HELP = (
+    "boot; snapshot (of a guest that has booted); fastest: a snapshot where that is quicker"
+)
 ACCEL_HELP = "auto (KVM where it really works), kvm or tcg"
 
 
@@ -127,7 +129,7 @@ def test(
     k: str = "",
     list_: bool = False,
     topology: str = "default",
-    start: str = "boot",
+    start: str = "fastest",
     accel: str = "auto",
     guests: int = 0,
     json: bool = False,
@@ -209,7 +211,7 @@ def boot(
     run: str = "",
     console: str = "serial",
     topology: str = "default",
-    start: str = "boot",
+    start: str = "fastest",
     monitor: bool = False,
     gdb: bool = False,
     dump: bool = False,

@@ -89,6 +89,8 @@ def obstacle(setup: Setup) -> str:
     """Why such a guest cannot start from a snapshot; empty when it can."""
     if setup.shell:
         return "a shell's port cannot be saved"
+    if setup.dump:
+        return "what a memory dump needs is not saved"
     if setup.serial_port != "virtio":
         return f"a serial console on {setup.serial_port} cannot be saved"
     topology = setup.topology

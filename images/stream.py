@@ -22,7 +22,7 @@ else:  # generic in the stubs only
 
 END_S = 1.0  # after its stream ended, a dead machine is seen to be dead within this
 WATCH_S = 0.2  # how often the machine is looked at while nothing arrives
-CHUNK = 1 << 16  # bytes per read
+CHUNK = 1 << 18  # bytes per read
 LAST = 1 << 14  # bytes that are kept of what came, for who looks into a failure
 MARK = b"\x1e"  # begins every marker
 MARKER_MAX = 160  # its text, 32 of nonce, three numbers

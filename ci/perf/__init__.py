@@ -23,6 +23,8 @@ __all__ = ["DEFAULT_WHAT", "MEASUREMENTS", "Measurement", "Report", "measure", "
 MEASUREMENTS: Mapping[str, Callable[[Subject], Measurement | tuple[Measurement, ...]]] = {
     "warm-build": commands.warm_build,
     "boot": boot.boot,
+    "boot-plain": boot.boot_plain,
+    "snapshot": boot.snapshot,
     "build": build.build,
     "test": commands.test,
     "cold-test": commands.cold_test,

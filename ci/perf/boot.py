@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """``boot``: ``./inv boot --run true`` against QEMU with the same kernel and an init that ends it.
 
-Machine, processor model, firmware and command line are the same on both sides.
+Machine, processor model, firmware and command line are the same on both sides: what of our choice
+makes a kernel start sooner makes the bare one sooner, too. ``boot-plain`` is against QEMU as one
+starts it by hand, with its own firmware and processor model, and the same machine, memory and
+number of processors. ``snapshot`` starts from a saved guest.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ci import prepare
@@ -28,24 +31,60 @@ LIMIT = 1.25
 
 def boot(subject: Subject) -> Measurement:
     """From the command to its end, with one command run in the guest."""
+    return _first_answer("boot", "boot", subject, _our_machine(subject), LIMIT)
+
+
+def boot_plain(subject: Subject) -> Measurement:
+    """The same, against QEMU as one starts it by hand."""
+    return _first_answer("boot-plain", "boot", subject, _plain_machine(subject), LIMIT)
+
+
+def snapshot(subject: Subject) -> Measurement:
+    """From a snapshot, which is there before the first run that counts."""
+    return _first_answer("snapshot", "snapshot", subject, _our_machine(subject), None)
+
+
+def _first_answer(
+    name: str, start: str, subject: Subject, bare: Sequence[str], limit: float | None
+) -> Measurement:
     ready = subject.ready
-    command = ["boot", *subject.choice.options, "--accel", ready.accelerator.name, "--run", "true"]
+    command = ["boot", *subject.choice.options, "--accel", ready.accelerator.name]
+    command += ["--start", start, "--run", "true"]
     with tempfile.TemporaryDirectory(prefix="blockyard-") as folder:
-        bare_boot = _bare_boot(ready, Path(folder))
+        bare_boot = _bare_boot(ready, bare, Path(folder))
         pairs = timing.alternate(lambda: inv(command), bare_boot, subject.runs, warm_up=True)
-    ours, bare = timing.wall_s(pairs)
+    ours, bare_s = timing.wall_s(pairs)
     return Measurement(
-        name="boot",
+        name=name,
         unit="s",
         ours=ours,
-        bare=bare,
+        bare=bare_s,
         against="QEMU, an init that powers off",
         ratio=True,
-        limit=LIMIT,
+        limit=limit,
     )
 
 
-def _bare_boot(ready: prepare.Ready, folder: Path) -> Callable[[], None]:
+def _our_machine(subject: Subject) -> list[str]:
+    return [
+        *qemu.machine_arguments(DEFAULT, subject.ready.accelerator.name),
+        *("-append", " ".join(qemu.COMMAND_LINE)),
+    ]
+
+
+def _plain_machine(subject: Subject) -> list[str]:
+    accelerator = subject.ready.accelerator.name
+    return [
+        *(qemu.PROGRAM, "-nodefaults", "-display", "none", "-no-reboot"),
+        *("-machine", "q35", "-accel", accelerator),
+        *("-cpu", "host" if accelerator == "kvm" else "max"),
+        *("-smp", str(DEFAULT.cpus), "-m", str(DEFAULT.memory_mib)),
+        *("-kernel", f"{BIND}/kernel", "-initrd", f"{BIND}/initrd"),
+        *("-append", "console=ttyS0 panic=-1"),
+    ]
+
+
+def _bare_boot(ready: prepare.Ready, machine: Sequence[str], folder: Path) -> Callable[[], None]:
     initramfs = folder / "initramfs"
     initramfs.write_bytes(cpio.archive([cpio.File("init", _bare_init(ready.tools), 0o755)]))
     sandbox = Sandbox(
@@ -54,13 +93,7 @@ def _bare_boot(ready: prepare.Ready, folder: Path) -> Callable[[], None]:
         writable={"run": folder},
         devices=["/dev/kvm"] if ready.accelerator.name == "kvm" else [],
     )
-    argv = sandbox.argv(
-        [
-            *qemu.machine_arguments(DEFAULT, ready.accelerator.name),
-            *("-append", " ".join(qemu.COMMAND_LINE)),
-            *qemu.kernel_log_arguments(),
-        ]
-    )
+    argv = sandbox.argv([*machine, *qemu.kernel_log_arguments()])
 
     def boot() -> None:
         run(argv, log=folder / "qemu.log", doing="booting bare QEMU", timeout_s=300)

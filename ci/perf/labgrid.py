@@ -82,8 +82,11 @@ def cpu(size_mib: int, times: Sequence[Spent]) -> tuple[float, ...]:
 def _shell(booted: Machine) -> Iterator[socket.socket]:
     """A shell on a terminal of the guest, over a port of its own."""
     name = "labgrid.sock"
-    address = {"type": "unix", "data": {"path": f"{qemu.RUN}/{name}"}}
-    backend = {"type": "socket", "data": {"addr": address, "server": True, "wait": False}}
+    address: dict[str, object] = {"type": "unix", "data": {"path": f"{qemu.RUN}/{name}"}}
+    backend: dict[str, object] = {
+        "type": "socket",
+        "data": {"addr": address, "server": True, "wait": False},
+    }
     device = consoles.plug_port(booted, "labgrid", backend)
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(booted.directory / name))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Programs of others to compare with: pinned, apart from ours, run in the tool root.
+"""Programs of others to compare with: pinned, apart from ours, run in a Debian root.
 
 A lock file ``<name>.lock`` beside this module names the wheels of a peer with their hashes. They
-are unpacked into a folder of their own in the cache, compiled for the Python of the tool root, and
-bound read-only into it: a peer starts as fast as an installed one.
+are unpacked into a folder of their own in the cache, compiled for the Python of the root, and bound
+read-only into it: a peer starts as fast as an installed one.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def version(name: str) -> str:
     return found[1]
 
 
-def installed(name: str, tools: ToolRoot, programs: dict[str, str] | None = None) -> Path:
-    """The folder of a peer, made if need be.
+def installed(name: str, root: ToolRoot, programs: dict[str, str] | None = None) -> Path:
+    """The folder of a peer that is to run in `root`, made if need be.
 
     programs: what is to be on PATH: name → module with a `main`. Raises Failed when the wheels
     cannot be fetched or do not have the pinned hashes.
     """
     lock = _lock(name)
-    python = ".".join(tools.versions["python3"].split(".")[:2])
+    python = ".".join(root.versions["python3"].split(".")[:2])
 
     def make(path: Path) -> None:
         # not in `path`, which is gone after a failure
@@ -63,7 +63,7 @@ def installed(name: str, tools: ToolRoot, programs: dict[str, str] | None = None
                 file.write_text(_PROGRAM.format(module=module))
                 file.chmod(0o755)
             compiling = ["python3", "-m", "compileall", "-q", PEER]
-            inside = Sandbox(tools.root, writable={"peer": site})
+            inside = Sandbox(root.root, writable={"peer": site})
             run(inside.argv(compiling), log=log, doing=f"compiling {name}")
 
     key = store.digest("peer", name, lock.read_text(), python, programs)

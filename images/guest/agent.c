@@ -92,14 +92,34 @@ static void end_answer(struct agent *agent, int status)
 	*script = (struct script){.output = -1};
 }
 
+/*
+ * At most `limit` bytes from the script to the host; what read() would return. The pages of the pipe
+ * go out as they are where the port can take them.
+ */
+static ssize_t pass_on(struct agent *agent, size_t limit)
+{
+	struct stream *host = agent->host;
+	char buffer[1 << 16];
+
+	if (!host->shared) {
+		size_t most = limit < SHELL_PIPE ? limit : SHELL_PIPE;
+		ssize_t got = splice(agent->script.output, NULL, host->out, NULL, most, 0);
+		if (got >= 0 || (errno != EINVAL && errno != EAGAIN))
+			return got;
+	}
+	ssize_t got = read(agent->script.output, buffer,
+			   limit < sizeof(buffer) ? limit : sizeof(buffer));
+	if (got > 0)
+		stream_send(host, buffer, got);
+	return got;
+}
+
 static void copy_output(struct agent *agent, size_t limit)
 {
 	struct script *script = &agent->script;
-	char buffer[1 << 16];
 
-	ssize_t got = read(script->output, buffer, limit < sizeof(buffer) ? limit : sizeof(buffer));
+	ssize_t got = pass_on(agent, limit);
 	if (got > 0) {
-		stream_send(agent->host, buffer, got);
 		script->bytes += got;
 	} else if (got == 0) { /* the script closed its output and goes on */
 		close(script->output);

@@ -40,6 +40,8 @@ struct shell {
 	int output; /* read end of its stdout and stderr */
 };
 
+#define SHELL_PIPE (1 << 20) /* bytes of output that wait for us */
+
 #define NO_SHELL {.gate = -1, .code = -1, .data = -1, .output = -1}
 
 /* Starts a shell that waits for its script, below `root`. pid is 0 when that failed (errno). */

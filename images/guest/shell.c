@@ -80,6 +80,7 @@ void shell_start(struct shell *shell, const char *root)
 	};
 	if (shell->code >= 0 && shell->data >= 0 && !pipe2(gate, O_CLOEXEC) &&
 	    !pipe2(output, O_CLOEXEC)) {
+		fcntl(output[1], F_SETPIPE_SZ, SHELL_PIPE);
 		shell->gate = gate[1];
 		shell->output = output[0];
 		pid_t pid = fork();
