@@ -25,7 +25,7 @@ def version(package: str) -> str:
     return next(line.split()[0].split("==")[1] for line in lines if line.startswith(package))
 
 
-STANDINS = {
+STANDINS: dict[str, dict[str, object]] = {
     "unittest.mock": {"Mock": object},
     "importlib.metadata": {"version": version},
 }

@@ -48,6 +48,8 @@
 #define STATUS_GIVEN_UP 253 /* the script did not die when it was killed */
 #define STATUS_NO_START 254 /* the guest could not start the script at all */
 #define ALIVE_MS 1000
+#define KILL_AGAIN_MS 100
+#define START_MS 3000 /* so long a shell is tried to be started */
 
 struct request {
 	char nonce[64];
@@ -66,6 +68,7 @@ struct agent {
 	struct stream *host;
 	struct script script;
 	struct shell spare;
+	pid_t doomed; /* a killed script's process group, for as long as there is something in it */
 };
 
 static void marker(struct agent *agent, const struct request *request, const char *format, ...)
@@ -161,12 +164,24 @@ static void reap(struct agent *agent)
 	}
 }
 
-static void kill_script(struct script *script)
+/* The group is there once its first process has called setsid(). */
+static void kill_script(struct agent *agent)
 {
-	/* its group is there once it has called setsid() */
-	if (script->pid && kill(-script->pid, SIGKILL))
+	struct script *script = &agent->script;
+
+	if (!script->pid)
+		return;
+	if (kill(-script->pid, SIGKILL))
 		kill(script->pid, SIGKILL);
 	script->killed++;
+	agent->doomed = script->pid;
+}
+
+/* What forks while it is killed leaves children behind: until nothing is left. */
+static void kill_again(struct agent *agent)
+{
+	if (agent->doomed && kill(-agent->doomed, SIGKILL))
+		agent->doomed = 0;
 }
 
 /* One line of the host's into the kernel log; also works in a guest that can start nothing. */
@@ -189,8 +204,14 @@ static void run_request(struct agent *agent, const struct request *request, size
 {
 	struct shell *spare = &agent->spare;
 
-	if (!shell_waits(spare))
+	/* a guest that is just rid of a fork bomb has room again in a moment */
+	for (int waited_ms = 0; !shell_waits(spare) && waited_ms < START_MS; waited_ms += 100) {
+		if (waited_ms)
+			nanosleep(&(struct timespec){.tv_nsec = 100 * 1000 * 1000}, NULL);
+		kill_again(agent);
+		reap(agent);
 		shell_start(spare, "/");
+	}
 	int error = spare->pid ? 0 : errno;
 	if (stream_payload(agent->host, code_size, spare->pid ? spare->code : -1) && !error)
 		error = errno;
@@ -199,7 +220,7 @@ static void run_request(struct agent *agent, const struct request *request, size
 	if (agent->host->ended)
 		return; /* half a script is not run */
 	if (agent->script.pid) { /* the host gave up on the one before */
-		kill_script(&agent->script);
+		kill_script(agent);
 		end_answer(agent, STATUS_GIVEN_UP);
 	}
 	marker(agent, request, "begin\n");
@@ -232,7 +253,7 @@ static void handle(struct agent *agent, char *line)
 	int fields = sscanf(line, "BLOCKYARD %63s %lu %7s %zu %zu", request.nonce, &request.seq,
 			    verb, &code_size, &data_size);
 	if (fields == 3 && !strcmp(verb, "kill") && agent->script.pid) {
-		kill_script(&agent->script);
+		kill_script(agent);
 		if (agent->script.killed > 1)
 			end_answer(agent, STATUS_GIVEN_UP);
 	}
@@ -265,8 +286,10 @@ void serve(struct stream *host, struct shell *spare)
 			{.fd = signals, .events = POLLIN},
 			{.fd = agent.script.output, .events = POLLIN},
 		};
-		int events = poll(polled, 3, agent.script.pid ? ALIVE_MS : -1);
-		if (events == 0)
+		int pause_ms = agent.doomed ? KILL_AGAIN_MS : agent.script.pid ? ALIVE_MS : -1;
+		int events = poll(polled, 3, pause_ms);
+		kill_again(&agent);
+		if (events == 0 && agent.script.pid)
 			marker(&agent, &agent.script.request, "alive\n");
 		if (events <= 0)
 			continue;
@@ -279,7 +302,7 @@ void serve(struct stream *host, struct shell *spare)
 		}
 		if (polled[0].revents) {
 			if (!stream_fill(host)) {
-				kill_script(&agent.script);
+				kill_script(&agent);
 				return;
 			}
 			for (char *line; (line = stream_line(host));)

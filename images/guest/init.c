@@ -216,6 +216,23 @@ static void mount_kernel_file_systems(void)
 	(void)!symlink("/proc/self/fd/2", "/dev/stderr");
 }
 
+/*
+ * Fewer processes than Linux would allow, two for each MiB of memory: so a fork bomb hits this limit
+ * and not the end of the memory, from which a guest takes minutes to come back.
+ */
+static void limit_processes(void)
+{
+	char text[16];
+	long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+	int fd = open("/proc/sys/kernel/threads-max", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	int size = snprintf(text, sizeof(text), "%ld", pages * (page >> 10) / 1024 * 2);
+	(void)!write(fd, text, size);
+	close(fd);
+}
+
 static void interface_up(int fd, const char *name, in_addr_t address, in_addr_t mask)
 {
 	struct ifreq request = {0};
@@ -328,6 +345,7 @@ const char *boot(int *shared, struct shell *spare)
 	setenv("TERM", "dumb", 1);
 	enter_root(spare);
 	mount_kernel_file_systems();
+	limit_processes();
 
 	if (option("blockyard.ssh"))
 		start_ssh();

@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -25,16 +26,17 @@
 /* The gate is closed before the script begins; the shell's exit code is the script's. */
 #define WAIT "read -r -N 1 -u 251 _ || exit 0; exec 251<&-; . /proc/self/fd/250"
 
-/* A script goes first when memory is short, and never before us when it is the CPU. */
-static void be_ordinary(void)
+/* Who goes first when memory is short: a script, and never a shell that waits for one. */
+static void set_oom_score(const char *process, const char *score)
 {
-	int score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+	char path[64];
 
-	if (score >= 0) {
-		(void)!write(score, "500", 3);
-		close(score);
+	snprintf(path, sizeof(path), "/proc/%s/oom_score_adj", process);
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		(void)!write(fd, score, strlen(score));
+		close(fd);
 	}
-	setpriority(PRIO_PROCESS, 0, 0);
 }
 
 static void become_shell(const struct shell *shell, int gate, int output, const char *root)
@@ -45,7 +47,8 @@ static void become_shell(const struct shell *shell, int gate, int output, const 
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGPIPE, SIG_DFL);
 	setsid();
-	be_ordinary();
+	set_oom_score("self", "-1000");
+	setpriority(PRIO_PROCESS, 0, 0); /* sshd's is higher */
 	dup2(shell->data, 0);
 	dup2(output, 1);
 	dup2(output, 2);
@@ -106,8 +109,11 @@ int shell_waits(struct shell *shell)
 
 int shell_go(struct shell *shell)
 {
-	int result = write(shell->gate, "g", 1) == 1 ? 0 : -1;
+	char pid[16];
 
+	snprintf(pid, sizeof(pid), "%d", shell->pid);
+	set_oom_score(pid, "500");
+	int result = write(shell->gate, "g", 1) == 1 ? 0 : -1;
 	close(shell->gate);
 	close(shell->code);
 	close(shell->data);

@@ -99,7 +99,7 @@ def trouble(guest: Machine, what: str, timeout_s: float = 60, **options: int) ->
 
 
 def goes_on(console: Console) -> None:
-    assert console.run("echo well; exit 3").data == b"well\n"
+    assert console.run("echo well; exit 3", 10).data == b"well\n"
 
 
 def kinds(guest: Machine) -> set[str]:
