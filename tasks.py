@@ -244,7 +244,7 @@ def check(c: Context, unit: bool = False, faults: bool = False, k: str = "") -> 
     # guests that break are mostly waited for, so they are waited for side by side
     tests = [["tests/unit"]]
     if not unit:
-        tests += [["tests/integration", "--ignore", breaking], [breaking, "-n", "4"]]
+        tests += [["tests/integration", "--ignore", breaking], [breaking, "-n", "2"]]
     if faults:
         tests = [[breaking, "-p", "no:randomly", "--fault-table", "docs/reliability.md"]]
     python = [sys.executable, "-m"]

@@ -11,6 +11,7 @@ from ci import record
 
 # unit → decimals in the table
 DECIMALS = {"s": 2, "ms": 1, "MiB": 0, "MiB/s": 2, "s/MiB": 3, "guests": 0}
+SMALL_RATIO = 0.1  # below it two decimals say too little
 
 
 class Measurement(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +48,9 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 
     def shown_figure(self, value: float | None) -> str:
         """The figure or its limit in words; a ratio has no unit."""
-        return f"{value:.2f}" if self.ratio and value is not None else self.shown(value)
+        if not self.ratio or value is None:
+            return self.shown(value)
+        return f"{value:.2f}" if value >= SMALL_RATIO else f"{value:.4f}"
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

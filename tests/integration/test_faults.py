@@ -67,6 +67,7 @@ class TestComingUp:
         folder = tmp_path / "kernel"
         folder.mkdir()
         (folder / "bzImage").write_bytes(bytes(range(256)) * 4096)
+        (folder / "config").write_text("CONFIG_VIRTIO_CONSOLE=y\n")
         broken = replace(
             setup,
             kernel=Kernel(folder, setup.kernel.info),

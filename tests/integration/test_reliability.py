@@ -7,6 +7,7 @@ Each fault ends within its deadline, with the right outcome, and leaves nothing 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import re
@@ -14,8 +15,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -376,10 +377,18 @@ def inv(*words: str) -> subprocess.Popen[str]:
     )
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Faults that look at the guests of all commands do so one after the other."""
+    with open(store.directory("locks") / "faults", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 @fault("20 guests are started and stopped at once", "all answer", within_s=120)
 def twenty_guests(place: Place) -> None:
-    runs = [inv("boot", "--kernel", KERNEL, "--run", f"echo $(({n} * 7))") for n in range(20)]
-    with ExitStack() as stack:
+    with alone(), ExitStack() as stack:
+        runs = [inv("boot", "--kernel", KERNEL, "--run", f"echo $(({n} * 7))") for n in range(20)]
         for run in runs:
             stack.callback(run.kill)
         answers = [run.communicate(timeout=1200) for run in runs]
@@ -410,7 +419,8 @@ def interrupted(number: signal.Signals) -> None:
 
 @fault("Blockyard is interrupted at ten random moments", "no QEMU and no file is left")
 def sigint(place: Place) -> None:
-    interrupted(signal.SIGINT)
+    with alone():
+        interrupted(signal.SIGINT)
 
 
 @fault(
@@ -418,7 +428,8 @@ def sigint(place: Place) -> None:
     "no QEMU is left; the next start removes the files",
 )
 def sigkill(place: Place) -> None:
-    interrupted(signal.SIGKILL)
+    with alone():
+        interrupted(signal.SIGKILL)
 
 
 @pytest.mark.parametrize("one", FAULTS, ids=lambda one: one.body.__name__)

@@ -78,9 +78,9 @@ class TestFragments:
 
 class TestVariants:
     def test_all_are_there_and_told_in_the_help(self) -> None:
-        assert variants.names() == ("plain", "big", "debug", "kasan", "ubsan")
+        assert variants.names() == ("plain", "big", "debug", "kasan", "symbols", "ubsan")
         text = (PROJECT / "tasks.py").read_text()
-        assert "plain, debug, kasan, ubsan or big" in text
+        assert "plain, debug, kasan, ubsan, symbols or big" in text
 
     def test_plain_adds_nothing(self) -> None:
         assert variants.fragments("plain", rust=True) == []

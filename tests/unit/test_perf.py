@@ -57,6 +57,10 @@ def test_a_ratio_has_no_unit_and_a_value_has_one() -> None:
     assert MEMORY.shown_figure(MEMORY.limit) == "-"
 
 
+def test_a_small_ratio_is_not_shown_as_nothing() -> None:
+    assert BOOT.shown_figure(0.0048) == "0.0048"
+
+
 def test_the_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
