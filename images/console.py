@@ -29,8 +29,9 @@ from images.stream import MARK, Silence, Stream, Transport
 from kernel.host.errors import Failed
 
 READY = MARK + b"BLOCKYARD ready\n"
-SILENT_S = 3.0  # a live guest program is heard of within this, at scale 1
-KILL_S = 2.0  # the end marker follows a kill within this
+# For guests up to five times slower than a quick one: within this
+SILENT_S = 10.0  # a live guest program, which speaks once a second, is heard of;
+KILL_S = 5.0  # the end marker follows a kill
 # A script that was killed and is still there: agent.c's STATUS_GIVEN_UP.
 GIVEN_UP = 253
 
@@ -186,7 +187,7 @@ class Console:
         # without its newline the kernel would hold the line back for a continuation
         self._request(b"log", f"{line}\n".encode(), b"")
         try:
-            code = _drained(self._output(time.monotonic() + SILENT_S * self._guest.scale))
+            code = _drained(self._output(time.monotonic() + SILENT_S * self._patience))
         except (pexpect.TIMEOUT, pexpect.EOF, Silence):
             raise self._silent("a line for the kernel log was not answered") from None
         if code:
@@ -240,7 +241,7 @@ class Console:
             len(script),
             len(stdin),
         )
-        limit_s = SILENT_S * self._guest.scale
+        limit_s = SILENT_S * self._patience
         # a large payload takes longer; 1 MB/s is a tenth of what a slow guest takes
         deadline = time.monotonic() + limit_s + len(stdin) / 1e6
         try:
@@ -254,7 +255,7 @@ class Console:
         self, deadline: float, capture: Capture | None = None
     ) -> Generator[bytes, None, int]:
         """Yields the output up to the end marker and captures it; returns the exit code."""
-        quiet_s = SILENT_S * self._guest.scale
+        quiet_s = SILENT_S * self._patience
         pieces = self._stream.pieces(self._marker(b""), deadline, quiet_s)
         while True:
             try:
@@ -277,7 +278,7 @@ class Console:
 
         One that does not die is given up by a second kill.
         """
-        limit_s = KILL_S * self._guest.scale
+        limit_s = KILL_S * self._patience
         kill = b"BLOCKYARD %s %d kill\n" % (self._nonce.encode(), self._seq)
         for _ in range(2):
             deadline = time.monotonic() + limit_s
@@ -302,6 +303,12 @@ class Console:
 
     def _output_file(self) -> Path:
         return self._guest.directory / f"output-{self.name}-{self._seq}"
+
+    @property
+    def _patience(self) -> float:
+        """Stretches what leaves room already for a guest five times slower than a quick one."""
+        scale = self._guest.scale
+        return max(scale / 5, min(scale, 1.0))
 
     @property
     def dead(self) -> bool:
