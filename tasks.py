@@ -268,7 +268,8 @@ def check(c: Context, unit: bool = False, faults: bool = False, k: str = "") -> 
     help=KERNEL_HELP
     | {
         "accel": ACCEL_HELP,
-        "what": "comma-separated: warm-build, boot, build, test, cold-test; default: the first two",
+        "what": "comma-separated: warm-build, boot (the default), boot-plain, snapshot, build, test, "
+        "cold-test, round-trip-serial, round-trip-ssh, output, memory, fleet, virtme-ng, labgrid",
         "runs": "how often each is measured; medians are reported",
         "json": "print JSON instead of a table",
     }
@@ -283,7 +284,7 @@ def perf(
     runs: int = 5,
     json: bool = False,
 ) -> None:
-    """Measure our overhead over bare make and bare QEMU, as ratios."""
+    """Measure what we cost over the bare tools, and beside our peers."""
     from ci import perf as measure
 
     measure.show(measure.measure(choice, accel, what, runs), as_json=json)

@@ -10,7 +10,7 @@ import msgspec
 from ci import record
 
 # unit → decimals in the table
-DECIMALS = {"s": 2, "ms": 1, "MiB": 0, "MiB/s": 2, "s/MiB": 3, "guests": 0}
+DECIMALS = {"s": 2, "ms": 1, "MiB": 0, "MiB/s": 2, "s/MiB": 4, "guests": 0}
 SMALL_RATIO = 0.1  # below it two decimals say too little
 
 

@@ -39,7 +39,7 @@ static void set_oom_score(const char *process, const char *score)
 	}
 }
 
-static void become_shell(const struct shell *shell, int gate, int output, const char *root)
+static void become_shell(const struct shell *shell, int gate, int output, int root)
 {
 	sigset_t none;
 
@@ -54,7 +54,7 @@ static void become_shell(const struct shell *shell, int gate, int output, const 
 	dup2(output, 2);
 	dup2(shell->code, CODE);
 	dup2(gate, GATE);
-	if (strcmp(root, "/") && chroot(root))
+	if (root >= 0 && (fchdir(root) || chroot(".")))
 		_exit(127);
 	(void)!chdir("/root");
 	execl("/bin/bash", "bash", "-c", WAIT, NULL);
@@ -74,6 +74,8 @@ static void close_all(struct shell *shell)
 void shell_start(struct shell *shell, const char *root)
 {
 	int gate[2] = {-1, -1}, output[2] = {-1, -1};
+	/* the folder, not its name: it moves on the way up, and a shell may be slow to start */
+	int place = strcmp(root, "/") ? open(root, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
 
 	*shell = (struct shell){
 		.code = memfd_create("script", MFD_CLOEXEC),
@@ -88,9 +90,11 @@ void shell_start(struct shell *shell, const char *root)
 		shell->output = output[0];
 		pid_t pid = fork();
 		if (pid == 0)
-			become_shell(shell, gate[0], output[1], root);
+			become_shell(shell, gate[0], output[1], place);
 		shell->pid = pid > 0 ? pid : 0;
 	}
+	if (place >= 0)
+		close(place);
 	if (gate[0] >= 0)
 		close(gate[0]);
 	if (output[1] >= 0)
