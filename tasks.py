@@ -268,8 +268,9 @@ def check(c: Context, unit: bool = False, faults: bool = False, k: str = "") -> 
     help=KERNEL_HELP
     | {
         "accel": ACCEL_HELP,
-        "what": "comma-separated: warm-build, boot (the default), boot-plain, snapshot, build, test, "
-        "cold-test, round-trip-serial, round-trip-ssh, output, memory, fleet, virtme-ng, labgrid",
+        "what": "comma-separated: warm-build, boot (these are the default), boot-plain, snapshot, "
+        "build, test, cold-test, round-trip-serial, round-trip-ssh, output, memory, fleet, "
+        "virtme-ng, labgrid",
         "runs": "how often each is measured; medians are reported",
         "json": "print JSON instead of a table",
     }
