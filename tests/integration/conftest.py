@@ -18,7 +18,7 @@ from kernel.choice import Choice
 KERNEL = "7.3"
 
 Boot = Callable[..., AbstractContextManager[Machine]]
-FaultTable = list[tuple[str, str, float]]  # what went wrong, what came of it, seconds
+FaultTable = list[tuple[str, str]]  # what went wrong, what came of it
 
 _TABLE = pytest.StashKey[FaultTable]()
 
@@ -36,9 +36,9 @@ def fault_table(pytestconfig: pytest.Config) -> FaultTable:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     path = session.config.getoption("--fault-table", None)
     if path and exitstatus == pytest.ExitCode.OK:
-        rows = [f"| {title} | {outcome} | {s:.1f} s |" for title, outcome, s in _table(session)]
+        rows = [f"| {title} | {outcome} |" for title, outcome in _table(session)]
         head, _, _ = Path(path).read_text().partition("| fault |")
-        lines = ["| fault | outcome | took |", "| --- | --- | --- |", *rows]
+        lines = ["| fault | outcome |", "| --- | --- |", *rows]
         Path(path).write_text(head + "\n".join(lines) + "\n")
 
 
