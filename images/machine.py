@@ -244,6 +244,8 @@ def machine(setup: Setup) -> Iterator[Machine]:
         if saved is None:
             _wait_for_boot(guest)
             guest.boot_s = time.monotonic() - begun
+            if setup.start == "fastest" and not snapshot.obstacle(setup):
+                snapshot.note_boot(setup)
         else:
             guest.boot_s = saved.times.boot_s  # the measure of this guest's speed
             snapshot.wake(guest)
@@ -260,6 +262,8 @@ def _snapshot(setup: Setup) -> Snapshot | None:
     if problem := snapshot.obstacle(setup):
         if setup.start == "snapshot":
             raise UserError(f"this guest cannot start from a snapshot: {problem}")
+        return None
+    if setup.start == "fastest" and not snapshot.is_due(setup):
         return None
     saved = snapshot.snapshot(setup, machine)
     return saved if setup.start == "snapshot" or saved.pays else None

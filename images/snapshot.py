@@ -110,10 +110,20 @@ def bare(topology: Topology) -> Topology:
     return msgspec.structs.replace(topology, controllers=(), subsystems=(), hotplug_ports=ports)
 
 
-def snapshot(setup: Setup, boot: Booted) -> Snapshot:
-    """The snapshot for guests like this one, made if need be; boot: images.machine.machine."""
+def note_boot(setup: Setup) -> None:
+    """Keeps in mind that such a guest comes up."""
+    (store.directory("booted") / _key(setup)).touch()
+
+
+def is_due(setup: Setup) -> bool:
+    """Whether there is a snapshot, or one can be made: a guest that does not boot has none."""
+    key = _key(setup)
+    return store.peek("snapshots", key) is not None or (store.directory("booted") / key).exists()
+
+
+def _key(setup: Setup) -> str:
     hardware = bare(setup.topology)
-    key = store.digest(
+    return store.digest(
         "snapshot",
         RECIPE,
         setup.kernel.info.key,
@@ -125,6 +135,11 @@ def snapshot(setup: Setup, boot: Booted) -> Snapshot:
         (hardware.cpus, hardware.memory_mib, hardware.hotplug_ports),
     )
 
+
+def snapshot(setup: Setup, boot: Booted) -> Snapshot:
+    """The snapshot for guests like this one, made if need be; boot: images.machine.machine."""
+    hardware = bare(setup.topology)
+
     def make(path: Path) -> None:
         plain = replace(
             setup, directory=path, topology=hardware, ssh=False, saved=True, start="boot"
@@ -135,7 +150,7 @@ def snapshot(setup: Setup, boot: Booted) -> Snapshot:
             times = Times(boot_s=round(guest.boot_s, 3))
         (path / "times.json").write_bytes(msgspec.json.encode(times))
 
-    return Snapshot(store.get("snapshots", key, "the snapshot", make))
+    return Snapshot(store.get("snapshots", _key(setup), "the snapshot", make))
 
 
 def _save(guest: Machine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,31 +62,42 @@ class TestSnapshot:
         with machine(ready.setup(tmp_path / "zns", topology=zns, start="fastest")) as guest:
             guest.serial.check("true")
 
+    def test_a_guest_that_does_not_boot_fails_in_its_own_folder(
+        self, ready: Ready, tmp_path: Path
+    ) -> None:
+        garbage = tmp_path / "garbage" / "root.erofs"
+        garbage.parent.mkdir()
+        garbage.write_bytes(bytes(1 << 20))
+        setup = ready.setup(tmp_path / "guest", start="fastest")
+        broken = replace(setup, files=replace(setup.files, root=garbage))
+        with pytest.raises(GuestPanicked) as caught, machine(broken):
+            pass
+        assert caught.value.log is not None
+        assert "cannot mount /dev/vda" in caught.value.log.read_text()
 
-def talk(path: Path, *lines: bytes) -> bytes:
-    """What comes back from a socket in the guest's folder."""
+
+def talk(path: Path, line: bytes, wanted: bytes) -> bytes:
+    """What comes back from a socket in the guest's folder, up to what is wanted of it."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(60)
         connection.connect(str(path))
+        connection.sendall(line)
         answer = b""
-        for line in lines:
-            connection.sendall(line)
-            answer += connection.recv(1 << 16)
-            time.sleep(0.2)
-        return answer + connection.recv(1 << 16)
+        while wanted not in answer and (data := connection.recv(1 << 16)):
+            answer += data
+        return answer
 
 
 class TestWaysIn:
     def test_qemus_monitor(self, ready: Ready, tmp_path: Path) -> None:
         with machine(ready.setup(tmp_path, monitor=True)) as guest:
-            answer = talk(guest.directory / qemu.MONITOR_SOCKET, b"", b"info status\n")
-        assert b"QEMU" in answer
-        assert b"VM status: running" in answer
+            path = guest.directory / qemu.MONITOR_SOCKET
+            assert b"VM status: running" in talk(path, b"info status\n", b"running")
 
     def test_gdbs_protocol(self, ready: Ready, tmp_path: Path) -> None:
         with machine(ready.setup(tmp_path, gdb=True)) as guest:
-            answer = talk(guest.directory / qemu.GDB_SOCKET, b"$?#3f", b"+$g#67")
-        assert b"$T05" in answer
+            path = guest.directory / qemu.GDB_SOCKET
+            assert b"$T05" in talk(path, b"$?#3f", b"$T05")  # why it stopped: a trap
 
     def test_a_panic_leaves_the_memory_behind(self, ready: Ready, tmp_path: Path) -> None:
         with machine(ready.setup(tmp_path, dump=True)) as guest, pytest.raises(GuestPanicked):
