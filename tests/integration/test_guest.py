@@ -88,6 +88,7 @@ class TestReach:
     def test_its_ssh_takes_no_password_and_no_other_key(self, shared_guest: Machine) -> None:
         import paramiko
 
+        shared_guest.console("ssh").check("true")  # sshd is up
         connection = socket.create_connection(("127.0.0.1", shared_guest.ssh_port or 0), timeout=60)
         transport = paramiko.Transport(connection)
         transport.banner_timeout = transport.auth_timeout = 60
