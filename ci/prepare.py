@@ -19,6 +19,7 @@ from images.accelerator import Accelerator
 from images.errors import GuestError
 from images.files import GuestFiles, guest_files
 from images.machine import machine
+from images.qemu import PACKAGE
 from images.setup import Setup
 from images.topology import DEFAULT, Topology
 from kernel import build, catalog, ccache, rustless, sources, variants
@@ -216,5 +217,5 @@ def ready(choice: Choice, accel: str = "auto", *, all_modules: bool = True) -> R
         with guest_directory() as folder, machine(trial.setup(folder)) as guest:
             guest.serial.check("true")
 
-    qemu_version = tools.versions["qemu-system-x86"]
+    qemu_version = tools.versions[PACKAGE]
     return Ready(built, tools, files, accelerator.choose(accel, qemu_version, probe))

@@ -11,14 +11,13 @@ from pathlib import Path
 import msgspec
 
 from images import devices
-from images.qemu import PROGRAM
+from images.qemu import PACKAGE, PROGRAM
 from images.topology import DEFAULT, Topology
 from kernel.host import store
 from kernel.host.debian import ToolRoot
 from kernel.host.errors import Failed
 from kernel.host.sandbox import Sandbox
 
-PACKAGE = "qemu-system-x86"
 ANSWER_S = 60.0
 # All that a topology can ask for.
 DRIVERS = (

@@ -32,6 +32,11 @@ class Accelerator:
     reason: str  # why it was chosen, for people
     scale: float  # how much longer than KVM's a deadline has to be
 
+    @property
+    def devices(self) -> list[str]:
+        """The host's device nodes that QEMU needs for it."""
+        return [KVM] if self.name == "kvm" else []
+
 
 class Verdict(msgspec.Struct, frozen=True):
     """What a probe found."""

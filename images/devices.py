@@ -17,13 +17,13 @@ from typing import Any
 
 import msgspec
 
+from images.qmp import Command
 from images.topology import Backing, Controller, Disk, InjectedError, Namespace, Place, Topology
 from kernel.host.errors import UserError
 from kernel.host.sandbox import BIND
 
 Options = dict[str, Any]
 Item = tuple[str, Options]  # object, blockdev or device; its options
-Command = tuple[str, Options]  # a QMP command; its arguments
 
 SECTOR = 512  # bytes; blkdebug's unit, whatever the block size
 # What a guest writes need not outlive it: no host flushes.

@@ -10,21 +10,20 @@ the guest's doing.
 
 from __future__ import annotations
 
-import os
 import time
 from typing import TYPE_CHECKING
 
 from images import devices
 from images.qmp import Refused
+from images.scratch import make_disks
 from images.topology import Controller
 from kernel.host.errors import Failed, UserError
 
 if TYPE_CHECKING:
     from images.machine import Machine
 
-UNPLUG_S = (
-    15.0  # from the request to the device's end, at scale 1: the five seconds, and I/O that ends
-)
+# From the request to the device's end, at scale 1: the five seconds, and I/O that ends.
+UNPLUG_S = 15.0
 FREE_S = 2.0
 POLL_S = 0.05
 
@@ -46,9 +45,7 @@ def attach(machine: Machine, controller: Controller, port: int) -> None:
     """The same for a port that is known to be there."""
     commands = devices.hotplug(controller, port)
     files = devices.hotplug_files(controller, port)
-    for name, size in files.items():
-        (machine.directory / name).touch()
-        os.truncate(machine.directory / name, size)
+    make_disks(machine.directory, files)
     try:
         for command, arguments in commands:
             machine.qmp.execute(command, arguments)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from images import devices, qemu
+from images.scratch import make_disks
 from images.setup import Setup
 from images.snapshot import Snapshot, bare
 from kernel.host.errors import Failed
@@ -53,7 +54,7 @@ def launch(setup: Setup, stack: ExitStack, snapshot: Snapshot | None = None) -> 
     """
     if snapshot is not None:
         setup = replace(setup, topology=bare(setup.topology))
-    _make_disks(setup)
+    make_disks(setup.directory, devices.backing_files(setup.topology))
     if not setup.ssh:
         return _start(setup, None, None, stack, snapshot)
     from images import ssh  # heavy, and most guests do without
@@ -164,17 +165,9 @@ def _sandbox(setup: Setup, initrd: Path, snapshot: Snapshot | None) -> Sandbox:
             **({"snapshot": snapshot.path} if snapshot else {}),
         },
         writable={"run": setup.directory},
-        devices=["/dev/kvm"] if setup.accelerator.name == "kvm" else [],
+        devices=setup.accelerator.devices,
         network=setup.ssh,
     )
-
-
-def _make_disks(setup: Setup) -> None:
-    """Sparse files for the disks that are kept in the guest's folder."""
-    for name, size in devices.backing_files(setup.topology).items():
-        disk = setup.directory / name
-        disk.touch()
-        os.truncate(disk, size)
 
 
 def _memory_disks(setup: Setup, stack: ExitStack) -> dict[str, int]:

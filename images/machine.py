@@ -41,14 +41,13 @@ from kernel.host.process import tail
 if TYPE_CHECKING:
     import paramiko
 
+    from images import ssh
     from images.console import Console
     from images.snapshot import Snapshot
 
 BOOT_S = 30.0  # from QEMU's start to the console's greeting, at accelerator scale 1
 SSH_S = 30.0  # from then to an ssh connection
 EXIT_S = 2.0  # QEMU ends within this after a panic
-GUEST_DIR = "/run/blockyard"  # guest.h and init.c have the same
-GUEST_ADDRESS = "10.0.2.15"  # to which QEMU's user network forwards
 DUMP_S = 600.0  # QEMU has written the guest's memory within this
 QUICK_BOOT_S = 0.2  # what a guest of scale 1 (KVM, a plain kernel, an idle host) takes to come up
 # the reasons of QMP's SHUTDOWN event that are the guest's own doing
@@ -77,6 +76,11 @@ class Machine:
     def ssh_port(self) -> int | None:
         """The loopback port of a guest that was started with ssh."""
         return self._qemu.ssh_port
+
+    @property
+    def keys(self) -> ssh.Keys | None:
+        """The ssh keys of a guest that was started with ssh."""
+        return self._qemu.keys
 
     @cached_property
     def serial(self) -> Console:
@@ -196,27 +200,10 @@ class Machine:
         """A new ssh connection to the guest."""
         from images import ssh
 
-        keys, port = self._qemu.keys, self._qemu.ssh_port
+        keys, port = self.keys, self.ssh_port
         if keys is None or port is None:
             raise Failed("this guest was started without ssh")
         return ssh.connect(port, keys, self.watch, SSH_S * self.scale)
-
-    def start_ssh(self) -> None:
-        """What init does in a guest that boots with ssh; the network device is new to this one."""
-        keys = self._qemu.keys
-        assert keys is not None
-        for file in keys.files():
-            self.serial.put(file.data, f"{GUEST_DIR}/{Path(file.name).name}")
-        self.serial.check(f"""
-            chmod 600 {GUEST_DIR}/host_key {GUEST_DIR}/authorized_keys
-            echo 1 > /sys/bus/pci/rescan
-            until [ -e /sys/class/net/eth0 ]; do sleep 0.01; done
-            ip link set lo up
-            ip address add {GUEST_ADDRESS}/24 dev eth0
-            ip link set eth0 up
-            nice -n -20 setsid sh {GUEST_DIR}/start-ssh > /dev/kmsg 2>&1 < /dev/null &
-            # QEMU repeats a connection that nobody answered after seconds
-            until (exec 3<> /dev/tcp/{GUEST_ADDRESS}/22) 2> /dev/null; do sleep 0.02; done""")
 
     def close_consoles(self) -> None:
         """Gives the connections back that were made on the way."""
@@ -250,8 +237,10 @@ def machine(setup: Setup) -> Iterator[Machine]:
             guest.boot_s = saved.times.boot_s  # the measure of this guest's speed
             snapshot.wake(guest)
             saved.record(time.monotonic() - begun)
-            if setup.ssh:
-                guest.start_ssh()
+            if (keys := guest.keys) is not None:
+                from images import ssh
+
+                ssh.start(guest.serial, keys)
         yield guest
 
 

@@ -17,6 +17,7 @@ from images.topology import Topology
 from kernel.host.sandbox import BIND
 
 PROGRAM = "qemu-system-x86_64"
+PACKAGE = "qemu-system-x86"  # Debian's, of the tool root
 RUN = f"{BIND}/run"  # the guest's folder, as QEMU sees it; in it:
 KERNEL_LOG = "kernel.log"
 KERNEL_LOG_INPUT = "kernel.in"

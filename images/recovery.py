@@ -46,7 +46,7 @@ def examine(machine: Machine, console: Console, why: str) -> GuestError:
     folder.mkdir(exist_ok=True)
     (folder / "console-last-bytes").write_bytes(console.last_bytes)
     try:
-        status = _ask_qemu(machine, folder)
+        status, functions = _ask_qemu(machine, folder)
     except Silent as silent:
         machine.watch()
         machine.kill_qemu()
@@ -57,7 +57,7 @@ def examine(machine: Machine, console: Console, why: str) -> GuestError:
         return _error(ConsoleDead, machine, f"{told}; its kernel is alive (see SysRq in the log)")
     _nmi(machine)
     machine.kill_qemu()
-    where = _where(folder)
+    where = f" ({'; '.join(functions)})" if functions else ""
     return _error(GuestHung, machine, f"{told}: the guest's kernel hangs{where}")
 
 
@@ -90,10 +90,12 @@ def _sysrq(machine: Machine, key: str) -> bool:
     return True
 
 
-def _ask_qemu(machine: Machine, folder: Path) -> dict[str, object]:
+def _ask_qemu(machine: Machine, folder: Path) -> tuple[dict[str, object], list[str]]:
+    """QEMU's answer to query-status, and which function each processor is in."""
     status: dict[str, object] = machine.qmp.command("query-status")
     registers = machine.qmp.human("info registers -a")
-    (folder / "registers").write_text(_with_symbols(registers, machine))
+    functions = _functions(registers, Symbols.of(machine.setup.kernel))
+    (folder / "registers").write_text("\n".join([*functions, "", registers]))
     state = {
         "status": status,
         "cpus": machine.qmp.command("query-cpus-fast"),
@@ -101,12 +103,11 @@ def _ask_qemu(machine: Machine, folder: Path) -> dict[str, object]:
         "events": machine.events.seen,
     }
     (folder / "qemu.json").write_bytes(msgspec.json.format(msgspec.json.encode(state), indent=2))
-    return status
+    return status, functions
 
 
-def _with_symbols(registers: str, machine: Machine) -> str:
-    """The registers, and above them which function each processor is in."""
-    symbols = Symbols.of(machine.setup.kernel)
+def _functions(registers: str, symbols: Symbols) -> list[str]:
+    """Which function each processor is in, in words."""
     lines = []
     cpu = "?"
     for match in _RIP.finditer(registers):
@@ -114,13 +115,7 @@ def _with_symbols(registers: str, machine: Machine) -> str:
             cpu = match[1]
         else:
             lines.append(f"CPU {cpu}: {symbols.name(int(match[2], 16))}")
-    return "\n".join([*lines, "", registers])
-
-
-def _where(folder: Path) -> str:
-    """What the processors were doing, for a message."""
-    lines = (folder / "registers").read_text().partition("\n\n")[0].splitlines()
-    return f" ({'; '.join(lines)})" if lines else ""
+    return lines
 
 
 def _nmi(machine: Machine) -> None:
@@ -136,5 +131,6 @@ def _nmi(machine: Machine) -> None:
 
 def _error(kind: type[GuestError], machine: Machine, what: str) -> GuestError:
     error = kind(what, kernel_log=machine.log.tail(), log=machine.log.path)
-    machine.verdict = error if kind is GuestHung else None
+    if kind is GuestHung:
+        machine.verdict = error
     return error

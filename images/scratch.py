@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from kernel.host import store
@@ -36,6 +37,14 @@ def scratch(directory: Path) -> Iterator[None]:
         finally:
             _remove(directory)
             (marks / name).unlink(missing_ok=True)
+
+
+def make_disks(directory: Path, files: Mapping[str, int]) -> None:
+    """Sparse files for disks: name → bytes."""
+    for name, size in files.items():
+        disk = directory / name
+        disk.touch()
+        os.truncate(disk, size)
 
 
 def _sweep(marks: Path) -> None:

@@ -13,6 +13,8 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import TYPE_CHECKING
 
 import paramiko
 from cryptography.hazmat.primitives import serialization
@@ -23,7 +25,12 @@ from images.errors import ConsoleDead
 from images.stream import CHUNK
 from kernel.host.settings import PROJECT
 
-AGENT = "/run/blockyard/agent"
+if TYPE_CHECKING:
+    from images.console import Console
+
+GUEST_DIR = "/run/blockyard"  # guest.h has the same
+AGENT = f"{GUEST_DIR}/agent"
+ADDRESS = "10.0.2.15"  # of the guest: QEMU's user network forwards to it
 RETRY_S = 0.05
 KEEPALIVE_S = 5
 WINDOW = 1 << 24  # bytes in flight; the default of 2 MiB stalls a large output
@@ -54,6 +61,25 @@ class Keys:
     def initramfs(self) -> bytes:
         """The cpio archive that brings them into a guest that boots."""
         return cpio.archive(self.files())
+
+
+def start(serial: Console, keys: Keys) -> None:
+    """Starts sshd in a running guest, as init does in one that boots with ssh.
+
+    The guest has not seen its network device yet.
+    """
+    for file in keys.files():
+        serial.put(file.data, f"{GUEST_DIR}/{PurePath(file.name).name}")
+    serial.check(f"""
+        chmod 600 {GUEST_DIR}/host_key {GUEST_DIR}/authorized_keys
+        echo 1 > /sys/bus/pci/rescan
+        until [ -e /sys/class/net/eth0 ]; do sleep 0.01; done
+        ip link set lo up
+        ip address add {ADDRESS}/24 dev eth0
+        ip link set eth0 up
+        nice -n -20 setsid sh {GUEST_DIR}/start-ssh > /dev/kmsg 2>&1 < /dev/null &
+        # QEMU repeats a connection that nobody answered after seconds
+        until (exec 3<> /dev/tcp/{ADDRESS}/22) 2> /dev/null; do sleep 0.02; done""")
 
 
 def make_keys() -> Keys:

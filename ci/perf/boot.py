@@ -53,16 +53,7 @@ def _first_answer(
     with tempfile.TemporaryDirectory(prefix="blockyard-") as folder:
         bare_boot = _bare_boot(ready, bare, Path(folder))
         pairs = timing.alternate(lambda: inv(command), bare_boot, subject.runs, warm_up=True)
-    ours, bare_s = timing.wall_s(pairs)
-    return Measurement(
-        name=name,
-        unit="s",
-        ours=ours,
-        bare=bare_s,
-        against="QEMU, an init that powers off",
-        ratio=True,
-        limit=limit,
-    )
+    return timing.compared(name, pairs, "QEMU, an init that powers off", limit)
 
 
 def _our_machine(subject: Subject) -> list[str]:
@@ -91,7 +82,7 @@ def _bare_boot(ready: prepare.Ready, machine: Sequence[str], folder: Path) -> Ca
         ready.tools.root,
         read_only={"kernel": ready.kernel.image, "initrd": initramfs},
         writable={"run": folder},
-        devices=["/dev/kvm"] if ready.accelerator.name == "kvm" else [],
+        devices=ready.accelerator.devices,
     )
     argv = sandbox.argv([*machine, *qemu.kernel_log_arguments()])
 

@@ -26,16 +26,7 @@ def build(subject: Subject) -> Measurement:
     job = prepare.kernel_job(subject.choice, subject.ready.tools)
     with store.locked("kernels", job.key, f"kernel {subject.choice.name}"):
         pairs = timing.alternate(lambda: _ours(job), lambda: _bare(job), subject.runs)
-    ours, bare = timing.wall_s(pairs)
-    return Measurement(
-        name="build",
-        unit="s",
-        ours=ours,
-        bare=bare,
-        against="make bzImage modules",
-        ratio=True,
-        limit=LIMIT,
-    )
+    return timing.compared("build", pairs, "make bzImage modules", LIMIT)
 
 
 def _ours(job: Build) -> None:

@@ -91,18 +91,9 @@ def output(subject: Subject) -> tuple[Measurement, Measurement]:
             subject.runs,
             warm_up=True,
         )
-    ours, bare = timing.wall_s(pairs)
     against = f"the guest alone, {OUTPUT_MIB} MiB into a port that nobody reads"
     return (
-        Measurement(
-            name="output",
-            unit="s",
-            ours=ours,
-            bare=bare,
-            against=against,
-            ratio=True,
-            limit=OUTPUT_LIMIT,
-        ),
+        timing.compared("output", pairs, against, OUTPUT_LIMIT),
         Measurement(
             name="output-cpu",
             unit="s",

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from ci.perf.values import Measurement
 from ci.prepare import Ready
 from kernel.choice import Choice
 
@@ -46,6 +47,16 @@ def alternate(
         ours()
         bare()
     return [(spent(ours), spent(bare)) for _ in range(runs)]
+
+
+def compared(
+    name: str, pairs: Sequence[tuple[Spent, Spent]], against: str, limit: float | None
+) -> Measurement:
+    """Wall seconds of ours, as a ratio to the other side's."""
+    ours, bare = wall_s(pairs)
+    return Measurement(
+        name=name, unit="s", ours=ours, bare=bare, against=against, ratio=True, limit=limit
+    )
 
 
 def wall_s(pairs: Sequence[tuple[Spent, Spent]]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -17,6 +17,7 @@ from ci.perf import peers, timing
 from ci.perf.commands import inv
 from ci.perf.timing import Subject
 from ci.perf.values import Measurement
+from images.qemu import PACKAGE
 from images.topology import DEFAULT
 from kernel.host import store
 from kernel.host.debian import ToolRoot, load_spec, make_root
@@ -43,7 +44,7 @@ def virtme(subject: Subject) -> Measurement:
     sandbox = Sandbox(
         root.root,
         read_only={"peer": peer, "bzImage": ready.kernel.image},
-        devices=["/dev/kvm"] if accel == "kvm" else [],
+        devices=ready.accelerator.devices,
         environment=peers.environment(),
     )
     argv = sandbox.argv(["vng", *options(accel), "--", "true"])
@@ -54,16 +55,8 @@ def virtme(subject: Subject) -> Measurement:
         subject.runs,
         warm_up=True,
     )
-    ours, bare = timing.wall_s(pairs)
-    return Measurement(
-        name=NAME,
-        unit="s",
-        ours=ours,
-        bare=bare,
-        against=f"{NAME} {peers.version(NAME)}: vng {' '.join(options(accel))} -- true",
-        ratio=True,
-        limit=LIMIT,
-    )
+    against = f"{NAME} {peers.version(NAME)}: vng {' '.join(options(accel))} -- true"
+    return timing.compared(NAME, pairs, against, LIMIT)
 
 
 def _root(tools: ToolRoot) -> ToolRoot:
@@ -75,7 +68,7 @@ def _root(tools: ToolRoot) -> ToolRoot:
             make_root(spec, path)
 
     root = ToolRoot(store.get("roots", spec.key, "virtme-ng's root", make))
-    ours, theirs = (one.versions["qemu-system-x86"] for one in (tools, root))
+    ours, theirs = (one.versions[PACKAGE] for one in (tools, root))
     if ours != theirs:
         note(f"not the same QEMU: ours {ours}, virtme-ng's {theirs}")
     return root
