@@ -32,7 +32,10 @@ DEFAULT_KERNEL = "7.3"  # kernel.catalog.DEFAULT, which is too slow to import fo
 # the options that say which kernel, and built how: name → default, help
 KERNEL_OPTIONS = {
     "kernel": (DEFAULT_KERNEL, "a name (./inv kernel.list), DIRECTORY, REPOSITORY#REF or tarball"),
-    "variant": ("plain", "plain, debug, kasan, ubsan, symbols or big (kernel/fragments/variants)"),
+    "variant": (
+        "plain",
+        "plain, debug, faults, kasan, ubsan, symbols or big (kernel/fragments/variants)",
+    ),
     "fragment": ("", "comma-separated paths of Kconfig fragments of your own; the last one wins"),
     "toolchain": ("root", "root (Debian's compilers, the same everywhere) or host (those on PATH)"),
     "compiler": ("llvm", "llvm or gcc"),
@@ -115,6 +118,9 @@ def on_a_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
         "start": START_HELP,
         "accel": ACCEL_HELP,
         "guests": "how many guests run side by side; 0: one per two CPUs, at least two",
+        "quick": "loads and repetitions take a quarter of the time",
+        "long": "they take ten times as long",
+        "seed": "a number: the tests of each guest in another order, the same for the same number",
         "json": "print the run record instead of the report",
     }
 )
@@ -132,6 +138,9 @@ def test(
     start: str = "fastest",
     accel: str = "auto",
     guests: int = 0,
+    quick: bool = False,
+    long: bool = False,
+    seed: str = "",
     json: bool = False,
 ) -> None:
     """Build a kernel, boot it, test its block drivers over both consoles.
@@ -145,7 +154,9 @@ def test(
 
     from ci import prepare, report, run
 
-    wanted = run.selection(driver, console, suite, k, prepare.outside(choice), topology, start)
+    outside = prepare.outside(choice)
+    spend = run.budget_named(quick=quick, long=long)
+    wanted = run.selection(driver, console, suite, k, outside, topology, start, spend, seed)
     # the choice is checked before anything is built
     with tempfile.TemporaryDirectory(prefix="blockyard-") as folder:
         listing = run.listing(wanted, Path(folder))
@@ -155,7 +166,8 @@ def test(
     ready = prepare.ready(choice, accel, all_modules=False)
     if not driver and not choice.modules:
         wanted = run.with_carried(wanted, ready.kernel)
-    finished, path = run.run(ready, wanted, guests or run.default_guests())
+    workers = guests or run.default_guests()
+    finished, path = run.run(ready, wanted, workers, choice.variant)
     if json:
         print(path.read_text())
     else:

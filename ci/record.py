@@ -18,6 +18,8 @@ from kernel.artifact import KernelInfo
 from kernel.host import store
 from kernel.host.errors import Failed
 from kernel.host.settings import settings
+from kernel.variants import PLAIN
+from tests import budget
 from tests.outcomes import BAD, Outcome, TestResult
 
 SCHEMA = 1  # raise it when a field changes its meaning or goes
@@ -51,6 +53,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     accelerator: UsedAccelerator
     kernel: KernelInfo
     topology: str = "default"  # the guest's hardware: a file's name in images/topologies, or a path
+    variant: str = PLAIN
+    budget: budget.Name = "default"
+    outdated: tuple[str, ...] = ()  # known failures that hold for no kernel any more, in words
     tests: tuple[TestResult, ...]
 
     @property

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,21 +21,25 @@ import pytest
 
 from ci import record
 from ci.prepare import CONSOLES, Ready, chosen
-from images import abilities, setup, topology
+from images import setup, topology
 from images.setup import Start
 from images.topology import DEFAULT, Topology
 from kernel.artifact import Kernel
 from kernel.host.errors import Failed, UserError
 from kernel.host.progress import note
 from kernel.host.settings import PROJECT
+from kernel.variants import PLAIN
 from modules import manifest
 from modules.manifest import Manifest
+from tests import budget, known, needs
 from tests.guests import Slot
+from tests.known import Known
 from tests.outcomes import BAD, Outcome, TestResult, worse
 from tests.plan import Plan
 from tests.plugin import PROPERTY
 
 SUITES = PROJECT / "tests" / "suites"
+PORTION = 20  # tests; a guest is ready in the time that three or four of them take
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class Selection:
     folders: tuple[str, ...] = ()  # of drivers outside the kernel tree
     topology: Topology = DEFAULT
     start: Start = "boot"
+    budget: budget.Name = "default"
+    seed: int | None = None  # for another order of the tests
 
 
 def default_guests() -> int:
@@ -55,11 +62,15 @@ def default_guests() -> int:
     return max(2, (os.cpu_count() or 1) // 2)
 
 
-def suite_files(folders: Sequence[str] = ()) -> dict[str, Path]:
-    """The suites there are: name → file. Those in drivers' own folders come last."""
+def suites(folders: Sequence[str] = ()) -> dict[str, Path]:
+    """The suites there are: name → folder or file. Those in drivers' own folders come last.
+
+    A suite is a folder of test files, or a single one.
+    """
+    found = {path.parent.name: path.parent for path in sorted(SUITES.glob("*/test_*.py"))}
     places = [SUITES, *map(Path, folders)]
     files = [path for place in places for path in sorted(place.glob("test_*.py"))]
-    return {path.stem.removeprefix("test_"): path for path in files}
+    return found | {path.stem.removeprefix("test_"): path for path in files}
 
 
 def selection(
@@ -70,6 +81,8 @@ def selection(
     outside: Sequence[Manifest] = (),
     hardware: str = DEFAULT.name,
     start: str = "boot",
+    spend: budget.Name = "default",
+    seed: str = "",
 ) -> Selection:
     """Checks what a user typed; an empty choice means all.
 
@@ -83,12 +96,27 @@ def selection(
     return Selection(
         chosen("driver", driver, known) if driver else names or of_linux,
         chosen("console", console, CONSOLES),
-        chosen("suite", suite, tuple(suite_files(folders))),
+        chosen("suite", suite, tuple(suites(folders))),
         expression,
         folders,
         topology.load(hardware),
         setup.start_named(start),
+        spend,
+        _seed(seed),
     )
+
+
+def budget_named(*, quick: bool, long: bool) -> budget.Name:
+    """The budget that two options name."""
+    if quick and long:
+        raise UserError("--quick and --long exclude each other")
+    return "quick" if quick else "long" if long else "default"
+
+
+def _seed(text: str) -> int | None:
+    if text and not text.isdecimal():
+        raise UserError(f"--seed takes a number, not {text!r}")
+    return int(text) if text else None
 
 
 def with_carried(wanted: Selection, kernel: Kernel) -> Selection:
@@ -110,6 +138,7 @@ class TestId:
     suite: str
     name: str
     slot: Slot
+    features: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -127,10 +156,17 @@ def _test_id(item: pytest.Item) -> TestId:
     assert isinstance(slot, Slot)
     own = item.callspec.id.removeprefix(str(slot)).removesuffix(f"-{slot}").removeprefix("-")
     return TestId(
-        suite=item.path.stem.removeprefix("test_"),
+        suite=_suite(item.path),
         name=item.originalname.removeprefix("test_") + (f"({own})" if own else ""),
         slot=slot,
+        features=needs.features(item),
     )
+
+
+def _suite(path: Path) -> str:
+    """The suite of a test file."""
+    in_folder = path.parent.parent == SUITES
+    return path.parent.name if in_folder else path.stem.removeprefix("test_")
 
 
 @dataclass
@@ -140,6 +176,20 @@ class _Phases:
     reason: str = ""
     kernel_log: str = ""
     guest: str = ""
+
+
+def portions(names: Mapping[str, TestId]) -> dict[str, str]:
+    """Which tests one worker does in a row: pytest's id → name of the portion.
+
+    A portion is a part of one slot's tests: large enough to be worth a guest, and small enough for
+    the workers to end together.
+    """
+    counts: Counter[Slot] = Counter()
+    found = {}
+    for nodeid, name in names.items():
+        found[nodeid] = f"{name.slot}#{counts[name.slot] // PORTION}"
+        counts[name.slot] += 1
+    return found
 
 
 @dataclass
@@ -164,6 +214,7 @@ class Collector:
     """A pytest plugin of the controlling process: gathers outcomes and shows them."""
 
     names: dict[str, TestId]
+    known: Known
     results: list[TestResult] = field(default_factory=list)
     interrupted: bool = False
     defects: list[str] = field(default_factory=list)
@@ -175,14 +226,14 @@ class Collector:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
-        """The tests of one slot go to one worker, so that they share a guest."""
+        """Tests of one slot go to a worker together, so that they share a guest."""
         from xdist.scheduler import LoadScopeScheduling
 
-        names = self.names
+        together = portions(self.names)
 
         class BySlot(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
             def _split_scope(self, nodeid: str) -> str:
-                return str(names[nodeid].slot)
+                return together[nodeid]
 
         return BySlot(config, log)
 
@@ -216,6 +267,13 @@ class Collector:
     def _finish(self, nodeid: str, phases: _Phases) -> None:
         self._waiting.pop(nodeid, None)
         name = self.names[nodeid]
+        slot = name.slot
+        if entry := self.known.find(name.id, slot.driver, slot.topology):
+            phases.outcome = self.known.verdict(phases.outcome, entry)
+            if phases.outcome == "xfail":
+                phases.reason = f"{entry}: {phases.reason}"
+            elif phases.outcome == "xpass":
+                phases.reason = f"expected to fail: {entry}"
         self._add(name, phases)
         width = len(str(len(self.names)))
         count = f"[{len(self.results):{width}}/{len(self.names)}]"
@@ -237,6 +295,8 @@ class Collector:
                 suite=name.suite,
                 driver=name.slot.driver,
                 console=name.slot.console,
+                topology=name.slot.topology,
+                features=name.features,
                 outcome=phases.outcome,
                 seconds=round(phases.seconds, 3),
                 reason=phases.reason,
@@ -247,12 +307,14 @@ class Collector:
 
 
 def _arguments(plan: Path, wanted: Selection) -> list[str]:
-    files = suite_files(wanted.folders)
-    arguments = [str(files[suite]) for suite in wanted.suites]
+    places = suites(wanted.folders)
+    arguments = [str(places[suite]) for suite in wanted.suites]
     arguments += ["-c", str(PROJECT / "pyproject.toml"), "--rootdir", str(PROJECT)]
     arguments += ["-p", "tests.plugin", "--blockyard-plan", str(plan)]
     # the output is ours, the order is by guest, and suites leave no files in the checkout
-    arguments += ["-p", "no:terminal", "-p", "no:randomly", "-p", "no:cacheprovider"]
+    arguments += ["-p", "no:terminal", "-p", "no:cacheprovider"]
+    seeded = wanted.seed is not None
+    arguments += [f"--randomly-seed={wanted.seed}"] if seeded else ["-p", "no:randomly"]
     arguments += ["-p", "no:junitxml", "-o", "addopts=--import-mode=importlib --strict-markers"]
     if wanted.expression:
         arguments += ["-k", wanted.expression]
@@ -290,6 +352,7 @@ def _selected(wanted: Selection) -> Plan:
         folders=wanted.folders,
         topology=wanted.topology,
         start=wanted.start,
+        budget=wanted.budget,
     )
 
 
@@ -297,7 +360,6 @@ def _plan(ready: Ready, wanted: Selection, directory: Path) -> Plan:
     return msgspec.structs.replace(
         _selected(wanted),
         directory=str(directory),
-        lacking=abilities.lacking(wanted.topology, ready.tools),
         kernel=str(ready.kernel.path),
         kernel_name=ready.kernel.info.name,
         tools=str(ready.tools.path),
@@ -310,17 +372,20 @@ def _plan(ready: Ready, wanted: Selection, directory: Path) -> Plan:
     )
 
 
-def run(ready: Ready, wanted: Selection, workers: int) -> tuple[record.Run, Path]:
+def run(
+    ready: Ready, wanted: Selection, workers: int, variant: str = PLAIN
+) -> tuple[record.Run, Path]:
     """Runs the selected tests, `workers` guests at a time; the record and its path."""
     begun = time.time()
     directory = record.new_directory(ready.kernel.info.name)
     plan = directory / "plan.json"
     plan.write_bytes(msgspec.json.encode(_plan(ready, wanted, directory)))
-    collector = Collector(collect(plan, wanted))
-    slots = len(wanted.drivers) * len(wanted.consoles)
+    is_known = known.of(wanted.folders, ready.kernel.info.release, variant)
+    collector = Collector(collect(plan, wanted), is_known)
+    workers = min(workers, len(set(portions(collector.names).values())))
     arguments = _arguments(plan, wanted)
-    if min(workers, slots) > 1:
-        arguments += ["-n", str(min(workers, slots)), "--dist", "loadscope"]
+    if workers > 1:
+        arguments += ["-n", str(workers), "--dist", "loadscope", "--no-loadscope-reorder"]
         arguments += ["--max-worker-restart", "0"]
     else:
         arguments += ["-p", "no:xdist"]
@@ -333,6 +398,9 @@ def run(ready: Ready, wanted: Selection, workers: int) -> tuple[record.Run, Path
         accelerator=record.UsedAccelerator(ready.accelerator.name, ready.accelerator.reason),
         kernel=ready.kernel.info,
         topology=wanted.topology.name,
+        variant=variant,
+        budget=wanted.budget,
+        outdated=tuple(is_known.over()),
         tests=collector.finish(),
     )
     path = record.write(finished, directory)

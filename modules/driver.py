@@ -56,6 +56,7 @@ class Driver:
     kernel: Kernel
     console: Console
     _made: int = field(default=0)
+    _programs: dict[str, bool] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -204,17 +205,11 @@ class Driver:
         """Powers a configfs disk off and removes it."""
         self.console.check(f"rmdir -- {disk.directory}", timeout_s=60)
 
-    def remove_leftovers(self) -> list[str]:
-        """Removes our configfs directories that are still there; returns their names."""
-        if not self.configfs:
-            return []
-        script = f"""
-            for directory in {self.configfs}/{PREFIX}*; do
-                [ -d $directory ] || continue
-                echo ${{directory##*/}}
-                rmdir $directory 2> /dev/null
-            done"""
-        return self.console.run(script).output.split()
+    def has_program(self, name: str) -> bool:
+        """Whether the guest has a program; asked once."""
+        if name not in self._programs:
+            self._programs[name] = not self.console.run(f"command -v -- {name}").exit_code
+        return self._programs[name]
 
     @cached_property
     def capabilities(self) -> frozenset[str]:

@@ -116,6 +116,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return bool(self.folder) and not self.series
 
     @property
+    def on_hardware(self) -> bool:
+        """Whether its disks are devices that the guest has, and not of the driver's own making."""
+        return isinstance(self.disks, Pci) or self.bind is not None
+
+    @property
     def patches(self) -> Path:
         """Where the series is that adds the driver to a tree."""
         return Path(self.folder) / self.series

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The guests of one pytest process: one at a time, kept from test to test while it is well.
 
-A guest serves one driver over one console. The next test of another pair gets a fresh one, and so
-does the first after anything went wrong with the guest: a crash, a time-out, a splat (the kernel
-reports some things once per boot only), something left behind.
+A guest serves one driver over one console on one kind of hardware. The next test of another slot
+gets a fresh one, and so does the first after anything went wrong with the guest: a crash, a
+time-out, a splat (the kernel reports some things once per boot only), something left behind.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from images.errors import ConsoleDead
 from images.machine import Machine, machine
 from images.splats import Splat, find
 from modules.driver import Driver
+from tests import state
 from tests.outcomes import NotTried
 from tests.plan import Plan
 
@@ -33,9 +34,10 @@ class Slot:
 
     driver: str
     console: str
+    topology: str = ""  # the hardware that its tests ask for; empty: that of the run
 
     def __str__(self) -> str:
-        return f"{self.driver}-{self.console}"
+        return "-".join(filter(None, (self.driver, self.console, self.topology)))
 
 
 @dataclass
@@ -45,6 +47,7 @@ class Guest:
     machine: Machine
     driver: Driver
     name: str  # its folder, relative to the run's
+    state: frozenset[str] = frozenset()  # as it was with the driver loaded, see tests.state
     _judged: int = 0  # up to here the kernel log has been looked at
 
     def begin(self, test: str) -> None:
@@ -52,7 +55,7 @@ class Guest:
         self.driver.console.log(f"<6>blockyard: begin {test}")
 
     def end(self, test: str) -> tuple[list[str], int]:
-        """Removes what the test left behind; returns its names and where its log ends.
+        """What the test left behind, in words, and where its log ends.
 
         The end is a mark in the kernel log. The kernel keeps the order of its log, so everything
         that happened in the test stands before it. Raises ConsoleDead when the mark does not
@@ -61,7 +64,7 @@ class Guest:
         start = self.machine.log.size
         # the random word tells this mark from an earlier test's of the same name
         line = f"blockyard: end {test} {secrets.token_hex(4)}"
-        left = self.driver.remove_leftovers()
+        left = state.differences(self.state, state.read(self.driver))
         self.driver.console.log(f"<6>{line}")
         limit_s = LOG_S * self.machine.setup.accelerator.scale
         end = self.machine.log.wait_for(line, start, limit_s, self.machine.watch)
@@ -105,6 +108,10 @@ class Guests:
         """Why this kernel has no such driver; empty when it has."""
         return self._plan.manifest(slot.driver).missing_from(self._kernel)
 
+    def hardware_problem(self, slot: Slot) -> str:
+        """Why QEMU cannot emulate what its tests ask for; empty when it can."""
+        return self._plan.lacking(slot.topology)
+
     def get(self, slot: Slot) -> Guest:
         """The guest of a slot, booted if need be, its driver loaded.
 
@@ -134,14 +141,15 @@ class Guests:
         self._count += 1
         name = f"guests/{slot}-{self._worker}{self._count}"
         directory = Path(self._plan.directory) / name
-        setup = self._plan.setup(self._kernel, directory, ssh=slot.console == "ssh")
+        ssh = slot.console == "ssh"
+        setup = self._plan.setup(self._kernel, directory, slot.topology, ssh=ssh)
         return self._stack.enter_context(machine(setup)), name
 
     def _load(self, slot: Slot, booted: Machine, name: str) -> Guest:
         manifest = self._plan.manifest(slot.driver).on(self._kernel)
         driver = Driver(manifest, self._kernel, booted.console(slot.console))
         driver.load()
-        return Guest(booted, driver, name)
+        return Guest(booted, driver, name, state.read(driver))
 
     def discard(self) -> None:
         """Ends the guest at hand; the next test gets a fresh one."""

@@ -9,8 +9,6 @@ kernel's configuration. What is missing becomes the reason of a skip.
 
 from __future__ import annotations
 
-import shlex
-
 import pytest
 
 from modules.driver import Driver
@@ -19,6 +17,34 @@ from modules.driver import Driver
 def needs(*capabilities: str, program: str = "", symbol: str = "") -> pytest.MarkDecorator:
     """Marks a test (or a module, as `pytestmark`) with what it needs."""
     return pytest.mark.needs(*capabilities, program=program, symbol=symbol)
+
+
+def hardware(*topologies: str) -> pytest.MarkDecorator:
+    """Marks a test (or a module) to be run on these topologies, each by its name.
+
+    It holds for drivers of hardware; others make their disks themselves, and run it once.
+    """
+    return pytest.mark.hardware(*topologies)
+
+
+def feature(*names: str) -> pytest.MarkDecorator:
+    """Says which features of a driver a test (or a module) is about, for the parity table."""
+    return pytest.mark.feature(*names)
+
+
+def features(item: pytest.Item) -> tuple[str, ...]:
+    """The features that a test is about: those it names, else the attributes that it needs.
+
+    A test that names neither is about what its file is about.
+    """
+    named = [name for marker in item.iter_markers("feature") for name in marker.args]
+    needed = [name for marker in item.iter_markers("needs") for name in marker.args]
+    attributes = [
+        name.removeprefix("attribute:") for name in needed if name.startswith("attribute:")
+    ]
+    values = item.callspec.params if isinstance(item, pytest.Function) else {}
+    attributes += [values["attribute"]] if "attribute" in values else []
+    return tuple(dict.fromkeys(named or attributes)) or (item.path.stem.removeprefix("test_"),)
 
 
 def missing(item: pytest.Item, driver: Driver) -> str:
@@ -31,7 +57,7 @@ def missing(item: pytest.Item, driver: Driver) -> str:
         if symbol and driver.kernel.config.get(symbol, "n") == "n":
             return f"kernel {driver.kernel.info.release} is built without CONFIG_{symbol}"
         program = marker.kwargs.get("program", "")
-        if program and driver.console.run(f"command -v {shlex.quote(program)}").exit_code:
+        if program and not driver.has_program(program):
             return f"the guest has no program {program}"
     return ""
 

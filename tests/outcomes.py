@@ -49,6 +49,8 @@ class TestResult(msgspec.Struct, frozen=True, kw_only=True):
     suite: str
     driver: str
     console: str
+    topology: str = ""  # the hardware that the test asked for; empty: that of the run
+    features: tuple[str, ...] = ()  # of the driver, that the test is about
     outcome: Outcome
     seconds: float
     reason: str = ""  # why it did not pass

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from images import abilities, topology
 from images.accelerator import Accelerator
 from images.files import GuestFiles
 from images.setup import Setup, Start
@@ -16,6 +17,7 @@ from kernel.artifact import Kernel
 from kernel.host.debian import ToolRoot
 from modules import manifest
 from modules.manifest import Manifest
+from tests import budget
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,9 +39,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     accelerator: str = ""
     accelerator_reason: str = ""
     accelerator_scale: float = 1.0
-    topology: Topology = DEFAULT
+    topology: Topology = DEFAULT  # of guests whose tests ask for none
     start: Start = "boot"
-    lacking: str = ""  # why QEMU cannot emulate it: every test is skipped
+    budget: budget.Name = "default"
 
     def manifest(self, name: str) -> Manifest:
         """The manifest of one of the drivers."""
@@ -52,8 +54,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """The kernel under test."""
         return artifact.load(Path(self.kernel), self.kernel_name)
 
-    def setup(self, kernel: Kernel, directory: Path, *, ssh: bool) -> Setup:
-        """How one guest of this run is booted."""
+    def hardware(self, name: str) -> Topology:
+        """The topology that a test asks for by name; empty: that of the run."""
+        return topology.load(name) if name else self.topology
+
+    def lacking(self, name: str) -> str:
+        """Why QEMU cannot emulate that topology; empty when it can."""
+        return abilities.lacking(self.hardware(name), ToolRoot(Path(self.tools)))
+
+    def setup(self, kernel: Kernel, directory: Path, hardware: str, *, ssh: bool) -> Setup:
+        """How one guest of this run is booted; hardware: see `hardware`."""
         return Setup(
             kernel=kernel,
             files=GuestFiles(Path(self.root), Path(self.modules), Path(self.initramfs)),
@@ -61,7 +71,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             accelerator=Accelerator(
                 self.accelerator, self.accelerator_reason, self.accelerator_scale
             ),
-            topology=self.topology,
+            topology=self.hardware(hardware),
             directory=directory,
             ssh=ssh,
             start=self.start,

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The pytest plugin that runs the suites against guests.
 
-Every test of a suite is run once per slot (driver, console). Around each test the plugin boots
-or reuses the slot's guest, checks what the test needs, marks the kernel log, and afterwards scans
-the test's part of the log, whatever else happened. What it found goes with pytest's report as a
-user property, also across pytest-xdist's workers.
+Every test of a suite is run once per slot (driver, console, and hardware if it asks for some).
+Around each test the plugin boots or reuses the slot's guest, checks what the test needs, marks the
+kernel log, and afterwards scans the test's part of the log, whatever else happened. What it found
+goes with pytest's report as a user property, also across pytest-xdist's workers.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from images.splats import Splat
 from modules.disk import Disk
 from modules.driver import Driver
 from tests import needs, outcomes, plan
+from tests.budget import Budget
 from tests.guests import Guest, Guests, Slot
 
 PROPERTY = "blockyard"  # the user property: outcome, reason, kernel_log, guest of one phase
@@ -54,6 +55,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*capabilities): what a test asks of a driver")
+    config.addinivalue_line("markers", "hardware(*topologies): what it is run on, one by one")
+    config.addinivalue_line("markers", "feature(*names): what of a driver a test is about")
     path = config.getoption("--blockyard-plan")
     if not path:
         raise pytest.UsageError("the suites are run by ./inv test")
@@ -70,12 +73,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     drivers = here.drivers
     if (folder := str(metafunc.definition.path.parent)) in here.folders:
         drivers = tuple(name for name in drivers if here.manifest(name).folder == folder)
-    slots = [Slot(driver, console) for driver in drivers for console in here.consoles]
+    wanted = metafunc.definition.get_closest_marker("hardware")
+    hardware = wanted.args if wanted else ("",)
+    slots = [
+        Slot(driver, console, topology)
+        for driver in drivers
+        for console in here.consoles
+        for topology in (hardware if here.manifest(driver).on_hardware else ("",))
+    ]
     metafunc.parametrize("slot", slots, ids=str)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One slot after the other, so that each needs one guest."""
+    """One slot after the other, so that each needs one guest; else as they come."""
     items.sort(key=lambda item: str(_slot(item)))
 
 
@@ -94,7 +105,7 @@ def guest(request: pytest.FixtureRequest, slot: Slot) -> Iterator[Guest]:
         worker = getattr(config, "workerinput", {}).get("workerid", "")
         config.stash[_guests] = Guests(config.stash[_plan], worker)
     guests = config.stash[_guests]
-    if problem := config.stash[_plan].lacking or guests.manifest_problem(slot):
+    if problem := guests.manifest_problem(slot) or guests.hardware_problem(slot):
         pytest.skip(problem)
     guest = guests.get(slot)
     request.node.stash[_guest] = guest
@@ -132,13 +143,19 @@ def _judge(guests: Guests, guest: Guest, item: pytest.Item) -> None:
     if trouble:
         raise trouble
     if left:
-        raise LeftBehind(f"the test left configfs directories behind: {', '.join(left)}")
+        raise LeftBehind(f"the test left the guest in another state: {'; '.join(left)}")
 
 
 @pytest.fixture
 def driver(guest: Guest) -> Driver:
     """The driver under test, loaded."""
     return guest.driver
+
+
+@pytest.fixture
+def budget(request: pytest.FixtureRequest) -> Budget:
+    """How long this run's loads and repetitions take."""
+    return Budget(request.config.stash[_plan].budget)
 
 
 @pytest.fixture

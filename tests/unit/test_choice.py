@@ -78,9 +78,9 @@ class TestFragments:
 
 class TestVariants:
     def test_all_are_there_and_told_in_the_help(self) -> None:
-        assert variants.names() == ("plain", "big", "debug", "kasan", "symbols", "ubsan")
+        assert variants.names() == ("plain", "big", "debug", "faults", "kasan", "symbols", "ubsan")
         text = (PROJECT / "tasks.py").read_text()
-        assert "plain, debug, kasan, ubsan, symbols or big" in text
+        assert "plain, debug, faults, kasan, ubsan, symbols or big" in text
 
     def test_plain_adds_nothing(self) -> None:
         assert variants.fragments("plain", rust=True) == []
@@ -100,7 +100,7 @@ class TestVariants:
         ("symbol", "names"),
         [
             ("KASAN", ["kasan"]),
-            ("FAULT_INJECTION", ["debug"]),
+            ("FAULT_INJECTION", ["debug", "faults"]),
             ("RUST_DEBUG_ASSERTIONS", ["debug"]),
             ("PREEMPT_LAZY", []),  # debug switches it off
             ("NO_SUCH_SYMBOL", []),

@@ -17,6 +17,7 @@ from images.errors import (
     QemuDied,
 )
 from tests.guests import Slot
+from tests.known import Known
 from tests.outcomes import Outcome, TestResult, of_exception, worse
 from tests.plugin import PROPERTY
 
@@ -66,6 +67,7 @@ NAMES = {
     for name in ("read", "write", "trim")
 }
 READ, WRITE, TRIM = NAMES
+NOTHING_KNOWN = Known((), "7.3.4", "plain")
 
 
 def report(
@@ -97,7 +99,7 @@ def died(nodeid: str) -> pytest.TestReport:
 
 def outcome_of(*reports: pytest.TestReport) -> TestResult:
     """The result of the one test that reported."""
-    collector = Collector(NAMES)
+    collector = Collector(NAMES, NOTHING_KNOWN)
     for one in reports:
         collector.pytest_runtest_logreport(one)
     (result,) = collector.results
@@ -116,7 +118,7 @@ class TestCollector:
         assert (result.outcome, result.reason, result.seconds) == ("pass", "", 1.5)
 
     def test_nothing_is_known_before_the_last_phase(self) -> None:
-        collector = Collector(NAMES)
+        collector = Collector(NAMES, NOTHING_KNOWN)
         collector.pytest_runtest_logreport(report(READ, "setup"))
         collector.pytest_runtest_logreport(report(READ, "call"))
         assert collector.results == []
@@ -168,7 +170,7 @@ class TestCollector:
         assert "crashed" in result.reason
 
     def test_a_test_that_never_reported_is_lost(self) -> None:
-        collector = Collector(NAMES)
+        collector = Collector(NAMES, NOTHING_KNOWN)
         for when in get_args(Phase):
             collector.pytest_runtest_logreport(report(READ, when))
         collector.pytest_runtest_logreport(report(WRITE, "setup"))
@@ -176,7 +178,7 @@ class TestCollector:
         assert outcomes == {"io/read": "pass", "io/write": "lost", "io/trim": "lost"}
 
     def test_finishing_twice_adds_nothing(self) -> None:
-        collector = Collector(NAMES)
+        collector = Collector(NAMES, NOTHING_KNOWN)
         assert collector.finish() == collector.finish()
         assert len(collector.results) == len(NAMES)
 

@@ -38,6 +38,9 @@ class TestRecord:
             "accelerator",
             "kernel",
             "topology",
+            "variant",
+            "budget",
+            "outdated",
             "tests",
         }
         assert data["tests"][0] == {
@@ -45,6 +48,8 @@ class TestRecord:
             "suite": "io",
             "driver": "null_blk",
             "console": "serial",
+            "topology": "",
+            "features": [],
             "outcome": "pass",
             "seconds": 1.25,
             "reason": "",

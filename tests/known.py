@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Failures that are known: `tests/known_failures.toml`, and the same file in a driver's folder.
+
+A known failure runs like any test. It is `xfail` when it fails as expected, and `xpass`, which the
+report points out, when it does not. What is known holds for a range of kernels, so that it ends by
+itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import msgspec
+
+from kernel import catalog, versions
+from kernel.host.errors import UserError
+from kernel.host.settings import PROJECT
+from tests.outcomes import Outcome
+
+FILE = "known_failures.toml"
+# A test that never reported says nothing, so it is never an expected failure.
+_FAILED: frozenset[Outcome] = frozenset({"fail", "crash", "timeout"})
+
+
+class KnownFailure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One entry."""
+
+    test: str  # its id, such as null_blk/size; * and ? stand for what they do in a shell
+    reason: str
+    driver: str = "*"
+    kernels: str = ""  # a range, see kernel.versions; empty: all of them
+    variant: str = "*"
+    topology: str = "*"
+    link: str = ""  # where more is told: a commit, a thread
+
+    def __str__(self) -> str:
+        return f"{self.reason} ({self.link})" if self.link else self.reason
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    failure: tuple[KnownFailure, ...] = ()
+
+
+def read(path: Path) -> tuple[KnownFailure, ...]:
+    """The entries of a file; UserError for one that says what cannot be."""
+    try:
+        entries = msgspec.toml.decode(path.read_bytes(), type=_File).failure
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: {error}", hint=f"tests/{FILE} is an example") from None
+    for entry in entries:
+        versions.check_range(entry.kernels, str(path))
+    return entries
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a run's kernel."""
+
+    entries: tuple[KnownFailure, ...]
+    release: str  # uname -r
+    variant: str
+
+    def find(self, test: str, driver: str, topology: str) -> KnownFailure | None:
+        """The entry for a test of a driver, if there is one."""
+        for entry in self.entries:
+            patterns = (entry.test, entry.driver, entry.variant, entry.topology)
+            names = (test, driver, self.variant, topology)
+            if all(map(fnmatchcase, names, patterns)) and self._holds(entry):
+                return entry
+        return None
+
+    def _holds(self, entry: KnownFailure) -> bool:
+        return versions.within(self.release, entry.kernels)
+
+    def verdict(self, outcome: Outcome, entry: KnownFailure | None) -> Outcome:
+        """What becomes of an outcome when the failure is known."""
+        if entry is None:
+            return outcome
+        if outcome in _FAILED:
+            return "xfail"
+        return "xpass" if outcome == "pass" else outcome
+
+    def over(self) -> list[str]:
+        """The entries that hold for no kernel there is, in words: to be removed."""
+        releases = [self.release, *(name for name in catalog.catalog() if name[0].isdigit())]
+        return [
+            f"{entry.test} [{entry.driver}]: no known kernel is in {entry.kernels!r}"
+            for entry in self.entries
+            if not any(versions.within(one, entry.kernels) for one in releases)
+        ]
+
+
+def of(folders: Sequence[str], release: str, variant: str) -> Known:
+    """Our entries and those in drivers' own folders."""
+    files: Iterable[Path] = [PROJECT / "tests" / FILE, *(Path(one) / FILE for one in folders)]
+    entries = [entry for file in files if file.is_file() for entry in read(file)]
+    return Known(tuple(entries), release, variant)

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a test can leave behind in a guest: disks, directories, references, settings.
+
+The guest's state is a set of lines, each of which names one thing and how it is. A test has to
+leave the set as it found it.
+"""
+
+from __future__ import annotations
+
+from modules.driver import Driver
+
+WORDS = {
+    "disk": "a disk",
+    "partition": "a partition",
+    "scheduler": "a scheduler",
+    "directory": "a configfs directory",
+    "module": "a module's references",
+    "cpus": "the CPUs that are online",
+    "mount": "a mounted file system",
+    "swap": "swap space",
+}
+
+
+def read(driver: Driver) -> frozenset[str]:
+    """The guest's state, as lines such as ``module null_blk 0``.
+
+    The script starts no program: under emulation each one costs more than all of this.
+    """
+    modules = " ".join(driver.manifest.modules)
+    script = f"""
+        shopt -s nullglob
+        for disk in /sys/block/*; do
+            echo disk ${{disk##*/}}
+            [ -e $disk/queue/scheduler ] && read -r line < $disk/queue/scheduler &&
+                [[ $line =~ \\[.*\\] ]] && echo scheduler ${{disk##*/}} ${{BASH_REMATCH[0]}}
+            for part in $disk/*/partition; do part=${{part%/*}}; echo partition ${{part##*/}}; done
+        done
+        for directory in /sys/kernel/config/*/*/; do echo directory $directory; done
+        for module in {modules}; do
+            [ -e /sys/module/$module/refcnt ] || {{ echo module $module not loaded; continue; }}
+            read -r count < /sys/module/$module/refcnt
+            echo module $module $count
+        done
+        read -r cpus < /sys/devices/system/cpu/online && echo cpus $cpus
+        while read -r source place rest; do echo mount $place; done < /proc/self/mounts
+        if [ -e /proc/swaps ]; then
+            while read -r file rest; do echo swap $file; done < /proc/swaps
+        fi
+        true"""
+    return frozenset(driver.console.check(script).splitlines())
+
+
+def differences(before: frozenset[str], after: frozenset[str]) -> list[str]:
+    """In words: what is there that was not, and what is not there that was."""
+    found = [("left", line) for line in sorted(after - before)]
+    found += [("missing", line) for line in sorted(before - after)]
+    return [f"{how}: {_words(line)}" for how, line in found]
+
+
+def _words(line: str) -> str:
+    kind, _, rest = line.partition(" ")
+    return f"{WORDS.get(kind, kind)} {rest}"

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Known failures: which test of which kernel an entry is about, and what becomes of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kernel.host.errors import UserError
+from kernel.host.settings import PROJECT
+from tests.known import FILE, Known, KnownFailure, of, read
+from tests.outcomes import Outcome
+
+ENTRY = KnownFailure(
+    test="null_blk/size(*)", driver="rnull", kernels=">=6.18,<7.3", reason="too small", link="b/1"
+)
+
+
+def known(release: str = "7.2.12", variant: str = "plain", entry: KnownFailure = ENTRY) -> Known:
+    return Known((entry,), release, variant)
+
+
+class TestFind:
+    def test_it_is_found_by_pattern_driver_and_kernel(self) -> None:
+        assert known().find("null_blk/size(1)", "rnull", "") == ENTRY
+
+    @pytest.mark.parametrize(
+        ("test", "driver"), [("null_blk/size", "rnull"), ("null_blk/size(1)", "null_blk")]
+    )
+    def test_another_test_or_driver_is_not_meant(self, test: str, driver: str) -> None:
+        assert known().find(test, driver, "") is None
+
+    @pytest.mark.parametrize("release", ["6.12.117", "7.3.4", "7.3.0-rc7"])
+    def test_another_kernel_is_not_meant(self, release: str) -> None:
+        assert known(release).find("null_blk/size(1)", "rnull", "") is None
+
+    def test_a_variant_and_a_topology_can_be_named(self) -> None:
+        entry = KnownFailure("nvme/x", "slow", variant="debug", topology="zns")
+        assert known(variant="debug", entry=entry).find("nvme/x", "nvme", "zns")
+        assert not known(variant="plain", entry=entry).find("nvme/x", "nvme", "zns")
+        assert not known(variant="debug", entry=entry).find("nvme/x", "nvme", "")
+
+
+class TestVerdict:
+    @pytest.mark.parametrize(
+        ("outcome", "verdict"),
+        [
+            ("fail", "xfail"),
+            ("crash", "xfail"),
+            ("timeout", "xfail"),
+            ("pass", "xpass"),
+            ("skip", "skip"),
+            ("lost", "lost"),  # a test that never reported did not fail as expected
+        ],
+    )
+    def test_of_a_known_failure(self, outcome: Outcome, verdict: Outcome) -> None:
+        assert known().verdict(outcome, ENTRY) == verdict
+        assert known().verdict(outcome, None) == outcome
+
+
+class TestOver:
+    def test_a_range_without_a_kernel_is_told(self) -> None:
+        gone = KnownFailure("block/x", "mended", kernels="<5.10")
+        (line,) = known(entry=gone).over()
+        assert "block/x" in line
+        assert "<5.10" in line
+
+    @pytest.mark.parametrize("kernels", ["", "<7.3", ">=6.1"])
+    def test_one_that_holds_somewhere_is_not(self, kernels: str) -> None:
+        assert known(entry=KnownFailure("block/x", "is so", kernels=kernels)).over() == []
+
+
+class TestFile:
+    def test_ours_can_be_read(self) -> None:
+        read(PROJECT / "tests" / FILE)
+
+    def test_a_driver_brings_its_own(self, tmp_path: Path) -> None:
+        (tmp_path / FILE).write_text('[[failure]]\ntest = "block/x"\nreason = "young"\n')
+        found = of([str(tmp_path)], "7.3.4", "plain").find("block/x", "mine", "")
+        assert found is not None
+        assert str(found) == "young"
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ('[[failure]]\ntest = "block/x"\n', "reason"),
+            ('[[failure]]\ntest = "x"\nreason = "y"\nkernels = "new"\n', "'new'"),
+            ('[[failure]]\ntest = "x"\nreason = "y"\nkernel = "7.3"\n', "kernel"),
+        ],
+    )
+    def test_a_mistake_is_told_with_its_place(self, tmp_path: Path, text: str, told: str) -> None:
+        path = tmp_path / FILE
+        path.write_text(text)
+        with pytest.raises(UserError, match=told) as caught:
+            read(path)
+        assert str(path) in str(caught.value)
