@@ -7,6 +7,7 @@ What it can do is found by probing the guest. A test asks for capabilities by na
 ``parameters``          its module parameters say how large its disks are (`size_mib`)
 ``pins``                an open disk keeps its module from being unloaded
 ``disk``                it makes disks
+``counterpart``         it is written in Rust, and there is a C driver of the same promises
 ``bind``                its manifest says which devices it binds to
 ``configfs``            disks are made by configfs directories
 ``features``            it lists its attributes in a `features` file
@@ -240,6 +241,8 @@ class Driver:
         found |= {f"parameter:{name}" for name in names if not name.endswith(":")}
         if self.manifest.bind:
             found.add("bind")
+        if self.manifest.language == "Rust" and self.manifest.counterpart:
+            found.add("counterpart")
         return frozenset(found)
 
     def _configfs_capabilities(self, disks: Configfs) -> set[str]:

@@ -21,6 +21,7 @@ from modules.driver import Driver
 from tests import state
 from tests.outcomes import NotTried
 from tests.plan import Plan
+from tests.surface import Surface
 
 LOG_S = 10.0  # the kernel's log reaches the host within this, at accelerator scale 1
 # In a row: loads of a slot's driver, before its other tests are not tried any more; boots of any
@@ -48,14 +49,16 @@ class Guest:
     driver: Driver
     name: str  # its folder, relative to the run's
     state: frozenset[str] = frozenset()  # as it was with the driver loaded, see tests.state
+    # of the kernel's drivers, once they were read; the same for all guests
+    surfaces: dict[str, Surface] = field(default_factory=dict)
     _judged: int = 0  # up to here the kernel log has been looked at
 
     def begin(self, test: str) -> None:
         """Writes the test's name into the kernel log, for its readers."""
         self.driver.console.log(f"<6>blockyard: begin {test}")
 
-    def end(self, test: str) -> tuple[list[str], int]:
-        """What the test left behind, in words, and where its log ends.
+    def end(self, test: str, *, thorough: bool) -> tuple[list[str], int]:
+        """What the test left behind, in words, and where its log ends; see tests.state.
 
         The end is a mark in the kernel log. The kernel keeps the order of its log, so everything
         that happened in the test stands before it. Raises ConsoleDead when the mark does not
@@ -64,7 +67,8 @@ class Guest:
         start = self.machine.log.size
         # the random word tells this mark from an earlier test's of the same name
         line = f"blockyard: end {test} {secrets.token_hex(4)}"
-        left = state.differences(self.state, state.read(self.driver))
+        before = self.state if thorough else state.short(self.state)
+        left = state.differences(before, state.read(self.driver, thorough=thorough))
         self.driver.console.log(f"<6>{line}")
         limit_s = LOG_S * self.machine.setup.accelerator.scale
         end = self.machine.log.wait_for(line, start, limit_s, self.machine.watch)
@@ -103,6 +107,7 @@ class Guests:
         self._count = 0
         self._boots = _Failures()
         self._loads: dict[Slot, _Failures] = {}
+        self._surfaces: dict[str, Surface] = {}
 
     def manifest_problem(self, slot: Slot) -> str:
         """Why this kernel has no such driver; empty when it has."""
@@ -149,7 +154,7 @@ class Guests:
         manifest = self._plan.manifest(slot.driver).on(self._kernel)
         driver = Driver(manifest, self._kernel, booted.console(slot.console))
         driver.load()
-        return Guest(booted, driver, name, state.read(driver))
+        return Guest(booted, driver, name, state.read(driver), self._surfaces)
 
     def discard(self) -> None:
         """Ends the guest at hand; the next test gets a fresh one."""

@@ -73,6 +73,7 @@ def lack(driver: Driver, capability: str) -> str:
         "pins": "does not promise that an open disk keeps its module",
         "disk": "makes no disks",
         "bind": "names no devices to bind to in its manifest",
+        "counterpart": "is no Rust driver with a counterpart in C",
         "configfs": "has no configfs directory: its disks cannot be configured",
         "features": "has no features file",
         "nvme": "is no NVMe driver",

@@ -121,19 +121,20 @@ def guest(request: pytest.FixtureRequest, slot: Slot) -> Iterator[Guest]:
 def _judge(guests: Guests, guest: Guest, item: pytest.Item) -> None:
     """Scans the test's part of the kernel log, whatever else happened, and raises what is wrong.
 
-    A guest with which anything is wrong is given up, and so is that of a test that failed.
+    A guest with which anything is wrong is given up. That of a test that failed may have been left
+    half-way: it is looked at thoroughly, and kept when nothing is found.
     """
     left: list[str] = []
     trouble: Exception | None = None
     end = None
+    failed = item.stash.get(_failed, False)
     if not item.stash.get(_ill, False):
         try:
-            left, end = guest.end(item.name)
+            left, end = guest.end(item.name, thorough=failed)
         except Exception as error:
             trouble = error
     splats = guest.splats(end)
-    failed = item.stash.get(_failed, False)  # it may have stopped half-way, its driver unloaded
-    if trouble or splats or left or failed or end is None:
+    if trouble or splats or left or end is None:
         guests.discard()
     if isinstance(trouble, GuestError):
         trouble.kernel_log = excerpts(splats) or trouble.kernel_log
@@ -142,7 +143,7 @@ def _judge(guests: Guests, guest: Guest, item: pytest.Item) -> None:
         raise SplatFound(splats) from trouble
     if trouble:
         raise trouble
-    if left:
+    if left and not failed:
         raise LeftBehind(f"the test left the guest in another state: {'; '.join(left)}")
 
 

@@ -12,6 +12,7 @@ from modules.driver import Driver
 WORDS = {
     "disk": "a disk",
     "partition": "a partition",
+    "queue": "a queue's setting",
     "scheduler": "a scheduler",
     "directory": "a configfs directory",
     "module": "a module's references",
@@ -19,12 +20,18 @@ WORDS = {
     "mount": "a mounted file system",
     "swap": "swap space",
 }
+# Shell lines for one disk. What a queue does not have a value for cannot be read.
+QUEUE = """
+            for file in $disk/queue/*; do
+                { read -r line < $file; } 2> /dev/null && echo queue ${file#/sys/block/} $line
+            done"""
 
 
-def read(driver: Driver) -> frozenset[str]:
+def read(driver: Driver, *, thorough: bool = True) -> frozenset[str]:
     """The guest's state, as lines such as ``module null_blk 0``.
 
-    The script starts no program: under emulation each one costs more than all of this.
+    thorough: with all settings of all queues, which takes as long as three short commands do. The
+    script starts no program: under emulation each one costs more than all the rest.
     """
     modules = " ".join(driver.manifest.modules)
     script = f"""
@@ -33,6 +40,7 @@ def read(driver: Driver) -> frozenset[str]:
             echo disk ${{disk##*/}}
             [ -e $disk/queue/scheduler ] && read -r line < $disk/queue/scheduler &&
                 [[ $line =~ \\[.*\\] ]] && echo scheduler ${{disk##*/}} ${{BASH_REMATCH[0]}}
+            {QUEUE if thorough else ""}
             for part in $disk/*/partition; do part=${{part%/*}}; echo partition ${{part##*/}}; done
         done
         for directory in /sys/kernel/config/*/*/; do echo directory $directory; done
@@ -48,6 +56,11 @@ def read(driver: Driver) -> frozenset[str]:
         fi
         true"""
     return frozenset(driver.console.check(script).splitlines())
+
+
+def short(state: frozenset[str]) -> frozenset[str]:
+    """The part of a thorough state that is read after each test."""
+    return frozenset(line for line in state if not line.startswith("queue "))
 
 
 def differences(before: frozenset[str], after: frozenset[str]) -> list[str]:
