@@ -303,6 +303,39 @@ def perf(
     measure.show(measure.measure(choice, accel, what, runs), as_json=json)
 
 
+@task(
+    iterable=["kernel"],
+    help={
+        "kernel": "as for test, and more than once: one after the other is compared",
+        "driver": "comma-separated Rust drivers; default: those of Linux",
+        "variant": "of the kernels, as for test",
+        "record": "comma-separated results of earlier runs instead: folders or run.json",
+        "write": "write the table to docs/parity.md",
+        "json": "print JSON instead of the table",
+    },
+)
+@plain_errors
+def parity(
+    c: Context,
+    kernel: list[str],
+    driver: str = "",
+    variant: str = "plain",
+    record: str = "",
+    write: bool = False,
+    json: bool = False,
+) -> None:
+    """Compare Rust drivers with their C counterparts, feature by feature.
+
+    The suites are run on both, briefly and over one console; what differs, is missing or is broken
+    is told per kernel, and which missing feature most tests wait for.
+    """
+    from ci import parity as comparison
+    from kernel.choice import Choice
+
+    choices = [Choice(name, variant=variant) for name in kernel or [DEFAULT_KERNEL]]
+    comparison.show(choices, driver, record, write=write, as_json=json)
+
+
 @task(help={"json": "print JSON instead of a table"})
 @plain_errors
 def doctor(c: Context, json: bool = False) -> None:
@@ -434,7 +467,7 @@ def kernel_survey(
     survey.show(kernels, accel, guests, write=write, as_json=json)
 
 
-namespace = Collection(test, check, build, boot, perf, doctor)
+namespace = Collection(test, check, build, boot, parity, perf, doctor)
 _kernel = Collection("kernel")
 _kernel.add_task(kernel_explain)
 _kernel.add_task(kernel_survey)

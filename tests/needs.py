@@ -13,6 +13,9 @@ import pytest
 
 from modules.driver import Driver
 
+# What the fixtures of tests/plugin.py need.
+_OF_FIXTURES = {"disk": "disk", "storing_disk": "store"}
+
 
 def needs(*capabilities: str, program: str = "", symbol: str = "") -> pytest.MarkDecorator:
     """Marks a test (or a module, as `pytestmark`) with what it needs."""
@@ -49,6 +52,9 @@ def features(item: pytest.Item) -> tuple[str, ...]:
 
 def missing(item: pytest.Item, driver: Driver) -> str:
     """Why the test cannot run on this driver; empty when it can."""
+    for fixture, capability in _OF_FIXTURES.items():
+        if fixture in getattr(item, "fixturenames", ()) and capability not in driver.capabilities:
+            return lack(driver, capability)
     for marker in item.iter_markers("needs"):
         for capability in marker.args:
             if capability not in driver.capabilities:

@@ -162,8 +162,6 @@ def budget(request: pytest.FixtureRequest) -> Budget:
 @pytest.fixture
 def disk(driver: Driver) -> Iterator[Disk]:
     """A disk of the driver, with its defaults."""
-    if "disk" not in driver.capabilities:
-        pytest.skip(needs.lack(driver, "disk"))
     with driver.disk() as disk:
         yield disk
 
@@ -171,8 +169,6 @@ def disk(driver: Driver) -> Iterator[Disk]:
 @pytest.fixture
 def storing_disk(driver: Driver) -> Iterator[Disk]:
     """A disk that keeps what is written to it."""
-    if "store" not in driver.capabilities:
-        pytest.skip(needs.lack(driver, "store"))
     with driver.disk(**driver.store_attributes()) as disk:
         yield disk
 

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How long loads and repetitions take."""
+
+import pytest
+
+from ci.run import budget_named
+from kernel.host.errors import UserError
+from tests.budget import NAMES, Budget
+
+
+def test_default_is_what_a_test_says() -> None:
+    assert Budget().seconds(2.0) == 2.0
+    assert Budget().times(12) == 12
+
+
+def test_quick_is_shorter_and_long_is_longer() -> None:
+    seconds = [Budget(name).seconds(1.0) for name in ("quick", "default", "long")]
+    assert seconds == sorted(set(seconds))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_done_less_than_once(name: str) -> None:
+    assert all(Budget(one).times(1) >= 1 for one in NAMES if one == name)
+
+
+def test_two_budgets_exclude_each_other() -> None:
+    assert budget_named(quick=True, long=False) == "quick"
+    assert budget_named(quick=False, long=False) == "default"
+    with pytest.raises(UserError, match="exclude"):
+        budget_named(quick=True, long=True)
