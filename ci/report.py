@@ -7,12 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ci.record import Run
+from tests.known import FILE
 from tests.outcomes import BAD, OUTCOMES, Outcome, TestResult
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 ALWAYS: frozenset[Outcome] = frozenset({"pass", "fail", "skip"})  # columns shown even when empty
+# Told below the failures, with their reasons.
+NOTED: dict[Outcome, str] = {
+    "skip": "skipped",
+    "xfail": "failed as known",
+    "xpass": "passed against a known failure",
+}
 NAMED = 3  # tests that share a reason are named up to this many, then counted
 STYLES: dict[Outcome, str] = {
     "pass": "green",
@@ -35,11 +42,13 @@ def show(run: Run, path: Path) -> None:
     for test in run.tests:
         if test.outcome in BAD:
             console.print(escape(_failure(test)), style=STYLES[test.outcome])
-    skips = _skip_reasons(run)
-    if skips:
-        console.print("\nskipped:")
-        for line in skips:
-            console.print(escape(f"  {line}"))
+    for outcome, head in NOTED.items():
+        if lines := _reasons(run, outcome):
+            console.print(f"\n{head}:")
+            for line in lines:
+                console.print(escape(f"  {line}"))
+    for line in run.outdated:
+        console.print(escape(f"\noutdated in tests/{FILE}: {line}"))
     console.print()
     console.print(_table(run))
     kernel = run.kernel
@@ -82,12 +91,13 @@ def _failure(test: TestResult) -> str:
     return "\n".join(lines)
 
 
-def _skip_reasons(run: Run) -> list[str]:
+def _reasons(run: Run, wanted: Outcome) -> list[str]:
     """One line per reason: a driver without a feature skips many tests for it."""
     tests_by_reason: dict[str, dict[str, None]] = {}
     for test in run.tests:
-        if test.outcome == "skip":
-            tests_by_reason.setdefault(test.reason, {})[test.id] = None
+        if test.outcome == wanted:
+            reason = test.reason.partition("\n")[0]
+            tests_by_reason.setdefault(reason, {})[test.id] = None
     return [f"{reason}: {_some(list(tests))}" for reason, tests in tests_by_reason.items()]
 
 

@@ -57,8 +57,10 @@ class Guest:
         """Writes the test's name into the kernel log, for its readers."""
         self.driver.console.log(f"<6>blockyard: begin {test}")
 
-    def end(self, test: str, *, thorough: bool) -> tuple[list[str], int]:
+    def end(self, test: str, *, thorough: bool, last: bool) -> tuple[list[str], int]:
         """What the test left behind, in words, and where its log ends; see tests.state.
+
+        last: no other test will run in this guest.
 
         The end is a mark in the kernel log. The kernel keeps the order of its log, so everything
         that happened in the test stands before it. Raises ConsoleDead when the mark does not
@@ -69,6 +71,10 @@ class Guest:
         line = f"blockyard: end {test} {secrets.token_hex(4)}"
         before = self.state if thorough else state.short(self.state)
         left = state.differences(before, state.read(self.driver, thorough=thorough))
+        hunted = self.machine.setup.kernel.config.get("DEBUG_KMEMLEAK") == "y"
+        # what is younger than some seconds shows after a later test
+        if hunted and (found := state.leaks(self.driver, patient=last)):
+            left.append(f"memory, by this test or one of those just before it: {found}")
         self.driver.console.log(f"<6>{line}")
         limit_s = LOG_S * self.machine.setup.accelerator.scale
         end = self.machine.log.wait_for(line, start, limit_s, self.machine.watch)

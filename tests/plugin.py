@@ -30,6 +30,7 @@ _guest = pytest.StashKey[Guest]()
 _plan = pytest.StashKey[plan.Plan]()
 _ill = pytest.StashKey[bool]()
 _failed = pytest.StashKey[bool]()
+_last = pytest.StashKey[bool]()
 
 
 class SplatFound(Exception):
@@ -97,6 +98,12 @@ def _slot(item: pytest.Item) -> Slot:
     return slot
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Notes whether another test follows in the same guest."""
+    item.stash[_last] = nextitem is None or _slot(nextitem) != _slot(item)
+
+
 @pytest.fixture(autouse=True)
 def guest(request: pytest.FixtureRequest, slot: Slot) -> Iterator[Guest]:
     """The slot's guest, ready for one test; afterwards its kernel log is judged."""
@@ -130,7 +137,8 @@ def _judge(guests: Guests, guest: Guest, item: pytest.Item) -> None:
     failed = item.stash.get(_failed, False)
     if not item.stash.get(_ill, False):
         try:
-            left, end = guest.end(item.name, thorough=failed)
+            last = item.stash.get(_last, False)
+            left, end = guest.end(item.name, thorough=failed, last=last)
         except Exception as error:
             trouble = error
     splats = guest.splats(end)

@@ -58,6 +58,27 @@ def read(driver: Driver, *, thorough: bool = True) -> frozenset[str]:
     return frozenset(driver.console.check(script).splitlines())
 
 
+# kmemleak reports what is older (MSECS_MIN_AGE in mm/kmemleak.c).
+LEAK_AGE_S = 5.0
+_LEAK_LINES = 40  # of a report: what leaked, and where it was allocated
+
+
+def leaks(driver: Driver, *, patient: bool) -> str:
+    """What kmemleak finds that nothing refers to any more; empty when it is nothing.
+
+    patient: waits until what was allocated a moment ago is old enough to be reported. A report
+    is given once. Takes seconds: only where the kernel has DEBUG_KMEMLEAK.
+    """
+    wait = f"sleep {LEAK_AGE_S + 0.5}" if patient else ""
+    script = f"""
+        file=/sys/kernel/debug/kmemleak
+        {wait}
+        echo scan > $file
+        head -n {_LEAK_LINES} $file
+        echo clear > $file"""
+    return driver.console.check(script, timeout_s=60).strip()
+
+
 def short(state: frozenset[str]) -> frozenset[str]:
     """The part of a thorough state that is read after each test."""
     return frozenset(line for line in state if not line.startswith("queue "))
