@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from images.console import Console
+from images.devices import plugged_name
 from images.machine import Machine
 from images.output import Result
 from images.topology import Topology
@@ -183,11 +184,10 @@ class Nvme:
             for place in topology.places()
             if place.nsid == nsid and (place.shared or place.controller == number)
         ]
-        (backend,) = [
-            one["qdev"]
-            for one in self.machine.qmp.execute("query-blockstats", {})
-            if one.get("node-name") == node
-        ]
+        told = self.machine.qmp.execute("query-blockstats", {})
+        backends = {one.get("node-name"): one.get("qdev") for one in told}
+        # a guest that has come from a snapshot got its controllers plugged in
+        backend = backends.get(node) or backends[plugged_name(number)]
         limits = dict.fromkeys(("bps", "bps_rd", "bps_wr", "iops_rd", "iops_wr"), 0)
         self.machine.qmp.execute(
             "block_set_io_throttle", {"id": backend, "iops": per_second, **limits}
