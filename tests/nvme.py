@@ -91,13 +91,15 @@ def controllers(console: Console, topology: Topology) -> tuple[str, ...]:
         for try in {{1..{APPEAR_S * 50}}}; do
             found=0
             for state in /sys/class/nvme/nvme*/state; do
-                read -r word < $state 2> /dev/null
+                read -r word 2> /dev/null < $state || continue
                 [ "$word" = live ] && found=$((found + 1))
             done
             [ $found = {len(topology.controllers)} ] && break
             sleep 0.02
         done
+        [ $found = {len(topology.controllers)} ] || {{ echo "$found controllers live"; exit 1; }}
         for one in /sys/class/nvme/nvme*; do
+            [ -e $one/serial ] || continue
             read -r serial < $one/serial
             read -r cntlid < $one/cntlid
             echo $serial $cntlid ${{one##*/}}

@@ -21,6 +21,9 @@ LBAF_4K = 4
 @pytest.fixture
 def formatted(nvme: Nvme) -> Iterator[Disk]:
     """A disk that is formatted back to what it was."""
+    namespaces = list(nvme.topology.attached(0).values())
+    if len(namespaces) > 1 or (namespaces[0].block_size, namespaces[0].ms) != (512, 0):
+        pytest.skip("this is for one namespace of plain blocks of 512 bytes")
     disk = nvme.disk()
     yield disk
     nvme.console.check(f"nvme format {disk.path} --lbaf=0 --force")
@@ -59,8 +62,8 @@ def test_format_with_metadata_makes_the_disk_smaller(nvme: Nvme, formatted: Disk
     assert load.read_bytes == 256 << 10
 
 
-def test_a_format_that_is_not_there_is_refused(nvme: Nvme) -> None:
-    disk = nvme.disk()
+def test_a_format_that_is_not_there_is_refused(nvme: Nvme, formatted: Disk) -> None:
+    disk = formatted
     assert nvme.status(f"format {disk.path} --lbaf=63 --force") == INVALID_FORMAT
     assert disk.block_size == 512
     assert fio(disk, rw="read", bs="4k", size="64k", ioengine="psync").read_bytes == 64 << 10

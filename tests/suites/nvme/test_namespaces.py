@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Several namespaces on one controller: each has its own disk and its own data."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from modules.disk import Disk
 from tests.needs import feature, hardware, needs
 from tests.nvme import Nvme
@@ -12,7 +15,7 @@ pytestmark = [
     needs("nvme", program="nvme"),
 ]
 
-APPEAR_S = 5
+GONE_S = 5
 
 
 def test_namespaces_have_data_of_their_own(nvme: Nvme) -> None:
@@ -56,20 +59,11 @@ def test_a_namespace_is_detached_and_attached(nvme: Nvme) -> None:
     disk.console.check(
         f"dd if=/tmp/nvme-data of={disk.path} bs=64K count=1 oflag=direct status=none"
     )
-    cntlid = nvme.read(f"{nvme.sysfs()}/cntlid")
-    nvme.console.check(f"nvme detach-ns {nvme.device()} --namespace-id=3 --controllers={cntlid}")
-    try:
-        assert not _there(disk, wanted=False)
+    with detached(nvme, 3):
+        assert gone(disk)
         assert neighbour.exists()
-        assert [entry["nsid"] for entry in nvme.told(f"list-ns {nvme.device()}")["nsid_list"]] == [
-            1,
-            2,
-        ]
-    finally:
-        nvme.console.check(
-            f"nvme attach-ns {nvme.device()} --namespace-id=3 --controllers={cntlid}"
-        )
-        nvme.settle()
+        listed = nvme.told(f"list-ns {nvme.device()}")["nsid_list"]
+        assert [entry["nsid"] for entry in listed] == [1, 2]
     again = nvme.disk(0, 3)
     nvme.console.check(
         f"dd if={again.path} bs=64K count=1 iflag=direct status=none |"
@@ -82,20 +76,10 @@ def test_a_namespace_is_detached_and_attached(nvme: Nvme) -> None:
 def test_a_namespace_is_detached_under_io(nvme: Nvme) -> None:
     """Its users get errors and not a hang; the neighbour's I/O goes on."""
     disk, neighbour = nvme.disk(0, 2), nvme.disk(0, 1)
-    cntlid = nvme.read(f"{nvme.sysfs()}/cntlid")
-    with background_io(disk, survives=False):
-        nvme.console.check(
-            f"nvme detach-ns {nvme.device()} --namespace-id=2 --controllers={cntlid}"
-        )
-        try:
-            assert not _there(disk, wanted=False)
-            load = fio(neighbour, rw="read", bs="64k", size="1M", ioengine="psync")
-            assert load.read_bytes == 1 << 20
-        finally:
-            nvme.console.check(
-                f"nvme attach-ns {nvme.device()} --namespace-id=2 --controllers={cntlid}"
-            )
-    nvme.settle()
+    with background_io(disk, survives=False), detached(nvme, 2):
+        assert gone(disk)
+        load = fio(neighbour, rw="read", bs="64k", size="1M", ioengine="psync")
+        assert load.read_bytes == 1 << 20
     assert nvme.disk(0, 2).size_bytes == 256 << 20
 
 
@@ -109,10 +93,19 @@ def test_a_rescan_keeps_the_disks(nvme: Nvme) -> None:
     assert nvme.read(files) == before
 
 
-def _there(disk: Disk, *, wanted: bool) -> bool:
-    """Whether a disk is there, when it is as wanted or too late."""
-    test = "-e" if wanted else "! -e"
-    disk.console.run(
-        f"for try in {{1..{APPEAR_S * 50}}}; do [ {test} {disk.sysfs} ] && break; sleep 0.02; done"
-    )
-    return disk.exists()
+def gone(disk: Disk) -> bool:
+    """Whether a disk goes, in its own time."""
+    wait = f"for try in {{1..{GONE_S * 50}}}; do [ -e {disk.sysfs} ] || exit 0; sleep 0.02; done"
+    return disk.console.run(f"{wait}; exit 1").exit_code == 0
+
+
+@contextmanager
+def detached(nvme: Nvme, nsid: int) -> Iterator[None]:
+    """The controller is without a namespace meanwhile."""
+    which = f"--namespace-id={nsid} --controllers={nvme.read(f'{nvme.sysfs()}/cntlid')}"
+    nvme.console.check(f"nvme detach-ns {nvme.device()} {which}")
+    try:
+        yield
+    finally:
+        nvme.console.check(f"nvme attach-ns {nvme.device()} {which}")
+        nvme.settle()

@@ -57,35 +57,6 @@ def test_a_bound_function_is_awake(nvme: Nvme) -> None:
         nvme.settle()
 
 
-@needs(symbol="PM")
-def test_a_function_without_a_driver_sleeps(nvme: Nvme) -> None:
-    """D3hot, when it may; a driver finds it awake, and its data as it was."""
-    function = nvme.function()
-    name = function.rpartition("/")[2]
-    disk = nvme.disk()
-    nvme.console.check(
-        f"dd if=/tmp/nvme-data of={disk.path} bs=64K seek=99 count=1 oflag=direct status=none"
-    )
-    before = nvme.read(f"{function}/power/control")
-    assert write_file(nvme.console, f"{DRIVER}/unbind", name) == 0
-    try:
-        nvme.console.check(f"echo auto > {function}/power/control")
-        asleep = nvme.console.check(
-            f"for try in {{1..50}}; do [ $(cat {function}/power_state) = D3hot ] && break;"
-            f" sleep 0.02; done; cat {function}/power_state"
-        ).strip()
-    finally:
-        nvme.console.check(f"echo {before} > {function}/power/control")
-        assert write_file(nvme.console, f"{DRIVER}/bind", name) == 0
-        nvme.settle()
-    assert asleep == "D3hot"
-    assert nvme.read(f"{function}/power_state") == "D0"
-    nvme.console.check(
-        f"dd if={nvme.disk().path} bs=64K skip=99 count=1 iflag=direct status=none |"
-        " cmp --bytes=65536 - /tmp/nvme-data"
-    )
-
-
 @needs(symbol="SUSPEND", program="rtcwake")
 def test_the_guest_sleeps_under_io(nvme: Nvme) -> None:
     """Suspend to idle for a second: requests wait, the controller is shut down and set up again."""

@@ -4,10 +4,8 @@
 from images import hotplug
 from images.topology import Controller, Namespace
 from modules.disk import Disk, write_file
-from modules.driver import Driver
-from tests import nvme as tests_nvme
 from tests.needs import feature, hardware, needs
-from tests.nvme import Nvme
+from tests.nvme import APPEAR_S, Nvme, disk_of
 from tests.workload import background_io, fio
 
 pytestmark = [feature("hot-plug"), needs("nvme", program="fio")]
@@ -79,7 +77,7 @@ def test_unbind_under_io(nvme: Nvme) -> None:
 
 
 @hardware("slots")
-def test_a_controller_comes_and_goes(driver: Driver, nvme: Nvme) -> None:
+def test_a_controller_comes_and_goes(nvme: Nvme) -> None:
     """Plugged in, used, and asked for by the attention button: its disk ends with its I/O.
 
     The other controller's disk is none of that.
@@ -119,7 +117,7 @@ def _disk(nvme: Nvme, serial: str) -> Disk:
     """The disk of a controller that has just been plugged in."""
     name = nvme.console.check(
         f"""
-        for try in {{1..{tests_nvme.APPEAR_S * 50}}}; do
+        for try in {{1..{APPEAR_S * 50}}}; do
             for one in /sys/class/nvme/nvme*; do
                 read -r serial < $one/serial
                 [ "$serial" = {serial} ] && [ -e $one/nvme*n1/queue ] && echo ${{one##*/}} && exit
@@ -128,4 +126,4 @@ def _disk(nvme: Nvme, serial: str) -> Disk:
         done
         echo "no controller {serial}"; exit 1"""
     )
-    return tests_nvme.disk_of(nvme.console, name.strip(), 1)
+    return disk_of(nvme.console, name.strip(), 1)
