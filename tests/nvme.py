@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -177,6 +179,18 @@ class Nvme:
     def live(self, number: int = 0) -> bool:
         """Whether a controller works."""
         return self.read(f"{self.sysfs(number)}/state") == "live"
+
+    @contextmanager
+    def detached(self, nsid: int, number: int = 0) -> Iterator[None]:
+        """A controller is without a namespace for the time of the block."""
+        cntlid = self.read(f"{self.sysfs(number)}/cntlid")
+        which = f"{self.device(number)} --namespace-id={nsid} --controllers={cntlid}"
+        self.console.check(f"nvme detach-ns {which}")
+        try:
+            yield
+        finally:
+            self.console.check(f"nvme attach-ns {which}")
+            self.settle()
 
     def throttle(self, nsid: int, per_second: int, number: int = 0) -> None:
         """Lets QEMU take no more requests in a second for a namespace; 0: all there are."""

@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Several namespaces on one controller: each has its own disk and its own data."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from modules.disk import Disk
 from tests.needs import feature, hardware, needs
 from tests.nvme import Nvme
@@ -59,7 +56,7 @@ def test_a_namespace_is_detached_and_attached(nvme: Nvme) -> None:
     disk.console.check(
         f"dd if=/tmp/nvme-data of={disk.path} bs=64K count=1 oflag=direct status=none"
     )
-    with detached(nvme, 3):
+    with nvme.detached(3):
         assert gone(disk)
         assert neighbour.exists()
         listed = nvme.told(f"list-ns {nvme.device()}")["nsid_list"]
@@ -76,7 +73,7 @@ def test_a_namespace_is_detached_and_attached(nvme: Nvme) -> None:
 def test_a_namespace_is_detached_under_io(nvme: Nvme) -> None:
     """Its users get errors and not a hang; the neighbour's I/O goes on."""
     disk, neighbour = nvme.disk(0, 2), nvme.disk(0, 1)
-    with background_io(disk, survives=False), detached(nvme, 2):
+    with background_io(disk, survives=False), nvme.detached(2):
         assert gone(disk)
         load = fio(neighbour, rw="read", bs="64k", size="1M", ioengine="psync")
         assert load.read_bytes == 1 << 20
@@ -97,15 +94,3 @@ def gone(disk: Disk) -> bool:
     """Whether a disk goes, in its own time."""
     wait = f"for try in {{1..{GONE_S * 50}}}; do [ -e {disk.sysfs} ] || exit 0; sleep 0.02; done"
     return disk.console.run(f"{wait}; exit 1").exit_code == 0
-
-
-@contextmanager
-def detached(nvme: Nvme, nsid: int) -> Iterator[None]:
-    """The controller is without a namespace meanwhile."""
-    which = f"--namespace-id={nsid} --controllers={nvme.read(f'{nvme.sysfs()}/cntlid')}"
-    nvme.console.check(f"nvme detach-ns {nvme.device()} {which}")
-    try:
-        yield
-    finally:
-        nvme.console.check(f"nvme attach-ns {nvme.device()} {which}")
-        nvme.settle()

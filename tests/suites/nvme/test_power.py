@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Power states: the controller's own, and those of its PCI function."""
 
-import pytest
-
 from modules.disk import write_file
 from tests.needs import feature, needs
 from tests.nvme import NOT_CHANGEABLE, Nvme
-from tests.workload import background_io, fio
+from tests.workload import fio
 
 pytestmark = [feature("power-states"), needs("nvme", program="nvme")]
 
@@ -55,14 +53,3 @@ def test_a_bound_function_is_awake(nvme: Nvme) -> None:
     finally:
         assert write_file(nvme.console, f"{DRIVER}/bind", name) == 0
         nvme.settle()
-
-
-@needs(symbol="SUSPEND", program="rtcwake")
-def test_the_guest_sleeps_under_io(nvme: Nvme) -> None:
-    """Suspend to idle for a second: requests wait, the controller is shut down and set up again."""
-    if nvme.console.run("[ -e /dev/rtc0 ] && grep --quiet freeze /sys/power/state").exit_code:
-        pytest.skip("this guest cannot sleep and be woken")
-    with background_io(nvme.disk()):
-        told = nvme.console.run("rtcwake --mode freeze --seconds 1", timeout_s=30)
-        assert told.exit_code == 0, told.output
-    assert nvme.live()
