@@ -78,7 +78,8 @@ def command(disk: Disk, what: str, lba: int, metadata: int, options: str = "") -
 
 def metadata_of(nvme: Nvme, disk: Disk, lba: int, size: int) -> bytes:
     """What stands beside a block."""
-    nvme.console.check("nvme " + command(disk, "read", lba, size, "--data=/tmp/back"))
+    read = command(disk, "read", lba, size, "--data=/tmp/back")
+    nvme.console.check(f"rm -f /tmp/metadata; nvme {read}")  # it truncates no file
     return nvme.console.get("/tmp/metadata")
 
 
