@@ -90,3 +90,20 @@ def test_disk_has_an_owner_in_sysfs(driver: Driver, disk: Disk) -> None:
         f"cd {disk.sysfs} && grep -Eq '^[0-9]+:[0-9]+$' dev && test -d queue && test -r size"
     )
     driver.console.check(f"test -b {disk.path}")
+
+
+@needs("module", "configfs")
+def test_an_open_disk_without_a_directory_pins_its_module(driver: Driver) -> None:
+    """Whoever still has the disk open calls into the module when he closes it."""
+    module = driver.manifest.modules[-1]
+    disk = driver.create({})
+    result = driver.console.run(
+        f"""
+        exec 3< {disk.path}
+        rmdir {disk.directory}
+        rmmod {module} && echo "{module} is gone"
+        exec 3<&-
+        sleep 0.2"""
+    )
+    assert "is gone" not in result.output, "rmmod took a module whose disk is open"
+    assert "in use" in result.output
