@@ -302,7 +302,7 @@ class TestAbilities:
 
     def test_a_reason_names_what_is_missing(self) -> None:
         wanted = abilities.needed(topology.load("queues"))
-        there = {"nvme": frozenset({"serial", "max_ioqpairs", "msix_qsize"})}
+        there = {"nvme": frozenset({"serial", "max_ioqpairs", "msix_qsize", "mdts"})}
         assert abilities.missing(wanted, there, "QEMU 8.2") == (
             "the device nvme of QEMU 8.2 has no mqes"
         )

@@ -7,7 +7,7 @@ from modules.disk import Disk
 from modules.driver import Driver
 from tests.needs import feature, hardware, needs
 from tests.nvme import Nvme
-from tests.workload import background_io, fio
+from tests.workload import background_io, fio, statistics
 
 pytestmark = [feature("sharing"), needs("nvme", program="nvme")]
 
@@ -88,6 +88,10 @@ def test_one_controller_is_reset_while_the_other_works(nvme: Nvme, both: tuple[D
 def test_io_goes_by_the_path_that_is_left(nvme: Nvme) -> None:
     """Nobody's I/O fails when one of the controllers is reset, nor when the other is."""
     head = nvme.disk(0, SHARED)
+    before = statistics(head)
+    nvme.console.check(f"dd if={head.path} of=/dev/null bs=4k count=1 iflag=direct status=none")
+    if statistics(head) == before:
+        pytest.skip("heads of this kernel keep no statistics, by which the I/O is watched")
     with background_io(head):
         for number in (0, 1):
             nvme.console.check(f"nvme reset {nvme.device(number)}")
