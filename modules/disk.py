@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from images.console import Console
 from images.output import Result
 
-_ERRNO_BY_TEXT = {os.strerror(number): number for number in range(1, 134)}
+# The longest first: a text may end like a shorter one.
+_ERRNO_BY_TEXT = {
+    text: number
+    for text, number in sorted(
+        ((os.strerror(number), number) for number in range(1, 134)), key=lambda pair: -len(pair[0])
+    )
+}
 
 
 def error_number(result: Result) -> int:
@@ -25,9 +31,9 @@ def named_error(output: str) -> int:
     A program that fails tells the C library's text for it ("write error: Invalid argument").
     """
     for line in reversed(output.splitlines()):
-        text = line.rpartition(": ")[2].strip()
-        if text in _ERRNO_BY_TEXT:
-            return _ERRNO_BY_TEXT[text]
+        for text, number in _ERRNO_BY_TEXT.items():
+            if f" {line.strip()}".endswith(f" {text}"):
+                return number
     return -1
 
 

@@ -8,13 +8,10 @@ Zoned Namespace Command Set (section 2.1.1.3, "Zone State Machine").
 
 from __future__ import annotations
 
-import errno
-import os
 import re
 from dataclasses import dataclass
 from enum import IntEnum
 
-from images.output import Result
 from modules.disk import Disk, error_number
 
 SECTOR = 512
@@ -95,7 +92,7 @@ class ZonedDisk:
 
     def manage(self, action: str, number: int, count: int = 1) -> int:
         """What blkzone calls open, close, finish or reset; returns the errno (0: done)."""
-        return zone_error(
+        return error_number(
             self.disk.console.run(
                 f"blkzone {action} --offset {self._sector(number)} --count {count} {self.disk.path}"
             )
@@ -107,7 +104,7 @@ class ZonedDisk:
         assert count % block == 0 and at % UNIT % 4096 == 0
         place = number * self.layout.zone_size + at
         source = "; ".join([f"head -c {block} {DATA}"] * (count // block))
-        return zone_error(
+        return error_number(
             self.disk.console.run(
                 f"({source}) | dd of={self.disk.path} bs={block} iflag=fullblock"
                 f" seek={place}B oflag=direct status=none"
@@ -128,13 +125,6 @@ class ZonedDisk:
 
     def _sector(self, number: int) -> int:
         return number * self.layout.zone_size // SECTOR
-
-
-def zone_error(result: Result) -> int:
-    """`error_number`, also for the one error whose text has a colon."""
-    if os.strerror(errno.ETOOMANYREFS) in result.output:
-        return errno.ETOOMANYREFS
-    return error_number(result)
 
 
 def _zone(line: str) -> Zone:

@@ -130,6 +130,7 @@ class TestErrorNumber:
             ("bash: /sys/x: Permission denied\n", errno.EACCES),
             ("first: Invalid argument\nsecond: No such device\n", errno.ENODEV),
             ("write error: Invalid argument\nmore words\n", errno.EINVAL),
+            ("echo: write error: Too many references: cannot splice\n", errno.ETOOMANYREFS),
             ("something else went wrong\n", -1),
             ("", -1),
         ],

@@ -5,10 +5,10 @@ import errno
 
 import pytest
 
-from modules.disk import Disk
+from modules.disk import Disk, error_number
 from modules.driver import CreateFailed, Driver
 from tests.needs import feature, needs
-from tests.zones import MIB, SECTOR, UNIT, Condition, ZonedDisk, zone_error
+from tests.zones import MIB, SECTOR, UNIT, Condition, ZonedDisk
 
 pytestmark = [feature("zoned"), needs("configfs", "attribute:zoned", program="blkzone")]
 
@@ -59,7 +59,7 @@ def test_the_last_zone_can_be_smaller(driver: Driver) -> None:
         assert len(told) == disk.queue_number("nr_zones") == 17
         assert f"len 0x{2 * MIB // SECTOR:06x}" in told[-1]
         last = f"of={disk.path} bs=1M seek=64 oflag=direct status=none"
-        assert zone_error(disk.console.run(f"dd if=/dev/zero count=3 {last}")) == errno.ENOSPC
+        assert error_number(disk.console.run(f"dd if=/dev/zero count=3 {last}")) == errno.ENOSPC
         assert f"zcond:{Condition.FULL}" in _last_zone(disk)
 
 
@@ -100,7 +100,7 @@ def test_zones_that_have_worn_out(zoned_disk: ZonedDisk) -> None:
     assert zoned_disk.holds(read_only)
     place = offline * zoned_disk.layout.zone_size // UNIT
     read = disk.console.run(f"dd if={disk.path} of=/dev/null bs={UNIT} skip={place} iflag=direct")
-    assert zone_error(read) == errno.EIO or "Input/output error" in read.output
+    assert error_number(read) == errno.EIO or "Input/output error" in read.output
 
 
 @needs("attribute:zone_full")
