@@ -12,12 +12,8 @@ from images.console import Console
 from images.output import Result
 
 # The longest first: a text may end like a shorter one.
-_ERRNO_BY_TEXT = {
-    text: number
-    for text, number in sorted(
-        ((os.strerror(number), number) for number in range(1, 134)), key=lambda pair: -len(pair[0])
-    )
-}
+_NUMBERS = sorted(range(1, 134), key=lambda number: len(os.strerror(number)), reverse=True)
+_ERRNO_BY_TEXT = {os.strerror(number): number for number in _NUMBERS}
 
 
 def error_number(result: Result) -> int:
