@@ -179,6 +179,55 @@ def test(
 @task(
     help=KERNEL_HELP
     | {
+        "tree": "a checkout of upstream blktests; it is not written to",
+        "driver": "comma-separated; default: null_blk and nvme. rnull stands in for null_blk",
+        "console": "serial, ssh or both",
+        "list": "print the ids of the tests and run nothing",
+        "seconds": "what a test with a time limit of its own takes",
+        "topology": TOPOLOGY_HELP,
+        "start": START_HELP,
+        "accel": ACCEL_HELP,
+        "guests": "how many guests run side by side; 0: one per two CPUs, at least two",
+        "write": "write what runs on what to docs/blktests.md",
+        "json": "print the run record instead of the report",
+    }
+)
+@plain_errors
+@on_a_kernel
+def blktests(
+    c: Context,
+    choice: Choice,
+    tree: str = "",
+    driver: str = "",
+    console: str = "serial",
+    list_: bool = False,
+    seconds: int = 10,
+    topology: str = "default",
+    start: str = "fastest",
+    accel: str = "auto",
+    guests: int = 0,
+    write: bool = False,
+    json: bool = False,
+) -> None:
+    """Run upstream blktests in guests: ./inv blktests --tree DIR -- block/021 zbd
+
+    Groups or single tests stand behind `--`; without any, all but upstream's tests of itself.
+    Record and exit code are as those of ./inv test.
+    """
+    from ci import blktests as upstream
+
+    names = tuple(c.remainder.split())
+    wanted = upstream.Wanted(tree, names, driver, console, topology, start, seconds)
+    if list_:
+        print("\n".join(upstream.listed(upstream.selected(choice, wanted)[1])))
+        return
+    if not upstream.show(choice, wanted, accel, guests, write=write, as_json=json):
+        raise Exit(code=1)
+
+
+@task(
+    help=KERNEL_HELP
+    | {
         "json": "print kernel.json instead of one line",
     }
 )
@@ -434,7 +483,7 @@ def kernel_survey(
     survey.show(kernels, accel, guests, write=write, as_json=json)
 
 
-namespace = Collection(test, check, build, boot, perf, doctor)
+namespace = Collection(test, blktests, check, build, boot, perf, doctor)
 _kernel = Collection("kernel")
 _kernel.add_task(kernel_explain)
 _kernel.add_task(kernel_survey)

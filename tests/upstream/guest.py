@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Running upstream's ``check`` in a guest, one test at a time.
+
+The checkout is unpacked once per guest, into memory, and is upstream's own but for one case: where
+a driver stands in for null_blk, the copy in the guest has null_blk's names replaced by the
+driver's, and `shim.bash` at the end of its ``common/null_blk``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from images.console import Console
+from images.errors import CommandFailed
+from kernel.host.errors import Failed
+from modules.disk import Disk
+from modules.driver import Driver
+from modules.manifest import Configfs
+from tests.upstream import results
+from tests.upstream.checkout import NULL_BLK, Upstream, UpstreamTest
+from tests.upstream.results import Results
+
+HERE = Path(__file__).parent
+FOLDER = "/blktests"  # in the guest
+OUTPUT = f"{FOLDER}/results"
+CONFIG = f"{FOLDER}/config"
+SHIM = "/run/blktests-shim"
+DISK_MIB = 512
+FILE_LIMIT = "1M"  # of a result; a guest's memory has to hold them all
+SETTLE_S = 120  # besides the tests' own time limit, for a guest of scale 1
+
+_REPLACED = r"""
+    cd {folder}
+    grep -lE '\<null_blk\>|config/nullb\>' common/* tests/*/rc tests/*/[0-9][0-9][0-9] |
+        xargs -d '\n' sed -i -E \
+            -e 's,/sys/kernel/config/nullb\>,{configfs},g' \
+            -e 's,\<null_blk\>,{module},g' -e 's,common/{module}\>,common/null_blk,g'
+    printf '\n. %s\n' {shim} >> common/null_blk
+"""
+
+_CHECK = """
+    cd {folder} || exit
+    rm -rf {output} && mkdir -p {output} && cp tests/{test}.out {output}/expected 2> /dev/null
+    ./check -c {config} {test} > {output}/check.log 2>&1 < /dev/null
+    echo $? > {output}/check.status
+    find {output} -type f -size +{limit} -exec truncate -s {limit} {{}} +
+    tar -C {output} --exclude 'tmpdir.*' -cf - . 2> /dev/null
+"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One test that was run."""
+
+    archive: bytes  # a tar of its results
+    results: Results
+    disk: str  # that it was given; empty for none
+
+
+def stands_in(driver: Driver) -> bool:
+    """Whether the driver is to be taken for null_blk."""
+    return driver.name != NULL_BLK and driver.manifest.counterpart == NULL_BLK
+
+
+def attributes(driver: Driver) -> list[str]:
+    """The attributes that its configfs disks have."""
+    names = (one.partition(":") for one in sorted(driver.capabilities))
+    return [name for kind, _, name in names if kind == "attribute"]
+
+
+def run(driver: Driver, test: UpstreamTest, upstream: Upstream) -> Ran:
+    """Runs a test; raises what a console raises, CommandTimedOut for a test without an end."""
+    console = driver.console
+    if console.run(f"test -x {FOLDER}/check").exit_code:
+        _unpack(driver, Path(upstream.archive))
+    with _disk(driver, test) as disk:
+        console.put(_config(disk, upstream).encode(), CONFIG)
+        names = {"folder": FOLDER, "output": OUTPUT, "config": CONFIG, "limit": FILE_LIMIT}
+        script = _CHECK.format(**names, test=test.name)
+        done = console.run(script, SETTLE_S + 3 * upstream.seconds)
+    archive = done.whole()
+    return Ran(archive, results.read(test.name, archive), disk)
+
+
+def _unpack(driver: Driver, archive: Path) -> None:
+    console = driver.console
+    script = f"mkdir -p {FOLDER} && tar -C {FOLDER} -xf -"
+    result = console.run(script, timeout_s=60, stdin=archive.read_bytes())
+    if result.exit_code:
+        raise Failed(f"the guest cannot unpack blktests: {result.output.strip()}")
+    _show_config(driver, console)
+    disks = driver.manifest.disks
+    if stands_in(driver) and isinstance(disks, Configfs):
+        module = driver.manifest.modules[-1]
+        given = {
+            "blockyard_driver": driver.name,
+            "blockyard_module": module,
+            "blockyard_attributes": f" {' '.join(attributes(driver))} ",
+        }
+        lines = [f"{name}={shlex.quote(value)}\n" for name, value in given.items()]
+        console.put("".join([*lines, (HERE / "shim.bash").read_text()]).encode(), SHIM)
+        console.check(
+            _REPLACED.format(folder=FOLDER, configfs=disks.path, module=module, shim=SHIM)
+        )
+
+
+def _show_config(driver: Driver, console: Console) -> None:
+    """Upstream looks for the kernel's configuration; not every kernel shows it."""
+    path = f"/boot/config-{driver.kernel.info.release}"
+    if console.run("test -e /proc/config.gz").exit_code:
+        console.check("mkdir -p /boot")
+        console.put(driver.kernel.path / "config", path)
+
+
+def _config(disk: str, upstream: Upstream) -> str:
+    devices = f"TEST_DEVS=(/dev/{disk})\n" if disk else ""
+    limits = f"OUTPUT={OUTPUT}\nTIMEOUT={upstream.seconds}\n"
+    return devices + limits + (HERE / "config.bash").read_text()
+
+
+@contextlib.contextmanager
+def _disk(driver: Driver, test: UpstreamTest) -> Iterator[str]:
+    """The name of the disk that a test is given; empty for one that makes its own."""
+    if not test.on_a_disk or "disk" not in driver.capabilities:
+        yield ""
+        return
+    if not driver.configfs:
+        there = driver.disks()
+        yield there[0].name if there else ""
+        return
+    made = driver.create(_disk_attributes(driver, test))
+    try:
+        yield made.name
+    finally:
+        _remove(driver, made)
+
+
+def _disk_attributes(driver: Driver, test: UpstreamTest) -> dict[str, str]:
+    if test.group == "zbd" and "attribute:zoned" in driver.capabilities:
+        return {"size": str(2 * DISK_MIB), "zoned": "1", "zone_size": "4"}
+    keeps = driver.store_attributes() if "store" in driver.capabilities else {}
+    return {"size": str(DISK_MIB), **keeps}
+
+
+def _remove(driver: Driver, disk: Disk) -> None:
+    with contextlib.suppress(CommandFailed):  # the test has done it
+        driver.remove(disk)
