@@ -331,7 +331,8 @@ def check(c: Context, unit: bool = False, faults: bool = False, k: str = "") -> 
         "accel": ACCEL_HELP,
         "what": "comma-separated: warm-build, boot (these are the default), boot-plain, snapshot, "
         "build, test, cold-test, round-trip-serial, round-trip-ssh, output, memory, fleet, "
-        "virtme-ng, labgrid",
+        "virtme-ng, labgrid, blktests",
+        "tree": "for blktests: a checkout of it",
         "runs": "how often each is measured; medians are reported",
         "json": "print JSON instead of a table",
     }
@@ -343,13 +344,14 @@ def perf(
     choice: Choice,
     accel: str = "auto",
     what: str = "",
+    tree: str = "",
     runs: int = 5,
     json: bool = False,
 ) -> None:
     """Measure what we cost over the bare tools, and beside our peers."""
     from ci import perf as measure
 
-    measure.show(measure.measure(choice, accel, what, runs), as_json=json)
+    measure.show(measure.measure(choice, accel, what, runs, tree), as_json=json)
 
 
 @task(help={"json": "print JSON instead of a table"})

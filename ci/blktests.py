@@ -149,7 +149,7 @@ def _table(ran: dict[str, dict[str, TestResult]], drivers: Sequence[str]) -> lis
         said = f"**{test.outcome}**" if test.outcome in BAD else test.outcome
         if not test.reason:
             return said
-        return f"{said} ({notes.setdefault(' '.join(test.reason.split()), len(notes) + 1)})"
+        return f"{said} ({notes.setdefault(_brief(test.reason), len(notes) + 1)})"
 
     head = ["test", *drivers]
     rows = [[name, *(cell(results.get(one)) for one in drivers)] for name, results in ran.items()]
@@ -162,9 +162,16 @@ def _reasons(tests: Sequence[TestResult]) -> list[str]:
     by_reason: dict[tuple[str, str], list[str]] = {}
     for test in tests:
         name = test.id.partition("/")[2]
-        by_reason.setdefault((test.driver, " ".join(test.reason.split())), []).append(name)
+        by_reason.setdefault((test.driver, _brief(test.reason)), []).append(name)
     rows = [[driver, reason, ", ".join(names)] for (driver, reason), names in by_reason.items()]
     return [_row(["driver", "reason", "tests"]), _row(["---"] * 3), *map(_row, rows)]
+
+
+def _brief(reason: str) -> str:
+    """The first of upstream's reasons, or the first line of a failure: the record has them all."""
+    lines = reason.splitlines() or [""]
+    first, *others = lines[0].split("; ")
+    return f"{first} and {len(others)} more" if others else first
 
 
 def _row(cells: Sequence[str]) -> str:

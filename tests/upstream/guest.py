@@ -14,8 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from images.console import Console
 from images.errors import CommandFailed
+from kernel.artifact import Kernel
 from kernel.host.errors import Failed
 from modules.disk import Disk
 from modules.driver import Driver
@@ -25,6 +28,7 @@ from tests.upstream.checkout import NULL_BLK, Upstream, UpstreamTest
 from tests.upstream.results import Results
 
 HERE = Path(__file__).parent
+NEEDS = HERE / "needs.toml"
 FOLDER = "/blktests"  # in the guest
 OUTPUT = f"{FOLDER}/results"
 CONFIG = f"{FOLDER}/config"
@@ -42,6 +46,12 @@ _REPLACED = r"""
     printf '\n. %s\n' {shim} >> common/null_blk
 """
 
+# What a distribution has mounted; a kernel may lack it.
+_MOUNTED = """
+    mount -t cgroup2 none /sys/fs/cgroup
+    mount -t tracefs none /sys/kernel/debug/tracing
+"""
+
 _CHECK = """
     cd {folder} || exit
     rm -rf {output} && mkdir -p {output} && cp tests/{test}.out {output}/expected 2> /dev/null
@@ -50,6 +60,13 @@ _CHECK = """
     find {output} -type f -size +{limit} -exec truncate -s {limit} {{}} +
     tar -C {output} --exclude 'tmpdir.*' -cf - . 2> /dev/null
 """
+
+
+class Needs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a test needs and does not look for."""
+
+    symbols: tuple[str, ...] = ()  # of the kernel's configuration, without CONFIG_
+    cpus: int = 1  # of the guest
 
 
 @dataclass(frozen=True)
@@ -66,6 +83,22 @@ def stands_in(driver: Driver) -> bool:
     return driver.name != NULL_BLK and driver.manifest.counterpart == NULL_BLK
 
 
+def needs() -> dict[str, Needs]:
+    """Those of `needs.toml`: name of a test → what it needs."""
+    return msgspec.toml.decode(NEEDS.read_bytes(), type=dict[str, Needs])
+
+
+def unmet(test: UpstreamTest, kernel: Kernel, cpus: int) -> str:
+    """What the test needs without looking for it, and the guest has not; empty if it has."""
+    of_test = needs().get(test.name, Needs())
+    for symbol in of_test.symbols:
+        if kernel.config.get(symbol, "n") == "n":
+            return f"kernel {kernel.info.release} is built without CONFIG_{symbol}"
+    if of_test.cpus > cpus:
+        return f"the guest has {cpus} CPUs, the test needs {of_test.cpus}"
+    return ""
+
+
 def attributes(driver: Driver) -> list[str]:
     """The attributes that its configfs disks have."""
     names = (one.partition(":") for one in sorted(driver.capabilities))
@@ -73,12 +106,13 @@ def attributes(driver: Driver) -> list[str]:
 
 
 def run(driver: Driver, test: UpstreamTest, upstream: Upstream) -> Ran:
-    """Runs a test; raises what a console raises, CommandTimedOut for a test without an end."""
+    """Runs a test where a checkout is unpacked.
+
+    Raises what a console raises, CommandTimedOut for a test without an end.
+    """
     console = driver.console
-    if console.run(f"test -x {FOLDER}/check").exit_code:
-        _unpack(driver, Path(upstream.archive))
-    with _disk(driver, test) as disk:
-        console.put(_config(disk, upstream).encode(), CONFIG)
+    with given_disk(driver, test) as disk:
+        configure(console, disk, upstream)
         names = {"folder": FOLDER, "output": OUTPUT, "config": CONFIG, "limit": FILE_LIMIT}
         script = _CHECK.format(**names, test=test.name)
         done = console.run(script, SETTLE_S + 3 * upstream.seconds)
@@ -86,13 +120,17 @@ def run(driver: Driver, test: UpstreamTest, upstream: Upstream) -> Ran:
     return Ran(archive, results.read(test.name, archive), disk)
 
 
-def _unpack(driver: Driver, archive: Path) -> None:
+def unpacked(driver: Driver, archive: Path) -> bool:
+    """Brings the checkout into the guest, unless it is there; whether that was to be done."""
     console = driver.console
+    if not console.run(f"test -x {FOLDER}/check").exit_code:
+        return False
     script = f"mkdir -p {FOLDER} && tar -C {FOLDER} -xf -"
     result = console.run(script, timeout_s=60, stdin=archive.read_bytes())
     if result.exit_code:
         raise Failed(f"the guest cannot unpack blktests: {result.output.strip()}")
     _show_config(driver, console)
+    console.run(_MOUNTED)
     disks = driver.manifest.disks
     if stands_in(driver) and isinstance(disks, Configfs):
         module = driver.manifest.modules[-1]
@@ -106,6 +144,7 @@ def _unpack(driver: Driver, archive: Path) -> None:
         console.check(
             _REPLACED.format(folder=FOLDER, configfs=disks.path, module=module, shim=SHIM)
         )
+    return True
 
 
 def _show_config(driver: Driver, console: Console) -> None:
@@ -116,14 +155,15 @@ def _show_config(driver: Driver, console: Console) -> None:
         console.put(driver.kernel.path / "config", path)
 
 
-def _config(disk: str, upstream: Upstream) -> str:
+def configure(console: Console, disk: str, upstream: Upstream) -> None:
+    """Writes upstream's configuration; disk: that of the tests which take one, or empty."""
     devices = f"TEST_DEVS=(/dev/{disk})\n" if disk else ""
     limits = f"OUTPUT={OUTPUT}\nTIMEOUT={upstream.seconds}\n"
-    return devices + limits + (HERE / "config.bash").read_text()
+    console.put((devices + limits + (HERE / "config.bash").read_text()).encode(), CONFIG)
 
 
 @contextlib.contextmanager
-def _disk(driver: Driver, test: UpstreamTest) -> Iterator[str]:
+def given_disk(driver: Driver, test: UpstreamTest) -> Iterator[str]:
     """The name of the disk that a test is given; empty for one that makes its own."""
     if not test.on_a_disk or "disk" not in driver.capabilities:
         yield ""
@@ -142,8 +182,9 @@ def _disk(driver: Driver, test: UpstreamTest) -> Iterator[str]:
 def _disk_attributes(driver: Driver, test: UpstreamTest) -> dict[str, str]:
     if test.group == "zbd" and "attribute:zoned" in driver.capabilities:
         return {"size": str(2 * DISK_MIB), "zoned": "1", "zone_size": "4"}
-    keeps = driver.store_attributes() if "store" in driver.capabilities else {}
-    return {"size": str(DISK_MIB), **keeps}
+    found = {"size": str(DISK_MIB)}
+    found |= driver.store_attributes() if "store" in driver.capabilities else {}
+    return found | ({"discard": "1"} if "attribute:discard" in driver.capabilities else {})
 
 
 def _remove(driver: Driver, disk: Disk) -> None:

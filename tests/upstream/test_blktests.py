@@ -15,6 +15,7 @@ import pytest
 from kernel.host import store
 from kernel.host.errors import Failed
 from modules.manifest import Configfs
+from tests import state
 from tests.guests import Guest, Slot
 from tests.plan import Plan
 from tests.upstream import guest as upstream_guest
@@ -37,7 +38,12 @@ def test_blktests(guest: Guest, slot: Slot, upstream_test: UpstreamTest, plan: P
     stands_in = upstream_guest.stands_in(driver)
     if stands_in and not isinstance(driver.manifest.disks, Configfs):
         pytest.skip(f"{driver.name} makes no disks by configfs in this kernel")
+    cpus = guest.machine.setup.topology.cpus
+    if why := upstream_guest.unmet(upstream_test, driver.kernel, cpus):
+        pytest.skip(why)
     assert plan.upstream is not None
+    if upstream_guest.unpacked(driver, Path(plan.upstream.archive)):
+        guest.state = state.read(driver)  # with what was mounted for it
     try:
         ran = upstream_guest.run(driver, upstream_test, plan.upstream)
     finally:
