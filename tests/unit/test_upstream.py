@@ -7,15 +7,18 @@ import io
 import re
 import tarfile
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
 
 from ci import blktests, run
 from ci.perf import blktests as perf
+from images.console import Console
 from kernel.choice import Choice
 from kernel.host.errors import Failed, UserError
 from modules import manifest
+from modules.driver import Driver
 from tests.unit import samples
 from tests.unit.samples import result, run_of
 from tests.upstream import archive, checkout, guest, results
@@ -210,6 +213,13 @@ class TestVerdict:
         reason = "driver null_blk is not available; kernel option X has not been enabled"
         assert verdict(archive) == ("skip", reason)
 
+    def test_the_disk_is_not_named(self) -> None:
+        printed = {"check.log": "zbd/*** => by1   [not run]\n    /dev/by1 is not a zoned device\n"}
+        assert verdict(tar(**printed), ON_A_DISK, disk="by1") == (
+            "skip",
+            "the disk is not a zoned device",
+        )
+
     def test_a_group_that_is_not_run(self) -> None:
         printed = {"check.log": "block/***      [not run]\n    not running as root\n"}
         assert verdict(tar(**printed)) == ("skip", "not running as root")
@@ -274,8 +284,28 @@ class TestNeeds:
     def test_what_is_not_met(
         self, tmp_path: Path, test: str, config: str, cpus: int, why: str
     ) -> None:
+        driver = self._driver(tmp_path, config)
+        assert guest.unmet(UpstreamTest(test), driver, cpus) == why
+
+    @pytest.mark.parametrize(
+        ("capabilities", "why"),
+        [
+            ({"store"}, ""),
+            ({"attribute:size"}, "rnull has no attribute memory_backed"),
+            ({"attribute:memory_backed"}, "rnull has no disks that keep their data in this kernel"),
+        ],
+    )
+    def test_a_disk_that_keeps_its_data(
+        self, tmp_path: Path, capabilities: set[str], why: str
+    ) -> None:
+        driver = self._driver(tmp_path)
+        driver.__dict__["capabilities"] = frozenset(capabilities)  # else they are probed
+        assert guest.unmet(UpstreamTest("block/042"), driver, 2) == why
+
+    @staticmethod
+    def _driver(tmp_path: Path, config: str = "") -> Driver:
         kernel = samples.kernel(tmp_path / "kernel", config)
-        assert guest.unmet(UpstreamTest(test), kernel, cpus) == why
+        return Driver(manifest.load("rnull"), kernel, cast(Console, None))
 
 
 def test_the_page_says_what_runs_on_what() -> None:

@@ -18,11 +18,11 @@ import msgspec
 
 from images.console import Console
 from images.errors import CommandFailed
-from kernel.artifact import Kernel
 from kernel.host.errors import Failed
 from modules.disk import Disk
 from modules.driver import Driver
 from modules.manifest import Configfs
+from tests.needs import lack
 from tests.upstream import results
 from tests.upstream.checkout import NULL_BLK, Upstream, UpstreamTest
 from tests.upstream.results import Results
@@ -67,6 +67,7 @@ class Needs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     symbols: tuple[str, ...] = ()  # of the kernel's configuration, without CONFIG_
     cpus: int = 1  # of the guest
+    store: bool = False  # the disk that it is given keeps its data
 
 
 @dataclass(frozen=True)
@@ -88,14 +89,18 @@ def needs() -> dict[str, Needs]:
     return msgspec.toml.decode(NEEDS.read_bytes(), type=dict[str, Needs])
 
 
-def unmet(test: UpstreamTest, kernel: Kernel, cpus: int) -> str:
+def unmet(test: UpstreamTest, driver: Driver, cpus: int) -> str:
     """What the test needs without looking for it, and the guest has not; empty if it has."""
-    of_test = needs().get(test.name, Needs())
+    of_test, kernel = needs().get(test.name, Needs()), driver.kernel
     for symbol in of_test.symbols:
         if kernel.config.get(symbol, "n") == "n":
             return f"kernel {kernel.info.release} is built without CONFIG_{symbol}"
     if of_test.cpus > cpus:
         return f"the guest has {cpus} CPUs, the test needs {of_test.cpus}"
+    if of_test.store and "store" not in driver.capabilities:
+        missing = [f"attribute:{name}" for name in driver.store_attributes()]
+        lacking = [one for one in missing if one not in driver.capabilities]
+        return lack(driver, (lacking or ["store"])[0])
     return ""
 
 

@@ -143,12 +143,14 @@ def judge(
     parts = [part for part in results.parts if not disk or _is_on(part, disk)]
     bad = [part for part in parts if _failed(part)]
     if bad:
-        reasons = (_words(part, results.expected, several=len(parts) > 1) for part in bad)
-        return Verdict("fail", "\n".join(reasons), "\n".join(part.kernel_log for part in bad))
+        words = (_words(part, results.expected, several=len(parts) > 1) for part in bad)
+        return Verdict("fail", "\n".join(words), "\n".join(part.kernel_log for part in bad))
     if any(part.status == "pass" for part in parts):
         return Verdict("pass")
-    if results.skip_reasons:
-        return Verdict("skip", "; ".join(results.skip_reasons))
+    if reasons := results.skip_reasons:
+        # its name is a matter of chance, and reports bring equal reasons together
+        named = (one.replace(f"/dev/{disk} ", "the disk ") if disk else one for one in reasons)
+        return Verdict("skip", "; ".join(named))
     if test.on_a_disk and results.parts:
         return Verdict("skip", f"{test.name} runs on disks of its own, not on {disk}")
     return Verdict("fail", f"check told nothing of the test\n{_shortened(results.printed)}".strip())

@@ -39,7 +39,7 @@ def test_blktests(guest: Guest, slot: Slot, upstream_test: UpstreamTest, plan: P
     if stands_in and not isinstance(driver.manifest.disks, Configfs):
         pytest.skip(f"{driver.name} makes no disks by configfs in this kernel")
     cpus = guest.machine.setup.topology.cpus
-    if why := upstream_guest.unmet(upstream_test, driver.kernel, cpus):
+    if why := upstream_guest.unmet(upstream_test, driver, cpus):
         pytest.skip(why)
     assert plan.upstream is not None
     if upstream_guest.unpacked(driver, Path(plan.upstream.archive)):
