@@ -68,6 +68,7 @@ class Needs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     symbols: tuple[str, ...] = ()  # of the kernel's configuration, without CONFIG_
     cpus: int = 1  # of the guest
     store: bool = False  # the disk that it is given keeps its data
+    programs: tuple[str, ...] = ()  # of the guest, or below the checkout
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def needs() -> dict[str, Needs]:
 
 
 def unmet(test: UpstreamTest, driver: Driver, cpus: int) -> str:
-    """What the test needs without looking for it, and the guest has not; empty if it has."""
+    """What the test needs without looking for it, and the guest with the checkout has not."""
     of_test, kernel = needs().get(test.name, Needs()), driver.kernel
     for symbol in of_test.symbols:
         if kernel.config.get(symbol, "n") == "n":
@@ -101,6 +102,9 @@ def unmet(test: UpstreamTest, driver: Driver, cpus: int) -> str:
         missing = [f"attribute:{name}" for name in driver.store_attributes()]
         lacking = [one for one in missing if one not in driver.capabilities]
         return lack(driver, (lacking or ["store"])[0])
+    for program in of_test.programs:
+        if not driver.has_program(f"{FOLDER}/{program}" if "/" in program else program):
+            return f"the guest has no program {program}"
     return ""
 
 

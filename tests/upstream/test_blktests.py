@@ -38,12 +38,12 @@ def test_blktests(guest: Guest, slot: Slot, upstream_test: UpstreamTest, plan: P
     stands_in = upstream_guest.stands_in(driver)
     if stands_in and not isinstance(driver.manifest.disks, Configfs):
         pytest.skip(f"{driver.name} makes no disks by configfs in this kernel")
-    cpus = guest.machine.setup.topology.cpus
-    if why := upstream_guest.unmet(upstream_test, driver, cpus):
-        pytest.skip(why)
     assert plan.upstream is not None
     if upstream_guest.unpacked(driver, Path(plan.upstream.archive)):
         guest.state = state.read(driver)  # with what was mounted for it
+    cpus = guest.machine.setup.topology.cpus
+    if why := upstream_guest.unmet(upstream_test, driver, cpus):
+        pytest.skip(why)
     try:
         ran = upstream_guest.run(driver, upstream_test, plan.upstream)
     finally:
