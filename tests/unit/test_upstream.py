@@ -110,6 +110,12 @@ class TestArchive:
         (tree / "tests/block/021.out").write_text("another\n")
         assert archive.digest(checkout.read(tree)) != before
 
+    def test_programs_that_were_not_built(self, tmp_path: Path) -> None:
+        for name in ("a.c", "a", "b.c", "c.cpp", "sg/d.c", "sg/d", "e.sh"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        assert archive.not_built(tmp_path) == ["b", "c"]
+
     def test_a_link_is_where_it_leads(self, tree: Path) -> None:
         before = archive.digest(checkout.read(tree))
         (tree / "tests/zbd/002").unlink()
