@@ -93,8 +93,8 @@ test is run by upstream's own `check` in a guest, and the kernel log is judged b
   configfs directory put in null_blk's place, in the guest's copy only. Parameters of null_blk's
   module become attributes of disks. A test that asks for an attribute that the driver has not, or
   for a value that it refuses, is skipped, and the attribute is named.
-- A test that upstream skips is skipped with upstream's own reason. Helper programs that need liburing
-  are not built: the tool root is without. What a test needs and does not look for is in
+- A test that upstream skips is skipped with upstream's own reason. Helper programs that need
+  liburing are not built: the tool root is without. What a test needs and does not look for is in
   `tests/upstream/needs.toml`.
 - `check` loses the exit status of a test whose output is as expected; it is kept here, and such a
   test fails. What a test leaves behind ends its guest and is no failure.

@@ -79,20 +79,28 @@ def _special(folder: str, names: list[str]) -> list[str]:
 def _compile(copy: Path, tools: ToolRoot, log: Path) -> None:
     log.unlink(missing_ok=True)
     sandbox = Sandbox(tools.root, writable={"blktests": copy})
-    # everything anew: programs that stand there were made for the user's own system
-    argv = ["make", "-C", f"{BIND}/blktests/src", "--keep-going", "--always-make"]
+    sources = copy / "src"
+    for folder in (sources, *(path for path in sources.rglob("*") if path.is_dir())):
+        folder.chmod(0o755)  # the user's may be read-only
+    for program in _programs(sources):  # those that are there were made for the user's own system
+        program.unlink(missing_ok=True)
+    argv = ["make", "-C", f"{BIND}/blktests/src", "--keep-going"]
     argv += [f"-j{os.cpu_count() or 1}", "CC=gcc", "CXX=clang++"]  # the tool root has no g++
     doing = "compiling the helper programs of blktests"
     with step(doing, log=log), contextlib.suppress(Failed):
         run(sandbox.argv(argv), log=log, doing=doing)
-    if names := ", ".join(not_built(copy / "src")):
+    if names := ", ".join(not_built(sources)):
         note(f"blktests: not built, so that tests of them are skipped: {names} (log: {log})")
 
 
 def not_built(folder: Path) -> list[str]:
-    """The sources in a folder that no program stands beside."""
+    """The programs that there are sources for in a folder, and that are not there."""
+    return sorted(path.name for path in _programs(folder) if not path.is_file())
+
+
+def _programs(folder: Path) -> list[Path]:
     sources = [path for kind in ("c", "cpp") for path in folder.rglob(f"*.{kind}")]
-    return sorted(path.stem for path in sources if not path.with_suffix("").is_file())
+    return [path.with_suffix("") for path in sources]
 
 
 def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
