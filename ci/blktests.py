@@ -98,6 +98,8 @@ test is run by upstream's own `check` in a guest, and the kernel log is judged b
   `tests/upstream/needs.toml`.
 - `check` loses the exit status of a test whose output is as expected; it is kept here, and such a
   test fails. What a test leaves behind ends its guest and is no failure.
+- `--topology` gives nvme other disks: `zns` a zoned one for the group `zbd`, `metadata` one with
+  metadata. `--fragment` adds what a kernel lacks, such as `CONFIG_BLK_DEV_LOOP=m`.
 - Each test has a deadline. `--seconds` says how long a test with a time limit of its own takes
   ({seconds} s here; upstream's default is 30).
 - The files that a test wrote are kept as `blktests/<group>-<number>-<driver>-<console>.tar` in the
@@ -159,12 +161,15 @@ def _table(ran: dict[str, dict[str, TestResult]], drivers: Sequence[str]) -> lis
 
 
 def _reasons(tests: Sequence[TestResult]) -> list[str]:
-    """One row per driver and reason: which tests it keeps from running."""
-    by_reason: dict[tuple[str, str], list[str]] = {}
+    """One row per reason and the drivers that it holds for: which tests it keeps from running."""
+    drivers: dict[tuple[str, str], list[str]] = {}
     for test in tests:
-        name = test.id.partition("/")[2]
-        by_reason.setdefault((test.driver, _brief(test.reason)), []).append(name)
-    rows = [[driver, reason, ", ".join(names)] for (driver, reason), names in by_reason.items()]
+        key = _brief(test.reason), test.id.partition("/")[2]
+        drivers.setdefault(key, []).append(test.driver)
+    names: dict[tuple[str, str], list[str]] = {}
+    for (reason, name), of_test in drivers.items():
+        names.setdefault((", ".join(dict.fromkeys(of_test)), reason), []).append(name)
+    rows = [[who, reason, ", ".join(found)] for (who, reason), found in names.items()]
     return [_row(["driver", "reason", "tests"]), _row(["---"] * 3), *map(_row, rows)]
 
 

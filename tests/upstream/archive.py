@@ -22,10 +22,10 @@ from kernel.host.errors import Failed
 from kernel.host.process import run
 from kernel.host.progress import note, step
 from kernel.host.sandbox import BIND, Sandbox
-from tests.upstream.checkout import Checkout
+from tests.upstream.checkout import FOLDERS, Checkout
 
 RECIPE = 1  # raise it when the same checkout gives another archive
-TAKEN = ("check", "common", "src", "tests")  # of a checkout
+TAKEN = ("check", *FOLDERS)  # of a checkout
 
 
 def digest(checkout: Checkout) -> str:

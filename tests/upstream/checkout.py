@@ -19,6 +19,7 @@ from kernel.host.errors import UserError, unknown
 from modules.manifest import Manifest
 
 URL = "https://github.com/linux-blktests/blktests"
+FOLDERS = ("common", "src", "tests")  # that a guest gets
 NULL_BLK = "null_blk"  # the driver that upstream's tests make their own disks with
 SECONDS = 10  # what a test with a time limit takes by default; upstream's own default is 30
 # Names become part of scripts in the guest and of file names here.
@@ -90,9 +91,10 @@ def read(folder: Path) -> Checkout:
         tests = tuple(_tests(folder.resolve()))
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
-    if not tests or not (folder / "check").is_file() or not (folder / "common").is_dir():
+    there = (folder / "check").is_file() and all((folder / one).is_dir() for one in FOLDERS)
+    if not tests or not there:
         raise UserError(
-            f"{folder} is no checkout of blktests: it has no check, no common or no tests",
+            f"{folder} is no checkout of blktests: it has no check, common, src or tests",
             hint=f"git clone {URL}, and name the folder with --tree",
         )
     return Checkout(folder.resolve(), tests)
