@@ -87,7 +87,7 @@ def _ours(subject: Subject, table: Sequence[Pair]) -> float:
     for one in sorted(wanted):
         if one not in found or found[one].outcome != "pass":
             raise Failed(f"{one[0]} of {one[1]} did not pass, so it cannot be measured ({path})")
-    return sum(found[one].seconds for one in wanted)
+    return round(sum(found[one].seconds for one in wanted), 3)
 
 
 def _theirs(subject: Subject, table: Sequence[Pair], upstream: Upstream) -> float:
