@@ -179,6 +179,55 @@ def test(
 @task(
     help=KERNEL_HELP
     | {
+        "tree": "a checkout of upstream blktests; it is not written to",
+        "driver": "comma-separated; default: null_blk and nvme. rnull stands in for null_blk",
+        "console": "serial, ssh or both",
+        "list": "print the ids of the tests and run nothing",
+        "seconds": "what a test with a time limit of its own takes",
+        "topology": TOPOLOGY_HELP,
+        "start": START_HELP,
+        "accel": ACCEL_HELP,
+        "guests": "how many guests run side by side; 0: one per two CPUs, at least two",
+        "write": "write what runs on what to docs/blktests.md",
+        "json": "print the run record instead of the report",
+    }
+)
+@plain_errors
+@on_a_kernel
+def blktests(
+    c: Context,
+    choice: Choice,
+    tree: str = "",
+    driver: str = "",
+    console: str = "serial",
+    list_: bool = False,
+    seconds: int = 10,
+    topology: str = "default",
+    start: str = "fastest",
+    accel: str = "auto",
+    guests: int = 0,
+    write: bool = False,
+    json: bool = False,
+) -> None:
+    """Run upstream blktests in guests: ./inv blktests --tree DIR -- block/021 zbd
+
+    Groups or single tests stand behind `--`; without any, all but upstream's tests of itself.
+    Record and exit code are as those of ./inv test.
+    """
+    from ci import blktests as upstream
+
+    names = tuple(c.remainder.split())
+    wanted = upstream.Wanted(tree, names, driver, console, topology, start, seconds)
+    if list_:
+        print("\n".join(upstream.listed(upstream.selected(choice, wanted)[1])))
+        return
+    if not upstream.show(choice, wanted, accel, guests, write=write, as_json=json):
+        raise Exit(code=1)
+
+
+@task(
+    help=KERNEL_HELP
+    | {
         "json": "print kernel.json instead of one line",
     }
 )
@@ -282,7 +331,8 @@ def check(c: Context, unit: bool = False, faults: bool = False, k: str = "") -> 
         "accel": ACCEL_HELP,
         "what": "comma-separated: warm-build, boot (these are the default), boot-plain, snapshot, "
         "build, test, cold-test, round-trip-serial, round-trip-ssh, output, memory, fleet, "
-        "virtme-ng, labgrid",
+        "virtme-ng, labgrid, blktests",
+        "tree": "for blktests: a checkout of it",
         "runs": "how often each is measured; medians are reported",
         "json": "print JSON instead of a table",
     }
@@ -294,13 +344,14 @@ def perf(
     choice: Choice,
     accel: str = "auto",
     what: str = "",
+    tree: str = "",
     runs: int = 5,
     json: bool = False,
 ) -> None:
     """Measure what we cost over the bare tools, and beside our peers."""
     from ci import perf as measure
 
-    measure.show(measure.measure(choice, accel, what, runs), as_json=json)
+    measure.show(measure.measure(choice, accel, what, runs, tree), as_json=json)
 
 
 @task(
@@ -467,7 +518,7 @@ def kernel_survey(
     survey.show(kernels, accel, guests, write=write, as_json=json)
 
 
-namespace = Collection(test, check, build, boot, parity, perf, doctor)
+namespace = Collection(test, blktests, check, build, boot, parity, perf, doctor)
 _kernel = Collection("kernel")
 _kernel.add_task(kernel_explain)
 _kernel.add_task(kernel_survey)

@@ -43,7 +43,7 @@ class UsedAccelerator(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of ./inv test."""
+    """One run of ./inv test or ./inv blktests."""
 
     schema: int = SCHEMA
     run: str  # its folder's name
@@ -55,6 +55,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     topology: str = "default"  # the guest's hardware: a file's name in images/topologies, or a path
     variant: str = PLAIN
     budget: budget.Name = "default"
+    upstream: str = ""  # the checkout of blktests whose tests were run, and its hash
     outdated: tuple[str, ...] = ()  # known failures that hold for no kernel any more, in words
     tests: tuple[TestResult, ...]
 

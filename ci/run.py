@@ -37,8 +37,10 @@ from tests.known import Known
 from tests.outcomes import BAD, Outcome, TestResult, worse
 from tests.plan import Plan
 from tests.plugin import PROPERTY
+from tests.upstream.checkout import Upstream
 
 SUITES = PROJECT / "tests" / "suites"
+UPSTREAM = PROJECT / "tests" / "upstream" / "test_blktests.py"
 PORTION = 20  # tests; a guest is ready in the time that three or four of them take
 
 
@@ -55,6 +57,7 @@ class Selection:
     start: Start = "boot"
     budget: budget.Name = "default"
     seed: int | None = None  # for another order of the tests
+    upstream: Upstream | None = None  # of blktests, in place of the suites
 
 
 def default_guests() -> int:
@@ -155,9 +158,10 @@ def _test_id(item: pytest.Item) -> TestId:
     slot = item.callspec.params["slot"]
     assert isinstance(slot, Slot)
     own = item.callspec.id.removeprefix(str(slot)).removesuffix(f"-{slot}").removeprefix("-")
+    name = item.originalname.removeprefix("test_") + (f"({own})" if own else "")
     return TestId(
         suite=_suite(item.path),
-        name=item.originalname.removeprefix("test_") + (f"({own})" if own else ""),
+        name=own if item.path == UPSTREAM else name,
         slot=slot,
         features=needs.features(item),
     )
@@ -309,7 +313,8 @@ class Collector:
 
 def _arguments(plan: Path, wanted: Selection) -> list[str]:
     places = suites(wanted.folders)
-    arguments = [str(places[suite]) for suite in wanted.suites]
+    upstream = [UPSTREAM] if wanted.upstream else []
+    arguments = [str(path) for path in upstream or [places[suite] for suite in wanted.suites]]
     arguments += ["-c", str(PROJECT / "pyproject.toml"), "--rootdir", str(PROJECT)]
     arguments += ["-p", "tests.plugin", "--blockyard-plan", str(plan)]
     # the output is ours, the order is by guest, and suites leave no files in the checkout
@@ -354,6 +359,7 @@ def _selected(wanted: Selection) -> Plan:
         topology=wanted.topology,
         start=wanted.start,
         budget=wanted.budget,
+        upstream=wanted.upstream,
     )
 
 
@@ -401,6 +407,7 @@ def run(
         topology=wanted.topology.name,
         variant=variant,
         budget=wanted.budget,
+        upstream=wanted.upstream.source if wanted.upstream else "",
         outdated=tuple(is_known.over()),
         tests=collector.finish(),
     )

@@ -18,6 +18,7 @@ from kernel.host.debian import ToolRoot
 from modules import manifest
 from modules.manifest import Manifest
 from tests import budget
+from tests.upstream.checkout import Upstream
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +43,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     topology: Topology = DEFAULT  # of guests whose tests ask for none
     start: Start = "boot"
     budget: budget.Name = "default"
+    upstream: Upstream | None = None  # what of blktests is to be run, in place of suites
 
     def manifest(self, name: str) -> Manifest:
         """The manifest of one of the drivers."""

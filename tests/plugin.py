@@ -14,6 +14,7 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from images.errors import GuestError
 from images.splats import Splat
@@ -58,6 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*capabilities): what a test asks of a driver")
     config.addinivalue_line("markers", "hardware(*topologies): what it is run on, one by one")
     config.addinivalue_line("markers", "feature(*names): what of a driver a test is about")
+    config.addinivalue_line("markers", "foreign: a test of others, which may leave things behind")
     path = config.getoption("--blockyard-plan")
     if not path:
         raise pytest.UsageError("the suites are run by ./inv test")
@@ -71,6 +73,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     here = metafunc.config.stash[_plan]
+    if "upstream_test" in metafunc.fixturenames:
+        metafunc.parametrize(("slot", "upstream_test"), list(_upstream(here)))
+        return
     drivers = here.drivers
     if (folder := str(metafunc.definition.path.parent)) in here.folders:
         drivers = tuple(name for name in drivers if here.manifest(name).folder == folder)
@@ -83,6 +88,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for topology in (hardware if here.manifest(driver).on_hardware else ("",))
     ]
     metafunc.parametrize("slot", slots, ids=str)
+
+
+def _upstream(here: plan.Plan) -> Iterator[ParameterSet]:
+    """Each test of upstream's on the slots whose drivers it fits."""
+    for driver in here.drivers:
+        manifest = here.manifest(driver)
+        for slot in (Slot(driver, console) for console in here.consoles):
+            for test in here.upstream.tests if here.upstream else ():
+                if test.fits(manifest):
+                    yield pytest.param(slot, test, id=f"{slot}-{test.name}")
 
 
 @pytest.hookimpl(trylast=True)
@@ -151,7 +166,7 @@ def _judge(guests: Guests, guest: Guest, item: pytest.Item) -> None:
         raise SplatFound(splats) from trouble
     if trouble:
         raise trouble
-    if left and not failed:
+    if left and not failed and not item.get_closest_marker("foreign"):
         raise LeftBehind(f"the test left the guest in another state: {'; '.join(left)}")
 
 
@@ -159,6 +174,12 @@ def _judge(guests: Guests, guest: Guest, item: pytest.Item) -> None:
 def driver(guest: Guest) -> Driver:
     """The driver under test, loaded."""
     return guest.driver
+
+
+@pytest.fixture(name="plan")
+def plan_of_the_run(request: pytest.FixtureRequest) -> plan.Plan:
+    """What this run is to do."""
+    return request.config.stash[_plan]
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ci import prepare, record
-from ci.perf import boot, build, commands, consoles, fleet, labgrid, virtme
+from ci.perf import blktests, boot, build, commands, consoles, fleet, labgrid, virtme
 from ci.perf.table import show
 from ci.perf.timing import Subject
 from ci.perf.values import Measurement, Report
@@ -35,12 +35,13 @@ MEASUREMENTS: Mapping[str, Callable[[Subject], Measurement | tuple[Measurement, 
     "fleet": fleet.fleet,
     "virtme-ng": virtme.virtme,
     "labgrid": labgrid.labgrid,
+    "blktests": blktests.blktests,
 }
 DEFAULT_WHAT = ("warm-build", "boot")
 
 
-def measure(choice: Choice, accel: str, what: str, runs: int) -> Report:
-    """Measures; raises UserError for an unknown name."""
+def measure(choice: Choice, accel: str, what: str, runs: int, tree: str = "") -> Report:
+    """Measures; raises UserError for an unknown name. tree: a checkout of blktests."""
     if runs < 1:
         raise UserError(f"--runs {runs}: nothing would be measured")
     names = prepare.chosen("measurement", what, list(MEASUREMENTS)) if what else DEFAULT_WHAT
@@ -48,7 +49,7 @@ def measure(choice: Choice, accel: str, what: str, runs: int) -> Report:
     measurements: list[Measurement] = []
     for name in names:
         note(f"measuring {name} ...")  # no spinner: it would take part in what is measured
-        found = MEASUREMENTS[name](Subject(choice, ready, runs))
+        found = MEASUREMENTS[name](Subject(choice, ready, runs, tree))
         measurements += [found] if isinstance(found, Measurement) else found
     return Report(
         host=record.this_host(),

@@ -22,6 +22,7 @@ class Subject(NamedTuple):
     choice: Choice
     ready: Ready
     runs: int
+    tree: str = ""  # a checkout of upstream blktests, for what is compared with it
 
 
 class Spent(NamedTuple):

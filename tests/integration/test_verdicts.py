@@ -135,7 +135,7 @@ from kernel.choice import Choice
 kernel, suites, consoles, modules_of = sys.argv[1:]
 run.SUITES = Path(suites)
 consoles = tuple(consoles.split(","))
-wanted = run.Selection(("null_blk",), consoles, tuple(run.suite_files()))
+wanted = run.Selection(("null_blk",), consoles, tuple(run.suites()))
 ready = prepare.ready(Choice(kernel))
 modules = prepare.ready(Choice(modules_of)).files.modules
 ready = dataclasses.replace(ready, files=dataclasses.replace(ready.files, modules=modules))
@@ -219,7 +219,8 @@ def test_a_skip_says_what_is_missing(verdicts: Verdicts, name: str, reason: str)
 
 def test_what_a_test_leaves_behind_fails_it_alone(verdicts: Verdicts) -> None:
     assert verdicts["leaves_a_disk"].outcome == "fail"
-    assert "left configfs directories behind" in verdicts["leaves_a_disk"].reason
+    assert "left: a configfs directory" in verdicts["leaves_a_disk"].reason
+    assert "left: a disk" in verdicts["leaves_a_disk"].reason
     assert verdicts["after_a_disk_was_left"].outcome == "pass"
 
 

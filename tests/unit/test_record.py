@@ -40,6 +40,7 @@ class TestRecord:
             "topology",
             "variant",
             "budget",
+            "upstream",
             "outdated",
             "tests",
         }

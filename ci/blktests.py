@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Upstream blktests in our guests: from a checkout to a run record, and to docs/blktests.md.
+
+Which tests there are is read from the checkout; the run itself is like one of our suites
+(`ci.run`), with the tests of `tests/upstream` in their place.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from ci import prepare, record, report, run
+from ci.run import Selection
+from kernel.choice import Choice
+from kernel.host import store
+from kernel.host.errors import UserError
+from kernel.host.progress import note
+from kernel.host.settings import PROJECT
+from tests.outcomes import BAD, TestResult
+from tests.upstream import archive, checkout
+from tests.upstream.checkout import URL, Checkout, Upstream
+
+PAGE = PROJECT / "docs" / "blktests.md"
+DRIVERS = "null_blk,nvme"  # what upstream's tests are written for
+LONGEST_S = 3600
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a user asked for; names are checked by `selected`."""
+
+    tree: str
+    names: tuple[str, ...] = ()  # of tests and groups
+    driver: str = ""
+    console: str = "serial"
+    topology: str = "default"
+    start: str = "fastest"
+    seconds: int = checkout.SECONDS  # what a test with a time limit takes
+
+
+def selected(choice: Choice, wanted: Wanted) -> tuple[Checkout, Selection]:
+    """The checkout, and what a run of it does; raises UserError for what is not there."""
+    if not wanted.tree:
+        raise UserError("--tree is missing", hint=f"git clone {URL}, and name the folder")
+    if not 1 <= wanted.seconds <= LONGEST_S:
+        raise UserError(f"--seconds takes 1 to {LONGEST_S}, not {wanted.seconds}")
+    tree = checkout.read(Path(wanted.tree).expanduser())
+    outside = prepare.outside(choice)
+    drivers = wanted.driver or ("" if outside else DRIVERS)
+    of_ours = run.selection(
+        drivers, wanted.console, outside=outside, hardware=wanted.topology, start=wanted.start
+    )
+    tests = tree.chosen(wanted.names)
+    source = f"{tree.folder} {archive.digest(tree)}"
+    upstream = Upstream(tests=tests, source=source, seconds=wanted.seconds)
+    return tree, replace(of_ours, suites=(), upstream=upstream)
+
+
+def listed(selection: Selection) -> list[str]:
+    """The ids of the tests that a run would have; UserError when there are none."""
+    with tempfile.TemporaryDirectory(prefix="blockyard-") as folder:
+        return [str(one) for one in run.listing(selection, Path(folder))]
+
+
+def done(
+    choice: Choice, tree: Checkout, selection: Selection, accel: str, guests: int
+) -> tuple[record.Run, Path]:
+    """Runs them; the record and its path."""
+    ready = prepare.ready(choice, accel, all_modules=False)
+    packed = archive.packed(tree, ready.tools)
+    assert selection.upstream is not None
+    upstream = msgspec.structs.replace(selection.upstream, archive=str(packed))
+    with_archive = replace(selection, upstream=upstream)
+    return run.run(ready, with_archive, guests or run.default_guests(), choice.variant)
+
+
+HEAD = """# Upstream blktests
+
+What of [upstream blktests]({url}) runs on which driver, as seen by `./inv blktests --write`. The
+checkout is the user's and stays as it is; its helper programs are compiled in the tool root, each
+test is run by upstream's own `check` in a guest, and the kernel log is judged by us besides.
+
+    ./inv blktests --tree ~/blktests --driver null_blk,rnull -- block/021 zbd
+
+- A test that is given a disk (upstream's `test_device`) runs on every driver. One that makes its
+  own disks runs with null_blk, the group `nvme` with nvme.
+- A driver that stands in for null_blk (`counterpart` in its manifest: rnull) has its module and its
+  configfs directory put in null_blk's place, in the guest's copy only. Parameters of null_blk's
+  module become attributes of disks. A test that asks for an attribute that the driver has not, or
+  for a value that it refuses, is skipped, and the attribute is named.
+- A test that upstream skips is skipped with upstream's own reason. Helper programs that need
+  liburing are not built: the tool root is without. What a test needs and does not look for is in
+  `tests/upstream/needs.toml`.
+- `check` loses the exit status of a test whose output is as expected; it is kept here, and such a
+  test fails. What a test leaves behind ends its guest and is no failure.
+- `--topology` gives nvme other disks: `zns` a zoned one for the group `zbd`, `metadata` one with
+  metadata. `--fragment` adds what a kernel lacks, such as `CONFIG_BLK_DEV_LOOP=m`.
+- Each test has a deadline. `--seconds` says how long a test with a time limit of its own takes
+  ({seconds} s here; upstream's default is 30).
+- The files that a test wrote are kept as `blktests/<group>-<number>-<driver>-<console>.tar` in the
+  folder of the run.
+"""
+
+
+def page(finished: record.Run) -> str:
+    """docs/blktests.md."""
+    drivers = list(dict.fromkeys(test.driver for test in finished.tests))
+    by_name: dict[str, dict[str, TestResult]] = {}
+    for test in sorted(finished.tests, key=lambda one: one.id):
+        name = test.id.partition("/")[2]
+        by_name.setdefault(name, {})[test.driver] = test
+    ran = {
+        name: results
+        for name, results in by_name.items()
+        if any(test.outcome != "skip" for test in results.values())
+    }
+    rest = [
+        test for name, results in by_name.items() if name not in ran for test in results.values()
+    ]
+    kernel = finished.kernel
+    lines = [
+        HEAD.format(url=URL, seconds=checkout.SECONDS),
+        f"Run {finished.started[:10]} on kernel {kernel.name} ({kernel.release}), "
+        f"{finished.accelerator.name}, checkout {finished.upstream.rpartition(' ')[2]}.\n",
+        *_totals(finished, drivers),
+        "\n## What runs\n\nAn empty cell: the test is not for that driver. Numbers are reasons.\n",
+        *_table(ran, drivers),
+        "\n## What runs on none of them\n",
+        *_reasons(rest),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _totals(finished: record.Run, drivers: Sequence[str]) -> list[str]:
+    outcomes = list(dict.fromkeys(test.outcome for test in finished.tests))
+    head = ["driver", *outcomes]
+    rows = [[name, *(str(finished.count(name)[one]) for one in outcomes)] for name in drivers]
+    return [_row(head), _row(["---"] * len(head)), *map(_row, rows)]
+
+
+def _table(ran: dict[str, dict[str, TestResult]], drivers: Sequence[str]) -> list[str]:
+    notes: dict[str, int] = {}
+
+    def cell(test: TestResult | None) -> str:
+        if test is None:
+            return ""
+        said = f"**{test.outcome}**" if test.outcome in BAD else test.outcome
+        if not test.reason:
+            return said
+        return f"{said} ({notes.setdefault(_brief(test.reason), len(notes) + 1)})"
+
+    head = ["test", *drivers]
+    rows = [[name, *(cell(results.get(one)) for one in drivers)] for name, results in ran.items()]
+    reasons = [f"{number}. {reason}" for reason, number in notes.items()]
+    return [_row(head), _row(["---"] * len(head)), *map(_row, rows), "", *reasons]
+
+
+def _reasons(tests: Sequence[TestResult]) -> list[str]:
+    """One row per reason and the drivers that it holds for: which tests it keeps from running."""
+    drivers: dict[tuple[str, str], list[str]] = {}
+    for test in tests:
+        key = _brief(test.reason), test.id.partition("/")[2]
+        drivers.setdefault(key, []).append(test.driver)
+    names: dict[tuple[str, str], list[str]] = {}
+    for (reason, name), of_test in drivers.items():
+        names.setdefault((", ".join(dict.fromkeys(of_test)), reason), []).append(name)
+    rows = [[who, reason, ", ".join(found)] for (who, reason), found in names.items()]
+    return [_row(["driver", "reason", "tests"]), _row(["---"] * 3), *map(_row, rows)]
+
+
+def _brief(reason: str) -> str:
+    """The first of upstream's reasons, or the first line of a failure: the record has them all."""
+    lines = reason.splitlines() or [""]
+    first, *others = lines[0].split("; ")
+    return f"{first} and {len(others)} more" if others else first
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def show(
+    choice: Choice, wanted: Wanted, accel: str, guests: int, *, write: bool, as_json: bool
+) -> bool:
+    """Runs the tests and prints the report; whether nothing is bad."""
+    tree, selection = selected(choice, wanted)
+    listed(selection)  # what cannot be is told before anything is built
+    finished, path = done(choice, tree, selection, accel, guests)
+    if write:
+        store.write(PAGE, page(finished).encode())
+        note(f"written to {PAGE}")
+    if as_json:
+        print(path.read_text())
+    else:
+        report.show(finished, path)
+    return finished.ok

@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Upstream blktests without a guest: what a checkout has, what its results mean, the page."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from pathlib import Path
+from typing import cast
+
+import msgspec
+import pytest
+
+from ci import blktests, run
+from ci.perf import blktests as perf
+from images.console import Console
+from kernel.choice import Choice
+from kernel.host.errors import Failed, UserError
+from modules import manifest
+from modules.driver import Driver
+from tests.unit import samples
+from tests.unit.samples import result, run_of
+from tests.upstream import archive, checkout, guest, results
+from tests.upstream.checkout import Upstream, UpstreamTest
+
+ON_A_DISK = UpstreamTest("zbd/001", on_a_disk=True)
+OWN = UpstreamTest("block/021", on_null_blk=True)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A folder that looks like a checkout."""
+    folder = tmp_path / "tree"
+    files = {
+        "check": "#!/bin/bash\n",
+        "common/rc": "",
+        "src/Makefile": "all:\n",
+        "tests/block/rc": ". common/rc\n",
+        "tests/block/001": "DESCRIPTION=one\n\ntest() {\n\ttrue\n}\n",
+        "tests/block/021": ". common/null_blk\ntest() {\n\ttrue\n}\n",
+        "tests/block/021.out": "Running block/021\n",
+        "tests/zbd/rc": ". common/null_blk\n",
+        "tests/zbd/001": "test_device() {\n\ttrue\n}\n",
+        "tests/meta/001": "test() {\n\ttrue\n}\n",
+        "tests/Bad;name/001": "test() {\n\ttrue\n}\n",
+        ".git/HEAD": "ref: refs/heads/master\n",
+    }
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    (folder / "tests/zbd/002").symlink_to("/etc/passwd")
+    return folder
+
+
+class TestCheckout:
+    def test_its_tests(self, tree: Path) -> None:
+        assert checkout.read(tree).tests == (
+            UpstreamTest("block/001"),
+            UpstreamTest("block/021", on_null_blk=True),
+            UpstreamTest("meta/001"),
+            UpstreamTest("zbd/001", on_a_disk=True, on_null_blk=True),
+        )
+
+    def test_a_folder_without_check_is_none(self, tree: Path) -> None:
+        (tree / "check").unlink()
+        with pytest.raises(UserError, match="is no checkout of blktests") as raised:
+            checkout.read(tree)
+        assert checkout.URL in raised.value.hint
+
+    def test_no_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="is no checkout"):
+            checkout.read(tmp_path / "nowhere")
+
+    @pytest.mark.parametrize(
+        ("names", "chosen"),
+        [
+            ((), ["block/001", "block/021", "zbd/001"]),
+            (("meta",), ["meta/001"]),
+            (("zbd/", "block/021"), ["block/021", "zbd/001"]),
+            (("tests/block/001",), ["block/001"]),
+        ],
+    )
+    def test_names(self, tree: Path, names: tuple[str, ...], chosen: list[str]) -> None:
+        assert [test.name for test in checkout.read(tree).chosen(names)] == chosen
+
+    def test_an_unknown_name(self, tree: Path) -> None:
+        with pytest.raises(UserError, match="unknown test or group of blktests 'block/022'"):
+            checkout.read(tree).chosen(["block/022"])
+
+    @pytest.mark.parametrize(
+        ("test", "drivers"),
+        [
+            (ON_A_DISK, {"null_blk", "rnull", "nvme"}),
+            (OWN, {"null_blk", "rnull"}),
+            (UpstreamTest("loop/001"), {"null_blk"}),
+            (UpstreamTest("nvme/003"), {"nvme"}),
+        ],
+    )
+    def test_drivers_that_fit(self, test: UpstreamTest, drivers: set[str]) -> None:
+        names = ("null_blk", "rnull", "nvme")
+        assert {name for name in names if test.fits(manifest.load(name))} == drivers
+
+
+class TestArchive:
+    def test_the_digest_is_that_of_what_is_taken(self, tree: Path) -> None:
+        before = archive.digest(checkout.read(tree))
+        (tree / ".git/HEAD").write_text("elsewhere\n")
+        assert archive.digest(checkout.read(tree)) == before
+        (tree / "tests/block/021.out").write_text("another\n")
+        assert archive.digest(checkout.read(tree)) != before
+
+    def test_programs_that_were_not_built(self, tmp_path: Path) -> None:
+        for name in ("a.c", "a", "b.c", "c.cpp", "sg/d.c", "sg/d", "e.sh"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).touch()
+        assert archive.not_built(tmp_path) == ["b", "c"]
+
+    def test_a_link_is_where_it_leads(self, tree: Path) -> None:
+        before = archive.digest(checkout.read(tree))
+        (tree / "tests/zbd/002").unlink()
+        (tree / "tests/zbd/002").symlink_to("/etc/shadow")
+        assert archive.digest(checkout.read(tree)) != before
+
+
+class TestSelected:
+    def test_what_is_run(self, tree: Path) -> None:
+        wanted = blktests.Wanted(str(tree), ("block", "zbd"), "null_blk,rnull")
+        _, selection = blktests.selected(Choice("7.3"), wanted)
+        assert blktests.listed(selection) == [
+            "blktests/block/001[null_blk-serial]",
+            "blktests/block/021[null_blk-serial]",
+            "blktests/zbd/001[null_blk-serial]",
+            "blktests/block/021[rnull-serial]",
+            "blktests/zbd/001[rnull-serial]",
+        ]
+        assert selection.upstream is not None
+        assert selection.upstream.source.startswith(f"{tree} ")
+
+    def test_nothing_fits(self, tree: Path) -> None:
+        wanted = blktests.Wanted(str(tree), ("block/001",), "nvme")
+        _, selection = blktests.selected(Choice("7.3"), wanted)
+        with pytest.raises(UserError, match="no test matches"):
+            blktests.listed(selection)
+
+    @pytest.mark.parametrize(
+        ("wanted", "told"),
+        [
+            (blktests.Wanted(""), "--tree is missing"),
+            (blktests.Wanted("/", seconds=0), "--seconds takes 1 to 3600"),
+        ],
+    )
+    def test_what_cannot_be(self, wanted: blktests.Wanted, told: str) -> None:
+        with pytest.raises(UserError, match=told):
+            blktests.selected(Choice("7.3"), wanted)
+
+
+def tar(**files: str) -> bytes:
+    """A tar of results; `__` in a name is a slash."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, text in files.items():
+            member = tarfile.TarInfo("./" + name.replace("__", "/").replace("_dot_", "."))
+            member.size = len(text.encode())
+            archive.addfile(member, io.BytesIO(text.encode()))
+    return buffer.getvalue()
+
+
+PASSED = "status\tpass\nexit_status\t0\nruntime\t1.2s\n"
+OUTPUT_DIFFERS = "status\tfail\nreason\toutput\nexit_status\t0\n"
+NOT_RUN = """\
+block/021 (switch schedulers)                                 [not run]
+    runtime  0.1s  ...  0.2s
+    driver null_blk is not available
+    kernel option X has not been enabled
+"""
+
+
+def verdict(
+    archive: bytes, test: UpstreamTest = OWN, disk: str = "", attributes: tuple[str, ...] = ()
+) -> tuple[str, str]:
+    read = results.read(test.name, archive)
+    judged = results.judge(read, test, disk, "rnull", attributes)
+    return judged.outcome, judged.reason
+
+
+class TestVerdict:
+    def test_pass(self) -> None:
+        archive = tar(nodev__block__021=PASSED, exit_status="nodev\t0\n")
+        assert verdict(archive) == ("pass", "")
+
+    def test_an_exit_status_that_check_lost(self) -> None:
+        archive = tar(nodev__block__021=PASSED, exit_status="nodev\t3\n")
+        assert verdict(archive) == ("fail", "exit status 3, which check lost")
+
+    def test_another_output(self) -> None:
+        archive = tar(
+            nodev__block__021=OUTPUT_DIFFERS,
+            nodev__block__021_dot_out_dot_bad="Running\nbad\n",
+            expected="Running\nTest complete\n",
+            exit_status="nodev\t1\n",
+        )
+        outcome, reason = verdict(archive)
+        assert outcome == "fail"
+        assert reason.startswith("not the expected output, exit status 1\n--- expected\n")
+        assert reason.endswith(" Running\n-Test complete\n+bad")
+
+    def test_the_kernel_log_is_kept(self) -> None:
+        archive = tar(
+            nodev__block__021="status\tfail\nreason\tdmesg\n",
+            nodev__block__021_dot_dmesg="WARNING: here\n",
+        )
+        judged = results.judge(results.read("block/021", archive), OWN, "", "null_blk")
+        assert (judged.outcome, judged.kernel_log) == ("fail", "WARNING: here\n")
+
+    def test_skip_reasons_are_what_was_printed(self) -> None:
+        printed = {"check.log": NOT_RUN}
+        archive = tar(nodev__block__021="status\tnot run\n", **printed)
+        reason = "driver null_blk is not available; kernel option X has not been enabled"
+        assert verdict(archive) == ("skip", reason)
+
+    def test_the_disk_is_not_named(self) -> None:
+        printed = {"check.log": "zbd/*** => by1   [not run]\n    /dev/by1 is not a zoned device\n"}
+        assert verdict(tar(**printed), ON_A_DISK, disk="by1") == (
+            "skip",
+            "the disk is not a zoned device",
+        )
+
+    def test_a_group_that_is_not_run(self) -> None:
+        printed = {"check.log": "block/***      [not run]\n    not running as root\n"}
+        assert verdict(tar(**printed)) == ("skip", "not running as root")
+
+    def test_nothing_at_all(self) -> None:
+        printed = {"check.log": "check: no group or test named block/021\n"}
+        outcome, reason = verdict(tar(**printed))
+        assert outcome == "fail"
+        assert "no group or test named" in reason
+
+    def test_one_of_two_conditions_failed(self) -> None:
+        archive = tar(
+            nodev_a__block__021=PASSED,
+            nodev_b__block__021="status\tfail\nreason\texit\nexit_status\t0\n",
+            exit_status="nodev_a\t0\nnodev_b\t4\n",
+        )
+        assert verdict(archive) == ("fail", "nodev_b: exit status 4")
+
+    def test_a_disk_that_upstream_made_itself_says_nothing(self) -> None:
+        archive = tar(nullb1__zbd__001=PASSED)
+        outcome, reason = verdict(archive, ON_A_DISK, disk="nvme0n1")
+        assert (outcome, reason) == ("skip", "zbd/001 runs on disks of its own, not on nvme0n1")
+        assert verdict(tar(nvme0n1__zbd__001=PASSED), ON_A_DISK, disk="nvme0n1")[0] == "pass"
+
+    def test_a_missing_attribute(self) -> None:
+        archive = tar(nodev__block__021=OUTPUT_DIFFERS, missing="zoned\nzoned\n")
+        assert verdict(archive, attributes=("size",)) == ("skip", "rnull has no attribute zoned")
+
+    def test_an_attribute_that_is_written_to_unasked(self) -> None:
+        path = "/sys/kernel/config/rnull/nullb1"
+        bad = {"nodev/block/021.out.bad": f"tests/block/021: line 7: {path}/mbps: No such file\n"}
+        archive = tar(nodev__block__021=OUTPUT_DIFFERS, **bad)
+        assert verdict(archive, attributes=("size",)) == ("skip", "rnull has no attribute mbps")
+        assert verdict(archive, attributes=("size", "mbps"))[0] == "fail"
+
+    def test_a_value_that_is_refused(self) -> None:
+        path = "/sys/kernel/config/rnull/nullb1"
+        bad = {"nodev/block/021.out.bad": f"Writing 2 into {path}/irqmode failed\n"}
+        archive = tar(nodev__block__021=OUTPUT_DIFFERS, **bad)
+        assert verdict(archive, attributes=("irqmode",)) == ("skip", "rnull refuses irqmode=2")
+        assert verdict(archive)[0] == "fail"
+
+    def test_no_results(self) -> None:
+        with pytest.raises(Failed, match="the guest gave no results"):
+            results.read("block/021", b"bash: tar: not found\n" * 100)
+
+
+class TestNeeds:
+    def test_each_is_of_a_test(self) -> None:
+        assert all(re.fullmatch(r"[a-z]+/\d{3}", name) for name in guest.needs())
+
+    @pytest.mark.parametrize(
+        ("test", "config", "cpus", "why"),
+        [
+            ("block/021", "", 1, ""),
+            ("blktrace/001", "", 2, "kernel 7.3.4 is built without CONFIG_BLK_DEV_IO_TRACE"),
+            ("blktrace/001", "CONFIG_BLK_DEV_IO_TRACE=y\n", 2, ""),
+            ("block/038", "", 2, "the guest has 2 CPUs, the test needs 4"),
+            ("block/038", "", 4, ""),
+        ],
+    )
+    def test_what_is_not_met(
+        self, tmp_path: Path, test: str, config: str, cpus: int, why: str
+    ) -> None:
+        driver = self._driver(tmp_path, config)
+        assert guest.unmet(UpstreamTest(test), driver, cpus) == why
+
+    @pytest.mark.parametrize(
+        ("capabilities", "why"),
+        [
+            ({"store"}, ""),
+            ({"attribute:size"}, "rnull has no attribute memory_backed"),
+            ({"attribute:memory_backed"}, "rnull has no disks that keep their data in this kernel"),
+        ],
+    )
+    def test_a_disk_that_keeps_its_data(
+        self, tmp_path: Path, capabilities: set[str], why: str
+    ) -> None:
+        driver = self._driver(tmp_path)
+        driver.__dict__["capabilities"] = frozenset(capabilities)  # else they are probed
+        assert guest.unmet(UpstreamTest("block/042"), driver, 2) == why
+
+    @staticmethod
+    def _driver(tmp_path: Path, config: str = "") -> Driver:
+        kernel = samples.kernel(tmp_path / "kernel", config)
+        return Driver(manifest.load("rnull"), kernel, cast(Console, None))
+
+
+def test_the_page_says_what_runs_on_what() -> None:
+    finished = msgspec.structs.replace(
+        run_of(
+            result("pass", "blktests/block/021"),
+            result("skip", "blktests/block/021", "rnull", reason="rnull has no attribute zoned"),
+            result("skip", "blktests/loop/001", reason="no driver loop; no losetup"),
+            result("fail", "blktests/zbd/001", reason="not the expected\noutput"),
+        ),
+        upstream="/home/me/blktests 0123",
+    )
+    page = blktests.page(finished)
+    assert "| block/021 | pass | skip (1) |" in page
+    assert "1. rnull has no attribute zoned" in page
+    assert "| zbd/001 | **fail** (2) |  |" in page
+    assert "2. not the expected" in page
+    assert "| null_blk | no driver loop and 1 more | loop/001 |" in page
+    assert "checkout 0123" in page
+    assert "/home/me" not in page
+
+
+def test_pairs_are_tests_that_there_are() -> None:
+    ours = {
+        f"{path.parent.name}/{name}"
+        for path in run.SUITES.glob("*/test_*.py")
+        for name in re.findall(r"^def test_(\w+)", path.read_text(), re.MULTILINE)
+    }
+    table = perf.pairs()
+    assert {test for pair in table for test in pair.ours} | {perf.FIRST} <= ours
+    assert len({pair.upstream for pair in table}) == len(table)
+    assert all(perf.FIRST not in pair.ours for pair in table)
+
+
+def test_a_plan_carries_upstream_s_tests() -> None:
+    upstream = Upstream(tests=(OWN, ON_A_DISK), source="/tree 0123")
+    assert msgspec.json.decode(msgspec.json.encode(upstream), type=Upstream) == upstream
