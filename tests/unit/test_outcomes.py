@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pytest
 
-from ci.run import Collector, TestId
+from ci.run import Collector, TestId, Trial
 from images.errors import (
     CommandFailed,
     CommandTimedOut,
@@ -176,6 +177,15 @@ class TestCollector:
         collector.pytest_runtest_logreport(report(WRITE, "setup"))
         outcomes = {result.id: result.outcome for result in collector.finish()}
         assert outcomes == {"io/read": "pass", "io/write": "lost", "io/trim": "lost"}
+
+    def test_what_a_trial_did_not_wait_for_is_not_lost(self, tmp_path: Path) -> None:
+        collector = Collector(NAMES, NOTHING_KNOWN, Trial(tmp_path, stop=True))
+        assert len(collector.finish()) == len(NAMES), "nothing was bad: it did not stop by itself"
+        collector = Collector(NAMES, NOTHING_KNOWN, Trial(tmp_path, stop=True))
+        collector.pytest_runtest_logreport(report(READ, "setup"))
+        collector.pytest_runtest_logreport(report(READ, "call", failed=True, facts=fail("bad")))
+        collector.pytest_runtest_logreport(report(READ, "teardown"))
+        assert [result.id for result in collector.finish()] == ["io/read"]
 
     def test_finishing_twice_adds_nothing(self) -> None:
         collector = Collector(NAMES, NOTHING_KNOWN)
