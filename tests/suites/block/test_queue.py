@@ -2,12 +2,13 @@
 """The request queue: its attributes in sysfs and its schedulers."""
 
 import errno
+from typing import Any
 
 import pytest
 
 from modules.disk import Disk
 from tests.needs import needs
-from tests.workload import background_io
+from tests.workload import background_io, fio, statistics
 
 
 def test_limits_fit_together(disk: Disk) -> None:
@@ -29,6 +30,54 @@ def test_limits_fit_together(disk: Disk) -> None:
     assert 0 < limits["max_sectors_kb"] <= limits["max_hw_sectors_kb"]
     assert limits["max_segments"] > 0
     assert limits["nr_requests"] > 0
+
+
+def test_what_is_read_ahead_is_what_was_set(disk: Disk) -> None:
+    """A reader of single pages makes large requests, or small ones when it is told so."""
+    before = disk.queue("read_ahead_kb")
+    counts = {}
+    try:
+        for value in ("128", "0"):
+            assert disk.set_queue("read_ahead_kb", value) == 0
+            disk.console.check(f"blockdev --flushbufs {disk.path}")
+            first = statistics(disk)["reads"]
+            disk.console.check(f"dd if={disk.path} of=/dev/null bs=4k count=256 status=none")
+            counts[value] = statistics(disk)["reads"] - first
+    finally:
+        assert disk.set_queue("read_ahead_kb", before) == 0
+    assert counts["128"] <= 64, "a megabyte was read in small pieces"
+    assert counts["0"] >= 256, "something was read ahead that nobody asked for"
+
+
+@needs(program="fio")
+def test_neighbours_are_merged_unless_forbidden(disk: Disk) -> None:
+    """Requests that are submitted together and stand side by side become one (nomerges 0)."""
+    before = disk.queue("nomerges")
+    merged = {}
+    try:
+        for value in ("0", "2"):
+            assert disk.set_queue("nomerges", value) == 0
+            first = statistics(disk)["read_merges"]
+            depth = {"iodepth": 16, "iodepth_batch": 16, "iodepth_low": 1}
+            options: dict[str, Any] = {"rw": "read", "bs": "4k", "size": "1M", **depth}
+            fio(disk, ioengine="libaio", **options)
+            merged[value] = statistics(disk)["read_merges"] - first
+    finally:
+        assert disk.set_queue("nomerges", before) == 0
+    assert merged["0"] > 0
+    assert merged["2"] == 0
+
+
+def test_hardware_queues_have_all_cpus(disk: Disk) -> None:
+    """/sys/block/*/mq: each CPU is served by a queue, and all queues are equally deep."""
+    told = disk.console.check(f"cd {disk.sysfs}/mq; grep . */nr_tags */cpu_list")
+    tags = [int(line.partition(":")[2]) for line in told.splitlines() if "/nr_tags:" in line]
+    lists = [line.partition(":")[2] for line in told.splitlines() if "/cpu_list:" in line]
+    cpus = [int(cpu) for one in lists for cpu in one.split(",") if cpu.strip()]
+    online = int(disk.console.check("nproc --all"))
+    assert len(set(tags)) == 1
+    assert tags[0] >= 1
+    assert set(cpus) == set(range(online))
 
 
 @pytest.mark.parametrize("attribute", ["read_ahead_kb", "nr_requests", "max_sectors_kb"])

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Volatile caches: what a flush and FUA promise, checked after the power has gone."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from modules.disk import Disk
+from modules.driver import Driver
+from tests.needs import feature, needs
+from tests.workload import statistics
+
+pytestmark = feature("write cache")
+
+
+def cache(driver: Driver, **attributes: object) -> dict[str, object]:
+    """What a configfs disk with a volatile cache is made of."""
+    return {**driver.store_attributes(), "cache_size": 16, **attributes}
+
+
+@pytest.fixture
+def cached_disk(driver: Driver) -> Iterator[Disk]:
+    """A disk that loses what was not flushed when its power goes."""
+    with driver.disk(**cache(driver)) as disk:
+        yield disk
+
+
+def lose_power(disk: Disk) -> None:
+    assert disk.set_attribute("power", "0") == 0
+    assert disk.set_attribute("power", "1") == 0
+
+
+def written(disk: Disk, how: str) -> bool:
+    """Writes 64 KiB, cuts the power, and says whether they are there afterwards."""
+    disk.console.check(
+        f"head -c 64K /dev/urandom > /tmp/data; "
+        f"dd if=/tmp/data of={disk.path} bs=64K status=none oflag=direct{how}"
+    )
+    lose_power(disk)
+    read = f"dd if={disk.path} bs=64K count=1 iflag=direct status=none"
+    return disk.console.run(f"{read} | cmp -s - /tmp/data").exit_code == 0
+
+
+@needs("disk")
+def test_flush_reaches_the_disk(driver: Driver) -> None:
+    attributes = cache(driver) if "attribute:cache_size" in driver.capabilities else {}
+    with driver.disk(**attributes) as disk:
+        if not attributes and disk.queue("write_cache") != "write back":
+            pytest.skip(f"{driver.name} has no volatile write cache: the kernel sends no flushes")
+        assert disk.queue("write_cache") == "write back"
+        before = statistics(disk)["flushes"]
+        write = f"dd if=/dev/zero of={disk.path} bs=4k count=1 oflag=direct conv=fsync status=none"
+        disk.console.check("\n".join([write] * 4))
+        assert statistics(disk)["flushes"] - before == 4
+
+
+@needs("attribute:cache_size")
+def test_the_cache_is_volatile(cached_disk: Disk) -> None:
+    """Else the tests below would prove nothing."""
+    assert not written(cached_disk, "")
+
+
+@needs("attribute:cache_size")
+def test_flushed_data_survives(cached_disk: Disk) -> None:
+    assert written(cached_disk, " conv=fsync")
+
+
+@needs("attribute:cache_size", "attribute:fua")
+@pytest.mark.parametrize("fua", ["0", "1"])
+def test_synchronous_data_survives(driver: Driver, fua: str) -> None:
+    """O_DSYNC is a write with FUA, or one with a flush behind it where the disk has no FUA."""
+    with driver.disk(**cache(driver, fua=fua)) as disk:
+        assert disk.queue("fua") == fua
+        assert written(disk, ",dsync")
+
+
+@needs("attribute:cache_size")
+def test_a_flush_leaves_nothing_behind(cached_disk: Disk) -> None:
+    """More than one batch of cached pages: each has to be written."""
+    disk = cached_disk
+    disk.console.check(
+        f"head -c 4M /dev/urandom > /tmp/data; "
+        f"dd if=/tmp/data of={disk.path} bs=128K oflag=direct conv=fsync status=none"
+    )
+    lose_power(disk)
+    disk.console.check(
+        f"dd if={disk.path} bs=1M count=4 iflag=direct status=none | cmp - /tmp/data"
+    )
+
+
+@needs("attribute:cache_size")
+def test_a_full_cache_makes_room(driver: Driver) -> None:
+    """More is written than the cache holds, and all of it is read back."""
+    with driver.disk(**cache(driver, cache_size=1)) as disk:
+        disk.console.check(
+            f"head -c 3M /dev/urandom > /tmp/data; "
+            f"dd if=/tmp/data of={disk.path} bs=256K oflag=direct status=none; "
+            f"dd if={disk.path} bs=1M count=3 iflag=direct status=none | cmp - /tmp/data"
+        )
+
+
+@needs("attribute:cache_size")
+def test_rewritten_data_is_the_newest(cached_disk: Disk) -> None:
+    """A block that is in the cache and on the disk is read from the cache."""
+    disk = cached_disk
+    disk.console.check(
+        f"""
+        head -c 64K /dev/urandom > /tmp/old
+        head -c 64K /dev/urandom > /tmp/new
+        dd if=/tmp/old of={disk.path} bs=64K oflag=direct conv=fsync status=none
+        dd if=/tmp/new of={disk.path} bs=64K oflag=direct status=none
+        dd if={disk.path} bs=64K count=1 iflag=direct status=none | cmp - /tmp/new"""
+    )
+
+
+def test_write_through_sends_no_flushes(disk: Disk) -> None:
+    """The cache's mode is the administrator's to change; without a cache there is no flush."""
+    before = disk.queue("write_cache")
+    assert disk.set_queue("write_cache", "write through") == 0
+    try:
+        flushes = statistics(disk)["flushes"]
+        disk.console.check(
+            f"dd if=/dev/zero of={disk.path} bs=4k count=8 oflag=direct conv=fsync status=none"
+        )
+        assert disk.queue("write_cache") == "write through"
+        assert statistics(disk)["flushes"] == flushes
+    finally:
+        disk.set_queue("write_cache", before)

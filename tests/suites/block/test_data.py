@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is written is what is read: data across sizes, alignments, splits, discards and zeroes."""
+
+from typing import Any
+
+import pytest
+
+from modules.disk import Disk
+from modules.driver import Driver
+from tests.needs import feature, needs
+from tests.workload import fio, statistics
+
+MIB = 1 << 20
+PATTERNS: dict[str, dict[str, Any]] = {
+    "crc32c": {"verify": "crc32c"},
+    "pattern": {"verify": "pattern", "verify_pattern": "%o"},  # each word says where it belongs
+    "sha1": {"verify": "sha1", "ioengine": "io_uring"},
+}
+
+
+@needs(program="fio")
+@pytest.mark.parametrize("verify", PATTERNS)
+def test_written_data_is_read_back(storing_disk: Disk, verify: str) -> None:
+    sizes = ("4k", "64k")
+    options = {"ioengine": "libaio", **PATTERNS[verify]}
+    load = fio(
+        storing_disk,
+        rw="randwrite",
+        block_sizes=sizes,
+        size="2M",
+        iodepth=8,
+        verify_fatal=1,
+        do_verify=1,
+        **options,
+    )
+    assert load.written_bytes == len(sizes) * 2 * MIB
+    assert load.read_bytes == load.written_bytes, "fio did not read all of it back"
+
+
+@needs(program="fio")
+def test_requests_of_every_length(storing_disk: Disk) -> None:
+    """Any number of blocks at any block: pages are crossed, requests are split."""
+    block = storing_disk.block_size
+    load = fio(
+        storing_disk,
+        rw="randwrite",
+        bsrange=f"{block}-256k",
+        blockalign=block,
+        size="4M",
+        ioengine="libaio",
+        iodepth=8,
+        verify="crc32c",
+        verify_fatal=1,
+        do_verify=1,
+    )
+    assert load.written_bytes == 4 * MIB
+
+
+@needs(program="xfs_io")
+def test_buffered_data_at_any_byte(storing_disk: Disk) -> None:
+    """Through the page cache a write may begin and end within a block; a file is the model."""
+    disk = storing_disk
+    disk.console.check(
+        f"""
+        head -c 1M /dev/zero > /tmp/model
+        dd if=/tmp/model of={disk.path} bs=1M oflag=direct status=none
+        for write in {{1..60}}; do
+            commands+=(-c "pwrite -q -S $((1 + RANDOM % 255)) $((RANDOM * 30)) $((1 + RANDOM / 4))")
+        done
+        xfs_io "${{commands[@]}}" /tmp/model
+        xfs_io "${{commands[@]}}" -c fsync {disk.path}
+        blockdev --flushbufs {disk.path}
+        dd if={disk.path} bs=1M count=1 iflag=direct status=none | cmp - /tmp/model"""
+    )
+
+
+@needs(program="fio")
+def test_writers_keep_to_their_own_places(storing_disk: Disk) -> None:
+    """Four jobs write side by side; none finds another's data in its place."""
+    load = fio(
+        storing_disk,
+        rw="randwrite",
+        bs="4k",
+        size="1M",
+        offset_increment="8M",
+        numjobs=4,
+        ioengine="psync",
+        verify="crc32c",
+        verify_fatal=1,
+        do_verify=1,
+    )
+    assert load.written_bytes == load.read_bytes == 4 * MIB
+
+
+def test_the_last_block_keeps_its_data(storing_disk: Disk) -> None:
+    """The end of the disk is as good as its beginning, and they are two places."""
+    disk = storing_disk
+    last = disk.size_bytes // disk.block_size - 1
+    disk.console.check(
+        f"""
+        head -c {disk.block_size} /dev/urandom > /tmp/first
+        head -c {disk.block_size} /dev/urandom > /tmp/last
+        common="bs={disk.block_size} count=1 status=none"
+        dd if=/tmp/first of={disk.path} oflag=direct $common
+        dd if=/tmp/last of={disk.path} oflag=direct seek={last} $common
+        dd if={disk.path} iflag=direct $common | cmp - /tmp/first
+        dd if={disk.path} iflag=direct skip={last} $common | cmp - /tmp/last"""
+    )
+
+
+def test_splitting_keeps_the_data(storing_disk: Disk) -> None:
+    """A transfer that has to be cut into many requests arrives in order."""
+    disk = storing_disk
+    before = disk.queue("max_sectors_kb")
+    smallest = max(4, disk.queue_number("logical_block_size") >> 10)
+    assert disk.set_queue("max_sectors_kb", str(smallest)) == 0
+    try:
+        counts = statistics(disk)
+        disk.console.check(
+            f"""
+            head -c 1M /dev/urandom > /tmp/data
+            dd if=/tmp/data of={disk.path} bs=1M oflag=direct status=none
+            dd if={disk.path} bs=1M count=1 iflag=direct status=none | cmp - /tmp/data"""
+        )
+        requests = statistics(disk)["writes"] - counts["writes"]
+    finally:
+        assert disk.set_queue("max_sectors_kb", before) == 0
+    assert requests >= (1024 // smallest), "the write was not split as max_sectors_kb says"
+
+
+def test_unwritten_blocks_are_zeroes(driver: Driver) -> None:
+    """A new disk holds nothing of an earlier one."""
+    if not (driver.configfs and "store" in driver.capabilities):
+        pytest.skip(f"{driver.name} makes no new disks that keep their data")
+    attributes = driver.store_attributes()
+    with driver.disk(**attributes) as disk:
+        disk.console.check(
+            f"head -c 4M /dev/urandom | "
+            f"dd of={disk.path} bs=1M count=4 iflag=fullblock oflag=direct status=none"
+        )
+    with driver.disk(**attributes) as disk:
+        disk.console.check(
+            f"dd if={disk.path} bs=1M count=4 iflag=direct status=none | cmp -n 4M - /dev/zero"
+        )
+
+
+@needs("disk")
+@feature("discard")
+def test_discard(driver: Driver) -> None:
+    """What was discarded may read as anything; its neighbours keep their data."""
+    attributes = driver.store_attributes()
+    if "attribute:discard" in driver.capabilities:
+        attributes["discard"] = "1"
+    if not set(attributes) <= {name.removeprefix("attribute:") for name in driver.capabilities}:
+        pytest.skip(f"{driver.name} has no attribute {' or '.join(attributes)}")
+    with driver.disk(**attributes) as disk:
+        if "discard" not in attributes and disk.queue_number("discard_max_bytes") == 0:
+            pytest.skip(f"{driver.name} takes no discards")
+        assert disk.queue_number("discard_max_bytes") > 0
+        disk.console.check(
+            f"""
+            head -c 3M /dev/urandom > /tmp/data
+            dd if=/tmp/data of={disk.path} bs=1M oflag=direct status=none
+            blkdiscard --offset 1M --length 1M {disk.path}
+            dd if={disk.path} of=/tmp/back bs=1M count=3 iflag=direct status=none
+            cmp -n 1048576 /tmp/data /tmp/back
+            cmp -i 2097152 -n 1048576 /tmp/data /tmp/back"""
+        )
+        assert statistics(disk)["discards"] > 0
+
+
+@feature("discard")
+def test_an_unclaimed_discard_is_eopnotsupp(disk: Disk) -> None:
+    if disk.queue_number("discard_max_bytes"):
+        pytest.skip(f"{disk.name} takes discards")
+    before = statistics(disk)["discards"]
+    result = disk.console.run(f"blkdiscard --force --length 4096 {disk.path}")
+    assert "Operation not supported" in result.output
+    assert statistics(disk)["discards"] == before
+
+
+@feature("secure erase")
+def test_secure_erase_is_done_or_refused(disk: Disk) -> None:
+    """No disk may say that it erased what it only forgot."""
+    result = disk.console.run(f"blkdiscard --force --secure --length 1M {disk.path}")
+    if result.exit_code:
+        assert "Operation not supported" in result.output, result.output
+    else:
+        disk.console.check(f"dd if={disk.path} bs=1M count=1 status=none | cmp -n 1M - /dev/zero")
+
+
+@feature("write zeroes")
+def test_write_zeroes(storing_disk: Disk) -> None:
+    """Zeroes where they were asked for, by command or by hand, and nowhere else."""
+    storing_disk.console.check(
+        f"""
+        head -c 1M /dev/urandom > /tmp/data
+        dd if=/tmp/data of={storing_disk.path} bs=1M oflag=direct status=none
+        blkdiscard --zeroout --offset 256K --length 512K {storing_disk.path}
+        dd if={storing_disk.path} of=/tmp/back bs=1M count=1 iflag=direct status=none
+        cmp -n 262144 /tmp/data /tmp/back
+        cmp -i 262144:0 -n 524288 /tmp/back /dev/zero
+        cmp -i 786432 -n 262144 /tmp/data /tmp/back"""
+    )

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""File systems on the disk: made, mounted, filled, mounted again, verified, checked."""
+
+import pytest
+
+from modules.disk import Disk
+from tests.needs import feature
+
+pytestmark = feature("file systems")
+
+MAKE = {
+    "ext2": ("mkfs.ext2 -q -F", "fsck.ext2 -f -n"),
+    "ext4": ("mkfs.ext4 -q -F", "fsck.ext4 -f -n"),
+    "minix": ("mkfs.minix -3", "fsck.minix -f"),
+    "xfs": ("mkfs.xfs -q -f", "xfs_repair -n"),
+}
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_files_survive_a_remount(storing_disk: Disk, kind: str) -> None:
+    disk = storing_disk
+    make, check = MAKE[kind]
+    console = disk.console
+    if console.run(f"modprobe -q {kind}; grep -qw {kind} /proc/filesystems").exit_code:
+        pytest.skip(f"this kernel has no {kind}")
+    if console.run(f"command -v {make.split()[0]}").exit_code:
+        pytest.skip(f"the guest has no {make.split()[0]}")
+    made = console.run(f"{make} {disk.path}", timeout_s=120)
+    if kind == "xfs" and "too small" in made.output:
+        pytest.skip("the disk is smaller than XFS takes")
+    assert made.exit_code == 0, made.output
+    console.check(
+        f"""
+        mkdir -p /tmp/mnt
+        trap 'umount /tmp/mnt 2> /dev/null || true' EXIT
+        mount -t {kind} {disk.path} /tmp/mnt
+        mkdir /tmp/mnt/folder
+        for file in {{1..20}}; do
+            head -c $((file * 4567)) /dev/urandom > /tmp/mnt/folder/$file
+        done
+        head -c 4M /dev/urandom > /tmp/mnt/large
+        (cd /tmp/mnt; sha256sum folder/* large) > /tmp/sums
+        rm /tmp/mnt/folder/7
+        umount /tmp/mnt
+        blockdev --flushbufs {disk.path}
+        mount -t {kind} {disk.path} /tmp/mnt
+        (cd /tmp/mnt; grep -v folder/7$ /tmp/sums | sha256sum --check --quiet)
+        test ! -e /tmp/mnt/folder/7
+        umount /tmp/mnt
+        {check} {disk.path} > /tmp/fsck 2>&1 || {{ cat /tmp/fsck; exit 1; }}
+        wipefs --quiet --all --force {disk.path}""",
+        timeout_s=120,
+    )

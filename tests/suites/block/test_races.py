@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Things that happen to a disk while it is used: rereads, opens, CPUs that go, settings."""
+
+import pytest
+
+from modules.disk import Disk
+from tests.budget import Budget
+from tests.needs import feature, needs
+from tests.workload import background_io
+
+pytestmark = [needs(program="fio"), feature("changes under load")]
+
+
+def test_partitions(storing_disk: Disk) -> None:
+    """Partitions appear, hold data of their own and go again."""
+    disk = storing_disk
+    digit = disk.name[-1].isdigit()
+    part = f"{disk.name}{'p' if digit else ''}"
+    disk.console.check(
+        f"""
+        printf 'label: gpt\\n,8M\\n,16M\\n' | sfdisk --quiet --wipe always {disk.path}
+        for try in {{1..100}}; do [ -b /dev/{part}2 ] && break; sleep 0.05; done
+        test $(blockdev --getsize64 /dev/{part}1) = $((8 << 20))
+        test $(blockdev --getsize64 /dev/{part}2) = $((16 << 20))
+        head -c 1M /dev/urandom > /tmp/data
+        dd if=/tmp/data of=/dev/{part}2 bs=1M oflag=direct status=none
+        dd if=/dev/{part}2 bs=1M count=1 iflag=direct status=none | cmp - /tmp/data
+        start=$(cat {disk.sysfs}/{part}2/start)
+        dd if={disk.path} bs=512 skip=$start count=2048 iflag=direct status=none | cmp - /tmp/data
+        wipefs --quiet --all --force {disk.path}
+        blockdev --rereadpt {disk.path}
+        test ! -e {disk.sysfs}/{part}1"""
+    )
+
+
+def test_rereading_the_partition_table_under_io(disk: Disk, budget: Budget) -> None:
+    with background_io(disk):
+        disk.console.check(
+            f"for try in {{1..{budget.times(12)}}}; do blockdev --rereadpt {disk.path}; done"
+        )
+
+
+def test_openers_race_with_a_reread(disk: Disk, budget: Budget) -> None:
+    """EBUSY is an answer to a reread; a hang or a lost disk is none."""
+    disk.console.check(
+        f"""
+        rm -f /tmp/race-over
+        for opener in 1 2 3; do
+            while [ ! -e /tmp/race-over ]; do : < {disk.path}; done &
+        done
+        for try in {{1..{budget.times(12)}}}; do
+            blockdev --rereadpt {disk.path} 2> /dev/null || true
+        done
+        touch /tmp/race-over
+        wait"""
+    )
+    assert disk.exists()
+
+
+def test_flushing_buffers_under_io(disk: Disk, budget: Budget) -> None:
+    with background_io(disk, ioengine="psync", direct=0):
+        disk.console.check(
+            f"for try in {{1..{budget.times(10)}}}; do blockdev --flushbufs {disk.path}; done"
+        )
+
+
+def test_cpu_goes_under_io(disk: Disk, budget: Budget) -> None:
+    """Requests of a CPU that goes are finished elsewhere; it comes back and is used again."""
+    cpu = "/sys/devices/system/cpu/cpu1/online"
+    if disk.console.run(f"test -w {cpu}").exit_code:
+        pytest.skip("the guest has no CPU that can go")
+    with background_io(disk, numjobs=2):
+        try:
+            for _ in range(budget.times(3)):
+                disk.console.check(f"echo 0 > {cpu}; echo 1 > {cpu}", timeout_s=30)
+        finally:
+            disk.console.check(f"echo 1 > {cpu}")
+
+
+@pytest.mark.parametrize(
+    ("attribute", "values"),
+    [
+        ("read_ahead_kb", ("0", "512")),
+        ("nomerges", ("0", "1", "2")),
+        ("rq_affinity", ("0", "1", "2")),
+        ("iostats", ("0", "1")),
+        ("max_sectors_kb", ("4", "64")),
+        ("io_timeout", ("1000", "30000")),
+        ("add_random", ("0", "1")),
+    ],
+)
+def test_queue_attribute_changes_under_io(
+    disk: Disk, attribute: str, values: tuple[str, ...]
+) -> None:
+    """A setting takes hold at once, and the load goes on."""
+    path = f"{disk.sysfs}/queue/{attribute}"
+    if disk.console.run(f"test -w {path}").exit_code:
+        pytest.skip(f"this kernel has no {attribute}")
+    before = disk.queue(attribute)
+    with background_io(disk):
+        try:
+            for value in values:
+                assert disk.set_queue(attribute, value) == 0
+                assert disk.queue(attribute) == value
+        finally:
+            assert disk.set_queue(attribute, before) == 0
+
+
+def test_every_queue_attribute_can_be_read_under_io(disk: Disk) -> None:
+    with background_io(disk):
+        told = disk.console.check(
+            f"""
+            for file in {disk.sysfs}/queue/* {disk.sysfs}/mq/*/*; do
+                [ -r $file ] && [ -f $file ] || continue
+                cat $file > /dev/null 2> /tmp/why || echo "$file: $(< /tmp/why)"
+            done"""
+        )
+    # EINVAL is what an attribute without a meaning for this disk says, such as wbt_lat_usec
+    assert all("Invalid argument" in line for line in told.splitlines()), told
+
+
+@needs(symbol="BLK_DEBUG_FS")
+def test_debugfs_can_be_read_under_io(disk: Disk) -> None:
+    """blk-mq's own view (CONFIG_BLK_DEBUG_FS): requests are shown while they come and go."""
+    folder = f"/sys/kernel/debug/block/{disk.name}"
+    with background_io(disk):
+        disk.console.check(
+            f"for try in 1 2 3; do find {folder} -type f -perm -400 -exec cat {{}} +; done"
+            " > /dev/null 2>&1 || true"
+        )
+
+
+def test_a_load_starts_on_every_cpu(disk: Disk) -> None:
+    """Each CPU has a way into the queue."""
+    told = disk.console.check(
+        f"""
+        for cpu in /sys/devices/system/cpu/cpu[0-9]*; do
+            taskset --cpu-list ${{cpu##*cpu}} \
+                dd if={disk.path} of=/dev/null bs=4k count=4 iflag=direct status=none
+            echo ${{cpu##*cpu}}
+        done"""
+    )
+    maps = disk.console.check(f"cat {disk.sysfs}/mq/*/cpu_list")
+    mapped = {int(cpu) for line in maps.splitlines() for cpu in line.split(",") if cpu.strip()}
+    assert set(map(int, told.split())) <= mapped

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Disks that go while they are used, and what becomes of their users."""
+
+import pytest
+
+from modules.disk import Disk
+from modules.driver import Driver
+from tests.budget import Budget
+from tests.needs import feature, needs
+from tests.workload import background_io
+
+pytestmark = [needs("configfs"), feature("removal")]
+
+
+@needs(program="fio")
+def test_power_off_under_io(driver: Driver) -> None:
+    """A disk that goes while it is used fails its users' I/O, and nothing else."""
+    with driver.disk() as disk, background_io(disk, survives=False):
+        assert disk.set_attribute("power", "0") == 0
+        assert not disk.exists()
+
+
+@needs(program="fio")
+def test_removal_under_io(driver: Driver) -> None:
+    disk = driver.create({})
+    with background_io(disk, survives=False):
+        driver.remove(disk)
+    assert not disk.exists()
+
+
+@needs(program="fio")
+def test_removal_under_buffered_writes(driver: Driver) -> None:
+    """Pages that can no longer be written are given up."""
+    disk = driver.create(driver.store_attributes() if "store" in driver.capabilities else {})
+    with background_io(disk, survives=False, rw="randwrite", ioengine="psync", direct=0, fsync=32):
+        driver.remove(disk)
+    assert not disk.exists()
+
+
+def test_an_open_disk_that_goes_fails_io(driver: Driver) -> None:
+    """The descriptor stays valid, and reading by it gives nothing, at once."""
+    with driver.disk() as disk:
+        result = disk.console.run(
+            f"""
+            exec 3< {disk.path}
+            echo 0 > {disk.directory}/power
+            dd bs=4k count=1 iflag=direct status=none <&3 | grep -q . && echo "still readable"
+            exec 3<&-
+            test ! -e {disk.sysfs} || echo "still in sysfs" """
+        )
+        assert "still" not in result.output, result.output
+
+
+def test_opening_races_with_removal(driver: Driver, budget: Budget) -> None:
+    """Openers come and go while the disk does."""
+    rounds = budget.times(12)
+    driver.console.check(
+        f"""
+        cd {driver.configfs}
+        mkdir by-race
+        trap 'touch /tmp/race-over; wait; rmdir by-race' EXIT
+        rm -f /tmp/race-over
+        for opener in 1 2; do
+            while [ ! -e /tmp/race-over ]; do
+                for disk in /dev/by-race /dev/nullb*; do
+                    [ -b $disk ] && : 2> /dev/null < $disk || true
+                done
+            done 2> /dev/null &
+        done
+        for round in {{1..{rounds}}}; do
+            echo 1 > by-race/power
+            echo 0 > by-race/power
+        done"""
+    )
+
+
+@pytest.mark.parametrize("workers", [4])
+def test_disks_are_made_and_removed_side_by_side(
+    driver: Driver, budget: Budget, workers: int
+) -> None:
+    rounds = budget.times(6)
+    driver.console.check(
+        f"""
+        cd {driver.configfs}
+        for worker in {{1..{workers}}}; do
+            for round in {{1..{rounds}}}; do
+                mkdir by-$worker && echo 1 > by-$worker/power && rmdir by-$worker || exit 1
+            done &
+            pids+=" $!"
+        done
+        for pid in $pids; do wait $pid; done"""
+    )
+
+
+def test_powering_on_races_with_itself(driver: Driver, disk: Disk) -> None:
+    """However many switch a disk on, there is one."""
+    told = disk.console.check(
+        f"""
+        echo 0 > {disk.directory}/power
+        for switch in 1 2 3 4; do
+            echo 1 2> /dev/null > {disk.directory}/power &
+        done
+        wait
+        cat {disk.directory}/power"""
+    )
+    assert told.strip() == "1"
+    assert disk.exists()

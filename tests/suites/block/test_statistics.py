@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the disk counts: Documentation/ABI/stable/sysfs-block, "stat" and "inflight"."""
+
+from modules.disk import Disk
+from modules.driver import Driver
+from tests.needs import feature, needs
+from tests.workload import background_io, statistics
+
+pytestmark = feature("statistics")
+
+MIB = 1 << 20
+
+
+def test_statistics_count_what_was_read(disk: Disk) -> None:
+    before = statistics(disk)
+    disk.console.check(f"dd if={disk.path} of=/dev/null bs=64k count=16 iflag=direct status=none")
+    after = statistics(disk)
+    # other readers (partition scans) may add to it, nothing may take away
+    assert after["read_sectors"] - before["read_sectors"] >= MIB // 512
+    assert after["reads"] - before["reads"] >= 1
+    assert after["in_flight"] == 0
+
+
+def test_statistics_count_what_was_written(disk: Disk) -> None:
+    """Writes have no other writers: the count is exact, to the sector."""
+    before = statistics(disk)
+    disk.console.check(f"dd if=/dev/zero of={disk.path} bs=16k count=16 oflag=direct status=none")
+    after = statistics(disk)
+    assert after["write_sectors"] - before["write_sectors"] == (256 << 10) // 512
+    assert after["writes"] - before["writes"] == 16
+
+
+def test_nothing_is_counted_without_iostats(disk: Disk) -> None:
+    assert disk.set_queue("iostats", "0") == 0
+    try:
+        before = statistics(disk)
+        disk.console.check(f"dd if={disk.path} of=/dev/null bs=4k count=8 iflag=direct status=none")
+        assert statistics(disk) == before
+    finally:
+        assert disk.set_queue("iostats", "1") == 0
+
+
+@needs("disk", program="fio")
+def test_inflight_is_what_waits(driver: Driver) -> None:
+    """Under load something is in flight, never more than was submitted; afterwards nothing is."""
+    depth = 16
+    slow = "attribute:completion_nsec" in driver.capabilities
+    with driver.disk(**({"irqmode": 2, "completion_nsec": 5_000_000} if slow else {})) as disk:
+        inflight = f"read -r reads writes < {disk.sysfs}/inflight; echo $((reads + writes))"
+        with background_io(disk, iodepth=depth):
+            told = disk.console.check(f"for try in {{1..200}}; do {inflight}; done")
+        samples = list(map(int, told.split()))
+        assert max(samples) <= depth
+        if slow or driver.manifest.on_hardware:  # else they end as they are submitted
+            assert max(samples) > 0, "nothing was ever in flight"
+        assert disk.console.check(inflight).strip() == "0"
+
+
+@needs("attribute:irqmode", "attribute:completion_nsec")
+def test_time_in_flight_is_counted(driver: Driver) -> None:
+    """Eight reads of 20 ms take 160 ms of the disk's time, and it is busy as long."""
+    with driver.disk(irqmode=2, completion_nsec=20_000_000) as disk:
+        before = statistics(disk)
+        disk.console.check(f"dd if={disk.path} of=/dev/null bs=4k count=8 iflag=direct status=none")
+        after = statistics(disk)
+        assert after["read_ms"] - before["read_ms"] >= 150
+        assert after["io_ms"] - before["io_ms"] >= 100
