@@ -206,7 +206,8 @@ def portions(names: Mapping[str, TestId]) -> dict[str, str]:
     return found
 
 
-@dataclass
+# eq=False: where a suite has a conftest.py, pytest puts its plugins into a set
+@dataclass(eq=False)
 class _Collection:
     """A pytest plugin that keeps what was collected: pytest's id → ours."""
 
@@ -223,7 +224,7 @@ class _Collection:
             self.problems.append(str(report.longrepr))
 
 
-@dataclass
+@dataclass(eq=False)
 class Collector:
     """A pytest plugin of the controlling process: gathers outcomes and shows them."""
 

@@ -18,7 +18,8 @@ from images.errors import ConsoleDead
 from images.machine import Machine, machine
 from images.splats import Splat, find
 from modules.driver import Driver
-from tests import state
+from modules.manifest import Pci
+from tests import nvme, state
 from tests.outcomes import NotTried
 from tests.plan import Plan
 
@@ -149,6 +150,9 @@ class Guests:
         manifest = self._plan.manifest(slot.driver).on(self._kernel)
         driver = Driver(manifest, self._kernel, booted.console(slot.console))
         driver.load()
+        if isinstance(manifest.disks, Pci):
+            # a disk that comes later would be taken for something that a test left behind
+            driver.console.check(nvme.settled(booted.setup.topology), nvme.APPEAR_S * 2)
         return Guest(booted, driver, name, state.read(driver))
 
     def discard(self) -> None:

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Zone Append: the device chooses the place and tells it.
+
+User space gets at it by passthrough only, so these are for NVMe. Statuses and their numbers are of
+the NVMe Zoned Namespace Command Set specification, "Status Values".
+"""
+
+import re
+
+from images.output import Result
+from tests import nvme
+from tests.needs import feature, hardware, needs
+from tests.zones import DATA, UNIT, Condition, ZonedDisk
+
+pytestmark = [
+    feature("zoned"),
+    hardware("zns"),
+    needs("nvme", program="nvme"),
+]
+
+ZONE_BOUNDARY_ERROR = 0x1B8
+ZONE_IS_FULL = 0x1B9
+
+
+def command(zoned: ZonedDisk, number: int, offset_blocks: int = 0) -> str:
+    block = zoned.layout.zone_size // zoned.disk.block_size * number + offset_blocks
+    return (
+        f"nvme zns zone-append {zoned.disk.path} --zslba={block} --data={DATA} --data-size={UNIT}"
+    )
+
+
+def append(zoned: ZonedDisk, number: int, offset_blocks: int = 0) -> Result:
+    return zoned.disk.console.run(command(zoned, number, offset_blocks))
+
+
+def place(output: str, zoned: ZonedDisk) -> list[int]:
+    """Where data was put, in bytes, in the order of the answers."""
+    blocks = re.findall(r"appended data to LBA ([0-9a-f]+)", output)
+    return [int(block, 16) * zoned.disk.block_size for block in blocks]
+
+
+def test_an_append_tells_where_the_data_is(zoned_disk: ZonedDisk) -> None:
+    number = 2
+    start = number * zoned_disk.layout.zone_size
+    for written in (0, UNIT):
+        assert place(append(zoned_disk, number).output, zoned_disk) == [start + written]
+        assert zoned_disk.holds(number, written)
+    assert zoned_disk.zone(number).written == 2 * UNIT
+    assert zoned_disk.zone(number).condition == Condition.IMPLICITLY_OPEN
+
+
+def test_appends_and_writes_take_turns(zoned_disk: ZonedDisk) -> None:
+    assert zoned_disk.write(0) == 0
+    assert place(append(zoned_disk, 0).output, zoned_disk) == [UNIT]
+    assert zoned_disk.zone(0).written == 2 * UNIT
+    assert zoned_disk.holds(0, UNIT)
+
+
+def test_appends_at_a_time_do_not_overlap(zoned_disk: ZonedDisk) -> None:
+    one = command(zoned_disk, 1)
+    told = zoned_disk.disk.console.check(f"for one in {{1..6}}; do {one} & done; wait")
+    start = zoned_disk.layout.zone_size
+    assert sorted(place(told, zoned_disk)) == [start + at * UNIT for at in range(6)]
+    assert zoned_disk.zone(1).written == 6 * UNIT
+    assert all(zoned_disk.holds(1, at * UNIT) for at in range(6))
+
+
+def test_an_append_is_to_a_zone_with_room(zoned_disk: ZonedDisk) -> None:
+    """It names the zone by its first block; a part that fits is not written."""
+    assert nvme.status(append(zoned_disk, 0, offset_blocks=1)) == nvme.INVALID_FIELD
+    capacity, block = zoned_disk.layout.capacity, zoned_disk.disk.block_size
+    assert zoned_disk.write(0, 0, capacity - (1 << 20)) == 0
+    assert zoned_disk.write(0, capacity - (1 << 20), (1 << 20) - block) == 0
+    assert nvme.status(append(zoned_disk, 0)) == ZONE_BOUNDARY_ERROR
+    assert zoned_disk.zone(0).written == capacity - block
+    assert zoned_disk.manage("finish", 0) == 0
+    assert nvme.status(append(zoned_disk, 0)) == ZONE_IS_FULL

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Zoned disks that a driver makes as its configfs attributes say."""
+
+import errno
+
+import pytest
+
+from modules.disk import Disk
+from modules.driver import CreateFailed, Driver
+from tests.needs import feature, needs
+from tests.zones import MIB, SECTOR, UNIT, Condition, ZonedDisk, zone_error
+
+pytestmark = [feature("zoned"), needs("configfs", "attribute:zoned", program="blkzone")]
+
+
+@needs("attribute:zone_nr_conv")
+def test_a_conventional_zone_is_written_anywhere(zoned_disk: ZonedDisk) -> None:
+    """In any order and again; it has no write pointer."""
+    before = zoned_disk.zone(0)
+    for at in (MIB, 0, MIB):
+        assert zoned_disk.write(0, at) == 0
+        assert zoned_disk.holds(0, at)
+    assert zoned_disk.write(0, zoned_disk.layout.capacity) == 0, "it has more than the others"
+    assert zoned_disk.zone(0) == before
+    assert before.condition == Condition.NO_WRITE_POINTER
+
+
+@needs("attribute:zone_nr_conv")
+def test_a_conventional_zone_is_not_managed(zoned_disk: ZonedDisk) -> None:
+    """Nor does a reset of all zones touch it."""
+    assert zoned_disk.write(0) == 0
+    for action in ("open", "close", "finish", "reset"):
+        assert zoned_disk.manage(action, 0) == errno.EIO, action
+    zoned_disk.reset()
+    assert zoned_disk.zone(0).condition == Condition.NO_WRITE_POINTER
+    assert zoned_disk.holds(0)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"zone_size": 3},
+        {"zone_size": 4, "zone_capacity": 5},
+        {"zone_size": 128},
+        {"size": 66, "zone_size": 4, "zone_capacity": 3},
+    ],
+    ids=["no-power-of-two", "capacity-over-size", "larger-than-disk", "smaller-last-zone"],
+)
+def test_zones_that_cannot_be_are_einval(driver: Driver, attributes: dict[str, int]) -> None:
+    """The kernel log says which it is (null_init_zoned_dev() in null_blk/zoned.c)."""
+    with pytest.raises(CreateFailed) as refused, driver.disk(zoned=1, **attributes):
+        pass
+    assert refused.value.errno == errno.EINVAL, str(refused.value)
+
+
+def test_the_last_zone_can_be_smaller(driver: Driver) -> None:
+    with driver.disk(zoned=1, zone_size=4, size=66) as disk:
+        told = disk.console.check(f"blkzone report {disk.path}").splitlines()
+        assert len(told) == disk.queue_number("nr_zones") == 17
+        assert f"len 0x{2 * MIB // SECTOR:06x}" in told[-1]
+        last = f"of={disk.path} bs=1M seek=64 oflag=direct status=none"
+        assert zone_error(disk.console.run(f"dd if=/dev/zero count=3 {last}")) == errno.ENOSPC
+        assert f"zcond:{Condition.FULL}" in _last_zone(disk)
+
+
+@needs("attribute:zone_max_open", "attribute:zone_max_active")
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [((8, 4), (4, 4)), ((16, 0), (0, 0)), ((4, 16), (4, 0))],
+    ids=["open-over-active", "open-not-reachable", "active-not-reachable"],
+)
+def test_limits_that_mean_nothing_are_dropped(
+    driver: Driver, asked: tuple[int, int], given: tuple[int, int]
+) -> None:
+    """There are 16 zones. The disk's queue tells what holds, and so do the attributes."""
+    names = ("zone_max_open", "zone_max_active")
+    wanted = dict(zip(names, asked, strict=True))
+    with driver.disk(zoned=1, zone_size=4, **wanted) as disk:
+        queue = (disk.queue_number("max_open_zones"), disk.queue_number("max_active_zones"))
+        assert queue == given
+        assert tuple(int(disk.attribute(name)) for name in names) == given
+
+
+@needs("attribute:zone_readonly", "attribute:zone_offline")
+def test_zones_that_have_worn_out(zoned_disk: ZonedDisk) -> None:
+    """A read-only zone keeps its data; an offline one has none; neither comes back by a reset."""
+    first, disk = zoned_disk.first, zoned_disk.disk
+    read_only, offline = first, first + 1
+    for number, attribute in ((read_only, "zone_readonly"), (offline, "zone_offline")):
+        assert zoned_disk.write(number) == 0
+        sector = number * zoned_disk.layout.zone_size // SECTOR
+        assert disk.set_attribute(attribute, str(sector)) == 0
+    wanted = [Condition.READ_ONLY, Condition.OFFLINE]
+    assert zoned_disk.conditions(first, 2) == wanted
+    for number in (read_only, offline):
+        assert zoned_disk.write(number, UNIT) == errno.EIO
+        assert zoned_disk.manage("reset", number) == errno.EIO
+    zoned_disk.reset()
+    assert zoned_disk.conditions(first, 2) == wanted
+    assert zoned_disk.holds(read_only)
+    place = offline * zoned_disk.layout.zone_size // UNIT
+    read = disk.console.run(f"dd if={disk.path} of=/dev/null bs={UNIT} skip={place} iflag=direct")
+    assert zone_error(read) == errno.EIO or "Input/output error" in read.output
+
+
+@needs("attribute:zone_full")
+def test_zones_can_be_full_at_first(driver: Driver) -> None:
+    with driver.disk(zoned=1, zone_size=4, zone_nr_conv=1, zone_full=1) as disk:
+        told = disk.console.check(f"blkzone report {disk.path}").splitlines()
+        full = [f"zcond:{Condition.FULL}" in line for line in told]
+        assert full == [False] + [True] * 15
+
+
+def test_power_gives_new_zones(zoned_disk: ZonedDisk) -> None:
+    """The disk is looked through again, and so is its queue set up."""
+    number, disk = zoned_disk.first, zoned_disk.disk
+    zones, queue = zoned_disk.report(), disk.queue("nr_zones")
+    assert zoned_disk.write(number) == 0
+    assert disk.set_attribute("power", "0") == 0
+    assert disk.set_attribute("power", "1") == 0
+    assert zoned_disk.report() == zones
+    assert disk.queue("nr_zones") == queue
+    assert zoned_disk.write(number) == 0
+
+
+def _last_zone(disk: Disk) -> str:
+    return disk.console.check(f"blkzone report {disk.path}").splitlines()[-1]

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The kernel looks at the zones again: after a reset of the controller, on request."""
+
+import errno
+
+from tests import nvme
+from tests.needs import feature, hardware, needs
+from tests.zones import UNIT, Condition, ZonedDisk
+
+pytestmark = [
+    feature("zoned"),
+    hardware("zns"),
+    needs("nvme", program="nvme"),
+]
+
+
+def test_zones_outlive_a_controller_reset(zoned_disk: ZonedDisk) -> None:
+    """Open zones are closed by it (NVMe ZNS, "Zone State Machine"), write pointers stay."""
+    disk = zoned_disk.disk
+    assert zoned_disk.write(0) == 0
+    assert zoned_disk.manage("open", 1) == 0
+    assert zoned_disk.write(1) == 0
+    assert zoned_disk.manage("finish", 2) == 0
+    disk.console.check(f"nvme reset {nvme.controller(disk)}")
+    zones = zoned_disk.report(0, 4)
+    assert [zone.written for zone in zones[:2]] == [UNIT, UNIT]
+    assert zones[2].condition == Condition.FULL
+    assert zones[3].condition == Condition.EMPTY
+    assert disk.queue_number("nr_zones") == len(zoned_disk.report())
+    for number in (0, 1):
+        assert zoned_disk.write(number, UNIT) == 0
+        assert zoned_disk.holds(number) and zoned_disk.holds(number, UNIT)
+
+
+def test_a_zone_that_was_reset_behind_the_kernels_back(zoned_disk: ZonedDisk) -> None:
+    """The kernel keeps write pointers of its own (since 6.10), and may refuse one write by them.
+
+    A report sets them right (BLK_ZONE_WPLUG_NEED_WP_UPDATE in block/blk-zoned.c).
+    """
+    disk = zoned_disk.disk
+    assert zoned_disk.write(0) == 0
+    disk.console.check(f"nvme zns reset-zone {disk.path} --start-lba=0")
+    assert zoned_disk.zone(0).condition == Condition.EMPTY
+    assert zoned_disk.write(0) in (0, errno.EIO)
+    written = zoned_disk.zone(0).written
+    assert zoned_disk.write(0, written) == 0
+    assert zoned_disk.zone(0).written == written + UNIT
+
+
+def test_the_device_agrees_with_the_kernel(zoned_disk: ZonedDisk) -> None:
+    """The device's own report and the kernel's tell the same write pointers and states."""
+    disk = zoned_disk.disk
+    assert zoned_disk.write(0) == 0
+    assert zoned_disk.manage("open", 1) == 0
+    assert zoned_disk.manage("finish", 2) == 0
+    told = nvme.told(disk.console, f"zns report-zones {disk.path} --descs=4")["zone_list"]
+    assert [zone["state"] for zone in told] == ["IMP_OPENED", "EXP_OPENED", "FULL", "EMPTY"]
+    zones = zoned_disk.report(0, 4)
+    block = disk.block_size
+    assert [zone["cap"] * block for zone in told] == [zone.capacity for zone in zones]
+    assert (told[0]["wp"] - told[0]["slba"]) * block == zones[0].written == UNIT

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Zones are opened, closed, finished and reset."""
+
+import errno
+
+import pytest
+
+from tests.needs import feature, hardware, needs
+from tests.zones import UNIT, Condition, ZonedDisk
+
+pytestmark = [feature("zoned"), hardware("zns"), needs(program="blkzone")]
+
+
+def test_open_close_finish_reset(zoned_disk: ZonedDisk) -> None:
+    """The life of a zone; its write pointer stays where it is until the end."""
+    number = zoned_disk.first
+    assert zoned_disk.write(number) == 0
+    for action, condition in (
+        ("open", Condition.EXPLICITLY_OPEN),
+        ("close", Condition.CLOSED),
+        ("open", Condition.EXPLICITLY_OPEN),
+    ):
+        assert zoned_disk.manage(action, number) == 0
+        assert zoned_disk.zone(number).condition == condition
+        assert zoned_disk.zone(number).written == UNIT
+    assert zoned_disk.manage("finish", number) == 0
+    assert zoned_disk.zone(number).condition == Condition.FULL
+    assert zoned_disk.write(number, UNIT) == errno.EIO, "a finished zone took a write"
+    assert zoned_disk.holds(number), "a finished zone lost what was written before"
+    assert zoned_disk.manage("reset", number) == 0
+    assert zoned_disk.zone(number).condition == Condition.EMPTY
+    assert zoned_disk.zone(number).written == 0
+
+
+def test_a_closed_zone_opens_for_a_write(zoned_disk: ZonedDisk) -> None:
+    number = zoned_disk.first
+    assert zoned_disk.write(number) == 0
+    assert zoned_disk.manage("close", number) == 0
+    assert zoned_disk.write(number, UNIT) == 0
+    assert zoned_disk.zone(number).condition == Condition.IMPLICITLY_OPEN
+    assert zoned_disk.zone(number).written == 2 * UNIT
+
+
+def test_an_open_zone_stays_explicitly_open(zoned_disk: ZonedDisk) -> None:
+    number = zoned_disk.first
+    assert zoned_disk.manage("open", number) == 0
+    assert zoned_disk.write(number) == 0
+    assert zoned_disk.zone(number).condition == Condition.EXPLICITLY_OPEN
+
+
+@pytest.mark.parametrize(
+    ("before", "action"), [("finish", "open"), ("finish", "close"), ("reset", "close")]
+)
+def test_what_a_zone_cannot_do_is_eio(zoned_disk: ZonedDisk, before: str, action: str) -> None:
+    """A full zone is neither opened nor closed, and an empty one is not closed."""
+    number = zoned_disk.first
+    assert zoned_disk.manage(before, number) == 0
+    condition = zoned_disk.zone(number).condition
+    assert zoned_disk.manage(action, number) == errno.EIO
+    assert zoned_disk.zone(number).condition == condition
+
+
+@pytest.mark.parametrize("action", ["open", "finish", "reset"])
+def test_twice_is_no_error(zoned_disk: ZonedDisk, action: str) -> None:
+    number = zoned_disk.first
+    assert zoned_disk.manage(action, number) == 0
+    once = zoned_disk.zone(number)
+    assert zoned_disk.manage(action, number) == 0
+    assert zoned_disk.zone(number) == once
+
+
+def test_a_reset_zone_begins_anew(zoned_disk: ZonedDisk) -> None:
+    """Its data is gone, and it is written from the start."""
+    number = zoned_disk.first
+    assert zoned_disk.write(number) == 0
+    assert zoned_disk.manage("reset", number) == 0
+    assert not zoned_disk.holds(number), "the data is still there after a reset"
+    assert zoned_disk.write(number) == 0
+    assert zoned_disk.holds(number)
+
+
+def test_a_reset_leaves_the_neighbours(zoned_disk: ZonedDisk) -> None:
+    first = zoned_disk.first
+    for number in range(first, first + 4):
+        assert zoned_disk.write(number) == 0
+    assert zoned_disk.manage("reset", first + 1, 2) == 0
+    assert [zone.written for zone in zoned_disk.report(first, 4)] == [UNIT, 0, 0, UNIT]
+    assert zoned_disk.holds(first) and zoned_disk.holds(first + 3)
+
+
+def test_a_reset_of_all_zones(zoned_disk: ZonedDisk) -> None:
+    """One operation empties open, closed and full zones, and what they count for is free again."""
+    first, layout = zoned_disk.first, zoned_disk.layout
+    for _ in range(2):
+        for number in range(first, first + layout.max_open):
+            assert zoned_disk.manage("open", number) == 0
+            assert zoned_disk.write(number) == 0
+        assert zoned_disk.manage("finish", first) == 0
+        assert zoned_disk.manage("close", first + 1) == 0
+        zoned_disk.reset()
+        assert {zone.condition for zone in zoned_disk.report(first)} == {Condition.EMPTY}
