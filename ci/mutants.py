@@ -37,7 +37,7 @@ from tests.outcomes import BAD, Outcome
 
 FOLDER = PROJECT / "tests" / "mutants"
 LICENSE = "GPL-2.0"  # the kernel's: a patch of its files is under it
-FIELDS = {"SPDX-License-Identifier", "Variant"}
+FIELDS = {"SPDX-License-Identifier", "Variant", "Suites"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Mutant:
     about: str  # what is wrong then
     variant: str  # of the kernel in which it can show
     patch: Patch
+    suites: tuple[str, ...] = ()  # where one would look for it: they are run first
 
     @property
     def driver(self) -> str:
@@ -72,7 +73,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     caught_by: tuple[Catch, ...] = ()
     problem: str = ""  # why it could not be tried: that is not caught
     seconds: float = 0.0
-    record: str = ""  # path of its run record
+    record: str = ""  # the folder of its run records
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,14 +112,16 @@ def read(path: Path) -> Mutant:
     if fields.get("SPDX-License-Identifier") != LICENSE or not fields.keys() <= FIELDS:
         raise UserError(
             f"{path}: the header of a mutant is SPDX-License-Identifier: {LICENSE} and, if need "
-            "be, Variant"
+            "be, Variant and Suites"
         )
     if variant not in variants.names():
         raise unknown("variant", variant, variants.names())
     if not about or not diff:
         raise UserError(f"{path}: a mutant says in words what is wrong, then comes its diff")
     name = f"{path.parent.name}/{path.stem}"
-    return Mutant(name, about, variant, Patch(name, diff.encode()))
+    suites = fields.get("Suites", "")
+    first = prepare.chosen("suite", suites, tuple(run.suites())) if suites else ()
+    return Mutant(name, about, variant, Patch(name, diff.encode()), first)
 
 
 def mutants(driver: str = "", pattern: str = "") -> tuple[Mutant, ...]:
@@ -171,14 +174,20 @@ class _Laboratory:
             self.baselines[driver] = baseline
         return self.baselines[driver]
 
-    def run(self, mutant: Mutant, *, every_test: bool) -> record.Run:
-        """The run of a mutant; it ends at the first catch unless `every_test`.
+    def run(self, mutant: Mutant, *, every_test: bool) -> Iterator[record.Run]:
+        """The runs of a mutant; without `every_test` they end at the first catch.
 
         A test that is bad or skipped without a bug catches none, and is left out.
         """
-        passed = (test.key for test in self.baseline(mutant.driver).tests if test.outcome == "pass")
-        trial = Trial(self.directory / mutant.name, frozenset(passed), stop=not every_test)
-        return self._try(mutant.driver, [mutant.patch], trial)
+        passed = [test for test in self.baseline(mutant.driver).tests if test.outcome == "pass"]
+        first = [test for test in passed if test.suite in mutant.suites and not every_test]
+        others = [test for test in passed if test not in first]
+        directory = self.directory / mutant.name
+        for name, tests in (("first", first), ("others", others)):
+            if tests:
+                only = frozenset(test.key for test in tests)
+                trial = Trial(directory / name, only, stop=not every_test)
+                yield self._try(mutant.driver, [mutant.patch], trial)
 
     def _try(self, driver: str, patches: Sequence[Patch], trial: Trial) -> record.Run:
         kernel, tools = self.ready.kernel, self.ready.tools
@@ -246,18 +255,22 @@ def _examine(
     verdict = Verdict(mutant=mutant.name, about=mutant.about, variant=mutant.variant)
     laboratory.baseline(mutant.driver)  # one that cannot be is no mutant's problem
     begun = time.monotonic()
+    caught_by: tuple[Catch, ...] = ()
+    ran: list[str] = []
     try:
-        finished = laboratory.run(mutant, every_test=every_test)
+        for finished in laboratory.run(mutant, every_test=every_test):
+            ran += [_words(*test.key) for test in finished.tests if test.outcome != "skip"]
+            if caught_by := catches(finished):
+                break
     except UserError as error:
         return msgspec.structs.replace(verdict, problem=str(error)), ()
     verdict = msgspec.structs.replace(
         verdict,
-        caught_by=catches(finished),
+        caught_by=caught_by,
         seconds=round(time.monotonic() - begun, 1),
-        record=str(laboratory.directory / mutant.name / "run.json"),
+        record=str(laboratory.directory / mutant.name),
     )
-    tests = (_words(*test.key) for test in finished.tests if test.outcome != "skip")
-    return verdict, tuple(tests)
+    return verdict, tuple(ran)
 
 
 def outcome(verdict: Verdict) -> str:

@@ -23,18 +23,22 @@ CAUGHT = "rnull/irqmode-2-taken"
 HARMLESS = """\
 --- a/drivers/block/rnull/rnull.rs
 +++ b/drivers/block/rnull/rnull.rs
-@@ -1,3 +1,4 @@
- // SPDX-License-Identifier: GPL-2.0
-+// This changes nothing.
- 
- //! This is a Rust implementation of the C null block driver.
+@@ -30,2 +30,3 @@
+ struct NullBlkModule {
++    // This changes nothing.
+     #[pin]
 """
 
 
 def test_a_bug_is_caught_and_a_comment_is_not(ready: Ready) -> None:
     (bug,) = mutants.mutants(pattern=CAUGHT)
     comment = Mutant("rnull/comment", "Nothing.", "plain", Patch("comment", HARMLESS.encode()))
-    broken = Mutant("rnull/broken", "?", "plain", Patch("b", HARMLESS.replace("+//", "+/").encode()))
+    broken = Mutant(
+        "rnull/broken",
+        "?",
+        "plain",
+        Patch("b", HARMLESS.replace("    // This", "    This").encode()),
+    )
     report = mutants.examine([bug, comment, broken], KERNEL, "auto", 2, every_test=False)
     caught, missed, not_tried = report.verdicts
     assert [catch.test for catch in caught.caught_by] == ["null_blk/irqmode_completes_io(2)"]
@@ -55,12 +59,10 @@ def test_every_patch_applies(ready: Ready, tmp_path: Path) -> None:
 
 def test_a_patch_for_another_kernel_is_told(ready: Ready) -> None:
     tree = prepare.kernel_job(Choice(KERNEL), ready.tools).tree
-    patch = Patch("old", HARMLESS.replace("C null", "C nil").encode())
+    patch = Patch("old", HARMLESS.replace("struct Null", "struct Nil").encode())
 
     def maker() -> tuple[Sandbox, list[str]]:
         raise AssertionError("it was not to be built")
 
     with pytest.raises(Failed, match=r"rnull\.rs: hunk 1 does not fit"):
-        rebuilt.rebuilt(
-            manifest.load("rnull"), ready.kernel, tree, [patch], ready.tools, maker
-        )
+        rebuilt.rebuilt(manifest.load("rnull"), ready.kernel, tree, [patch], ready.tools, maker)

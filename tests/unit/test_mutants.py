@@ -18,6 +18,7 @@ from tests.unit import samples
 PATCH = """\
 SPDX-License-Identifier: GPL-2.0
 Variant: faults
+Suites: block, null_blk
 
 Something is
 wrong.
@@ -61,6 +62,7 @@ class TestPatches:
             "faults",
         )
         assert mutant.about == "Something is wrong."
+        assert mutant.suites == ("block", "null_blk")
         assert mutant.patch.text.startswith(b"--- a/drivers/block/x.c\n")
 
     def test_without_a_variant_it_is_the_plain_kernel_s(self, tmp_path: Path) -> None:
@@ -74,6 +76,7 @@ class TestPatches:
             ("SPDX-License-Identifier: GPL-2.0\n", "", "header"),
             ("Variant:", "Variante:", "header"),
             ("faults", "fault", "unknown variant"),
+            ("Suites: block", "Suites: blck", "unknown suite"),
             ("Something is\nwrong.\n", "", "in words"),
             ("--- a", "--  a", "in words"),
         ],
