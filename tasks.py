@@ -280,6 +280,7 @@ def check(c: Context, unit: bool = False, faults: bool = False, k: str = "") -> 
     help={
         "driver": "comma-separated; default: all that have mutants in tests/mutants",
         "k": "only mutants whose names have this in them, or match it with * and ?",
+        "suite": "comma-separated; default: all of tests/suites",
         "kernel": KERNEL_HELP["kernel"],
         "all": "run every test on every mutant; tells which tests catch nothing",
         "guests": "how many guests run side by side; 0: one per two CPUs, at least two",
@@ -293,6 +294,7 @@ def mutants(
     c: Context,
     driver: str = "",
     k: str = "",
+    suite: str = "",
     kernel: str = DEFAULT_KERNEL,
     all_: bool = False,
     guests: int = 0,
@@ -304,11 +306,13 @@ def mutants(
 
     Only the driver is built again. The exit code is 0 only if all bugs were caught.
     """
-    from ci import mutants_report
+    from ci import mutants_report, run
+    from ci.mutants import Conditions
+    from ci.mutants import mutants as chosen
 
-    if not mutants_report.show(
-        driver, k, kernel, accel, guests, every_test=all_, write=write, as_json=json
-    ):
+    run.selection(suite=suite)  # checked before anything is built
+    conditions = Conditions(kernel, accel, guests or run.default_guests(), suite, all_)
+    if not mutants_report.show(chosen(driver, k), conditions, write=write, as_json=json):
         raise Exit(code=1)
 
 

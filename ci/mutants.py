@@ -142,20 +142,29 @@ def mutants(driver: str = "", pattern: str = "") -> tuple[Mutant, ...]:
     return found
 
 
+@dataclass(frozen=True)
+class Conditions:
+    """How mutants are tried."""
+
+    kernel: str
+    accel: str
+    workers: int  # guests side by side
+    suite: str = ""  # comma-separated; empty: all
+    every_test: bool = False  # also after one has caught the mutant
+
+
 @dataclass
 class _Laboratory:
     """One variant of the kernel, and what its drivers did without a bug."""
 
-    kernel: str
+    conditions: Conditions
     variant: str
-    accel: str
-    workers: int
     directory: Path
     baselines: dict[str, record.Run] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        choice = Choice(self.kernel, self.variant)
-        self.ready: Ready = prepare.ready(choice, self.accel)
+        choice = Choice(self.conditions.kernel, self.variant)
+        self.ready: Ready = prepare.ready(choice, self.conditions.accel)
         self._tree: Tree = prepare.kernel_job(choice, self.ready.tools).tree
         kernel, tools = self.ready.kernel, self.ready.tools
         self._maker: Maker = prepare.module_maker(choice, kernel, tools)
@@ -174,11 +183,12 @@ class _Laboratory:
             self.baselines[driver] = baseline
         return self.baselines[driver]
 
-    def run(self, mutant: Mutant, *, every_test: bool) -> Iterator[record.Run]:
-        """The runs of a mutant; without `every_test` they end at the first catch.
+    def run(self, mutant: Mutant) -> Iterator[record.Run]:
+        """The runs of a mutant; unless every test is wanted, they end at the first catch.
 
         A test that is bad or skipped without a bug catches none, and is left out.
         """
+        every_test = self.conditions.every_test
         passed = [test for test in self.baseline(mutant.driver).tests if test.outcome == "pass"]
         first = [test for test in passed if test.suite in mutant.suites and not every_test]
         others = [test for test in passed if test not in first]
@@ -195,8 +205,8 @@ class _Laboratory:
         module = rebuilt.rebuilt(known, kernel, self._tree, patches, tools, self._maker)
         ready = replace(self.ready, files=guest_files(kernel, tools, [module]))
         trial.directory.mkdir(parents=True)
-        wanted = run.selection(driver, "serial", spend="quick")
-        return run.run(ready, wanted, self.workers, self.variant, trial)[0]
+        wanted = run.selection(driver, "serial", self.conditions.suite, spend="quick")
+        return run.run(ready, wanted, self.conditions.workers, self.variant, trial)[0]
 
 
 def catches(finished: record.Run) -> tuple[Catch, ...]:
@@ -212,19 +222,17 @@ def _words(test: str, hardware: str) -> str:
     return f"{test} on {hardware}" if hardware else test
 
 
-def examine(
-    wanted: Sequence[Mutant], kernel: str, accel: str, workers: int, *, every_test: bool
-) -> Report:
-    """Tries the mutants one after the other, `workers` guests at a time."""
+def examine(wanted: Sequence[Mutant], conditions: Conditions) -> Report:
+    """Tries the mutants one after the other."""
     directory = record.new_directory("mutants")
     laboratories: dict[str, _Laboratory] = {}
     verdicts: list[Verdict] = []
     ran: dict[str, None] = {}
     for number, mutant in enumerate(wanted, start=1):
         if not (laboratory := laboratories.get(mutant.variant)):
-            laboratory = _Laboratory(kernel, mutant.variant, accel, workers, directory)
+            laboratory = _Laboratory(conditions, mutant.variant, directory)
             laboratories[mutant.variant] = laboratory
-        verdict, tests = _examine(laboratory, mutant, every_test=every_test)
+        verdict, tests = _examine(laboratory, mutant)
         verdicts.append(verdict)
         ran.update(dict.fromkeys(tests))
         note(f"[{number}/{len(wanted)}] {mutant.name}: {outcome(verdict)} {verdict.seconds:.0f} s")
@@ -236,9 +244,9 @@ def examine(
         date=time.strftime("%Y-%m-%d", time.gmtime()),
         accelerator=first.ready.accelerator.name,
         verdicts=tuple(verdicts),
-        every_test=every_test,
+        every_test=conditions.every_test,
         excused=tuple(sorted({one for run in baselines for one in _excuses(run)})),
-        idle=tuple(test for test in ran if test not in caught) if every_test else (),
+        idle=tuple(test for test in ran if test not in caught) if conditions.every_test else (),
     )
 
 
@@ -248,9 +256,7 @@ def _excuses(baseline: record.Run) -> Iterator[str]:
             yield f"{_words(*test.key)} [{test.driver}]: {' '.join(test.reason.split())}"
 
 
-def _examine(
-    laboratory: _Laboratory, mutant: Mutant, *, every_test: bool
-) -> tuple[Verdict, tuple[str, ...]]:
+def _examine(laboratory: _Laboratory, mutant: Mutant) -> tuple[Verdict, tuple[str, ...]]:
     """What came of a mutant, and the tests that were run on it to their end."""
     verdict = Verdict(mutant=mutant.name, about=mutant.about, variant=mutant.variant)
     laboratory.baseline(mutant.driver)  # one that cannot be is no mutant's problem
@@ -258,7 +264,7 @@ def _examine(
     caught_by: tuple[Catch, ...] = ()
     ran: list[str] = []
     try:
-        for finished in laboratory.run(mutant, every_test=every_test):
+        for finished in laboratory.run(mutant):
             ran += [_words(*test.key) for test in finished.tests if test.outcome != "skip"]
             if caught_by := catches(finished):
                 break

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from ci import mutants, output, run
-from ci.mutants import Report, Verdict, outcome
+from ci import mutants, output
+from ci.mutants import Conditions, Mutant, Report, Verdict, outcome
 from kernel.host import store
 from kernel.host.progress import note
 from kernel.host.settings import PROJECT
@@ -15,21 +15,9 @@ PAGE = PROJECT / "docs" / "mutants.md"
 NAMED = 3  # catching tests that are named in the table; the others are counted
 
 
-def show(
-    driver: str,
-    pattern: str,
-    kernel: str,
-    accel: str,
-    guests: int,
-    *,
-    every_test: bool,
-    write: bool,
-    as_json: bool,
-) -> bool:
-    """Tries the mutants that were chosen and prints the report; whether all were caught."""
-    wanted = mutants.mutants(driver, pattern)
-    workers = guests or run.default_guests()
-    report = mutants.examine(wanted, kernel, accel, workers, every_test=every_test)
+def show(wanted: Sequence[Mutant], conditions: Conditions, *, write: bool, as_json: bool) -> bool:
+    """Tries mutants and prints the report; whether all were caught."""
+    report = mutants.examine(wanted, conditions)
     if write:
         store.write(PAGE, page(report).encode())
         note(f"written to {PAGE}")

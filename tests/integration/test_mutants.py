@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ci import mutants, prepare
-from ci.mutants import Mutant
+from ci.mutants import Conditions, Mutant
 from ci.prepare import Ready
 from kernel.choice import Choice
 from kernel.host.errors import Failed
@@ -39,7 +39,9 @@ def test_a_bug_is_caught_and_a_comment_is_not(ready: Ready) -> None:
         "plain",
         Patch("b", HARMLESS.replace("    // This", "    This").encode()),
     )
-    report = mutants.examine([bug, comment, broken], KERNEL, "auto", 2, every_test=False)
+    report = mutants.examine(
+        [bug, comment, broken], Conditions(KERNEL, "auto", 2, suite="null_blk")
+    )
     caught, missed, not_tried = report.verdicts
     assert [catch.test for catch in caught.caught_by] == ["null_blk/irqmode_completes_io(2)"]
     assert not missed.caught_by
