@@ -24,7 +24,8 @@ WORDS = {
 def read(driver: Driver) -> frozenset[str]:
     """The guest's state, as lines such as ``module null_blk 0``.
 
-    The script starts no program: under emulation each one costs more than all of this.
+    The script starts no program: under emulation each one costs more than all of this. But where a
+    module is in use it waits a moment, since a partition scan holds a reference when a disk is new.
     """
     modules = " ".join(driver.manifest.modules)
     script = f"""
@@ -38,7 +39,11 @@ def read(driver: Driver) -> frozenset[str]:
         for directory in /sys/kernel/config/*/*/; do echo directory $directory; done
         for module in {modules}; do
             [ -e /sys/module/$module/refcnt ] || {{ echo module $module not loaded; continue; }}
-            read -r count < /sys/module/$module/refcnt
+            for try in {1..10}; do
+                read -r count < /sys/module/$module/refcnt
+                [ $count = 0 ] && break
+                sleep 0.05
+            done
             echo module $module $count
         done
         read -r cpus < /sys/devices/system/cpu/online && echo cpus $cpus
