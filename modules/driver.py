@@ -11,6 +11,7 @@ What it can do is found by probing the guest. A test asks for capabilities by na
 ``configfs``            disks are made by configfs directories
 ``features``            it lists its attributes in a `features` file
 ``attribute:<name>``    a configfs disk has that attribute
+``parameter:<name>``    the module has that parameter
 ``nvme``                an NVMe controller that nvme-cli can talk to
 ``store``               a disk can keep the data written to it
 """
@@ -25,6 +26,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from images.console import Console
+from images.errors import GuestError
 from kernel.artifact import Kernel
 from kernel.host.errors import Failed
 from modules.binding import Binding
@@ -166,8 +168,12 @@ class Driver:
         disk = self.create({name: str(value) for name, value in attributes.items()})
         try:
             yield disk
-        finally:
+        except GuestError:  # nothing is cleaned up in a guest that is given up: it may hang
+            raise
+        except BaseException:
             self.remove(disk)
+            raise
+        self.remove(disk)
 
     def create(self, attributes: Mapping[str, str]) -> Disk:
         """Makes and powers a configfs disk; see `disk`."""
@@ -229,6 +235,9 @@ class Driver:
             found |= {"nvme", "store"}
         if "size_mib" in disks.parameters:
             found.add("parameters")
+        folders = " ".join(f"/sys/module/{name}/parameters" for name in self.manifest.modules)
+        names = self.console.run(f"ls {folders} 2> /dev/null").output.split()
+        found |= {f"parameter:{name}" for name in names if not name.endswith(":")}
         if self.manifest.bind:
             found.add("bind")
         return frozenset(found)
@@ -239,12 +248,23 @@ class Driver:
             echo configfs
             [ -e features ] && echo features
             mkdir {PREFIX}probe || exit
-            for attribute in {PREFIX}probe/*; do echo attribute:${{attribute##*/}}; done
+            for attribute in {PREFIX}probe/*; do
+                [ -f $attribute ] && echo attribute:${{attribute##*/}}
+            done
             rmdir {PREFIX}probe"""
         found = set(self.console.check(script).split())
         if disks.store and {f"attribute:{name}" for name in disks.store} <= found:
             found.add("store")
         return found
+
+    @property
+    def attributes(self) -> frozenset[str]:
+        """The attributes of a configfs disk."""
+        return frozenset(
+            name.removeprefix("attribute:")
+            for name in self.capabilities
+            if name.startswith("attribute:")
+        )
 
     def store_attributes(self) -> dict[str, str]:
         """The attributes that make a configfs disk keep its data."""

@@ -65,8 +65,8 @@ def missing(item: pytest.Item, driver: Driver) -> str:
 def lack(driver: Driver, capability: str) -> str:
     """In words: the driver does not have the capability."""
     kind, _, name = capability.partition(":")
-    if kind == "attribute":
-        return f"{driver.name} has no attribute {name}"
+    if kind in ("attribute", "parameter"):
+        return f"{driver.name} has no {kind} {name}"
     lacks = {
         "module": "is built into this kernel, or cannot be unloaded",
         "parameters": "has no parameter size_mib",

@@ -39,7 +39,7 @@ def read(driver: Driver) -> frozenset[str]:
         for directory in /sys/kernel/config/*/*/; do echo directory $directory; done
         for module in {modules}; do
             [ -e /sys/module/$module/refcnt ] || {{ echo module $module not loaded; continue; }}
-            for try in {1..10}; do
+            for try in {{1..10}}; do
                 read -r count < /sys/module/$module/refcnt
                 [ $count = 0 ] && break
                 sleep 0.05

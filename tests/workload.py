@@ -22,6 +22,9 @@ class Load:
     read_bytes: int
     written_bytes: int
     jobs: int
+    runtime_s: float  # of the longest job
+    latency_min_ns: float  # of a request, from submission to completion
+    latency_median_ns: float  # of the slowest job
 
 
 def _command(disk: Disk, options: dict[str, object], block_sizes: Sequence[object] = ()) -> str:
@@ -47,10 +50,16 @@ def fio(
     report, _ = json.JSONDecoder().raw_decode(result.output, result.output.index("{"))
     jobs = report["jobs"]
     assert all(job["error"] == 0 for job in jobs), f"fio met errors: {result.output}"
+    directions = [job[how] for job in jobs for how in ("read", "write") if job[how]["io_bytes"]]
     return Load(
         read_bytes=sum(job["read"]["io_bytes"] for job in jobs),
         written_bytes=sum(job["write"]["io_bytes"] for job in jobs),
         jobs=len(jobs),
+        runtime_s=max(job["job_runtime"] for job in jobs) / 1000,
+        latency_min_ns=min(one["lat_ns"]["min"] for one in directions),
+        latency_median_ns=max(
+            one["clat_ns"].get("percentile", {}).get("50.000000", 0) for one in directions
+        ),
     )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The configfs face of a driver: its attributes, what they take and what they refuse."""
+"""Disks of configfs: `features`, life and death of directories, power."""
 
 import errno
 
@@ -7,27 +7,22 @@ import pytest
 
 from modules.disk import Disk
 from modules.driver import CreateFailed, Driver
-from tests.needs import needs
+from tests.budget import Budget
+from tests.needs import feature, needs
 
-pytestmark = needs("configfs")
-
-
-def attributes(driver: Driver) -> set[str]:
-    return {
-        name.removeprefix("attribute:")
-        for name in driver.capabilities
-        if name.startswith("attribute:")
-    }
+pytestmark = [needs("configfs"), feature("configfs")]
 
 
 @needs("features")
+@feature("features file")
 def test_features_lists_what_there_is(driver: Driver) -> None:
     """`features` is what user space goes by: nothing more in it, nothing less."""
-    listed = set(driver.console.check(f"cat {driver.configfs}/features").strip().split(","))
-    there = attributes(driver)
-    assert listed - there == set(), "features names attributes that do not exist"
+    listed = driver.console.check(f"cat {driver.configfs}/features").strip().split(",")
+    assert len(set(listed)) == len(listed), "features names an attribute twice"
+    there = driver.attributes
+    assert set(listed) - there == set(), "features names attributes that do not exist"
     # power is there from the first version on; not every driver lists it
-    assert there - listed <= {"power"}, "features does not name these attributes"
+    assert there - set(listed) <= {"power"}, "features does not name these attributes"
 
 
 def test_every_readable_attribute_can_be_read(driver: Driver, disk: Disk) -> None:
@@ -35,6 +30,7 @@ def test_every_readable_attribute_can_be_read(driver: Driver, disk: Disk) -> Non
         f"""
         cd {disk.directory}
         for attribute in *; do
+            [ -f $attribute ] || continue
             case $(stat -c %A $attribute) in
             -r*) cat $attribute > /dev/null || exit ;;
             esac
@@ -42,34 +38,16 @@ def test_every_readable_attribute_can_be_read(driver: Driver, disk: Disk) -> Non
     )
 
 
-@pytest.mark.parametrize(
-    ("attribute", "value"),
-    [
-        ("size", "many"),
-        ("size", "-1"),
-        ("blocksize", "513"),
-        ("blocksize", "big"),
-        ("irqmode", "on"),
-        ("rotational", "maybe"),
-    ],
-)
-def test_bad_value_is_einval(driver: Driver, attribute: str, value: str) -> None:
-    """A value that makes no sense is refused: when it is written, or at the latest at power-on."""
-    if attribute not in attributes(driver):
-        pytest.skip(f"{driver.name} has no attribute {attribute}")
-    with pytest.raises(CreateFailed) as refused, driver.disk(**{attribute: value}):
-        pass
-    assert refused.value.errno == errno.EINVAL, str(refused.value)
-
-
-@needs("attribute:irqmode")
-def test_irqmode_out_of_range_never_comes_to_be(driver: Driver) -> None:
-    """Rust refuses it; C takes the nearest (null_validate_conf() in null_blk/main.c)."""
-    try:
-        with driver.disk(irqmode="9") as disk:
-            assert disk.attribute("irqmode") in ("0", "1", "2")
-    except CreateFailed as refused:
-        assert refused.errno == errno.EINVAL, str(refused)
+def test_a_new_directory_has_no_disk(driver: Driver) -> None:
+    """A disk comes with power, not before."""
+    told = driver.console.check(
+        f"""
+        before=$(echo /sys/block/*)
+        mkdir {driver.configfs}/by-new
+        trap 'rmdir {driver.configfs}/by-new' EXIT
+        [ "$(echo /sys/block/*)" = "$before" ] && cat {driver.configfs}/by-new/power"""
+    )
+    assert told.strip() == "0"
 
 
 def test_bad_power_is_einval(disk: Disk) -> None:
@@ -77,22 +55,31 @@ def test_bad_power_is_einval(disk: Disk) -> None:
     assert disk.exists(), "a refused value took the disk away"
 
 
-@pytest.mark.parametrize("attribute", ["size", "blocksize", "irqmode", "rotational"])
-def test_powered_attribute_is_ebusy(driver: Driver, disk: Disk, attribute: str) -> None:
-    """What a disk is made of cannot change under its users."""
-    if attribute not in attributes(driver):
-        pytest.skip(f"{driver.name} has no attribute {attribute}")
-    before = disk.attribute(attribute)
-    assert disk.set_attribute(attribute, before) == errno.EBUSY
-    assert disk.attribute(attribute) == before
-
-
 def test_power_off_and_on(driver: Driver) -> None:
     with driver.disk() as disk:
         assert disk.set_attribute("power", "0") == 0
         assert not disk.exists(), f"{disk.path} is still there without power"
+        assert disk.attribute("power") == "0"
         assert disk.set_attribute("power", "1") == 0
         assert disk.exists(), f"{disk.path} does not come back with power"
+
+
+def test_what_was_set_survives_a_power_cycle(driver: Driver) -> None:
+    with driver.disk(size=3, blocksize=1024) as disk:
+        assert disk.set_attribute("power", "0") == 0
+        assert (disk.attribute("size"), disk.attribute("blocksize")) == ("3", "1024")
+        assert disk.set_attribute("power", "1") == 0
+        assert (disk.size_bytes, disk.block_size) == (3 << 20, 1024)
+
+
+def test_settings_change_between_powers(driver: Driver) -> None:
+    """What was EBUSY with power is free without, and counts from the next power on."""
+    with driver.disk(size=3) as disk:
+        assert disk.set_attribute("size", "5") == errno.EBUSY
+        assert disk.set_attribute("power", "0") == 0
+        assert disk.set_attribute("size", "5") == 0
+        assert disk.set_attribute("power", "1") == 0
+        assert disk.size_bytes == 5 << 20
 
 
 def test_power_on_twice_changes_nothing(disk: Disk) -> None:
@@ -101,28 +88,97 @@ def test_power_on_twice_changes_nothing(disk: Disk) -> None:
     assert disk.attribute("power") == "1"
 
 
-@needs("attribute:rotational")
-@pytest.mark.parametrize("value", ["0", "1"])
-def test_rotational_shows_in_the_queue(driver: Driver, value: str) -> None:
-    with driver.disk(rotational=value) as disk:
-        assert disk.queue("rotational") == value
-
-
-@needs("attribute:irqmode")
-@pytest.mark.parametrize("mode", ["0", "1", "2"])
-def test_irqmode_completes_io(driver: Driver, mode: str) -> None:
-    """Completion inline (0), by softirq (1), by timer (2)."""
-    try:
-        with driver.disk(irqmode=mode) as disk:
-            assert disk.attribute("irqmode") == mode
-            disk.console.check(f"dd if={disk.path} of=/dev/null bs=4k count=64 iflag=direct")
-    except CreateFailed as refused:
-        if mode == "2" and refused.errno == errno.EINVAL:
-            pytest.skip(f"{driver.name} has no irqmode 2 (timer)")
-        raise
-
-
 def test_directory_names_are_unique(driver: Driver, disk: Disk) -> None:
     result = driver.console.run(f"mkdir {disk.directory}")
     assert result.exit_code != 0
     assert "File exists" in result.output
+
+
+def test_disk_goes_with_its_directory(driver: Driver) -> None:
+    with driver.disk() as disk:
+        assert disk.exists()
+    assert not disk.exists(), f"{disk.path} is still there after rmdir"
+
+
+@feature("many disks")
+def test_many_disks_at_once(driver: Driver, budget: Budget) -> None:
+    """All of them work, each has a number and a name of its own."""
+    count = budget.times(16)
+    told = driver.console.check(
+        f"""
+        cd {driver.configfs}
+        trap 'rmdir {driver.configfs}/by-many-*' EXIT
+        before=" $(echo /sys/block/*) "
+        for number in {{1..{count}}}; do
+            mkdir by-many-$number
+            echo 8 > by-many-$number/size
+            echo 1 > by-many-$number/power
+        done
+        for disk in /sys/block/*; do
+            case $before in *" $disk "*) continue ;; esac
+            dd if=/dev/${{disk##*/}} of=/dev/null bs=4k count=4 iflag=direct status=none
+            cat $disk/dev
+        done""",
+        timeout_s=120,
+    )
+    numbers = told.split()
+    assert len(numbers) == len(set(numbers)) == count
+
+
+def test_create_and_destroy_loops(driver: Driver, budget: Budget) -> None:
+    """Nothing is lost on the way: memory, names, numbers."""
+    driver.console.check(
+        f"""
+        cd {driver.configfs}
+        for round in {{1..{budget.times(20)}}}; do
+            mkdir by-loop
+            echo 8 > by-loop/size
+            echo 1 > by-loop/power
+            rmdir by-loop
+        done""",
+        timeout_s=120,
+    )
+
+
+@pytest.mark.parametrize("length", [1, 20, 31, 32, 60])
+def test_names_of_every_length(driver: Driver, length: int) -> None:
+    """A name that is too long for a disk (DISK_NAME_LEN is 32) is cut or refused, never overrun."""
+    name = "n" * length
+    result = driver.console.run(
+        f"""
+        before=" $(echo /sys/block/*) "
+        mkdir {driver.configfs}/{name} || exit 9
+        trap 'rmdir {driver.configfs}/{name}' EXIT
+        echo 1 > {driver.configfs}/{name}/power || exit 9
+        for disk in /sys/block/*; do
+            case $before in *" $disk "*) continue ;; esac
+            echo ${{disk##*/}}
+        done"""
+    )
+    if result.exit_code == 9:
+        assert length >= 32, f"a name of {length} characters was refused: {result.output}"
+        return
+    made = result.output.strip()
+    assert made
+    assert len(made) < 32
+
+
+@needs("attribute:size")
+@pytest.mark.parametrize("size_mib", [1, 100, 4096, 16 << 20])
+def test_size_is_as_configured(driver: Driver, size_mib: int) -> None:
+    with driver.disk(size=size_mib) as disk:
+        assert disk.size_bytes == size_mib << 20
+        assert disk.console.check(f"cat {disk.sysfs}/size").strip() == str(size_mib << 11)
+
+
+@needs("attribute:blocksize")
+@pytest.mark.parametrize("value", ["0", "256", "513", "3000", "8192", "65536"])
+def test_block_size_out_of_range_is_einval(driver: Driver, value: str) -> None:
+    """Powers of two from 512 bytes to a page; with large blocks in the page cache, up to 64 KiB."""
+    try:
+        with driver.disk(blocksize=value) as disk:
+            assert int(value) >= 8192, f"a block size of {value} was taken"
+            assert disk.block_size == int(value)
+            disk.console.check(f"dd if={disk.path} of=/dev/null bs={value} count=2 iflag=direct")
+    except CreateFailed as refused:
+        assert refused.errno == errno.EINVAL, str(refused)

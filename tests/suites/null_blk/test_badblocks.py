@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Sectors that fail: exactly those that were named, for reads and for writes."""
+
+import errno
+from collections.abc import Iterator
+
+import pytest
+
+from modules.disk import Disk, error_number
+from modules.driver import Driver
+from tests.needs import needs
+
+pytestmark = needs("configfs", "attribute:badblocks")
+
+FIRST, LAST = 64, 71  # sectors: eight of them, one block of 4 KiB
+
+
+def access(disk: Disk, sector: int, how: str, count: int = 1) -> int:
+    """Reads or writes sectors past the page cache; returns the errno."""
+    words = {
+        "read": f"if={disk.path} of=/dev/null iflag=direct skip={sector}",
+        "write": f"if=/dev/zero of={disk.path} oflag=direct seek={sector}",
+    }
+    size = 512 * count
+    place = words[how].replace(f"={sector}", f"={sector * 512}")
+    seek = "iflag=direct,skip_bytes" if how == "read" else "oflag=direct,seek_bytes"
+    place = place.replace("iflag=direct", "").replace("oflag=direct", "")
+    return error_number(
+        disk.console.run(f"dd {place} {seek} bs={size} count=1 status=none conv=notrunc")
+    )
+
+
+@pytest.fixture
+def bad_disk(driver: Driver) -> Iterator[Disk]:
+    """A disk of 512-byte blocks with eight bad sectors."""
+    with driver.disk(blocksize=512, badblocks=f"+{FIRST}-{LAST}") as disk:
+        yield disk
+
+
+@pytest.mark.parametrize("how", ["read", "write"])
+@pytest.mark.parametrize(
+    ("sector", "bad"), [(FIRST - 1, False), (FIRST, True), (LAST, True), (LAST + 1, False)]
+)
+def test_bad_sectors_fail_and_their_neighbours_do_not(
+    bad_disk: Disk, how: str, sector: int, bad: bool
+) -> None:
+    assert access(bad_disk, sector, how) == (errno.EIO if bad else 0)
+
+
+@pytest.mark.parametrize("how", ["read", "write"])
+def test_a_request_across_a_bad_sector_fails(bad_disk: Disk, how: str) -> None:
+    assert access(bad_disk, FIRST - 4, how, count=8) == errno.EIO
+    assert access(bad_disk, LAST + 1, how, count=8) == 0
+
+
+def test_bad_sectors_are_listed(bad_disk: Disk) -> None:
+    """FIRST and length, a range per line (block/badblocks.c)."""
+    assert bad_disk.attribute("badblocks").split() == [str(FIRST), str(LAST - FIRST + 1)]
+
+
+def test_bad_sectors_can_be_mended(bad_disk: Disk) -> None:
+    """With power on, and a part of a range at a time."""
+    assert bad_disk.set_attribute("badblocks", f"-{FIRST}-{FIRST + 3}") == 0
+    assert access(bad_disk, FIRST + 3, "read") == 0
+    assert access(bad_disk, FIRST + 4, "read") == errno.EIO
+    assert bad_disk.set_attribute("badblocks", f"-{FIRST + 4}-{LAST}") == 0
+    assert access(bad_disk, LAST, "read") == 0
+    assert bad_disk.attribute("badblocks") == ""
+
+
+def test_the_last_sector_can_be_bad(driver: Driver) -> None:
+    with driver.disk(size=1, blocksize=512) as disk:
+        last = (1 << 20) // 512 - 1
+        assert disk.set_attribute("badblocks", f"+{last}-{last}") == 0
+        assert access(disk, last, "read") == errno.EIO
+        assert access(disk, last - 1, "read") == 0
+
+
+@needs("attribute:badblocks_once")
+def test_once_means_once(driver: Driver) -> None:
+    with driver.disk(blocksize=512, badblocks="+8-8", badblocks_once=1) as disk:
+        assert access(disk, 8, "read") == errno.EIO
+        assert access(disk, 8, "read") == 0
+
+
+@needs("attribute:badblocks_partial_io", "attribute:memory_backed")
+@pytest.mark.parametrize("partial", ["0", "1"])
+def test_what_stands_before_a_bad_sector_is_written_or_not(driver: Driver, partial: str) -> None:
+    """A write that fails in its middle: with partial I/O its beginning is on the disk."""
+    attributes = {**driver.store_attributes(), "blocksize": 512}
+    with driver.disk(**attributes, badblocks="+8-8", badblocks_partial_io=partial) as disk:
+        disk.console.run(
+            f"head -c 8K /dev/zero | tr '\\0' x > /tmp/data; "
+            f"dd if=/tmp/data of={disk.path} bs=8K count=1 oflag=direct status=none"
+        )
+        assert disk.set_attribute("badblocks", "-8-8") == 0
+        told = disk.console.check(
+            f"dd if={disk.path} bs=8K count=1 iflag=direct status=none | tr -d '\\0' | wc -c"
+        )
+        assert int(told) == (8 * 512 if partial == "1" else 0)

@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What each attribute does: seen in the queue, in time, in bandwidth, in errors."""
+
+import errno
+
+import pytest
+
+from modules.disk import Disk
+from modules.driver import CreateFailed, Driver
+from tests.budget import Budget
+from tests.needs import feature, needs
+from tests.workload import background_io, fio
+
+pytestmark = needs("configfs")
+
+DEBUGFS = "/sys/kernel/debug/block"
+
+
+def flags(disk: Disk) -> set[str]:
+    """What blk-mq's debugfs says of the first hardware queue."""
+    told = disk.console.check(f"cat {DEBUGFS}/{disk.name}/hctx0/flags")
+    return set(told.replace("|", " ").split())
+
+
+def hardware_queues(disk: Disk) -> int:
+    return int(disk.console.check(f"ls {disk.sysfs}/mq | wc -l"))
+
+
+@needs("attribute:rotational")
+@pytest.mark.parametrize("value", ["0", "1"])
+def test_rotational_shows_in_the_queue(driver: Driver, value: str) -> None:
+    with driver.disk(rotational=value) as disk:
+        assert disk.queue("rotational") == value
+
+
+@needs("attribute:irqmode")
+@pytest.mark.parametrize("mode", ["0", "1", "2"])
+def test_irqmode_completes_io(driver: Driver, mode: str) -> None:
+    """Completion inline (0), by softirq (1), by timer (2)."""
+    try:
+        with driver.disk(irqmode=mode) as disk:
+            assert disk.attribute("irqmode") == mode
+            disk.console.check(f"dd if={disk.path} of=/dev/null bs=4k count=64 iflag=direct")
+    except CreateFailed as refused:
+        if mode == "2" and refused.errno == errno.EINVAL:
+            pytest.skip(f"{driver.name} has no irqmode 2 (timer)")
+        raise
+
+
+@needs("attribute:completion_nsec", "attribute:irqmode", program="fio")
+def test_completion_time_is_latency(driver: Driver) -> None:
+    """No request is faster than completion_nsec, and the usual one is not much slower."""
+    with driver.disk(irqmode=2, completion_nsec=10_000_000) as disk:
+        load = fio(disk, rw="randread", bs="4k", size="80k", ioengine="psync")
+        assert load.latency_min_ns >= 10_000_000
+    with driver.disk(irqmode=2, completion_nsec=10_000) as disk:
+        quick = fio(disk, rw="randread", bs="4k", size="80k", ioengine="psync")
+        assert quick.latency_median_ns < load.latency_median_ns
+
+
+@needs("attribute:completion_nsec", "attribute:irqmode")
+def test_completion_time_counts_with_the_timer_only(driver: Driver) -> None:
+    with driver.disk(irqmode=1, completion_nsec=2_000_000_000) as disk:
+        result = disk.console.run(
+            f"dd if={disk.path} of=/dev/null bs=4k count=1 iflag=direct status=none", timeout_s=30
+        )
+        assert result.exit_code == 0
+        assert result.seconds < 2
+
+
+@needs("attribute:mbps", program="fio")
+def test_bandwidth_is_limited(driver: Driver, budget: Budget) -> None:
+    """Buckets of 50 ms are filled with a twentieth of `mbps` each (TICKS_PER_SEC is 50 in C)."""
+    limit = 8
+    with driver.disk(mbps=limit) as disk:
+        seconds = max(0.5, budget.seconds(1.0))
+        load = fio(
+            disk, rw="write", bs="64k", size="64M", ioengine="psync", time_based=1, runtime=seconds
+        )
+        assert load.runtime_s > 0
+        mib_per_s = load.written_bytes / load.runtime_s / (1 << 20)
+        assert mib_per_s <= limit * 1.5, f"{mib_per_s:.1f} MiB/s where {limit} are allowed"
+        assert mib_per_s >= limit / 4, f"{mib_per_s:.1f} MiB/s where {limit} are allowed"
+
+
+@needs("attribute:mbps")
+def test_a_limited_disk_goes_while_requests_wait(driver: Driver) -> None:
+    """Those that wait for bandwidth are not waited for."""
+    disk = driver.create({"mbps": "1"})
+    with background_io(disk, survives=False, rw="randwrite", bs="4k", iodepth=64):
+        driver.remove(disk)
+    assert not disk.exists()
+
+
+@needs("attribute:mbps")
+def test_a_limit_is_slow_and_no_wall(driver: Driver) -> None:
+    """A request may be larger than what one tick of the limit's timer allows."""
+    with driver.disk(mbps=1) as disk:
+        read = f"dd if={disk.path} of=/dev/null bs=128k count=1 iflag=direct status=none"
+        disk.console.check(read, timeout_s=0.5)  # 0.13 s are due
+
+
+@needs("attribute:submit_queues")
+@pytest.mark.parametrize("queues", [1, 2])
+def test_submit_queues_are_hardware_queues(driver: Driver, queues: int) -> None:
+    wanted = {"submit_queues": queues}
+    if "attribute:poll_queues" in driver.capabilities:
+        wanted["poll_queues"] = 0
+    with driver.disk(**wanted) as disk:
+        assert hardware_queues(disk) == queues
+
+
+@needs("attribute:poll_queues", "attribute:submit_queues")
+def test_poll_queues_come_on_top(driver: Driver) -> None:
+    with driver.disk(submit_queues=2, poll_queues=1) as disk:
+        assert hardware_queues(disk) == 3
+        assert disk.queue("io_poll") == "1"
+        assert "poll" in disk.console.check(f"cat {DEBUGFS}/{disk.name}/hctx*/type")
+
+
+@needs("attribute:submit_queues", program="fio")
+def test_queues_change_under_io(driver: Driver, budget: Budget) -> None:
+    """submit_queues and poll_queues may change while the disk is used."""
+    attributes = ["submit_queues"]
+    with driver.disk(submit_queues=1) as disk, background_io(disk, numjobs=2):
+        for attribute in attributes:
+            for value in ("2", "1") * budget.times(3):
+                assert disk.set_attribute(attribute, value) == 0
+                assert disk.attribute(attribute) == value
+        assert hardware_queues(disk) >= 1
+
+
+@needs("attribute:submit_queues")
+@pytest.mark.parametrize("value", ["0", "1000"])
+def test_impossible_queues_are_einval_with_power(driver: Driver, value: str) -> None:
+    with driver.disk(submit_queues=1) as disk:
+        assert disk.set_attribute("submit_queues", value) == errno.EINVAL
+        assert disk.attribute("submit_queues") == "1"
+        disk.console.check(f"dd if={disk.path} of=/dev/null bs=4k count=4 iflag=direct status=none")
+
+
+@needs("attribute:poll_queues")
+def test_poll_queues_change_with_power(driver: Driver) -> None:
+    with driver.disk(poll_queues=1) as disk:
+        before = hardware_queues(disk)
+        assert disk.set_attribute("poll_queues", "0") == 0
+        assert hardware_queues(disk) == before - 1
+        assert disk.set_attribute("poll_queues", "1") == 0
+        assert hardware_queues(disk) == before
+        assert disk.set_attribute("poll_queues", "50") == errno.EINVAL
+
+
+@needs("attribute:hw_queue_depth", program="fio")
+@pytest.mark.parametrize("depth", [1, 2, 512])
+def test_queue_depth_is_the_number_of_tags(driver: Driver, depth: int) -> None:
+    with driver.disk(hw_queue_depth=depth) as disk:
+        assert disk.console.check(f"cat {disk.sysfs}/mq/0/nr_tags").strip() == str(depth)
+        load = fio(disk, rw="randread", bs="4k", size="256k", ioengine="libaio", iodepth=32)
+        assert load.read_bytes == 256 << 10
+
+
+@needs("attribute:max_sectors")
+@pytest.mark.parametrize("sectors", [8, 256])
+def test_max_sectors_limits_requests(driver: Driver, sectors: int) -> None:
+    with driver.disk(max_sectors=sectors) as disk:
+        assert disk.queue_number("max_hw_sectors_kb") == sectors // 2
+        disk.console.check(f"dd if={disk.path} of=/dev/null bs=1M count=1 iflag=direct status=none")
+
+
+@needs("attribute:virt_boundary")
+@pytest.mark.parametrize("value", ["0", "1"])
+def test_virt_boundary_is_a_page(driver: Driver, value: str) -> None:
+    with driver.disk(virt_boundary=value) as disk:
+        mask = disk.queue_number("virt_boundary_mask")
+        assert mask == (4095 if value == "1" else 0)
+
+
+@needs("attribute:no_sched")
+@pytest.mark.parametrize(("value", "scheduler"), [("0", "mq-deadline"), ("1", "none")])
+def test_no_sched_starts_without_a_scheduler(driver: Driver, value: str, scheduler: str) -> None:
+    """A disk of one queue starts with mq-deadline where the kernel has it built in."""
+    if driver.kernel.config.get("MQ_IOSCHED_DEADLINE") != "y":
+        pytest.skip("this kernel has mq-deadline as a module or not at all")
+    with driver.disk(no_sched=value, submit_queues=1, poll_queues=0) as disk:
+        assert disk.scheduler() == scheduler
+
+
+@needs("attribute:blocking", symbol="BLK_DEBUG_FS")
+@pytest.mark.parametrize("value", ["0", "1"])
+def test_blocking_is_a_flag_of_the_queue(driver: Driver, value: str) -> None:
+    with driver.disk(blocking=value) as disk:
+        assert ("BLOCKING" in flags(disk)) == (value == "1")
+        disk.console.check(f"dd if={disk.path} of=/dev/null bs=4k count=4 iflag=direct status=none")
+
+
+@needs("attribute:memory_backed", symbol="BLK_DEBUG_FS")
+def test_a_disk_in_memory_is_blocking(driver: Driver) -> None:
+    """Writing may have to wait for memory (null_validate_conf())."""
+    with driver.disk(memory_backed=1, blocking=0) as disk:
+        assert disk.attribute("blocking") == "1"
+        assert "BLOCKING" in flags(disk)
+
+
+@needs("attribute:shared_tags", symbol="BLK_DEBUG_FS", program="fio")
+def test_shared_tags_are_shared(driver: Driver) -> None:
+    """Two disks of one tag set know of each other, and both work under load."""
+    with driver.disk(shared_tags=1) as one, driver.disk(shared_tags=1) as other:
+        for disk in (one, other):
+            assert "TAG_QUEUE_SHARED" in flags(disk)
+        with background_io(one):
+            load = fio(other, rw="randread", bs="4k", size="512k", ioengine="libaio", iodepth=64)
+        assert load.read_bytes == 512 << 10
+
+
+@needs("attribute:shared_tags", "attribute:submit_queues")
+def test_queues_of_shared_tags_cannot_change(driver: Driver) -> None:
+    with driver.disk(shared_tags=1) as disk:
+        assert disk.set_attribute("submit_queues", "2") == errno.EINVAL
+
+
+@needs("attribute:shared_tag_bitmap", symbol="BLK_DEBUG_FS")
+def test_a_shared_bitmap_is_a_flag_of_the_queue(driver: Driver) -> None:
+    with driver.disk(shared_tag_bitmap=1, submit_queues=2) as disk:
+        assert "TAG_HCTX_SHARED" in flags(disk)
+        disk.console.check(f"dd if={disk.path} of=/dev/null bs=4k count=4 iflag=direct status=none")
+
+
+@needs("attribute:use_per_node_hctx")
+def test_one_queue_per_node(driver: Driver) -> None:
+    nodes = int(driver.console.check("find /sys/devices/system/ -name 'node[0-9]*' | wc -l"))
+    with driver.disk(use_per_node_hctx=1, submit_queues=2) as disk:
+        assert disk.attribute("submit_queues") == str(max(1, nodes))
+
+
+@needs("attribute:discard", "attribute:memory_backed")
+@pytest.mark.parametrize(("memory_backed", "kept"), [("0", "0"), ("1", "1")])
+def test_discard_needs_memory(driver: Driver, memory_backed: str, kept: str) -> None:
+    """Without data there is nothing to forget: null_config_discard() switches it off."""
+    with driver.disk(memory_backed=memory_backed, discard=1) as disk:
+        assert disk.attribute("discard") == kept
+        assert (disk.queue_number("discard_max_bytes") > 0) == (kept == "1")
+
+
+@needs("attribute:cache_size", "attribute:fua")
+@pytest.mark.parametrize("fua", ["0", "1"])
+def test_a_cache_shows_in_the_queue(driver: Driver, fua: str) -> None:
+    with driver.disk(**driver.store_attributes(), cache_size=4, fua=fua) as disk:
+        assert disk.queue("write_cache") == "write back"
+        assert disk.queue("fua") == fua
+    with driver.disk(cache_size=4, memory_backed=0) as disk:
+        assert disk.attribute("cache_size") == "0", "a cache without data behind it"
+        assert disk.queue("write_cache") == "write through"
+
+
+@needs("attribute:memory_backed")
+@feature("memory_backed")
+def test_data_survives_a_power_cycle(driver: Driver) -> None:
+    """The data belongs to the directory, not to the disk."""
+    with driver.disk(**driver.store_attributes()) as disk:
+        disk.console.check(
+            f"head -c 1M /dev/urandom > /tmp/data; "
+            f"dd if=/tmp/data of={disk.path} bs=1M oflag=direct status=none; "
+            f"echo 0 > {disk.directory}/power; echo 1 > {disk.directory}/power; "
+            f"dd if={disk.path} bs=1M count=1 iflag=direct status=none | cmp - /tmp/data"
+        )

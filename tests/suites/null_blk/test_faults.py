@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Faults on demand: requests that time out, that are queued again, queues that do not come up.
+
+The kernel variant `faults` has them.
+"""
+
+import errno
+
+import pytest
+
+from modules.disk import Disk, error_number, write_file
+from modules.driver import Driver
+from tests.needs import feature, needs
+from tests.workload import fio
+
+pytestmark = [
+    needs("configfs", symbol="BLK_DEV_NULL_BLK_FAULT_INJECTION"),
+    feature("fault injection"),
+]
+
+
+def inject(driver: Driver, disk: Disk, what: str, **settings: int) -> None:
+    """Sets a disk's fault attributes (Documentation/fault-injection)."""
+    folder = f"{disk.directory}/{what}"
+    if driver.console.run(f"test -d {folder}").exit_code:
+        pytest.skip(f"{driver.name} has no {what}")
+    for name, value in {"verbose": 0, **settings}.items():
+        assert write_file(driver.console, f"{folder}/{name}", str(value)) == 0
+
+
+def read(disk: Disk) -> int:
+    return error_number(
+        disk.console.run(
+            f"dd if={disk.path} of=/dev/null bs=4k count=1 iflag=direct status=none", timeout_s=60
+        )
+    )
+
+
+def test_a_timeout_is_an_error_and_no_hang(driver: Driver) -> None:
+    """A request that is forgotten ends after the queue's time-out, with ETIMEDOUT."""
+    with driver.disk() as disk:
+        inject(driver, disk, "timeout_inject", probability=100, times=1)
+        assert disk.set_queue("io_timeout", "500") == 0
+        assert read(disk) == errno.ETIMEDOUT
+        assert read(disk) == 0
+
+
+@needs(symbol="FAIL_IO_TIMEOUT")
+def test_a_fake_timeout_of_the_block_layer(driver: Driver) -> None:
+    """io-timeout-fail of the disk with fail_io_timeout of debugfs."""
+    with driver.disk() as disk:
+        knobs = "/sys/kernel/debug/fail_io_timeout"
+        if driver.console.run(f"test -d {knobs}").exit_code:
+            pytest.skip("this kernel has no fail_io_timeout in debugfs")
+        assert disk.set_queue("io_timeout", "500") == 0
+        driver.console.check(
+            f"cd {knobs}; echo 0 > verbose; echo 1 > times; echo 100 > probability; "
+            f"echo 1 > {disk.sysfs}/io-timeout-fail"
+        )
+        try:
+            assert read(disk) == errno.ETIMEDOUT
+        finally:
+            driver.console.check(f"echo 0 > {knobs}/probability; echo 1 > {knobs}/times")
+        assert read(disk) == 0
+
+
+def test_requeued_requests_are_done_in_the_end(driver: Driver) -> None:
+    """Every second request is sent back; none is lost, none is done twice."""
+    attributes = driver.store_attributes()
+    with driver.disk(**attributes) as disk:
+        inject(driver, disk, "requeue_inject", probability=50, times=-1)
+        load = fio(
+            disk,
+            rw="randwrite",
+            bs="4k",
+            size="512k",
+            ioengine="libaio",
+            iodepth=16,
+            verify="crc32c",
+            verify_fatal=1,
+            do_verify=1,
+        )
+        assert load.written_bytes == load.read_bytes == 512 << 10
+
+
+def test_a_queue_that_fails_to_come_up_makes_no_disk(driver: Driver) -> None:
+    """init_hctx fails: power-on is an error, and works when it is tried again."""
+    with driver.disk() as disk:
+        assert disk.set_attribute("power", "0") == 0
+        inject(driver, disk, "init_hctx_fault_inject", probability=100, times=1)
+        assert disk.set_attribute("power", "1") != 0
+        assert not disk.exists()
+        assert disk.attribute("power") == "0"
+        assert disk.set_attribute("power", "1") == 0
+        assert disk.exists()
+
+
+def test_settings_of_faults_are_checked(driver: Driver) -> None:
+    with driver.disk() as disk:
+        inject(driver, disk, "timeout_inject")
+        path = f"{disk.directory}/timeout_inject/probability"
+        assert write_file(driver.console, path, "often") == errno.EINVAL
+
+
+def test_faults_can_be_module_parameters(driver: Driver) -> None:
+    """requeue=<interval>,<probability>,<space>,<times>; nonsense keeps the module out."""
+    if "parameter:requeue" not in driver.capabilities:
+        pytest.skip(f"{driver.name} has no parameter requeue")
+    driver.unload()
+    refused = driver.console.run(f"modprobe {driver.manifest.modules[-1]} requeue=often")
+    there = driver.loaded()
+    if there:
+        driver.unload()
+    driver.load()
+    assert not there
+    assert "Invalid argument" in refused.output

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Module parameters: the disks that a module makes when it is loaded, and their defaults."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from modules.disk import Disk
+from modules.driver import Driver
+from tests.needs import feature, needs
+
+pytestmark = [needs("module", "configfs"), feature("module parameters")]
+
+
+@contextmanager
+def loaded(driver: Driver, **parameters: object) -> Iterator[list[Disk]]:
+    """The module with other parameters for the time of the block, and the disks it made."""
+    for name in parameters:
+        if f"parameter:{name}" not in driver.capabilities:
+            pytest.skip(f"{driver.name} has no parameter {name}")
+    before = set(driver.console.check("ls /sys/block").split())
+    driver.unload()
+    try:
+        words = " ".join(f"{name}={value}" for name, value in parameters.items())
+        driver.console.check(f"modprobe -- {driver.manifest.modules[-1]} {words}", timeout_s=60)
+        made = sorted(set(driver.console.check("ls /sys/block").split()) - before)
+        yield [Disk(name, driver.console) for name in made]
+    finally:
+        driver.unload()
+        driver.load()
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_nr_devices_is_how_many_are_made(driver: Driver, count: int) -> None:
+    with loaded(driver, nr_devices=count, gb=1) as disks:
+        assert len(disks) == count
+        for disk in disks:
+            assert disk.size_bytes == 1 << 30
+            disk.console.check(f"dd if={disk.path} of=/dev/null bs=4k count=4 iflag=direct")
+
+
+def test_what_is_loaded_with_is_the_default(driver: Driver) -> None:
+    """A disk of configfs starts with the module's parameters."""
+    with loaded(driver, nr_devices=0, gb=2, bs=4096, submit_queues=2, irqmode=2):
+        told = driver.console.check(
+            f"""
+            cd {driver.configfs}
+            mkdir by-default
+            trap 'rmdir {driver.configfs}/by-default' EXIT
+            cat by-default/size by-default/blocksize by-default/submit_queues by-default/irqmode"""
+        )
+        assert told.split() == ["2048", "4096", "2", "2"]
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"queue_mode": 1}, {"queue_mode": 9}, {"irqmode": 7}, {"queue_mode": "fast"}]
+)
+def test_bad_parameters_keep_the_module_out(driver: Driver, parameters: dict[str, object]) -> None:
+    (name, value), *_ = parameters.items()
+    if f"parameter:{name}" not in driver.capabilities:
+        pytest.skip(f"{driver.name} has no parameter {name}")
+    driver.unload()
+    result = driver.console.run(f"modprobe -- {driver.manifest.modules[-1]} {name}={value}")
+    there = driver.loaded()
+    if there:
+        driver.unload()
+    driver.load()
+    assert not there, f"{driver.name} was loaded with {name}={value}"
+    assert "Invalid argument" in result.output
+
+
+def test_a_disk_of_the_module_keeps_its_name(driver: Driver) -> None:
+    """configfs gives no second disk of the same name."""
+    with loaded(driver, nr_devices=1, gb=1) as (disk,):
+        result = driver.console.run(f"mkdir {driver.configfs}/{disk.name}")
+        assert "File exists" in result.output
+
+
+def test_a_memory_backed_disk_of_the_module(driver: Driver) -> None:
+    with loaded(driver, nr_devices=1, gb=1, memory_backed=1) as (disk,):
+        disk.console.check(
+            f"head -c 256K /dev/urandom > /tmp/data; "
+            f"dd if=/tmp/data of={disk.path} bs=64K oflag=direct status=none; "
+            f"dd if={disk.path} bs=256K count=1 iflag=direct status=none | cmp - /tmp/data"
+        )
+
+
+def test_shared_tags_between_the_modules_disks(driver: Driver) -> None:
+    with loaded(driver, nr_devices=2, gb=1, shared_tags=1, hw_queue_depth=8) as disks:
+        for disk in disks:
+            assert disk.console.check(f"cat {disk.sysfs}/mq/0/nr_tags").strip() == "8"
+            disk.console.check(f"dd if={disk.path} of=/dev/null bs=4k count=8 iflag=direct")
+
+
+def test_zoned_disks_of_the_module(driver: Driver) -> None:
+    with loaded(driver, nr_devices=1, gb=1, zoned=1, zone_size=64) as (disk,):
+        assert disk.queue("zoned") == "host-managed"
+        assert disk.queue_number("chunk_sectors") == 64 << 11

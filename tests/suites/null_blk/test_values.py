@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What each attribute takes and what it refuses, whatever it means."""
+
+import errno
+
+import pytest
+
+from modules.disk import Disk
+from modules.driver import CreateFailed, Driver
+from tests.needs import needs
+
+pytestmark = needs("configfs")
+
+NUMBERS = (
+    "blocksize",
+    "cache_size",
+    "completion_nsec",
+    "hw_queue_depth",
+    "irqmode",
+    "max_sectors",
+    "mbps",
+    "poll_queues",
+    "queue_mode",
+    "size",
+    "submit_queues",
+    "zone_append_max_sectors",
+    "zone_capacity",
+    "zone_max_active",
+    "zone_max_open",
+    "zone_nr_conv",
+    "zone_size",
+)
+SWITCHES = (
+    "badblocks_once",
+    "badblocks_partial_io",
+    "blocking",
+    "discard",
+    "fua",
+    "memory_backed",
+    "no_sched",
+    "rotational",
+    "shared_tag_bitmap",
+    "shared_tags",
+    "use_per_node_hctx",
+    "virt_boundary",
+    "zone_full",
+    "zoned",
+)
+# These may change with power on (NULLB_DEVICE_ATTR with an apply function in null_blk/main.c).
+LIVE = ("submit_queues", "poll_queues")
+
+
+def each(*attributes: str) -> list[object]:
+    """Parameters that need the attribute they are about."""
+    return [pytest.param(name, marks=needs(f"attribute:{name}"), id=name) for name in attributes]
+
+
+def refusal(driver: Driver, attribute: str, value: str) -> int:
+    """The errno that a value meets when it is written, or at the latest at power-on; 0: taken."""
+    try:
+        with driver.disk(**{attribute: value}):
+            return 0
+    except CreateFailed as refused:
+        return refused.errno
+
+
+@pytest.mark.parametrize("attribute", each(*NUMBERS))
+@pytest.mark.parametrize("value", ["many", "-1", ""])
+def test_no_number_is_einval(driver: Driver, attribute: str, value: str) -> None:
+    told = driver.console.check(
+        f"""
+        mkdir {driver.configfs}/by-value
+        cd {driver.configfs}/by-value
+        trap 'cd /; rmdir {driver.configfs}/by-value' EXIT
+        cat {attribute}
+        (echo '{value}' > {attribute}) 2>&1 || true
+        cat {attribute}"""
+    )
+    before, *answer, after = told.splitlines()
+    assert after == before, "a refused value was kept"
+    assert "Invalid argument" in "".join(answer)
+
+
+@pytest.mark.parametrize("attribute", each(*SWITCHES))
+def test_a_switch_is_on_or_off(driver: Driver, attribute: str) -> None:
+    """kstrtobool(): 1, y, on and 0, n, off; anything else is EINVAL and changes nothing."""
+    told = driver.console.check(
+        f"""
+        mkdir {driver.configfs}/by-value
+        cd {driver.configfs}/by-value
+        trap 'cd /; rmdir {driver.configfs}/by-value' EXIT
+        for value in 1 0 y n on off; do
+            echo $value > {attribute}
+            cat {attribute}
+        done
+        (echo maybe > {attribute}) 2>&1 || true
+        cat {attribute}"""
+    )
+    *values, answer, after = told.splitlines()
+    assert values == ["1", "0", "1", "0", "1", "0"]
+    assert "Invalid argument" in answer
+    assert after == "0"
+
+
+@pytest.mark.parametrize(
+    "attribute", each(*(name for name in (*NUMBERS, *SWITCHES) if name not in LIVE))
+)
+def test_powered_attribute_is_ebusy(driver: Driver, attribute: str) -> None:
+    """What a disk is made of cannot change under its users, not even to what it is."""
+    with driver.disk() as disk:
+        before = disk.attribute(attribute)
+        assert disk.set_attribute(attribute, before) == errno.EBUSY
+        assert disk.attribute(attribute) == before
+
+
+@needs("attribute:irqmode")
+def test_irqmode_out_of_range_never_comes_to_be(driver: Driver) -> None:
+    """Rust refuses it; C takes the nearest (null_validate_conf() in null_blk/main.c)."""
+    try:
+        with driver.disk(irqmode="9") as disk:
+            assert disk.attribute("irqmode") in ("0", "1", "2")
+    except CreateFailed as refused:
+        assert refused.errno == errno.EINVAL, str(refused)
+
+
+@needs("attribute:submit_queues")
+@pytest.mark.parametrize(("value", "queues"), [("0", 1), ("1000", 2)])
+def test_submit_queues_are_brought_into_range(driver: Driver, value: str, queues: int) -> None:
+    """At least one, at most one per CPU (null_validate_conf())."""
+    cpus = int(driver.console.check("nproc --all"))
+    with driver.disk(submit_queues=value) as disk:
+        assert disk.attribute("submit_queues") == str(min(queues, cpus))
+
+
+@needs("attribute:queue_mode")
+@pytest.mark.parametrize(("mode", "outcome"), [("0", 0), ("1", errno.EINVAL), ("2", 0)])
+def test_queue_modes(driver: Driver, mode: str, outcome: int) -> None:
+    """Only blk-mq is left: 0 (bio) becomes 2 since 6.10, 1 (single queue) went with 5.0."""
+    assert refusal(driver, "queue_mode", mode) == outcome
+
+
+@needs("attribute:zoned", "attribute:zone_size")
+@pytest.mark.parametrize("value", ["0", "3", "100"])
+def test_zone_size_is_a_power_of_two(driver: Driver, value: str) -> None:
+    with pytest.raises(CreateFailed) as refused, driver.disk(zoned=1, zone_size=value):
+        pass
+    assert refused.value.errno == errno.EINVAL, str(refused.value)
+
+
+@needs("attribute:index")
+def test_indexes_are_unique(driver: Driver) -> None:
+    with driver.disk() as one, driver.disk() as other:
+        assert one.attribute("index") != other.attribute("index")
+
+
+@needs("attribute:badblocks")
+@pytest.mark.parametrize("value", ["1-2", "+5", "+9-3", "+x-y", "*1-2", "+1-"])
+def test_badblocks_have_a_form(driver: Driver, disk: Disk, value: str) -> None:
+    """+FIRST-LAST or -FIRST-LAST, in sectors."""
+    assert disk.set_attribute("badblocks", value) == errno.EINVAL
+    assert disk.attribute("badblocks") == ""
