@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from images.console import Console
+from images.devices import plugged_name
 from images.machine import Machine
 from images.output import Result
 from images.topology import Topology
@@ -90,13 +91,15 @@ def controllers(console: Console, topology: Topology) -> tuple[str, ...]:
         for try in {{1..{APPEAR_S * 50}}}; do
             found=0
             for state in /sys/class/nvme/nvme*/state; do
-                read -r word < $state 2> /dev/null
+                read -r word 2> /dev/null < $state || continue
                 [ "$word" = live ] && found=$((found + 1))
             done
             [ $found = {len(topology.controllers)} ] && break
             sleep 0.02
         done
+        [ $found = {len(topology.controllers)} ] || {{ echo "$found controllers live"; exit 1; }}
         for one in /sys/class/nvme/nvme*; do
+            [ -e $one/serial ] || continue
             read -r serial < $one/serial
             read -r cntlid < $one/cntlid
             echo $serial $cntlid ${{one##*/}}
@@ -183,11 +186,10 @@ class Nvme:
             for place in topology.places()
             if place.nsid == nsid and (place.shared or place.controller == number)
         ]
-        (backend,) = [
-            one["qdev"]
-            for one in self.machine.qmp.execute("query-blockstats", {})
-            if one.get("node-name") == node
-        ]
+        told = self.machine.qmp.execute("query-blockstats", {})
+        backends = {one.get("node-name"): one.get("qdev") for one in told}
+        # a guest that has come from a snapshot got its controllers plugged in
+        backend = backends.get(node) or backends[plugged_name(number)]
         limits = dict.fromkeys(("bps", "bps_rd", "bps_wr", "iops_rd", "iops_wr"), 0)
         self.machine.qmp.execute(
             "block_set_io_throttle", {"id": backend, "iops": per_second, **limits}

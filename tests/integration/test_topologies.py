@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from kernel.host.errors import UserError
 from modules import manifest
 from modules.disk import Disk, named_error
 from modules.driver import Driver
+from tests.nvme import controllers, disk_of, settled, told
 
 SECTOR = 512  # sysfs counts in these, whatever the block size
 
@@ -54,50 +54,17 @@ class Guest:
         return self.console.check(f"cat {path}").strip()
 
     def nvme(self, command: str) -> Any:
-        return json.loads(self.console.check(f"nvme {command} --output-format=json"))
+        return told(self.console, command)
 
     def disk(self, controller: int = 0, nsid: int = 1) -> Disk:
         """The disk of a namespace; its number in the name need not be its NSID."""
-        script = f"""
-            cd /sys/class/nvme/{self.controllers[controller]}
-            for disk in nvme*n*; do
-                [ "$(cat $disk/nsid)" = {nsid} ] && echo $disk
-            done
-            true"""
-        (name,) = self.console.check(script).split()
-        return Disk(name, self.console)
+        return disk_of(self.console, self.controllers[controller], nsid)
 
     def bar_size(self, bar: int, controller: int = 0) -> int:
         """Bytes of one of a controller's PCI regions."""
         lines = self.read(f"/sys/class/nvme/{self.controllers[controller]}/device/resource")
         first, last, _ = (int(word, 16) for word in lines.splitlines()[bar].split())
         return last + 1 - first
-
-
-def controllers(console: Console, wanted: Topology) -> tuple[str, ...]:
-    """The names that the guest gave to the topology's controllers; waits for them.
-
-    Those of one subsystem share their serial number; QEMU counts their controller IDs upwards.
-    """
-    script = f"""
-        for try in {{1..500}}; do
-            found=0
-            for state in /sys/class/nvme/nvme*/state; do
-                [ "$(cat $state 2> /dev/null)" = live ] && found=$((found + 1))
-            done
-            [ $found = {len(wanted.controllers)} ] && break
-            sleep 0.02
-        done
-        for one in $(ls /sys/class/nvme); do
-            cd /sys/class/nvme/$one
-            echo $(cat serial) $(cat cntlid) $one
-        done"""
-    rows = [line.split() for line in console.check(script).splitlines()]
-    names: dict[str, list[tuple[int, str]]] = {}
-    for serial, cntlid, name in rows:
-        names.setdefault(serial, []).append((int(cntlid), name))
-    queues = {serial: iter(sorted(those)) for serial, those in names.items()}
-    return tuple(next(queues[controller.serial])[1] for controller in wanted.controllers)
 
 
 @pytest.fixture
@@ -114,6 +81,7 @@ def start(ready: Ready, tmp_path: Path) -> Callable[[str], Any]:
                 Driver(manifest.load("nvme"), ready.kernel, guest.serial).load()
             else:
                 guest.serial.check("modprobe nvme")
+            guest.serial.check(settled(wanted))
             yield Guest(guest, controllers(guest.serial, wanted))
 
     return start
@@ -316,6 +284,19 @@ def check_hotplug(guest: Guest) -> None:
         assert not disk.exists()
 
 
+def check_slots(guest: Guest) -> None:
+    """The controller is there from the start, and another one fits beside it."""
+    keeps_data(guest.disk())
+    second = Controller("second", (Namespace(64),))
+    hotplug.plug(guest.machine, second, 0)
+    both = Topology(controllers=(*guest.topology.controllers, second))
+    plugged = Guest(guest.machine, controllers(guest.console, both))
+    guest.console.check(settled(both))
+    keeps_data(plugged.disk(1))
+    guest.console.check("echo 0 > /sys/bus/pci/slots/1/power")
+    hotplug.unplug(guest.machine, second, 0)
+
+
 def check_virtio(guest: Guest) -> None:
     keeps_data(guest.disk())
     serials = {"blockyard1": "/sys/block/vd*/serial"}
@@ -345,6 +326,7 @@ CHECKS = {
     "pmr": check_pmr,
     "queues": check_queues,
     "shared": check_shared,
+    "slots": check_slots,
     "sriov": check_sriov,
     "virtio": check_virtio,
     "zns": check_zns,

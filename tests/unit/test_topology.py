@@ -27,6 +27,7 @@ SHIPPED = (
     "pmr",
     "queues",
     "shared",
+    "slots",
     "sriov",
     "virtio",
     "zns",

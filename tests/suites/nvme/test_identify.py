@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What controllers and namespaces say they are, and what the kernel makes of it."""
+
+from images.topology import Namespace
+from tests.needs import feature, hardware, needs
+from tests.nvme import Nvme
+from tests.workload import fio
+
+pytestmark = [feature("identify"), needs("nvme", program="nvme")]
+
+
+def test_identify_controller(nvme: Nvme) -> None:
+    told = nvme.told(f"id-ctrl {nvme.device()}")
+    wanted = nvme.topology.controllers[0]
+    assert told["sn"].strip() == wanted.serial
+    assert told["mn"].startswith("QEMU NVMe Ctrl")
+    assert told["mdts"] == wanted.mdts
+    assert told["sqes"] & 0xF == 6  # 64-byte submission queue entries, by the specification
+    assert told["cqes"] & 0xF == 4  # 16-byte completions
+
+
+def test_sysfs_repeats_identify(nvme: Nvme) -> None:
+    told = nvme.told(f"id-ctrl {nvme.device()}")
+    for file, field in (("serial", "sn"), ("model", "mn"), ("firmware_rev", "fr")):
+        assert nvme.read(f"{nvme.sysfs()}/{file}") == told[field].strip()
+    assert int(nvme.read(f"{nvme.sysfs()}/cntlid")) == told["cntlid"]
+    assert nvme.read(f"{nvme.sysfs()}/subsysnqn") == told["subnqn"]
+    assert nvme.read(f"{nvme.sysfs()}/transport") == "pcie"
+    assert nvme.read(f"{nvme.sysfs()}/address") == nvme.function().rpartition("/")[2]
+
+
+@hardware("4k")
+def test_identify_namespace(nvme: Nvme) -> None:
+    """The disk has the size and the blocks of the namespace; whole blocks go in and out."""
+    (namespace,) = nvme.topology.attached(0).values()
+    disk = nvme.disk()
+    _is(nvme.told(f"id-ns {disk.path}"), namespace)
+    assert disk.size_bytes == namespace.size_mib << 20
+    assert disk.block_size == namespace.block_size
+    load = fio(
+        disk,
+        rw="randwrite",
+        bs=namespace.block_size,
+        size="64k",
+        ioengine="psync",
+        offset=disk.size_bytes - (64 << 10),
+        verify="crc32c",
+        do_verify=1,
+    )
+    assert load.read_bytes == load.written_bytes == 64 << 10
+
+
+@feature("multi-namespace")
+@hardware("namespaces")
+def test_each_namespace_is_identified(nvme: Nvme) -> None:
+    attached = nvme.topology.attached(0)
+    listed = [entry["nsid"] for entry in nvme.told(f"list-ns {nvme.device()}")["nsid_list"]]
+    assert listed == sorted(attached)
+    for nsid, namespace in attached.items():
+        _is(nvme.told(f"id-ns {nvme.device()} --namespace-id={nsid}"), namespace)
+        disk = nvme.disk(0, nsid)
+        assert (disk.size_bytes, disk.block_size) == (
+            namespace.size_mib << 20,
+            namespace.block_size,
+        )
+
+
+def test_a_disk_has_a_name_for_good(nvme: Nvme) -> None:
+    """Identifiers that QEMU invents are ignored (NVME_QUIRK_BOGUS_NID); the rest is made up."""
+    told = nvme.told(f"id-ctrl {nvme.device()}")
+    serial, model = (told[field].strip().encode().hex() for field in ("sn", "mn"))
+    wwid = f"nvme.{told['vid']:04x}-{serial}-{model}-00000001"
+    assert nvme.read(f"{nvme.disk().sysfs}/wwid") == wwid
+
+
+def _is(identified: dict[str, int], namespace: Namespace) -> None:
+    formats: list[dict[str, int]] = identified["lbafs"]  # type: ignore[assignment]
+    in_use = formats[identified["flbas"] & 0xF]
+    assert 1 << in_use["ds"] == namespace.block_size
+    assert identified["nsze"] == identified["ncap"] == namespace.blocks

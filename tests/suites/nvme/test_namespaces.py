@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Several namespaces on one controller: each has its own disk and its own data."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from modules.disk import Disk
+from tests.needs import feature, hardware, needs
+from tests.nvme import Nvme
+from tests.workload import background_io, fio
+
+pytestmark = [
+    feature("multi-namespace"),
+    hardware("namespaces"),
+    needs("nvme", program="nvme"),
+]
+
+GONE_S = 5
+
+
+def test_namespaces_have_data_of_their_own(nvme: Nvme) -> None:
+    """The same place on each disk holds what was written to that disk."""
+    disks = [nvme.disk(0, nsid) for nsid in nvme.topology.attached(0)]
+    for number, disk in enumerate(disks):
+        disk.console.check(
+            f"head -c 64K /dev/urandom > /tmp/of{number}\n"
+            f"dd if=/tmp/of{number} of={disk.path} bs=64K seek=1 oflag=direct status=none"
+        )
+    for number, disk in enumerate(disks):
+        disk.console.check(
+            f"dd if={disk.path} bs=64K skip=1 count=1 iflag=direct status=none |"
+            f" cmp - /tmp/of{number}"
+        )
+
+
+@needs(program="fio")
+def test_io_on_all_namespaces_at_once(nvme: Nvme) -> None:
+    """They share the controller's queues: what is written to one is not found on another."""
+    disks = [nvme.disk(0, nsid) for nsid in nvme.topology.attached(0)]
+    load = fio(
+        disks[0],
+        filename=":".join(disk.path for disk in disks),
+        rw="randwrite",
+        bs="4k",
+        size="1536k",
+        ioengine="libaio",
+        iodepth=16,
+        file_service_type="random",
+        verify="crc32c",
+        verify_fatal=1,
+        do_verify=1,
+    )
+    assert load.written_bytes == load.read_bytes == 1536 << 10
+
+
+def test_a_namespace_is_detached_and_attached(nvme: Nvme) -> None:
+    """Its disk goes and comes with it, data and all; the others stay as they are."""
+    disk, neighbour = nvme.disk(0, 3), nvme.disk(0, 1)
+    disk.console.check(
+        f"dd if=/tmp/nvme-data of={disk.path} bs=64K count=1 oflag=direct status=none"
+    )
+    with detached(nvme, 3):
+        assert gone(disk)
+        assert neighbour.exists()
+        listed = nvme.told(f"list-ns {nvme.device()}")["nsid_list"]
+        assert [entry["nsid"] for entry in listed] == [1, 2]
+    again = nvme.disk(0, 3)
+    nvme.console.check(
+        f"dd if={again.path} bs=64K count=1 iflag=direct status=none |"
+        f" cmp --bytes=65536 - /tmp/nvme-data"
+    )
+    assert again.size_bytes == 64 << 20
+
+
+@needs(program="fio")
+def test_a_namespace_is_detached_under_io(nvme: Nvme) -> None:
+    """Its users get errors and not a hang; the neighbour's I/O goes on."""
+    disk, neighbour = nvme.disk(0, 2), nvme.disk(0, 1)
+    with background_io(disk, survives=False), detached(nvme, 2):
+        assert gone(disk)
+        load = fio(neighbour, rw="read", bs="64k", size="1M", ioengine="psync")
+        assert load.read_bytes == 1 << 20
+    assert nvme.disk(0, 2).size_bytes == 256 << 20
+
+
+def test_a_rescan_keeps_the_disks(nvme: Nvme) -> None:
+    """Nothing has changed, so nothing does: the same disks, not new ones (by their sequence)."""
+    disks = [nvme.disk(0, nsid) for nsid in nvme.topology.attached(0)]
+    files = " ".join(f"{disk.sysfs}/dev {disk.sysfs}/size" for disk in disks)
+    before = nvme.read(files)
+    nvme.console.check(f"nvme ns-rescan {nvme.device()}")
+    nvme.settle()
+    assert nvme.read(files) == before
+
+
+def gone(disk: Disk) -> bool:
+    """Whether a disk goes, in its own time."""
+    wait = f"for try in {{1..{GONE_S * 50}}}; do [ -e {disk.sysfs} ] || exit 0; sleep 0.02; done"
+    return disk.console.run(f"{wait}; exit 1").exit_code == 0
+
+
+@contextmanager
+def detached(nvme: Nvme, nsid: int) -> Iterator[None]:
+    """The controller is without a namespace meanwhile."""
+    which = f"--namespace-id={nsid} --controllers={nvme.read(f'{nvme.sysfs()}/cntlid')}"
+    nvme.console.check(f"nvme detach-ns {nvme.device()} {which}")
+    try:
+        yield
+    finally:
+        nvme.console.check(f"nvme attach-ns {nvme.device()} {which}")
+        nvme.settle()

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Commands of a program's own, by ioctl (NVME_IOCTL_IO_CMD, NVME_IOCTL_ADMIN_CMD) and io_uring.
+
+Opcodes are those of the NVM Command Set specification; a count of blocks is 0's based.
+"""
+
+from typing import Any
+
+import pytest
+
+from tests.needs import feature, hardware, needs
+from tests.nvme import (
+    COMPARE_FAILURE,
+    INVALID_FIELD,
+    INVALID_OPCODE,
+    LBA_OUT_OF_RANGE,
+    Nvme,
+    generic,
+)
+from tests.workload import fio, statistics
+
+pytestmark = [feature("passthrough"), needs("nvme", program="nvme")]
+
+FLUSH, WRITE, READ = 0x00, 0x01, 0x02
+DATA = "/tmp/nvme-data"
+LBA, BYTES = 512, 4096  # where, how much
+
+
+def io(nvme: Nvme, path: str, opcode: int, options: str = "", lba: int = LBA) -> str:
+    """An I/O command's command line; it carries BYTES unless `options` say otherwise."""
+    blocks = BYTES // nvme.disk().block_size
+    return (
+        f"io-passthru {path} --opcode={opcode} --namespace-id=1"
+        f" --cdw10={lba} --cdw12={blocks - 1} {options}"
+    )
+
+
+@pytest.mark.parametrize("node", ["block", "generic"])
+def test_writes_and_reads(nvme: Nvme, node: str) -> None:
+    """By the block device's node and the namespace's own: the data is what block I/O sees."""
+    disk = nvme.disk()
+    path = disk.path if node == "block" else generic(disk)
+    write = io(nvme, path, WRITE, f"--data-len={BYTES} --write --input-file={DATA}")
+    read = io(nvme, path, READ, f"--data-len={BYTES} --read --raw-binary")
+    place = f"{disk.path} bs={BYTES} count=1 status=none"
+    skip = LBA * disk.block_size // BYTES
+    nvme.console.check(
+        f"""
+        dd if=/dev/zero of={place} seek={skip} oflag=direct
+        nvme {write}
+        dd if={place} skip={skip} iflag=direct | cmp --bytes={BYTES} - {DATA}
+        nvme {read} 2> /dev/null > /tmp/back
+        cmp --bytes={BYTES} /tmp/back {DATA}"""
+    )
+
+
+def test_compare_tells_same_from_different(nvme: Nvme) -> None:
+    path, blocks = nvme.disk().path, BYTES // nvme.disk().block_size
+    where = f"{path} --start-block={LBA} --block-count={blocks - 1} --data-size={BYTES}"
+    nvme.console.check(f"nvme write {where} --data={DATA}")
+    assert nvme.status(f"compare {where} --data={DATA}") == 0
+    assert nvme.status(f"compare {where} --data=/dev/zero") == COMPARE_FAILURE
+
+
+def test_other_commands_have_their_effect(nvme: Nvme) -> None:
+    """Verify, Write Zeroes and Deallocate (after which QEMU's namespaces read as zeroes)."""
+    disk = nvme.disk()
+    path, blocks = disk.path, BYTES // disk.block_size
+    there = f"--start-block={LBA} --block-count={blocks - 1}"
+    write = f"nvme write {path} {there} --data-size={BYTES} --data={DATA}"
+    back = f"dd if={path} bs={disk.block_size} count={blocks} iflag=direct status=none skip={LBA}"
+    nvme.console.check(
+        f"""
+        {write}
+        nvme verify {path} {there}
+        nvme write-zeroes {path} {there}
+        {back} | cmp --bytes={BYTES} - /dev/zero
+        {write}
+        {back} | cmp --bytes={BYTES} - {DATA}
+        nvme dsm {path} --ad --slbs={LBA} --blocks={blocks}
+        {back} | cmp --bytes={BYTES} - /dev/zero
+        nvme flush {path}"""
+    )
+
+
+@hardware("namespaces")
+def test_copy(nvme: Nvme) -> None:
+    """The controller copies by itself, from several places to one.
+
+    Not in every topology: the namespace that comes with a plugged controller has MSSRL 0.
+    """
+    disk = nvme.disk()
+    path, blocks = disk.path, BYTES // disk.block_size
+    back = f"dd if={path} bs={BYTES} iflag=direct status=none"
+    first, second, target = LBA // blocks, LBA // blocks + 8, LBA // blocks + 16
+    nvme.console.check(
+        f"""
+        dd if={DATA} of={path} bs={BYTES} count=1 seek={second} oflag=direct status=none
+        dd if={DATA} of={path} bs={BYTES} count=1 seek={first} skip=1 oflag=direct status=none
+        nvme copy {path} --sdlba={target * blocks} --slbs={second * blocks},{first * blocks} \
+            --blocks={blocks - 1},{blocks - 1}
+        {back} skip={target} count=2 | cmp --bytes={2 * BYTES} - {DATA}"""
+    )
+
+
+def test_the_devices_status_comes_through(nvme: Nvme) -> None:
+    """Which error it was, and not just that there was one."""
+    path = nvme.disk().path
+    read = f"--data-len={BYTES} --read"
+    assert nvme.status(io(nvme, path, READ, read, lba=0xFFFFFFFF)) == LBA_OUT_OF_RANGE
+    assert nvme.status(io(nvme, path, 0x7E)) == INVALID_OPCODE
+    assert nvme.status(f"admin-passthru {nvme.device()} --opcode=0x7f") == INVALID_OPCODE
+    unknown_log = f"get-log {nvme.device()} --log-id=0x77 --log-len=512"
+    assert nvme.status(unknown_log) == INVALID_FIELD
+    assert nvme.live(), "a refused command took the controller along"
+
+
+def test_a_command_names_the_nodes_namespace(nvme: Nvme) -> None:
+    """By the node of a namespace there is no way to another one (nvme_validate_passthru_nsid())."""
+    for path in (nvme.disk().path, generic(nvme.disk())):
+        told = nvme.console.run(
+            f"nvme io-passthru {path} --opcode={READ} --namespace-id=2 --data-len=512 --read"
+        )
+        assert told.exit_code and "Invalid argument" in told.output
+
+
+def test_an_admin_command_brings_its_data(nvme: Nvme) -> None:
+    """Identify, as bytes: CNS 1 is the controller (section 5.17.2.1), its serial at byte 4."""
+    told = nvme.console.check(
+        f"nvme admin-passthru {nvme.device()} --opcode=6 --cdw10=1 --data-len=4096 --read"
+        f" --raw-binary 2> /dev/null | tail --bytes=+5 | head --bytes=20"
+    )
+    assert told.strip() == nvme.topology.controllers[0].serial
+
+
+def test_statistics_count_passthrough_on_request(nvme: Nvme) -> None:
+    """They are of block I/O, unless iostats_passthrough (since 6.13) says otherwise."""
+    disk = nvme.disk()
+    if nvme.console.run(f"[ -e {disk.sysfs}/queue/iostats_passthrough ]").exit_code:
+        pytest.skip("this kernel has no iostats_passthrough")
+    read = io(nvme, disk.path, READ, f"--data-len={BYTES} --read")
+    for value, counted in (("0", 0), ("1", 1), ("0", 0)):
+        assert disk.set_queue("iostats_passthrough", value) == 0
+        before = statistics(disk)
+        nvme.console.check(f"nvme {read}")
+        after = statistics(disk)
+        assert after["reads"] - before["reads"] == counted
+        assert after["read_sectors"] - before["read_sectors"] == counted * BYTES // 512
+
+
+@needs(program="fio")
+@pytest.mark.parametrize("buffers", ["plain", "fixed"])
+def test_io_uring_commands(nvme: Nvme, buffers: str) -> None:
+    """Many at a time by the namespace's own node; buffers may be registered before."""
+    fixed: dict[str, Any] = {"fixedbufs": 1, "registerfiles": 1} if buffers == "fixed" else {}
+    load = fio(
+        nvme.disk(),
+        filename=generic(nvme.disk()),
+        direct=0,  # a character device knows no O_DIRECT, and has no page cache
+        ioengine="io_uring_cmd",
+        cmd_type="nvme",
+        rw="randwrite",
+        bs="4k",
+        size="1M",
+        iodepth=16,
+        verify="crc32c",
+        verify_fatal=1,
+        do_verify=1,
+        **fixed,
+    )
+    assert load.read_bytes == load.written_bytes == 1 << 20

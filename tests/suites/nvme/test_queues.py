@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""I/O queues: as many and as long as the controller and the CPUs allow, and all of them used."""
+
+import re
+
+import pytest
+
+from modules.driver import Driver
+from tests.budget import Budget
+from tests.needs import feature, hardware, needs
+from tests.nvme import Nvme
+from tests.workload import background_io, fio
+
+pytestmark = [feature("queues"), needs("nvme", program="nvme")]
+
+
+def cpus_of_queues(nvme: Nvme) -> list[list[int]]:
+    """The CPUs that each hardware queue of the disk serves."""
+    told = nvme.read(f"{nvme.disk().sysfs}/mq/*/cpu_list")
+    return [[int(cpu) for cpu in line.split(",")] for line in told.splitlines()]
+
+
+def interrupts(nvme: Nvme) -> list[int]:
+    """How often each I/O queue has interrupted, in the order of the queues."""
+    lines = re.findall(rf"^ *\d+:(.*?){nvme.names[0]}q(\d+)$", nvme.read("/proc/interrupts"), re.M)
+    counts = {int(queue): sum(map(int, re.findall(r" (\d+)\b", line))) for line, queue in lines}
+    return [counts[queue] for queue in sorted(counts) if queue]
+
+
+def test_a_queue_per_cpu(nvme: Nvme) -> None:
+    cpus = nvme.topology.cpus
+    if cpus > nvme.topology.controllers[0].max_ioqpairs:
+        pytest.skip("the controller has fewer queues than there are CPUs")
+    assert nvme.read(f"{nvme.sysfs()}/queue_count") == str(cpus + 1)  # with the admin queue
+    assert sorted(cpus_of_queues(nvme)) == [[cpu] for cpu in range(cpus)]
+
+
+@hardware("queues")
+def test_no_more_queues_than_the_controller_has(nvme: Nvme) -> None:
+    """Two for four CPUs, each of which has one."""
+    wanted = nvme.topology.controllers[0].max_ioqpairs
+    assert nvme.read(f"{nvme.sysfs()}/queue_count") == str(wanted + 1)
+    queues = cpus_of_queues(nvme)
+    assert len(queues) == wanted
+    assert sorted(cpu for cpus in queues for cpu in cpus) == [0, 1, 2, 3]
+    told = nvme.told(f"get-feature {nvme.device()} --feature-id=7 --human-readable")
+    assert str(wanted) in str(told)
+
+
+@hardware("queues")
+@needs(program="fio")
+def test_no_more_commands_than_a_queue_has_entries(nvme: Nvme) -> None:
+    """MQES entries less the one that tells full from empty; as much is used, and never more."""
+    disk, entries = nvme.disk(), nvme.topology.controllers[0].mqes + 1
+    assert nvme.read(f"{nvme.sysfs()}/sqsize") == str(entries - 1)
+    assert disk.queue_number("nr_requests") <= entries - 1
+    with background_io(disk, rw="randread", bs="4k", iodepth=128, numjobs=2):
+        told = disk.console.check(
+            f"for one in {{1..300}}; do read -r reads _ < {disk.sysfs}/inflight; echo $reads; done"
+        )
+    most = max(map(int, told.split()))
+    assert entries // 2 < most <= 2 * (entries - 1)
+
+
+@hardware("queues")
+@needs(program="fio")
+def test_each_cpu_uses_its_queue(nvme: Nvme) -> None:
+    """What a CPU submits is interrupted for by the queue that serves the CPU."""
+    disk = nvme.disk()
+    for number, cpus in enumerate(cpus_of_queues(nvme)):
+        before = interrupts(nvme)
+        for cpu in cpus:
+            disk.console.check(
+                f"taskset --cpu-list {cpu}"
+                f" dd if={disk.path} of=/dev/null bs=4k count=64 iflag=direct status=none"
+            )
+        risen = [after - one for after, one in zip(interrupts(nvme), before, strict=True)]
+        assert risen[number] >= 32 * len(cpus), risen
+        assert risen[number] > 4 * sum(risen[:number] + risen[number + 1 :]), risen
+
+
+@hardware("queues")
+@needs(program="fio")
+def test_transfers_are_cut_to_what_the_controller_takes(nvme: Nvme) -> None:
+    """MDTS: a larger read is several commands, one too large by passthrough is refused."""
+    disk, limit = nvme.disk(), 4096 << nvme.topology.controllers[0].mdts
+    assert disk.queue_number("max_hw_sectors_kb") << 10 == limit
+    smart = f"smart-log {nvme.device()}"
+    before = int(nvme.told(smart)["host_read_commands"])
+    disk.console.check(
+        f"""
+        dd if=/tmp/nvme-data of={disk.path} bs=1M count=1 oflag=direct status=none
+        dd if={disk.path} bs=1M count=1 iflag=direct status=none | cmp - /tmp/nvme-data"""
+    )
+    assert int(nvme.told(smart)["host_read_commands"]) - before >= (1 << 20) // limit
+    for size, taken in ((limit, True), (2 * limit, False)):
+        blocks = size // disk.block_size
+        read = nvme.console.run(
+            f"nvme io-passthru {disk.path} --opcode=2 --namespace-id=1 --cdw12={blocks - 1}"
+            f" --data-len={size} --read --raw-binary > /tmp/back"
+        )
+        assert (read.exit_code == 0) == taken, read.output
+        assert taken or "Invalid argument" in read.output
+
+
+@needs("module", program="fio")
+def test_polled_queues(driver: Driver, nvme: Nvme) -> None:
+    """Requests that are polled for complete without interrupts."""
+    parameters = "/sys/module/nvme/parameters"
+    if nvme.console.run(f"[ -e {parameters}/poll_queues ]").exit_code:
+        pytest.skip(f"{driver.name} has no parameter poll_queues")
+    queues = int(nvme.read(f"{nvme.sysfs()}/queue_count"))
+    driver.unload()
+    try:
+        nvme.console.check("modprobe nvme poll_queues=1")
+        nvme.settle()
+        disk = nvme.disk()
+        assert int(nvme.read(f"{nvme.sysfs()}/queue_count")) == queues + 1
+        assert disk.queue("io_poll") == "1"
+        before = sum(interrupts(nvme))
+        load = fio(disk, rw="randread", bs="4k", size="1M", ioengine="io_uring", hipri=1)
+        assert load.read_bytes == 1 << 20
+        assert sum(interrupts(nvme)) - before < 128, "256 polled requests came by interrupt"
+    finally:
+        driver.unload()
+        driver.load()
+        nvme.settle()
+
+
+@needs(symbol="HOTPLUG_CPU", program="fio")
+def test_a_cpu_goes_under_io(nvme: Nvme, budget: Budget) -> None:
+    """Its queue is drained, its interrupt with it; the other CPU's queue takes over."""
+    online = "/sys/devices/system/cpu/cpu1/online"
+    with background_io(nvme.disk(), numjobs=2):
+        for _ in range(budget.times(2)):
+            try:
+                nvme.console.check(f"echo 0 > {online}; sleep 0.1")
+            finally:
+                nvme.console.check(f"echo 1 > {online}; sleep 0.1")

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A controller goes from under its disk and comes back: by sysfs, by its driver, by its slot."""
+
+from images import hotplug
+from images.topology import Controller, Namespace
+from modules.disk import Disk, write_file
+from tests.needs import feature, hardware, needs
+from tests.nvme import APPEAR_S, Nvme, disk_of
+from tests.workload import background_io, fio
+
+pytestmark = [feature("hot-plug"), needs("nvme", program="fio")]
+
+DRIVER = "/sys/bus/pci/drivers/nvme"
+
+
+def works(disk: Disk) -> bool:
+    """Whether data comes back from the device."""
+    load = fio(
+        disk,
+        rw="randwrite",
+        bs="4k",
+        size="256k",
+        ioengine="psync",
+        verify="crc32c",
+        do_verify=1,
+    )
+    return load.read_bytes == 256 << 10
+
+
+def test_partition_table(nvme: Nvme) -> None:
+    """Partitions appear, hold data of their own and go again."""
+    disk = nvme.disk()
+    disk.console.check(
+        f"""
+        printf 'label: gpt\\n,16M\\n,32M\\n' | sfdisk --quiet --wipe always {disk.path}
+        for try in {{1..100}}; do [ -b {disk.path}p2 ] && break; sleep 0.05; done
+        test $(blockdev --getsize64 {disk.path}p1) = $((16 << 20))
+        test $(blockdev --getsize64 {disk.path}p2) = $((32 << 20))
+        dd if=/tmp/nvme-data of={disk.path}p2 bs=1M oflag=direct status=none
+        dd if={disk.path}p2 bs=1M count=1 iflag=direct status=none | cmp - /tmp/nvme-data
+        start=$(cat {disk.sysfs}/{disk.name}p2/start)
+        dd if={disk.path} bs=512 skip=$start count=2048 iflag=direct status=none |
+            cmp - /tmp/nvme-data
+        wipefs --quiet --all --force {disk.path}
+        blockdev --rereadpt {disk.path}
+        test ! -e {disk.sysfs}/{disk.name}p1"""
+    )
+
+
+def test_pci_removal_under_io(nvme: Nvme) -> None:
+    """A function that is removed takes its disk along; a rescan of the bus brings it back."""
+    disk, function = nvme.disk(), nvme.function()
+    with background_io(disk, survives=False):
+        nvme.console.check(f"echo 1 > {function}/remove", timeout_s=60)
+        assert not disk.exists()
+        assert nvme.console.run(f"[ -e {nvme.device()} ]").exit_code == 1
+    nvme.console.check("echo 1 > /sys/bus/pci/rescan")
+    nvme.settle()
+    assert works(nvme.disk())
+
+
+def test_unbind_under_io(nvme: Nvme) -> None:
+    """The driver lets go of the controller; bound again it serves the same data."""
+    disk, function = nvme.disk(), nvme.function()
+    name = function.rpartition("/")[2]
+    far = f"{disk.path} bs=64K count=1 status=none"
+    nvme.console.check(f"dd if=/tmp/nvme-data of={far} seek=4096 oflag=direct")
+    with background_io(disk, survives=False):
+        assert write_file(nvme.console, f"{DRIVER}/unbind", name) == 0
+        assert not disk.exists()
+        assert nvme.console.run(f"ls {function}/msi_irqs").exit_code, "its vectors are left"
+    assert write_file(nvme.console, f"{DRIVER}/bind", name) == 0
+    nvme.settle()
+    again = nvme.disk()
+    far = f"{again.path} bs=64K count=1 status=none"
+    nvme.console.check(f"dd if={far} skip=4096 iflag=direct | cmp --bytes=65536 - /tmp/nvme-data")
+
+
+@hardware("slots")
+def test_a_controller_comes_and_goes(nvme: Nvme) -> None:
+    """Plugged in, used, and asked for by the attention button: its disk ends with its I/O.
+
+    The other controller's disk is none of that.
+    """
+    plugged = Controller("plugged", (Namespace(64, 4096),))
+    hotplug.plug(nvme.machine, plugged, 0)
+    disk = _disk(nvme, "plugged")
+    try:
+        assert (disk.size_bytes, disk.block_size) == (64 << 20, 4096)
+        assert works(disk)
+        with background_io(disk, survives=False, bs=4096):
+            hotplug.unplug(nvme.machine, plugged, 0)
+            assert not disk.exists()
+    except BaseException:
+        hotplug.unplug(nvme.machine, plugged, 0)
+        raise
+    assert works(nvme.disk())
+
+
+@hardware("slots")
+def test_a_slot_loses_its_power_under_io(nvme: Nvme) -> None:
+    """Another controller in the same slot is another disk."""
+    for serial, size_mib in (("first", 64), ("second", 32)):
+        controller = Controller(serial, (Namespace(size_mib),))
+        hotplug.plug(nvme.machine, controller, 1)
+        disk = _disk(nvme, serial)
+        assert disk.size_bytes == size_mib << 20
+        assert works(disk)
+        with background_io(disk, survives=False):
+            nvme.console.check("echo 0 > /sys/bus/pci/slots/2/power", timeout_s=60)
+            assert not disk.exists()
+        hotplug.unplug(nvme.machine, controller, 1)
+    assert works(nvme.disk())
+
+
+def _disk(nvme: Nvme, serial: str) -> Disk:
+    """The disk of a controller that has just been plugged in."""
+    name = nvme.console.check(
+        f"""
+        for try in {{1..{APPEAR_S * 50}}}; do
+            for one in /sys/class/nvme/nvme*; do
+                read -r serial < $one/serial
+                [ "$serial" = {serial} ] && [ -e $one/nvme*n1/queue ] && echo ${{one##*/}} && exit
+            done
+            sleep 0.02
+        done
+        echo "no controller {serial}"; exit 1"""
+    )
+    return disk_of(nvme.console, name.strip(), 1)

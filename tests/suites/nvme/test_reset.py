@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A controller is reset: its queues are made anew, and requests on their way come again."""
+
+import pytest
+
+from modules.disk import write_file
+from tests.budget import Budget
+from tests.needs import feature, hardware, needs
+from tests.nvme import Nvme
+from tests.workload import background_io, fio
+
+pytestmark = [feature("reset"), needs("nvme", program="nvme")]
+
+
+def vectors(nvme: Nvme) -> int:
+    """How many interrupts the controller's function has."""
+    return int(nvme.console.check(f"ls {nvme.function()}/msi_irqs | wc -w"))
+
+
+@needs(program="fio")
+def test_reset_under_io(nvme: Nvme, budget: Budget) -> None:
+    """Nobody's I/O fails by it."""
+    with background_io(nvme.disk()):
+        for _ in range(budget.times(3)):
+            nvme.console.check(f"nvme reset {nvme.device()}", timeout_s=30)
+            assert nvme.live()
+    load = fio(nvme.disk(), rw="read", bs="64k", size="1M", ioengine="psync")
+    assert load.read_bytes == 1 << 20
+
+
+@needs(program="fio")
+def test_data_in_flight_survives_resets(nvme: Nvme) -> None:
+    """What was acknowledged can be read, what was not is written again."""
+    nvme.console.check(
+        f"""
+        rm -f /tmp/stop
+        (until [ -e /tmp/stop ]; do
+            nvme reset {nvme.device()} && echo done
+            sleep 0.1
+        done) > /tmp/resets 2>&1 & echo $! > /tmp/resets.pid"""
+    )
+    try:
+        load = fio(
+            nvme.disk(),
+            rw="randwrite",
+            bs="4k",
+            size="4M",
+            ioengine="libaio",
+            iodepth=32,
+            verify="crc32c",
+            verify_fatal=1,
+            do_verify=1,
+        )
+    finally:
+        told = nvme.console.run(
+            "touch /tmp/stop; pid=$(cat /tmp/resets.pid);"
+            " while kill -0 $pid 2> /dev/null; do sleep 0.02; done; cat /tmp/resets"
+        )
+    assert load.read_bytes == load.written_bytes == 4 << 20
+    resets = told.output.split()
+    assert resets == ["done"] * len(resets) and len(resets) >= 3, told.output
+    assert nvme.live()
+
+
+def test_a_reset_leaks_nothing(nvme: Nvme) -> None:
+    """The same disk with the same settings, as many interrupts and queues as before."""
+    disk = nvme.disk()
+    files = f"{disk.sysfs}/dev {disk.sysfs}/size {disk.sysfs}/diskseq {nvme.sysfs()}/queue_count"
+    limits = f"{disk.sysfs}/queue/{{max_hw_sectors_kb,nr_requests,fua,write_cache}}"
+    before = nvme.read(f"{files} {limits}")
+    count = vectors(nvme)
+    for _ in range(3):
+        nvme.console.check(f"nvme reset {nvme.device()}")
+    assert nvme.live()
+    assert nvme.read(f"{files} {limits}") == before
+    assert vectors(nvme) == count
+
+
+def test_resets_at_a_time(nvme: Nvme) -> None:
+    """One of them resets, the others wait or are told that it is under way; then all works."""
+    nvme.console.check(
+        f"""
+        for one in {{1..6}}; do (echo 1 > {nvme.sysfs()}/reset_controller) 2> /dev/null & done
+        wait"""
+    )
+    assert nvme.live()
+    assert fio(nvme.disk(), rw="read", bs="64k", size="1M", ioengine="psync").read_bytes == 1 << 20
+
+
+@needs(program="fio")
+def test_a_function_level_reset_under_io(nvme: Nvme) -> None:
+    """PCI resets the function below the driver, which is told before and after."""
+    function = nvme.function()
+    if "flr" not in nvme.read(f"{function}/reset_method"):
+        pytest.skip("the function has no function level reset")
+    with background_io(nvme.disk()):
+        assert write_file(nvme.console, f"{function}/reset", "1") == 0
+        assert nvme.live()
+    assert fio(nvme.disk(), rw="read", bs="64k", size="1M", ioengine="psync").read_bytes == 1 << 20
+
+
+@needs(program="fio")
+def test_rescans_under_io(nvme: Nvme, budget: Budget) -> None:
+    """Of namespaces: the disk stays, and so does what is done with it."""
+    disk = nvme.disk()
+    sequence = nvme.read(f"{disk.sysfs}/diskseq")
+    with background_io(disk):
+        for _ in range(budget.times(4)):
+            nvme.console.check(f"echo 1 > {nvme.sysfs()}/rescan_controller")
+            nvme.console.check(f"nvme ns-rescan {nvme.device()}")
+    assert nvme.read(f"{disk.sysfs}/diskseq") == sequence
+
+
+def test_a_subsystem_reset_needs_a_subsystem_that_can(nvme: Nvme) -> None:
+    """CAP.NSSRS (section 3.1.3.1) says whether; when not, nothing is written to the register."""
+    capable = nvme.told(f"show-regs {nvme.device()}")["cap"] >> 36 & 1
+    told = nvme.console.run(f"nvme subsystem-reset {nvme.device()}")
+    assert (told.exit_code == 0) == bool(capable), told.output
+    assert capable or "not supported" in told.output
+    assert nvme.live()
+
+
+@feature("sharing")
+@hardware("controllers")
+@needs(program="fio")
+def test_a_reset_is_of_one_controller(nvme: Nvme) -> None:
+    """The I/O of another one goes on; its queues are not touched."""
+    other = nvme.disk(1)
+    nvme.console.check("dmesg --clear")
+    with background_io(other, bs=other.block_size):
+        nvme.console.check(f"nvme reset {nvme.device(0)}")
+    told = nvme.console.check("dmesg")
+    assert f"{nvme.names[0]}: resetting" in told
+    assert f"{nvme.names[1]}: resetting" not in told
+    assert nvme.live(0) and nvme.live(1)

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Several controllers: of one subsystem with a namespace that both have, and of several."""
+
+import pytest
+
+from modules.disk import Disk
+from modules.driver import Driver
+from tests.needs import feature, hardware, needs
+from tests.nvme import Nvme
+from tests.workload import background_io, fio
+
+pytestmark = [feature("sharing"), needs("nvme", program="nvme")]
+
+SHARED, FIRST_ALONE, SECOND_ALONE = 1, 2, 3  # NSIDs
+
+
+@pytest.fixture
+def both(driver: Driver, nvme: Nvme) -> tuple[Disk, Disk]:
+    """The shared namespace's disk of each controller."""
+    if driver.kernel.config.get("NVME_MULTIPATH") == "y":
+        pytest.skip("with NVME_MULTIPATH a shared namespace has one disk")
+    return nvme.disk(0, SHARED), nvme.disk(1, SHARED)
+
+
+@hardware("shared")
+def test_controllers_know_their_subsystem(nvme: Nvme) -> None:
+    """Who has what: CMIC and NMIC (section 5.17.2) and the lists of controllers."""
+    names = {nvme.read(f"{nvme.sysfs(number)}/subsysnqn") for number in (0, 1)}
+    assert names == {"nqn.2019-08.org.qemu:pair"}
+    ids = [int(nvme.read(f"{nvme.sysfs(number)}/cntlid")) for number in (0, 1)]
+    assert len(set(ids)) == 2
+    device = nvme.device()
+    assert nvme.told(f"id-ctrl {device}")["cmic"] & 2
+    for nsid, attached, is_shared in ((SHARED, ids, 1), (FIRST_ALONE, ids[:1], 0)):
+        told = nvme.told(f"list-ctrl {device} --namespace-id={nsid}")["ctrl_list"]
+        assert [entry["ctrl_id"] for entry in told] == attached
+        assert nvme.told(f"id-ns {device} --namespace-id={nsid}")["nmic"] & 1 == is_shared
+    for number, nsids in enumerate(([SHARED, FIRST_ALONE], [SHARED, SECOND_ALONE])):
+        told = nvme.told(f"list-ns {nvme.device(number)}")["nsid_list"]
+        assert [entry["nsid"] for entry in told] == nsids
+
+
+@hardware("shared")
+def test_what_one_controller_writes_the_other_reads(nvme: Nvme, both: tuple[Disk, Disk]) -> None:
+    """In both directions; there is one namespace behind the two disks."""
+    one, other = both
+    assert one.name != other.name
+    for writer, reader, place in ((one, other, 3), (other, one, 4)):
+        nvme.console.check(
+            f"""
+            head -c 64K /dev/urandom > /tmp/shared
+            dd if=/tmp/shared of={writer.path} bs=64K seek={place} oflag=direct status=none
+            dd if={reader.path} bs=64K skip={place} count=1 iflag=direct status=none |
+                cmp - /tmp/shared"""
+        )
+
+
+@hardware("shared")
+def test_a_private_namespace_is_its_controllers(nvme: Nvme) -> None:
+    """The same place of the private ones holds other data; the other controller cannot reach it."""
+    one, other = nvme.disk(0, FIRST_ALONE), nvme.disk(1, SECOND_ALONE)
+    nvme.console.check(
+        f"""
+        dd if=/tmp/nvme-data of={one.path} bs=64K count=1 oflag=direct status=none
+        dd if=/dev/zero of={other.path} bs=64K count=1 oflag=direct status=none
+        dd if={one.path} bs=64K count=1 iflag=direct status=none |
+            cmp --bytes=65536 - /tmp/nvme-data"""
+    )
+    inactive = nvme.told(f"id-ns {nvme.device(1)} --namespace-id={FIRST_ALONE}")
+    assert inactive["nsze"] == 0
+
+
+@hardware("shared")
+@needs(program="fio")
+def test_one_controller_is_reset_while_the_other_works(nvme: Nvme, both: tuple[Disk, Disk]) -> None:
+    """The namespace that both have stays where it is."""
+    one, other = both
+    with background_io(other):
+        nvme.console.check(f"nvme reset {nvme.device(0)}")
+        load = fio(one, rw="read", bs="64k", size="1M", ioengine="psync")
+        assert load.read_bytes == 1 << 20
+    assert nvme.live(0) and nvme.live(1)
+
+
+@hardware("shared")
+@needs(symbol="NVME_MULTIPATH", program="fio")
+@feature("multipath")
+def test_io_goes_by_the_path_that_is_left(nvme: Nvme) -> None:
+    """Nobody's I/O fails when one of the controllers is taken away, nor when the other is."""
+    head = nvme.disk(0, SHARED)
+    functions = [nvme.function(number).rpartition("/")[2] for number in (0, 1)]
+    driver = "/sys/bus/pci/drivers/nvme"
+    with background_io(head):
+        for function in functions:
+            nvme.console.check(f"echo {function} > {driver}/unbind", timeout_s=60)
+            nvme.console.check(f"echo {function} > {driver}/bind", timeout_s=60)
+            nvme.settle()
+    nvme.settle()
+
+
+@hardware("controllers")
+def test_controllers_of_their_own(nvme: Nvme) -> None:
+    """Two subsystems: the same NSID is another namespace on each."""
+    names = {nvme.read(f"{nvme.sysfs(number)}/subsysnqn") for number in (0, 1)}
+    assert len(names) == 2
+    one, other = nvme.disk(0), nvme.disk(1)
+    nvme.console.check(
+        f"""
+        dd if=/tmp/nvme-data of={one.path} bs=64K count=1 oflag=direct status=none
+        dd if=/dev/zero of={other.path} bs=64K count=1 oflag=direct status=none
+        dd if={one.path} bs=64K count=1 iflag=direct status=none |
+            cmp --bytes=65536 - /tmp/nvme-data"""
+    )
+    for number, disk in enumerate((one, other)):
+        wanted = nvme.topology.attached(number)[1]
+        assert (disk.size_bytes, disk.block_size) == (wanted.size_mib << 20, wanted.block_size)

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""SMART / Health Information (section 5.16.1.3): counters, temperature, warnings and events."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.needs import feature, needs
+from tests.nvme import Nvme
+from tests.workload import fio
+
+pytestmark = [feature("smart"), needs("nvme", program="nvme")]
+
+TEMPERATURE_THRESHOLD = 4  # a feature (section 5.27.1.3), in kelvins
+EVENTS = 11  # a feature: Asynchronous Event Configuration (section 5.27.1.8)
+TEMPERATURE_WARNING = 2  # critical warning, bit 1
+
+
+def smart(nvme: Nvme) -> dict[str, int]:
+    told = nvme.told(f"smart-log {nvme.device()}")
+    return {name: int(value) for name, value in told.items() if str(value).isdigit()}
+
+
+def set_threshold(nvme: Nvme, kelvins: int) -> None:
+    nvme.console.check(
+        f"nvme set-feature {nvme.device()} --feature-id={TEMPERATURE_THRESHOLD} --value={kelvins}"
+    )
+
+
+@pytest.fixture
+def cool(nvme: Nvme) -> Iterator[dict[str, int]]:
+    """The health of a controller that is cool enough; its threshold is set back."""
+    threshold = nvme.told(f"id-ctrl {nvme.device()}")["wctemp"]
+    set_threshold(nvme, threshold)
+    yield smart(nvme)
+    set_threshold(nvme, threshold)
+
+
+@needs(program="fio")
+@pytest.mark.parametrize("direction", ["read", "write"])
+def test_smart_counts_commands_and_data(nvme: Nvme, direction: str) -> None:
+    """Each request is a command; data is in units of 1000 blocks of 512 bytes, rounded up."""
+    before = smart(nvme)
+    fio(nvme.disk(), rw=direction, bs="64k", size="4M", ioengine="psync")
+    after = smart(nvme)
+    commands = f"host_{direction}_commands"
+    units = "data_units_written" if direction == "write" else "data_units_read"
+    assert 64 <= after[commands] - before[commands] < 64 + 32, "other readers may add a few"
+    assert 8 <= after[units] - before[units] <= 10
+    assert after["critical_warning"] == 0
+
+
+def test_temperatures_are_sensible(nvme: Nvme) -> None:
+    """Below the warning's and the critical one (WCTEMP, CCTEMP), and no spare is used up."""
+    health, told = smart(nvme), nvme.told(f"id-ctrl {nvme.device()}")
+    assert 273 < health["temperature"] < told["wctemp"] < told["cctemp"]
+    assert health["critical_warning"] == health["media_errors"] == 0
+
+
+def test_a_threshold_below_the_temperature_warns(nvme: Nvme, cool: dict[str, int]) -> None:
+    set_threshold(nvme, cool["temperature"] - 10)
+    assert smart(nvme)["critical_warning"] == TEMPERATURE_WARNING
+    set_threshold(nvme, cool["temperature"] + 10)
+    assert smart(nvme)["critical_warning"] == 0
+
+
+def test_each_event_reaches_user_space(nvme: Nvme, cool: dict[str, int]) -> None:
+    """An asynchronous event becomes a uevent, and the driver asks for the next one.
+
+    Linux enables those of namespaces only. An event of a kind is masked until its log page is read
+    (section 5.2), which smart-log does.
+    """
+    told = nvme.console.check(f"nvme get-feature {nvme.device()} --feature-id={EVENTS}")
+    enabled = int(told.rpartition("value:")[2], 16)
+    _enable(nvme, enabled | TEMPERATURE_WARNING)
+    try:
+        for _ in range(3):
+            nvme.console.check(
+                f"""
+                read -r before < /sys/kernel/uevent_seqnum
+                nvme set-feature {nvme.device()} --feature-id={TEMPERATURE_THRESHOLD} \\
+                    --value={cool["temperature"] - 10} > /dev/null
+                for try in {{1..100}}; do
+                    read -r after < /sys/kernel/uevent_seqnum
+                    [ $after -gt $before ] && break
+                    sleep 0.02
+                done
+                [ $after -gt $before ] || {{ echo "no uevent came"; exit 1; }}"""
+            )
+            set_threshold(nvme, cool["temperature"] + 10)
+            smart(nvme)
+    finally:
+        _enable(nvme, enabled)
+
+
+def _enable(nvme: Nvme, events: int) -> None:
+    nvme.console.check(f"nvme set-feature {nvme.device()} --feature-id={EVENTS} --value={events}")
