@@ -26,7 +26,7 @@ from images.files import guest_files
 from kernel import variants
 from kernel.choice import Choice
 from kernel.host.errors import Failed, UserError, unknown
-from kernel.host.progress import note
+from kernel.host.progress import note, step
 from kernel.host.settings import PROJECT
 from kernel.sources.series import Patch
 from kernel.sources.tree import Tree
@@ -172,7 +172,6 @@ class _Laboratory:
     def baseline(self, driver: str) -> record.Run:
         """The run of a driver without a patch; made once."""
         if driver not in self.baselines:
-            note(f"{driver} without a bug ({self.variant})")
             trial = Trial(self.directory / driver / f"baseline-{self.variant}")
             baseline = self._try(driver, [], trial)
             if not baseline.count(driver)["pass"]:
@@ -206,7 +205,9 @@ class _Laboratory:
         ready = replace(self.ready, files=guest_files(kernel, tools, [module]))
         trial.directory.mkdir(parents=True)
         wanted = run.selection(driver, "serial", self.conditions.suite, spend="quick")
-        return run.run(ready, wanted, self.conditions.workers, self.variant, trial)[0]
+        what = " ".join([driver, *(f"with {patch.name}" for patch in patches)])
+        with step(f"testing {what} on kernel {kernel.info.name}"):
+            return run.run(ready, wanted, self.conditions.workers, self.variant, trial)[0]
 
 
 def catches(finished: record.Run) -> tuple[Catch, ...]:
