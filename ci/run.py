@@ -59,7 +59,10 @@ class Selection:
 
 @dataclass(frozen=True)
 class Trial:
-    """A run that is a part of something larger: it prints nothing, and may end early."""
+    """A run that is a part of something larger: it prints nothing, and may end early.
+
+    Known failures are left out: they say nothing, and many of them wait for a time-out.
+    """
 
     directory: Path  # of its record, made by the caller
     only: frozenset[tuple[str, str]] | None = None  # these tests, by their keys; None: all
@@ -394,10 +397,16 @@ def _plan(ready: Ready, wanted: Selection, directory: Path) -> Plan:
     )
 
 
-def _of_trial(names: dict[str, TestId], trial: Trial) -> tuple[dict[str, TestId], list[str]]:
+def of_trial(
+    names: dict[str, TestId], trial: Trial, is_known: Known
+) -> tuple[dict[str, TestId], list[str]]:
     """The tests of a trial, and how pytest is told."""
-    only = trial.only
-    left = {nodeid: name for nodeid, name in names.items() if only is None or name.key in only}
+    left = {
+        nodeid: name
+        for nodeid, name in names.items()
+        if (trial.only is None or name.key in trial.only)
+        and not is_known.find(name.id, name.slot.driver, name.slot.topology)
+    }
     arguments = [f"--deselect={nodeid}" for nodeid in names if nodeid not in left]
     return left, [*arguments, *(["--maxfail=1"] if trial.stop else [])]
 
@@ -417,7 +426,7 @@ def run(
     is_known = known.of(wanted.folders, ready.kernel.info.release, variant)
     names, arguments = collect(plan, wanted), _arguments(plan, wanted)
     if trial:
-        names, more = _of_trial(names, trial)
+        names, more = of_trial(names, trial, is_known)
         arguments += more
     collector = Collector(names, is_known, trial)
     workers = min(workers, len(set(portions(collector.names).values())))
