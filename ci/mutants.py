@@ -187,12 +187,13 @@ class _Laboratory:
     def run(self, mutant: Mutant) -> Iterator[record.Run]:
         """The runs of a mutant; unless every test is wanted, they end at the first catch.
 
-        A test that is bad or skipped without a bug catches none, and is left out.
+        A test that is bad without a bug catches none, and is left out. One that is skipped may:
+        what a driver does not promise can be what a bug makes it do.
         """
         every_test = self.conditions.every_test
-        passed = [test for test in self.baseline(mutant.driver).tests if test.outcome == "pass"]
-        first = [test for test in passed if test.suite in mutant.suites and not every_test]
-        others = [test for test in passed if test not in first]
+        good = [test for test in self.baseline(mutant.driver).tests if test.outcome not in BAD]
+        first = [test for test in good if test.suite in mutant.suites and not every_test]
+        others = [test for test in good if test not in first]
         directory = self.directory / mutant.name
         for name, tests in (("first", first), ("others", others)):
             if tests:
