@@ -21,6 +21,7 @@ def test_batches_complete(driver: Driver, mode: str) -> None:
         with driver.disk(irqmode=mode) as disk:
             load = fio(
                 disk,
+                20,
                 rw="randread",
                 bs="4k",
                 size="4M",
