@@ -326,6 +326,46 @@ def check(c: Context, unit: bool = False, faults: bool = False, k: str = "") -> 
 
 
 @task(
+    help={
+        "driver": "comma-separated; default: all that have mutants in tests/mutants",
+        "k": "only mutants whose names have this in them, or match it with * and ?",
+        "suite": "comma-separated; default: all of tests/suites",
+        "kernel": KERNEL_HELP["kernel"],
+        "all": "run every test on every mutant; tells which tests catch nothing",
+        "guests": "how many guests run side by side; 0: one per two CPUs, at least two",
+        "accel": ACCEL_HELP,
+        "write": "write the table to docs/mutants.md",
+        "json": "print JSON instead of the table",
+    }
+)
+@plain_errors
+def mutants(
+    c: Context,
+    driver: str = "",
+    k: str = "",
+    suite: str = "",
+    kernel: str = DEFAULT_KERNEL,
+    all_: bool = False,
+    guests: int = 0,
+    accel: str = "auto",
+    write: bool = False,
+    json: bool = False,
+) -> None:
+    """Plant bugs in drivers, one at a time, and see which test catches each.
+
+    Only the driver is built again. The exit code is 0 only if all bugs were caught.
+    """
+    from ci import mutants_report, run
+    from ci.mutants import Conditions
+    from ci.mutants import mutants as chosen
+
+    run.selection(suite=suite)  # checked before anything is built
+    conditions = Conditions(kernel, accel, guests or run.default_guests(), suite, all_)
+    if not mutants_report.show(chosen(driver, k), conditions, write=write, as_json=json):
+        raise Exit(code=1)
+
+
+@task(
     help=KERNEL_HELP
     | {
         "accel": ACCEL_HELP,
@@ -518,7 +558,7 @@ def kernel_survey(
     survey.show(kernels, accel, guests, write=write, as_json=json)
 
 
-namespace = Collection(test, blktests, check, build, boot, parity, perf, doctor)
+namespace = Collection(test, blktests, check, build, boot, mutants, parity, perf, doctor)
 _kernel = Collection("kernel")
 _kernel.add_task(kernel_explain)
 _kernel.add_task(kernel_survey)

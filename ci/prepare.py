@@ -190,8 +190,13 @@ def modules(choice: Choice, built: Kernel, tools: ToolRoot, *, all_: bool) -> li
             raise UserError(reason)
         if not reason and driver.out_of_tree:
             fitting.append(driver)
-    maker = functools.cache(lambda: _module_make(choice, built, tools))
+    maker = module_maker(choice, built, tools)
     return [external.build_module(driver, built, maker) for driver in fitting]
+
+
+def module_maker(choice: Choice, built: Kernel, tools: ToolRoot) -> external.Maker:
+    """What gives the sandbox and the make that build modules for a kernel; ready when called."""
+    return functools.cache(lambda: _module_make(choice, built, tools))
 
 
 def _module_make(choice: Choice, built: Kernel, tools: ToolRoot) -> tuple[Sandbox, list[str]]:

@@ -60,6 +60,18 @@ class Selection:
     upstream: Upstream | None = None  # of blktests, in place of the suites
 
 
+@dataclass(frozen=True)
+class Trial:
+    """A run that is a part of something larger: it prints nothing, and may end early.
+
+    Known failures are left out: they say nothing, and many of them wait for a time-out.
+    """
+
+    directory: Path  # of its record, made by the caller
+    only: frozenset[tuple[str, str]] | None = None  # these tests, by their keys; None: all
+    stop: bool = False  # at the first bad test
+
+
 def default_guests() -> int:
     """How many guests run side by side unless the user says: one per two CPUs, at least two."""
     return max(2, (os.cpu_count() or 1) // 2)
@@ -148,6 +160,11 @@ class TestId:
         """As in the record and in lists."""
         return f"{self.suite}/{self.name}"
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """As TestResult.key: the same test in another run has the same."""
+        return self.id, self.slot.topology
+
     def __str__(self) -> str:
         return f"{self.id}[{self.slot}]"
 
@@ -220,6 +237,7 @@ class Collector:
 
     names: dict[str, TestId]
     known: Known
+    trial: Trial | None = None
     results: list[TestResult] = field(default_factory=list)
     interrupted: bool = False
     defects: list[str] = field(default_factory=list)
@@ -280,15 +298,21 @@ class Collector:
             elif phases.outcome == "xpass":
                 phases.reason = f"expected to fail: {entry}"
         self._add(name, phases)
+        if self.trial:
+            return
         width = len(str(len(self.names)))
         count = f"[{len(self.results):{width}}/{len(self.names)}]"
         why = f"  {phases.reason.splitlines()[0]}" if phases.reason else ""
         note(f"{count} {phases.outcome:<7} {name} {phases.seconds:.1f} s{why}")
 
     def finish(self) -> tuple[TestResult, ...]:
-        """All results, in a stable order; a test that never reported is lost."""
+        """All results, in a stable order; a test that never reported is lost.
+
+        One that a trial did not wait for is no result.
+        """
         why = "the run ended before this test reported"
-        for name in self._waiting.values():
+        over = self.trial and self.trial.stop and any(one.outcome in BAD for one in self.results)
+        for name in () if over else self._waiting.values():
             self._add(name, _Phases(outcome="lost", reason=why))
         self._waiting.clear()
         return tuple(sorted(self.results, key=lambda one: (one.driver, one.console)))
@@ -379,18 +403,39 @@ def _plan(ready: Ready, wanted: Selection, directory: Path) -> Plan:
     )
 
 
+def of_trial(
+    names: dict[str, TestId], trial: Trial, is_known: Known
+) -> tuple[dict[str, TestId], list[str]]:
+    """The tests of a trial, and how pytest is told."""
+    left = {
+        nodeid: name
+        for nodeid, name in names.items()
+        if (trial.only is None or name.key in trial.only)
+        and not is_known.find(name.id, name.slot.driver, name.slot.topology)
+    }
+    arguments = [f"--deselect={nodeid}" for nodeid in names if nodeid not in left]
+    return left, [*arguments, *(["--maxfail=1"] if trial.stop else [])]
+
+
 def run(
-    ready: Ready, wanted: Selection, workers: int, variant: str = PLAIN
+    ready: Ready,
+    wanted: Selection,
+    workers: int,
+    variant: str = PLAIN,
+    trial: Trial | None = None,
 ) -> tuple[record.Run, Path]:
     """Runs the selected tests, `workers` guests at a time; the record and its path."""
     begun = time.time()
-    directory = record.new_directory(ready.kernel.info.name)
+    directory = trial.directory if trial else record.new_directory(ready.kernel.info.name)
     plan = directory / "plan.json"
     plan.write_bytes(msgspec.json.encode(_plan(ready, wanted, directory)))
     is_known = known.of(wanted.folders, ready.kernel.info.release, variant)
-    collector = Collector(collect(plan, wanted), is_known)
+    names, arguments = collect(plan, wanted), _arguments(plan, wanted)
+    if trial:
+        names, more = of_trial(names, trial, is_known)
+        arguments += more
+    collector = Collector(names, is_known, trial)
     workers = min(workers, len(set(portions(collector.names).values())))
-    arguments = _arguments(plan, wanted)
     if workers > 1:
         arguments += ["-n", str(workers), "--dist", "loadscope", "--no-loadscope-reorder"]
         arguments += ["--max-worker-restart", "0"]

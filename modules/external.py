@@ -41,22 +41,26 @@ def build_module(driver: Manifest, kernel: Kernel, maker: Maker) -> Path:
     key = store.digest("module", RECIPE, kernel.info.key, files)
 
     def make(path: Path) -> None:
-        kernel_sandbox, make_argv = maker()
         copy = path / "source"
         for name in files:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, copy / name)
         log = store.directory("logs") / f"module-{driver.name}-{key}.log"
-        log.unlink(missing_ok=True)
-        sandbox = replace(kernel_sandbox, writable={"module": copy})
-        argv = sandbox.argv([*make_argv, f"M={BIND}/module", "modules"])
-        doing = f"building {driver.name} for kernel {kernel.info.name}"
-        with step(doing, log=log):
-            run(argv, log=log, doing=doing)
+        make_modules(copy, maker, log, f"building {driver.name} for kernel {kernel.info.name}")
         _collect(driver, copy, path)
         store.remove(copy)
 
     return store.get("modules", key, f"module {driver.name}", make)
+
+
+def make_modules(folder: Path, maker: Maker, log: Path, doing: str) -> None:
+    """Runs make on a folder of sources, which it writes to; raises Failed with the log's path."""
+    log.unlink(missing_ok=True)
+    kernel_sandbox, make_argv = maker()
+    sandbox = replace(kernel_sandbox, writable={"module": folder})
+    argv = sandbox.argv([*make_argv, f"M={BIND}/module", "modules"])
+    with step(doing, log=log):
+        run(argv, log=log, doing=doing)
 
 
 def _sources(folder: Path) -> Iterator[tuple[str, str]]:

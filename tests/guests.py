@@ -160,6 +160,9 @@ class Guests:
     def _load(self, slot: Slot, booted: Machine, name: str) -> Guest:
         manifest = self._plan.manifest(slot.driver).on(self._kernel)
         driver = Driver(manifest, self._kernel, booted.console(slot.console))
+        # a kernel that goes on after an Oops goes on with its locks held: what waits for them would
+        # be waited for until its deadline
+        driver.console.check("echo 1 > /proc/sys/kernel/panic_on_oops")
         driver.load()
         if isinstance(manifest.disks, Pci):
             # a disk that comes later would be taken for something that a test left behind

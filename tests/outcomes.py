@@ -57,6 +57,11 @@ class TestResult(msgspec.Struct, frozen=True, kw_only=True):
     kernel_log: str = ""  # the splat, or the last lines of a dead guest
     guest: str = ""  # the guest's folder, relative to the run's
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """The same test of a driver in another run has the same."""
+        return self.id, self.topology
+
 
 def of_exception(error: BaseException) -> Outcome:
     """The outcome of a phase that ended with `error`."""

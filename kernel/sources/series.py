@@ -132,7 +132,7 @@ def applied(tree: Tree, series: Sequence[Path], tools: ToolRoot) -> Tree:
     def make(path: Path) -> None:
         with step(f"applying {len(patches)} patches to Linux {tree.version}"):
             _copy(tree, path / "tree")
-            _apply(tree, patches, path, tools)
+            apply(tree, patches, path, tools)
         checked(path / "tree", "the patched tree")
 
     path = store.get("sources", key, "the patched source", make)
@@ -153,7 +153,11 @@ def _link(source: str, target: str) -> None:
     os.link(source, target, follow_symlinks=False)
 
 
-def _apply(tree: Tree, patches: Sequence[Patch], path: Path, tools: ToolRoot) -> None:
+def apply(tree: Tree, patches: Sequence[Patch], path: Path, tools: ToolRoot) -> None:
+    """Changes `path`/tree, a copy of a tree or of a part of it, by patches.
+
+    Raises Failed with the patch, the file and the hunk that does not fit; `path` holds the log.
+    """
     sandbox = Sandbox(
         tools.root,
         read_only={"patches": path / "patches"},

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pytest
 
-from ci.run import Collector, TestId
+from ci.run import Collector, TestId, Trial, of_trial
 from images.errors import (
     CommandFailed,
     CommandTimedOut,
@@ -17,7 +18,7 @@ from images.errors import (
     QemuDied,
 )
 from tests.guests import Slot
-from tests.known import Known
+from tests.known import Known, KnownFailure
 from tests.outcomes import Outcome, TestResult, of_exception, worse
 from tests.plugin import PROPERTY
 
@@ -176,6 +177,27 @@ class TestCollector:
         collector.pytest_runtest_logreport(report(WRITE, "setup"))
         outcomes = {result.id: result.outcome for result in collector.finish()}
         assert outcomes == {"io/read": "pass", "io/write": "lost", "io/trim": "lost"}
+
+    def test_what_a_trial_did_not_wait_for_is_not_lost(self, tmp_path: Path) -> None:
+        collector = Collector(NAMES, NOTHING_KNOWN, Trial(tmp_path, stop=True))
+        assert len(collector.finish()) == len(NAMES), "nothing was bad: it did not stop by itself"
+        collector = Collector(NAMES, NOTHING_KNOWN, Trial(tmp_path, stop=True))
+        collector.pytest_runtest_logreport(report(READ, "setup"))
+        collector.pytest_runtest_logreport(report(READ, "call", failed=True, facts=fail("bad")))
+        collector.pytest_runtest_logreport(report(READ, "teardown"))
+        assert [result.id for result in collector.finish()] == ["io/read"]
+
+    def test_a_trial_leaves_out_what_is_known_to_fail(self, tmp_path: Path) -> None:
+        is_known = Known((KnownFailure("io/write", "why"),), "7.3.4", "plain")
+        left, arguments = of_trial(NAMES, Trial(tmp_path), is_known)
+        assert list(left) == [READ, TRIM]
+        assert arguments == [f"--deselect={WRITE}"]
+
+    def test_a_trial_has_the_tests_it_is_given(self, tmp_path: Path) -> None:
+        trial = Trial(tmp_path, frozenset({("io/read", "")}), stop=True)
+        left, arguments = of_trial(NAMES, trial, NOTHING_KNOWN)
+        assert list(left) == [READ]
+        assert arguments == [f"--deselect={WRITE}", f"--deselect={TRIM}", "--maxfail=1"]
 
     def test_finishing_twice_adds_nothing(self) -> None:
         collector = Collector(NAMES, NOTHING_KNOWN)

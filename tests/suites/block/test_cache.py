@@ -7,8 +7,9 @@ import pytest
 
 from modules.disk import Disk
 from modules.driver import Driver
+from tests import nvme
 from tests.needs import feature, needs
-from tests.workload import statistics
+from tests.workload import fio, statistics
 
 pytestmark = feature("write cache")
 
@@ -74,6 +75,30 @@ def test_synchronous_data_survives(driver: Driver, fua: str) -> None:
         assert written(disk, ",dsync")
 
 
+@needs("attribute:cache_size", "attribute:fua", program="fio")
+def test_fua_alone_survives(driver: Driver) -> None:
+    """Asynchronous O_DSYNC writes are FUA writes; a synchronous one has a flush behind it.
+
+    The flush (generic_write_sync() in block/fops.c) would hide a FUA that was lost.
+    """
+    with driver.disk(**cache(driver, fua=1)) as disk:
+        before = statistics(disk)["flushes"]
+        fio(
+            disk,
+            rw="write",
+            bs="4k",
+            size="64k",
+            ioengine="libaio",
+            iodepth=4,
+            sync="dsync",
+            buffer_pattern="0xa5",
+        )
+        assert statistics(disk)["flushes"] == before, "there were flushes: this proves nothing"
+        lose_power(disk)
+        read = f"dd if={disk.path} bs=64k count=1 iflag=direct status=none"
+        assert disk.console.check(f"{read} | tr -d '\\245' | wc -c").strip() == "0"
+
+
 @needs("attribute:cache_size")
 def test_a_flush_leaves_nothing_behind(cached_disk: Disk) -> None:
     """More than one batch of cached pages: each has to be written."""
@@ -100,17 +125,29 @@ def test_a_full_cache_makes_room(driver: Driver) -> None:
 
 
 @needs("attribute:cache_size")
-def test_rewritten_data_is_the_newest(cached_disk: Disk) -> None:
-    """A block that is in the cache and on the disk is read from the cache."""
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("direct conv=fsync", "direct"), ("direct", "direct,dsync"), ("direct,dsync", "direct")],
+    ids=["flushed-cached", "cached-synchronous", "synchronous-cached"],
+)
+def test_rewritten_data_is_the_newest(cached_disk: Disk, old: str, new: str) -> None:
+    """A block that is in the cache and on the disk is read from where it was written last."""
     disk = cached_disk
     disk.console.check(
         f"""
         head -c 64K /dev/urandom > /tmp/old
         head -c 64K /dev/urandom > /tmp/new
-        dd if=/tmp/old of={disk.path} bs=64K oflag=direct conv=fsync status=none
-        dd if=/tmp/new of={disk.path} bs=64K oflag=direct status=none
+        dd if=/tmp/old of={disk.path} bs=64K oflag={old} status=none
+        dd if=/tmp/new of={disk.path} bs=64K oflag={new} status=none
         dd if={disk.path} bs=64K count=1 iflag=direct status=none | cmp - /tmp/new"""
     )
+
+
+@needs("nvme", program="nvme")
+def test_the_cache_is_the_controllers(disk: Disk) -> None:
+    """Identify Controller, VWC: bit 0 says that there is a volatile write cache."""
+    told = nvme.told(disk.console, f"id-ctrl {nvme.controller(disk)}")
+    assert disk.queue("write_cache") == ("write back" if told["vwc"] & 1 else "write through")
 
 
 def test_write_through_sends_no_flushes(disk: Disk) -> None:

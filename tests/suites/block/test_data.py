@@ -144,6 +144,20 @@ def test_unwritten_blocks_are_zeroes(driver: Driver) -> None:
         )
 
 
+@needs("store")
+def test_a_block_that_was_never_written_is_zeroes(driver: Driver) -> None:
+    """Also when it is read into memory that holds something else: dd uses one buffer twice."""
+    if not driver.configfs:
+        pytest.skip(f"{driver.name} makes no new disks that keep their data")
+    with driver.disk(**driver.store_attributes()) as disk:
+        disk.console.check(
+            f"""
+            head -c 4K /dev/urandom | dd of={disk.path} bs=4k oflag=direct status=none
+            dd if={disk.path} bs=4k count=2 iflag=direct status=none | tail -c 4096 |
+                cmp -n 4096 - /dev/zero"""
+        )
+
+
 @needs("disk")
 @feature("discard")
 def test_discard(driver: Driver) -> None:

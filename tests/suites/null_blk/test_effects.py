@@ -2,6 +2,7 @@
 """What each attribute does: seen in the queue, in time, in bandwidth, in errors."""
 
 import errno
+from typing import Any
 
 import pytest
 
@@ -90,6 +91,15 @@ def test_a_limited_disk_goes_while_requests_wait(driver: Driver) -> None:
     with background_io(disk, survives=False, rw="randwrite", bs="4k", iodepth=64):
         driver.remove(disk)
     assert not disk.exists()
+
+
+@needs("attribute:mbps", program="fio")
+def test_limited_disks_lose_power_under_io(driver: Driver, budget: Budget) -> None:
+    """The limit's timer runs while the disk goes; its memory is used again by the next disk."""
+    for _ in range(max(3, budget.times(6))):
+        with driver.disk(mbps=20) as disk, background_io(disk, survives=False, bs="4k"):
+            assert disk.set_attribute("power", "0") == 0
+    driver.console.check("sleep 0.2")
 
 
 @needs("attribute:mbps")
@@ -250,6 +260,40 @@ def test_a_cache_shows_in_the_queue(driver: Driver, fua: str) -> None:
     with driver.disk(cache_size=4, memory_backed=0) as disk:
         assert disk.attribute("cache_size") == "0", "a cache without data behind it"
         assert disk.queue("write_cache") == "write through"
+
+
+@needs("attribute:memory_backed", "attribute:discard", program="fio")
+@feature("memory_backed", "discard")
+def test_discards_race_with_writes(driver: Driver, budget: Budget) -> None:
+    """Pages come and go under the writers' hands."""
+    seconds = max(1.0, budget.seconds(2.0))
+    attributes = {**driver.store_attributes(), "discard": 1, "size": 16}
+    load: dict[str, Any] = {"rw": "randwrite", "bs": "4k", "size": "1M", "numjobs": 2}
+    with driver.disk(**attributes) as disk, background_io(disk, **load):
+        disk.console.check(
+            f"fio --name=trim --filename={disk.path} --direct=1 --rw=randtrim --bs=4k --size=1M "
+            f"--ioengine=psync --time_based=1 --runtime={seconds} --thread > /tmp/trim"
+        )
+
+
+@needs("attribute:memory_backed")
+@feature("memory_backed")
+def test_a_disk_that_goes_gives_its_memory_back(driver: Driver) -> None:
+    def use() -> int:
+        """Fills a disk of 64 MiB, removes it, and says how much memory is free, in KiB."""
+        with driver.disk(**driver.store_attributes(), size=64) as disk:
+            disk.console.check(
+                f"dd if=/dev/zero of={disk.path} bs=1M count=64 oflag=direct status=none"
+            )
+        return int(
+            driver.console.check(
+                "echo 3 > /proc/sys/vm/drop_caches; awk '/^MemFree/ { print $2 }' /proc/meminfo"
+            )
+        )
+
+    before = use()
+    use()
+    assert before - use() < 64 << 10, "two disks of 64 MiB kept half of their memory or more"
 
 
 @needs("attribute:memory_backed")

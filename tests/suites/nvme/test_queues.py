@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from modules.disk import read_file, write_file
 from modules.driver import Driver
 from tests.budget import Budget
 from tests.needs import feature, hardware, needs
@@ -137,3 +138,26 @@ def test_a_cpu_goes_under_io(nvme: Nvme, budget: Budget) -> None:
                 nvme.console.check(f"echo 0 > {online}; sleep 0.1")
             finally:
                 nvme.console.check(f"echo 1 > {online}; sleep 0.1")
+
+
+@needs(program="fio")
+def test_prp_lists_of_every_length(nvme: Nvme) -> None:
+    """Around the 32 entries of a small list (drivers/nvme/host/pci.c), without SGLs."""
+    disk, threshold = nvme.disk(), "/sys/module/nvme/parameters/sgl_threshold"
+    before = read_file(nvme.console, threshold)
+    assert write_file(nvme.console, threshold, "0") == 0
+    try:
+        fio(
+            disk,
+            rw="randwrite",
+            block_sizes=[pages * 4096 for pages in (32, 33, 34)],
+            size="4M",
+            ioengine="libaio",
+            iodepth=16,
+            iodepth_batch_submit=8,
+            verify="crc32c",
+            verify_fatal=1,
+            do_verify=1,
+        )
+    finally:
+        assert write_file(nvme.console, threshold, before) == 0

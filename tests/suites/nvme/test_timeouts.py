@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from modules.disk import Disk
+from modules.disk import Disk, read_file, write_file
 from tests.needs import feature, needs
 from tests.nvme import Nvme
 from tests.workload import fio
@@ -151,3 +151,12 @@ def test_the_time_limit_is_the_queues(nvme: Nvme) -> None:
     assert disk.set_queue("io_timeout", "5000") == 0
     assert disk.queue("io_timeout") == "5000"
     assert disk.set_queue("io_timeout", before) == 0
+
+
+def test_no_time_for_admin_commands_is_einval(nvme: Nvme) -> None:
+    path = f"/sys/class/nvme/{nvme.names[0]}/admin_timeout"
+    if nvme.console.run(f"test -w {path}").exit_code:
+        pytest.skip("this kernel has no admin_timeout")
+    before = read_file(nvme.console, path)
+    assert write_file(nvme.console, path, "0") == errno.EINVAL
+    assert read_file(nvme.console, path) == before

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A driver of the kernel's tree, changed by patches and built on its own.
+
+Its folder is copied out of the tree, patched and built like a module from outside, against the
+output tree of the kernel that it belongs to. That takes seconds, and the kernel stays the same.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from kernel.artifact import Kernel
+from kernel.host import store
+from kernel.host.debian import ToolRoot
+from kernel.host.errors import Failed, UserError
+from kernel.sources import series
+from kernel.sources.series import Patch
+from kernel.sources.tree import Tree
+from modules.external import Maker, make_modules
+from modules.manifest import Manifest
+
+RECIPE = 1  # raise it when the same inputs give other modules
+
+
+def rebuilt(
+    driver: Manifest,
+    kernel: Kernel,
+    tree: Tree,
+    patches: Sequence[Patch],
+    tools: ToolRoot,
+    maker: Maker,
+) -> Path:
+    """The folder that holds the driver's ``.ko`` files, from the cache or built.
+
+    They are all modules of the driver's folder, such as nvme-core beside nvme. Raises UserError
+    when the kernel has no module of the driver, Failed with the hunk for a patch that does not
+    apply and with the compiler's last lines for one that does not compile.
+    """
+    folder = source_folder(driver, kernel)
+    names = sorted(path.name for path in (kernel.modules / "kernel" / folder).glob("*.ko"))
+    key = store.digest(
+        "rebuilt", RECIPE, kernel.info.key, str(folder), [patch.text for patch in patches]
+    )
+    what = " ".join([driver.name, *(f"with {patch.name}" for patch in patches)])
+
+    def make(path: Path) -> None:
+        copy = path / "tree" / folder
+        shutil.copytree(tree.path / folder, copy)
+        series.apply(tree, patches, path, tools)
+        log = store.directory("logs") / f"module-{driver.name}-{key}.log"
+        make_modules(copy, maker, log, f"building {what} for kernel {kernel.info.name}")
+        for name in names:
+            if not (copy / name).is_file():
+                raise Failed(f"{what} does not make {name}, which kernel {kernel.info.name} has")
+            shutil.copyfile(copy / name, path / name)
+        store.remove(path / "tree")
+
+    return store.get("modules", key, f"module {what}", make)
+
+
+def source_folder(driver: Manifest, kernel: Kernel) -> Path:
+    """The driver's folder relative to the kernel's tree: modules stand where their sources do."""
+    name = f"{driver.modules[-1]}.ko"
+    for path in sorted((kernel.modules / "kernel").rglob("*.ko")):
+        if path.name.replace("-", "_") == name.replace("-", "_"):
+            return path.parent.relative_to(kernel.modules / "kernel")
+    raise UserError(
+        driver.missing_from(kernel) or f"kernel {kernel.info.name} has no module {name}",
+        hint="choose a kernel that has the driver as a module",
+    )

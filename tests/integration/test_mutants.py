@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Planted bugs, for real: one that is caught, a change that is none, and patches that apply."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ci import mutants, prepare
+from ci.mutants import Conditions, Mutant
+from ci.prepare import Ready
+from kernel.choice import Choice
+from kernel.host.errors import Failed
+from kernel.host.sandbox import Sandbox
+from kernel.sources import series
+from kernel.sources.series import Patch
+from modules import manifest, rebuilt
+from tests.integration.conftest import KERNEL
+
+CAUGHT = "rnull/irqmode-2-taken"
+HARMLESS = """\
+--- a/drivers/block/rnull/rnull.rs
++++ b/drivers/block/rnull/rnull.rs
+@@ -30,2 +30,3 @@
+ struct NullBlkModule {
++    // This changes nothing.
+     #[pin]
+"""
+
+
+def test_a_bug_is_caught_and_a_comment_is_not(ready: Ready) -> None:
+    (bug,) = mutants.mutants(pattern=CAUGHT)
+    comment = Mutant("rnull/comment", "Nothing.", "plain", Patch("comment", HARMLESS.encode()))
+    broken = Mutant(
+        "rnull/broken",
+        "?",
+        "plain",
+        Patch("b", HARMLESS.replace("    // This", "    This").encode()),
+    )
+    report = mutants.examine(
+        [bug, comment, broken], Conditions(KERNEL, "auto", 2, suite="null_blk")
+    )
+    caught, missed, not_tried = report.verdicts
+    assert all("(2)" in catch.test for catch in caught.caught_by), caught
+    assert caught.caught_by
+    assert not missed.caught_by
+    assert not missed.problem
+    assert "building rnull with b" in not_tried.problem
+    assert (report.caught, report.ok) == (1, False)
+
+
+def test_every_patch_applies(ready: Ready, tmp_path: Path) -> None:
+    tree = prepare.kernel_job(Choice(KERNEL), ready.tools).tree
+    for number, mutant in enumerate(mutants.mutants()):
+        folder = rebuilt.source_folder(manifest.load(mutant.driver), ready.kernel)
+        copy = tmp_path / str(number)
+        shutil.copytree(tree.path / folder, copy / "tree" / folder)
+        series.apply(tree, [mutant.patch], copy, ready.tools)
+
+
+def test_a_patch_for_another_kernel_is_told(ready: Ready) -> None:
+    tree = prepare.kernel_job(Choice(KERNEL), ready.tools).tree
+    patch = Patch("old", HARMLESS.replace("struct Null", "struct Nil").encode())
+
+    def maker() -> tuple[Sandbox, list[str]]:
+        raise AssertionError("it was not to be built")
+
+    with pytest.raises(Failed, match=r"rnull\.rs: hunk 1 does not fit"):
+        rebuilt.rebuilt(manifest.load("rnull"), ready.kernel, tree, [patch], ready.tools, maker)

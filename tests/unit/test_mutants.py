@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Planted bugs: the patches there are, what catches one, and how it is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ci import mutants
+from ci.mutants import Catch, Mutant, Report, Verdict, catches, outcome
+from ci.mutants_report import page
+from kernel.host.errors import UserError
+from modules import manifest
+from modules.rebuilt import source_folder
+from tests.unit import samples
+
+PATCH = """\
+SPDX-License-Identifier: GPL-2.0
+Variant: faults
+Suites: block, null_blk
+
+Something is
+wrong.
+
+--- a/drivers/block/x.c
++++ b/drivers/block/x.c
+@@ -1 +1 @@
+-right
++wrong
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "null_blk" / "bug.patch"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+class TestPatches:
+    def test_there_are_enough(self) -> None:
+        found = mutants.mutants()
+        assert len(found) >= 24
+        assert {mutant.driver for mutant in found} == {"null_blk", "rnull", "nvme"}
+
+    @pytest.mark.parametrize("mutant", mutants.mutants(), ids=lambda mutant: mutant.name)
+    def test_each_changes_its_driver_and_says_how(self, mutant: Mutant) -> None:
+        assert mutant.about.endswith(".")
+        assert manifest.load(mutant.driver)
+        text = mutant.patch.text.decode()
+        files = [line.split()[1] for line in text.splitlines() if line.startswith("+++ ")]
+        assert len(files) == 1
+        place = {"null_blk": "block/null_blk", "rnull": "block/rnull", "nvme": "nvme/host"}
+        assert files[0].startswith(f"b/drivers/{place[mutant.driver]}/")
+
+    def test_one_is_read(self, tmp_path: Path) -> None:
+        mutant = mutants.read(write(tmp_path, PATCH))
+        assert (mutant.name, mutant.driver, mutant.variant) == (
+            "null_blk/bug",
+            "null_blk",
+            "faults",
+        )
+        assert mutant.about == "Something is wrong."
+        assert mutant.suites == ("block", "null_blk")
+        assert mutant.patch.text.startswith(b"--- a/drivers/block/x.c\n")
+
+    def test_without_a_variant_it_is_the_plain_kernel_s(self, tmp_path: Path) -> None:
+        assert mutants.read(write(tmp_path, PATCH.replace("Variant: faults\n", ""))).variant == (
+            "plain"
+        )
+
+    @pytest.mark.parametrize(
+        ("old", "new", "told"),
+        [
+            ("SPDX-License-Identifier: GPL-2.0\n", "", "header"),
+            ("Variant:", "Variante:", "header"),
+            ("faults", "fault", "unknown variant"),
+            ("Suites: block", "Suites: blck", "unknown suite"),
+            ("Something is\nwrong.\n", "", "in words"),
+            ("--- a", "--  a", "in words"),
+        ],
+    )
+    def test_one_that_says_too_little(self, tmp_path: Path, old: str, new: str, told: str) -> None:
+        with pytest.raises(UserError, match=told):
+            mutants.read(write(tmp_path, PATCH.replace(old, new)))
+
+    def test_they_are_chosen_by_driver_and_name(self) -> None:
+        assert {one.driver for one in mutants.mutants("rnull,nvme")} == {"rnull", "nvme"}
+        assert all("zone" in one.name for one in mutants.mutants(pattern="zone"))
+        assert len(mutants.mutants(pattern="rnull/power-off-*")) == 1
+        with pytest.raises(UserError, match="no mutant matches"):
+            mutants.mutants("rnull", "zone")
+
+
+def test_what_catches_is_bad() -> None:
+    finished = samples.run_of(
+        samples.result("pass", "a/passes"),
+        samples.result("xpass", "a/expected-to-fail"),
+        samples.result("crash", "a/catches", reason="it\ndied"),
+    )
+    assert catches(finished) == (Catch("a/catches", "crash", "it died"),)
+
+
+MISSED = Verdict(mutant="nvme/b", about="It is wrong.", variant="plain")
+CAUGHT = Verdict(
+    mutant="null_blk/a",
+    about="It is wrong.",
+    variant="plain",
+    caught_by=tuple(Catch(f"block/{number}", "fail", "") for number in range(5)),
+)
+BROKEN = Verdict(mutant="nvme/c", about="It is wrong.", variant="plain", problem="no hunk fits")
+
+
+def report(*verdicts: Verdict, idle: tuple[str, ...] = ()) -> Report:
+    return Report(
+        kernel="7.3.4",
+        date="2026-01-02",
+        accelerator="tcg",
+        verdicts=verdicts,
+        every_test=bool(idle),
+        idle=idle,
+    )
+
+
+class TestReport:
+    def test_in_a_few_words(self) -> None:
+        assert outcome(CAUGHT) == "caught by block/0 and 4 more"
+        assert outcome(MISSED) == "missed"
+        assert outcome(BROKEN) == "not tried: no hunk fits"
+
+    def test_it_is_well_when_all_were_caught(self) -> None:
+        assert report(CAUGHT).ok
+        assert not report(CAUGHT, MISSED).ok
+        assert not report(CAUGHT, BROKEN).ok
+
+    def test_the_page(self) -> None:
+        text = page(report(CAUGHT, MISSED, BROKEN, idle=("block/idle",)))
+        assert "**caught 1 of 3**" in text
+        assert "| block/0, block/1, block/2 and 2 more |" in text
+        assert "| **missed** |" in text
+        assert "| **not tried** |" in text
+        assert text.endswith("- block/idle\n")
+
+
+class TestSourceFolder:
+    def test_it_is_where_the_module_stands(self, tmp_path: Path) -> None:
+        kernel = samples.kernel(tmp_path / "kernel", modules={})
+        folder = kernel.modules / "kernel" / "drivers" / "nvme" / "host"
+        folder.mkdir(parents=True)
+        for name in ("nvme.ko", "nvme-core.ko"):
+            (folder / name).touch()
+        assert source_folder(manifest.load("nvme"), kernel) == Path("drivers/nvme/host")
+
+    def test_a_kernel_without_the_driver(self, tmp_path: Path) -> None:
+        kernel = samples.kernel(tmp_path / "kernel", modules={})
+        with pytest.raises(UserError, match="without CONFIG_BLK_DEV_NVME"):
+            source_folder(manifest.load("nvme"), kernel)
