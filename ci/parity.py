@@ -87,8 +87,8 @@ def cell(driver: str, tests: Sequence[TestResult]) -> Cell:
 
 
 def _reasons(tests: Iterable[TestResult]) -> tuple[str, ...]:
-    """The first line of each reason, once."""
-    return tuple(dict.fromkeys(test.reason.partition("\n")[0] for test in tests))
+    """Each reason once, in a line: what is known, and what was seen."""
+    return tuple(dict.fromkeys(": ".join(test.reason.splitlines()[:2]) for test in tests))
 
 
 def pair(finished: record.Run, path: Path, rust: str) -> Pair:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,7 +100,19 @@ def _reasons(run: Run, wanted: Outcome) -> list[str]:
         if test.outcome == wanted:
             reason = test.reason.partition("\n")[0]
             tests_by_reason.setdefault(reason, {})[test.id] = None
-    return [f"{reason}: {_some(list(tests))}" for reason, tests in tests_by_reason.items()]
+    return _joined(tests_by_reason)
+
+
+def _joined(tests_by_reason: Mapping[str, Mapping[str, None]]) -> list[str]:
+    """The reasons as lines; what one driver has no attributes for is one of them."""
+    lines: dict[str, list[str]] = {}
+    for reason, tests in tests_by_reason.items():
+        one = re.fullmatch(r"(.+ has no (?:attribute|parameter)) (\w+)", reason)
+        if one:
+            lines.setdefault(one[1], []).append(f"{one[2]} ({len(tests)} tests)")
+        else:
+            lines.setdefault(f"{reason}:", []).append(_some(list(tests)))
+    return [f"{head} {', '.join(words)}" for head, words in lines.items()]
 
 
 def _some(tests: list[str]) -> str:

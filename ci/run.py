@@ -294,7 +294,7 @@ class Collector:
         if entry := self.known.find(name.id, slot.driver, slot.topology):
             phases.outcome = self.known.verdict(phases.outcome, entry)
             if phases.outcome == "xfail":
-                phases.reason = f"{entry}: {phases.reason}"
+                phases.reason = f"{entry}\n{phases.reason}"
             elif phases.outcome == "xpass":
                 phases.reason = f"expected to fail: {entry}"
         self._add(name, phases)

@@ -55,7 +55,8 @@ def missing(item: pytest.Item, driver: Driver) -> str:
     for fixture, capability in _OF_FIXTURES.items():
         if fixture in getattr(item, "fixturenames", ()) and capability not in driver.capabilities:
             return lack(driver, capability)
-    for marker in item.iter_markers("needs"):
+    # what a whole suite needs is told before what one of its tests does
+    for marker in reversed(list(item.iter_markers("needs"))):
         for capability in marker.args:
             if capability not in driver.capabilities:
                 return lack(driver, capability)

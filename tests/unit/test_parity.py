@@ -52,7 +52,7 @@ class TestCell:
 
     def test_it_says_how(self) -> None:
         tests = [test_of("xfail", name="abi/x", reason="known: C 1, Rust 2\nassert 1 == 2")]
-        assert cell("rnull", tests) == Cell("differs", 1, ("known: C 1, Rust 2",))
+        assert cell("rnull", tests) == Cell("differs", 1, ("known: C 1, Rust 2: assert 1 == 2",))
 
 
 class TestPair:

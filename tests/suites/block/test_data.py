@@ -184,9 +184,9 @@ def test_discard(driver: Driver) -> None:
 
 
 @feature("discard")
-def test_an_unclaimed_discard_is_eopnotsupp(disk: Disk) -> None:
+def test_an_unclaimed_discard_is_eopnotsupp(driver: Driver, disk: Disk) -> None:
     if disk.queue_number("discard_max_bytes"):
-        pytest.skip(f"{disk.name} takes discards")
+        pytest.skip(f"{driver.name} takes discards")
     before = statistics(disk)["discards"]
     result = disk.console.run(f"blkdiscard --force --length 4096 {disk.path}")
     assert "Operation not supported" in result.output

@@ -116,7 +116,7 @@ def test_a_read_only_disk_refuses_writes(disk: Disk) -> None:
 
 
 @feature("atomic writes")
-def test_atomic_write_limits_fit_together(disk: Disk) -> None:
+def test_atomic_write_limits_fit_together(driver: Driver, disk: Disk) -> None:
     """Documentation/ABI/stable/sysfs-block: all of them powers of two or zero, each in the next."""
     if disk.console.run(f"test -e {disk.sysfs}/queue/atomic_write_max_bytes").exit_code:
         pytest.skip("this kernel knows no atomic writes (they came with 6.11)")
@@ -125,18 +125,18 @@ def test_atomic_write_limits_fit_together(disk: Disk) -> None:
     total = disk.queue_number("atomic_write_max_bytes")
     if not total:
         assert smallest == largest == 0
-        pytest.skip(f"{disk.name} promises no atomic writes")
+        pytest.skip(f"{driver.name} promises no atomic writes")
     assert smallest.bit_count() == largest.bit_count() == 1
     assert disk.block_size <= smallest <= largest <= total
 
 
 @feature("atomic writes")
 @needs(program="xfs_io")
-def test_atomic_writes(disk: Disk) -> None:
+def test_atomic_writes(driver: Driver, disk: Disk) -> None:
     """One of the largest size that is promised works, one that is larger is EINVAL."""
     told = disk.console.run(f"cat {disk.sysfs}/queue/atomic_write_unit_max_bytes").output.strip()
     if told in ("", "0") or not told.isdecimal():
-        pytest.skip(f"{disk.name} promises no atomic writes")
+        pytest.skip(f"{driver.name} promises no atomic writes")
     if "-A" not in disk.console.run("xfs_io -c 'help pwrite'").output:
         pytest.skip("the guest's xfs_io cannot write atomically")
     write = f"xfs_io -d -c 'pwrite -A -D -V 1 -b {{0}} 0 {{0}}' {disk.path}"
