@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -87,6 +89,24 @@ class TestTest:
         guest = folder / run.tests[0].guest
         assert "blockyard: begin test_load_unload_cycles" in (guest / "kernel.log").read_text()
 
+    def test_neither_order_nor_company_changes_an_outcome(
+        self, environment: dict[str, str], tmp_path: Path
+    ) -> None:
+        """One guest in the files' order, and two of them side by side in another order."""
+        found: list[Any] = []
+        for options in (["--guests", "1"], ["--guests", "2", "--seed", "7"]):
+            arguments = ["--driver", "rnull", "--console", "serial", "--suite", "null_blk,module"]
+            process = start(environment, "test", *arguments, "--quick", *options)
+            _, err = process.communicate(timeout=TIMEOUT_S)
+            assert process.returncode == 0, err
+            found.append({test.id: test.outcome for test in latest(tmp_path).tests})
+            order = re.findall(r"^\[ *\d+/\d+\] \w+ +(\S+)\[", err, re.MULTILINE)
+            found.append(order)
+        one, in_order, two, shuffled = found
+        assert one == two
+        assert in_order != shuffled
+        assert sorted(in_order) == sorted(shuffled)
+
     @pytest.mark.parametrize(
         ("guests", "whole_group"), [("1", False), ("2", True)], ids=["kill", "Ctrl-C"]
     )
@@ -96,7 +116,7 @@ class TestTest:
         """A terminal's Ctrl-C goes to the whole group, kill to one process."""
         process = start(
             environment,
-            *("test", "--driver", "null_blk", "--guests", guests, "--suite", "module,queue"),
+            *("test", "--driver", "null_blk", "--guests", guests, "--suite", "module,block"),
         )
         assert process.stderr is not None
         lines = []
