@@ -36,7 +36,7 @@ def _command(disk: Disk, options: dict[str, object], block_sizes: Sequence[objec
 
 
 def fio(
-    disk: Disk, timeout_s: float = 60, *, block_sizes: Sequence[object] = (), **options: object
+    disk: Disk, timeout_s: float = 20, *, block_sizes: Sequence[object] = (), **options: object
 ) -> Load:
     """Runs fio on a disk to its end; fails with fio's own words when it does.
 

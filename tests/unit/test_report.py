@@ -92,3 +92,27 @@ def test_a_reason_that_many_share_is_told_once(capsys: pytest.CaptureFixture[str
     out = capsys.readouterr().out
     assert out.count("no Rust") == 1
     assert "no Rust: 20 tests" in out
+
+
+def test_what_one_driver_lacks_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    run = run_of(
+        result("pass"),
+        *(result("skip", f"z/{n}", reason="rnull has no attribute zoned") for n in range(4)),
+        result("skip", "z/mbps", reason="rnull has no attribute mbps"),
+        result("skip", "z/x", reason="rnull is no NVMe driver"),
+    )
+    show(run, Path("/results/run/run.json"))
+    out = capsys.readouterr().out
+    assert "  rnull has no attribute zoned (4 tests), mbps (1 tests)\n" in out
+    assert "  rnull is no NVMe driver: z/x\n" in out
+
+
+def test_known_failures_are_told_without_their_details(capsys: pytest.CaptureFixture[str]) -> None:
+    run = run_of(
+        result("xfail", "z/a", reason="mode 0660\nassert 1 == 2"),
+        result("xpass", "z/b", reason="expected to fail: slow"),
+    )
+    show(run, Path("/results/run/run.json"))
+    out = capsys.readouterr().out
+    assert "failed as known:\n  mode 0660: z/a\n" in out
+    assert "passed against a known failure:\n  expected to fail: slow: z/b\n" in out

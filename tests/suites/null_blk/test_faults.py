@@ -72,6 +72,7 @@ def test_requeued_requests_are_done_in_the_end(driver: Driver) -> None:
         load = fio(
             disk,
             rw="randwrite",
+            timeout_s=5,  # a request that is not queued again hangs
             bs="4k",
             size="512k",
             ioengine="libaio",

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which tests one worker does in a row, and what becomes of a known failure."""
+
+from __future__ import annotations
+
+from ci.run import PORTION, Collector, TestId, portions
+from tests.guests import Slot
+from tests.known import Known, KnownFailure
+from tests.unit.test_outcomes import report
+
+NVME, ZNS = Slot("nvme", "serial"), Slot("nvme", "serial", "zns")
+
+
+def names(slot: Slot, count: int) -> dict[str, TestId]:
+    return {f"{slot}::{number}": TestId("s", str(number), slot) for number in range(count)}
+
+
+def test_a_portion_has_one_slot_and_no_more_than_its_size() -> None:
+    found = portions(names(NVME, PORTION + 1) | names(ZNS, 3))
+    sizes = {portion: list(found.values()).count(portion) for portion in found.values()}
+    assert sizes == {"nvme-serial#0": PORTION, "nvme-serial#1": 1, "nvme-serial-zns#0": 3}
+
+
+def test_a_slot_without_hardware_is_named_as_before() -> None:
+    assert (str(NVME), str(ZNS)) == ("nvme-serial", "nvme-serial-zns")
+
+
+def test_a_known_failure_says_what_is_known_first() -> None:
+    entry = KnownFailure("s/0", "too slow", driver="nvme", link="commit 1234")
+    collector = Collector(names(NVME, 2), Known((entry,), "7.3.4", "plain"))
+    for name in collector.names:
+        collector.pytest_runtest_logreport(
+            report(name, "call", failed=True, facts={"outcome": "fail", "reason": "1 != 2"})
+        )
+        collector.pytest_runtest_logreport(report(name, "teardown"))
+    known, unknown = collector.results
+    assert (known.outcome, known.reason) == ("xfail", "too slow (commit 1234)\n1 != 2")
+    assert (unknown.outcome, unknown.reason) == ("fail", "1 != 2")
+
+
+def test_a_known_failure_that_passes_is_pointed_out() -> None:
+    entry = KnownFailure("s/*", "too slow")
+    collector = Collector(names(NVME, 1), Known((entry,), "7.3.4", "plain"))
+    (name,) = collector.names
+    collector.pytest_runtest_logreport(report(name, "call"))
+    collector.pytest_runtest_logreport(report(name, "teardown"))
+    (result,) = collector.results
+    assert (result.outcome, result.reason) == ("xpass", "expected to fail: too slow")
