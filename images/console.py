@@ -34,6 +34,7 @@ SILENT_S = 10.0  # a live guest program, which speaks once a second, is heard of
 KILL_S = 5.0  # the end marker follows a kill
 # A script that was killed and is still there: agent.c's STATUS_GIVEN_UP.
 GIVEN_UP = 253
+DEFAULT_S = 20.0  # a command that says nothing of its own time; stretched like all deadlines
 
 
 class Guest(Protocol):
@@ -122,7 +123,9 @@ class Console:
             self._guest.watch()
             raise self._give_up(f"the guest did not answer within {timeout_s:.0f} s") from None
 
-    def run(self, command: str | bytes, timeout_s: float = 60.0, *, stdin: bytes = b"") -> Result:
+    def run(
+        self, command: str | bytes, timeout_s: float = DEFAULT_S, *, stdin: bytes = b""
+    ) -> Result:
         """Runs a bash script in the guest.
 
         timeout_s is for a guest of scale 1 and stretched by the scale. Raises CommandTimedOut (the
@@ -133,7 +136,7 @@ class Console:
 
     @contextmanager
     def follow(
-        self, command: str | bytes, timeout_s: float = 60.0, *, stdin: bytes = b""
+        self, command: str | bytes, timeout_s: float = DEFAULT_S, *, stdin: bytes = b""
     ) -> Iterator[Running]:
         """Runs a script whose output is read while it comes; as `run` otherwise.
 
@@ -193,7 +196,7 @@ class Console:
         if code:
             raise CommandFailed(f"the guest cannot write to its kernel log: {line}")
 
-    def check(self, command: str, timeout_s: float = 60.0) -> str:
+    def check(self, command: str, timeout_s: float = DEFAULT_S) -> str:
         """Runs a script in which every command has to succeed; returns its output.
 
         Raises CommandFailed otherwise, and what `run` raises.

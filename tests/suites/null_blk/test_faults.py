@@ -31,7 +31,7 @@ def inject(driver: Driver, disk: Disk, what: str, **settings: int) -> None:
 def read(disk: Disk) -> int:
     return error_number(
         disk.console.run(
-            f"dd if={disk.path} of=/dev/null bs=4k count=1 iflag=direct status=none", timeout_s=60
+            f"dd if={disk.path} of=/dev/null bs=4k count=1 iflag=direct status=none", timeout_s=5
         )
     )
 
