@@ -114,6 +114,9 @@ class Console:
         self._nonce = secrets.token_hex(16)
         self._seq = 0
         self._dead = ""
+        # after the first error of the guest: raise it again, and ask nothing more of the guest
+        self.gives_up = False
+        self._last_error: GuestError | None = None
 
     def wait_ready(self, timeout_s: float) -> None:
         """Waits for the guest program's greeting; raises ConsoleDead when it does not come."""
@@ -132,7 +135,14 @@ class Console:
         command was killed, the console goes on), ConsoleDead, GuestHung, GuestPanicked or
         QemuDied, each with the kernel log of that moment.
         """
-        return Running(self._run(command, timeout_s, stdin)).result()
+        if self._last_error:
+            raise self._last_error
+        try:
+            return Running(self._run(command, timeout_s, stdin)).result()
+        except GuestError as error:
+            if self.gives_up:
+                self._last_error = error
+            raise
 
     @contextmanager
     def follow(

@@ -159,7 +159,10 @@ class Guests:
 
     def _load(self, slot: Slot, booted: Machine, name: str) -> Guest:
         manifest = self._plan.manifest(slot.driver).on(self._kernel)
-        driver = Driver(manifest, self._kernel, booted.console(slot.console))
+        console = booted.console(slot.console)
+        # a test's clean-up would hang like the test did, for as long again
+        console.gives_up = True
+        driver = Driver(manifest, self._kernel, console)
         # a kernel that goes on after an Oops goes on with its locks held: what waits for them would
         # be waited for until its deadline
         driver.console.check("echo 1 > /proc/sys/kernel/panic_on_oops")

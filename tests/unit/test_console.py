@@ -208,6 +208,15 @@ class TestTimeOut:
         assert not console.dead
         assert console.run("x").data == b"next"
 
+    def test_a_console_that_gives_up_asks_nothing_more(self, connect: Connect) -> None:
+        console = connect(begun(), lambda request: [request.end(137, 0)], scale=HASTE)
+        console.gives_up = True
+        for _ in range(2):
+            with pytest.raises(CommandTimedOut, match="sleep inf"):
+                console.run("sleep inf", timeout_s=1)
+        with pytest.raises(CommandTimedOut, match="sleep inf"):
+            console.run("clean up")
+
     def test_the_message_names_the_command_in_one_line(self, connect: Connect) -> None:
         console = connect(begun(), lambda request: [request.end(137, 0)], scale=HASTE)
         with pytest.raises(CommandTimedOut) as caught:
