@@ -91,9 +91,10 @@ class Disk:
         return re.sub(r"[\[\]]", "", self.queue("scheduler")).split()
 
     def scheduler(self) -> str:
-        """The I/O scheduler in force."""
-        found = re.search(r"\[(.+?)\]", self.queue("scheduler"))
-        return found[1] if found else ""
+        """The I/O scheduler in force; there are no brackets where there is no choice."""
+        text = self.queue("scheduler")
+        found = re.search(r"\[(.+?)\]", text)
+        return found[1] if found else text
 
     def attribute(self, name: str) -> str:
         """A configfs attribute of the disk."""
