@@ -146,8 +146,8 @@ def test(
     """Build a kernel, boot it, test its block drivers over both consoles.
 
     The first run sets everything up (about ten minutes on two cores), a later one takes about
-    six minutes. The record is written to results/latest/run.json; the exit code is 0 only if no test
-    failed, crashed, timed out or was lost.
+    six minutes. The record is written to results/latest/run.json; the exit code is 0 only if no
+    test failed, crashed, timed out or was lost.
     """
     import tempfile
     from pathlib import Path
