@@ -14,12 +14,10 @@ from pathlib import Path
 
 import msgspec
 
-from ci import prepare, record, report, run
+from ci import output, prepare, record, report, run
 from ci.run import Selection
 from kernel.choice import Choice
-from kernel.host import store
 from kernel.host.errors import UserError
-from kernel.host.progress import note
 from kernel.host.settings import PROJECT
 from tests.outcomes import BAD, TestResult
 from tests.upstream import archive, checkout
@@ -192,8 +190,7 @@ def show(
     listed(selection)  # what cannot be is told before anything is built
     finished, path = done(choice, tree, selection, accel, guests)
     if write:
-        store.write(PAGE, page(finished).encode())
-        note(f"written to {PAGE}")
+        output.write_page(PAGE, page(finished))
     if as_json:
         print(path.read_text())
     else:

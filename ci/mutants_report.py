@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 
 from ci import mutants, output
 from ci.mutants import Conditions, Mutant, Report, Verdict, outcome
-from kernel.host import store
-from kernel.host.progress import note
 from kernel.host.settings import PROJECT
 
 PAGE = PROJECT / "docs" / "mutants.md"
@@ -19,8 +17,7 @@ def show(wanted: Sequence[Mutant], conditions: Conditions, *, write: bool, as_js
     """Tries mutants and prints the report; whether all were caught."""
     report = mutants.examine(wanted, conditions)
     if write:
-        store.write(PAGE, page(report).encode())
-        note(f"written to {PAGE}")
+        output.write_page(PAGE, page(report))
     if as_json:
         print(output.as_json(report))
     else:

@@ -22,7 +22,6 @@ import msgspec
 
 from ci import output, prepare, record, run
 from kernel.choice import Choice
-from kernel.host import store
 from kernel.host.errors import UserError
 from kernel.host.progress import note
 from kernel.host.settings import PROJECT
@@ -247,8 +246,7 @@ def show(
     else:
         pairs = measure(choices, rust, run.default_guests())
     if write:
-        store.write(PAGE, page(pairs).encode())
-        note(f"written to {PAGE}")
+        output.write_page(PAGE, page(pairs))
     if as_json:
         print(output.as_json(pairs))
         return

@@ -208,8 +208,7 @@ def show(kernels: str, accel: str, guests: int, *, write: bool, as_json: bool) -
     choices = [Choice(name, modules=examples) for name in names]
     rows = survey(choices, accel, guests or run.default_guests())
     if write:
-        store.write(PAGE, page(rows).encode())
-        note(f"written to {PAGE}")
+        output.write_page(PAGE, page(rows))
     if as_json:
         print(output.as_json(rows))
     else:

@@ -115,6 +115,7 @@ class Guests:
         self._boots = _Failures()
         self._loads: dict[Slot, _Failures] = {}
         self._surfaces: dict[str, Surface] = {}
+        self._lacking: dict[str, str] = {}  # of each topology, once it was asked for
 
     def manifest_problem(self, slot: Slot) -> str:
         """Why this kernel has no such driver; empty when it has."""
@@ -122,7 +123,9 @@ class Guests:
 
     def hardware_problem(self, slot: Slot) -> str:
         """Why QEMU cannot emulate what its tests ask for; empty when it can."""
-        return self._plan.lacking(slot.topology)
+        if slot.topology not in self._lacking:
+            self._lacking[slot.topology] = self._plan.lacking(slot.topology)
+        return self._lacking[slot.topology]
 
     def get(self, slot: Slot) -> Guest:
         """The guest of a slot, booted if need be, its driver loaded.

@@ -183,9 +183,9 @@ def plan_of_the_run(request: pytest.FixtureRequest) -> plan.Plan:
 
 
 @pytest.fixture
-def budget(request: pytest.FixtureRequest) -> Budget:
+def budget(plan: plan.Plan) -> Budget:
     """How long this run's loads and repetitions take."""
-    return Budget(request.config.stash[_plan].budget)
+    return Budget(plan.budget)
 
 
 @pytest.fixture

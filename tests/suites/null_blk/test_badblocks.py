@@ -18,16 +18,10 @@ FIRST, LAST = 64, 71  # sectors: eight of them, one block of 4 KiB
 def access(disk: Disk, sector: int, how: str, count: int = 1) -> int:
     """Reads or writes sectors past the page cache; returns the errno."""
     words = {
-        "read": f"if={disk.path} of=/dev/null iflag=direct skip={sector}",
-        "write": f"if=/dev/zero of={disk.path} oflag=direct seek={sector}",
-    }
-    size = 512 * count
-    place = words[how].replace(f"={sector}", f"={sector * 512}")
-    seek = "iflag=direct,skip_bytes" if how == "read" else "oflag=direct,seek_bytes"
-    place = place.replace("iflag=direct", "").replace("oflag=direct", "")
-    return error_number(
-        disk.console.run(f"dd {place} {seek} bs={size} count=1 status=none conv=notrunc")
-    )
+        "read": f"if={disk.path} of=/dev/null iflag=direct,skip_bytes skip={512 * sector}",
+        "write": f"if=/dev/zero of={disk.path} oflag=direct,seek_bytes seek={512 * sector}",
+    }[how]
+    return error_number(disk.console.run(f"dd {words} bs={512 * count} count=1 status=none"))
 
 
 @pytest.fixture

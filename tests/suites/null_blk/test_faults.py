@@ -101,17 +101,3 @@ def test_settings_of_faults_are_checked(driver: Driver) -> None:
         inject(driver, disk, "timeout_inject")
         path = f"{disk.directory}/timeout_inject/probability"
         assert write_file(driver.console, path, "often") == errno.EINVAL
-
-
-def test_faults_can_be_module_parameters(driver: Driver) -> None:
-    """requeue=<interval>,<probability>,<space>,<times>; nonsense keeps the module out."""
-    if "parameter:requeue" not in driver.capabilities:
-        pytest.skip(f"{driver.name} has no parameter requeue")
-    driver.unload()
-    refused = driver.console.run(f"modprobe {driver.manifest.modules[-1]} requeue=often")
-    there = driver.loaded()
-    if there:
-        driver.unload()
-    driver.load()
-    assert not there
-    assert "Invalid argument" in refused.output
