@@ -111,7 +111,7 @@ def on_a_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     | {
         "driver": "comma-separated; default: all that have a manifest in modules/",
         "console": "serial, ssh or both (the default)",
-        "suite": "comma-separated; default: all of tests/suites",
+        "suite": "comma-separated, or all; default: smoke, the first tests of each (all with -k)",
         "k": "only tests whose names match, as pytest's -k",
         "list": "print the ids of the tests and run nothing",
         "topology": TOPOLOGY_HELP,
@@ -146,26 +146,28 @@ def test(
     """Build a kernel, boot it, test its block drivers over both consoles.
 
     The first run sets everything up (about ten minutes on two cores), a later one takes about
-    six minutes. The record is written to results/latest/run.json; the exit code is 0 only if no
-    test failed, crashed, timed out or was lost.
+    a minute and a half: it has the smoke tests, those that show first whether a driver works.
+    `--suite all` has all, and takes about six. The record is written to results/latest/run.json;
+    the exit code is 0 only if no test failed, crashed, timed out or was lost.
     """
     import tempfile
     from pathlib import Path
 
-    from ci import prepare, report, run
+    from ci import collection, prepare, report, run, selection
 
     outside = prepare.outside(choice)
-    spend = run.budget_named(quick=quick, long=long)
-    wanted = run.selection(driver, console, suite, k, outside, topology, start, spend, seed)
+    spend = selection.budget_named(quick=quick, long=long)
+    suite = suite or ("all" if k else selection.SMOKE)
+    wanted = selection.select(driver, console, suite, k, outside, topology, start, spend, seed)
     # the choice is checked before anything is built
     with tempfile.TemporaryDirectory(prefix="blockyard-") as folder:
-        listing = run.listing(wanted, Path(folder))
+        listing = collection.listing(wanted, Path(folder))
     if list_:
         print("\n".join(str(one) for one in listing))
         return
     ready = prepare.ready(choice, accel, all_modules=False)
     if not driver and not choice.modules:
-        wanted = run.with_carried(wanted, ready.kernel)
+        wanted = selection.with_carried(wanted, ready.kernel)
     workers = guests or run.default_guests()
     finished, path = run.run(ready, wanted, workers, choice.variant)
     if json:
@@ -355,11 +357,11 @@ def mutants(
 
     Only the driver is built again. The exit code is 0 only if all bugs were caught.
     """
-    from ci import mutants_report, run
+    from ci import mutants_report, run, selection
     from ci.mutants import Conditions
     from ci.mutants import mutants as chosen
 
-    run.selection(suite=suite)  # checked before anything is built
+    selection.select(suite=suite)  # checked before anything is built
     conditions = Conditions(kernel, accel, guests or run.default_guests(), suite, all_)
     if not mutants_report.show(chosen(driver, k), conditions, write=write, as_json=json):
         raise Exit(code=1)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from ci import output, prepare, record, report, run
-from ci.run import Selection
+from ci import collection, output, prepare, record, report, run, selection
+from ci.selection import Selection
 from kernel.choice import Choice
 from kernel.host.errors import UserError
 from kernel.host.settings import PROJECT
@@ -50,7 +50,7 @@ def selected(choice: Choice, wanted: Wanted) -> tuple[Checkout, Selection]:
     tree = checkout.read(Path(wanted.tree).expanduser())
     outside = prepare.outside(choice)
     drivers = wanted.driver or ("" if outside else DRIVERS)
-    of_ours = run.selection(
+    of_ours = selection.select(
         drivers, wanted.console, outside=outside, hardware=wanted.topology, start=wanted.start
     )
     tests = tree.chosen(wanted.names)
@@ -59,21 +59,21 @@ def selected(choice: Choice, wanted: Wanted) -> tuple[Checkout, Selection]:
     return tree, replace(of_ours, suites=(), upstream=upstream)
 
 
-def listed(selection: Selection) -> list[str]:
+def listed(wanted: Selection) -> list[str]:
     """The ids of the tests that a run would have; UserError when there are none."""
     with tempfile.TemporaryDirectory(prefix="blockyard-") as folder:
-        return [str(one) for one in run.listing(selection, Path(folder))]
+        return [str(one) for one in collection.listing(wanted, Path(folder))]
 
 
 def done(
-    choice: Choice, tree: Checkout, selection: Selection, accel: str, guests: int
+    choice: Choice, tree: Checkout, wanted: Selection, accel: str, guests: int
 ) -> tuple[record.Run, Path]:
     """Runs them; the record and its path."""
     ready = prepare.ready(choice, accel, all_modules=False)
     packed = archive.packed(tree, ready.tools)
-    assert selection.upstream is not None
-    upstream = msgspec.structs.replace(selection.upstream, archive=str(packed))
-    with_archive = replace(selection, upstream=upstream)
+    assert wanted.upstream is not None
+    upstream = msgspec.structs.replace(wanted.upstream, archive=str(packed))
+    with_archive = replace(wanted, upstream=upstream)
     return run.run(ready, with_archive, guests or run.default_guests(), choice.variant)
 
 

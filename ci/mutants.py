@@ -12,19 +12,20 @@ from __future__ import annotations
 import email
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import msgspec
 
-from ci import prepare, record, run
+from ci import prepare, record, run, selection
 from ci.prepare import Ready
-from ci.run import Trial
+from ci.selection import Trial
 from images.files import guest_files
 from kernel import variants
 from kernel.choice import Choice
+from kernel.host import store
 from kernel.host.errors import Failed, UserError, unknown
 from kernel.host.progress import note
 from kernel.host.settings import PROJECT
@@ -33,8 +34,9 @@ from kernel.sources.tree import Tree
 from kernel.variants import PLAIN
 from modules import manifest, rebuilt
 from modules.external import Maker
-from tests.outcomes import BAD, Outcome
+from tests.outcomes import BAD, Outcome, TestResult
 
+REPORT = "mutants.json"  # in the folder of a run
 FOLDER = PROJECT / "tests" / "mutants"
 LICENSE = "GPL-2.0"  # the kernel's: a patch of its files is under it
 FIELDS = {"SPDX-License-Identifier", "Variant", "Suites"}
@@ -76,6 +78,13 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     record: str = ""  # the folder of its run records
 
 
+class Idle(msgspec.Struct, frozen=True):
+    """A test that ran with some mutant and caught none, whatever its parameters and hardware."""
+
+    test: str
+    about: tuple[str, ...]  # the features that it is there for
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What came of all mutants."""
 
@@ -85,7 +94,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     verdicts: tuple[Verdict, ...]
     every_test: bool  # whether mutants were run to the end, so that all catching tests are known
     excused: tuple[str, ...] = ()  # tests that are bad without a bug, and so catch none
-    idle: tuple[str, ...] = ()  # tests that ran with some mutant and caught none; with every_test
+    idle: tuple[Idle, ...] = ()  # only with every_test
 
     @property
     def caught(self) -> int:
@@ -120,7 +129,7 @@ def read(path: Path) -> Mutant:
         raise UserError(f"{path}: a mutant says in words what is wrong, then comes its diff")
     name = f"{path.parent.name}/{path.stem}"
     suites = fields.get("Suites", "")
-    first = prepare.chosen("suite", suites, tuple(run.suites())) if suites else ()
+    first = prepare.chosen("suite", suites, tuple(selection.suites())) if suites else ()
     return Mutant(name, about, variant, Patch(name, diff.encode()), first)
 
 
@@ -207,7 +216,7 @@ class _Laboratory:
         module = rebuilt.rebuilt(known, kernel, self._tree, patches, tools, self._maker)
         ready = replace(self.ready, files=guest_files(kernel, tools, [module]))
         trial.directory.mkdir(parents=True)
-        wanted = run.selection(driver, "serial", self.conditions.suite, spend="quick")
+        wanted = selection.select(driver, "serial", self.conditions.suite, spend="quick")
         what = " ".join([driver, *(f"with {patch.name}" for patch in patches)])
         note(f"testing {what} on kernel {kernel.info.name}")  # at once: pytest captures a timer's
         return run.run(ready, wanted, self.conditions.workers, self.variant, trial)[0]
@@ -227,31 +236,46 @@ def _words(test: str, hardware: str) -> str:
 
 
 def examine(wanted: Sequence[Mutant], conditions: Conditions) -> Report:
-    """Tries the mutants one after the other."""
+    """Tries the mutants one after the other; what came of them is kept as it comes."""
     directory = record.new_directory("mutants")
     laboratories: dict[str, _Laboratory] = {}
     verdicts: list[Verdict] = []
-    ran: dict[str, None] = {}
+    ran: list[TestResult] = []
     for number, mutant in enumerate(wanted, start=1):
         if not (laboratory := laboratories.get(mutant.variant)):
             laboratory = _Laboratory(conditions, mutant.variant, directory)
             laboratories[mutant.variant] = laboratory
         verdict, tests = _examine(laboratory, mutant)
         verdicts.append(verdict)
-        ran.update(dict.fromkeys(tests))
+        ran += tests
         note(f"[{number}/{len(wanted)}] {mutant.name}: {outcome(verdict)} {verdict.seconds:.0f} s")
-    first = next(iter(laboratories.values()))
-    baselines = [one for each in laboratories.values() for one in each.baselines.values()]
-    caught = {catch.test for verdict in verdicts for catch in verdict.caught_by}
-    return Report(
-        kernel=first.ready.kernel.info.release,
-        date=time.strftime("%Y-%m-%d", time.gmtime()),
-        accelerator=first.ready.accelerator.name,
-        verdicts=tuple(verdicts),
-        every_test=conditions.every_test,
-        excused=tuple(sorted({one for run in baselines for one in _excuses(run)})),
-        idle=tuple(test for test in ran if test not in caught) if conditions.every_test else (),
-    )
+        baselines = [one for each in laboratories.values() for one in each.baselines.values()]
+        report = Report(
+            kernel=laboratory.ready.kernel.info.release,
+            date=time.strftime("%Y-%m-%d", time.gmtime()),
+            accelerator=laboratory.ready.accelerator.name,
+            verdicts=tuple(verdicts),
+            every_test=conditions.every_test,
+            excused=tuple(sorted({one for run in baselines for one in _excuses(run)})),
+            idle=tuple(idle(ran)) if conditions.every_test else (),
+        )
+        store.write(directory / REPORT, msgspec.json.format(msgspec.json.encode(report)))
+    note(f"what came of them is also in {directory / REPORT}")
+    return report
+
+
+def idle(tests: Iterable[TestResult]) -> Iterator[Idle]:
+    """The test functions, by name, of which no test was bad with any mutant."""
+    features: dict[str, dict[str, None]] = {}
+    caught = set()
+    for test in tests:
+        function = test.id.partition("(")[0]
+        if test.outcome in BAD:
+            caught.add(function)
+        if test.outcome != "skip":
+            features.setdefault(function, {}).update(dict.fromkeys(test.features))
+    for function in sorted(features.keys() - caught):
+        yield Idle(function, tuple(features[function]))
 
 
 def _excuses(baseline: record.Run) -> Iterator[str]:
@@ -260,27 +284,27 @@ def _excuses(baseline: record.Run) -> Iterator[str]:
             yield f"{_words(*test.key)} [{test.driver}]: {' '.join(test.reason.split())}"
 
 
-def _examine(laboratory: _Laboratory, mutant: Mutant) -> tuple[Verdict, tuple[str, ...]]:
-    """What came of a mutant, and the tests that were run on it to their end."""
+def _examine(laboratory: _Laboratory, mutant: Mutant) -> tuple[Verdict, list[TestResult]]:
+    """What came of a mutant, and of the tests that were run on it."""
     verdict = Verdict(mutant=mutant.name, about=mutant.about, variant=mutant.variant)
     laboratory.baseline(mutant.driver)  # one that cannot be is no mutant's problem
     begun = time.monotonic()
     caught_by: tuple[Catch, ...] = ()
-    ran: list[str] = []
+    ran: list[TestResult] = []
     try:
         for finished in laboratory.run(mutant):
-            ran += [_words(*test.key) for test in finished.tests if test.outcome != "skip"]
+            ran += finished.tests
             if caught_by := catches(finished):
                 break
     except UserError as error:
-        return msgspec.structs.replace(verdict, problem=str(error)), ()
+        return msgspec.structs.replace(verdict, problem=str(error)), []
     verdict = msgspec.structs.replace(
         verdict,
         caught_by=caught_by,
         seconds=round(time.monotonic() - begun, 1),
         record=str(laboratory.directory / mutant.name),
     )
-    return verdict, tuple(ran)
+    return verdict, ran
 
 
 def outcome(verdict: Verdict) -> str:

@@ -64,7 +64,7 @@ def _rest(report: Report) -> Iterator[str]:
         yield from (f"  {line}" for line in report.excused)
     if report.idle:
         yield f"{len(report.idle)} tests ran and caught nothing:"
-        yield from (f"  {test}" for test in report.idle)
+        yield from (f"  {one.test} (of {', '.join(one.about)})" for one in report.idle)
 
 
 HEAD = """# Planted bugs
@@ -76,6 +76,14 @@ caught by a test that fails with it and does not without.
 """
 
 
+IDLE = """## Tests that caught none of them
+
+They ran with some of these bugs and passed. The right column says what they are there for.
+
+| test | of |
+| --- | --- |"""
+
+
 def page(report: Report) -> str:
     """docs/mutants.md."""
     how = "All tests were run." if report.every_test else "The first test that caught it is named."
@@ -84,8 +92,8 @@ def page(report: Report) -> str:
     lines += ["| bug | what is wrong | caught by |", "| --- | --- | --- |"]
     lines += [_row(verdict) for verdict in report.verdicts]
     if report.idle:
-        lines += ["", "## Tests that caught none of them", ""]
-        lines += [f"- {test}" for test in report.idle]
+        lines += ["", IDLE]
+        lines += [f"| {one.test} | {', '.join(one.about)} |" for one in report.idle]
     return "\n".join(lines) + "\n"
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 
-from ci import output, prepare, record, run
+from ci import output, prepare, record, run, selection
 from kernel.choice import Choice
 from kernel.host.errors import UserError
 from kernel.host.progress import note
@@ -138,7 +138,7 @@ def measure(choices: Sequence[Choice], drivers: Sequence[str], workers: int) -> 
     for choice in choices:
         ready = prepare.ready(choice, all_modules=False)
         names = [name for rust in drivers for name in (manifest.load(rust).counterpart, rust)]
-        wanted = run.selection(",".join(names), "serial", spend="quick")
+        wanted = selection.select(",".join(names), "serial", spend="quick")
         note(f"kernel {choice.name}: testing {', '.join(names)}")
         finished, path = run.run(ready, wanted, workers, choice.variant)
         pairs += [pair(finished, path, rust) for rust in drivers]
@@ -151,6 +151,8 @@ def recorded(paths: Iterable[Path], drivers: Sequence[str]) -> list[Pair]:
     for path in paths:
         file = path / "run.json" if path.is_dir() else path
         finished = record.read(file)
+        if finished.smoke:
+            raise UserError(f"{file} is of the smoke tests: ./inv test --suite all has all")
         there = {test.driver for test in finished.tests}
         for rust in drivers:
             wanted = {rust, manifest.load(rust).counterpart}

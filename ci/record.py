@@ -54,6 +54,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     kernel: KernelInfo
     topology: str = "default"  # the guest's hardware: a file's name in images/topologies, or a path
     variant: str = PLAIN
+    smoke: bool = False  # whether it was of the smoke tests, and not of whole suites
     budget: budget.Name = "default"
     upstream: str = ""  # the checkout of blktests whose tests were run, and its hash
     outdated: tuple[str, ...] = ()  # known failures that hold for no kernel any more, in words

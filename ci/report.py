@@ -57,6 +57,8 @@ def show(run: Run, path: Path) -> None:
     console.print(escape(f"kernel       {kernel.name}: {kernel.release} ({kernel.source})"))
     console.print(escape(f"accelerator  {run.accelerator.name} ({run.accelerator.reason})"))
     console.print(escape(f"record       {path}"), soft_wrap=True)
+    if run.smoke:
+        console.print("these were the smoke tests; `--suite all` runs the others too")
 
 
 def _table(run: Run) -> Table:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from ci import output, prepare, record, run, upkeep
+from ci import output, prepare, record, run, selection, upkeep
 from images.machine import machine
 from kernel import catalog, sources
 from kernel.artifact import Kernel
@@ -121,9 +121,9 @@ def _boot(choice: Choice, accel: str, row: Row) -> Row:
 def _test(choice: Choice, accel: str, workers: int, row: Row) -> Row:
     ready = prepare.ready(choice, accel, all_modules=False)
     outside = prepare.outside(choice)
-    names = [*run.selection().drivers, *(one.name for one in outside)]
-    wanted = run.selection(",".join(names), outside=outside)
-    finished, _ = run.run(ready, run.with_carried(wanted, ready.kernel), workers)
+    names = [*selection.select().drivers, *(one.name for one in outside)]
+    wanted = selection.select(",".join(names), outside=outside)
+    finished, _ = run.run(ready, selection.with_carried(wanted, ready.kernel), workers)
     tested = dict.fromkeys(test.driver for test in finished.tests)
     drivers = {name: driver(finished, name) for name in (*names, *tested)}
     return msgspec.structs.replace(row, drivers=drivers)

@@ -9,6 +9,8 @@ kernel's configuration. What is missing becomes the reason of a skip.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from modules.driver import Driver
@@ -33,6 +35,12 @@ def hardware(*topologies: str) -> pytest.MarkDecorator:
 def feature(*names: str) -> pytest.MarkDecorator:
     """Says which features of a driver a test (or a module) is about, for the parity table."""
     return pytest.mark.feature(*names)
+
+
+def smoke(test: Callable[..., None]) -> Callable[..., None]:
+    """Marks one of the tests that show first whether a driver works: `./inv test` has no others."""
+    marked: Callable[..., None] = pytest.mark.smoke(test)
+    return marked
 
 
 def features(item: pytest.Item) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     accelerator_scale: float = 1.0
     topology: Topology = DEFAULT  # of guests whose tests ask for none
     start: Start = "boot"
+    smoke: bool = False  # only tests that are marked so, and those of drivers' own folders
     budget: budget.Name = "default"
     upstream: Upstream | None = None  # what of blktests is to be run, in place of suites
 

@@ -14,7 +14,6 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
-from _pytest.mark import ParameterSet
 
 from images.errors import GuestError
 from images.splats import Splat
@@ -59,6 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*capabilities): what a test asks of a driver")
     config.addinivalue_line("markers", "hardware(*topologies): what it is run on, one by one")
     config.addinivalue_line("markers", "feature(*names): what of a driver a test is about")
+    config.addinivalue_line("markers", "smoke: one of the first that show whether a driver works")
     config.addinivalue_line("markers", "foreign: a test of others, which may leave things behind")
     path = config.getoption("--blockyard-plan")
     if not path:
@@ -90,7 +90,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("slot", slots, ids=str)
 
 
-def _upstream(here: plan.Plan) -> Iterator[ParameterSet]:
+def _upstream(here: plan.Plan) -> Iterator[object]:
     """Each test of upstream's on the slots whose drivers it fits."""
     for driver in here.drivers:
         manifest = here.manifest(driver)
@@ -101,9 +101,17 @@ def _upstream(here: plan.Plan) -> Iterator[ParameterSet]:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """One slot after the other, so that each needs one guest; else as they come."""
+    here = config.stash[_plan]
+    if here.smoke:
+        items[:] = [item for item in items if _is_first(item, here)]
     items.sort(key=lambda item: str(_slot(item)))
+
+
+def _is_first(item: pytest.Item, here: plan.Plan) -> bool:
+    """Whether it is a smoke test, or one of a driver's own."""
+    return bool(item.get_closest_marker("smoke")) or str(item.path.parent) in here.folders
 
 
 def _slot(item: pytest.Item) -> Slot:
@@ -146,6 +154,9 @@ def _judge(guests: Guests, guest: Guest, item: pytest.Item) -> None:
     A guest with which anything is wrong is given up. That of a test that failed may have been left
     half-way: it is looked at thoroughly, and kept when nothing is found.
     """
+    if item.session.exitstatus == pytest.ExitCode.INTERRUPTED:  # half a test is not judged
+        guests.discard()
+        return
     left: list[str] = []
     trouble: Exception | None = None
     end = None

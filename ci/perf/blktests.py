@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from ci import prepare, run
+from ci import prepare, run, selection
 from ci.blktests import Wanted, selected
 from ci.perf import timing
 from ci.perf.peers import HERE
@@ -61,17 +61,17 @@ def blktests(subject: Subject) -> Measurement:
     """The time that all pairs take; raises UserError without a checkout of blktests."""
     table = pairs()
     wanted = Wanted(subject.tree, tuple(one.upstream for one in table), seconds=SECONDS)
-    tree, selection = selected(subject.choice, wanted)
-    assert selection.upstream is not None
+    tree, theirs = selected(subject.choice, wanted)
+    assert theirs.upstream is not None
     packed = str(archive.packed(tree, subject.ready.tools))
-    upstream = msgspec.structs.replace(selection.upstream, archive=packed)
+    upstream = msgspec.structs.replace(theirs.upstream, archive=packed)
     spent = [
         (Spent(_ours(subject, table), 0), Spent(_theirs(subject, table, upstream), 0))
         for _ in range(subject.runs)
     ]
     measured = timing.compared("blktests", spent, "", LIMIT)
-    theirs = measured.bare_median or 0.0
-    rates = [f"{len(table) * 60 / seconds:.1f}" for seconds in (measured.our_median, theirs)]
+    medians = (measured.our_median, measured.bare_median or 0.0)
+    rates = [f"{len(table) * 60 / seconds:.1f}" for seconds in medians]
     against = f"upstream's check: {rates[0]} of {len(table)} pairs a minute, upstream {rates[1]}"
     return msgspec.structs.replace(measured, against=against)
 
@@ -81,8 +81,8 @@ def _ours(subject: Subject, table: Sequence[Pair]) -> float:
     wanted = {(test, pair.driver) for pair in table for test in pair.ours}
     drivers = ",".join(dict.fromkeys(pair.driver for pair in table))
     names = sorted({test.partition("/")[2] for test, _ in wanted} | {FIRST.partition("/")[2]})
-    selection = run.selection(drivers, "serial", expression=" or ".join(names), start="fastest")
-    finished, path = run.run(subject.ready, selection, 1, subject.choice.variant)
+    ours = selection.select(drivers, "serial", expression=" or ".join(names), start="fastest")
+    finished, path = run.run(subject.ready, ours, 1, subject.choice.variant)
     found = {(test.id, test.driver): test for test in finished.tests}
     for one in sorted(wanted):
         if one not in found or found[one].outcome != "pass":

@@ -130,12 +130,12 @@ RUN = """\
 import dataclasses
 import sys
 from pathlib import Path
-from ci import prepare, run
+from ci import prepare, run, selection
 from kernel.choice import Choice
 kernel, suites, consoles, modules_of = sys.argv[1:]
-run.SUITES = Path(suites)
+selection.SUITES = Path(suites)
 consoles = tuple(consoles.split(","))
-wanted = run.Selection(("null_blk",), consoles, tuple(run.suites()))
+wanted = selection.Selection(("null_blk",), consoles, tuple(selection.suites()))
 ready = prepare.ready(Choice(kernel))
 modules = prepare.ready(Choice(modules_of)).files.modules
 ready = dataclasses.replace(ready, files=dataclasses.replace(ready.files, modules=modules))

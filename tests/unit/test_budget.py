@@ -3,7 +3,7 @@
 
 import pytest
 
-from ci.run import budget_named
+from ci.selection import budget_named
 from kernel.host.errors import UserError
 from tests.budget import NAMES, Budget
 

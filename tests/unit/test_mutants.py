@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from ci import mutants
-from ci.mutants import Catch, Mutant, Report, Verdict, catches, outcome
+from ci.mutants import Catch, Idle, Mutant, Report, Verdict, catches, outcome
 from ci.mutants_report import page
 from kernel.host.errors import UserError
 from modules import manifest
@@ -102,6 +103,21 @@ def test_what_catches_is_bad() -> None:
     assert catches(finished) == (Catch("a/catches", "crash", "it died"),)
 
 
+def test_a_test_is_idle_when_none_of_its_parameters_catches() -> None:
+    found = mutants.idle(
+        [
+            samples.result("pass", "a/catches(1)"),
+            samples.result("fail", "a/catches(2)"),
+            msgspec.structs.replace(samples.result("pass", "a/sleeps(1)"), features=("size",)),
+            msgspec.structs.replace(
+                samples.result("xfail", "a/sleeps(2)"), features=("size", "power")
+            ),
+            samples.result("skip", "a/never-ran"),
+        ]
+    )
+    assert list(found) == [Idle("a/sleeps", ("size", "power"))]
+
+
 MISSED = Verdict(mutant="nvme/b", about="It is wrong.", variant="plain")
 CAUGHT = Verdict(
     mutant="null_blk/a",
@@ -112,7 +128,7 @@ CAUGHT = Verdict(
 BROKEN = Verdict(mutant="nvme/c", about="It is wrong.", variant="plain", problem="no hunk fits")
 
 
-def report(*verdicts: Verdict, idle: tuple[str, ...] = ()) -> Report:
+def report(*verdicts: Verdict, idle: tuple[Idle, ...] = ()) -> Report:
     return Report(
         kernel="7.3.4",
         date="2026-01-02",
@@ -135,12 +151,12 @@ class TestReport:
         assert not report(CAUGHT, BROKEN).ok
 
     def test_the_page(self) -> None:
-        text = page(report(CAUGHT, MISSED, BROKEN, idle=("block/idle",)))
+        text = page(report(CAUGHT, MISSED, BROKEN, idle=(Idle("block/idle", ("read", "size")),)))
         assert "**caught 1 of 3**" in text
         assert "| block/0, block/1, block/2 and 2 more |" in text
         assert "| **missed** |" in text
         assert "| **not tried** |" in text
-        assert text.endswith("- block/idle\n")
+        assert text.endswith("| block/idle | read, size |\n")
 
 
 class TestSourceFolder:

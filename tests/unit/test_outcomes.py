@@ -8,7 +8,10 @@ from typing import Any, Literal, get_args
 
 import pytest
 
-from ci.run import Collector, TestId, Trial, of_trial
+from ci.collection import TestId
+from ci.run import of_trial
+from ci.selection import Trial
+from ci.verdicts import Collector
 from images.errors import (
     CommandFailed,
     CommandTimedOut,

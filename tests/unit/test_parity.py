@@ -96,6 +96,11 @@ class TestRecorded:
         with pytest.raises(UserError, match="no tests of null_blk"):
             recorded([path], ["rnull"])
 
+    def test_smoke_tests_say_too_little(self, tmp_path: Path) -> None:
+        finished = msgspec.structs.replace(run_of(test_of("pass")), smoke=True)
+        with pytest.raises(UserError, match="--suite all"):
+            recorded([record.write(finished, tmp_path)], ["rnull"])
+
 
 class TestRustDrivers:
     def test_those_of_linux_unless_named(self) -> None:

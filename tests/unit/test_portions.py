@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from ci.run import PORTION, Collector, TestId, portions
+from ci.collection import PORTION, TestId, portions
+from ci.verdicts import Collector
 from tests.guests import Slot
 from tests.known import Known, KnownFailure
 from tests.unit.test_outcomes import report

@@ -12,7 +12,7 @@ from typing import cast
 import msgspec
 import pytest
 
-from ci import blktests, run
+from ci import blktests, selection
 from ci.perf import blktests as perf
 from images.console import Console
 from kernel.choice import Choice
@@ -337,7 +337,7 @@ def test_the_page_says_what_runs_on_what() -> None:
 def test_pairs_are_tests_that_there_are() -> None:
     ours = {
         f"{path.parent.name}/{name}"
-        for path in run.SUITES.glob("*/test_*.py")
+        for path in selection.SUITES.glob("*/test_*.py")
         for name in re.findall(r"^def test_(\w+)", path.read_text(), re.MULTILINE)
     }
     table = perf.pairs()

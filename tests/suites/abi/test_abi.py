@@ -10,7 +10,7 @@ import pytest
 from modules.driver import Driver
 from tests import surface
 from tests.guests import Guest
-from tests.needs import feature, needs
+from tests.needs import feature, needs, smoke
 from tests.surface import Surface
 
 pytestmark = needs("configfs", "counterpart")
@@ -156,6 +156,7 @@ def test_queues_are_the_same(pair: Pair, driver: Driver, attribute: str) -> None
 
 
 @feature("sysfs files")
+@smoke
 def test_sysfs_has_the_same_files(pair: Pair) -> None:
     c, rust = pair
     assert rust.files == c.files, (
@@ -164,6 +165,7 @@ def test_sysfs_has_the_same_files(pair: Pair) -> None:
 
 
 @feature("configfs")
+@smoke
 def test_the_rust_driver_invents_no_attributes(pair: Pair) -> None:
     """What only the Rust driver has would bind user space to it."""
     c, rust = pair
@@ -171,6 +173,7 @@ def test_the_rust_driver_invents_no_attributes(pair: Pair) -> None:
 
 
 @feature("configfs")
+@smoke
 def test_all_attributes_are_compared(pair: Pair) -> None:
     """The lists above have what the kernel's C driver has."""
     c, _ = pair
@@ -178,6 +181,7 @@ def test_all_attributes_are_compared(pair: Pair) -> None:
 
 
 @feature("module parameters")
+@smoke
 def test_module_parameters_are_the_same(pair: Pair) -> None:
     c, rust = pair
     missing = sorted(c.parameters - rust.parameters)

@@ -8,7 +8,7 @@ import pytest
 from modules.disk import Disk
 from modules.driver import Driver
 from tests import nvme
-from tests.needs import feature, needs
+from tests.needs import feature, needs, smoke
 from tests.workload import fio, statistics
 
 pytestmark = feature("write cache")
@@ -43,6 +43,7 @@ def written(disk: Disk, how: str) -> bool:
 
 
 @needs("disk")
+@smoke
 def test_flush_reaches_the_disk(driver: Driver) -> None:
     attributes = cache(driver) if "attribute:cache_size" in driver.capabilities else {}
     with driver.disk(**attributes) as disk:
@@ -62,6 +63,7 @@ def test_the_cache_is_volatile(cached_disk: Disk) -> None:
 
 
 @needs("attribute:cache_size")
+@smoke
 def test_flushed_data_survives(cached_disk: Disk) -> None:
     assert written(cached_disk, " conv=fsync")
 
@@ -76,6 +78,7 @@ def test_synchronous_data_survives(driver: Driver, fua: str) -> None:
 
 
 @needs("attribute:cache_size", "attribute:fua", program="fio")
+@smoke
 def test_fua_alone_survives(driver: Driver) -> None:
     """Asynchronous O_DSYNC writes are FUA writes; a synchronous one has a flush behind it.
 

@@ -7,7 +7,7 @@ import pytest
 
 from modules.disk import Disk
 from modules.driver import Driver
-from tests.needs import feature, needs
+from tests.needs import feature, needs, smoke
 from tests.workload import fio, statistics
 
 MIB = 1 << 20
@@ -20,6 +20,7 @@ PATTERNS: dict[str, dict[str, Any]] = {
 
 @needs(program="fio")
 @pytest.mark.parametrize("verify", PATTERNS)
+@smoke
 def test_written_data_is_read_back(storing_disk: Disk, verify: str) -> None:
     sizes = ("4k", "64k")
     options = {"ioengine": "libaio", **PATTERNS[verify]}
@@ -38,6 +39,7 @@ def test_written_data_is_read_back(storing_disk: Disk, verify: str) -> None:
 
 
 @needs(program="fio")
+@smoke
 def test_requests_of_every_length(storing_disk: Disk) -> None:
     """Any number of blocks at any block: pages are crossed, requests are split."""
     block = storing_disk.block_size
@@ -57,6 +59,7 @@ def test_requests_of_every_length(storing_disk: Disk) -> None:
 
 
 @needs(program="xfs_io")
+@smoke
 def test_buffered_data_at_any_byte(storing_disk: Disk) -> None:
     """Through the page cache a write may begin and end within a block; a file is the model."""
     disk = storing_disk
@@ -92,6 +95,7 @@ def test_writers_keep_to_their_own_places(storing_disk: Disk) -> None:
     assert load.written_bytes == load.read_bytes == 4 * MIB
 
 
+@smoke
 def test_the_last_block_keeps_its_data(storing_disk: Disk) -> None:
     """The end of the disk is as good as its beginning, and they are two places."""
     disk = storing_disk
@@ -160,6 +164,7 @@ def test_a_block_that_was_never_written_is_zeroes(driver: Driver) -> None:
 
 @needs("disk")
 @feature("discard")
+@smoke
 def test_discard(driver: Driver) -> None:
     """What was discarded may read as anything; its neighbours keep their data."""
     attributes = driver.store_attributes()
@@ -204,6 +209,7 @@ def test_secure_erase_is_done_or_refused(disk: Disk) -> None:
 
 
 @feature("write zeroes")
+@smoke
 def test_write_zeroes(storing_disk: Disk) -> None:
     """Zeroes where they were asked for, by command or by hand, and nowhere else."""
     storing_disk.console.check(

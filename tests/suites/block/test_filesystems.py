@@ -4,7 +4,7 @@
 import pytest
 
 from modules.disk import Disk
-from tests.needs import feature
+from tests.needs import feature, smoke
 
 pytestmark = feature("file systems")
 
@@ -17,6 +17,7 @@ MAKE = {
 
 
 @pytest.mark.parametrize("kind", MAKE)
+@smoke
 def test_files_survive_a_remount(storing_disk: Disk, kind: str) -> None:
     disk = storing_disk
     make, check = MAKE[kind]

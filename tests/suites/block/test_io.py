@@ -8,7 +8,7 @@ import pytest
 
 from modules.disk import Disk, error_number
 from modules.driver import Driver
-from tests.needs import feature, needs
+from tests.needs import feature, needs, smoke
 from tests.workload import background_io, fio, statistics
 
 MIB = 1 << 20
@@ -25,6 +25,7 @@ ENGINES: dict[str, dict[str, Any]] = {
 
 @needs(program="fio")
 @pytest.mark.parametrize("engine", ENGINES)
+@smoke
 def test_engine(disk: Disk, engine: str) -> None:
     """Each way into the kernel moves as much as it was asked for, and the disk counts it."""
     before = statistics(disk)
@@ -37,6 +38,7 @@ def test_engine(disk: Disk, engine: str) -> None:
 
 
 @needs(program="fio")
+@smoke
 def test_read(disk: Disk) -> None:
     load = fio(disk, rw="read", block_sizes=BLOCK_SIZES, size="4M", ioengine="psync")
     assert load.jobs == len(BLOCK_SIZES)
@@ -44,6 +46,7 @@ def test_read(disk: Disk) -> None:
 
 
 @needs("disk", program="fio")
+@smoke
 def test_polled_io(driver: Driver) -> None:
     """Completions that nobody is interrupted for are found by polling."""
     wanted = {"poll_queues": 1} if "attribute:poll_queues" in driver.capabilities else {}
@@ -73,12 +76,14 @@ def test_every_block_size_works(driver: Driver, block_size: int) -> None:
 
 
 @needs(program="fio")
+@smoke
 def test_blocks_of_the_smallest_size(disk: Disk) -> None:
     load = fio(disk, rw="randrw", bs=disk.block_size, size="256k", ioengine="psync")
     assert load.read_bytes + load.written_bytes == MIB // 4
 
 
 @needs(program="fio")
+@smoke
 def test_buffered_io(disk: Disk) -> None:
     load = fio(disk, rw="randrw", bs="16k", size="4M", ioengine="psync", direct=0, end_fsync=1)
     assert load.read_bytes + load.written_bytes == 4 * MIB
@@ -92,6 +97,7 @@ def test_concurrent_readers(disk: Disk) -> None:
 
 
 @pytest.mark.parametrize("what", ["length", "offset"])
+@smoke
 def test_misaligned_direct_io_is_einval(disk: Disk, what: str) -> None:
     half = disk.block_size // 2
     words = (
@@ -103,6 +109,7 @@ def test_misaligned_direct_io_is_einval(disk: Disk, what: str) -> None:
     assert error_number(result) == errno.EINVAL, result.output
 
 
+@smoke
 def test_a_read_only_disk_refuses_writes(disk: Disk) -> None:
     disk.console.check(f"blockdev --setro {disk.path}")
     try:

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from modules.disk import Disk
-from tests.needs import needs
+from tests.needs import needs, smoke
 from tests.workload import background_io, fio, statistics
 
 
+@smoke
 def test_limits_fit_together(disk: Disk) -> None:
     limits = {
         name: disk.queue_number(name)
@@ -110,6 +111,7 @@ def test_unknown_scheduler_is_einval(disk: Disk) -> None:
 
 
 @needs(program="fio")
+@smoke
 def test_scheduler_switch_under_io(disk: Disk) -> None:
     schedulers = disk.schedulers()
     if len(schedulers) < 2:

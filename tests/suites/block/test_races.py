@@ -5,12 +5,13 @@ import pytest
 
 from modules.disk import Disk
 from tests.budget import Budget
-from tests.needs import feature, needs
+from tests.needs import feature, needs, smoke
 from tests.workload import background_io
 
 pytestmark = [needs(program="fio"), feature("changes under load")]
 
 
+@smoke
 def test_partitions(storing_disk: Disk) -> None:
     """Partitions appear, hold data of their own and go again."""
     disk = storing_disk
@@ -64,6 +65,7 @@ def test_flushing_buffers_under_io(disk: Disk, budget: Budget) -> None:
         )
 
 
+@smoke
 def test_cpu_goes_under_io(disk: Disk, budget: Budget) -> None:
     """Requests of a CPU that goes are finished elsewhere; it comes back and is used again."""
     cpu = "/sys/devices/system/cpu/cpu1/online"
@@ -106,6 +108,7 @@ def test_queue_attribute_changes_under_io(
             assert disk.set_queue(attribute, before) == 0
 
 
+@smoke
 def test_every_queue_attribute_can_be_read_under_io(disk: Disk) -> None:
     with background_io(disk):
         told = disk.console.check(

@@ -6,13 +6,14 @@ import pytest
 from modules.disk import Disk
 from modules.driver import Driver
 from tests.budget import Budget
-from tests.needs import feature, needs
+from tests.needs import feature, needs, smoke
 from tests.workload import background_io
 
 pytestmark = [needs("configfs"), feature("removal")]
 
 
 @needs(program="fio")
+@smoke
 def test_power_off_under_io(driver: Driver) -> None:
     """A disk that goes while it is used fails its users' I/O, and nothing else."""
     with driver.disk() as disk, background_io(disk, survives=False):
@@ -21,6 +22,7 @@ def test_power_off_under_io(driver: Driver) -> None:
 
 
 @needs(program="fio")
+@smoke
 def test_removal_under_io(driver: Driver) -> None:
     disk = driver.create({})
     with background_io(disk, survives=False):

@@ -3,16 +3,18 @@
 
 from modules.disk import Disk
 from tests.guests import Guest
-from tests.needs import needs
+from tests.needs import needs, smoke
 
 
 @needs("nvme")
+@smoke
 def test_size_is_the_namespace_size(guest: Guest, disk: Disk) -> None:
     namespace = guest.machine.setup.topology.controllers[0].namespaces[0]
     assert disk.size_bytes == namespace.size_mib << 20
     assert disk.block_size == namespace.block_size
 
 
+@smoke
 def test_reading_past_the_end_reads_nothing(disk: Disk) -> None:
     end = disk.size_bytes // 4096
     told = disk.console.check(
@@ -21,6 +23,7 @@ def test_reading_past_the_end_reads_nothing(disk: Disk) -> None:
     assert told == "0"
 
 
+@smoke
 def test_writing_past_the_end_is_enospc(disk: Disk) -> None:
     end = disk.size_bytes // 4096
     result = disk.console.run(

@@ -3,7 +3,7 @@
 
 from modules.disk import Disk
 from modules.driver import Driver
-from tests.needs import feature, needs
+from tests.needs import feature, needs, smoke
 from tests.workload import background_io, statistics
 
 pytestmark = feature("statistics")
@@ -11,6 +11,7 @@ pytestmark = feature("statistics")
 MIB = 1 << 20
 
 
+@smoke
 def test_statistics_count_what_was_read(disk: Disk) -> None:
     before = statistics(disk)
     disk.console.check(f"dd if={disk.path} of=/dev/null bs=64k count=16 iflag=direct status=none")
@@ -21,6 +22,7 @@ def test_statistics_count_what_was_read(disk: Disk) -> None:
     assert after["in_flight"] == 0
 
 
+@smoke
 def test_statistics_count_what_was_written(disk: Disk) -> None:
     """Writes have no other writers: the count is exact, to the sector."""
     before = statistics(disk)

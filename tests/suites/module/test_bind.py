@@ -7,7 +7,7 @@ import pytest
 
 from modules.binding import Binding
 from modules.driver import Driver
-from tests.needs import needs
+from tests.needs import needs, smoke
 
 pytestmark = needs("bind")
 
@@ -39,6 +39,7 @@ def give(binding: Binding, devices: list[str], module: str) -> None:
     binding.console.check(f"modprobe -- {module}\n{probes}\ntrue", timeout_s=60)
 
 
+@smoke
 def test_loading_binds(driver: Driver, binding: Binding) -> None:
     assert binding.devices(), f"{driver.name} is bound to nothing"
 
@@ -54,6 +55,7 @@ def test_unbind_and_bind(binding: Binding) -> None:
 
 
 @needs("module")
+@smoke
 def test_unloading_frees_the_devices(driver: Driver, binding: Binding) -> None:
     devices = binding.devices()
     driver.unload()

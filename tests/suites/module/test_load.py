@@ -5,12 +5,13 @@ import pytest
 
 from modules.disk import Disk
 from modules.driver import Driver
-from tests.needs import needs
+from tests.needs import needs, smoke
 
 CYCLES = 5
 
 
 @needs("module")
+@smoke
 def test_load_unload_cycles(driver: Driver) -> None:
     """A module goes and comes back, cleanly, as often as one likes."""
     for _ in range(CYCLES):
@@ -21,6 +22,7 @@ def test_load_unload_cycles(driver: Driver) -> None:
 
 
 @needs("module", "configfs")
+@smoke
 def test_unload_takes_its_configfs_directory_along(driver: Driver) -> None:
     driver.unload()
     gone = driver.console.run(f"test ! -e {driver.configfs}").exit_code == 0
@@ -31,6 +33,7 @@ def test_unload_takes_its_configfs_directory_along(driver: Driver) -> None:
 
 
 @needs("module", "configfs")
+@smoke
 def test_module_in_use_cannot_be_unloaded(driver: Driver, disk: Disk) -> None:
     modules = " ".join(driver.manifest.modules)
     result = driver.console.run(f"rmmod {modules}")
@@ -84,6 +87,7 @@ def test_size_is_the_parameter(driver: Driver, size_mib: int) -> None:
     assert sizes == [size_mib << 20]
 
 
+@smoke
 def test_disk_has_an_owner_in_sysfs(driver: Driver, disk: Disk) -> None:
     """The block device is a whole one: a device number, a size, a queue, a node in /dev."""
     driver.console.check(

@@ -8,7 +8,7 @@ import pytest
 
 from modules.disk import Disk, error_number
 from modules.driver import Driver
-from tests.needs import needs
+from tests.needs import needs, smoke
 
 pytestmark = needs("configfs", "attribute:badblocks")
 
@@ -35,6 +35,7 @@ def bad_disk(driver: Driver) -> Iterator[Disk]:
 @pytest.mark.parametrize(
     ("sector", "bad"), [(FIRST - 1, False), (FIRST, True), (LAST, True), (LAST + 1, False)]
 )
+@smoke
 def test_bad_sectors_fail_and_their_neighbours_do_not(
     bad_disk: Disk, how: str, sector: int, bad: bool
 ) -> None:

@@ -8,13 +8,14 @@ import pytest
 from modules.disk import Disk
 from modules.driver import CreateFailed, Driver
 from tests.budget import Budget
-from tests.needs import feature, needs
+from tests.needs import feature, needs, smoke
 
 pytestmark = [needs("configfs"), feature("configfs")]
 
 
 @needs("features")
 @feature("features file")
+@smoke
 def test_features_lists_what_there_is(driver: Driver) -> None:
     """`features` is what user space goes by: nothing more in it, nothing less."""
     listed = driver.console.check(f"cat {driver.configfs}/features").strip().split(",")
@@ -25,6 +26,7 @@ def test_features_lists_what_there_is(driver: Driver) -> None:
     assert there - set(listed) <= {"power"}, "features does not name these attributes"
 
 
+@smoke
 def test_every_readable_attribute_can_be_read(driver: Driver, disk: Disk) -> None:
     driver.console.check(
         f"""
@@ -55,6 +57,7 @@ def test_bad_power_is_einval(disk: Disk) -> None:
     assert disk.exists(), "a refused value took the disk away"
 
 
+@smoke
 def test_power_off_and_on(driver: Driver) -> None:
     with driver.disk() as disk:
         assert disk.set_attribute("power", "0") == 0
@@ -94,6 +97,7 @@ def test_directory_names_are_unique(driver: Driver, disk: Disk) -> None:
     assert "File exists" in result.output
 
 
+@smoke
 def test_disk_goes_with_its_directory(driver: Driver) -> None:
     with driver.disk() as disk:
         assert disk.exists()
@@ -125,6 +129,7 @@ def test_many_disks_at_once(driver: Driver, budget: Budget) -> None:
     assert len(numbers) == len(set(numbers)) == count
 
 
+@smoke
 def test_create_and_destroy_loops(driver: Driver, budget: Budget) -> None:
     """Nothing is lost on the way: memory, names, numbers."""
     driver.console.check(
@@ -165,6 +170,7 @@ def test_names_of_every_length(driver: Driver, length: int) -> None:
 
 @needs("attribute:size")
 @pytest.mark.parametrize("size_mib", [1, 100, 4096, 16 << 20])
+@smoke
 def test_size_is_as_configured(driver: Driver, size_mib: int) -> None:
     with driver.disk(size=size_mib) as disk:
         assert disk.size_bytes == size_mib << 20
@@ -173,6 +179,7 @@ def test_size_is_as_configured(driver: Driver, size_mib: int) -> None:
 
 @needs("attribute:blocksize")
 @pytest.mark.parametrize("value", ["0", "256", "513", "3000", "8192", "65536"])
+@smoke
 def test_block_size_out_of_range_is_einval(driver: Driver, value: str) -> None:
     """Powers of two from 512 bytes to a page; with large blocks in the page cache, up to 64 KiB."""
     try:

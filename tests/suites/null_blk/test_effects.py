@@ -9,7 +9,7 @@ import pytest
 from modules.disk import Disk
 from modules.driver import CreateFailed, Driver
 from tests.budget import Budget
-from tests.needs import feature, needs
+from tests.needs import feature, needs, smoke
 from tests.workload import background_io, fio
 
 pytestmark = needs("configfs")
@@ -36,6 +36,7 @@ def test_rotational_shows_in_the_queue(driver: Driver, value: str) -> None:
 
 @needs("attribute:irqmode")
 @pytest.mark.parametrize("mode", ["0", "1", "2"])
+@smoke
 def test_irqmode_completes_io(driver: Driver, mode: str) -> None:
     """Completion inline (0), by softirq (1), by timer (2)."""
     try:
@@ -49,6 +50,7 @@ def test_irqmode_completes_io(driver: Driver, mode: str) -> None:
 
 
 @needs("attribute:completion_nsec", "attribute:irqmode", program="fio")
+@smoke
 def test_completion_time_is_latency(driver: Driver) -> None:
     """No request is faster than completion_nsec, and the usual one is not much slower."""
     with driver.disk(irqmode=2, completion_nsec=10_000_000) as disk:
@@ -70,6 +72,7 @@ def test_completion_time_counts_with_the_timer_only(driver: Driver) -> None:
 
 
 @needs("attribute:mbps", program="fio")
+@smoke
 def test_bandwidth_is_limited(driver: Driver, budget: Budget) -> None:
     """Buckets of 50 ms are filled with a twentieth of `mbps` each (TICKS_PER_SEC is 50 in C)."""
     limit = 8
@@ -112,6 +115,7 @@ def test_a_limit_is_slow_and_no_wall(driver: Driver) -> None:
 
 @needs("attribute:submit_queues")
 @pytest.mark.parametrize("queues", [1, 2])
+@smoke
 def test_submit_queues_are_hardware_queues(driver: Driver, queues: int) -> None:
     wanted = {"submit_queues": queues}
     if "attribute:poll_queues" in driver.capabilities:
@@ -170,6 +174,7 @@ def test_queue_depth_is_the_number_of_tags(driver: Driver, depth: int) -> None:
 
 @needs("attribute:max_sectors")
 @pytest.mark.parametrize("sectors", [8, 256])
+@smoke
 def test_max_sectors_limits_requests(driver: Driver, sectors: int) -> None:
     with driver.disk(max_sectors=sectors) as disk:
         assert disk.queue_number("max_hw_sectors_kb") == sectors // 2
@@ -211,6 +216,7 @@ def test_a_disk_in_memory_is_blocking(driver: Driver) -> None:
 
 
 @needs("attribute:shared_tags", symbol="BLK_DEBUG_FS", program="fio")
+@smoke
 def test_shared_tags_are_shared(driver: Driver) -> None:
     """Two disks of one tag set know of each other, and both work under load."""
     with driver.disk(shared_tags=1) as one, driver.disk(shared_tags=1) as other:
@@ -277,6 +283,7 @@ def test_discards_race_with_writes(driver: Driver, budget: Budget) -> None:
 
 @needs("attribute:memory_backed")
 @feature("memory_backed")
+@smoke
 def test_a_disk_that_goes_gives_its_memory_back(driver: Driver) -> None:
     def use() -> int:
         """Fills a disk of 64 MiB, removes it, and says how much memory is free, in KiB."""
@@ -297,6 +304,7 @@ def test_a_disk_that_goes_gives_its_memory_back(driver: Driver) -> None:
 
 @needs("attribute:memory_backed")
 @feature("memory_backed")
+@smoke
 def test_data_survives_a_power_cycle(driver: Driver) -> None:
     """The data belongs to the directory, not to the disk."""
     with driver.disk(**driver.store_attributes()) as disk:

@@ -8,7 +8,7 @@ import pytest
 
 from modules.disk import Disk
 from modules.driver import Driver
-from tests.needs import feature, needs
+from tests.needs import feature, needs, smoke
 
 pytestmark = [needs("module", "configfs"), feature("module parameters")]
 
@@ -40,6 +40,7 @@ def test_nr_devices_is_how_many_are_made(driver: Driver, count: int) -> None:
             disk.console.check(f"dd if={disk.path} of=/dev/null bs=4k count=4 iflag=direct")
 
 
+@smoke
 def test_what_is_loaded_with_is_the_default(driver: Driver) -> None:
     """A disk of configfs starts with the module's parameters."""
     with loaded(driver, nr_devices=0, gb=2, bs=4096, submit_queues=2, irqmode=2):

@@ -2,13 +2,14 @@
 """What controllers and namespaces say they are, and what the kernel makes of it."""
 
 from images.topology import Namespace
-from tests.needs import feature, hardware, needs
+from tests.needs import feature, hardware, needs, smoke
 from tests.nvme import Nvme
 from tests.workload import fio
 
 pytestmark = [feature("identify"), needs("nvme", program="nvme")]
 
 
+@smoke
 def test_identify_controller(nvme: Nvme) -> None:
     told = nvme.told(f"id-ctrl {nvme.device()}")
     wanted = nvme.topology.controllers[0]
@@ -30,6 +31,7 @@ def test_sysfs_repeats_identify(nvme: Nvme) -> None:
 
 
 @hardware("4k")
+@smoke
 def test_identify_namespace(nvme: Nvme) -> None:
     """The disk has the size and the blocks of the namespace; whole blocks go in and out."""
     (namespace,) = nvme.topology.attached(0).values()

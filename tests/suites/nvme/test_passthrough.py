@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.needs import feature, hardware, needs
+from tests.needs import feature, hardware, needs, smoke
 from tests.nvme import (
     COMPARE_FAILURE,
     INVALID_FIELD,
@@ -36,6 +36,7 @@ def io(nvme: Nvme, path: str, opcode: int, options: str = "", lba: int = LBA) ->
 
 
 @pytest.mark.parametrize("node", ["block", "generic"])
+@smoke
 def test_writes_and_reads(nvme: Nvme, node: str) -> None:
     """By the block device's node and the namespace's own: the data is what block I/O sees."""
     disk = nvme.disk()
@@ -103,6 +104,7 @@ def test_copy(nvme: Nvme) -> None:
     )
 
 
+@smoke
 def test_the_devices_status_comes_through(nvme: Nvme) -> None:
     """Which error it was, and not just that there was one."""
     path = nvme.disk().path
@@ -150,6 +152,7 @@ def test_statistics_count_passthrough_on_request(nvme: Nvme) -> None:
 
 @needs(program="fio")
 @pytest.mark.parametrize("buffers", ["plain", "fixed"])
+@smoke
 def test_io_uring_commands(nvme: Nvme, buffers: str) -> None:
     """Many at a time by the namespace's own node; buffers may be registered before."""
     fixed: dict[str, Any] = {"fixedbufs": 1, "registerfiles": 1} if buffers == "fixed" else {}

@@ -11,7 +11,7 @@ import pytest
 
 from kernel import versions
 from modules.driver import Driver
-from tests.needs import feature, needs
+from tests.needs import feature, needs, smoke
 from tests.nvme import Nvme, generic
 
 pytestmark = [feature("passthrough"), needs("nvme", program="setpriv")]
@@ -53,6 +53,7 @@ def test_harmless_commands_are_for_everybody(driver: Driver, opened: Nvme) -> No
         assert allowed or DENIED in told.output
 
 
+@smoke
 def test_all_else_is_denied(opened: Nvme) -> None:
     """Logs, formats, vendors' commands, resets; a write by a node that is open for reading."""
     disk, device = opened.disk(), opened.device()

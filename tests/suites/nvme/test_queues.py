@@ -8,7 +8,7 @@ import pytest
 from modules.disk import read_file, write_file
 from modules.driver import Driver
 from tests.budget import Budget
-from tests.needs import feature, hardware, needs
+from tests.needs import feature, hardware, needs, smoke
 from tests.nvme import Nvme
 from tests.workload import background_io, fio
 
@@ -28,6 +28,7 @@ def interrupts(nvme: Nvme) -> list[int]:
     return [counts[queue] for queue in sorted(counts) if queue]
 
 
+@smoke
 def test_a_queue_per_cpu(nvme: Nvme) -> None:
     cpus = nvme.topology.cpus
     if cpus > nvme.topology.controllers[0].max_ioqpairs:
@@ -141,6 +142,7 @@ def test_a_cpu_goes_under_io(nvme: Nvme, budget: Budget) -> None:
 
 
 @needs(program="fio")
+@smoke
 def test_prp_lists_of_every_length(nvme: Nvme) -> None:
     """Around the 32 entries of a small list (drivers/nvme/host/pci.c), without SGLs."""
     disk, threshold = nvme.disk(), "/sys/module/nvme/parameters/sgl_threshold"

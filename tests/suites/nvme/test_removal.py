@@ -4,7 +4,7 @@
 from images import hotplug
 from images.topology import Controller, Namespace
 from modules.disk import Disk, write_file
-from tests.needs import feature, hardware, needs
+from tests.needs import feature, hardware, needs, smoke
 from tests.nvme import APPEAR_S, Nvme, disk_of
 from tests.workload import background_io, fio
 
@@ -47,6 +47,7 @@ def test_partition_table(nvme: Nvme) -> None:
     )
 
 
+@smoke
 def test_pci_removal_under_io(nvme: Nvme) -> None:
     """A function that is removed takes its disk along; a rescan of the bus brings it back."""
     disk, function = nvme.disk(), nvme.function()
@@ -59,6 +60,7 @@ def test_pci_removal_under_io(nvme: Nvme) -> None:
     assert works(nvme.disk())
 
 
+@smoke
 def test_unbind_under_io(nvme: Nvme) -> None:
     """The driver lets go of the controller; bound again it serves the same data."""
     disk, function = nvme.disk(), nvme.function()

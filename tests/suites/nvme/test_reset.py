@@ -5,7 +5,7 @@ import pytest
 
 from modules.disk import write_file
 from tests.budget import Budget
-from tests.needs import feature, hardware, needs
+from tests.needs import feature, hardware, needs, smoke
 from tests.nvme import Nvme
 from tests.workload import background_io, fio
 
@@ -18,6 +18,7 @@ def vectors(nvme: Nvme) -> int:
 
 
 @needs(program="fio")
+@smoke
 def test_reset_under_io(nvme: Nvme, budget: Budget) -> None:
     """Nobody's I/O fails by it."""
     with background_io(nvme.disk()):
@@ -100,6 +101,7 @@ def test_a_function_level_reset_under_io(nvme: Nvme) -> None:
 
 
 @needs(program="fio")
+@smoke
 def test_rescans_under_io(nvme: Nvme, budget: Budget) -> None:
     """Of namespaces: the disk stays, and so does what is done with it."""
     disk = nvme.disk()

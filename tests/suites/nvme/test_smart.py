@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.needs import feature, needs
+from tests.needs import feature, needs, smoke
 from tests.nvme import Nvme
 from tests.workload import fio
 
@@ -38,6 +38,7 @@ def cool(nvme: Nvme) -> Iterator[dict[str, int]]:
 
 @needs(program="fio")
 @pytest.mark.parametrize("direction", ["read", "write"])
+@smoke
 def test_smart_counts_commands_and_data(nvme: Nvme, direction: str) -> None:
     """Each request is a command; data is in units of 1000 blocks of 512 bytes, rounded up."""
     before = smart(nvme)

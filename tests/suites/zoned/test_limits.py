@@ -7,12 +7,13 @@ The error numbers are those of Documentation/ABI/stable/sysfs-block, "max_open_z
 
 import errno
 
-from tests.needs import feature, hardware, needs
+from tests.needs import feature, hardware, needs, smoke
 from tests.zones import OPEN, UNIT, Condition, ZonedDisk
 
 pytestmark = [feature("zoned"), hardware("zns"), needs(program="blkzone")]
 
 
+@smoke
 def test_one_open_zone_too_many_is_etoomanyrefs(zoned_disk: ZonedDisk) -> None:
     first, limit = zoned_disk.first, zoned_disk.layout.max_open
     assert zoned_disk.manage("open", first, limit) == 0

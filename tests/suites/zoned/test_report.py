@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a zoned disk tells of itself: its zones one by one, and its queue."""
 
-from tests.needs import feature, hardware, needs
+from tests.needs import feature, hardware, needs, smoke
 from tests.zones import SECTOR, Condition, ZonedDisk
 
 pytestmark = [feature("zoned"), hardware("zns"), needs(program="blkzone")]
 
 
+@smoke
 def test_zones_tile_the_disk(zoned_disk: ZonedDisk) -> None:
     layout, zones = zoned_disk.layout, zoned_disk.report()
     assert [zone.start for zone in zones] == list(range(0, layout.size, layout.zone_size))

@@ -5,12 +5,13 @@ import errno
 
 import pytest
 
-from tests.needs import feature, hardware, needs
+from tests.needs import feature, hardware, needs, smoke
 from tests.zones import UNIT, Condition, ZonedDisk
 
 pytestmark = [feature("zoned"), hardware("zns"), needs(program="blkzone")]
 
 
+@smoke
 def test_open_close_finish_reset(zoned_disk: ZonedDisk) -> None:
     """The life of a zone; its write pointer stays where it is until the end."""
     number = zoned_disk.first
@@ -69,6 +70,7 @@ def test_twice_is_no_error(zoned_disk: ZonedDisk, action: str) -> None:
     assert zoned_disk.zone(number) == once
 
 
+@smoke
 def test_a_reset_zone_begins_anew(zoned_disk: ZonedDisk) -> None:
     """Its data is gone, and it is written from the start."""
     number = zoned_disk.first

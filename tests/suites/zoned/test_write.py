@@ -5,13 +5,14 @@ import errno
 
 import pytest
 
-from tests.needs import feature, hardware, needs
+from tests.needs import feature, hardware, needs, smoke
 from tests.workload import fio
 from tests.zones import KIB, MIB, OPEN, UNIT, Condition, ZonedDisk
 
 pytestmark = [feature("zoned"), hardware("zns"), needs(program="blkzone")]
 
 
+@smoke
 def test_a_write_moves_the_write_pointer(zoned_disk: ZonedDisk) -> None:
     number = zoned_disk.first
     for written in (UNIT, 2 * UNIT):
@@ -23,6 +24,7 @@ def test_a_write_moves_the_write_pointer(zoned_disk: ZonedDisk) -> None:
 
 
 @pytest.mark.parametrize("at", [0, 2 * UNIT], ids=["behind", "ahead"])
+@smoke
 def test_a_write_beside_the_write_pointer_is_eio(zoned_disk: ZonedDisk, at: int) -> None:
     """It changes nothing, and the next one in order is taken."""
     number = zoned_disk.first
@@ -34,6 +36,7 @@ def test_a_write_beside_the_write_pointer_is_eio(zoned_disk: ZonedDisk, at: int)
     assert zoned_disk.zone(number).written == 2 * UNIT
 
 
+@smoke
 def test_a_zone_is_full_at_its_capacity(zoned_disk: ZonedDisk) -> None:
     number, capacity = zoned_disk.first, zoned_disk.layout.capacity
     assert zoned_disk.write(number, 0, capacity) == 0
@@ -69,6 +72,7 @@ def test_zeroes_are_written_at_the_write_pointer(zoned_disk: ZonedDisk) -> None:
 
 @needs(program="fio")
 @pytest.mark.parametrize("engine", ["libaio", "io_uring"])
+@smoke
 def test_writes_in_flight_stay_in_order(zoned_disk: ZonedDisk, engine: str) -> None:
     """Many writes to one zone are under way at a time; one that overtakes another is an error."""
     layout = zoned_disk.layout

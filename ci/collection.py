@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The tests of a selection, and how pytest is asked for them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from ci import selection
+from ci.selection import Selection
+from kernel.host.errors import Failed, UserError
+from kernel.host.settings import PROJECT
+from tests import needs
+from tests.guests import Slot
+
+UPSTREAM = PROJECT / "tests" / "upstream" / "test_blktests.py"
+PORTION = 20  # tests; a guest is ready in the time that three or four of them take
+
+
+@dataclass(frozen=True)
+class TestId:
+    """Names one test of a run."""
+
+    __test__ = False
+
+    suite: str
+    name: str
+    slot: Slot
+    features: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """As in the record and in lists."""
+        return f"{self.suite}/{self.name}"
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """As TestResult.key: the same test in another run has the same."""
+        return self.id, self.slot.topology
+
+    def __str__(self) -> str:
+        return f"{self.id}[{self.slot}]"
+
+
+def _test_id(item: pytest.Item) -> TestId:
+    """A collected item's name; parameters of the test's own stand in parentheses."""
+    assert isinstance(item, pytest.Function)
+    slot = item.callspec.params["slot"]
+    assert isinstance(slot, Slot)
+    own = item.callspec.id.removeprefix(str(slot)).removesuffix(f"-{slot}").removeprefix("-")
+    name = item.originalname.removeprefix("test_") + (f"({own})" if own else "")
+    return TestId(
+        suite=_suite(item.path),
+        name=own if item.path == UPSTREAM else name,
+        slot=slot,
+        features=needs.features(item),
+    )
+
+
+def _suite(path: Path) -> str:
+    """The suite of a test file."""
+    in_folder = path.parent.parent == selection.SUITES
+    return path.parent.name if in_folder else path.stem.removeprefix("test_")
+
+
+def portions(names: Mapping[str, TestId]) -> dict[str, str]:
+    """Which tests one worker does in a row: pytest's id → name of the portion.
+
+    A portion is a part of one slot's tests: large enough to be worth a guest, and small enough for
+    the workers to end together.
+    """
+    counts: Counter[Slot] = Counter()
+    found = {}
+    for nodeid, name in names.items():
+        found[nodeid] = f"{name.slot}#{counts[name.slot] // PORTION}"
+        counts[name.slot] += 1
+    return found
+
+
+# eq=False: where a suite has a conftest.py, pytest puts its plugins into a set
+@dataclass(eq=False)
+class _Collection:
+    """A pytest plugin that keeps what was collected: pytest's id → ours."""
+
+    names: dict[str, TestId] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """All tests that were selected, in their order."""
+        self.names = {item.nodeid: _test_id(item) for item in session.items}
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A suite that cannot be read is never taken for an empty one."""
+        if report.failed:
+            self.problems.append(str(report.longrepr))
+
+
+def arguments(plan: Path, wanted: Selection) -> list[str]:
+    """What pytest is called with."""
+    places = selection.suites(wanted.folders)
+    upstream = [UPSTREAM] if wanted.upstream else []
+    found = [str(path) for path in upstream or [places[suite] for suite in wanted.suites]]
+    found += ["-c", str(PROJECT / "pyproject.toml"), "--rootdir", str(PROJECT)]
+    found += ["-p", "tests.plugin", "--blockyard-plan", str(plan)]
+    # the output is ours, the order is by guest, and suites leave no files in the checkout
+    found += ["-p", "no:terminal", "-p", "no:cacheprovider"]
+    seeded = wanted.seed is not None
+    found += [f"--randomly-seed={wanted.seed}"] if seeded else ["-p", "no:randomly"]
+    found += ["-p", "no:junitxml", "-o", "addopts=--import-mode=importlib --strict-markers"]
+    if wanted.expression:
+        found += ["-k", wanted.expression]
+    return found
+
+
+def collect(plan: Path, wanted: Selection) -> dict[str, TestId]:
+    """The selected tests in their order: pytest's id → ours.
+
+    Raises UserError when nothing matches, Failed when a suite cannot be read.
+    """
+    collection = _Collection()
+    asked = [*arguments(plan, wanted), "--collect-only", "-p", "no:xdist"]
+    code = pytest.main(asked, plugins=[collection])
+    if collection.problems:
+        raise Failed("a suite cannot be read:\n" + "\n".join(collection.problems))
+    if code == pytest.ExitCode.USAGE_ERROR:
+        raise UserError(f"pytest does not understand -k {wanted.expression!r}")
+    if not collection.names:
+        raise UserError("no test matches", hint="./inv test --list shows all of them")
+    return collection.names
+
+
+def listing(wanted: Selection, directory: Path) -> list[TestId]:
+    """The tests that a run would have; nothing is built or booted."""
+    plan = directory / "plan.json"
+    plan.write_bytes(msgspec.json.encode(wanted.plan()))
+    return list(collect(plan, wanted).values())

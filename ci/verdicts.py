@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From pytest's reports to outcomes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from ci.collection import TestId, portions
+from ci.selection import Trial
+from kernel.host.progress import note
+from tests.known import Known
+from tests.outcomes import BAD, Outcome, TestResult, worse
+from tests.plugin import PROPERTY
+
+
+@dataclass
+class _Phases:
+    outcome: Outcome = "pass"
+    seconds: float = 0.0
+    reason: str = ""
+    kernel_log: str = ""
+    guest: str = ""
+
+
+@dataclass(eq=False)
+class Collector:
+    """A pytest plugin of the controlling process: gathers outcomes and shows them."""
+
+    names: dict[str, TestId]
+    known: Known
+    trial: Trial | None = None
+    results: list[TestResult] = field(default_factory=list)
+    interrupted: bool = False
+    defects: list[str] = field(default_factory=list)
+    _waiting: dict[str, TestId] = field(init=False)
+    _phases: dict[str, _Phases] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._waiting = dict(self.names)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
+        """Tests of one slot go to a worker together, so that they share a guest."""
+        from xdist.scheduler import LoadScopeScheduling
+
+        together = portions(self.names)
+
+        class BySlot(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+            def _split_scope(self, nodeid: str) -> str:
+                return together[nodeid]
+
+        return BySlot(config, log)
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """The user's Ctrl-C, as told from pytest's own reasons to stop."""
+        self.interrupted = excinfo.type is KeyboardInterrupt
+
+    def pytest_internalerror(self, excrepr: object) -> None:
+        """A defect in pytest or a plugin: the run is worth nothing."""
+        self.defects.append(str(excrepr))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """One phase of a test."""
+        phases = self._phases.setdefault(report.nodeid, _Phases())
+        facts: dict[str, Any] = dict(report.user_properties).get(PROPERTY) or {}  # type: ignore[assignment]
+        outcome: Outcome = facts.get("outcome") or ("fail" if report.failed else "pass")
+        if not facts and report.failed:  # a worker that died reports without facts
+            outcome = "lost"
+            facts = {"reason": report.longreprtext}
+        if report.failed and outcome not in BAD and outcome != "xpass":
+            outcome = "fail"
+        phases.seconds += report.duration
+        phases.guest = facts.get("guest", phases.guest)
+        if worse(outcome, phases.outcome) != phases.outcome:
+            phases.outcome = outcome
+            phases.reason = facts.get("reason", "")
+        phases.kernel_log = facts.get("kernel_log") or phases.kernel_log
+        if report.when == "teardown" or not report.user_properties:
+            self._finish(report.nodeid, self._phases.pop(report.nodeid))
+
+    def _finish(self, nodeid: str, phases: _Phases) -> None:
+        self._waiting.pop(nodeid, None)
+        name = self.names[nodeid]
+        slot = name.slot
+        if entry := self.known.find(name.id, slot.driver, slot.topology):
+            phases.outcome = self.known.verdict(phases.outcome, entry)
+            if phases.outcome == "xfail":
+                phases.reason = f"{entry}\n{phases.reason}"
+            elif phases.outcome == "xpass":
+                phases.reason = f"expected to fail: {entry}"
+        self._add(name, phases)
+        if self.trial:
+            return
+        width = len(str(len(self.names)))
+        count = f"[{len(self.results):{width}}/{len(self.names)}]"
+        why = f"  {phases.reason.splitlines()[0]}" if phases.reason else ""
+        note(f"{count} {phases.outcome:<7} {name} {phases.seconds:.1f} s{why}")
+
+    def finish(self) -> tuple[TestResult, ...]:
+        """All results, in a stable order; a test that never reported is lost.
+
+        One that a trial did not wait for is no result.
+        """
+        why = "the run ended before this test reported"
+        over = self.trial and self.trial.stop and any(one.outcome in BAD for one in self.results)
+        for name in () if over else self._waiting.values():
+            self._add(name, _Phases(outcome="lost", reason=why))
+        self._waiting.clear()
+        return tuple(sorted(self.results, key=lambda one: (one.driver, one.console)))
+
+    def _add(self, name: TestId, phases: _Phases) -> None:
+        self.results.append(
+            TestResult(
+                id=name.id,
+                suite=name.suite,
+                driver=name.slot.driver,
+                console=name.slot.console,
+                topology=name.slot.topology,
+                features=name.features,
+                outcome=phases.outcome,
+                seconds=round(phases.seconds, 3),
+                reason=phases.reason,
+                kernel_log=phases.kernel_log,
+                guest=phases.guest,
+            )
+        )
