@@ -55,17 +55,11 @@ def _test_id(item: pytest.Item) -> TestId:
     own = item.callspec.id.removeprefix(str(slot)).removesuffix(f"-{slot}").removeprefix("-")
     name = item.originalname.removeprefix("test_") + (f"({own})" if own else "")
     return TestId(
-        suite=_suite(item.path),
+        suite="blktests" if item.path == UPSTREAM else item.path.parent.name,
         name=own if item.path == UPSTREAM else name,
         slot=slot,
         features=needs.features(item),
     )
-
-
-def _suite(path: Path) -> str:
-    """The suite of a test file."""
-    in_folder = path.parent.parent == selection.SUITES
-    return path.parent.name if in_folder else path.stem.removeprefix("test_")
 
 
 def portions(names: Mapping[str, TestId]) -> dict[str, str]:
@@ -89,15 +83,24 @@ class _Collection:
 
     names: dict[str, TestId] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    interrupted: bool = False
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """All tests that were selected, in their order."""
         self.names = {item.nodeid: _test_id(item) for item in session.items}
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """A suite that cannot be read is never taken for an empty one."""
-        if report.failed:
+        """A suite that cannot be read, or skips itself, is never taken for an empty one."""
+        if not report.passed:
             self.problems.append(str(report.longrepr))
+
+    def pytest_internalerror(self, excrepr: object) -> None:
+        """A defect in pytest, a plugin or a conftest.py."""
+        self.problems.append(str(excrepr).splitlines()[-1])  # pytest has printed the rest
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """The user's Ctrl-C, as told from pytest's own reasons to stop."""
+        self.interrupted = excinfo.type is KeyboardInterrupt
 
 
 def arguments(plan: Path, wanted: Selection) -> list[str]:
@@ -120,17 +123,20 @@ def arguments(plan: Path, wanted: Selection) -> list[str]:
 def collect(plan: Path, wanted: Selection) -> dict[str, TestId]:
     """The selected tests in their order: pytest's id → ours.
 
-    Raises UserError when nothing matches, Failed when a suite cannot be read.
+    Raises UserError when nothing matches, Failed when a suite cannot be read, KeyboardInterrupt.
     """
     collection = _Collection()
     asked = [*arguments(plan, wanted), "--collect-only", "-p", "no:xdist"]
     code = pytest.main(asked, plugins=[collection])
+    if collection.interrupted:
+        raise KeyboardInterrupt
     if collection.problems:
         raise Failed("a suite cannot be read:\n" + "\n".join(collection.problems))
-    if code == pytest.ExitCode.USAGE_ERROR:
-        raise UserError(f"pytest does not understand -k {wanted.expression!r}")
+    if code == pytest.ExitCode.USAGE_ERROR:  # which pytest has told
+        why = f"-k {wanted.expression!r}, or " if wanted.expression else ""
+        raise UserError(f"pytest does not understand {why}the files of a suite")
     if not collection.names:
-        raise UserError("no test matches", hint="./inv test --list shows all of them")
+        raise UserError("no test matches", hint="./inv test --suite all --list shows all of them")
     return collection.names
 
 

@@ -223,11 +223,14 @@ class _Laboratory:
 
 
 def catches(finished: record.Run) -> tuple[Catch, ...]:
-    """The tests of a mutant's run that are bad: none of them was without the bug."""
+    """The tests of a mutant's run that are bad: none of them was without the bug.
+
+    One that was lost has seen nothing.
+    """
     return tuple(
         Catch(_words(*test.key), test.outcome, " ".join(test.reason.split()))
         for test in finished.tests
-        if test.outcome in BAD
+        if test.outcome in BAD and test.outcome != "lost"
     )
 
 
@@ -298,9 +301,12 @@ def _examine(laboratory: _Laboratory, mutant: Mutant) -> tuple[Verdict, list[Tes
                 break
     except UserError as error:
         return msgspec.structs.replace(verdict, problem=str(error)), []
+    lost = [test for test in ran if test.outcome == "lost"]
+    problem = f"{len(lost)} tests were lost: {lost[0].reason}" if lost and not caught_by else ""
     verdict = msgspec.structs.replace(
         verdict,
         caught_by=caught_by,
+        problem=problem,
         seconds=round(time.monotonic() - begun, 1),
         record=str(laboratory.directory / mutant.name),
     )

@@ -69,14 +69,18 @@ class Trial:
 
 
 def suites(folders: Sequence[str] = ()) -> dict[str, Path]:
-    """The suites there are: name → folder or file. Those in drivers' own folders come last.
+    """The suites there are: name → folder of test files. Drivers' own folders come last.
 
-    A suite is a folder of test files, or a single one.
+    Raises UserError for one of those that is called as another is.
     """
-    found = {path.parent.name: path.parent for path in sorted(SUITES.glob("*/test_*.py"))}
-    places = [SUITES, *map(Path, folders)]
-    files = [path for place in places for path in sorted(place.glob("test_*.py"))]
-    return found | {path.stem.removeprefix("test_"): path for path in files}
+    found: dict[str, Path] = {}
+    for place in (*sorted(SUITES.glob("*/")), *map(Path, folders)):
+        if not any(place.glob("test_*.py")):
+            continue
+        if place.name in (*found, ALL, SMOKE):
+            raise UserError(f"{place} has tests, and another suite is called {place.name!r}")
+        found[place.name] = place
+    return found
 
 
 def select(

@@ -23,6 +23,7 @@ class _Phases:
     reason: str = ""
     kernel_log: str = ""
     guest: str = ""
+    splat: bool = False  # whether the kernel complained
 
 
 @dataclass(eq=False)
@@ -74,6 +75,7 @@ class Collector:
             outcome = "fail"
         phases.seconds += report.duration
         phases.guest = facts.get("guest", phases.guest)
+        phases.splat |= facts.get("splat", False)
         if worse(outcome, phases.outcome) != phases.outcome:
             phases.outcome = outcome
             phases.reason = facts.get("reason", "")
@@ -86,7 +88,7 @@ class Collector:
         name = self.names[nodeid]
         slot = name.slot
         if entry := self.known.find(name.id, slot.driver, slot.topology):
-            phases.outcome = self.known.verdict(phases.outcome, entry)
+            phases.outcome = entry.verdict(phases.outcome, splat=phases.splat)
             if phases.outcome == "xfail":
                 phases.reason = f"{entry}\n{phases.reason}"
             elif phases.outcome == "xpass":

@@ -3,7 +3,7 @@
 
 A known failure runs like any test. It is `xfail` when it fails as expected, and `xpass`, which the
 report points out, when it does not. What is known holds for a range of kernels, so that it ends by
-itself.
+itself. Only the failure that is known is expected: a test that is to fail and crashes has crashed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -21,8 +22,7 @@ from kernel.host.settings import PROJECT
 from tests.outcomes import Outcome
 
 FILE = "known_failures.toml"
-# A test that never reported says nothing, so it is never an expected failure.
-_FAILED: frozenset[Outcome] = frozenset({"fail", "crash", "timeout"})
+Expected = Literal["fail", "crash", "timeout"]  # a test that was lost says nothing
 
 
 class KnownFailure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,7 +34,15 @@ class KnownFailure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kernels: str = ""  # a range, see kernel.versions; empty: all of them
     variant: str = "*"
     topology: str = "*"
+    outcomes: tuple[Expected, ...] = ("fail",)  # what it is without the entry
+    splat: bool = False  # whether the kernel complains
     link: str = ""  # where more is told: a commit, a thread
+
+    def verdict(self, outcome: Outcome, *, splat: bool = False) -> Outcome:
+        """What becomes of a test's outcome; splat: the kernel complained."""
+        if outcome in self.outcomes and self.splat >= splat:
+            return "xfail"
+        return "xpass" if outcome == "pass" else outcome
 
     def __str__(self) -> str:
         return f"{self.reason} ({self.link})" if self.link else self.reason
@@ -74,14 +82,6 @@ class Known:
 
     def _holds(self, entry: KnownFailure) -> bool:
         return versions.within(self.release, entry.kernels)
-
-    def verdict(self, outcome: Outcome, entry: KnownFailure | None) -> Outcome:
-        """What becomes of an outcome when the failure is known."""
-        if entry is None:
-            return outcome
-        if outcome in _FAILED:
-            return "xfail"
-        return "xpass" if outcome == "pass" else outcome
 
     def over(self) -> list[str]:
         """The entries that hold for no kernel there is, in words: to be removed."""

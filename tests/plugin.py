@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Generator, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -104,6 +104,11 @@ def _upstream(here: plan.Plan) -> Iterator[object]:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """One slot after the other, so that each needs one guest; else as they come."""
     here = config.stash[_plan]
+    if others := [item.nodeid for item in items if not hasattr(item, "callspec")]:
+        items.clear()  # they are collected even so
+        raise pytest.UsageError(f"{others[0]} is no plain function, so it tests no driver")
+    # a test of a driver that was not chosen comes without a slot
+    items[:] = [item for item in items if isinstance(_parameter(item), Slot)]
     if here.smoke:
         items[:] = [item for item in items if _is_first(item, here)]
     items.sort(key=lambda item: str(_slot(item)))
@@ -114,15 +119,19 @@ def _is_first(item: pytest.Item, here: plan.Plan) -> bool:
     return bool(item.get_closest_marker("smoke")) or str(item.path.parent) in here.folders
 
 
-def _slot(item: pytest.Item) -> Slot:
+def _parameter(item: pytest.Item) -> object:
     assert isinstance(item, pytest.Function)
-    slot = item.callspec.params["slot"]
+    return item.callspec.params["slot"]
+
+
+def _slot(item: pytest.Item) -> Slot:
+    slot = _parameter(item)
     assert isinstance(slot, Slot)
     return slot
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Notes whether another test follows in the same guest."""
     item.stash[_last] = nextitem is None or _slot(nextitem) != _slot(item)
 
@@ -139,13 +148,27 @@ def guest(request: pytest.FixtureRequest, slot: Slot) -> Iterator[Guest]:
         pytest.skip(problem)
     guest = guests.get(slot)
     request.node.stash[_guest] = guest
-    if problem := needs.missing(request.node, guest.driver):
-        pytest.skip(problem)
-    guest.begin(request.node.name)
     try:
+        problem = needs.missing(request.node, guest.driver)
+        if problem and not request.node.stash[_last]:
+            _skip(guest, problem)
+        guest.begin(request.node.name)
+    except (GuestError, SplatFound):
+        guests.discard()
+        raise
+    try:
+        if problem:
+            pytest.skip(problem)
         yield guest
     finally:
         _judge(guests, guest, request.node)
+
+
+def _skip(guest: Guest, problem: str) -> NoReturn:
+    """Skips a test, unless the kernel has complained since the one before: no other would tell."""
+    if splats := guest.splats():
+        raise SplatFound(splats)
+    pytest.skip(problem)
 
 
 def _judge(guests: Guests, guest: Guest, item: pytest.Item) -> None:
@@ -161,15 +184,16 @@ def _judge(guests: Guests, guest: Guest, item: pytest.Item) -> None:
     trouble: Exception | None = None
     end = None
     failed = item.stash.get(_failed, False)
+    last = item.stash[_last]
     if not item.stash.get(_ill, False):
         try:
-            last = item.stash.get(_last, False)
             left, end = guest.end(item.name, thorough=failed, last=last)
         except Exception as error:
             trouble = error
     splats = guest.splats(end)
-    if trouble or splats or left or end is None:
+    if trouble or splats or left or last or end is None:
         guests.discard()
+        splats += guest.splats()
     if isinstance(trouble, GuestError):
         trouble.kernel_log = excerpts(splats) or trouble.kernel_log
         raise trouble
@@ -239,6 +263,7 @@ def pytest_runtest_makereport(
             "outcome": functools.reduce(outcomes.worse, map(outcomes.of_exception, errors)),
             "reason": "\n".join(dict.fromkeys(_reason(error) for error in errors)),
             "kernel_log": logs[0] if logs else "",
+            "splat": any(isinstance(error, SplatFound) for error in errors),
         }
     elif report.failed:
         facts["reason"] = report.longreprtext

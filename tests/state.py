@@ -63,7 +63,8 @@ def read(driver: Driver, *, thorough: bool = True) -> frozenset[str]:
     return frozenset(driver.console.check(script).splitlines())
 
 
-# kmemleak reports what is older (MSECS_MIN_AGE in mm/kmemleak.c).
+# kmemleak reports what is older (MSECS_MIN_AGE in mm/kmemleak.c), and in no scan before its second:
+# the first takes what is new for something that has just changed (update_checksum()).
 LEAK_AGE_S = 5.0
 _LEAK_LINES = 40  # of a report: what leaked, and where it was allocated
 
@@ -74,7 +75,7 @@ def leaks(driver: Driver, *, patient: bool) -> str:
     patient: waits until what was allocated a moment ago is old enough to be reported. A report
     is given once. Takes seconds: only where the kernel has DEBUG_KMEMLEAK.
     """
-    wait = f"sleep {LEAK_AGE_S + 0.5}" if patient else ""
+    wait = f"echo scan > $file; sleep {LEAK_AGE_S + 0.5}" if patient else ""
     script = f"""
         file=/sys/kernel/debug/kmemleak
         {wait}

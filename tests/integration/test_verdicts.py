@@ -148,8 +148,8 @@ def run_suite(
 ) -> record.Run:
     """Runs a suite as ./inv test does, with the modules of a kernel; returns its record."""
     suites = folder / "suites"
-    suites.mkdir()
-    (suites / "test_mine.py").write_text(text)
+    (suites / "mine").mkdir(parents=True)
+    (suites / "mine" / "test_mine.py").write_text(text)
     done = subprocess.run(
         [sys.executable, "-c", RUN, KERNEL, str(suites), consoles, modules_of],
         cwd=PROJECT,

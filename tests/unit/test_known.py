@@ -47,16 +47,28 @@ class TestVerdict:
         ("outcome", "verdict"),
         [
             ("fail", "xfail"),
-            ("crash", "xfail"),
-            ("timeout", "xfail"),
+            ("crash", "crash"),  # it was to fail, and did more
+            ("timeout", "timeout"),
             ("pass", "xpass"),
             ("skip", "skip"),
             ("lost", "lost"),  # a test that never reported did not fail as expected
         ],
     )
     def test_of_a_known_failure(self, outcome: Outcome, verdict: Outcome) -> None:
-        assert known().verdict(outcome, ENTRY) == verdict
-        assert known().verdict(outcome, None) == outcome
+        assert ENTRY.verdict(outcome) == verdict
+
+    def test_an_entry_says_what_else_it_expects(self) -> None:
+        entry = KnownFailure("block/x", "hangs", outcomes=("timeout", "crash"))
+        assert [entry.verdict(one) for one in ("timeout", "crash", "fail")] == [
+            "xfail",
+            "xfail",
+            "fail",
+        ]
+
+    def test_a_complaint_of_the_kernel_has_to_be_expected(self) -> None:
+        assert ENTRY.verdict("fail", splat=True) == "fail"
+        entry = KnownFailure("block/x", "warns", splat=True)
+        assert entry.verdict("fail", splat=True) == "xfail"
 
 
 class TestOver:

@@ -39,6 +39,7 @@ class TestRecord:
             "kernel",
             "topology",
             "variant",
+            "smoke",
             "budget",
             "upstream",
             "outdated",

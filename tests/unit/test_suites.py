@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections import Counter
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -73,6 +74,49 @@ def test_words_for_suites(suite: str, suites: tuple[str, ...], smoke: bool) -> N
 def test_an_unknown_suite_names_the_words_too() -> None:
     with pytest.raises(UserError, match="smoke"):
         selection.select(suite="smok")
+
+
+class TestOfADriversOwn:
+    """Test files in the folder of a driver outside the tree."""
+
+    def listed(
+        self, tmp_path: Path, text: str, *, name: str = "mine", driver: str = ""
+    ) -> list[str]:
+        folder = tmp_path / name
+        shutil.copytree(PROJECT / "modules" / "examples" / "c_null", folder)
+        (folder / "test_mine.py").write_text(text)
+        wanted = selection.select(
+            driver, "serial", selection.SMOKE, outside=[manifest.of_folder(folder)]
+        )
+        return [str(one) for one in collection.listing(wanted, tmp_path)]
+
+    def test_they_are_a_suite_that_is_run_whole(self, tmp_path: Path) -> None:
+        found = self.listed(tmp_path, "def test_works(driver): pass\n")
+        assert "mine/works[mine-serial]" in found
+        assert "block/read[mine-serial]" in found
+
+    def test_they_are_for_their_driver(self, tmp_path: Path) -> None:
+        found = self.listed(tmp_path, "def test_works(driver): pass\n", driver="null_blk")
+        assert "block/read[null_blk-serial]" in found
+        assert not [one for one in found if one.startswith("mine/")]
+
+    @pytest.mark.parametrize("name", ["block", "smoke"])
+    def test_a_suite_of_that_name_is_there(self, tmp_path: Path, name: str) -> None:
+        with pytest.raises(UserError, match="another suite is called"):
+            self.listed(tmp_path, "def test_works(driver): pass\n", name=name)
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("import pytest\npytest.importorskip('nope')\n", "could not import 'nope'"),
+            ("1 / 0\n", "ZeroDivisionError"),
+            ("import unittest\nclass T(unittest.TestCase):\n  def test_x(self): 0\n", "suite"),
+        ],
+        ids=["skipped", "broken", "classes"],
+    )
+    def test_none_is_taken_for_empty(self, tmp_path: Path, text: str, told: str) -> None:
+        with pytest.raises(UserError, match=told):
+            self.listed(tmp_path, text)
 
 
 def test_every_suite_is_in_the_readme() -> None:

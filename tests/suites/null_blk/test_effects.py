@@ -270,14 +270,18 @@ def test_a_cache_shows_in_the_queue(driver: Driver, fua: str) -> None:
 @needs("attribute:memory_backed", "attribute:discard", program="fio")
 @feature("memory_backed", "discard")
 def test_discards_race_with_writes(driver: Driver, budget: Budget) -> None:
-    """Pages come and go under the writers' hands."""
+    """Pages come and go under the writers' hands.
+
+    They are few, so that two discards often meet at one.
+    """
     seconds = max(1.0, budget.seconds(2.0))
     attributes = {**driver.store_attributes(), "discard": 1, "size": 16}
-    load: dict[str, Any] = {"rw": "randwrite", "bs": "4k", "size": "1M", "numjobs": 2}
+    load: dict[str, Any] = {"rw": "randwrite", "bs": "16k", "size": "64k"}
     with driver.disk(**attributes) as disk, background_io(disk, **load):
         disk.console.check(
-            f"fio --name=trim --filename={disk.path} --direct=1 --rw=randtrim --bs=4k --size=1M "
-            f"--ioengine=psync --time_based=1 --runtime={seconds} --thread > /tmp/trim"
+            f"fio --name=trim --filename={disk.path} --direct=1 --rw=randtrim --bs=4k --size=64k "
+            f"--norandommap --numjobs=2 --thread --ioengine=psync --time_based=1 "
+            f"--runtime={seconds} > /tmp/trim"
         )
 
 
