@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # finds nothing: 10 ms.
 gc.set_threshold(50_000)
 
+TAKES_REMAINDER = {"blktests"}  # tasks that take what stands behind --
 DEFAULT_KERNEL = "7.3"  # kernel.catalog.DEFAULT, which is too slow to import for --list
 # the options that say which kernel, and built how: name → default, help
 KERNEL_OPTIONS = {
@@ -54,19 +55,22 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     """A user's error is printed as one message, not as a traceback."""
 
     @functools.wraps(function)
-    def wrapper(*arguments: Any, **options: Any) -> Any:
+    def wrapper(c: Context, *arguments: Any, **options: Any) -> Any:
         from kernel.host.errors import UserError
 
-        # a terminated run cleans up as an interrupted one does
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # a terminated run cleans up as an interrupted one does; nohup keeps the hang-up off
+        hangup = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
+        for number in (signal.SIGINT, signal.SIGTERM, *hangup):
             signal.signal(number, signal.default_int_handler)
         try:
-            return function(*arguments, **options)
+            if c.remainder and function.__name__ not in TAKES_REMAINDER:
+                raise UserError(f"{function.__name__} takes nothing behind --: {c.remainder}")
+            return function(c, *arguments, **options)
         except UserError as error:
             raise Exit(f"error: {error}", error.exit_code) from None
-        except BrokenPipeError:  # the reader of our output has seen enough
+        except BrokenPipeError:  # the reader of our output has seen enough; as cat would end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise Exit(code=0) from None
+            raise Exit(code=128 + signal.SIGPIPE) from None
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
@@ -88,7 +92,7 @@ def on_a_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
         chosen = {name: options.pop(name, default) for name, (default, _) in KERNEL_OPTIONS.items()}
         fragments, modules, series = (
-            tuple(Path(path.strip()) for path in chosen.pop(name).split(",") if path)
+            tuple(Path(path.strip()) for path in chosen.pop(name).split(",") if path.strip())
             for name in ("fragment", "module", "series")
         )
         choice = Choice(fragments=fragments, modules=modules, series=series, **chosen)
@@ -155,7 +159,7 @@ def test(
 
     from ci import collection, prepare, report, run, selection
 
-    outside = prepare.outside(choice)
+    outside, workers = prepare.outside(choice), run.workers(guests)
     spend = selection.budget_named(quick=quick, long=long)
     suite = suite or ("all" if k else selection.SMOKE)
     wanted = selection.select(driver, console, suite, k, outside, topology, start, spend, seed)
@@ -168,7 +172,6 @@ def test(
     ready = prepare.ready(choice, accel, all_modules=False)
     if not driver and not choice.modules:
         wanted = selection.with_carried(wanted, ready.kernel)
-    workers = guests or run.default_guests()
     finished, path = run.run(ready, wanted, workers, choice.variant)
     if json:
         print(path.read_text())
@@ -263,7 +266,7 @@ def build(c: Context, choice: Choice, json: bool = False) -> None:
         "gdb": "gdb's protocol on a socket; the line to paste into gdb is printed",
         "dump": "a panic leaves the guest's memory in a file for drgn or crash",
         "accel": ACCEL_HELP,
-        "timeout": "seconds that the command of --run may take on KVM; five times that on TCG",
+        "timeout": "seconds that --run's command may take on KVM; more where guests are slower",
     }
 )
 @plain_errors
@@ -297,12 +300,12 @@ def boot(
         "k": "only tests that match, as pytest's",
     }
 )
+@plain_errors
 def check(c: Context, unit: bool = False, faults: bool = False, k: str = "") -> None:
     """Run our own checks: ruff, mypy, unit tests, integration tests with a real kernel."""
-    import subprocess
-    from pathlib import Path
+    from kernel.host.process import GRACE_S, reaped, start
+    from kernel.host.settings import PROJECT
 
-    project = Path(__file__).parent
     breaking = "tests/integration/test_reliability.py"
     # guests that break are mostly waited for, so they are waited for side by side
     tests = [["tests/unit"]]
@@ -321,7 +324,9 @@ def check(c: Context, unit: bool = False, faults: bool = False, k: str = "") -> 
     failed = []
     for command in commands:
         print(f"$ {' '.join(command[2:])}", flush=True)
-        if subprocess.run(command, cwd=project).returncode not in (0, nothing_matched):
+        with reaped(start(command, cwd=PROJECT), GRACE_S, signal.SIGINT) as process:
+            code = process.wait()
+        if code not in (0, nothing_matched):
             failed.append(" ".join(command[2:]))
     if failed:
         raise Exit(f"failed: {'; '.join(failed)}", 1)
@@ -362,7 +367,9 @@ def mutants(
     from ci.mutants import mutants as chosen
 
     selection.select(suite=suite)  # checked before anything is built
-    conditions = Conditions(kernel, accel, guests or run.default_guests(), suite, all_)
+    if write and (driver or k or suite):
+        raise Exit("error: --write is for all mutants and all suites", 2)
+    conditions = Conditions(kernel, accel, run.workers(guests), suite, all_)
     if not mutants_report.show(chosen(driver, k), conditions, write=write, as_json=json):
         raise Exit(code=1)
 

@@ -19,7 +19,7 @@ from ci.selection import Selection
 from kernel.choice import Choice
 from kernel.host.errors import UserError
 from kernel.host.settings import PROJECT
-from tests.outcomes import BAD, TestResult
+from tests.outcomes import BAD, TestResult, worse
 from tests.upstream import archive, checkout
 from tests.upstream.checkout import URL, Checkout, Upstream
 
@@ -74,7 +74,7 @@ def done(
     assert wanted.upstream is not None
     upstream = msgspec.structs.replace(wanted.upstream, archive=str(packed))
     with_archive = replace(wanted, upstream=upstream)
-    return run.run(ready, with_archive, guests or run.default_guests(), choice.variant)
+    return run.run(ready, with_archive, run.workers(guests), choice.variant)
 
 
 HEAD = """# Upstream blktests
@@ -110,8 +110,10 @@ def page(finished: record.Run) -> str:
     drivers = list(dict.fromkeys(test.driver for test in finished.tests))
     by_name: dict[str, dict[str, TestResult]] = {}
     for test in sorted(finished.tests, key=lambda one: one.id):
-        name = test.id.partition("/")[2]
-        by_name.setdefault(name, {})[test.driver] = test
+        of_test = by_name.setdefault(test.id.partition("/")[2], {})
+        before = of_test.setdefault(test.driver, test)  # over another console
+        if worse(test.outcome, before.outcome) != before.outcome:
+            of_test[test.driver] = test
     ran = {
         name: results
         for name, results in by_name.items()
@@ -138,11 +140,11 @@ def _totals(finished: record.Run, drivers: Sequence[str]) -> list[str]:
     outcomes = list(dict.fromkeys(test.outcome for test in finished.tests))
     head = ["driver", *outcomes]
     rows = [[name, *(str(finished.count(name)[one]) for one in outcomes)] for name in drivers]
-    return [_row(head), _row(["---"] * len(head)), *map(_row, rows)]
+    return output.markdown(head, rows)
 
 
 def _table(ran: dict[str, dict[str, TestResult]], drivers: Sequence[str]) -> list[str]:
-    notes: dict[str, int] = {}
+    notes = output.Notes()
 
     def cell(test: TestResult | None) -> str:
         if test is None:
@@ -150,12 +152,11 @@ def _table(ran: dict[str, dict[str, TestResult]], drivers: Sequence[str]) -> lis
         said = f"**{test.outcome}**" if test.outcome in BAD else test.outcome
         if not test.reason:
             return said
-        return f"{said} ({notes.setdefault(_brief(test.reason), len(notes) + 1)})"
+        return f"{said} {notes.mark(_brief(test.reason))}"
 
     head = ["test", *drivers]
     rows = [[name, *(cell(results.get(one)) for one in drivers)] for name, results in ran.items()]
-    reasons = [f"{number}. {reason}" for reason, number in notes.items()]
-    return [_row(head), _row(["---"] * len(head)), *map(_row, rows), "", *reasons]
+    return [*output.markdown(head, rows), "", *notes.lines()]
 
 
 def _reasons(tests: Sequence[TestResult]) -> list[str]:
@@ -168,7 +169,7 @@ def _reasons(tests: Sequence[TestResult]) -> list[str]:
     for (reason, name), of_test in drivers.items():
         names.setdefault((", ".join(dict.fromkeys(of_test)), reason), []).append(name)
     rows = [[who, reason, ", ".join(found)] for (who, reason), found in names.items()]
-    return [_row(["driver", "reason", "tests"]), _row(["---"] * 3), *map(_row, rows)]
+    return output.markdown(["driver", "reason", "tests"], rows)
 
 
 def _brief(reason: str) -> str:
@@ -178,17 +179,13 @@ def _brief(reason: str) -> str:
     return f"{first} and {len(others)} more" if others else first
 
 
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
-
-
 def show(
     choice: Choice, wanted: Wanted, accel: str, guests: int, *, write: bool, as_json: bool
 ) -> bool:
     """Runs the tests and prints the report; whether nothing is bad."""
-    tree, selection = selected(choice, wanted)
-    listed(selection)  # what cannot be is told before anything is built
-    finished, path = done(choice, tree, selection, accel, guests)
+    tree, chosen = selected(choice, wanted)
+    listed(chosen)  # what cannot be is told before anything is built
+    finished, path = done(choice, tree, chosen, accel, guests)
     if write:
         output.write_page(PAGE, page(finished))
     if as_json:

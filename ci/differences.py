@@ -60,7 +60,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 def report(a: str, b: str) -> Report:
     """Compares two sides as a user typed them: a file, or KERNEL[:VARIANT]."""
     # both names are checked before anything long begins
-    one, other = (text if Path(text).is_file() else choice(text) for text in (a, b))
+    one, other = (text if _is_config(text) else choice(text) for text in (a, b))
     first, second = side(a, one), side(b, other)
     return Report(
         a=a,
@@ -69,6 +69,11 @@ def report(a: str, b: str) -> Report:
         drivers=pairs(first.drivers, second.drivers),
         tools=pairs(first.tools, second.tools),
     )
+
+
+def _is_config(text: str) -> bool:
+    """Whether a file is meant that is no tarball of a kernel."""
+    return Path(text).is_file() and not catalog.TARBALL.search(text)
 
 
 def choice(text: str) -> Choice:

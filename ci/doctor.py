@@ -91,25 +91,32 @@ def host_programs() -> Iterator[Check]:
     yield _program("host", "git", "git", "note")
 
 
+BROKEN = "does not run"
+
+
 def _program(group: str, program: str, package: str, state: State) -> Check:
     found = version_of(program)
+    works = found not in ("", BROKEN)
     return Check(
         group=group,
         name=program,
         found=found or "not installed",
-        state="ok" if found else state,
-        fix="" if found else _install(package),
+        state="ok" if works else state,
+        fix="" if works else _install("--reinstall", package) if found else _install(package),
     )
 
 
 def version_of(program: str) -> str:
-    """The version that a program on PATH tells; empty when there is no such program."""
+    """The version that a program on PATH tells; empty when there is no such program.
+
+    BROKEN when it is there and does not run.
+    """
     if shutil.which(program) is None:
         return ""
     try:
         told = host_toolchain.ask([program, "--version"])
     except (OSError, subprocess.TimeoutExpired):
-        return "does not run"
+        return BROKEN
     found = re.search(r"\d+(\.\d+)+", told.stdout)
     return found[0] if found else "of unknown version"
 

@@ -148,7 +148,8 @@ def _connect(stream: Stream) -> None:
                 typed = os.read(terminal, 1024)
                 if not typed or LEAVE in typed:
                     return
-                stream.sendall(typed)
+                with contextlib.suppress(BrokenPipeError):  # the watch tells why it ended
+                    stream.sendall(typed)
     finally:
         termios.tcsetattr(terminal, termios.TCSADRAIN, before)
         note("")

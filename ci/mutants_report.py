@@ -79,9 +79,7 @@ caught by a test that fails with it and does not without.
 IDLE = """## Tests that caught none of them
 
 They ran with some of these bugs and passed. The right column says what they are there for.
-
-| test | of |
-| --- | --- |"""
+"""
 
 
 def page(report: Report) -> str:
@@ -89,19 +87,18 @@ def page(report: Report) -> str:
     how = "All tests were run." if report.every_test else "The first test that caught it is named."
     lines = [HEAD, f"Run {report.date} on Linux {report.kernel} with {report.accelerator}: "]
     lines[-1] += f"**{total(report)}**. {how}\n"
-    lines += ["| bug | what is wrong | caught by |", "| --- | --- | --- |"]
-    lines += [_row(verdict) for verdict in report.verdicts]
+    lines += output.markdown(["bug", "what is wrong", "caught by"], map(_row, report.verdicts))
     if report.idle:
-        lines += ["", IDLE]
-        lines += [f"| {one.test} | {', '.join(one.about)} |" for one in report.idle]
+        rows = [[one.test, ", ".join(one.about)] for one in report.idle]
+        lines += ["", IDLE, *output.markdown(["test", "of"], rows)]
     return "\n".join(lines) + "\n"
 
 
-def _row(verdict: Verdict) -> str:
+def _row(verdict: Verdict) -> list[str]:
     name = verdict.mutant.partition("/")[2]
     link = f"[{verdict.mutant}](../tests/mutants/{verdict.mutant.partition('/')[0]}/{name}.patch)"
     tests = [catch.test for catch in verdict.caught_by]
     words = ", ".join(tests[:NAMED]) + (f" and {len(tests) - NAMED} more" if tests[NAMED:] else "")
     if verdict.problem:
         words = "**not tried**"
-    return f"| {link} | {verdict.about} | {words or '**missed**'} |"
+    return [link, verdict.about, words or "**missed**"]

@@ -222,9 +222,8 @@ def page(pairs: Sequence[Pair]) -> str:
     lines = [HEAD]
     lines += [f"- {summary(one)}" for one in pairs]
     heads = [f"{driver} {one.kernel}" for one in pairs for driver in (one.c, one.rust)]
-    lines += ["", f"| feature | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)]
-    for feature, states in _rows(pairs):
-        lines.append(f"| {feature} | {' | '.join(state or '-' for state in states)} |")
+    rows = [[feature, *(state or "-" for state in states)] for feature, states in _rows(pairs)]
+    lines += ["", *output.markdown(["feature", *heads], rows)]
     for one in pairs:
         told = list(_how(one.features, one.rust))
         if told:
@@ -246,7 +245,7 @@ def show(
     if records:
         pairs = recorded([Path(path) for path in records.split(",") if path], rust)
     else:
-        pairs = measure(choices, rust, run.default_guests())
+        pairs = measure(choices, rust, run.workers())
     if write:
         output.write_page(PAGE, page(pairs))
     if as_json:

@@ -75,7 +75,8 @@ def guest_directory() -> Iterator[Path]:
     store.remove_old("guests", GUESTS_KEPT)
     folder = Path(tempfile.mkdtemp(prefix="guest-", dir=store.directory("guests")))
     try:
-        yield folder
+        with store.in_use(folder):
+            yield folder
     except GuestError:
         raise
     except BaseException:

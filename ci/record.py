@@ -115,11 +115,12 @@ def read(path: Path) -> Run:
 
 
 def junit(run: Run) -> bytes:
-    """The run as JUnit XML: a test suite per driver and console."""
+    """The run as JUnit XML: a test suite per driver, console and hardware."""
     root = ElementTree.Element("testsuites", name="blockyard", time=f"{run.seconds:.3f}")
     groups: dict[str, list[TestResult]] = {}
     for test in run.tests:
-        groups.setdefault(f"{test.driver}-{test.console}", []).append(test)
+        slot = filter(None, (test.driver, test.console, test.topology))
+        groups.setdefault("-".join(slot), []).append(test)
     for name, tests in groups.items():
         outcomes = Counter(test.outcome for test in tests)
         suite = ElementTree.SubElement(

@@ -43,7 +43,7 @@ def show(run: Run, path: Path) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for test in run.tests:
         if test.outcome in BAD:
-            console.print(escape(_failure(test)), style=STYLES[test.outcome])
+            console.print(escape(_failure(test, path.parent)), style=STYLES[test.outcome])
     for outcome, head in NOTED.items():
         if lines := _reasons(run, outcome):
             console.print(f"\n{head}:")
@@ -84,14 +84,15 @@ def _cell(outcome: Outcome, count: int) -> str:
     return f"[{STYLES[outcome]}]{count}[/]" if count else "-"
 
 
-def _failure(test: TestResult) -> str:
-    lines = [f"\n{test.outcome}: {test.id} [{test.driver}, {test.console}]"]
+def _failure(test: TestResult, folder: Path) -> str:
+    where = filter(None, (test.driver, test.console, test.topology))
+    lines = [f"\n{test.outcome}: {test.id} [{', '.join(where)}]"]
     lines += [f"  {line}" for line in test.reason.splitlines()]
     if test.kernel_log:
         lines.append("  kernel log:")
         lines += [f"    {line}" for line in test.kernel_log.splitlines()]
     if test.guest:
-        lines.append(f"  more in {test.guest}/kernel.log")
+        lines.append(f"  more in {folder / test.guest / 'kernel.log'}")
     return "\n".join(lines)
 
 

@@ -20,7 +20,7 @@ from ci.collection import TestId, portions
 from ci.prepare import Ready
 from ci.selection import Selection, Trial
 from ci.verdicts import Collector
-from kernel.host.errors import Failed
+from kernel.host.errors import Failed, UserError
 from kernel.host.progress import note
 from kernel.variants import PLAIN
 from tests import known
@@ -28,9 +28,11 @@ from tests.known import Known
 from tests.plan import Plan
 
 
-def default_guests() -> int:
-    """How many guests run side by side unless the user says: one per two CPUs, at least two."""
-    return max(2, (os.cpu_count() or 1) // 2)
+def workers(guests: int = 0) -> int:
+    """How many guests run side by side; 0: one per two CPUs, at least two."""
+    if guests < 0:
+        raise UserError(f"--guests takes a number from 1 on, or 0 for the default, not {guests}")
+    return guests or max(2, (os.cpu_count() or 1) // 2)
 
 
 def _plan(ready: Ready, wanted: Selection, directory: Path) -> Plan:
@@ -66,11 +68,11 @@ def of_trial(
 def run(
     ready: Ready,
     wanted: Selection,
-    workers: int,
+    guests: int,
     variant: str = PLAIN,
     trial: Trial | None = None,
 ) -> tuple[record.Run, Path]:
-    """Runs the selected tests, `workers` guests at a time; the record and its path."""
+    """Runs the selected tests, `guests` at a time; the record and its path."""
     begun = time.time()
     directory = trial.directory if trial else record.new_directory(ready.kernel.info.name)
     plan = directory / "plan.json"
@@ -81,9 +83,9 @@ def run(
         names, more = of_trial(names, trial, is_known)
         arguments += more
     collector = Collector(names, is_known, trial)
-    workers = min(workers, len(set(portions(collector.names).values())))
-    if workers > 1:
-        arguments += ["-n", str(workers), "--dist", "loadscope", "--no-loadscope-reorder"]
+    count = min(guests, len(set(portions(collector.names).values())))
+    if count > 1:
+        arguments += ["-n", str(count), "--dist", "loadscope", "--no-loadscope-reorder"]
         arguments += ["--max-worker-restart", "0"]
     else:
         arguments += ["-p", "no:xdist"]

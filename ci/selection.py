@@ -21,6 +21,7 @@ from tests.plan import Plan
 from tests.upstream.checkout import Upstream
 
 SUITES = PROJECT / "tests" / "suites"
+BOTH = "both"  # consoles
 # words for --suite beside the suites' names
 ALL = "all"
 SMOKE = "smoke"
@@ -109,7 +110,7 @@ def select(
     asked = set(chosen("suite", suite, (*there, ALL, SMOKE)) if suite else ())
     return Selection(
         chosen("driver", driver, known) if driver else names or of_linux,
-        chosen("console", console, CONSOLES),
+        CONSOLES if console == BOTH else chosen("console", console, CONSOLES),
         tuple(one for one in there if one in asked or ALL in asked or not asked - {SMOKE}),
         SMOKE in asked,
         expression,

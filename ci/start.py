@@ -11,6 +11,7 @@ import signal
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import sys  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402
 from types import ModuleType  # noqa: E402
 
@@ -33,10 +34,22 @@ for name, attributes in STANDINS.items():
     sys.modules[name] = ModuleType(name)
     vars(sys.modules[name]).update(attributes)
 
+from invoke.exceptions import Exit  # noqa: E402
 from invoke.main import program  # noqa: E402
 
 for name in STANDINS:
     del sys.modules[name]
+
+
+def parse_tasks(parse: Callable[[], None] = program.parse_tasks) -> None:
+    """invoke's own, which raises ValueError for what is no number."""
+    try:
+        parse()
+    except ValueError as error:
+        raise Exit(f"error: an option takes a whole number ({error})", 2) from None
+
+
+vars(program)["parse_tasks"] = parse_tasks
 
 if __name__ == "__main__":
     program.run()

@@ -28,7 +28,7 @@ from tests.outcomes import BAD, OUTCOMES, Outcome
 
 EXAMPLES = PROJECT / "modules" / "examples"
 PAGE = PROJECT / "docs" / "kernels.md"
-STAGES = ("fetched", "built", "booted")
+STAGES = ("fetched", "built", "booted", "tested")
 
 
 class Driver(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +115,7 @@ def _boot(choice: Choice, accel: str, row: Row) -> Row:
     with prepare.guest_directory() as folder, machine(ready.setup(folder)) as guest:
         guest.serial.check("true")
     name = ready.accelerator.name
-    return msgspec.structs.replace(row, reached=STAGES, accelerator=name)
+    return msgspec.structs.replace(row, reached=STAGES[:3], accelerator=name)
 
 
 def _test(choice: Choice, accel: str, workers: int, row: Row) -> Row:
@@ -126,7 +126,7 @@ def _test(choice: Choice, accel: str, workers: int, row: Row) -> Row:
     finished, _ = run.run(ready, selection.with_carried(wanted, ready.kernel), workers)
     tested = dict.fromkeys(test.driver for test in finished.tests)
     drivers = {name: driver(finished, name) for name in (*names, *tested)}
-    return msgspec.structs.replace(row, drivers=drivers)
+    return msgspec.structs.replace(row, reached=STAGES, drivers=drivers)
 
 
 def driver(finished: record.Run, name: str) -> Driver:
@@ -146,40 +146,31 @@ def markdown(rows: Sequence[Row]) -> str:
     """The table with its reasons below it."""
     names = list(dict.fromkeys(name for row in rows for name in row.drivers))
     head = ["kernel", "release", *STAGES, "Rust", *names, "CPU min", "MiB"]
-    notes: dict[str, int] = {}
-    lines = [_line(head), _line(["---"] * len(head))]
+    notes = output.Notes()
+    lines = []
     for row in rows:
         stages = ["yes" if stage in row.reached else "no" for stage in STAGES]
-        if row.problem and "no" in stages:
-            stages[stages.index("no")] = f"no {_mark(row.problem, notes)}"
-        rust = row.rust if row.rust in ("", "yes") else f"no {_mark(row.rust, notes)}"
+        if row.problem:
+            stages[stages.index("no")] = f"no {notes.mark(row.problem)}"
+        rust = row.rust if row.rust in ("", "yes") else f"no {notes.mark(row.rust)}"
         cells = [_cell(row.drivers.get(name), notes) for name in names]
         costs = [f"{row.cpu_min:.1f}" if row.cpu_min else "-", str(row.size_mib or "-")]
-        lines.append(_line([row.kernel, row.release, *stages, rust, *cells, *costs]))
-    reasons = [f"{number}. {reason}" for reason, number in notes.items()]
-    return "\n".join([*lines, "", *reasons])
+        lines.append([row.kernel, row.release, *stages, rust, *cells, *costs])
+    return "\n".join([*output.markdown(head, lines), "", *notes.lines()])
 
 
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _mark(reason: str, notes: dict[str, int]) -> str:
-    return f"({notes.setdefault(reason, len(notes) + 1)})"
-
-
-def _cell(driver: Driver | None, notes: dict[str, int]) -> str:
+def _cell(driver: Driver | None, notes: output.Notes) -> str:
     if driver is None or not driver.outcomes:
         return ""
     if driver.reason:
-        return f"no {_mark(driver.reason, notes)}"
+        return f"no {notes.mark(driver.reason)}"
     found = ((outcome, driver.outcomes.get(outcome, 0)) for outcome in OUTCOMES)
     counts = ", ".join(
         f"**{count} {outcome}**" if outcome in BAD else f"{count} {outcome}"
         for outcome, count in found
         if count
     )
-    marks = [_mark(f"{test}: {why}", notes) for test, why in driver.bad.items()]
+    marks = [notes.mark(f"{test}: {why}") for test, why in driver.bad.items()]
     return " ".join([counts, *marks])
 
 
@@ -203,10 +194,12 @@ def page(rows: Sequence[Row]) -> str:
 
 def show(kernels: str, accel: str, guests: int, *, write: bool, as_json: bool) -> None:
     """Surveys the kernels in a comma-separated list, all of the catalog when it is empty."""
+    if kernels and write:
+        raise UserError("--write is for all kernels of the catalog")
     names = upkeep.names(kernels) if kernels else catalog.catalog()
     examples = tuple(sorted(path.parent for path in EXAMPLES.glob("*/manifest.toml")))
     choices = [Choice(name, modules=examples) for name in names]
-    rows = survey(choices, accel, guests or run.default_guests())
+    rows = survey(choices, accel, run.workers(guests))
     if write:
         output.write_page(PAGE, page(rows))
     if as_json:

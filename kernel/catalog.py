@@ -22,7 +22,7 @@ from kernel.host.errors import UserError, unknown
 from kernel.host.settings import PROJECT, config_directory
 
 DEFAULT = "7.3"
-_TARBALL = re.compile(r"\.(tar(\.(xz|gz|zst|bz2))?|tgz|txz)$")
+TARBALL = re.compile(r"\.(tar(\.(xz|gz|zst|bz2))?|tgz|txz)$")
 
 
 class DebianSource(
@@ -105,7 +105,7 @@ def find(name: str) -> Entry:
 
 def _given(text: str) -> Entry | None:
     location, _, sha256 = text.partition(" sha256=")
-    if _TARBALL.search(location):
+    if TARBALL.search(location):
         if sha256 and not re.fullmatch("[0-9a-f]{64}", sha256):
             raise UserError(f"{sha256!r} is no sha256: it has 64 digits and letters a to f")
         return Tarball(location, sha256)

@@ -17,6 +17,7 @@ from ci.perf.timing import Subject, spent
 from ci.perf.values import Measurement
 from kernel.host import store
 from kernel.host.errors import Failed
+from kernel.host.process import GRACE_S, reaped, start
 from kernel.host.settings import PROJECT, settings
 
 WARM_BUILD_S = 1.0
@@ -50,15 +51,14 @@ def _measured(name: str, limit_s: float, subject: Subject, once: Callable[[], No
 
 def inv(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
     """Runs ./inv as a user would; raises Failed when it fails."""
-    done = subprocess.run(
-        [str(PROJECT / "inv"), *arguments],
-        env={**os.environ, **(environment or {})},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    process = start(
+        [str(PROJECT / "inv"), *arguments], env={**os.environ, **(environment or {})}, **pipes
     )
-    if done.returncode:
-        raise Failed(f"./inv {' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
+    with reaped(process, GRACE_S):
+        _, told = process.communicate()
+    if process.returncode:
+        raise Failed(f"./inv {' '.join(arguments)} failed:\n{told[-2000:].decode()}")
 
 
 def _cold(arguments: Sequence[str]) -> None:

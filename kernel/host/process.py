@@ -32,18 +32,20 @@ def tail(log: Path, lines: int = TAIL_LINES) -> str:
 
 @contextmanager
 def reaped(
-    process: subprocess.Popen[bytes], grace_s: float = 0.0
+    process: subprocess.Popen[bytes],
+    grace_s: float = 0.0,
+    number: signal.Signals = signal.SIGTERM,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Ends the process group of `process` when the block is left, however that happens.
 
-    grace_s: how long it may clean up after a SIGTERM before it is killed.
+    grace_s: how long it may clean up after the signal `number` before it is killed.
     """
     try:
         yield process
     finally:
         try:
             if process.poll() is None and grace_s:
-                _signal(process, signal.SIGTERM)
+                _signal(process, number)
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(grace_s)
         finally:  # also when the user is not patient; and what the leader left of its group

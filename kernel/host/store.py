@@ -138,11 +138,26 @@ def write(path: Path, data: bytes) -> None:
 
 
 def remove_old(kind: str, kept: int) -> None:
-    """Removes the oldest folders of a kind that is no content-addressed one."""
+    """Removes the oldest folders of a kind that is no content-addressed one; not those in use."""
     folders = sorted(directory(kind).iterdir(), key=_made)
     for folder in folders[: max(0, len(folders) - kept)]:
-        with contextlib.suppress(FileNotFoundError):  # another run was quicker
+        # another run was quicker, or is at work in it
+        with (
+            contextlib.suppress(FileNotFoundError, BlockingIOError),
+            in_use(folder, fcntl.LOCK_EX),
+        ):
             remove(folder)
+
+
+@contextlib.contextmanager
+def in_use(folder: Path, how: int = fcntl.LOCK_SH) -> Iterator[None]:
+    """Keeps `remove_old` from a folder; how: LOCK_EX, to be alone there, or BlockingIOError."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, how | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(opened)
 
 
 def _made(path: Path) -> float:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from pathlib import Path
 
@@ -89,6 +90,16 @@ class TestLists:
         assert {one.partition("/")[0] for one in ids} == {"module", "nvme"}
         assert slots_without_hardware(ids) == {"nvme-ssh"}
 
+    def test_the_word_for_two_consoles(self) -> None:
+        done = inv("test", "--list", "--driver", "nvme", "--console", "both", "-k", "identify")
+        assert slots_without_hardware(done.stdout.splitlines()) == {"nvme-serial", "nvme-ssh"}
+
+    def test_a_reader_that_has_seen_enough(self) -> None:
+        """It ends as other programs do, and never as if all were well."""
+        command = f"set -o pipefail; {PROJECT}/inv test --suite all --list | head -n 1"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300)
+        assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+
     def test_a_list_leaves_nothing(self, home: Path) -> None:
         assert inv("test", "--list", "--suite", "module").returncode == 0
         assert list(home.iterdir()) == []
@@ -110,6 +121,11 @@ class TestBadNames:
             (["test", "-k", "no_such_test"], "no test matches", "--list"),
             (["test", "-k", "and and"], "does not understand -k 'and and'", ""),
             (["boot"], "a shell needs a terminal", "--run"),
+            (["boot", "--timeout", "soon"], "an option takes a whole number", "'soon'"),
+            (["test", "--guests", "-3"], "--guests takes a number from 1 on", "-3"),
+            (["test", "--list", "--", "-k", "size"], "test takes nothing behind --", "-k size"),
+            (["mutants", "--write", "-k", "zone"], "--write is for all mutants", "suites"),
+            (["kernel.survey", "--write", "--kernels", "7.3"], "--write is for all kernels", ""),
             (["kernel.fetch", "7.3,7.33"], "unknown kernel '7.33'", "7.3"),
             (["kernel.update"], "no kernel was fetched yet", "kernel.list"),
             (["kernel.update", "--name", "7.3"], "kernel 7.3 was never fetched", "kernel.fetch"),

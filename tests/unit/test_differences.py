@@ -94,6 +94,18 @@ class TestSides:
         with pytest.raises(UserError, match="bad:2"):
             differences.report(files[0], str(bad))
 
+    def test_a_tarball_is_a_kernel(
+        self, tmp_path: Path, files: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def side(text: str, what: object) -> differences.Side:
+            raise UserError(f"taken for {what!r}")
+
+        monkeypatch.setattr(differences, "side", side)
+        tarball = tmp_path / "linux-9.tar.xz"
+        tarball.touch()
+        with pytest.raises(UserError, match="Choice"):
+            differences.report(str(tarball), files[0])
+
     def test_a_file_that_is_no_text(self, tmp_path: Path, files: tuple[str, str]) -> None:
         bad = tmp_path / "bad"
         bad.write_bytes(b"\xff\xfe\x00")

@@ -56,6 +56,11 @@ class TestPrograms:
         (path / "tool").write_bytes(b"\x7fELF nonsense")
         (path / "tool").chmod(0o755)
         assert version_of("tool") == "does not run"
+        (path / "git").write_bytes(b"\x7fELF nonsense")
+        (path / "git").chmod(0o755)
+        git = {one.name: one for one in doctor.host_programs()}["git"]
+        assert (git.state, git.found) == ("note", "does not run")
+        assert git.fix.endswith("apt-get install --reinstall git")
 
     @pytest.mark.usefixtures("path")
     def test_what_is_missing_has_the_command_that_installs_it(self) -> None:

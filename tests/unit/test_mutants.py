@@ -99,6 +99,7 @@ def test_what_catches_is_bad() -> None:
         samples.result("pass", "a/passes"),
         samples.result("xpass", "a/expected-to-fail"),
         samples.result("crash", "a/catches", reason="it\ndied"),
+        samples.result("lost", "a/saw-nothing"),
     )
     assert catches(finished) == (Catch("a/catches", "crash", "it died"),)
 

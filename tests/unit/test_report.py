@@ -32,11 +32,11 @@ fail: io/trim [null_blk, serial]
   kernel log:
     [    1.0] WARNING: a.c:1
     [    1.1] Call Trace:
-  more in guests/null_blk-serial-1/kernel.log
+  more in /results/run/guests/null_blk-serial-1/kernel.log
 
 crash: io/read [nvme, ssh]
   the guest's kernel panicked
-  more in guests/nvme-ssh-1/kernel.log
+  more in /results/run/guests/nvme-ssh-1/kernel.log
 
 skipped:
   the guest has no program blkzone: zone/report, zone/reset

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -160,6 +161,19 @@ class TestLock:
         assert killed.wait(60) == -9
         with store.locked("things", "k", "a thing"):
             pass
+
+
+class TestRemoveOld:
+    def test_what_is_in_use_stays(self) -> None:
+        folders = [store.directory("guests") / name for name in ("oldest", "older", "new")]
+        for age, folder in enumerate(folders):
+            folder.mkdir()
+            os.utime(folder, (age, age))
+        with store.in_use(folders[0]):
+            store.remove_old("guests", 1)
+        assert [folder.exists() for folder in folders] == [True, False, True]
+        store.remove_old("guests", 1)
+        assert [folder.exists() for folder in folders] == [False, False, True]
 
 
 class TestRemove:

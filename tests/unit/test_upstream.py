@@ -314,6 +314,14 @@ class TestNeeds:
         return Driver(manifest.load("rnull"), kernel, cast(Console, None))
 
 
+def test_the_page_has_the_worse_of_two_consoles() -> None:
+    finished = run_of(
+        result("fail", "blktests/block/001", reason="not the expected"),
+        result("pass", "blktests/block/001", console="ssh"),
+    )
+    assert "| block/001 | **fail** (1) |" in blktests.page(finished)
+
+
 def test_the_page_says_what_runs_on_what() -> None:
     finished = msgspec.structs.replace(
         run_of(
