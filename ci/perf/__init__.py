@@ -45,6 +45,8 @@ def measure(choice: Choice, accel: str, what: str, runs: int, tree: str = "") ->
     if runs < 1:
         raise UserError(f"--runs {runs}: nothing would be measured")
     names = prepare.chosen("measurement", what, list(MEASUREMENTS)) if what else DEFAULT_WHAT
+    if "blktests" in names:
+        blktests.check(choice, tree)  # before anything is measured
     ready = prepare.ready(choice, accel)
     measurements: list[Measurement] = []
     for name in names:

@@ -24,13 +24,15 @@ from ci.perf import timing
 from ci.perf.peers import HERE
 from ci.perf.timing import Spent, Subject
 from ci.perf.values import Measurement
+from ci.selection import Selection
 from images.console import Console
 from images.machine import machine
+from kernel.choice import Choice
 from kernel.host.errors import Failed
 from modules import manifest
 from modules.driver import Driver
 from tests.upstream import archive, guest
-from tests.upstream.checkout import Upstream, UpstreamTest
+from tests.upstream.checkout import Checkout, Upstream, UpstreamTest
 
 PAIRS = HERE / "blktests.toml"
 FIRST = "block/read"  # the first test of a guest
@@ -57,11 +59,15 @@ def pairs() -> tuple[Pair, ...]:
     return msgspec.toml.decode(PAIRS.read_bytes(), type=_Table).pair
 
 
+def check(choice: Choice, tree: str) -> tuple[Checkout, Selection]:
+    """What of upstream's is run; raises UserError without a checkout of blktests."""
+    return selected(choice, Wanted(tree, tuple(one.upstream for one in pairs()), seconds=SECONDS))
+
+
 def blktests(subject: Subject) -> Measurement:
-    """The time that all pairs take; raises UserError without a checkout of blktests."""
+    """The time that all pairs take."""
     table = pairs()
-    wanted = Wanted(subject.tree, tuple(one.upstream for one in table), seconds=SECONDS)
-    tree, theirs = selected(subject.choice, wanted)
+    tree, theirs = check(subject.choice, subject.tree)
     assert theirs.upstream is not None
     packed = str(archive.packed(tree, subject.ready.tools))
     upstream = msgspec.structs.replace(theirs.upstream, archive=packed)
