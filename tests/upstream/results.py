@@ -153,7 +153,8 @@ def judge(
         return Verdict("skip", "; ".join(named))
     if test.on_a_disk and results.parts:
         return Verdict("skip", f"{test.name} runs on disks of its own, not on {disk}")
-    return Verdict("fail", f"check told nothing of the test\n{_shortened(results.printed)}".strip())
+    told = f"check told nothing of the test, exit code {results.status}"
+    return Verdict("fail", f"{told}\n{_shortened(results.printed)}".strip())
 
 
 def _is_on(part: Part, disk: str) -> bool:
