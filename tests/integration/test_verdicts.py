@@ -126,6 +126,56 @@ def test_second(driver):
     pass
 """
 
+PAUSE = """\
+# SPDX-License-Identifier: GPL-2.0-or-later
+import time
+
+import pytest
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("late"):
+        time.sleep(3)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "late: begins after something happened in the guest")
+"""
+
+BETWEEN = """\
+# SPDX-License-Identifier: GPL-2.0-or-later
+import pytest
+
+from tests.needs import needs
+
+SPLAT = "WARNING: drivers/block/mine.c:12 at mine+0x1/0x2, CPU#0: bash/1"
+
+
+def test_dies_afterwards(driver):
+    driver.console.check("(sleep 1.5; echo c > /proc/sysrq-trigger) > /dev/null 2>&1 &")
+
+
+@pytest.mark.late
+def test_finds_it_dead(driver):
+    pass
+
+
+def test_gets_another(driver):
+    driver.console.check(f"(sleep 1.5; echo '<4>{SPLAT}' > /dev/kmsg) > /dev/null 2>&1 &")
+
+
+@pytest.mark.late
+@needs(program="no-such-program")
+def test_would_be_skipped(driver):
+    pass
+
+
+@needs(program="no-such-program")
+def test_is_skipped(driver):
+    pass
+"""
+
 RUN = """\
 import dataclasses
 import sys
@@ -139,17 +189,22 @@ wanted = selection.Selection(("null_blk",), consoles, tuple(selection.suites()))
 ready = prepare.ready(Choice(kernel))
 modules = prepare.ready(Choice(modules_of)).files.modules
 ready = dataclasses.replace(ready, files=dataclasses.replace(ready.files, modules=modules))
-run.run(ready, wanted, workers=len(consoles))
+run.run(ready, wanted, len(consoles))
 """
 
 
 def run_suite(
-    folder: Path, text: str, consoles: str = "serial", modules_of: str = KERNEL
+    folder: Path,
+    text: str,
+    consoles: str = "serial",
+    modules_of: str = KERNEL,
+    conftest: str = "",
 ) -> record.Run:
     """Runs a suite as ./inv test does, with the modules of a kernel; returns its record."""
     suites = folder / "suites"
     (suites / "mine").mkdir(parents=True)
     (suites / "mine" / "test_mine.py").write_text(text)
+    (suites / "mine" / "conftest.py").write_text(conftest)
     done = subprocess.run(
         [sys.executable, "-c", RUN, KERNEL, str(suites), consoles, modules_of],
         cwd=PROJECT,
@@ -259,6 +314,21 @@ def test_a_command_without_an_end_is_a_time_out(verdicts: Verdicts) -> None:
 def test_the_next_test_gets_a_fresh_guest(verdicts: Verdicts, before: str, after: str) -> None:
     assert verdicts[after].outcome == "pass"
     assert verdicts[before].guest != verdicts[after].guest
+
+
+def test_what_happens_between_two_tests_is_told(ready: Ready, tmp_path: Path) -> None:
+    """A guest that died is replaced; a complaint of the kernel is not lost in a skip."""
+    run = run_suite(tmp_path, BETWEEN, conftest=PAUSE)
+    found = {test.id.removeprefix("mine/"): test for test in run.tests}
+    assert {name: test.outcome for name, test in found.items()} == {
+        "dies_afterwards": "pass",
+        "finds_it_dead": "crash",
+        "gets_another": "pass",
+        "would_be_skipped": "fail",
+        "is_skipped": "skip",
+    }
+    assert found["finds_it_dead"].guest != found["gets_another"].guest
+    assert "WARNING: drivers/block/mine.c:12" in found["would_be_skipped"].kernel_log
 
 
 def test_a_worker_that_dies_loses_its_tests(ready: Ready, tmp_path: Path) -> None:
