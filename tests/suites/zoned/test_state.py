@@ -43,10 +43,13 @@ def test_a_closed_zone_opens_for_a_write(zoned_disk: ZonedDisk) -> None:
 
 
 def test_an_open_zone_stays_explicitly_open(zoned_disk: ZonedDisk) -> None:
+    """Its writes move the write pointer like those of any other."""
     number = zoned_disk.first
     assert zoned_disk.manage("open", number) == 0
-    assert zoned_disk.write(number) == 0
-    assert zoned_disk.zone(number).condition == Condition.EXPLICITLY_OPEN
+    for written in (UNIT, 2 * UNIT):
+        assert zoned_disk.write(number, written - UNIT) == 0
+        assert zoned_disk.zone(number).condition == Condition.EXPLICITLY_OPEN
+        assert zoned_disk.zone(number).written == written
 
 
 @pytest.mark.parametrize(
