@@ -97,7 +97,8 @@ def page(report: Report) -> str:
 def _row(verdict: Verdict) -> list[str]:
     name = verdict.mutant.partition("/")[2]
     link = f"[{verdict.mutant}](../tests/mutants/{verdict.mutant.partition('/')[0]}/{name}.patch)"
-    tests = [catch.test for catch in verdict.caught_by]
+    # a test with many parameters is one test here
+    tests = list(dict.fromkeys(catch.test.partition("(")[0] for catch in verdict.caught_by))
     words = ", ".join(tests[:NAMED]) + (f" and {len(tests) - NAMED} more" if tests[NAMED:] else "")
     if verdict.problem:
         words = "**not tried**"
