@@ -54,7 +54,7 @@ class Guest(Protocol):
     def kernel_log_tail(self) -> str:
         """The last lines of the kernel's log, for errors."""
 
-    def show_blocked(self) -> None:
+    def show_stuck(self) -> None:
         """Has the kernel write into its log which tasks are stuck."""
 
     def examine(self, console: Console, why: str) -> GuestError:
@@ -182,7 +182,7 @@ class Console:
         return output.result(code, time.monotonic() - begun)
 
     def _timed_out(self, told: str, script: bytes, output: Capture) -> GuestError:
-        self._guest.show_blocked()  # before the kill: what the command waits for
+        self._guest.show_stuck()  # before the kill: what the command waits for
         end = self._kill()
         if isinstance(end, GuestError):
             return end

@@ -156,11 +156,13 @@ class Machine:
         """The last lines of the kernel's log."""
         return self.log.tail()
 
-    def show_blocked(self) -> None:
-        """Has the kernel write into its log which tasks are stuck, and where."""
+    def show_stuck(self) -> None:
+        """Has the kernel write into its log where tasks are: all, for one may wait for a signal;
+        those that nothing interrupts last, where the log's tail is quoted.
+        """
         from images import recovery
 
-        recovery.show_tasks(self, "w")
+        recovery.show_tasks(self, "tw")
 
     def examine(self, console: Console, why: str) -> GuestError:
         """See images.recovery."""

@@ -64,7 +64,7 @@ class FakeGuest:
     def kernel_log_tail(self) -> str:
         return ""
 
-    def show_blocked(self) -> None:
+    def show_stuck(self) -> None:
         self.blocked += 1
 
     def examine(self, console: Console, why: str) -> GuestError:
