@@ -37,6 +37,7 @@ class KernelLog:
         self.path = path
         self._shared = shared
         self._searched = 0
+        self._asked: list[tuple[int, int]] = []
 
     @property
     def size(self) -> int:
@@ -57,6 +58,19 @@ class KernelLog:
         if self._shared:
             data = b"".join(_RECORD.findall(data))
         return data.decode(errors="replace").replace("\r\n", "\n")
+
+    def asked_for(self, start: int, end: int) -> None:
+        """Notes that the kernel has said this because it was asked to: see `unasked`."""
+        self._asked.append((start, end))
+
+    def unasked(self, start: int, end: int) -> str:
+        """The log between two offsets, as `text`, but for what the kernel was asked to say."""
+        pieces = []
+        for first, last in self._asked:
+            if start < last and first < end:
+                pieces.append(self.text(start, max(start, first)))
+                start = last
+        return "".join([*pieces, self.text(start, max(start, end))])
 
     def tail(self, lines: int = 25) -> str:
         """The last lines, for a message; from a panic on when there was one."""

@@ -157,12 +157,10 @@ class Machine:
         return self.log.tail()
 
     def show_stuck(self) -> None:
-        """Has the kernel write into its log where tasks are: all, for one may wait for a signal;
-        those that nothing interrupts last, where the log's tail is quoted.
-        """
+        """Has the kernel write into its log which tasks are stuck, and where."""
         from images import recovery
 
-        recovery.show_tasks(self, "tw")
+        recovery.show_stuck(self)
 
     def examine(self, console: Console, why: str) -> GuestError:
         """See images.recovery."""

@@ -74,6 +74,13 @@ def show_tasks(machine: Machine, keys: str = "wlt") -> bool:
     return answered
 
 
+def show_stuck(machine: Machine) -> None:
+    """Tasks that nothing interrupts; all tasks when there are none, which takes seconds."""
+    before = machine.log.size
+    if show_tasks(machine, "w") and " pid:" not in machine.log.text(before):
+        show_tasks(machine, "t")
+
+
 def _sysrq(machine: Machine, key: str) -> bool:
     """One SysRq key through the kernel log's port; whether anything came of it."""
     before = machine.log.size
@@ -87,6 +94,7 @@ def _sysrq(machine: Machine, key: str) -> bool:
     size = 0
     while size != (size := machine.log.size):
         time.sleep(SETTLE_S * machine.scale)
+    machine.log.asked_for(before, size)
     return True
 
 

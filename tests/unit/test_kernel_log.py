@@ -97,6 +97,26 @@ class TestWaitFor:
             log.wait_for("mark", 0, 600, watch)
 
 
+class TestAskedFor:
+    @pytest.mark.parametrize(
+        ("start", "end", "left"),
+        [
+            (0, 8, "012367"),
+            (0, 3, "012"),
+            (0, 5, "0123"),
+            (4, 6, ""),
+            (5, 9, "678"),
+            (5, 14, "6789CD"),
+            (7, 9, "78"),
+        ],
+    )
+    def test_it_is_left_out(self, log: KernelLog, start: int, end: int, left: str) -> None:
+        grow(log, b"0123456789ABCDEF")
+        log.asked_for(4, 6)
+        log.asked_for(10, 12)
+        assert log.unasked(start, end) == left
+
+
 class TestStamps:
     @pytest.mark.parametrize(
         "stamp", ["[    0.000000] ", "[12345.678901] ", "[    1.5][    T1] ", "[    1.5][   C12] "]
