@@ -176,6 +176,33 @@ class Nvme:
         """Waits for the disks of all namespaces."""
         self.console.check(settled(self.topology), timeout_s=2 * APPEAR_S)
 
+    def scanned(self, command: str, number: int = 0) -> None:
+        """Runs a command that has a controller's namespaces looked for; waits until they were.
+
+        The kernel does that in its own time (nvme_scan_work()). It is seen by its Identify
+        commands, each of which interrupts: one for the list, and some for each namespace.
+        """
+        least = 1 + len(self.topology.attached(number))
+        self.console.check(
+            f"""
+            count() {{
+                asked=$(awk '/{self.names[number]}q0$/ {{
+                    for (field = 2; field <= NF; field++) if ($field ~ /^[0-9]+$/) sum += $field
+                }} END {{ print sum }}' /proc/interrupts)
+            }}
+            count
+            before=$asked last=0
+            {command}
+            for try in {{1..{APPEAR_S * 10}}}; do
+                sleep 0.1
+                count
+                [ $asked = $last ] && [ $((asked - before)) -ge {least} ] && exit
+                last=$asked
+            done
+            echo "the controller was asked $((asked - before)) times"; exit 1""",
+            timeout_s=2 * APPEAR_S,
+        )
+
     def live(self, number: int = 0) -> bool:
         """Whether a controller works."""
         return self.read(f"{self.sysfs(number)}/state") == "live"

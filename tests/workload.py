@@ -8,11 +8,26 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from modules.disk import Disk
 
-BACKGROUND_LOG = "/tmp/background-io"
-STARTED_S = 10
+STARTED_S = 10  # fio has begun within this,
+MOVES_S = 10  # requests end within this while it goes on,
+ENDED_S = 10  # and it has ended within this when its disk has gone, or when it is asked to
+
+# What fio says at once of a request that failed, and in the end of a job that met an error.
+_ERROR = "io_u error|err= ?[1-9]"
+
+# Options of a load in the background that reads back what it has written, over and over again.
+VERIFIED: dict[str, Any] = {
+    "rw": "randwrite",
+    "size": "1M",
+    "verify": "crc32c",
+    "verify_fatal": 1,
+    "time_based": 0,
+    "loops": 1000000,
+}
 
 
 @dataclass(frozen=True)
@@ -64,56 +79,97 @@ def fio(
 
 
 @contextmanager
-def background_io(disk: Disk, *, survives: bool = True, **options: object) -> Iterator[None]:
-    """Random reads and writes (or what `options` say) for the time of the block.
+def background_io(
+    disk: Disk, *, survives: bool = True, iodepth: int = 16, numjobs: int = 1, **options: object
+) -> Iterator[int]:
+    """Random reads and writes (or what `options` say) for the time of the block; fio's process.
 
-    The block begins when I/O is seen in the disk's statistics. At its end the I/O has to be still
-    going on without an error, unless the disk does not survive the block.
+    The block begins when the first request has ended. At the end of the block more have to end than
+    were under way, all of them well; or, if the disk does not survive the block, fio has to end by
+    itself, with an error. In the end fio has to be gone: it waits for all of its requests.
     """
-    command = _command(
-        disk,
-        {
-            "rw": "randrw",
-            "ioengine": "libaio",
-            "iodepth": 16,
-            "size": "16M",
-            "time_based": 1,
-            "runtime": 3600,
-            **options,
-        },
-    )
-    log = BACKGROUND_LOG
-    disk.console.check(
+    load: dict[str, object] = {
+        "rw": "randrw",
+        "ioengine": "libaio",
+        "iodepth": iodepth,
+        "numjobs": numjobs,
+        "size": "16M",
+        "time_based": 1,
+        "runtime": 3600,
+        **options,
+    }
+    log = f"/tmp/background-{disk.name}"
+    started = disk.console.check(
         f"""
-        before=$(cat {disk.sysfs}/stat)
-        setsid {command} > {log}.log 2>&1 < /dev/null &
-        echo $! > {log}.pid
-        for try in {{1..{STARTED_S * 20}}}; do
-            [ "$(cat {disk.sysfs}/stat)" != "$before" ] && exit 0
-            kill -0 $! 2> /dev/null || break
-            sleep 0.05
-        done
-        cat {log}.log
-        exit 1"""
+        {_progress(disk)}
+        count
+        setsid {_command(disk, load)} > {log} 2>&1 < /dev/null &
+        goes_on $! 0 {STARTED_S} >&2 || {{ cat {log} >&2; exit 1; }}
+        echo $!"""
     )
+    pid = int(started)
     try:
-        yield
+        yield pid
         if survives:
-            told = disk.console.run(f"kill -0 $(cat {log}.pid) && ! grep -i error {log}.log")
+            told = disk.console.run(
+                f"""
+                {_progress(disk)}
+                count
+                goes_on {pid} {iodepth * numjobs} {MOVES_S} && ! grep -E '{_ERROR}' {log}""",
+                timeout_s=2 * MOVES_S,
+            )
             assert told.exit_code == 0, f"the I/O did not go on: {told.output}"
+        else:
+            told = disk.console.run(
+                f"{_gone(pid)} && grep -Eq '{_ERROR}' {log} || {{ cat {log}; exit 1; }}",
+                timeout_s=2 * ENDED_S,
+            )
+            assert told.exit_code == 0, f"the I/O did not end with an error: {told.output}"
     finally:
-        # fio ends by itself when its disk goes; the descriptors it holds have to be gone too
-        disk.console.run(
+        left = disk.console.run(
             f"""
-            pid=$(cat {log}.pid)
-            kill -INT $pid 2> /dev/null
-            for try in {{1..100}}; do
-                kill -0 $pid 2> /dev/null || exit 0
+            kill -INT {pid} 2> /dev/null
+            {_gone(pid)} && exit
+            kill -KILL {pid}
+            {_gone(pid)}""",
+            timeout_s=3 * ENDED_S,
+        )
+    assert left.exit_code == 0, "fio cannot be killed: it waits for a request that does not end"
+
+
+def _progress(disk: Disk) -> str:
+    """Shell functions: `count` the requests that have ended, and whether fio `goes_on`.
+
+    goes_on PID REQUESTS SECONDS: whether more than so many end within so many seconds.
+    """
+    return f"""
+        count() {{
+            read -r reads _ _ _ writes _ < {disk.sysfs}/stat
+            ended=$((reads + writes))
+        }}
+        goes_on() {{
+            local before=$ended try
+            for ((try = 0; try < 20 * $3; try++)); do
+                count
+                [ $((ended - before)) -gt $2 ] && return
+                kill -0 $1 || return
                 sleep 0.05
             done
-            kill -KILL $pid""",
-            timeout_s=20,
-        )
+            echo "$((ended - before)) requests have ended in $3 s"
+            return 1
+        }}
+"""
+
+
+def _gone(pid: int) -> str:
+    """A shell condition: the process ends."""
+    return f"""{{
+            for try in {{1..{ENDED_S * 20}}}; do
+                kill -0 {pid} 2> /dev/null || break
+                sleep 0.05
+            done
+            ! kill -0 {pid} 2> /dev/null
+        }}"""
 
 
 def statistics(disk: Disk) -> dict[str, int]:

@@ -88,13 +88,6 @@ def test_nonsense_is_einval(disk: Disk, attribute: str) -> None:
     assert disk.queue(attribute) == before
 
 
-def test_read_ahead_can_be_changed(disk: Disk) -> None:
-    before = disk.queue("read_ahead_kb")
-    assert disk.set_queue("read_ahead_kb", "64") == 0
-    assert disk.queue("read_ahead_kb") == "64"
-    assert disk.set_queue("read_ahead_kb", before) == 0
-
-
 def test_max_sectors_stays_within_the_hardware(disk: Disk) -> None:
     """More than the hardware takes is refused, or taken as "as much as possible" (since 6.9)."""
     before = disk.queue("max_sectors_kb")
@@ -132,7 +125,7 @@ def test_nr_requests_change_under_io(disk: Disk) -> None:
     before = disk.scheduler()
     assert disk.set_queue("scheduler", "mq-deadline") == 0
     depth = disk.queue("nr_requests")
-    with background_io(disk):
+    with background_io(disk, iodepth=256):
         for value in ("4", "32", depth):
             assert disk.set_queue("nr_requests", value) == 0
             assert disk.queue("nr_requests") == value

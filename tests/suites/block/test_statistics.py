@@ -44,7 +44,7 @@ def test_nothing_is_counted_without_iostats(disk: Disk) -> None:
 
 @needs("disk", program="fio")
 def test_inflight_is_what_waits(driver: Driver) -> None:
-    """Under load something is in flight, about as much as was submitted; afterwards nothing is."""
+    """Something is under load, on a slow disk most of what was submitted; afterwards nothing is."""
     depth = 16
     slow = "attribute:completion_nsec" in driver.capabilities
     with driver.disk(**({"irqmode": 2, "completion_nsec": 5_000_000} if slow else {})) as disk:
@@ -52,9 +52,11 @@ def test_inflight_is_what_waits(driver: Driver) -> None:
         with background_io(disk, iodepth=depth):
             told = disk.console.check(f"for try in {{1..200}}; do {inflight}; done")
         samples = list(map(int, told.split()))
-        # the counters of all CPUs are added up while they change
+        # tags are looked at one by one: meanwhile a request ends and another one gets a later tag
         assert max(samples) < 2 * depth
-        if slow or driver.manifest.on_hardware:  # else they end as they are submitted
+        if slow:
+            assert max(samples) >= depth // 2
+        elif driver.manifest.on_hardware:  # else they end as they are submitted
             assert max(samples) > 0, "nothing was ever in flight"
         assert disk.console.check(inflight).strip() == "0"
 

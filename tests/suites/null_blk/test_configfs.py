@@ -5,8 +5,10 @@ import errno
 
 import pytest
 
-from modules.disk import Disk
+from kernel import versions
+from modules.disk import Disk, read_file
 from modules.driver import CreateFailed, Driver
+from tests import null_blk
 from tests.budget import Budget
 from tests.needs import feature, needs, smoke
 
@@ -24,6 +26,15 @@ def test_features_lists_what_there_is(driver: Driver) -> None:
     assert set(listed) - there == set(), "features names attributes that do not exist"
     # power is there from the first version on; not every driver lists it
     assert there - set(listed) <= {"power"}, "features does not name these attributes"
+
+
+def test_no_attribute_is_missing(driver: Driver) -> None:
+    """User space counts on them, and a test of one that is gone would be skipped."""
+    if driver.configfs != null_blk.CONFIGFS:
+        pytest.skip(f"{driver.name} is not null_blk; tests of `abi` say what it lacks")
+    if not versions.within(driver.kernel.info.release, ">=7.3"):
+        pytest.skip("the list of attributes is that of 7.3")
+    assert set(null_blk.ATTRIBUTES) - driver.attributes == set()
 
 
 @smoke
@@ -86,9 +97,11 @@ def test_settings_change_between_powers(driver: Driver) -> None:
 
 
 def test_power_on_twice_changes_nothing(disk: Disk) -> None:
-    disk.set_attribute("power", "1")
-    assert disk.exists()
+    """It is not another disk (by its sequence number) either."""
+    sequence = read_file(disk.console, f"{disk.sysfs}/diskseq")
+    assert disk.set_attribute("power", "1") == 0
     assert disk.attribute("power") == "1"
+    assert read_file(disk.console, f"{disk.sysfs}/diskseq") == sequence
 
 
 def test_directory_names_are_unique(driver: Driver, disk: Disk) -> None:

@@ -9,6 +9,7 @@ import pytest
 from modules.disk import Disk
 from modules.driver import Driver
 from tests.needs import feature, needs, smoke
+from tests.null_blk import flags
 
 pytestmark = [needs("module", "configfs"), feature("module parameters")]
 
@@ -93,10 +94,12 @@ def test_a_memory_backed_disk_of_the_module(driver: Driver) -> None:
         )
 
 
+@needs(symbol="BLK_DEBUG_FS")
 def test_shared_tags_between_the_modules_disks(driver: Driver) -> None:
     with loaded(driver, nr_devices=2, gb=1, shared_tags=1, hw_queue_depth=8) as disks:
         for disk in disks:
             assert disk.console.check(f"cat {disk.sysfs}/mq/0/nr_tags").strip() == "8"
+            assert "TAG_QUEUE_SHARED" in flags(disk)
             disk.console.check(f"dd if={disk.path} of=/dev/null bs=4k count=8 iflag=direct")
 
 

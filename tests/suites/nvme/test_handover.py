@@ -36,7 +36,10 @@ def function(nvme: Nvme) -> Iterator[str]:
         if [ "${{bound##*/}}" != nvme ]; then
             [ -z "$bound" ] || echo {name} > {function}/driver/unbind
             echo {name} > {BUS}/drivers_probe
-        fi"""
+        fi
+        for module in {" ".join(OTHERS).replace("-", "_")}; do
+            [ ! -e /sys/module/$module/refcnt ] || modprobe --remove $module
+        done"""
     )
     nvme.settle()
 

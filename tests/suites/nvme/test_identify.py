@@ -67,6 +67,13 @@ def test_each_namespace_is_identified(nvme: Nvme) -> None:
         )
 
 
+def test_optional_commands_are_used_if_they_are_there(nvme: Nvme) -> None:
+    """ONCS: bit 2 is Dataset Management, which discards are made of, and bit 3 Write Zeroes."""
+    disk, oncs = nvme.disk(), nvme.told(f"id-ctrl {nvme.device()}")["oncs"]
+    assert (disk.queue_number("discard_max_bytes") > 0) == bool(oncs & 4)
+    assert (disk.queue_number("write_zeroes_max_bytes") > 0) == bool(oncs & 8)
+
+
 def test_a_disk_has_a_name_for_good(nvme: Nvme) -> None:
     """Identifiers that QEMU invents are ignored (NVME_QUIRK_BOGUS_NID); the rest is made up."""
     told = nvme.told(f"id-ctrl {nvme.device()}")

@@ -83,10 +83,10 @@ def test_a_namespace_is_detached_under_io(nvme: Nvme) -> None:
 def test_a_rescan_keeps_the_disks(nvme: Nvme) -> None:
     """Nothing has changed, so nothing does: the same disks, not new ones (by their sequence)."""
     disks = [nvme.disk(0, nsid) for nsid in nvme.topology.attached(0)]
-    files = " ".join(f"{disk.sysfs}/dev {disk.sysfs}/size" for disk in disks)
+    names = ("dev", "size", "diskseq")
+    files = " ".join(f"{disk.sysfs}/{name}" for disk in disks for name in names)
     before = nvme.read(files)
-    nvme.console.check(f"nvme ns-rescan {nvme.device()}")
-    nvme.settle()
+    nvme.scanned(f"nvme ns-rescan {nvme.device()}")
     assert nvme.read(files) == before
 
 

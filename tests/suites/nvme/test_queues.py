@@ -2,12 +2,13 @@
 """I/O queues: as many and as long as the controller and the CPUs allow, and all of them used."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from modules.disk import read_file, write_file
 from modules.driver import Driver
-from tests.budget import Budget
 from tests.needs import feature, hardware, needs, smoke
 from tests.nvme import Nvme
 from tests.workload import background_io, fio
@@ -129,37 +130,47 @@ def test_polled_queues(driver: Driver, nvme: Nvme) -> None:
         nvme.settle()
 
 
-@needs(symbol="HOTPLUG_CPU", program="fio")
-def test_a_cpu_goes_under_io(nvme: Nvme, budget: Budget) -> None:
-    """Its queue is drained, its interrupt with it; the other CPU's queue takes over."""
-    online = "/sys/devices/system/cpu/cpu1/online"
-    with background_io(nvme.disk(), numjobs=2):
-        for _ in range(budget.times(2)):
-            try:
-                nvme.console.check(f"echo 0 > {online}; sleep 0.1")
-            finally:
-                nvme.console.check(f"echo 1 > {online}; sleep 0.1")
-
-
 @needs(program="fio")
 @smoke
 def test_prp_lists_of_every_length(nvme: Nvme) -> None:
     """Around the 32 entries of a small list (drivers/nvme/host/pci.c), without SGLs."""
-    disk, threshold = nvme.disk(), "/sys/module/nvme/parameters/sgl_threshold"
+    with segments_from(nvme, 0):
+        data_of_sizes(nvme, [pages * 4096 for pages in (32, 33, 34)])
+
+
+@needs(program="fio")
+def test_scatter_gather_lists(nvme: Nvme) -> None:
+    """They are for large segments, unless asked for; a list of one entry stands in the command."""
+    if nvme.told(f"id-ctrl {nvme.device()}")["sgls"] & 3 == 0:
+        pytest.skip("the controller has no SGLs")
+    with segments_from(nvme, 1):
+        data_of_sizes(nvme, [4 << 10, 128 << 10, 512 << 10])
+
+
+@contextmanager
+def segments_from(nvme: Nvme, size: int) -> Iterator[None]:
+    """Requests of segments of this size, on average, go by SGLs; 0: none do."""
+    threshold = "/sys/module/nvme/parameters/sgl_threshold"
     before = read_file(nvme.console, threshold)
-    assert write_file(nvme.console, threshold, "0") == 0
+    assert write_file(nvme.console, threshold, str(size)) == 0
     try:
-        fio(
-            disk,
-            rw="randwrite",
-            block_sizes=[pages * 4096 for pages in (32, 33, 34)],
-            size="4M",
-            ioengine="libaio",
-            iodepth=16,
-            iodepth_batch_submit=8,
-            verify="crc32c",
-            verify_fatal=1,
-            do_verify=1,
-        )
+        yield
     finally:
         assert write_file(nvme.console, threshold, before) == 0
+
+
+def data_of_sizes(nvme: Nvme, sizes: list[int]) -> None:
+    """Writes and reads back by requests of each size."""
+    load = fio(
+        nvme.disk(),
+        rw="randwrite",
+        block_sizes=sizes,
+        size="2M",
+        ioengine="libaio",
+        iodepth=16,
+        iodepth_batch_submit=8,
+        verify="crc32c",
+        verify_fatal=1,
+        do_verify=1,
+    )
+    assert load.read_bytes == load.written_bytes

@@ -27,26 +27,6 @@ def works(disk: Disk) -> bool:
     return load.read_bytes == 256 << 10
 
 
-def test_partition_table(nvme: Nvme) -> None:
-    """Partitions appear, hold data of their own and go again."""
-    disk = nvme.disk()
-    disk.console.check(
-        f"""
-        printf 'label: gpt\\n,16M\\n,32M\\n' | sfdisk --quiet --wipe always {disk.path}
-        for try in {{1..100}}; do [ -b {disk.path}p2 ] && break; sleep 0.05; done
-        test $(blockdev --getsize64 {disk.path}p1) = $((16 << 20))
-        test $(blockdev --getsize64 {disk.path}p2) = $((32 << 20))
-        dd if=/tmp/nvme-data of={disk.path}p2 bs=1M oflag=direct status=none
-        dd if={disk.path}p2 bs=1M count=1 iflag=direct status=none | cmp - /tmp/nvme-data
-        start=$(cat {disk.sysfs}/{disk.name}p2/start)
-        dd if={disk.path} bs=512 skip=$start count=2048 iflag=direct status=none |
-            cmp - /tmp/nvme-data
-        wipefs --quiet --all --force {disk.path}
-        blockdev --rereadpt {disk.path}
-        test ! -e {disk.sysfs}/{disk.name}p1"""
-    )
-
-
 @smoke
 def test_pci_removal_under_io(nvme: Nvme) -> None:
     """A function that is removed takes its disk along; a rescan of the bus brings it back."""

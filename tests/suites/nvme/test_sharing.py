@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Several controllers: of one subsystem with a namespace that both have, and of several."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from modules.disk import Disk
 from modules.driver import Driver
 from tests.needs import feature, hardware, needs
-from tests.nvme import Nvme
+from tests.nvme import APPEAR_S, Nvme, disk_of
 from tests.workload import background_io, fio, statistics
 
 pytestmark = [feature("sharing"), needs("nvme", program="nvme")]
@@ -98,6 +100,55 @@ def test_io_goes_by_the_path_that_is_left(nvme: Nvme) -> None:
             load = fio(head, rw="read", bs="64k", size="1M", ioengine="psync")
             assert load.read_bytes == 1 << 20
     assert nvme.live(0) and nvme.live(1)
+
+
+@pytest.fixture
+def virtual(nvme: Nvme) -> Iterator[Disk]:
+    """The subsystem's namespace as the disk of a virtual function, which has its own controller.
+
+    It gets two vectors and three queues of the physical one's (section 8.26, "Virtualization
+    Enhancements"): resources 1 and 0. Action 8 assigns them, 9 brings the controller online.
+    """
+    device = f"{nvme.sysfs()}/device"
+    manage = f"nvme virt-mgmt {nvme.device()} --cntlid=1"
+    told = nvme.console.check(
+        f"""
+        echo 0 > {device}/sriov_drivers_autoprobe
+        echo 1 > {device}/sriov_numvfs
+        {manage} --rt=1 --act=8 --nr=2
+        {manage} --rt=0 --act=8 --nr=3
+        {manage} --rt=0 --act=9 --nr=0
+        echo 1 > {device}/sriov_drivers_autoprobe
+        basename $(readlink {device}/virtfn0) > /sys/bus/pci/drivers/nvme/bind
+        for try in {{1..{APPEAR_S * 50}}}; do
+            ls -d {device}/virtfn0/nvme/nvme*/nvme*n*/queue > /dev/null 2>&1 && break
+            sleep 0.02
+        done
+        ls {device}/virtfn0/nvme"""
+    )
+    yield disk_of(nvme.console, told.split()[-1], SHARED)
+    nvme.console.check(
+        f"""
+        echo 0 > {device}/sriov_numvfs
+        {manage} --rt=1 --act=8 --nr=0
+        {manage} --rt=0 --act=8 --nr=0"""
+    )
+
+
+@hardware("sriov")
+@needs(symbol="PCI_IOV", program="fio")
+@feature("virtual functions")
+def test_a_virtual_function_works_beside_the_physical_one(nvme: Nvme, virtual: Disk) -> None:
+    """It serves what is asked of it, and what is written by it is read by the other."""
+    disk = nvme.disk(0, SHARED)
+    load = fio(virtual, rw="randwrite", bs="4k", size="1M", ioengine="libaio", verify="crc32c")
+    assert load.read_bytes == load.written_bytes == 1 << 20
+    nvme.console.check(
+        f"""
+        dd if=/tmp/nvme-data of={virtual.path} bs=64K seek=99 count=1 oflag=direct status=none
+        dd if={disk.path} bs=64K skip=99 count=1 iflag=direct status=none |
+            cmp --bytes=65536 - /tmp/nvme-data"""
+    )
 
 
 @hardware("controllers")

@@ -14,6 +14,8 @@ pytestmark = [feature("smart"), needs("nvme", program="nvme")]
 TEMPERATURE_THRESHOLD = 4  # a feature (section 5.27.1.3), in kelvins
 EVENTS = 11  # a feature: Asynchronous Event Configuration (section 5.27.1.8)
 TEMPERATURE_WARNING = 2  # critical warning, bit 1
+# Completion of an Asynchronous Event Request (section 5.2): health, temperature threshold, log 2
+TEMPERATURE_EVENT = "0x020101"
 
 
 def smart(nvme: Nvme) -> dict[str, int]:
@@ -65,6 +67,7 @@ def test_a_threshold_below_the_temperature_warns(nvme: Nvme, cool: dict[str, int
     assert smart(nvme)["critical_warning"] == 0
 
 
+@needs(program="udevadm")
 def test_each_event_reaches_user_space(nvme: Nvme, cool: dict[str, int]) -> None:
     """An asynchronous event becomes a uevent, and the driver asks for the next one.
 
@@ -73,25 +76,31 @@ def test_each_event_reaches_user_space(nvme: Nvme, cool: dict[str, int]) -> None
     """
     told = nvme.console.check(f"nvme get-feature {nvme.device()} --feature-id={EVENTS}")
     enabled = int(told.rpartition("value:")[2], 16)
-    _enable(nvme, enabled | TEMPERATURE_WARNING)
+    watch = "udevadm monitor --kernel --property --subsystem-match=nvme"
+    pid = nvme.console.check(f"{watch} > /tmp/uevents 2>&1 < /dev/null & echo $!").strip()
     try:
-        for _ in range(3):
-            nvme.console.check(
-                f"""
-                read -r before < /sys/kernel/uevent_seqnum
-                nvme set-feature {nvme.device()} --feature-id={TEMPERATURE_THRESHOLD} \\
-                    --value={cool["temperature"] - 10} > /dev/null
-                for try in {{1..100}}; do
-                    read -r after < /sys/kernel/uevent_seqnum
-                    [ $after -gt $before ] && break
-                    sleep 0.02
-                done
-                [ $after -gt $before ] || {{ echo "no uevent came"; exit 1; }}"""
-            )
+        _appears(nvme, "KERNEL - the kernel uevent", 1)
+        _enable(nvme, enabled | TEMPERATURE_WARNING)
+        for count in (1, 2, 3):
+            set_threshold(nvme, cool["temperature"] - 10)
+            _appears(nvme, f"NVME_AEN={TEMPERATURE_EVENT}", count)
             set_threshold(nvme, cool["temperature"] + 10)
             smart(nvme)
     finally:
+        nvme.console.check(f"kill {pid}")
         _enable(nvme, enabled)
+
+
+def _appears(nvme: Nvme, line: str, count: int) -> None:
+    """Waits until the watch has told a line so many times."""
+    nvme.console.check(
+        f"""
+        for try in {{1..100}}; do
+            [ "$(grep -cx '{line}' /tmp/uevents)" = {count} ] && exit
+            sleep 0.05
+        done
+        cat /tmp/uevents; exit 1"""
+    )
 
 
 def _enable(nvme: Nvme, events: int) -> None:

@@ -13,7 +13,7 @@ import pytest
 from modules.disk import Disk, read_file, write_file
 from tests.needs import feature, needs
 from tests.nvme import Nvme
-from tests.workload import fio
+from tests.workload import background_io, fio
 
 pytestmark = [feature("timeouts"), needs("nvme", program="nvme")]
 
@@ -89,6 +89,20 @@ def test_a_slow_controller_is_asked_to_abort_and_then_reset(nvme: Nvme, impatien
     ended(impatient, count)
     assert nvme.live()
     assert nvme.read(f"{impatient.sysfs}/inflight").split() == ["0", "0"]
+
+
+@needs(program="fio")
+def test_a_controller_that_does_not_answer_at_all(nvme: Nvme, impatient: Disk) -> None:
+    """No command reaches it, nor an abort: it decodes no addresses (PCI command, bit 1).
+
+    A reset enables that again, and what was under way is sent once more.
+    """
+    command = f"setpci -s {nvme.function().rpartition('/')[2]} COMMAND"
+    with background_io(impatient):
+        nvme.console.check(f"{command}=0:2")
+        logged(impatient, "reset")  # "reset controller"; where its registers read as ones, "will"
+    assert nvme.live()
+    assert int(nvme.console.check(command), 16) & 2
 
 
 @needs(symbol="FAIL_IO_TIMEOUT")

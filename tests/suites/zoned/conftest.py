@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from modules.disk import Disk
 from modules.driver import Driver
 from tests import needs
 from tests.guests import Guest
@@ -27,8 +28,7 @@ def zoned_disk(guest: Guest, driver: Driver) -> Iterator[ZonedDisk]:
     if "disk" not in driver.capabilities:
         pytest.skip(needs.lack(driver, "disk"))
     with driver.disk() as disk:
-        if disk.queue("zoned") == "none":
-            pytest.skip(f"{driver.name} does not make a zoned disk of a zoned namespace")
+        _is_zoned(driver, disk)
         zoned = ZonedDisk(disk, _of_namespace(guest))
         zoned.reset()
         yield zoned
@@ -50,6 +50,17 @@ def made_attributes(driver: Driver) -> dict[str, str]:
         if f"attribute:{name}" not in driver.capabilities:
             pytest.skip(needs.lack(driver, f"attribute:{name}"))
     return wanted
+
+
+def _is_zoned(driver: Driver, disk: Disk) -> None:
+    """The namespace is zoned, and so has the disk to be, unless the kernel or the driver cannot."""
+    if disk.queue("zoned") != "none":
+        return
+    if driver.kernel.config.get("BLK_DEV_ZONED") != "y":
+        pytest.skip("this kernel is built without CONFIG_BLK_DEV_ZONED")
+    # a driver that lets a program identify the namespace knows what it is
+    assert "nvme" not in driver.capabilities, "the disk of a zoned namespace has no zones"
+    pytest.skip(f"{driver.name} does not make a zoned disk of a zoned namespace")
 
 
 def _of_namespace(guest: Guest) -> Layout:

@@ -81,6 +81,17 @@ def test_limits_that_mean_nothing_are_dropped(
         assert tuple(int(disk.attribute(name)) for name in names) == given
 
 
+@needs("attribute:zone_append_max_sectors")
+@pytest.mark.parametrize(("asked", "given"), [(16, 16), (15, 8), (1 << 30, (3 * MIB) // SECTOR)])
+def test_appends_are_as_long_as_asked_for(driver: Driver, asked: int, given: int) -> None:
+    """Whole blocks, and no more than a zone holds; a request's own limit may be lower still."""
+    zones = {"zoned": 1, "zone_size": 4, "zone_capacity": 3, "blocksize": 4096}
+    with driver.disk(**zones, zone_append_max_sectors=asked) as disk:
+        assert int(disk.attribute("zone_append_max_sectors")) == given
+        longest = min(given * SECTOR, disk.queue_number("max_hw_sectors_kb") << 10)
+        assert disk.queue_number("zone_append_max_bytes") == longest
+
+
 @needs("attribute:zone_readonly", "attribute:zone_offline")
 def test_zones_that_have_worn_out(zoned_disk: ZonedDisk) -> None:
     """A read-only zone keeps its data; an offline one has none; neither comes back by a reset."""

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is written is what is read, whatever is changed meanwhile: scheduler, depth, CPUs."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from modules.disk import Disk
+from tests.budget import Budget
+from tests.needs import feature, needs
+from tests.workload import VERIFIED, background_io, fio
+
+pytestmark = [needs(program="fio"), feature("changes under load")]
+
+CPU = "/sys/devices/system/cpu/cpu1/online"
+
+
+@pytest.fixture
+def scheduled_disk(storing_disk: Disk) -> Iterator[Disk]:
+    """A disk that keeps its data, and gets back its scheduler and the depth of its queue."""
+    before, depth = storing_disk.scheduler(), storing_disk.queue("nr_requests")
+    yield storing_disk
+    assert storing_disk.set_queue("scheduler", before) == 0
+    assert storing_disk.set_queue("nr_requests", depth) == 0
+
+
+def test_each_scheduler_keeps_the_data(scheduled_disk: Disk) -> None:
+    for scheduler in scheduled_disk.schedulers():
+        assert scheduled_disk.set_queue("scheduler", scheduler) == 0
+        load = fio(
+            scheduled_disk,
+            rw="randwrite",
+            bsrange="4k-64k",
+            size="512k",
+            ioengine="libaio",
+            iodepth=16,
+            verify="crc32c",
+            verify_fatal=1,
+            do_verify=1,
+        )
+        assert load.read_bytes == load.written_bytes == 512 << 10, scheduler
+
+
+def test_data_is_right_while_schedulers_change(scheduled_disk: Disk, budget: Budget) -> None:
+    schedulers = scheduled_disk.schedulers()
+    if len(schedulers) < 2:
+        pytest.skip(f"this kernel offers {scheduled_disk.name} no scheduler but {schedulers[0]}")
+    with background_io(scheduled_disk, **VERIFIED):
+        for scheduler in schedulers * budget.times(2):
+            assert scheduled_disk.set_queue("scheduler", scheduler) == 0
+
+
+def test_data_is_right_while_the_depth_changes(scheduled_disk: Disk, budget: Budget) -> None:
+    if "mq-deadline" not in scheduled_disk.schedulers():
+        pytest.skip("this kernel has no mq-deadline: without a scheduler the depth is fixed")
+    assert scheduled_disk.set_queue("scheduler", "mq-deadline") == 0
+    with background_io(scheduled_disk, iodepth=64, **VERIFIED):
+        for depth in ("4", "64") * budget.times(4):
+            assert scheduled_disk.set_queue("nr_requests", depth) == 0
+
+
+def test_data_is_right_while_a_cpu_goes(storing_disk: Disk, budget: Budget) -> None:
+    console = storing_disk.console
+    if console.run(f"test -w {CPU}").exit_code:
+        pytest.skip("the guest has no CPU that can go")
+    with background_io(storing_disk, numjobs=2, offset_increment="8M", **VERIFIED):
+        try:
+            for _ in range(budget.times(3)):
+                console.check(f"echo 0 > {CPU}; echo 1 > {CPU}", timeout_s=30)
+        finally:
+            console.check(f"echo 1 > {CPU}")
