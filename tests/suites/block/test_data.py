@@ -39,7 +39,6 @@ def test_written_data_is_read_back(storing_disk: Disk, verify: str) -> None:
 
 
 @needs(program="fio")
-@smoke
 def test_requests_of_every_length(storing_disk: Disk) -> None:
     """Any number of blocks at any block: pages are crossed, requests are split."""
     block = storing_disk.block_size

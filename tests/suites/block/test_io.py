@@ -77,14 +77,12 @@ def test_every_block_size_works(driver: Driver, block_size: int) -> None:
 
 
 @needs(program="fio")
-@smoke
 def test_blocks_of_the_smallest_size(disk: Disk) -> None:
     load = fio(disk, rw="randrw", bs=disk.block_size, size="256k", ioengine="psync")
     assert load.read_bytes + load.written_bytes == MIB // 4
 
 
 @needs(program="fio")
-@smoke
 def test_buffered_io(disk: Disk) -> None:
     load = fio(disk, rw="randrw", bs="16k", size="4M", ioengine="psync", direct=0, end_fsync=1)
     assert load.read_bytes + load.written_bytes == 4 * MIB

@@ -69,7 +69,6 @@ def test_flushing_buffers_under_io(disk: Disk, budget: Budget) -> None:
         )
 
 
-@smoke
 def test_cpu_goes_under_io(disk: Disk, budget: Budget) -> None:
     """Requests of a CPU that goes are finished elsewhere; it comes back and is used again."""
     cpu = "/sys/devices/system/cpu/cpu1/online"
@@ -112,7 +111,6 @@ def test_queue_attribute_changes_under_io(
             assert disk.set_queue(attribute, before) == 0
 
 
-@smoke
 def test_every_queue_attribute_can_be_read_under_io(disk: Disk) -> None:
     with background_io(disk):
         told = disk.console.check(

@@ -35,7 +35,6 @@ def bad_disk(driver: Driver) -> Iterator[Disk]:
 @pytest.mark.parametrize(
     ("sector", "bad"), [(FIRST - 1, False), (FIRST, True), (LAST, True), (LAST + 1, False)]
 )
-@smoke
 def test_bad_sectors_fail_and_their_neighbours_do_not(
     bad_disk: Disk, how: str, sector: int, bad: bool
 ) -> None:
@@ -53,6 +52,7 @@ def test_bad_sectors_are_listed(bad_disk: Disk) -> None:
     assert bad_disk.attribute("badblocks").split() == [str(FIRST), str(LAST - FIRST + 1)]
 
 
+@smoke
 def test_bad_sectors_can_be_mended(bad_disk: Disk) -> None:
     """With power on, and a part of a range at a time."""
     assert bad_disk.set_attribute("badblocks", f"-{FIRST}-{FIRST + 3}") == 0

@@ -94,7 +94,6 @@ def test_a_limit_is_slow_and_no_wall(driver: Driver) -> None:
 
 @needs("attribute:submit_queues")
 @pytest.mark.parametrize("queues", [1, 2])
-@smoke
 def test_submit_queues_are_hardware_queues(driver: Driver, queues: int) -> None:
     wanted = {"submit_queues": queues}
     if "attribute:poll_queues" in driver.capabilities:
@@ -234,7 +233,6 @@ def test_a_disk_in_memory_is_blocking(driver: Driver) -> None:
 
 
 @needs("attribute:shared_tags", symbol="BLK_DEBUG_FS", program="fio")
-@smoke
 def test_shared_tags_are_shared(driver: Driver) -> None:
     """Two disks of one tag set know of each other, and both work under load."""
     with driver.disk(shared_tags=1) as one, driver.disk(shared_tags=1) as other:
@@ -315,7 +313,6 @@ def test_discards_race_with_writes(driver: Driver, budget: Budget) -> None:
 
 @needs("attribute:memory_backed")
 @feature("memory_backed")
-@smoke
 def test_a_disk_that_goes_gives_its_memory_back(driver: Driver) -> None:
     def use() -> int:
         """Fills a disk of 64 MiB, removes it, and says how much memory is free, in KiB."""

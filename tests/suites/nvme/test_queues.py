@@ -131,7 +131,6 @@ def test_polled_queues(driver: Driver, nvme: Nvme) -> None:
 
 
 @needs(program="fio")
-@smoke
 def test_prp_lists_of_every_length(nvme: Nvme) -> None:
     """Around the 32 entries of a small list (drivers/nvme/host/pci.c), without SGLs."""
     with segments_from(nvme, 0):

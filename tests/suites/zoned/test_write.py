@@ -72,7 +72,6 @@ def test_zeroes_are_written_at_the_write_pointer(zoned_disk: ZonedDisk) -> None:
 
 @needs(program="fio")
 @pytest.mark.parametrize("engine", ["libaio", "io_uring"])
-@smoke
 def test_writes_in_flight_stay_in_order(zoned_disk: ZonedDisk, engine: str) -> None:
     """Many writes to one zone are under way at a time; one that overtakes another is an error."""
     layout = zoned_disk.layout
