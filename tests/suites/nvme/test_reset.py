@@ -56,14 +56,14 @@ def test_data_in_flight_survives_resets(nvme: Nvme) -> None:
                 disk,
                 rw="randwrite",
                 bs="4k",
-                size="2M",
+                size="4M",
                 ioengine="libaio",
                 iodepth=32,
                 verify="crc32c",
                 verify_fatal=1,
                 do_verify=1,
             )
-            assert load.read_bytes == load.written_bytes == 2 << 20
+            assert load.read_bytes == load.written_bytes == 4 << 20
             if len(nvme.read("/tmp/resets").split()) >= 3:
                 break
     finally:
