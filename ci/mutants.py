@@ -210,10 +210,15 @@ class _Laboratory:
                 trial = Trial(directory / name, only, stop=not every_test)
                 yield self._try(mutant.driver, [mutant.patch], trial)
 
-    def _try(self, driver: str, patches: Sequence[Patch], trial: Trial) -> record.Run:
+    def module(self, driver: str, patches: Sequence[Patch]) -> Path:
+        """The driver's modules, built with patches; see modules.rebuilt."""
         kernel, tools = self.ready.kernel, self.ready.tools
         known = manifest.load(driver)
-        module = rebuilt.rebuilt(known, kernel, self._tree, patches, tools, self._maker)
+        return rebuilt.rebuilt(known, kernel, self._tree, patches, tools, self._maker)
+
+    def _try(self, driver: str, patches: Sequence[Patch], trial: Trial) -> record.Run:
+        kernel, tools = self.ready.kernel, self.ready.tools
+        module = self.module(driver, patches)
         ready = replace(self.ready, files=guest_files(kernel, tools, [module]))
         trial.directory.mkdir(parents=True)
         wanted = selection.select(driver, "serial", self.conditions.suite, spend="quick")
@@ -290,10 +295,14 @@ def _excuses(baseline: record.Run) -> Iterator[str]:
 def _examine(laboratory: _Laboratory, mutant: Mutant) -> tuple[Verdict, list[TestResult]]:
     """What came of a mutant, and of the tests that were run on it."""
     verdict = Verdict(mutant=mutant.name, about=mutant.about, variant=mutant.variant)
-    laboratory.baseline(mutant.driver)  # one that cannot be is no mutant's problem
-    begun = time.monotonic()
     caught_by: tuple[Catch, ...] = ()
     ran: list[TestResult] = []
+    try:
+        laboratory.module(mutant.driver, [mutant.patch])  # sooner than the long baseline
+    except UserError as error:
+        return msgspec.structs.replace(verdict, problem=str(error)), []
+    laboratory.baseline(mutant.driver)  # one that cannot be is no mutant's problem
+    begun = time.monotonic()
     try:
         for finished in laboratory.run(mutant):
             ran += finished.tests
