@@ -342,7 +342,7 @@ def test_the_guest_sees_what_it_promises(name: str, start: Callable[[str], Any])
 
 
 def test_virtual_functions_come_online(tmp_path: Path) -> None:
-    """Our own kernels are built without PCI_IOV, so this is one of Debian's."""
+    """On one of Debian's kernels; on ours it is a test of the suite `nvme`."""
     ready = prepare.ready(Choice("7.2-debian"))
     wanted = topology.load("sriov")
     if reason := abilities.lacking(wanted, ready.tools):
