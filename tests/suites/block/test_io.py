@@ -21,11 +21,14 @@ ENGINES: dict[str, dict[str, Any]] = {
     "io_uring-sqpoll": {"ioengine": "io_uring", "iodepth": 16, "sqthread_poll": 1},
     "mmap": {"ioengine": "mmap", "direct": 0},
 }
+COMMON = ("libaio", "io_uring")
 
 
 @needs(program="fio")
-@pytest.mark.parametrize("engine", ENGINES)
-@smoke
+@pytest.mark.parametrize(
+    "engine",
+    [pytest.param(one, marks=pytest.mark.smoke if one in COMMON else ()) for one in ENGINES],
+)
 def test_engine(disk: Disk, engine: str) -> None:
     """Each way into the kernel moves as much as it was asked for, and the disk counts it."""
     before = statistics(disk)

@@ -6,7 +6,7 @@ import errno
 import pytest
 
 from modules.driver import CreateFailed, Driver
-from tests.needs import needs, smoke
+from tests.needs import needs
 from tests.workload import fio
 
 pytestmark = [needs("configfs", "attribute:irqmode"), needs(program="fio")]
@@ -15,7 +15,6 @@ MIB = 1 << 20
 
 
 @pytest.mark.parametrize("mode", ["0", "1", "2"])
-@smoke
 def test_batches_complete(driver: Driver, mode: str) -> None:
     """Many requests come to the driver at once, and only the last of them says that it is it."""
     try:

@@ -31,7 +31,6 @@ def test_sysfs_repeats_identify(nvme: Nvme) -> None:
 
 
 @hardware("4k")
-@smoke
 def test_identify_namespace(nvme: Nvme) -> None:
     """The disk has the size and the blocks of the namespace; whole blocks go in and out."""
     (namespace,) = nvme.topology.attached(0).values()

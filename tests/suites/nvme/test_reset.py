@@ -122,7 +122,6 @@ def test_a_function_level_reset_under_io(nvme: Nvme) -> None:
 
 
 @needs(program="fio")
-@smoke
 def test_rescans_under_io(nvme: Nvme, budget: Budget) -> None:
     """Of namespaces: the disk stays, and so does what is done with it."""
     disk = nvme.disk()
