@@ -54,8 +54,8 @@ class Guest(Protocol):
     def kernel_log_tail(self) -> str:
         """The last lines of the kernel's log, for errors."""
 
-    def show_stuck(self) -> None:
-        """Has the kernel write into its log which tasks are stuck."""
+    def show_stuck(self) -> str:
+        """Has the kernel write into its log which tasks are stuck; the last lines, for errors."""
 
     def examine(self, console: Console, why: str) -> GuestError:
         """Finds out what is wrong when a console is silent, secures evidence, and says it."""
@@ -182,14 +182,14 @@ class Console:
         return output.result(code, time.monotonic() - begun)
 
     def _timed_out(self, told: str, script: bytes, output: Capture) -> GuestError:
-        self._guest.show_stuck()  # before the kill: what the command waits for
+        kernel_log = self._guest.show_stuck()  # before the kill: what the command waits for
         end = self._kill()
         if isinstance(end, GuestError):
             return end
         stuck = "; it could not be killed: it is stuck in the kernel" if end == GIVEN_UP else ""
         return CommandTimedOut(
             f"{self.name} console: {told}: {_short(script)}{stuck}{output.tail()}",
-            kernel_log=self._guest.kernel_log_tail(),
+            kernel_log=kernel_log,
         )
 
     def log(self, line: str) -> None:

@@ -156,11 +156,11 @@ class Machine:
         """The last lines of the kernel's log."""
         return self.log.tail()
 
-    def show_stuck(self) -> None:
-        """Has the kernel write into its log which tasks are stuck, and where."""
+    def show_stuck(self) -> str:
+        """See images.recovery."""
         from images import recovery
 
-        recovery.show_stuck(self)
+        return recovery.show_stuck(self)
 
     def examine(self, console: Console, why: str) -> GuestError:
         """See images.recovery."""

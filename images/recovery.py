@@ -74,11 +74,17 @@ def show_tasks(machine: Machine, keys: str = "wlt") -> bool:
     return answered
 
 
-def show_stuck(machine: Machine) -> None:
-    """Tasks that nothing interrupts; all tasks when there are none, which takes seconds."""
-    before = machine.log.size
-    if show_tasks(machine, "w") and " pid:" not in machine.log.text(before):
+def show_stuck(machine: Machine) -> str:
+    """Has the kernel tell of tasks that nothing interrupts, or else of all, which takes seconds.
+
+    The last lines of its log, for an error: with the former, without the latter.
+    """
+    before, lines = machine.log.size, machine.log.tail()
+    if show_tasks(machine, "w"):
+        if " pid:" in machine.log.text(before):
+            return machine.log.tail()
         show_tasks(machine, "t")
+    return lines
 
 
 def _sysrq(machine: Machine, key: str) -> bool:

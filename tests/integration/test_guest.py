@@ -58,7 +58,8 @@ class TestSystem:
     def test_its_log_holds_no_splat(self, shared_guest: Machine) -> None:
         from images.splats import find
 
-        assert find(shared_guest.log.text()) == []
+        log = shared_guest.log  # tests of other files may have had time-outs
+        assert find(log.unasked(0, log.size)) == []
 
 
 class TestReach:

@@ -64,8 +64,9 @@ class FakeGuest:
     def kernel_log_tail(self) -> str:
         return ""
 
-    def show_stuck(self) -> None:
+    def show_stuck(self) -> str:
         self.blocked += 1
+        return ""
 
     def examine(self, console: Console, why: str) -> GuestError:
         self.examined.append(why)
