@@ -50,7 +50,7 @@ def show(run: Run, path: Path) -> None:
             for line in lines:
                 console.print(escape(f"  {line}"))
     for line in run.outdated:
-        console.print(escape(f"\noutdated in tests/{FILE}: {line}"))
+        console.print(escape(f"\noutdated in a {FILE}: {line}"))
     console.print()
     console.print(_table(run))
     kernel = run.kernel
