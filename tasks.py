@@ -365,10 +365,11 @@ def mutants(
     from ci import mutants_report, run, selection
     from ci.mutants import Conditions
     from ci.mutants import mutants as chosen
+    from kernel.host.errors import UserError
 
     selection.select(suite=suite)  # checked before anything is built
     if write and (driver or k or suite):
-        raise Exit("error: --write is for all mutants and all suites", 2)
+        raise UserError("--write is for all mutants and all suites")
     conditions = Conditions(kernel, accel, run.workers(guests), suite, all_)
     if not mutants_report.show(chosen(driver, k), conditions, write=write, as_json=json):
         raise Exit(code=1)

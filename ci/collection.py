@@ -76,14 +76,23 @@ def portions(names: Mapping[str, TestId]) -> dict[str, str]:
     return found
 
 
+class Interruptible:
+    """A pytest plugin that tells the user's Ctrl-C from pytest's own reasons to stop."""
+
+    interrupted = False
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """pytest's hook for both."""
+        self.interrupted = excinfo.type is KeyboardInterrupt
+
+
 # eq=False: where a suite has a conftest.py, pytest puts its plugins into a set
 @dataclass(eq=False)
-class _Collection:
+class _Collection(Interruptible):
     """A pytest plugin that keeps what was collected: pytest's id → ours."""
 
     names: dict[str, TestId] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
-    interrupted: bool = False
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """All tests that were selected, in their order."""
@@ -97,10 +106,6 @@ class _Collection:
     def pytest_internalerror(self, excrepr: object) -> None:
         """A defect in pytest, a plugin or a conftest.py."""
         self.problems.append(str(excrepr).splitlines()[-1])  # pytest has printed the rest
-
-    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """The user's Ctrl-C, as told from pytest's own reasons to stop."""
-        self.interrupted = excinfo.type is KeyboardInterrupt
 
 
 def arguments(plan: Path, wanted: Selection) -> list[str]:

@@ -119,8 +119,7 @@ def junit(run: Run) -> bytes:
     root = ElementTree.Element("testsuites", name="blockyard", time=f"{run.seconds:.3f}")
     groups: dict[str, list[TestResult]] = {}
     for test in run.tests:
-        slot = filter(None, (test.driver, test.console, test.topology))
-        groups.setdefault("-".join(slot), []).append(test)
+        groups.setdefault("-".join(test.where), []).append(test)
     for name, tests in groups.items():
         outcomes = Counter(test.outcome for test in tests)
         suite = ElementTree.SubElement(

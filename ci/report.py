@@ -85,8 +85,7 @@ def _cell(outcome: Outcome, count: int) -> str:
 
 
 def _failure(test: TestResult, folder: Path) -> str:
-    where = filter(None, (test.driver, test.console, test.topology))
-    lines = [f"\n{test.outcome}: {test.id} [{', '.join(where)}]"]
+    lines = [f"\n{test.outcome}: {test.id} [{', '.join(test.where)}]"]
     lines += [f"  {line}" for line in test.reason.splitlines()]
     if test.kernel_log:
         lines.append("  kernel log:")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ci.collection import TestId, portions
+from ci.collection import Interruptible, TestId, portions
 from ci.selection import Trial
 from kernel.host.progress import note
 from tests.known import Known
@@ -27,14 +27,13 @@ class _Phases:
 
 
 @dataclass(eq=False)
-class Collector:
+class Collector(Interruptible):
     """A pytest plugin of the controlling process: gathers outcomes and shows them."""
 
     names: dict[str, TestId]
     known: Known
     trial: Trial | None = None
     results: list[TestResult] = field(default_factory=list)
-    interrupted: bool = False
     defects: list[str] = field(default_factory=list)
     _waiting: dict[str, TestId] = field(init=False)
     _phases: dict[str, _Phases] = field(default_factory=dict)
@@ -54,10 +53,6 @@ class Collector:
                 return together[nodeid]
 
         return BySlot(config, log)
-
-    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """The user's Ctrl-C, as told from pytest's own reasons to stop."""
-        self.interrupted = excinfo.type is KeyboardInterrupt
 
     def pytest_internalerror(self, excrepr: object) -> None:
         """A defect in pytest or a plugin: the run is worth nothing."""

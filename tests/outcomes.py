@@ -58,6 +58,11 @@ class TestResult(msgspec.Struct, frozen=True, kw_only=True):
     guest: str = ""  # the guest's folder, relative to the run's
 
     @property
+    def where(self) -> tuple[str, ...]:
+        """Driver, console, and the hardware if the test asked for some."""
+        return tuple(filter(None, (self.driver, self.console, self.topology)))
+
+    @property
     def key(self) -> tuple[str, str]:
         """The same test of a driver in another run has the same."""
         return self.id, self.topology

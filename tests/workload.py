@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from images.output import Result
 from modules.disk import Disk
 
 STARTED_S = 10  # fio has begun within this,
@@ -19,15 +20,12 @@ ENDED_S = 10  # and it has ended within this when its disk has gone, or when it 
 # What fio says at once of a request that failed, and in the end of a job that met an error.
 _ERROR = "io_u error|err= ?[1-9]"
 
+# Options of random writes whose blocks are compared when they are read back; the first that is
+# wrong ends the load.
+_VERIFY: dict[str, Any] = {"rw": "randwrite", "verify": "crc32c", "verify_fatal": 1}
+
 # Options of a load in the background that reads back what it has written, over and over again.
-VERIFIED: dict[str, Any] = {
-    "rw": "randwrite",
-    "size": "1M",
-    "verify": "crc32c",
-    "verify_fatal": 1,
-    "time_based": 0,
-    "loops": 1000000,
-}
+VERIFIED = {**_VERIFY, "size": "1M", "time_based": 0, "loops": 1000000}
 
 
 @dataclass(frozen=True)
@@ -78,6 +76,13 @@ def fio(
     )
 
 
+def verified(
+    disk: Disk, timeout_s: float = 20, *, block_sizes: Sequence[object] = (), **options: object
+) -> Load:
+    """Runs `fio`: random writes (or what `options` say), each block read back and compared."""
+    return fio(disk, timeout_s, block_sizes=block_sizes, **{**_VERIFY, "do_verify": 1, **options})
+
+
 @contextmanager
 def background_io(
     disk: Disk, *, survives: bool = True, iodepth: int = 16, numjobs: int = 1, **options: object
@@ -111,30 +116,45 @@ def background_io(
     try:
         yield pid
         if survives:
-            told = disk.console.run(
-                f"""
-                {_progress(disk)}
-                count
-                goes_on {pid} {iodepth * numjobs} {MOVES_S} && ! grep -E '{_ERROR}' {log}""",
-                timeout_s=2 * MOVES_S,
-            )
-            assert told.exit_code == 0, f"the I/O did not go on: {told.output}"
+            _check_it_goes_on(disk, pid, log, iodepth * numjobs)
         else:
-            told = disk.console.run(
-                f"{_gone(pid)} && grep -Eq '{_ERROR}' {log} || {{ cat {log}; exit 1; }}",
-                timeout_s=2 * ENDED_S,
-            )
-            assert told.exit_code == 0, f"the I/O did not end with an error: {told.output}"
+            _check_it_failed(disk, pid, log)
     finally:
-        left = disk.console.run(
-            f"""
-            kill -INT {pid} 2> /dev/null
-            {_gone(pid)} && exit
-            kill -KILL {pid}
-            {_gone(pid)}""",
-            timeout_s=3 * ENDED_S,
-        )
+        left = _stop(disk, pid)
     assert left.exit_code == 0, "fio cannot be killed: it waits for a request that does not end"
+
+
+def _check_it_goes_on(disk: Disk, pid: int, log: str, under_way: int) -> None:
+    """More requests end than were under way, all of them well."""
+    told = disk.console.run(
+        f"""
+        {_progress(disk)}
+        count
+        goes_on {pid} {under_way} {MOVES_S} && ! grep -E '{_ERROR}' {log}""",
+        timeout_s=2 * MOVES_S,
+    )
+    assert told.exit_code == 0, f"the I/O did not go on: {told.output}"
+
+
+def _check_it_failed(disk: Disk, pid: int, log: str) -> None:
+    """fio ends by itself, with an error."""
+    told = disk.console.run(
+        f"{_gone(pid)} && grep -Eq '{_ERROR}' {log} || {{ cat {log}; exit 1; }}",
+        timeout_s=2 * ENDED_S,
+    )
+    assert told.exit_code == 0, f"the I/O did not end with an error: {told.output}"
+
+
+def _stop(disk: Disk, pid: int) -> Result:
+    """Ends fio, gently first; the exit code is 0 when it is gone."""
+    return disk.console.run(
+        f"""
+        kill -INT {pid} 2> /dev/null
+        {_gone(pid)} && exit
+        kill -KILL {pid}
+        {_gone(pid)}""",
+        timeout_s=3 * ENDED_S,
+    )
 
 
 def _progress(disk: Disk) -> str:

@@ -8,7 +8,7 @@ import pytest
 from modules.disk import Disk
 from tests.budget import Budget
 from tests.needs import feature, needs
-from tests.workload import VERIFIED, background_io, fio
+from tests.workload import VERIFIED, background_io, verified
 
 pytestmark = [needs(program="fio"), feature("changes under load")]
 
@@ -27,16 +27,12 @@ def scheduled_disk(storing_disk: Disk) -> Iterator[Disk]:
 def test_each_scheduler_keeps_the_data(scheduled_disk: Disk) -> None:
     for scheduler in scheduled_disk.schedulers():
         assert scheduled_disk.set_queue("scheduler", scheduler) == 0
-        load = fio(
+        load = verified(
             scheduled_disk,
-            rw="randwrite",
             bsrange="4k-64k",
             size="512k",
             ioengine="libaio",
             iodepth=16,
-            verify="crc32c",
-            verify_fatal=1,
-            do_verify=1,
         )
         assert load.read_bytes == load.written_bytes == 512 << 10, scheduler
 

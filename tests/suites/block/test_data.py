@@ -8,7 +8,7 @@ import pytest
 from modules.disk import Disk
 from modules.driver import Driver
 from tests.needs import feature, needs, smoke
-from tests.workload import fio, statistics
+from tests.workload import fio, statistics, verified
 
 MIB = 1 << 20
 PATTERNS: dict[str, dict[str, Any]] = {
@@ -42,17 +42,13 @@ def test_written_data_is_read_back(storing_disk: Disk, verify: str) -> None:
 def test_requests_of_every_length(storing_disk: Disk) -> None:
     """Any number of blocks at any block: pages are crossed, requests are split."""
     block = storing_disk.block_size
-    load = fio(
+    load = verified(
         storing_disk,
-        rw="randwrite",
         bsrange=f"{block}-256k",
         blockalign=block,
         size="4M",
         ioengine="libaio",
         iodepth=8,
-        verify="crc32c",
-        verify_fatal=1,
-        do_verify=1,
     )
     assert load.written_bytes == 4 * MIB
 
@@ -79,17 +75,13 @@ def test_buffered_data_at_any_byte(storing_disk: Disk) -> None:
 @needs(program="fio")
 def test_writers_keep_to_their_own_places(storing_disk: Disk) -> None:
     """Four jobs write side by side; none finds another's data in its place."""
-    load = fio(
+    load = verified(
         storing_disk,
-        rw="randwrite",
         bs="4k",
         size="1M",
         offset_increment="8M",
         numjobs=4,
         ioengine="psync",
-        verify="crc32c",
-        verify_fatal=1,
-        do_verify=1,
     )
     assert load.written_bytes == load.read_bytes == 4 * MIB
 

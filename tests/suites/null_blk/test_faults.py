@@ -11,7 +11,7 @@ import pytest
 from modules.disk import Disk, error_number, write_file
 from modules.driver import Driver
 from tests.needs import feature, needs
-from tests.workload import fio
+from tests.workload import verified
 
 pytestmark = [
     needs("configfs", symbol="BLK_DEV_NULL_BLK_FAULT_INJECTION"),
@@ -69,17 +69,13 @@ def test_requeued_requests_are_done_in_the_end(driver: Driver) -> None:
     attributes = driver.store_attributes()
     with driver.disk(**attributes) as disk:
         inject(driver, disk, "requeue_inject", probability=50, times=-1)
-        load = fio(
+        load = verified(
             disk,
-            rw="randwrite",
             timeout_s=5,  # a request that is not queued again hangs
             bs="4k",
             size="512k",
             ioengine="libaio",
             iodepth=16,
-            verify="crc32c",
-            verify_fatal=1,
-            do_verify=1,
         )
         assert load.written_bytes == load.read_bytes == 512 << 10
 

@@ -4,7 +4,7 @@
 from modules.disk import Disk
 from tests.needs import feature, hardware, needs
 from tests.nvme import Nvme
-from tests.workload import background_io, fio
+from tests.workload import background_io, fio, verified
 
 pytestmark = [
     feature("multi-namespace"),
@@ -34,18 +34,14 @@ def test_namespaces_have_data_of_their_own(nvme: Nvme) -> None:
 def test_io_on_all_namespaces_at_once(nvme: Nvme) -> None:
     """They share the controller's queues: what is written to one is not found on another."""
     disks = [nvme.disk(0, nsid) for nsid in nvme.topology.attached(0)]
-    load = fio(
+    load = verified(
         disks[0],
         filename=":".join(disk.path for disk in disks),
-        rw="randwrite",
         bs="4k",
         size="1536k",
         ioengine="libaio",
         iodepth=16,
         file_service_type="random",
-        verify="crc32c",
-        verify_fatal=1,
-        do_verify=1,
     )
     assert load.written_bytes == load.read_bytes == 1536 << 10
 

@@ -17,7 +17,7 @@ from tests.nvme import (
     Nvme,
     generic,
 )
-from tests.workload import fio, statistics
+from tests.workload import statistics, verified
 
 pytestmark = [feature("passthrough"), needs("nvme", program="nvme")]
 
@@ -156,19 +156,15 @@ def test_statistics_count_passthrough_on_request(nvme: Nvme) -> None:
 def test_io_uring_commands(nvme: Nvme, buffers: str) -> None:
     """Many at a time by the namespace's own node; buffers may be registered before."""
     fixed: dict[str, Any] = {"fixedbufs": 1, "registerfiles": 1} if buffers == "fixed" else {}
-    load = fio(
+    load = verified(
         nvme.disk(),
         filename=generic(nvme.disk()),
         direct=0,  # a character device knows no O_DIRECT, and has no page cache
         ioengine="io_uring_cmd",
         cmd_type="nvme",
-        rw="randwrite",
         bs="4k",
         size="1M",
         iodepth=16,
-        verify="crc32c",
-        verify_fatal=1,
-        do_verify=1,
         **fixed,
     )
     assert load.read_bytes == load.written_bytes == 1 << 20

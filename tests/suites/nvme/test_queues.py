@@ -11,7 +11,7 @@ from modules.disk import read_file, write_file
 from modules.driver import Driver
 from tests.needs import feature, hardware, needs, smoke
 from tests.nvme import Nvme
-from tests.workload import background_io, fio
+from tests.workload import background_io, fio, verified
 
 pytestmark = [feature("queues"), needs("nvme", program="nvme")]
 
@@ -160,16 +160,12 @@ def segments_from(nvme: Nvme, size: int) -> Iterator[None]:
 
 def data_of_sizes(nvme: Nvme, sizes: list[int]) -> None:
     """Writes and reads back by requests of each size."""
-    load = fio(
+    load = verified(
         nvme.disk(),
-        rw="randwrite",
         block_sizes=sizes,
         size="2M",
         ioengine="libaio",
         iodepth=16,
         iodepth_batch_submit=8,
-        verify="crc32c",
-        verify_fatal=1,
-        do_verify=1,
     )
     assert load.read_bytes == load.written_bytes

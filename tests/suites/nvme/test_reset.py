@@ -9,7 +9,7 @@ from modules.disk import named_error, write_file
 from tests.budget import Budget
 from tests.needs import feature, hardware, needs, smoke
 from tests.nvme import Nvme
-from tests.workload import background_io, fio
+from tests.workload import background_io, fio, verified
 
 pytestmark = [feature("reset"), needs("nvme", program="nvme")]
 
@@ -52,16 +52,12 @@ def test_data_in_flight_survives_resets(nvme: Nvme) -> None:
     )
     try:
         for _ in range(20):
-            load = fio(
+            load = verified(
                 disk,
-                rw="randwrite",
                 bs="4k",
                 size="4M",
                 ioengine="libaio",
                 iodepth=32,
-                verify="crc32c",
-                verify_fatal=1,
-                do_verify=1,
             )
             assert load.read_bytes == load.written_bytes == 4 << 20
             if len(nvme.read("/tmp/resets").split()) >= 3:

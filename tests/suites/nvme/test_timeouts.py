@@ -13,7 +13,7 @@ import pytest
 from modules.disk import Disk, read_file, write_file
 from tests.needs import feature, needs
 from tests.nvme import Nvme
-from tests.workload import background_io, fio
+from tests.workload import background_io, verified
 
 pytestmark = [feature("timeouts"), needs("nvme", program="nvme")]
 
@@ -138,16 +138,12 @@ def test_completions_that_get_lost_under_load(nvme: Nvme, impatient: Disk) -> No
         echo 1 > {flag}"""
     )
     try:
-        load = fio(
+        load = verified(
             impatient,
-            rw="randwrite",
             bs="4k",
             size="2M",
             ioengine="libaio",
             iodepth=8,
-            verify="crc32c",
-            verify_fatal=1,
-            do_verify=1,
         )
     finally:
         nvme.console.check(f"echo 0 > {flag}; echo 0 > {FAIL}/probability")

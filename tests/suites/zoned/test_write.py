@@ -6,7 +6,7 @@ import errno
 import pytest
 
 from tests.needs import feature, hardware, needs, smoke
-from tests.workload import fio
+from tests.workload import fio, verified
 from tests.zones import KIB, MIB, OPEN, UNIT, Condition, ZonedDisk
 
 pytestmark = [feature("zoned"), hardware("zns"), needs(program="blkzone")]
@@ -75,7 +75,7 @@ def test_zeroes_are_written_at_the_write_pointer(zoned_disk: ZonedDisk) -> None:
 def test_writes_in_flight_stay_in_order(zoned_disk: ZonedDisk, engine: str) -> None:
     """Many writes to one zone are under way at a time; one that overtakes another is an error."""
     layout = zoned_disk.layout
-    load = fio(
+    load = verified(
         zoned_disk.disk,
         rw="write",
         bs="16k",
@@ -85,9 +85,6 @@ def test_writes_in_flight_stay_in_order(zoned_disk: ZonedDisk, engine: str) -> N
         offset=zoned_disk.first * layout.zone_size,
         size=2 * layout.zone_size,
         io_size=4 * MIB,
-        verify="crc32c",
-        verify_fatal=1,
-        do_verify=1,
     )
     assert load.written_bytes == load.read_bytes == 4 * MIB
     assert sum(zone.written for zone in zoned_disk.report(zoned_disk.first, 2)) >= MIB
