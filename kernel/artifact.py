@@ -12,6 +12,7 @@ import msgspec
 from kernel import kconfig
 
 SCHEMA = 1  # of kernel.json
+UNPACKED = "vmlinux.bin"  # what the kernel's makefiles call it (arch/x86/boot/compressed)
 
 
 class KernelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +42,13 @@ class Kernel:
 
     @property
     def image(self) -> Path:
-        """What the boot loader starts (a bzImage)."""
+        """What QEMU starts: the unpacked kernel when it has a PVH entry, else the bzImage."""
+        unpacked = self.path / UNPACKED
+        return unpacked if unpacked.exists() else self.bzimage
+
+    @property
+    def bzimage(self) -> Path:
+        """What any boot loader starts."""
         return self.path / "bzImage"
 
     @property

@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 from kernel import artifact, ccache, kconfig
-from kernel.artifact import Kernel, KernelInfo
+from kernel.artifact import UNPACKED, Kernel, KernelInfo
 from kernel.configure import configure
 from kernel.depmod import depmod
 from kernel.host import gc, store
@@ -122,7 +122,11 @@ def _collect(job: Build, path: Path) -> None:
     shutil.copyfile(built(job.out, "arch/x86/boot/bzImage"), path / "bzImage")
     shutil.copyfile(built(job.out, "System.map"), path / "System.map")
     shutil.copyfile(built(job.out, ".config"), path / "config")
-    if kconfig.parse((path / "config").read_text()).get("DEBUG_INFO") == "y":
+    config = kconfig.parse((path / "config").read_text())
+    if config.get("PVH") == "y":
+        unpacked = built(job.out, f"arch/x86/boot/compressed/{UNPACKED}")
+        shutil.copyfile(unpacked, path / UNPACKED)
+    if config.get("DEBUG_INFO") == "y":
         shutil.copyfile(built(job.out, "vmlinux"), path / "vmlinux")  # for gdb and drgn
     shutil.copyfile(job.log, path / "build.log")
     _collect_modules(job, path / "modules")

@@ -7,7 +7,7 @@ import hashlib
 import shutil
 from pathlib import Path
 
-from kernel import artifact, kconfig
+from kernel import artifact, bzimage, kconfig
 from kernel.artifact import Kernel, KernelInfo
 from kernel.depmod import depmod
 from kernel.host import store
@@ -17,7 +17,7 @@ from kernel.host.sandbox import BIND, Sandbox
 from kernel.job import REPRODUCIBLE
 from kernel.sources.tree import Tree
 
-RECIPE = 2
+RECIPE = 3
 NO_HEADERS = "Debian has no headers of it, which modules from outside are built against"
 
 
@@ -32,6 +32,8 @@ def prebuilt(name: str, files: Tree, tools: ToolRoot, *, headers: bool) -> Kerne
         release, image, config = _parts(name, files.path)
         shutil.copyfile(image, path / "bzImage")
         shutil.copyfile(config, path / "config")
+        if kconfig.parse(config.read_text()).get("PVH") == "y":
+            bzimage.unpack(image, path, tools)
         source = files.path / "usr/lib/modules" / release
         if not source.is_dir():  # before 7.2, Debian's packages use /lib
             source = files.path / "lib/modules" / release

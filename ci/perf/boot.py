@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """``boot``: ``./inv boot --run true`` against QEMU with the same kernel and an init that ends it.
 
-Machine, processor model, firmware and command line are the same on both sides: what of our choice
-makes a kernel start sooner makes the bare one sooner, too. ``boot-plain`` is against QEMU as one
-starts it by hand, with its own firmware and processor model, and the same machine, memory and
-number of processors. ``snapshot`` starts from a saved guest.
+Machine, processor model, firmware, kernel image and command line are the same on both sides: what
+of our choice makes a kernel start sooner makes the bare one sooner, too. ``boot-plain`` is against
+QEMU as one starts it by hand, with a bzImage, its own firmware and processor model, and the same
+machine, memory and number of processors. ``snapshot`` starts from a saved guest.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from ci import prepare
@@ -29,6 +30,14 @@ from kernel.host.settings import PROJECT
 LIMIT = 1.25
 
 
+@dataclass(frozen=True)
+class Bare:
+    """QEMU by itself: what it starts, and its arguments but for the kernel log's."""
+
+    image: Path
+    arguments: list[str]
+
+
 def boot(subject: Subject) -> Measurement:
     """From the command to its end, with one command run in the guest."""
     return _first_answer("boot", "boot", subject, _our_machine(subject), LIMIT)
@@ -45,7 +54,7 @@ def snapshot(subject: Subject) -> Measurement:
 
 
 def _first_answer(
-    name: str, start: str, subject: Subject, bare: Sequence[str], limit: float | None
+    name: str, start: str, subject: Subject, bare: Bare, limit: float | None
 ) -> Measurement:
     ready = subject.ready
     command = ["boot", *subject.choice.options, "--accel", ready.accelerator.name]
@@ -56,16 +65,17 @@ def _first_answer(
     return timing.compared(name, pairs, "QEMU, an init that powers off", limit)
 
 
-def _our_machine(subject: Subject) -> list[str]:
-    return [
+def _our_machine(subject: Subject) -> Bare:
+    arguments = [
         *qemu.machine_arguments(DEFAULT, subject.ready.accelerator.name),
         *("-append", " ".join(qemu.COMMAND_LINE)),
     ]
+    return Bare(subject.ready.kernel.image, arguments)
 
 
-def _plain_machine(subject: Subject) -> list[str]:
+def _plain_machine(subject: Subject) -> Bare:
     accelerator = subject.ready.accelerator.name
-    return [
+    arguments = [
         *(qemu.PROGRAM, "-nodefaults", "-display", "none", "-no-reboot"),
         *("-machine", "q35", "-accel", accelerator),
         *("-cpu", "host" if accelerator == "kvm" else "max"),
@@ -73,18 +83,19 @@ def _plain_machine(subject: Subject) -> list[str]:
         *("-kernel", f"{BIND}/kernel", "-initrd", f"{BIND}/initrd"),
         *("-append", "console=ttyS0 panic=-1"),
     ]
+    return Bare(subject.ready.kernel.bzimage, arguments)
 
 
-def _bare_boot(ready: prepare.Ready, machine: Sequence[str], folder: Path) -> Callable[[], None]:
+def _bare_boot(ready: prepare.Ready, bare: Bare, folder: Path) -> Callable[[], None]:
     initramfs = folder / "initramfs"
     initramfs.write_bytes(cpio.archive([cpio.File("init", _bare_init(ready.tools), 0o755)]))
     sandbox = Sandbox(
         ready.tools.root,
-        read_only={"kernel": ready.kernel.image, "initrd": initramfs},
+        read_only={"kernel": bare.image, "initrd": initramfs},
         writable={"run": folder},
         devices=ready.accelerator.devices,
     )
-    argv = sandbox.argv([*machine, *qemu.kernel_log_arguments()])
+    argv = sandbox.argv([*bare.arguments, *qemu.kernel_log_arguments()])
 
     def boot() -> None:
         run(argv, log=folder / "qemu.log", doing="booting bare QEMU", timeout_s=300)

@@ -43,7 +43,7 @@ def virtme(subject: Subject) -> Measurement:
     log.unlink(missing_ok=True)
     sandbox = Sandbox(
         root.root,
-        read_only={"peer": peer, "bzImage": ready.kernel.image},
+        read_only={"peer": peer, "bzImage": ready.kernel.bzimage},
         devices=ready.accelerator.devices,
         environment=peers.environment(),
     )
