@@ -549,7 +549,7 @@ def kernel_gc(c: Context, days: str = "", max_gb: str = "", dry_run: bool = Fals
         "kernels": "comma-separated, as --kernel takes them; default: all of the catalog",
         "accel": ACCEL_HELP,
         "guests": "how many guests run side by side; 0: one per two CPUs, at least two",
-        "write": "write the table to docs/kernels.md",
+        "write": "write docs/kernels.md, where other kernels keep their rows",
         "json": "print JSON instead of the table",
     },
 )

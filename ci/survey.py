@@ -28,13 +28,15 @@ from tests.outcomes import BAD, OUTCOMES, Outcome
 
 EXAMPLES = PROJECT / "modules" / "examples"
 PAGE = PROJECT / "docs" / "kernels.md"
+DATA = PAGE.with_suffix(".json")  # its rows: a kernel that is surveyed anew leaves the others'
+CONSOLE = "serial"  # what a driver does depends on the kernel, not on how it is asked
 STAGES = ("fetched", "built", "booted", "tested")
 
 
 class Driver(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one driver on one kernel."""
 
-    outcomes: dict[Outcome, int] = {}  # how many tests, over all consoles
+    outcomes: dict[Outcome, int] = {}  # how many tests
     reason: str = ""  # why there are none but skips
     bad: dict[str, str] = {}  # test that failed, crashed, timed out or was lost → why
 
@@ -122,7 +124,7 @@ def _test(choice: Choice, accel: str, workers: int, row: Row) -> Row:
     ready = prepare.ready(choice, accel, all_modules=False)
     outside = prepare.outside(choice)
     names = [*selection.select().drivers, *(one.name for one in outside)]
-    wanted = selection.select(",".join(names), outside=outside)
+    wanted = selection.select(",".join(names), CONSOLE, outside=outside)
     finished, _ = run.run(ready, selection.with_carried(wanted, ready.kernel), workers)
     tested = dict.fromkeys(test.driver for test in finished.tests)
     drivers = {name: driver(finished, name) for name in (*names, *tested)}
@@ -177,10 +179,11 @@ def _cell(driver: Driver | None, notes: output.Notes) -> str:
 HEAD = """# Kernels
 
 What was seen to work on which kernel, by `./inv kernel.survey --write`: each kernel was fetched,
-built, booted, and every suite run on every driver, those of modules/examples included, over both
-consoles. A driver's cell counts its tests by outcome; what is missing or failed has its reason
-below. CPU minutes are user and system time of the build, MiB what the kernel keeps in the cache
-besides its source: image, modules, and what modules outside the tree are built against.
+built, booted, and every suite run on every driver, those of modules/examples included, over the
+serial console. A driver's cell counts its tests by outcome (xfail: a known failure); what is
+missing or failed has its reason below. CPU minutes are user and system time of the build, MiB
+what the kernel keeps in the cache besides its source: image, modules, and what modules outside the
+tree are built against.
 """
 
 
@@ -192,16 +195,30 @@ def page(rows: Sequence[Row]) -> str:
     return f"{HEAD}\nRun {when} with {' and '.join(accelerators)}.\n\n{markdown(rows)}\n"
 
 
+def read_rows(path: Path) -> tuple[Row, ...]:
+    """The rows that an earlier survey wrote; none when there was none."""
+    if not path.exists():
+        return ()
+    return msgspec.json.decode(path.read_bytes(), type=tuple[Row, ...])
+
+
+def joined(earlier: Sequence[Row], rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Each kernel's newest row: those of the catalog in its order, then the others."""
+    newest = {row.kernel: row for row in (*earlier, *rows)}
+    order = [name for name in catalog.catalog() if name in newest]
+    return tuple(newest[name] for name in dict.fromkeys([*order, *newest]))
+
+
 def show(kernels: str, accel: str, guests: int, *, write: bool, as_json: bool) -> None:
     """Surveys the kernels in a comma-separated list, all of the catalog when it is empty."""
-    if kernels and write:
-        raise UserError("--write is for all kernels of the catalog")
     names = upkeep.names(kernels) if kernels else catalog.catalog()
     examples = tuple(sorted(path.parent for path in EXAMPLES.glob("*/manifest.toml")))
     choices = [Choice(name, modules=examples) for name in names]
     rows = survey(choices, accel, run.workers(guests))
     if write:
-        output.write_page(PAGE, page(rows))
+        everything = joined(read_rows(DATA), rows)
+        store.write(DATA, output.as_json(everything).encode() + b"\n")
+        output.write_page(PAGE, page(everything))
     if as_json:
         print(output.as_json(rows))
     else:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ci.survey import Driver, Row, driver, markdown, page, size_mib
+from ci import output
+from ci.survey import Driver, Row, driver, joined, markdown, page, read_rows, size_mib
 from tests.unit import samples
 
 NO_RUST = "before 6.11 a kernel's Rust code compiles with one version of rustc only"
@@ -67,3 +68,18 @@ def test_the_size_is_what_the_disk_holds(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * (2 << 20))
     (tmp_path / "link").symlink_to("a")
     assert size_mib(tmp_path, tmp_path / "missing") == 2
+
+
+class TestRowsOfEarlier:
+    def test_a_kernel_that_is_surveyed_anew_leaves_the_others(self) -> None:
+        earlier = (row(kernel="/tree"), row(kernel="6.1"), row(kernel="7.3", date="2026-01-01"))
+        rows = joined(earlier, [row(kernel="7.3"), row(kernel="7.2")])
+        assert [one.kernel for one in rows] == ["7.3", "7.2", "6.1", "/tree"]
+        assert rows[0].date == "2026-01-02"
+
+    def test_what_was_written_is_read(self, tmp_path: Path) -> None:
+        rows = (row(drivers={"nvme": Driver(outcomes={"pass": 3}, bad={"a/b": "why"})}),)
+        path = tmp_path / "kernels.json"
+        assert read_rows(path) == ()
+        path.write_text(output.as_json(rows))
+        assert read_rows(path) == rows
