@@ -78,20 +78,21 @@ def known(qemu_version: str) -> Verdict | None:
     if not os.access(KVM, os.R_OK | os.W_OK):
         return Verdict(False, f"no right to open {KVM} (is the user in the group kvm?)")
     try:
-        return msgspec.json.decode(_record(qemu_version).read_bytes(), type=Verdict)
+        return msgspec.json.decode(until_next_boot(qemu_version).read_bytes(), type=Verdict)
     except (OSError, msgspec.DecodeError):
         return None
 
 
-def _record(qemu_version: str) -> Path:
+def until_next_boot(*of: str) -> Path:
+    """A file for what holds until the host boots again."""
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return store.directory("accelerator") / store.digest(boot_id, qemu_version)
+    return store.directory("accelerator") / store.digest(boot_id, *of)
 
 
 def _verdict(qemu_version: str, probe: Callable[[Accelerator], None]) -> Verdict:
     if (verdict := known(qemu_version)) is None:
         verdict = _try_kvm(probe)
-        store.write(_record(qemu_version), msgspec.json.encode(verdict))
+        store.write(until_next_boot(qemu_version), msgspec.json.encode(verdict))
     return verdict
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from images import devices, qemu
+from images import clock, devices, qemu
 from images.scratch import make_disks
 from images.setup import Setup
 from images.snapshot import Snapshot, bare
@@ -108,6 +108,7 @@ def _start(
         gdb=setup.gdb,
         dump=setup.dump,
         saved=setup.saved,
+        lpj=clock.loops_per_jiffy(setup.accelerator.name, setup.kernel.config),
         resumed=snapshot is not None,
     )
     sysrq = _fifo(setup.directory / qemu.KERNEL_LOG_INPUT, stack)

@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from images import snapshot
+from images import clock, snapshot
 from images.errors import (
     ConsoleDead,
     GuestEnded,
@@ -231,6 +231,8 @@ def machine(setup: Setup) -> Iterator[Machine]:
         if saved is None:
             _wait_for_boot(guest)
             guest.boot_s = time.monotonic() - begun
+            if setup.accelerator.name == "tcg":
+                clock.note(guest.log.path)
             if setup.start == "fastest" and not snapshot.obstacle(setup):
                 snapshot.note_boot(setup)
         else:

@@ -42,7 +42,7 @@ SERIAL = {
 # page tables KASAN reports a wild access when an interrupt hits identify_cpu(), which forgets LA57
 # for a moment (seen with 7.3.4; "kasan: Fix false-positive wild-memory-access on x86 under 5-level
 # paging", linux-mm, June 2026).
-COMMAND_LINE = (
+_COMMAND_LINE = (
     "console=ttyS0",
     "panic=-1",
     "printk.devkmsg=on",
@@ -71,12 +71,13 @@ class Ports:
 
 @dataclass(frozen=True)
 class Options:
-    """What a person may want of QEMU; sockets and files are in the guest's folder."""
+    """What else a guest may be started with; sockets and files are in the guest's folder."""
 
     monitor: bool = False  # QEMU's monitor, on MONITOR_SOCKET
     gdb: bool = False  # gdb's remote protocol, on GDB_SOCKET
     dump: bool = False  # QEMU stays when the guest wants to reboot, so that its memory is there
     saved: bool = False  # its memory is a file, MEMORY, so that it can be saved
+    lpj: int = 0  # what the kernel need not measure, see images.clock
     resumed: bool = False  # it starts from the saved one in SNAPSHOT
 
 
@@ -87,7 +88,7 @@ def arguments(
     return [
         *machine_arguments(topology, accelerator),
         *_memory(topology, options),
-        *("-append", " ".join(_command_line(ports))),
+        *("-append", " ".join(_command_line(ports, options.lpj))),
         *_kernel_log(ports, append=options.resumed),
         *_consoles(ports),
         *_monitors(ports),
@@ -130,8 +131,13 @@ _ACCELERATORS = {"kvm": "kvm", "tcg": "tcg,thread=multi"}
 _CPUS = {"kvm": "host", "tcg": "max,-erms,-fsrm,-fsrs,-fzrm"}
 
 
-def _command_line(ports: Ports) -> Iterator[str]:
-    yield from COMMAND_LINE
+def command_line(lpj: int) -> list[str]:
+    """What every kernel is told; lpj: its loops per jiffy, 0 when it is to measure them."""
+    return [*_COMMAND_LINE, *([f"lpj={lpj}"] if lpj else [])]
+
+
+def _command_line(ports: Ports, lpj: int) -> Iterator[str]:
+    yield from command_line(lpj)
     yield "blockyard.root=vda"
     yield "blockyard.modules=vdb"
     yield f"blockyard.console={SERIAL[ports.serial]}"

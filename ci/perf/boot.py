@@ -19,7 +19,7 @@ from ci.perf import timing
 from ci.perf.commands import inv
 from ci.perf.timing import Subject
 from ci.perf.values import Measurement
-from images import cpio, qemu
+from images import clock, cpio, qemu
 from images.topology import DEFAULT
 from kernel.host import store
 from kernel.host.debian import ToolRoot
@@ -66,11 +66,13 @@ def _first_answer(
 
 
 def _our_machine(subject: Subject) -> Bare:
+    accelerator, kernel = subject.ready.accelerator.name, subject.ready.kernel
+    lpj = clock.loops_per_jiffy(accelerator, kernel.config)
     arguments = [
-        *qemu.machine_arguments(DEFAULT, subject.ready.accelerator.name),
-        *("-append", " ".join(qemu.COMMAND_LINE)),
+        *qemu.machine_arguments(DEFAULT, accelerator),
+        *("-append", " ".join(qemu.command_line(lpj))),
     ]
-    return Bare(subject.ready.kernel.image, arguments)
+    return Bare(kernel.image, arguments)
 
 
 def _plain_machine(subject: Subject) -> Bare:

@@ -83,6 +83,11 @@ class TestChannels:
             "console=ttyS0"
         ]
 
+    def test_a_kernel_is_told_its_clocks_rate_where_it_is_known(self) -> None:
+        assert "lpj=" not in " ".join(command_line(arguments(DEFAULT, "tcg", SERIAL)))
+        told = arguments(DEFAULT, "tcg", SERIAL, Options(lpj=10399984))
+        assert "lpj=10399984" in command_line(told)
+
     def test_the_console_is_the_descriptor_that_qemu_inherits(self) -> None:
         argv = arguments(DEFAULT, "tcg", SERIAL)
         assert "socket,id=console,fd=5" in values("-chardev", argv)
