@@ -25,9 +25,10 @@ from kernel.sources.tree import Tree, checked
 def source_tree(name: str, entry: Git, tools: ToolRoot) -> Tree:
     """The tree of a commit; raises UserError for a repository or a ref that does not exist."""
     log = store.directory("logs") / f"git-{store.digest(entry)}.log"
-    repository, commit = _local(entry) if _is_local(entry) else _remote(entry, log)
+    commit = _commit(entry)
 
     def make(path: Path) -> None:
+        repository = _place(entry) if _is_local(entry) else _cloned(entry, commit, log)
         tar = path / "tree.tar"
         argv = ["git", "-C", str(repository), "archive", "--format=tar", f"--output={tar}", commit]
         with step(f"unpacking {name}"):
@@ -44,7 +45,7 @@ def cached(entry: Git) -> Tree | None:
     """The tree if it is unpacked. Which commit a remote ref names is not known without asking."""
     if not _is_local(entry):
         return None
-    _, commit = _local(entry)
+    commit = _commit(entry)
     path = store.peek("sources", _key(commit))
     return _tree(entry, commit, path) if path else None
 
@@ -58,8 +59,18 @@ def _tree(entry: Git, commit: str, path: Path) -> Tree:
     return Tree(path / "tree", origin, contents=f"git {commit}")
 
 
+def _place(entry: Git) -> Path:
+    """Where a local repository is."""
+    return Path(entry.repository).expanduser().absolute()
+
+
 def _is_local(entry: Git) -> bool:
-    return Path(entry.repository).expanduser().is_dir()
+    return _place(entry).is_dir()
+
+
+def _commit(entry: Git) -> str:
+    """What the ref names now."""
+    return _local_commit(entry) if _is_local(entry) else _remote_commit(entry)
 
 
 def _ask(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
@@ -69,14 +80,14 @@ def _ask(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
         raise Failed("git is not installed", hint="apt-get install git") from None
 
 
-def _local(entry: Git) -> tuple[Path, str]:
-    path = Path(entry.repository).expanduser().absolute()
+def _local_commit(entry: Git) -> str:
+    path = _place(entry)
     found = _ask(
         ["git", "-C", str(path), "rev-parse", "--verify", "--quiet", "--end-of-options"]
         + [f"{entry.ref}^{{commit}}"]
     )
     if found.returncode == 0:
-        return path, found.stdout.strip()
+        return found.stdout.strip()
     if _ask(["git", "-C", str(path), "rev-parse", "--git-dir"]).returncode:
         raise UserError(f"{path} is no git repository", hint=f"--kernel {path} takes it as it is")
     near = _ask(["git", "-C", str(path), "for-each-ref", "--format=%(refname:short)"]).stdout
@@ -89,8 +100,7 @@ def _local(entry: Git) -> tuple[Path, str]:
     )
 
 
-def _remote(entry: Git, log: Path) -> tuple[Path, str]:
-    """A bare clone of one commit in the cache, and the commit that the ref names there now."""
+def _remote_commit(entry: Git) -> str:
     told = _ask(["git", "ls-remote", "--", entry.repository, entry.ref, f"{entry.ref}^{{}}"])
     if told.returncode:
         raise Failed(f"cannot reach {entry.repository}: {told.stderr.strip()}")
@@ -98,7 +108,11 @@ def _remote(entry: Git, log: Path) -> tuple[Path, str]:
     if not lines:
         raise UserError(f"{entry.repository} has no branch or tag {entry.ref!r}")
     # an annotated tag is listed twice, the second line ("^{}") being the commit
-    commit = next((sha for sha, ref in lines if ref.endswith("^{}")), lines[0][0])
+    return next((sha for sha, ref in lines if ref.endswith("^{}")), lines[0][0])
+
+
+def _cloned(entry: Git, commit: str, log: Path) -> Path:
+    """A bare clone of one commit in the cache."""
 
     def make(path: Path) -> None:
         with step(f"cloning {entry.ref} of {entry.repository}"):
@@ -107,4 +121,4 @@ def _remote(entry: Git, log: Path) -> tuple[Path, str]:
             run([*fetch, entry.repository, commit], log=log, doing=f"fetching {entry.ref}")
 
     key = store.digest("clone", commit)
-    return store.get("clones", key, f"{entry.ref} of {entry.repository}", make), commit
+    return store.get("clones", key, f"{entry.ref} of {entry.repository}", make)

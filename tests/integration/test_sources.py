@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kernel.catalog import Git, Tarball
+from kernel.host import store
 from kernel.host.debian import ToolRoot, tool_root
 from kernel.host.errors import UserError
 from kernel.host.settings import settings
@@ -69,6 +70,15 @@ def test_a_commit_of_a_remote_repository(linux: Path, tools: ToolRoot) -> None:
     assert tree.origin.endswith(sha)
     with pytest.raises(UserError, match="has no branch or tag"):
         fetch("mine", Git(f"file://{linux}", "other"), tools)
+
+
+def test_a_remote_commit_that_is_there_is_not_fetched(linux: Path, tools: ToolRoot) -> None:
+    commit(linux)
+    tree = fetch("mine", Git(str(linux), "main"), tools)
+    clones = store.directory("clones")
+    before = sorted(clones.iterdir())
+    assert fetch("mine", Git(f"file://{linux}", "main"), tools).path == tree.path
+    assert sorted(clones.iterdir()) == before
 
 
 def test_a_tarball(linux: Path, tools: ToolRoot) -> None:
