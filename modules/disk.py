@@ -73,6 +73,11 @@ class Disk:
         """Bytes per logical block (BLKSSZGET)."""
         return int(self.console.check(f"blockdev --getss {self.path}"))
 
+    @property
+    def takes_partitions(self) -> bool:
+        """Whether it can have any (a driver may say no with GENHD_FL_NO_PART)."""
+        return int(read_file(self.console, f"{self.sysfs}/ext_range")) > 1
+
     def queue(self, attribute: str) -> str:
         """A queue attribute; for one of several choices the whole line."""
         return read_file(self.console, f"{self.sysfs}/queue/{attribute}")

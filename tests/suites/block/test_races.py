@@ -34,15 +34,25 @@ def test_partitions(storing_disk: Disk) -> None:
     )
 
 
-def test_rereading_the_partition_table_under_io(disk: Disk, budget: Budget) -> None:
+@pytest.fixture
+def partitioned_disk(disk: Disk) -> Disk:
+    """One that may have partitions: the others refuse to look for any."""
+    if not disk.takes_partitions:
+        pytest.skip(f"{disk.name} takes no partitions")
+    return disk
+
+
+def test_rereading_the_partition_table_under_io(partitioned_disk: Disk, budget: Budget) -> None:
+    disk = partitioned_disk
     with background_io(disk):
         disk.console.check(
             f"for try in {{1..{budget.times(12)}}}; do blockdev --rereadpt {disk.path}; done"
         )
 
 
-def test_openers_race_with_a_reread(disk: Disk, budget: Budget) -> None:
+def test_openers_race_with_a_reread(partitioned_disk: Disk, budget: Budget) -> None:
     """EBUSY is an answer to a reread; a hang or a lost disk is none."""
+    disk = partitioned_disk
     disk.console.check(
         f"""
         rm -f /tmp/race-over
