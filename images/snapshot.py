@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 NVME_CLASS = "0x010802"  # NVM Express I/O controller (PCI Code and ID Assignment)
 RECIPE = 1  # changes with what is saved
+CPUINFO = Path("/proc/cpuinfo")
 RESUME_S = 10.0  # QEMU has read it within this, at scale 1
 SAVE_S = 120.0  # QEMU has written its state within this
 
@@ -128,9 +129,19 @@ def _key(setup: Setup) -> str:
         setup.files.initramfs.parent.name,
         setup.tools.versions[PACKAGE],
         setup.accelerator.name,
-        Path("/proc/cpuinfo").read_text() if setup.accelerator.name == "kvm" else "",
+        _processor(CPUINFO.read_text()),
         (hardware.cpus, hardware.memory_mib, hardware.hotplug_ports),
     )
+
+
+def _processor(cpuinfo: str) -> list[str]:
+    """The host's: a saved guest knows its clock's rate, and under KVM its features.
+
+    Without what changes from moment to moment, such as its frequency.
+    """
+    names = ("vendor_id", "cpu family", "model", "model name", "stepping", "microcode", "flags")
+    first, _, _ = cpuinfo.partition("\n\n")
+    return [line for line in first.splitlines() if line.partition(":")[0].strip() in names]
 
 
 def snapshot(setup: Setup, boot: Booted) -> Snapshot:

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which hosts a saved guest is good for."""
+
+from __future__ import annotations
+
+import pytest
+
+from images.snapshot import _processor
+
+CPUINFO = """\
+processor	: 0
+vendor_id	: GenuineIntel
+model		: 167
+model name	: Intel(R) Xeon(R) Processor
+cpu MHz		: 2599.998
+flags		: fpu vme de
+
+processor	: 1
+vendor_id	: GenuineIntel
+cpu MHz		: 1200.000
+"""
+
+
+@pytest.mark.parametrize("change", [("2599.998", "800.001"), ("1200.000", "2600.000")])
+def test_a_frequency_of_the_moment_is_no_other_host(change: tuple[str, str]) -> None:
+    assert _processor(CPUINFO.replace(*change)) == _processor(CPUINFO)
+
+
+@pytest.mark.parametrize("change", [("Xeon", "Core"), ("167", "168"), ("fpu vme", "fpu")])
+def test_another_processor_is_another_host(change: tuple[str, str]) -> None:
+    assert _processor(CPUINFO.replace(*change)) != _processor(CPUINFO)
