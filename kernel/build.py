@@ -20,7 +20,7 @@ from kernel import artifact, ccache, kconfig
 from kernel.artifact import UNPACKED, Kernel, KernelInfo
 from kernel.configure import configure
 from kernel.depmod import depmod
-from kernel.host import gc, store
+from kernel.host import gc, store, untrusted
 from kernel.host.errors import Failed
 from kernel.host.progress import step
 from kernel.host.sandbox import BIND
@@ -104,8 +104,9 @@ def _is_whole(job: Build) -> bool:
     kernel = store.peek("kernels", job.key)
     if not job.tree.place or kernel is None:
         return True
-    symbols = job.out / "System.map"
-    return symbols.is_file() and symbols.read_bytes() == (kernel / "System.map").read_bytes()
+    symbols = (kernel / "System.map").read_bytes()
+    there = untrusted.is_file(job.out, "System.map")
+    return there and untrusted.read(job.out, "System.map") == symbols
 
 
 def _make_kernel(job: Build, path: Path, begun: float) -> None:
@@ -119,15 +120,14 @@ def _make_kernel(job: Build, path: Path, begun: float) -> None:
 
 def _collect(job: Build, path: Path) -> None:
     """Copies what a guest needs out of the output tree."""
-    shutil.copyfile(built(job.out, "arch/x86/boot/bzImage"), path / "bzImage")
-    shutil.copyfile(built(job.out, "System.map"), path / "System.map")
-    shutil.copyfile(built(job.out, ".config"), path / "config")
+    untrusted.copy(job.out, "arch/x86/boot/bzImage", path / "bzImage")
+    untrusted.copy(job.out, "System.map", path / "System.map")
+    untrusted.copy(job.out, ".config", path / "config")
     config = kconfig.parse((path / "config").read_text())
     if config.get("PVH") == "y":
-        unpacked = built(job.out, f"arch/x86/boot/compressed/{UNPACKED}")
-        shutil.copyfile(unpacked, path / UNPACKED)
+        untrusted.copy(job.out, f"arch/x86/boot/compressed/{UNPACKED}", path / UNPACKED)
     if config.get("DEBUG_INFO") == "y":
-        shutil.copyfile(built(job.out, "vmlinux"), path / "vmlinux")  # for gdb and drgn
+        untrusted.copy(job.out, "vmlinux", path / "vmlinux")  # for gdb and drgn
     shutil.copyfile(job.log, path / "build.log")
     _collect_modules(job, path / "modules")
 
@@ -135,36 +135,26 @@ def _collect(job: Build, path: Path) -> None:
 def _collect_modules(job: Build, modules: Path) -> None:
     """What modules_install does to unsigned, uncompressed modules, without another make."""
     release = _release(job)
-    names = [module_name(line) for line in (job.out / "modules.order").read_text().split()]
+    lines = untrusted.read_text(job.out, "modules.order").split()
+    names = [module_name(line) for line in lines]
     for name in names:
-        file = built(job.out, name)
-        target = modules / release / "kernel" / name
+        with untrusted.opened(job.out, name):  # a name that is none is told before it is used
+            target = modules / release / "kernel" / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
+        untrusted.copy(job.out, name, target)
     order = "".join(f"kernel/{name}\n" for name in names)
     (modules / release / "modules.order").write_text(order)
     for name in ("modules.builtin", "modules.builtin.modinfo"):
-        shutil.copyfile(built(job.out, name), modules / release / name)
+        untrusted.copy(job.out, name, modules / release / name)
     depmod(modules, release, job.tools)
-
-
-def built(out: Path, name: str) -> Path:
-    """A file that a build made; Failed when it is none, or leads out of the output tree.
-
-    A tree under test is not trusted: its makefiles can leave links and lists of any kind.
-    """
-    path = out / name
-    real = path.resolve()
-    if ".." in Path(name).parts or real != out.resolve() / name or not real.is_file():
-        raise Failed(f"the build did not make {name} as a file of its own")
-    return path
 
 
 def prune(out: Path) -> None:
     """Leaves of a finished output tree what modules outside the kernel tree are built against."""
     if not out.is_dir():
         return
-    (out / PRUNED).touch()  # first: a tree that was pruned in part is no half-done build either
+    # first: a tree that was pruned in part is no half-done build either
+    untrusted.write(out, PRUNED, b"")
     kept = {path for pattern in KEPT for path in out.glob(pattern)}
     parents = {parent for path in kept for parent in path.parents}
     _prune(out, kept, parents)
@@ -172,11 +162,13 @@ def prune(out: Path) -> None:
 
 def _prune(folder: Path, kept: set[Path], parents: set[Path]) -> None:
     for path in folder.iterdir():
-        if path in kept:
+        if path.is_symlink():  # whatever its name: what is behind it is not of this tree
+            path.unlink()
+        elif path in kept:
             continue
-        if path in parents:
+        elif path in parents:
             _prune(path, kept, parents)
-        elif path.is_dir() and not path.is_symlink():
+        elif path.is_dir():
             store.remove(path)
         else:
             path.unlink()
@@ -191,14 +183,14 @@ def module_name(line: str) -> str:
 
 
 def _release(job: Build) -> str:
-    release = built(job.out, "include/config/kernel.release").read_text().strip()
+    release = untrusted.read_text(job.out, "include/config/kernel.release").strip()
     if not re.fullmatch(r"[0-9][\w.+~-]*", release):
         raise Failed(f"{release!r} is no name for a kernel's release")
     return release
 
 
 def _describe(job: Build, wall_s: float) -> KernelInfo:
-    config = (job.out / ".config").read_bytes()
+    config = untrusted.read(job.out, ".config")
     log = job.log.read_text(errors="replace")
     return KernelInfo(
         key=job.key,

@@ -11,11 +11,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kernel import differences, explain, kconfig, variants
-from kernel.host import store
+from kernel.host import store, untrusted
 from kernel.host.errors import Failed, UserError
 from kernel.host.process import run
 from kernel.host.progress import note, step
@@ -59,7 +60,7 @@ def configure(job: Build) -> None:
     in, lines of a user's fragment that win over others.
     """
     merged = write_config(job)
-    config = kconfig.parse((job.out / ".config").read_text())
+    config = kconfig.parse(untrusted.read_text(job.out, ".config"))
     for text in (
         *unknown_words(job),
         *_overruled(merged),
@@ -70,10 +71,10 @@ def configure(job: Build) -> None:
     if dropped:
         names = ", ".join(f"CONFIG_{one.symbol}" for one in dropped)
         report = ask(job, [one.symbol for one in dropped], merged)
-        told = explain.explain_failure(report) or explain.explain_dropped(
-            report, dropped, merged.requests
-        )
-        what = f"kernel {job.name}: the configuration lost {names}\n{told}"
+        lost = f"kernel {job.name}: the configuration lost {names}\n"
+        if failure := explain.explain_failure(report):
+            raise Lost(lost + failure, dropped, {}, job.log)
+        what = lost + explain.explain_dropped(report, dropped, merged.requests)
         reasons = {
             one.symbol: explain.in_one_line(explain.explain(report, one.symbol, merged.requests))
             for one in dropped
@@ -99,16 +100,19 @@ def write_config(job: Build) -> Merged:
     """Writes the output tree's ``.config``, not proved; returns what was asked for."""
     job.out.mkdir(parents=True, exist_ok=True)
     merged = job.merged
-    tiny = [job.tree.path / name for name in TINY]
-    wanted = "".join(path.read_text() for path in tiny if path.is_file()) + kconfig.render(merged)
-    asked = job.out / ASKED
-    if (job.out / ".config").is_file() and asked.is_file() and asked.read_text() == wanted:
+    tree, out = job.tree.path, job.out
+    tiny = [untrusted.read_text(tree, name) for name in TINY if untrusted.is_file(tree, name)]
+    wanted = "".join(tiny) + kconfig.render(merged)
+    made_from = untrusted.read_text(out, ASKED) if untrusted.is_file(out, ASKED) else ""
+    if made_from == wanted and untrusted.is_file(out, ".config"):
         # a build that goes on, or another state of the same tree: nothing is compiled needlessly
         job.make("olddefconfig", doing="olddefconfig failed")
     else:
-        asked.write_text(wanted)
+        untrusted.write(out, ASKED, wanted.encode())
         all_config = f"KCONFIG_ALLCONFIG={BIND}/out/{ASKED}"
         job.make(all_config, "allnoconfig", doing="allnoconfig failed")
+    if not untrusted.is_file(out, ".config"):
+        raise Failed(f"kernel {job.name}: its makefiles made no .config", log=job.log)
     return merged
 
 
@@ -130,9 +134,9 @@ def why(job: Build, symbol: str, refusals: Sequence[str] = ()) -> str:
         for text in unknown_words(job):
             note(text)
         report = ask(job, [symbol], merged)
-    reasons = [*refusals] or _refusals(job, symbol, merged, report)
     if failure := explain.explain_failure(report):
-        return failure
+        raise Failed(f"kernel {job.name}: {failure}", log=job.log)
+    reasons = [*refusals] or _refusals(job, symbol, merged, report)
     others = [
         f"or take --variant {name}, which asks for it" for name in variants.asking_for(symbol)
     ]
@@ -159,10 +163,8 @@ def ask(job: Build, symbols: Sequence[str], merged: Merged) -> Report:
     for symbol in symbols:
         if request := merged.requests.get(symbol):
             arguments += ["--fragment-value", f"{symbol}={request.value}"]
-    answer = job.out / ".blockyard-answer.json"
-    report = _read(job, [*arguments, *symbols], answer)
-    answer.unlink()
-    return report
+    with tempfile.TemporaryDirectory(prefix="blockyard-") as folder:
+        return _read(job, [*arguments, *symbols], Path(folder, ANSWER))
 
 
 def unknown_words(job: Build) -> list[str]:

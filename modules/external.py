@@ -9,13 +9,14 @@ is no network.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from kernel.artifact import Kernel
-from kernel.host import store
+from kernel.host import store, untrusted
 from kernel.host.errors import Failed, UserError
 from kernel.host.process import run
 from kernel.host.progress import step
@@ -44,7 +45,7 @@ def build_module(driver: Manifest, kernel: Kernel, maker: Maker) -> Path:
         copy = path / "source"
         for name in files:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / name, copy / name)
+            shutil.copy(folder / name, copy / name)  # a script stays one that can be run
         log = store.directory("logs") / f"module-{driver.name}-{key}.log"
         make_modules(copy, maker, log, f"building {driver.name} for kernel {kernel.info.name}")
         _collect(driver, copy, path)
@@ -74,7 +75,8 @@ def _sources(folder: Path) -> Iterator[tuple[str, str]]:
             data = path.read_bytes()
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from None
-        yield name, hashlib.sha256(data).hexdigest()
+        runs = "x" if os.access(path, os.X_OK) else ""
+        yield name, hashlib.sha256(data).hexdigest() + runs
 
 
 def _collect(driver: Manifest, built: Path, path: Path) -> None:
@@ -82,11 +84,11 @@ def _collect(driver: Manifest, built: Path, path: Path) -> None:
         found = [
             file
             for file in built.rglob("*.ko")
-            if file.stem.replace("-", "_") == name.replace("-", "_") and not file.is_symlink()
+            if file.stem.replace("-", "_") == name.replace("-", "_")
         ]
         if not found:
             made = ", ".join(sorted(file.name for file in built.rglob("*.ko"))) or "nothing"
             raise Failed(
                 f"{driver.folder} does not make {name}.ko, which its manifest names: it made {made}"
             )
-        shutil.copyfile(found[0], path / f"{name}.ko")
+        untrusted.copy(built, str(found[0].relative_to(built)), path / f"{name}.ko")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kernel.artifact import Kernel
-from kernel.host import store
+from kernel.host import store, untrusted
 from kernel.host.debian import ToolRoot
 from kernel.host.errors import Failed, UserError
 from kernel.sources import series
@@ -52,9 +52,9 @@ def rebuilt(
         log = store.directory("logs") / f"module-{driver.name}-{key}.log"
         make_modules(copy, maker, log, f"building {what} for kernel {kernel.info.name}")
         for name in names:
-            if not (copy / name).is_file():
+            if not untrusted.is_file(copy, name):
                 raise Failed(f"{what} does not make {name}, which kernel {kernel.info.name} has")
-            shutil.copyfile(copy / name, path / name)
+            untrusted.copy(copy, name, path / name)
         store.remove(path / "tree")
 
     return store.get("modules", key, f"module {what}", make)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernel.host import store
+from kernel.host import store, untrusted
 from kernel.host.errors import UserError
 
 # What a build inside the tree leaves behind; kbuild refuses to build such a tree elsewhere
@@ -34,7 +34,7 @@ class Tree:
     @property
     def version(self) -> str:
         """The tree's version, such as ``7.3.4`` or ``7.4.0-rc2``, from its Makefile."""
-        return version((self.path / "Makefile").read_text(errors="replace"))
+        return version(untrusted.read_text(self.path, "Makefile"))
 
     def defines(self, symbol: str) -> bool:
         """Whether a Kconfig file of the tree defines a symbol (without CONFIG_)."""
@@ -53,7 +53,9 @@ def _symbols(path: Path) -> Iterator[str]:
             names[:] = ["x86"]
         for file in files:
             if file.startswith("Kconfig"):
-                text = Path(folder, file).read_text(errors="replace")
+                if not untrusted.is_file(Path(folder), file):
+                    continue
+                text = untrusted.read_text(Path(folder), file)
                 yield from re.findall(r"^[ \t]*(?:menu)?config[ \t]+(\w+)", text, re.MULTILINE)
 
 
@@ -71,13 +73,12 @@ def version(makefile: str) -> str:
 
 def checked(path: Path, what: str) -> Path:
     """`path` when it holds a kernel tree that can be built from; else UserError says why not."""
-    makefile = path / "Makefile"
-    if not (path / "Kconfig").is_file() or not makefile.is_file():
+    if not all(untrusted.is_file(path, name) for name in ("Kconfig", "Makefile")):
         raise UserError(
             f"{what} is no kernel source tree: {path} has no Kconfig and Makefile",
             hint="name the top folder of a Linux tree",
         )
-    if not version(makefile.read_text(errors="replace")):
+    if not version(untrusted.read_text(path, "Makefile")):
         raise UserError(f"{what} is no kernel source tree: its Makefile states no VERSION")
     for product in BUILD_PRODUCTS:
         if (path / product).exists():

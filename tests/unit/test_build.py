@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from kernel import artifact, build, toolchain
-from kernel.build import built, cpu_seconds, module_name, prune, warnings
-from kernel.host.errors import Failed
+from kernel.build import cpu_seconds, module_name, prune, warnings
 from kernel.host.settings import PROJECT
 from kernel.job import Build, own_fragment, read_fragment
 from kernel.kconfig import Fragment, merge
@@ -177,6 +176,23 @@ class TestPrune:
         left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
         assert left == {*self.NEEDED, build.PRUNED}
 
+    def test_what_is_behind_a_link_stays(self, tmp_path: Path) -> None:
+        """A tree under test can leave links of any name in its output tree."""
+        mine = tmp_path / "mine"
+        (mine / "x86" / "include").mkdir(parents=True)
+        (mine / "lib.so").touch()
+        (mine / "key").touch()
+        out = tmp_path / "out"
+        out.mkdir()
+        for name in ("rust", "arch", "scripts", "other"):
+            (out / name).symlink_to(mine)
+        (out / build.PRUNED).symlink_to(tmp_path / "new")
+        prune(out)
+        left = {path.name for path in mine.rglob("*")}
+        assert left == {"x86", "include", "lib.so", "key"}
+        assert not (tmp_path / "new").exists()
+        assert [path.name for path in out.iterdir()] == [build.PRUNED]
+
     def test_an_output_tree_that_is_gone(self, tmp_path: Path) -> None:
         prune(tmp_path / "none")
         assert not (tmp_path / "none").exists()
@@ -196,19 +212,3 @@ class TestPrune:
                 (job.out / build.PRUNED).touch()
             build.make_kernel(job, tmp_path)
         assert seen == [True, False]
-
-
-class TestBuilt:
-    def test_a_file_of_the_output_tree(self, tmp_path: Path) -> None:
-        (tmp_path / "System.map").touch()
-        assert built(tmp_path, "System.map") == tmp_path / "System.map"
-
-    @pytest.mark.parametrize("name", ["../secret", "link", "folder/secret", "missing"])
-    def test_nothing_leads_out_of_the_output_tree(self, tmp_path: Path, name: str) -> None:
-        out = tmp_path / "out"
-        out.mkdir()
-        (tmp_path / "secret").touch()
-        (out / "link").symlink_to(tmp_path / "secret")
-        (out / "folder").symlink_to(tmp_path)
-        with pytest.raises(Failed, match="did not make"):
-            built(out, name)

@@ -125,7 +125,6 @@ class TestBadNames:
             (["test", "--guests", "-3"], "--guests takes a number from 1 on", "-3"),
             (["test", "--list", "--", "-k", "size"], "test takes nothing behind --", "-k size"),
             (["mutants", "--write", "-k", "zone"], "--write is for all mutants", "suites"),
-            (["kernel.survey", "--write", "--kernels", "7.3"], "--write is for all kernels", ""),
             (["kernel.fetch", "7.3,7.33"], "unknown kernel '7.33'", "7.3"),
             (["kernel.update"], "no kernel was fetched yet", "kernel.list"),
             (["kernel.update", "--name", "7.3"], "kernel 7.3 was never fetched", "kernel.fetch"),

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Nothing that a build leaves behind leads out of its folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kernel.host import untrusted
+from kernel.host.errors import Failed
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """An output tree with files of its own and all kinds of traps, beside a secret."""
+    out = tmp_path / "out"
+    (out / "include").mkdir(parents=True)
+    (out / ".config").write_text("CONFIG_A=y\n")
+    (out / "include" / "release").write_text("7.3.4\n")
+    (tmp_path / "secret").write_text("secret")
+    (out / "link").symlink_to(tmp_path / "secret")
+    (out / "folder").symlink_to(tmp_path)
+    os.mkfifo(out / "pipe")
+    (out / "zero").symlink_to("/dev/zero")
+    return out
+
+
+@pytest.mark.parametrize("name", [".config", "include/release", "./include//release"])
+def test_a_file_of_its_own(out: Path, name: str, tmp_path: Path) -> None:
+    assert untrusted.is_file(out, name)
+    assert untrusted.read_text(out, name) == (out / name).read_text()
+    untrusted.copy(out, name, tmp_path / "copy")
+    assert (tmp_path / "copy").read_text() == (out / name).read_text()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../secret", "link", "folder/secret", "folder/out/.config", "pipe", "zero", "missing"]
+    + ["include", "/etc/hostname", "", ".", "include/../../secret"],
+)
+def test_what_leads_elsewhere(out: Path, name: str) -> None:
+    assert not untrusted.is_file(out, name)
+    with pytest.raises(Failed):
+        untrusted.read(out, name)
+
+
+def test_the_folder_itself_may_be_reached_by_a_link(out: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").symlink_to(out)
+    assert untrusted.is_file(tmp_path / "cache", ".config")
+
+
+def test_a_file_without_end(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(untrusted, "TEXT_BYTES", 4)
+    with pytest.raises(Failed, match="larger than"):
+        untrusted.read(out, ".config")
+
+
+@pytest.mark.parametrize("name", ["link", ".config", "new"])
+def test_a_write_takes_the_place_of_what_has_its_name(out: Path, tmp_path: Path, name: str) -> None:
+    untrusted.write(out, name, b"ours")
+    assert (out / name).read_text() == "ours"
+    assert not (out / name).is_symlink()
+    assert (tmp_path / "secret").read_text() == "secret"
+    assert not [path for path in out.iterdir() if path.name.startswith(f"{name}.")]
