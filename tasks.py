@@ -6,7 +6,6 @@ Heavy imports stand inside the tasks: `./inv --list` has to answer at once.
 
 from __future__ import annotations
 
-import errno
 import functools
 import gc
 import inspect
@@ -72,9 +71,13 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise Exit(code=128 + signal.SIGPIPE) from None
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            from kernel.host import store
+
+            if not store.is_full(error):
                 raise
-            raise Exit(f"error: the disk is full ({error.filename or error})", 1) from None
+            raise Exit(
+                f"error: the disk is full ({error.filename or 'while copying'})", 1
+            ) from None
         except KeyboardInterrupt:
             raise Exit("interrupted", 130) from None
 

@@ -125,7 +125,10 @@ def _known(
             return _unknown(name, entry, error.what, state="fetched"), []
     if tools is None:
         return _unknown(name, entry, NO_TOOLS, state="fetched"), []
-    return _source(name, tree, tools, made)
+    try:
+        return _source(name, tree, tools, made)
+    except UserError as error:  # tools that are too old for it
+        return _unknown(name, entry, error.what, state="fetched"), []
 
 
 def _unknown(name: str, entry: Entry, reason: str, state: str = NOT_FETCHED) -> Known:

@@ -31,7 +31,7 @@ from kernel.configure import Lost
 from kernel.differences import adapted
 from kernel.host import store
 from kernel.host.debian import ToolRoot, tool_root
-from kernel.host.errors import UserError, unknown
+from kernel.host.errors import Failed, UserError, unknown
 from kernel.host.progress import note
 from kernel.host.sandbox import Sandbox
 from kernel.host_toolchain import from_host
@@ -137,7 +137,8 @@ def _job(tree: Tree, choice: Choice, tools: ToolRoot, toolchain: Toolchain, no_r
     entry = catalog.find(choice.kernel)
     # folders of modules that are built on their own have no part in the kernel
     part = replace(choice, modules=tuple(Path(driver.folder) for driver in carried(choice)))
-    objects = ccache.objects(entry, tree, toolchain, choice.fragments, part.options)
+    own = (*choice.fragments, *(Path(driver.folder) for driver in carried(choice)))
+    objects = ccache.objects(entry, tree, toolchain, own, part.options)
     return Build(choice.name, tree, tuple(fragments), toolchain, tools, left_out, objects)
 
 
@@ -206,6 +207,8 @@ def _module_make(choice: Choice, built: Kernel, tools: ToolRoot) -> tuple[Sandbo
         headers = debian.headers(choice.kernel, entry, tools)
         return module_make(headers, built.info.release, tools)
     job = kernel_job(choice, tools)
+    if job.key != built.info.key:  # a branch that moved, a directory that was edited
+        raise Failed(f"the source of kernel {choice.name} changed meanwhile", hint="start again")
     build.ready_for_modules(job)
     return job.module_make()
 

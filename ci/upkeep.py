@@ -18,7 +18,6 @@ from kernel.host.errors import UserError
 from kernel.host.settings import settings
 from kernel.sources import debian
 from kernel.sources.tree import Tree
-from kernel.versions import at_least
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -106,7 +105,7 @@ def _update(
     newest = offer.packages[0].version
     if list(offer.packages) == recorded:
         return Update(name=name, recorded=have, newest=newest, newer=False, note="up to date")
-    if not at_least(newest, have):
+    if debian.is_older(newest, have, tool_root()):
         note = "the mirror is behind what is recorded"
         return Update(name=name, recorded=have, newest=newest, newer=False, note=note)
     return Update(

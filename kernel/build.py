@@ -25,6 +25,7 @@ from kernel.host.errors import Failed
 from kernel.host.progress import step
 from kernel.host.sandbox import BIND
 from kernel.job import Build
+from kernel.sources import directory
 
 PRUNED = ".blockyard-pruned"  # in an output tree that `prune` went over
 # What `make M=` reads: configuration, generated headers, programs of the build, Rust's metadata.
@@ -115,6 +116,11 @@ def _make_kernel(job: Build, path: Path, begun: float) -> None:
     with step(f"building kernel {job.name}", log=job.log):
         job.compile("bzImage", "modules", doing="the build failed")
         _collect(job, path)
+    if directory.changed(job.tree):
+        raise Failed(
+            f"{job.tree.path} changed while it was built",
+            hint="build it again: only what changed is compiled",
+        )
     artifact.save_info(path, _describe(job, wall_s=round(time.monotonic() - begun, 1)))
 
 

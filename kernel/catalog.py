@@ -103,13 +103,21 @@ def find(name: str) -> Entry:
     return entry
 
 
+def place(text: str) -> Path:
+    """Where a file or a folder is that a user named; raises UserError for ~ of nobody."""
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError:
+        raise UserError(f"{text}: there is no such user") from None
+
+
 def _given(text: str) -> Entry | None:
-    location, _, sha256 = text.partition(" sha256=")
+    location, given, sha256 = text.partition(" sha256=")
     if TARBALL.search(location):
-        if sha256 and not re.fullmatch("[0-9a-f]{64}", sha256):
+        if given and not re.fullmatch("[0-9a-f]{64}", sha256):
             raise UserError(f"{sha256!r} is no sha256: it has 64 digits and letters a to f")
         return Tarball(location, sha256)
-    if "#" in text:
+    if "#" in text and not place(text).is_dir():
         repository, _, ref = text.rpartition("#")
         if not repository or not ref or ref.startswith("-"):
             raise UserError(f"{text!r} names no commit", hint="write /path/linux#REF or URL#REF")

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kernel import catalog
 from kernel.catalog import DebianSource, Entry, Git
 from kernel.host import store
 from kernel.host.debian import ToolRoot
@@ -87,7 +88,7 @@ def objects(
 ) -> Objects | None:
     """Where the objects of a build are kept; None when ccache is off or not in the toolchain.
 
-    fragments: the user's own. options: all that a user chose.
+    fragments: the user's own, those of drivers of his included. options: all that a user chose.
     """
     if toolchain.place != "root" or not settings().ccache_gb:
         return None
@@ -105,8 +106,8 @@ def objects(
 
 
 def _absolute(repository: str) -> str:
-    path = Path(repository).expanduser()
-    return str(path.absolute()) if path.is_dir() else repository
+    path = catalog.place(repository)
+    return str(path) if path.is_dir() else repository
 
 
 def trim(tools: ToolRoot) -> None:

@@ -35,7 +35,7 @@ from kernel.kconfig_environment import kbuild_environment
 from kernel.kconfig_keywords import scan_keywords
 
 MAX_DEPTH = 6  # how far the symbols in the way are followed
-MAX_SYMBOLS = 120  # in one answer
+MAX_SYMBOLS = 120  # in one answer, besides those that were asked for
 MAX_LISTED = 12  # selectors, implying symbols and alternatives that are listed; all are counted
 ALIKE = 0.75  # of a name's letters, for a misspelt one
 RELATED = 0.55  # of letters and words together, for a renamed one
@@ -131,9 +131,9 @@ def answer(tree: Tree, asked: list[str], wanted: Mapping[str, str]) -> dict[str,
     """Describe the symbols that were asked, and in turn those that keep them from `wanted`."""
     symbols: dict[str, Any] = {}
     queue = deque((name, wanted.get(name), 0) for name in asked)
-    while queue and len(symbols) < MAX_SYMBOLS:
+    while queue:
         name, want, depth = queue.popleft()
-        if name in symbols:
+        if name in symbols or (depth and len(symbols) >= MAX_SYMBOLS):
             continue
         symbols[name] = describe(tree, name, want)
         if depth < MAX_DEPTH:

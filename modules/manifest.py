@@ -261,6 +261,8 @@ def _decode(path: Path) -> Manifest:
         manifest = msgspec.toml.decode(path.read_bytes(), type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: {error}", hint=f"{EXAMPLE} is an example") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
     for kernels in (manifest.requires.kernel, *(one.kernels for one in manifest.earlier)):
         versions.check_range(kernels, str(path))
     return manifest

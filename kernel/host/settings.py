@@ -19,6 +19,9 @@ from kernel.host.errors import UserError
 PROJECT = Path(__file__).resolve().parents[2]
 
 
+MOST_GB = 1e6  # no disk is larger, and infinity is no number to count with
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The settings in force."""
 
@@ -26,8 +29,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     results: str = str(PROJECT / "results")  # run records
     mirror: str = ""  # Debian mirror's URL; empty: the host's apt configuration, else the default
     jobs: Annotated[int, msgspec.Meta(ge=1)] = os.cpu_count() or 1  # parallel compile jobs
-    ccache_gb: Annotated[float, msgspec.Meta(ge=0)] = 5.0  # of it, C objects; 0: none are kept
-    cache_gb: Annotated[float, msgspec.Meta(gt=0)] = 40.0  # what the cache may grow to
+    # of it, C objects; 0: none are kept
+    ccache_gb: Annotated[float, msgspec.Meta(ge=0, le=MOST_GB)] = 5.0
+    cache_gb: Annotated[float, msgspec.Meta(gt=0, le=MOST_GB)] = 40.0  # what the cache may grow to
 
     @property
     def cache_dir(self) -> Path:

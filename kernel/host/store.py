@@ -117,13 +117,21 @@ def get(kind: str, key: str, what: str, make: Callable[[Path], None]) -> Path:
             aside.rename(final)
         except BaseException as error:
             remove(aside)
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            if is_full(error):
                 raise Failed(
                     f"{what}: no space left on the disk of {final.parent}",
                     hint="free some space or set BLOCKYARD_CACHE to another disk",
                 ) from None
             raise
     return final
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether it says that a disk, or a user's part of it, is full."""
+    if isinstance(error, shutil.Error):  # of a whole tree: from, to and the text of each error
+        full = os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)
+        return any(text in str(error) for text in full)
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def write(path: Path, data: bytes) -> None:

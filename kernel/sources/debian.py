@@ -9,6 +9,7 @@ newest there is, so a point release never breaks a run.
 from __future__ import annotations
 
 import fnmatch
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from kernel.host import store
 from kernel.host.debian import Archive, Package, ToolRoot
 from kernel.host.errors import Failed
 from kernel.host.progress import note, step
+from kernel.host.sandbox import Sandbox
 from kernel.sources.tarball import unpack
 from kernel.sources.tree import Tree
 
@@ -138,6 +140,12 @@ def record(name: str, packages: Sequence[Package]) -> None:
 
 def _record(name: str) -> Path:
     return store.directory("resolved") / f"{name}.json"
+
+
+def is_older(version: str, than: str, tools: ToolRoot) -> bool:
+    """Whether a package's version is older than another, by Debian's rules: 7.3~rc7 than 7.3.4."""
+    argv = ["dpkg", "--compare-versions", version, "lt", than]
+    return subprocess.run(Sandbox(tools.root).argv(argv)).returncode == 0
 
 
 def recorded(name: str, entry: DebianSource | DebianImage) -> list[Package]:

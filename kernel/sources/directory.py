@@ -7,40 +7,60 @@ belongs to the place and not to the state, so a changed file is all that is comp
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from kernel import catalog
 from kernel.catalog import Directory
+from kernel.host.errors import UserError
 from kernel.host.store import KEY_LENGTH
 from kernel.sources.tree import Tree, checked
 
-# Not compiled, and large or busy.
-SKIPPED = frozenset({".git", "Documentation"})
+SKIPPED = ".git"  # not compiled, and busy
+# Not compiled either, and large; what Kconfig reads of it counts.
+MANUAL = "/Documentation/"
 
 
 def source_tree(entry: Directory) -> Tree:
     """The tree in a directory; raises UserError when there is none or it was built in place."""
-    path = checked(Path(entry.path).expanduser().absolute(), entry.path)
-    return Tree(path, f"directory {path} {fingerprint(path)}", place=str(path))
+    path = checked(catalog.place(entry.path), entry.path)
+    return Tree(path, _origin(path), place=str(path))
+
+
+def changed(tree: Tree) -> bool:
+    """Whether it is a directory whose state is not the one it had when it was looked at."""
+    return tree.origin.startswith("directory ") and tree.origin != _origin(tree.path)
+
+
+def _origin(path: Path) -> str:
+    return f"directory {path} {fingerprint(path)}"
 
 
 def fingerprint(path: Path) -> str:
     """A hash of the state of the files below `path`; less than a second for a kernel."""
     state = hashlib.sha256()
-    for line in sorted(_states(str(path), len(str(path)))):
-        state.update(line.encode(errors="surrogateescape"))
+    try:
+        for line in sorted(_states(str(path), len(str(path)))):
+            state.update(line.encode(errors="surrogateescape"))
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
     return state.hexdigest()[:KEY_LENGTH]
 
 
 def _states(folder: str, prefix: int) -> Iterator[str]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name in SKIPPED:
+            name = entry.path[prefix:]
+            if entry.name == SKIPPED:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 yield from _states(entry.path, prefix)
-            else:
-                status = entry.stat(follow_symlinks=False)
-                yield f"{entry.path[prefix:]} {status.st_size} {status.st_mtime_ns}\n"
+            elif not name.startswith(MANUAL) or entry.name.startswith("Kconfig"):
+                with contextlib.suppress(FileNotFoundError):  # an editor's, gone again
+                    status = entry.stat(follow_symlinks=False)
+                    runs = status.st_mode & stat.S_IXUSR
+                    yield f"{name} {status.st_size} {status.st_mtime_ns} {runs}\n"

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from kernel import catalog
 from kernel.catalog import Git
 from kernel.host import store
 from kernel.host.debian import ToolRoot
@@ -20,6 +21,8 @@ from kernel.host.process import run
 from kernel.host.progress import step
 from kernel.sources.tarball import unpack
 from kernel.sources.tree import Tree, checked
+
+REF_PREFIXES = ("", "refs/", "refs/tags/", "refs/heads/")  # in git's order (gitrevisions(7))
 
 
 def source_tree(name: str, entry: Git, tools: ToolRoot) -> Tree:
@@ -61,7 +64,7 @@ def _tree(entry: Git, commit: str, path: Path) -> Tree:
 
 def _place(entry: Git) -> Path:
     """Where a local repository is."""
-    return Path(entry.repository).expanduser().absolute()
+    return catalog.place(entry.repository)
 
 
 def _is_local(entry: Git) -> bool:
@@ -88,7 +91,10 @@ def _local_commit(entry: Git) -> str:
     )
     if found.returncode == 0:
         return found.stdout.strip()
-    if _ask(["git", "-C", str(path), "rev-parse", "--git-dir"]).returncode:
+    whole = _ask(["git", "-C", str(path), "rev-parse", "--git-dir"])
+    if "dubious ownership" in whole.stderr:
+        raise UserError(f"git reads no repository that belongs to somebody else: {path}")
+    if whole.returncode:
         raise UserError(f"{path} is no git repository", hint=f"--kernel {path} takes it as it is")
     near = _ask(["git", "-C", str(path), "for-each-ref", "--format=%(refname:short)"]).stdout
     import difflib
@@ -104,11 +110,14 @@ def _remote_commit(entry: Git) -> str:
     told = _ask(["git", "ls-remote", "--", entry.repository, entry.ref, f"{entry.ref}^{{}}"])
     if told.returncode:
         raise Failed(f"cannot reach {entry.repository}: {told.stderr.strip()}")
-    lines = [line.split("\t") for line in told.stdout.splitlines()]
-    if not lines:
-        raise UserError(f"{entry.repository} has no branch or tag {entry.ref!r}")
-    # an annotated tag is listed twice, the second line ("^{}") being the commit
-    return next((sha for sha, ref in lines if ref.endswith("^{}")), lines[0][0])
+    lines = (line.split("\t") for line in told.stdout.splitlines())
+    # whose names end alike: git ls-remote takes the end of a name for the name
+    commits = {ref: commit for commit, ref in lines}
+    for prefix in REF_PREFIXES:
+        ref = f"{prefix}{entry.ref}"
+        if ref in commits:
+            return commits.get(f"{ref}^{{}}", commits[ref])  # what an annotated tag is a tag of
+    raise UserError(f"{entry.repository} has no branch or tag {entry.ref!r}")
 
 
 def _cloned(entry: Git, commit: str, log: Path) -> Path:

@@ -74,7 +74,11 @@ def _listed(folder: Path) -> list[Path]:
     if not order.is_file():
         return sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
     # quilt: one file per line, options behind it, comments
-    words = [line.split("#")[0].split() for line in order.read_text().splitlines()]
+    try:
+        listed = order.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {order}: {error}") from None
+    words = [line.split("#")[0].split() for line in listed.splitlines()]
     files = [folder / line[0] for line in words if line]
     for file in files:
         if not file.is_file() or not file.resolve().is_relative_to(folder.resolve()):

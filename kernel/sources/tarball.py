@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from kernel import catalog
 from kernel.catalog import Tarball
 from kernel.host import store
 from kernel.host.debian import ToolRoot
@@ -76,7 +77,7 @@ def unpack(tar: Path, tree: Path, tools: ToolRoot, log: Path, *, strip: int) -> 
 
 
 def _file(entry: Tarball) -> Path:
-    path = Path(entry.location).expanduser().absolute()
+    path = catalog.place(entry.location)
     if not path.is_file():
         raise UserError(f"there is no file {path}")
     return path
@@ -88,7 +89,7 @@ def _sha256(path: Path) -> str:
 
 
 def _download(url: str, path: Path) -> None:
-    import urllib.error
+    import http.client
     import urllib.request
 
     if not url.startswith(("https://", "http://", "file://")):
@@ -101,5 +102,7 @@ def _download(url: str, path: Path) -> None:
         ):
             while data := response.read(CHUNK):
                 file.write(data)
-    except urllib.error.URLError as error:
-        raise Failed(f"cannot fetch {url}: {error.reason}") from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        if store.is_full(error):
+            raise
+        raise Failed(f"cannot fetch {url}: {getattr(error, 'reason', error)}") from None

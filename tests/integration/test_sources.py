@@ -14,7 +14,7 @@ from kernel.host import store
 from kernel.host.debian import ToolRoot, tool_root
 from kernel.host.errors import UserError
 from kernel.host.settings import settings
-from kernel.sources import fetch
+from kernel.sources import debian, fetch
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +79,26 @@ def test_a_remote_commit_that_is_there_is_not_fetched(linux: Path, tools: ToolRo
     before = sorted(clones.iterdir())
     assert fetch("mine", Git(f"file://{linux}", "main"), tools).path == tree.path
     assert sorted(clones.iterdir()) == before
+
+
+def test_a_branch_whose_name_ends_alike(linux: Path, tools: ToolRoot) -> None:
+    sha = commit(linux)
+
+    def git(*arguments: str) -> None:
+        identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+        subprocess.run(["git", "-C", str(linux), *identity, *arguments], check=True)
+
+    git("checkout", "--quiet", "-b", "a/main")
+    git("commit", "--quiet", "--allow-empty", "--message=second")
+    git("tag", "--annotate", "--message=x", "b/main")
+    assert fetch("mine", Git(f"file://{linux}", "main"), tools).origin.endswith(sha)
+    assert not fetch("mine", Git(f"file://{linux}", "b/main"), tools).origin.endswith(sha)
+
+
+def test_debian_has_release_candidates_before_the_release(tools: ToolRoot) -> None:
+    assert debian.is_older("7.3~rc7-1~exp1", "7.3.4-1~bpo13+1", tools)
+    assert not debian.is_older("7.3.4-1", "7.3~rc7-1", tools)
+    assert not debian.is_older("7.3.4-1", "7.3.4-1", tools)
 
 
 def test_a_tarball(linux: Path, tools: ToolRoot) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from kernel.catalog import Directory, Git, Tarball, find
+from kernel.catalog import Directory, Entry, Git, Tarball, find
 from kernel.host.debian import ToolRoot
 from kernel.host.errors import UserError
 from kernel.sources import directory, fetch
@@ -57,6 +58,8 @@ class TestForms:
             ("#v7.2", "names no commit"),
             ("/path/linux#--upload-pack=x", "names no commit"),
             ("linux.tar.xz sha256=12", "is no sha256"),
+            ("linux.tar.xz sha256=", "is no sha256"),
+            ("~nobody-has-this-name/linux#v7.2", "no such user"),
         ],
     )
     def test_what_is_none(self, text: str, words: str) -> None:
@@ -111,6 +114,25 @@ class TestDirectory:
             (linux / name / "file").write_text("x")
         assert directory.fingerprint(linux) == before
 
+    def test_what_kconfig_reads_of_the_documentation_counts(self, linux: Path) -> None:
+        before = directory.fingerprint(linux)
+        (linux / "Documentation").mkdir()
+        (linux / "Documentation" / "Kconfig").write_text("config WARN_MISSING_DOCUMENTS\n")
+        assert directory.fingerprint(linux) != before
+
+    def test_whether_a_script_can_be_run_counts(self, linux: Path) -> None:
+        before = directory.fingerprint(linux)
+        (linux / "Makefile").chmod(0o755)
+        assert directory.fingerprint(linux) != before
+
+    def test_one_that_was_edited_while_it_was_used(self, linux: Path) -> None:
+        tree = fetch("mine", Directory(str(linux)), NO_TOOLS)
+        assert not directory.changed(tree)
+        (linux / "Makefile").touch()
+        os.utime(linux / "Makefile", ns=(1, 1))
+        assert directory.changed(tree)
+        assert not directory.changed(replace(tree, origin="debian linux-source-7.3 7.3.4-1"))
+
 
 def git(path: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
@@ -141,6 +163,18 @@ class TestTarball:
     def test_one_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="there is no file"):
             fetch("mine", Tarball(str(tmp_path / "linux.tar.xz")), NO_TOOLS)
+
+    @pytest.mark.parametrize(
+        "url", ["http://localhost:port/x.tar.xz", "http://[bad/x.tar.xz", "file:///none.tar.xz"]
+    )
+    def test_a_url_that_is_none(self, url: str) -> None:
+        with pytest.raises(UserError, match="cannot fetch"):
+            fetch("mine", Tarball(url, SHA256), NO_TOOLS)
+
+    @pytest.mark.parametrize("entry", [Directory("~nobody-has-this-name"), Tarball("~nobody-x/y")])
+    def test_the_home_of_nobody(self, entry: Entry) -> None:
+        with pytest.raises(UserError, match="no such user"):
+            fetch("mine", entry, NO_TOOLS)
 
     def test_a_url_needs_its_sha256(self) -> None:
         with pytest.raises(UserError, match="needs a sha256"):

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -90,6 +92,13 @@ class TestGet:
         assert "kernel 7.3" in str(caught.value)
         assert "BLOCKYARD_CACHE" in caught.value.hint
         assert entries(cache) == []
+
+    def test_a_disk_that_is_full_while_a_tree_is_copied(self, cache: Path) -> None:
+        def make(path: Path) -> None:
+            raise shutil.Error([("a", "b", f"[Errno 28] {os.strerror(errno.ENOSPC)}: 'b'")])
+
+        with pytest.raises(Failed, match="no space left"):
+            store.get("things", "k", "kernel 7.3", make)
 
     def test_another_error_of_the_system_is_not_hidden(self, cache: Path) -> None:
         def make(path: Path) -> None:
