@@ -8,6 +8,7 @@ on.
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ EXAMPLES = PROJECT / "modules" / "examples"
 PAGE = PROJECT / "docs" / "kernels.md"
 DATA = PAGE.with_suffix(".json")  # its rows: a kernel that is surveyed anew leaves the others'
 CONSOLE = "serial"  # what a driver does depends on the kernel, not on how it is asked
+REASON_LETTERS = 200  # of a failure that are told
 STAGES = ("fetched", "built", "booted", "tested")
 
 
@@ -140,7 +142,11 @@ def driver(finished: record.Run, name: str) -> Driver:
     return Driver(
         outcomes=dict(outcomes),
         reason=reasons.pop() if nothing_ran else "",
-        bad={test.id: " ".join(test.reason.split()) for test in tests if test.outcome in BAD},
+        bad={
+            test.id: textwrap.shorten(test.reason, REASON_LETTERS)
+            for test in tests
+            if test.outcome in BAD
+        },
     )
 
 
