@@ -127,7 +127,10 @@ def own_fragment(name: str) -> Fragment:
 
 def read_fragment(path: Path) -> Fragment:
     """A configuration fragment from a file, named as a user would find it."""
-    name = str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)
+    if path.is_relative_to(PROJECT):
+        name = str(path.relative_to(PROJECT))
+    else:  # not to be taken for one of ours, in a folder of the same name
+        name = str(path) if path.is_absolute() else f"./{path}"
     try:
         return Fragment(name, path.read_text())
     except OSError as error:

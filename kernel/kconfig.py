@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Kconfig fragments: read them, merge them, and prove that the kernel's tools honoured them.
 
-A kernel's configuration starts as tinyconfig; fragments (base, driver, variant, user) are
-appended and `make olddefconfig` settles the rest.  That last step drops what cannot be had
-without a word, so the result is compared with every single request:
+What tinyconfig asks for and what the fragments (base, driver, variant, user) ask for goes through
+the kernel's allnoconfig, which drops what cannot be had without a word.  So the result is compared
+with every single request:
 
     fragments --merge--> Merged --render--> text for .config --(make)--> .config
                               \\--------------- prove -----------------> what was dropped
@@ -123,7 +123,7 @@ def merge(fragments: Sequence[Fragment]) -> Merged:
 
 
 def render(merged: Merged) -> str:
-    """Return the text to append to a `.config` before `make olddefconfig`, sorted by symbol.
+    """Return the text to append to tinyconfig's for allnoconfig, sorted by symbol.
 
     Appending is enough: the kernel's reader lets the last line for a symbol win.  The text
     depends on the requests alone, so that it can be part of a cache key.

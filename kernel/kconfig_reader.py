@@ -155,11 +155,9 @@ def describe(tree: Tree, name: str, wanted: str | None) -> dict[str, Any]:
         "type": kl.TYPE_TO_STR[sym.orig_type],
         "value": sym.str_value,
         "prompt": next((node.prompt[0] for node in sym.nodes if node.prompt), None),
-        "visibility": NMY[sym.visibility],
         "assignable": [NMY[value] for value in sym.assignable],
         "definitions": [_definition(tree, node, need) for node in sym.nodes],
         "selected_by": _lower_limits(sym, sym.rev_dep, "orig_selects"),
-        "implied_by": _lower_limits(sym, sym.weak_rev_dep, "orig_implies"),
         "defaults": [
             {"value": _text(value), "condition": _text(cond), "holds": NMY[kl.expr_value(cond)]}
             for value, cond in sym.orig_defaults

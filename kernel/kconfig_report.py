@@ -87,11 +87,9 @@ class SymbolData(TypedDict, total=False):
     type: str
     value: str
     prompt: str | None
-    visibility: str
     assignable: list[str]
     definitions: list[Definition]
     selected_by: Selectors
-    implied_by: Selectors
     defaults: list[Default]
     choice: Choice | None
 

@@ -90,6 +90,8 @@ class TestBad:
             ("jobs = 0\n", "jobs"),
             ("jobs = -1\n", "jobs"),
             ("cache = 5\n", "cache"),
+            ("cache_gb = inf\n", "cache_gb"),
+            ("ccache_gb = nan\n", "ccache_gb"),
         ],
     )
     def test_a_setting_is_named_with_its_places(self, file: Path, text: str, words: str) -> None:
