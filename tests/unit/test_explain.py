@@ -148,6 +148,11 @@ def value(report: Report, name: str) -> str:
 
 
 class TestReader:
+    def test_all_that_was_asked_is_answered(self, run: Run) -> None:
+        """As after a distribution's whole configuration on a tree that knows little of it."""
+        names = [f"NONE_{number}" for number in range(150)]
+        assert set(names) <= set(run(*names)["symbols"])
+
     def test_a_condition_knows_its_line_and_its_parts(self, run: Run) -> None:
         data = run("RNULL", wanted="RNULL=m")["symbols"]["RNULL"]
         assert data["definitions"][0]["at"] == "drivers/Kconfig:15"
