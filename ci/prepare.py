@@ -10,6 +10,7 @@ import contextlib
 import functools
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -197,20 +198,31 @@ def modules(choice: Choice, built: Kernel, tools: ToolRoot, *, all_: bool) -> li
 
 
 def module_maker(choice: Choice, built: Kernel, tools: ToolRoot) -> external.Maker:
-    """What gives the sandbox and the make that build modules for a kernel; ready when called."""
-    return functools.cache(lambda: _module_make(choice, built, tools))
-
-
-def _module_make(choice: Choice, built: Kernel, tools: ToolRoot) -> tuple[Sandbox, list[str]]:
+    """What gives the sandbox and the make that build modules for a kernel."""
     entry = catalog.find(choice.kernel)
     if isinstance(entry, DebianImage):
-        headers = debian.headers(choice.kernel, entry, tools)
-        return module_make(headers, built.info.release, tools)
+
+        def debians() -> AbstractContextManager[tuple[Sandbox, list[str]]]:
+            headers = debian.headers(choice.kernel, entry, tools)
+            return contextlib.nullcontext(module_make(headers, built.info.release, tools))
+
+        return debians
+    # looked at when the first module is built, and once: it takes a second for a directory
+    job = functools.cache(lambda: _job_of(built, choice, tools))
+
+    @contextlib.contextmanager
+    def ours() -> Iterator[tuple[Sandbox, list[str]]]:
+        with build.ready_for_modules(job()):
+            yield job().module_make()
+
+    return ours
+
+
+def _job_of(built: Kernel, choice: Choice, tools: ToolRoot) -> Build:
     job = kernel_job(choice, tools)
     if job.key != built.info.key:  # a branch that moved, a directory that was edited
         raise Failed(f"the source of kernel {choice.name} changed meanwhile", hint="start again")
-    build.ready_for_modules(job)
-    return job.module_make()
+    return job
 
 
 def ready(choice: Choice, accel: str = "auto", *, all_modules: bool = True) -> Ready:

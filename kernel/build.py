@@ -9,11 +9,13 @@ whole, since the directory's next state is built in it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import shutil
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from kernel import artifact, ccache, kconfig
@@ -80,22 +82,28 @@ def make_kernel(job: Build, path: Path) -> None:
         _make_kernel(job, path, begun)
 
 
-def ready_for_modules(job: Build) -> None:
-    """Makes the output tree of a kernel again when it is not that kernel's any more.
+@contextlib.contextmanager
+def ready_for_modules(job: Build) -> Iterator[None]:
+    """Keeps the output tree what modules of this kernel are built against.
 
-    The cache may have given it up, or another state of the same directory was built in it.
+    It is made again when it is not that any more: the cache may have given it up, or another state
+    of the same directory was built in it.
     """
     with store.locked("builds", job.out_key, f"the build of {job.name}"):
-        if _is_whole(job):
-            return
-        if not job.tree.place:
-            store.remove(job.out)
-        with step(f"configuring kernel {job.name}", log=job.log):
-            configure(job)
-        with step(f"building kernel {job.name} again, which modules need", log=job.log):
-            job.compile("bzImage", "modules", doing="the build failed")
-        if not job.tree.place:
-            prune(job.out)
+        if not _is_whole(job):
+            _make_again(job)
+        yield
+
+
+def _make_again(job: Build) -> None:
+    if not job.tree.place:
+        store.remove(job.out)
+    with step(f"configuring kernel {job.name}", log=job.log):
+        configure(job)
+    with step(f"building kernel {job.name} again, which modules need", log=job.log):
+        job.compile("bzImage", "modules", doing="the build failed")
+    if not job.tree.place:
+        prune(job.out)
 
 
 def _is_whole(job: Build) -> bool:

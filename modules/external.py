@@ -12,6 +12,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +29,8 @@ RECIPE = 1  # raise it when the same inputs give other modules
 PRODUCTS = (".cmd", ".ko", ".mod", ".mod.c", ".o", "Module.symvers", "modules.order")
 
 
-Maker = Callable[[], tuple[Sandbox, list[str]]]  # gives a kernel's sandbox, and make in it
+# Gives a kernel's sandbox, and make in it; nobody changes the kernel's output tree meanwhile.
+Maker = Callable[[], AbstractContextManager[tuple[Sandbox, list[str]]]]
 
 
 def build_module(driver: Manifest, kernel: Kernel, maker: Maker) -> Path:
@@ -57,11 +59,11 @@ def build_module(driver: Manifest, kernel: Kernel, maker: Maker) -> Path:
 def make_modules(folder: Path, maker: Maker, log: Path, doing: str) -> None:
     """Runs make on a folder of sources, which it writes to; raises Failed with the log's path."""
     log.unlink(missing_ok=True)
-    kernel_sandbox, make_argv = maker()
-    sandbox = replace(kernel_sandbox, writable={"module": folder})
-    argv = sandbox.argv([*make_argv, f"M={BIND}/module", "modules"])
-    with step(doing, log=log):
-        run(argv, log=log, doing=doing)
+    with maker() as (kernel_sandbox, make_argv):
+        sandbox = replace(kernel_sandbox, writable={"module": folder})
+        argv = sandbox.argv([*make_argv, f"M={BIND}/module", "modules"])
+        with step(doing, log=log):
+            run(argv, log=log, doing=doing)
 
 
 def _sources(folder: Path) -> Iterator[tuple[str, str]]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,7 @@ def test_a_patch_for_another_kernel_is_told(ready: Ready) -> None:
     tree = prepare.kernel_job(Choice(KERNEL), ready.tools).tree
     patch = Patch("old", HARMLESS.replace("struct Null", "struct Nil").encode())
 
-    def maker() -> tuple[Sandbox, list[str]]:
+    def maker() -> AbstractContextManager[tuple[Sandbox, list[str]]]:
         raise AssertionError("it was not to be built")
 
     with pytest.raises(Failed, match=r"rnull\.rs: hunk 1 does not fit"):

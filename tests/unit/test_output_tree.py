@@ -48,13 +48,15 @@ def kernel(job: Build, system_map: str) -> None:
 
 def test_a_whole_one_is_taken_as_it_is(job: Build, made: list[str]) -> None:
     output_tree(job)
-    build.ready_for_modules(job)
+    with build.ready_for_modules(job):
+        pass
     assert made == []
     assert (job.out / "System.map").exists()
 
 
 def test_one_that_the_cache_gave_up_is_made_again(job: Build, made: list[str]) -> None:
-    build.ready_for_modules(job)
+    with build.ready_for_modules(job):
+        pass
     assert made == [job.tree.origin]
 
 
@@ -64,8 +66,10 @@ def test_a_directory_s_is_that_of_one_state(job: Build, made: list[str]) -> None
     kernel(old, "a")
     kernel(new, "b")
     output_tree(new, "b")
-    build.ready_for_modules(new)
+    with build.ready_for_modules(new):
+        pass
     assert made == []
-    build.ready_for_modules(old)
+    with build.ready_for_modules(old):
+        pass
     assert made == ["old"]
     assert (old.out / "Module.symvers").exists(), "what make can use again was removed"
