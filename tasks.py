@@ -66,7 +66,9 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
                 raise UserError(f"{function.__name__} takes nothing behind --: {c.remainder}")
             return function(c, *arguments, **options)
         except UserError as error:
-            raise Exit(f"error: {error}", error.exit_code) from None
+            from kernel.host.progress import printable
+
+            raise Exit(printable(f"error: {error}"), error.exit_code) from None
         except BrokenPipeError:  # the reader of our output has seen enough; as cat would end
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise Exit(code=128 + signal.SIGPIPE) from None

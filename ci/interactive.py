@@ -13,15 +13,18 @@ import termios
 import tty
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ci import prepare
 from images import abilities, qemu, topology
-from images.machine import Machine, machine
+from images.machine import SSH_S, Machine, machine
 from images.setup import Setup, start_named
 from kernel.choice import Choice
 from kernel.host.errors import UserError, unknown
 from kernel.host.progress import note
+
+if TYPE_CHECKING:
+    import paramiko
 
 LEAVE = b"\x1d"  # Ctrl-], as telnet has it
 
@@ -119,9 +122,14 @@ def _run(guest: Machine, command: str, console: str, timeout_s: float) -> int:
 def _shell(guest: Machine, console: str) -> Iterator[Stream]:
     size = shutil.get_terminal_size()
     if console == "ssh":
-        channel = guest.connection().open_session()
-        channel.get_pty(os.environ.get("TERM", "xterm"), size.columns, size.lines)
-        channel.invoke_shell()
+        from images import ssh
+
+        def start_shell(channel: paramiko.Channel) -> None:
+            channel.get_pty(os.environ.get("TERM", "xterm"), size.columns, size.lines)
+            channel.invoke_shell()
+
+        limit_s = SSH_S * guest.scale
+        channel = ssh.open_channel(guest.connection(), start_shell, guest.watch, limit_s)
         yield channel
         channel.close()
         return
@@ -140,7 +148,10 @@ def _connect(stream: Stream) -> None:
         while True:
             readable, _, _ = select.select([stream, terminal], [], [])
             if stream in readable:
-                data = stream.recv(1 << 16)
+                try:
+                    data = stream.recv(1 << 16)
+                except OSError:  # QEMU died: the watch says so
+                    return
                 if not data:
                     return
                 os.write(sys.stdout.fileno(), data)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ci.record import Run
+from kernel.host.progress import printable
 from tests.known import FILE
 from tests.outcomes import BAD, OUTCOMES, Outcome, TestResult
 
@@ -38,27 +39,32 @@ STYLES: dict[Outcome, str] = {
 def show(run: Run, path: Path) -> None:
     """Prints the whole report on stdout."""
     from rich.console import Console
-    from rich.markup import escape
 
     console = Console(highlight=False, soft_wrap=True)
     for test in run.tests:
         if test.outcome in BAD:
-            console.print(escape(_failure(test, path.parent)), style=STYLES[test.outcome])
+            console.print(_plain(_failure(test, path.parent)), style=STYLES[test.outcome])
     for outcome, head in NOTED.items():
         if lines := _reasons(run, outcome):
             console.print(f"\n{head}:")
             for line in lines:
-                console.print(escape(f"  {line}"))
+                console.print(_plain(f"  {line}"))
     for line in run.outdated:
-        console.print(escape(f"\noutdated in a {FILE}: {line}"))
+        console.print(_plain(f"\noutdated in a {FILE}: {line}"))
     console.print()
     console.print(_table(run))
     kernel = run.kernel
-    console.print(escape(f"kernel       {kernel.name}: {kernel.release} ({kernel.source})"))
-    console.print(escape(f"accelerator  {run.accelerator.name} ({run.accelerator.reason})"))
-    console.print(escape(f"record       {path}"), soft_wrap=True)
+    console.print(_plain(f"kernel       {kernel.name}: {kernel.release} ({kernel.source})"))
+    console.print(_plain(f"accelerator  {run.accelerator.name} ({run.accelerator.reason})"))
+    console.print(_plain(f"record       {path}"), soft_wrap=True)
     if run.smoke:
         console.print("these were the smoke tests; `--suite all` runs the others too")
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(printable(text))
 
 
 def _table(run: Run) -> Table:

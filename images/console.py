@@ -67,12 +67,14 @@ class Running:
     def __init__(self, pieces: Generator[bytes, None, Result]) -> None:
         self._pieces = pieces
         self._result: Result | None = None
+        self.begun = False  # the guest has been asked
 
     def __iter__(self) -> Iterator[bytes]:
         """Pieces of the output, as soon as they are printed."""
         return self
 
     def __next__(self) -> bytes:
+        self.begun = True
         try:
             return next(self._pieces)
         except StopIteration as stop:
@@ -121,7 +123,7 @@ class Console:
     def wait_ready(self, timeout_s: float) -> None:
         """Waits for the guest program's greeting; raises ConsoleDead when it does not come."""
         try:
-            self._stream.expect_exact(READY, timeout=timeout_s)
+            self._stream.seek(READY, timeout_s)
         except (pexpect.TIMEOUT, pexpect.EOF):
             self._guest.watch()
             raise self._give_up(f"the guest did not answer within {timeout_s:.0f} s") from None
@@ -153,9 +155,15 @@ class Console:
         A command that is still running when the block is left is killed.
         """
         running = Running(self._run(command, timeout_s, stdin))
-        yield running
-        if not running.ended:
-            self._kill()
+        lost = False
+        try:
+            yield running
+        except GuestError:  # such a guest is asked nothing more
+            lost = True
+            raise
+        finally:
+            if running.begun and not running.ended and not lost:
+                self._kill()
 
     def _run(
         self, command: str | bytes, timeout_s: float, stdin: bytes
@@ -260,7 +268,7 @@ class Console:
         try:
             if not self._stream.send_all(header + script + stdin, deadline):
                 raise pexpect.TIMEOUT("not taken")
-            self._stream.expect_exact(self._marker(b"begin\n"), timeout=limit_s)
+            self._stream.seek(self._marker(b"begin\n"), limit_s)
         except (pexpect.TIMEOUT, pexpect.EOF):
             raise self._silent(f"it took no command within {limit_s:.0f} s") from None
 

@@ -47,8 +47,10 @@ if TYPE_CHECKING:
 
 BOOT_S = 30.0  # from QEMU's start to the console's greeting, at accelerator scale 1
 SSH_S = 30.0  # from then to an ssh connection
+LOG_BYTES = 256 << 20  # of a kernel log; a port takes 1 MB/s
 EXIT_S = 2.0  # QEMU ends within this after a panic
 DUMP_S = 600.0  # QEMU has written the guest's memory within this
+MOST_STRETCHED = 24.0  # twice of what lockdep takes; a boot may also just have waited
 QUICK_BOOT_S = 0.2  # what a guest of scale 1 (KVM, a plain kernel, an idle host) takes to come up
 # the reasons of QMP's SHUTDOWN event that are the guest's own doing
 _LEFT = {"guest-reset": "rebooted", "guest-shutdown": "powered off"}
@@ -98,7 +100,8 @@ class Machine:
         Measured by its own boot, so that a debug kernel, an emulated processor or a loaded host
         is not taken for a hang; at least the accelerator's.
         """
-        return max(self.setup.accelerator.scale, self.boot_s / QUICK_BOOT_S)
+        least = self.setup.accelerator.scale
+        return min(max(least, self.boot_s / QUICK_BOOT_S), MOST_STRETCHED * least)
 
     @property
     def directory(self) -> Path:
@@ -111,7 +114,11 @@ class Machine:
             raise self.verdict
         self.events.look()
         ended = self._qemu.process.poll() is not None
-        if self.log.panicked():
+        if self.log.size > LOG_BYTES:
+            self.kill_qemu()
+            told = f"the guest wrote more than {LOG_BYTES >> 20} MiB into its kernel log"
+            self.verdict = GuestEnded(told, kernel_log=self.log.tail(), log=self.log.path)
+        elif self.log.panicked():
             self._after_panic()
             self.verdict = GuestPanicked(
                 "the guest's kernel panicked", kernel_log=self.log.tail(), log=self.log.path
@@ -173,7 +180,10 @@ class Machine:
         shared = self.setup.serial_port == "shared"
         self.qmp.command("chardev-send-break", id="console" if shared else "log")
         if shared:
-            self._qemu.console.send(key.encode())
+            try:
+                self._qemu.console.send(key.encode())
+            except BlockingIOError:
+                raise Silent("the port of the kernel log takes nothing") from None
         else:
             os.write(self._qemu.sysrq, key.encode())
 
@@ -187,9 +197,11 @@ class Machine:
         from images import ssh
         from images.console import Console
 
-        console = Console(name, ssh.ChannelTransport(self.connection()), self)
+        connection, limit_s = self.connection(), SSH_S * self.scale
+        transport = ssh.ChannelTransport(connection, self.watch, limit_s)
+        console = Console(name, transport, self)
         try:
-            console.wait_ready(SSH_S * self.scale)
+            console.wait_ready(limit_s)
         except BaseException:
             console.close()
             raise

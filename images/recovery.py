@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SYSRQ_S = 2.0  # a live kernel begins to answer a SysRq within this, at scale 1
 SETTLE_S = 0.3  # and has written it when nothing came for so long, at scale 1
+SETTLED_S = 2.0  # all tasks of a guest are written within this, at scale 1
 NMI_S = 2.0  # a kernel that panics at an NMI has said so within this, at scale 1
 EVIDENCE = "evidence"  # folder, in the guest's
 _RIP = re.compile(r"^(?:CPU#(\d+)|.*RIP=([0-9a-f]{16}))", re.MULTILINE)
@@ -98,7 +99,9 @@ def _sysrq(machine: Machine, key: str) -> bool:
         machine.watch()
         time.sleep(0.02)
     size = 0
-    while size != (size := machine.log.size):
+    deadline = time.monotonic() + SETTLED_S * machine.scale  # others may write without an end
+    while size != (size := machine.log.size) and time.monotonic() < deadline:
+        machine.watch()
         time.sleep(SETTLE_S * machine.scale)
     machine.log.asked_for(before, size)
     return True

@@ -29,8 +29,9 @@ def scratch(directory: Path) -> Iterator[None]:
     new = marks / f".{name}"
     with open(new, "x") as mark:
         fcntl.flock(mark, fcntl.LOCK_EX)
-        mark.write(str(directory))
+        mark.write(str(directory.resolve()))
         mark.flush()
+        os.fsync(mark.fileno())  # an empty one names nothing
         new.rename(marks / name)  # nobody sees it without its lock
         try:
             yield
@@ -52,7 +53,9 @@ def _sweep(marks: Path) -> None:
     for path in marks.glob("[!.]*"):
         with contextlib.suppress(FileNotFoundError, BlockingIOError), open(path) as mark:
             fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove(Path(mark.read()))
+            directory = Path(mark.read())
+            if directory.is_absolute():  # else a power cut left the mark without its text
+                _remove(directory)
             path.unlink(missing_ok=True)
 
 

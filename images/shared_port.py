@@ -16,6 +16,8 @@ import time
 
 from images.serial import SocketTransport
 
+# Longer than any line of the kernel's or the guest program's: what is longer is no line of theirs.
+LINE_MAX = 1 << 13
 _RECORD = re.compile(rb"\[[^\n]*\n")
 
 
@@ -29,7 +31,8 @@ class Decoder:
         """What of the guest program's came to an end with `data`."""
         held = _RECORD.sub(b"", self._held + data)
         # the last line may go on, and so may a line of the kernel's in it
-        *lines, self._held = held.split(b"\n")
+        *lines, held = held.split(b"\n")
+        self._held = held if len(held) <= LINE_MAX else b""
         return b"".join(map(_decoded, lines))
 
 
@@ -58,3 +61,5 @@ class SharedTransport(SocketTransport):
                 return data
             if decoded := self._decoder.feed(data):
                 return decoded
+            if time.monotonic() > deadline:
+                return None

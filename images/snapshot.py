@@ -22,7 +22,16 @@ import msgspec
 
 from images import devices, hotplug
 from images.errors import GuestSilent
-from images.qemu import IGNORE_MEMORY, KERNEL_LOG, PACKAGE, RUN, STATE
+from images.qemu import (
+    IGNORE_MEMORY,
+    KERNEL_LOG,
+    PACKAGE,
+    RUN,
+    STATE,
+    Options,
+    Ports,
+    arguments,
+)
 from images.topology import Topology
 from kernel.host import store
 from kernel.host.errors import Failed, UserError
@@ -34,6 +43,7 @@ if TYPE_CHECKING:
 
 NVME_CLASS = "0x010802"  # NVM Express I/O controller (PCI Code and ID Assignment)
 RECIPE = 1  # changes with what is saved
+PORTS = Ports(serial="virtio", console=0, events=0, monitor=0)  # where they lead is not saved
 CPUINFO = Path("/proc/cpuinfo")
 RESUME_S = 10.0  # QEMU has read it within this, at scale 1
 SAVE_S = 120.0  # QEMU has written its state within this
@@ -130,7 +140,7 @@ def _key(setup: Setup) -> str:
         setup.tools.versions[PACKAGE],
         setup.accelerator.name,
         _processor(CPUINFO.read_text()),
-        (hardware.cpus, hardware.memory_mib, hardware.hotplug_ports),
+        arguments(hardware, setup.accelerator.name, PORTS, Options(saved=True)),
     )
 
 

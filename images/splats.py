@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from images.kernel_log import without_stamps
 
+LINE_LETTERS = 1024  # of a line; the kernel writes none that is longer
 EXCERPT_LINES = 60
 
 # kind, and what a line of the log starts with or contains
@@ -79,7 +80,7 @@ class Splat:
 
 def find(log: str) -> list[Splat]:
     """The splats in a piece of a kernel log; a line inside another splat's report is its part."""
-    lines = log.splitlines()
+    lines = [line[:LINE_LETTERS] for line in log.splitlines()]
     splats: list[Splat] = []
     at = 0
     while at < len(lines):

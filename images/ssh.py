@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -136,18 +137,57 @@ def _log_in(connection: socket.socket, keys: Keys, limit_s: float) -> paramiko.T
     return transport
 
 
+def open_channel(
+    connection: paramiko.Transport,
+    prepare: Callable[[paramiko.Channel], None],
+    watch: Callable[[], None],
+    limit_s: float,
+) -> paramiko.Channel:
+    """A channel on which `prepare` has asked the server for something.
+
+    paramiko waits for the answers without an end. Raises ConsoleDead after `limit_s` or when the
+    server refuses, or what `watch` raises; the connection is closed then.
+    """
+    answers: list[paramiko.Channel | Exception] = []
+
+    def ask() -> None:
+        try:
+            channel = connection.open_session()
+            prepare(channel)
+            answers.append(channel)
+        except Exception as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + limit_s
+    try:
+        while not answers:
+            thread.join(RETRY_S)
+            watch()
+            if not answers and time.monotonic() > deadline:
+                raise ConsoleDead(f"ssh console: no answer within {limit_s:.0f} s")
+        if isinstance(answer := answers[0], Exception):
+            raise ConsoleDead(f"ssh console: no channel: {answer}")
+    except BaseException:
+        connection.close()
+        raise
+    return answer
+
+
+def _start_agent(channel: paramiko.Channel) -> None:
+    channel.set_combine_stderr(True)
+    channel.exec_command(AGENT)
+
+
 class ChannelTransport:
     """A channel of an ssh connection with the guest program at its other end."""
 
-    def __init__(self, connection: paramiko.Transport) -> None:
+    def __init__(
+        self, connection: paramiko.Transport, watch: Callable[[], None], limit_s: float
+    ) -> None:
         self._connection = connection
-        try:
-            self._channel = connection.open_session()
-            self._channel.set_combine_stderr(True)
-            self._channel.exec_command(AGENT)
-        except paramiko.SSHException as error:
-            connection.close()
-            raise ConsoleDead(f"ssh console: no channel to the guest program: {error}") from None
+        self._channel = open_channel(connection, _start_agent, watch, limit_s)
 
     def send(self, data: bytes, wait_s: float) -> int:
         """See images.stream.Transport."""

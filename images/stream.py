@@ -24,6 +24,7 @@ END_S = 1.0  # after its stream ended, a dead machine is seen to be dead within 
 WATCH_S = 0.2  # how often the machine is looked at while nothing arrives
 CHUNK = 1 << 18  # bytes per read
 LAST = 1 << 14  # bytes that are kept of what came, for who looks into a failure
+SKIPPED_MAX = 64 << 20  # bytes: what an earlier command may have left is a pipe's content
 MARK = b"\x1e"  # begins every marker
 MARKER_MAX = 160  # its text, 32 of nonce, three numbers
 
@@ -55,6 +56,7 @@ class Stream(_SpawnBase):
         self._transport = transport
         self._watch = watch
         self._watched = 0.0
+        self._skipped = 0  # bytes that came while a marker was awaited
 
     def look(self) -> None:
         """Raises when something is wrong with the machine; cheap when it was just asked."""
@@ -62,9 +64,18 @@ class Stream(_SpawnBase):
             self._watch()
             self._watched = time.monotonic()
 
+    def seek(self, marker: bytes, timeout_s: float) -> None:
+        """Takes everything up to the end of `marker`; raises pexpect's TIMEOUT or EOF."""
+        self._skipped = 0
+        self.expect_exact(marker, timeout=timeout_s)
+
     def read_nonblocking(self, size: int = 1, timeout: float | None = None) -> bytes:
         """pexpect's hook: some bytes, or its TIMEOUT or EOF."""
-        return self._read(time.monotonic() + (timeout or 0), None)
+        data = self._read(time.monotonic() + (timeout or 0), None)
+        self._skipped += len(data)
+        if self._skipped > SKIPPED_MAX:  # pexpect keeps all of it
+            raise pexpect.TIMEOUT(f"more than {SKIPPED_MAX >> 20} MiB and no marker")
+        return data
 
     def _read(self, deadline: float, quiet_s: float | None) -> bytes:
         begun = time.monotonic()
@@ -99,8 +110,9 @@ class Stream(_SpawnBase):
         sign of life, came for `quiet_s`; pexpect's TIMEOUT at `deadline` (of time.monotonic) and
         EOF; and what the watch raises.
         """
-        marker = re.compile(re.escape(prefix) + rb"(?:alive|end (\d+) (\d+))\n")
+        marker = re.compile(re.escape(prefix) + rb"(?:alive|end (\d{1,3}) (\d{1,20}))\n")
         held, self.buffer = self.buffer, b""
+        late = False
         try:
             while True:
                 match = marker.search(held)
@@ -109,6 +121,9 @@ class Stream(_SpawnBase):
                 if piece:
                     yield piece
                 if match is None:
+                    if late:  # and output comes all the same
+                        raise pexpect.TIMEOUT("no end in time")
+                    late = time.monotonic() > deadline
                     held += self._read(deadline, quiet_s)
                 elif match[1] is not None:
                     return int(match[1]), int(match[2])

@@ -69,7 +69,16 @@ struct agent {
 	struct script script;
 	struct shell spare;
 	pid_t doomed; /* a killed script's process group, for as long as there is something in it */
+	long long alive_at; /* when the host is to hear from us, in ms of the monotonic clock */
 };
+
+static long long now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
 
 static void marker(struct agent *agent, const struct request *request, const char *format, ...)
 {
@@ -117,17 +126,20 @@ static ssize_t pass_on(struct agent *agent, size_t limit)
 	return got;
 }
 
-static void copy_output(struct agent *agent, size_t limit)
+/* What pass_on() returns. */
+static ssize_t copy_output(struct agent *agent, size_t limit)
 {
 	struct script *script = &agent->script;
 
 	ssize_t got = pass_on(agent, limit);
 	if (got > 0) {
 		script->bytes += got;
+		agent->alive_at = now_ms() + ALIVE_MS;
 	} else if (got == 0) { /* the script closed its output and goes on */
 		close(script->output);
 		script->output = -1;
 	}
+	return got;
 }
 
 static void finish(struct agent *agent, int status)
@@ -140,7 +152,8 @@ static void finish(struct agent *agent, int status)
 		ioctl(script->output, FIONREAD, &left);
 		for (unsigned long long end = script->bytes + left;
 		     script->output >= 0 && script->bytes < end;)
-			copy_output(agent, end - script->bytes);
+			if (copy_output(agent, end - script->bytes) < 0)
+				break; /* the byte count tells the host */
 	}
 	end_answer(agent, WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
 }
@@ -241,6 +254,7 @@ static void run_request(struct agent *agent, const struct request *request, size
 		.pid = spare->pid,
 		.output = spare->output,
 	};
+	agent->alive_at = now_ms() + ALIVE_MS;
 	shell_start(spare, "/");
 }
 
@@ -261,6 +275,16 @@ static void handle(struct agent *agent, char *line)
 		log_request(agent, &request, code_size);
 	if (fields == 5 && !strcmp(verb, "run"))
 		run_request(agent, &request, code_size, data_size);
+}
+
+/* How long to wait for events; -1: for ever. Children that end do not put off a sign of life. */
+static int pause_ms(const struct agent *agent)
+{
+	long long left = agent->alive_at - now_ms();
+
+	if (agent->doomed)
+		return KILL_AGAIN_MS;
+	return agent->script.pid ? (left > 0 ? left : 0) : -1;
 }
 
 void serve(struct stream *host, struct shell *spare)
@@ -286,11 +310,12 @@ void serve(struct stream *host, struct shell *spare)
 			{.fd = signals, .events = POLLIN},
 			{.fd = agent.script.output, .events = POLLIN},
 		};
-		int pause_ms = agent.doomed ? KILL_AGAIN_MS : agent.script.pid ? ALIVE_MS : -1;
-		int events = poll(polled, 3, pause_ms);
+		int events = poll(polled, 3, pause_ms(&agent));
 		kill_again(&agent);
-		if (events == 0 && agent.script.pid)
+		if (agent.script.pid && now_ms() >= agent.alive_at) {
 			marker(&agent, &agent.script.request, "alive\n");
+			agent.alive_at = now_ms() + ALIVE_MS;
+		}
 		if (events <= 0)
 			continue;
 		if (polled[2].revents)

@@ -7,6 +7,7 @@ prints a line when it starts to take long and one when it is done. Quick steps p
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -17,9 +18,23 @@ from pathlib import Path
 QUIET_S = 1.0  # a step that ends within this time leaves no trace
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline
+_COMMAND = re.compile(r"^(\s*):(?=:)", re.MULTILINE)
+
+
+def printable(text: str) -> str:
+    """What a guest or a log may have said, for a terminal and for the log of a CI job.
+
+    Both take orders: by escape sequences, and by lines that begin with two colons (GitHub's
+    workflow commands). Here they are only read.
+    """
+    plain = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return _COMMAND.sub(r"\1\\x3a", plain)
+
+
 def note(text: str) -> None:
     """One line for the user, at once."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 @contextmanager

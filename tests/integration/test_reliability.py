@@ -281,6 +281,23 @@ def endless_command(place: Place) -> None:
             goes_on(guest.console(name))
 
 
+@fault("a command never ends, and writes into the kernel log", "CommandTimedOut, the guest goes on")
+def endless_log(place: Place) -> None:
+    with place.guest() as guest:
+        with pytest.raises(CommandTimedOut):
+            guest.serial.run("while :; do echo tick > /dev/kmsg; sleep 0.2; done", 0.5)
+        goes_on(guest.serial)
+
+
+@fault("a command never ends, and prints", "CommandTimedOut, the guest goes on")
+def endless_output(place: Place) -> None:
+    with place.guest(ssh=True) as guest:
+        for name in ("serial", "ssh"):
+            with pytest.raises(CommandTimedOut):
+                guest.console(name).run("yes", 0.5)
+            goes_on(guest.console(name))
+
+
 @fault("a fork bomb", "CommandTimedOut, the guest goes on", within_s=60)
 def fork_bomb(place: Place) -> None:
     with place.guest() as guest:

@@ -56,6 +56,23 @@ def test_they_go_at_the_end_and_logs_stay(cache: Path, tmp_path: Path) -> None:
     assert names(store.directory("running")) == []
 
 
+@pytest.mark.parametrize("text", ["", "guest"])
+def test_a_mark_that_names_no_folder_removes_nothing(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """As a power cut may leave one, or somebody else's."""
+    (tmp_path / "guest").mkdir()
+    for folder in (tmp_path, tmp_path / "guest"):
+        (folder / "mine.raw").touch()
+    monkeypatch.chdir(tmp_path)
+    (store.directory("running") / "0123").write_text(text)
+    with scratch(tmp_path / "other"):
+        pass
+    assert (tmp_path / "mine.raw").exists()
+    assert (tmp_path / "guest" / "mine.raw").exists()
+    assert names(store.directory("running")) == []
+
+
 def test_those_of_a_dead_owner_go_with_the_next_start(cache: Path, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     process = owner(folder)

@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import random
+import socket
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from images.kernel_log import KernelLog
-from images.shared_port import Decoder
+from images.shared_port import LINE_MAX, Decoder, SharedTransport
 
 RECORD = b"[    1.234567] nvme nvme0: 2/0/0 default/read/poll queues ~\r\n"
 DATA = random.Random(1).randbytes(4000)
@@ -41,6 +45,36 @@ class TestDecoder:
 
     def test_what_firmware_prints_is_no_data(self, size: int) -> None:
         assert decoded(b"SeaBIOS (version 1)\r\n\r\n" + RECORD + sent(b"abc"), size) == b"abc"
+
+
+def test_bytes_without_an_end_are_not_kept() -> None:
+    decoder = Decoder()
+    for _ in range(20):
+        decoder.feed(b"[" * 1000)
+    assert len(decoder._held) <= LINE_MAX
+    assert decoder.feed(b"\n" + sent(b"abc")) == b"abc"
+
+
+def test_what_never_is_a_line_does_not_hold_the_reader() -> None:
+    ours, theirs = socket.socketpair()
+    over = threading.Event()
+
+    def write() -> None:
+        with contextlib.suppress(BrokenPipeError):
+            while not over.is_set():
+                theirs.send(b"x" * 64)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        begun = time.monotonic()
+        assert SharedTransport(ours).receive(0.2) is None
+        assert time.monotonic() - begun < 5
+    finally:
+        over.set()
+        ours.close()
+        writer.join()
+        theirs.close()
 
 
 def test_a_line_that_was_damaged_is_missing() -> None:

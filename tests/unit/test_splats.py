@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -182,6 +183,13 @@ class TestStamps:
 def test_what_user_programs_write_is_not_the_kernels_word() -> None:
     assert find("[    1.000001] blockyard: BUG: KASAN: so says a test\n") == []
     assert find("[    1.000001][  T214] blockyard-init: WARNING: no module\n") == []
+
+
+def test_a_line_without_end_is_judged_all_the_same() -> None:
+    """What is raw on the port has no limit, and patterns look at all of a line."""
+    begun = time.monotonic()
+    assert [splat.kind for splat in find("Oops: 0002 " + "rcu" * (1 << 20))] == ["Oops"]
+    assert time.monotonic() - begun < 5
 
 
 def test_an_empty_log() -> None:
