@@ -29,6 +29,7 @@ from kernel.host.sandbox import BIND, Sandbox
 from kernel.host.settings import PROJECT
 
 GUEST_SOURCES = PROJECT / "images" / "guest"
+COMPILE = ("gcc", "-O2", "-static", "-Wall", "-Wextra")
 
 # What the way to the guest root may need as modules; a kernel with them built in has none.
 BOOT_MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "virtio_net", "erofs", "overlay")
@@ -73,12 +74,12 @@ def guest_root(tools: ToolRoot) -> Path:
 def guest_program(tools: ToolRoot) -> Path:
     """The static binary that is PID 1 in every guest, compiled in the tool root."""
     sources = sorted(GUEST_SOURCES.glob("*.[ch]"))
-    key = store.digest("guest", RECIPE, [source.read_text() for source in sources])
+    key = store.digest("guest", RECIPE, COMPILE, [source.read_text() for source in sources])
 
     def make(path: Path) -> None:
         sandbox = Sandbox(tools.root, read_only={"src": GUEST_SOURCES}, writable={"out": path})
         names = [f"{BIND}/src/{source.name}" for source in sources if source.suffix == ".c"]
-        argv = ["gcc", "-O2", "-static", "-Wall", "-Wextra", "-o", f"{BIND}/out/init", *names]
+        argv = [*COMPILE, "-o", f"{BIND}/out/init", *names]
         log = store.directory("logs") / f"guest-program-{key}.log"
         run(sandbox.argv(argv), log=log, doing="compiling the guest program")
 
