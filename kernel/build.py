@@ -152,10 +152,7 @@ def _collect_modules(job: Build, modules: Path) -> None:
     lines = untrusted.read_text(job.out, "modules.order").split()
     names = [module_name(line) for line in lines]
     for name in names:
-        with untrusted.opened(job.out, name):  # a name that is none is told before it is used
-            target = modules / release / "kernel" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        untrusted.copy(job.out, name, target)
+        untrusted.copy(job.out, name, modules / release / "kernel" / name)
     order = "".join(f"kernel/{name}\n" for name in names)
     (modules / release / "modules.order").write_text(order)
     for name in ("modules.builtin", "modules.builtin.modinfo"):

@@ -76,9 +76,11 @@ def is_file(base: Path, name: str) -> bool:
 
 
 def copy(base: Path, name: str, target: Path) -> None:
-    """Copies a file to one of ours; raises what `opened` does."""
-    with opened(base, name) as source, open(target, "wb") as copied:
-        shutil.copyfileobj(source, copied, 1 << 20)
+    """Copies a file to one of ours, with its folders; raises what `opened` does, before that."""
+    with opened(base, name) as source:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(target, "wb") as copied:
+            shutil.copyfileobj(source, copied, 1 << 20)
 
 
 def write(base: Path, name: str, data: bytes) -> None:

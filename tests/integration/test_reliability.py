@@ -274,10 +274,14 @@ def closed_output(place: Place) -> None:
 
 @fault("a command never ends", "CommandTimedOut, the guest goes on")
 def endless_command(place: Place) -> None:
+    times_out_on_both(place, "trap '' INT TERM HUP; while :; do sleep 1; done")
+
+
+def times_out_on_both(place: Place, command: str) -> None:
     with place.guest(ssh=True) as guest:
         for name in ("serial", "ssh"):
             with pytest.raises(CommandTimedOut):
-                guest.console(name).run("trap '' INT TERM HUP; while :; do sleep 1; done", 0.5)
+                guest.console(name).run(command, 0.5)
             goes_on(guest.console(name))
 
 
@@ -291,11 +295,7 @@ def endless_log(place: Place) -> None:
 
 @fault("a command never ends, and prints", "CommandTimedOut, the guest goes on")
 def endless_output(place: Place) -> None:
-    with place.guest(ssh=True) as guest:
-        for name in ("serial", "ssh"):
-            with pytest.raises(CommandTimedOut):
-                guest.console(name).run("yes", 0.5)
-            goes_on(guest.console(name))
+    times_out_on_both(place, "yes")
 
 
 @fault("a fork bomb", "CommandTimedOut, the guest goes on", within_s=60)
