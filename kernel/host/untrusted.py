@@ -1,27 +1,81 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Files in folders that what we build can write to: source trees and output trees.
+"""Files that come from outside: of source trees, output trees, module folders, and users' inputs.
 
-A makefile in the sandbox reaches nothing else of the host, but it can leave links, pipes and
-devices of any name. None is followed here: a file is a regular one, in real folders, below the
-folder that is named, and of a size that a file of its kind can have.
+Whoever made such a folder can leave links, pipes and devices of any name in it. `open_regular`
+follows none: a file is a regular one, in real folders, below the folder that is named, and of a
+size that a file of its kind can have. `read_input` reads a file that the user named: a regular
+one, through links if need be, or a stream that the shell opened for us, which is read only once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import stat
 import tempfile
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from kernel.host.errors import Failed
+from kernel.host.errors import Failed, UserError
+from kernel.host.progress import step
 
 TEXT_BYTES = 64 << 20  # no .config, makefile or list of modules is a tenth as long
+TOML_BYTES = 1 << 20  # a manifest, a topology, a list of known failures
+SERIES_BYTES = 256 << 20  # a release's patch-X.Y.xz unpacks to 60 MB
+# What a shell passes: /dev/stdin, and /dev/fd/63 for a process substitution.
+_STREAM = re.compile(r"/dev/stdin|/dev/fd/\d+|/proc/self/fd/\d+")
 
 
-def opened(base: Path, name: str) -> BinaryIO:
+def read_input(path: Path, what: str, limit: int = TEXT_BYTES) -> bytes:
+    """The contents of a file that the user named, at most `limit` bytes.
+
+    what: names the file's kind in errors, such as "the patch series". Raises UserError for a file
+    that cannot be read, is too large, or is neither a regular file nor a stream of the shell's.
+    """
+    if _STREAM.fullmatch(str(path)):
+        with contextlib.suppress(OSError):
+            return _read_stream(path, path.stat().st_ino, what, limit)
+    # O_NONBLOCK: a pipe without a writer must not hold us up before it is refused
+    return _read_limited(path, what, limit, os.O_NONBLOCK, streams=False)
+
+
+@cache
+def _read_stream(path: Path, inode: int, what: str, limit: int) -> bytes:
+    """A stream ends with its first reading; the cache of this function serves the others.
+
+    inode: tells two streams apart that have the same number, one after the other.
+    """
+    with step(f"reading {what} from {path}"):
+        return _read_limited(path, what, limit, 0, streams=True)
+
+
+def _read_limited(path: Path, what: str, limit: int, flags: int, *, streams: bool) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | flags)
+        with contextlib.ExitStack() as stack:
+            stack.callback(os.close, descriptor)
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode) and not (streams and stat.S_ISFIFO(mode)):
+                kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+                raise UserError(f"cannot read {what} {path}: it is {kind}")
+            with open(descriptor, "rb", closefd=False) as file:
+                data = file.read(limit + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        why = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"cannot read {what} {path}: {why}") from None
+    if len(data) > limit:
+        raise UserError(f"cannot read {what} {path}: it is larger than {_size(limit)}")
+    return data
+
+
+def _size(limit: int) -> str:
+    return f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit} bytes"
+
+
+def open_regular(base: Path, name: str) -> BinaryIO:
     """A file below `base`, to read. Raises Failed when there is none, or it leads elsewhere."""
     *folders, last = _parts(name)
     with contextlib.ExitStack() as stack:
@@ -53,8 +107,8 @@ def _open(name: str, how: int, place: int | None, whole: str) -> int:
 
 
 def read(base: Path, name: str) -> bytes:
-    """The contents of a file that is text; raises what `opened` does."""
-    with opened(base, name) as file:
+    """The contents of a file that is text; raises what `open_regular` does."""
+    with open_regular(base, name) as file:
         data = file.read(TEXT_BYTES + 1)
     if len(data) > TEXT_BYTES:
         raise Failed(f"{name} is larger than {TEXT_BYTES >> 20} MiB")
@@ -67,17 +121,17 @@ def read_text(base: Path, name: str) -> str:
 
 
 def is_file(base: Path, name: str) -> bool:
-    """Whether `opened` opens it."""
+    """Whether `open_regular` opens it."""
     try:
-        opened(base, name).close()
+        open_regular(base, name).close()
     except Failed:
         return False
     return True
 
 
 def copy(base: Path, name: str, target: Path) -> None:
-    """Copies a file to one of ours, with its folders; raises what `opened` does, before that."""
-    with opened(base, name) as source:
+    """Copies a file to one of ours, with its folders; raises what `open_regular` does."""
+    with open_regular(base, name) as source:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(target, "wb") as copied:
             shutil.copyfileobj(source, copied, 1 << 20)

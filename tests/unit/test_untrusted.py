@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kernel.host import untrusted
-from kernel.host.errors import Failed
+from kernel.host.errors import Failed, UserError
 
 
 @pytest.fixture
@@ -64,3 +64,38 @@ def test_a_write_takes_the_place_of_what_has_its_name(out: Path, tmp_path: Path,
     assert not (out / name).is_symlink()
     assert (tmp_path / "secret").read_text() == "secret"
     assert not [path for path in out.iterdir() if path.name.startswith(f"{name}.")]
+
+
+def test_an_input_is_read_through_a_link(out: Path) -> None:
+    (out / "alias").symlink_to(".config")
+    assert untrusted.read_input(out / "alias", "the fragment") == b"CONFIG_A=y\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("pipe", "not a regular file"),
+        ("zero", "not a regular file"),
+        ("include", "a folder"),
+        ("missing", "No such file"),
+        ("nul\0", "null"),
+    ],
+)
+def test_an_input_that_is_not_a_file(out: Path, name: str, why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        untrusted.read_input(out / name, "the fragment")
+
+
+def test_an_input_above_its_limit(out: Path) -> None:
+    with pytest.raises(UserError, match=r"the fragment .*larger than 3 bytes"):
+        untrusted.read_input(out / ".config", "the fragment", 3)
+
+
+def test_a_process_substitution_is_read_once_and_can_be_asked_for_again() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"CONFIG_B=y\n")
+    os.close(writer)
+    path = Path(f"/dev/fd/{reader}")
+    for _ in range(2):
+        assert untrusted.read_input(path, "the fragment") == b"CONFIG_B=y\n"
+    os.close(reader)
