@@ -313,7 +313,7 @@ def check(c: Context, unit: bool = False, faults: bool = False, k: str = "") -> 
 
     breaking = "tests/integration/test_reliability.py"
     # guests that break are mostly waited for, so they are waited for side by side
-    tests = [["tests/unit"]]
+    tests = [["tests/unit", "tests/properties"]]
     if not unit:
         tests += [["tests/integration", "--ignore", breaking], [breaking, "-n", "2"]]
     if faults:

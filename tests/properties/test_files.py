@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Files that users and builds write: whatever is in them, the answer is a value or a UserError."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from images import topology
+from kernel import kconfig
+from kernel.host.errors import UserError
+from kernel.host.settings import PROJECT
+from kernel.kconfig import Fragment
+from modules import manifest
+from tests import known
+from tests.properties.inputs import changed, contents
+
+FRAGMENTS = contents(PROJECT / "kernel" / "fragments", "**/*.config")
+TOPOLOGIES = contents(PROJECT / "images" / "topologies", "*.toml")
+MANIFESTS = contents(PROJECT / "modules", "**/*.toml")
+KNOWN = contents(PROJECT / "tests", "known_failures.toml")
+SYMBOL = st.from_regex(r"[A-Z][A-Z0-9_]{0,20}", fullmatch=True)
+VALUE = st.one_of(
+    st.sampled_from(("y", "m", "n", '""', '"a b"', '"\\""')),
+    st.integers(-(1 << 63), 1 << 63).map(str),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A module's folder, whose manifest each example writes anew."""
+    folder = tmp_path_factory.mktemp("driver")
+    (folder / "Kbuild").write_text("obj-m := driver.o\n")
+    return folder
+
+
+@given(changed(FRAGMENTS))
+def test_a_fragment(data: bytes) -> None:
+    with contextlib.suppress(UserError):
+        kconfig.merge([Fragment("own.config", data.decode(errors="replace"))])
+
+
+@given(st.dictionaries(SYMBOL, VALUE, max_size=30))
+def test_a_fragment_is_rendered_as_it_was_read(values: dict[str, str]) -> None:
+    text = "".join(f"CONFIG_{symbol}={value}\n" for symbol, value in values.items())
+    merged = kconfig.merge([Fragment("own.config", text)])
+    assert kconfig.parse(kconfig.render(merged)) == values
+    assert kconfig.prove(merged.requests, values) == ()
+
+
+@given(data=changed(TOPOLOGIES))
+def test_a_topology(folder: Path, data: bytes) -> None:
+    path = folder / "own.toml"
+    path.write_bytes(data)
+    with contextlib.suppress(UserError):
+        topology.read(path)
+
+
+@given(data=changed(MANIFESTS))
+def test_a_manifest(folder: Path, data: bytes) -> None:
+    (folder / "manifest.toml").write_bytes(data)
+    with contextlib.suppress(UserError):
+        manifest.of_folder(folder)
+
+
+@given(data=changed(KNOWN))
+def test_known_failures(folder: Path, data: bytes) -> None:
+    path = folder / "known_failures.toml"
+    path.write_bytes(data)
+    with contextlib.suppress(UserError):
+        known.read(path)
