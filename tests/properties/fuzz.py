@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Coverage-guided fuzzing of the readers of foreign text, by atheris (libFuzzer).
+
+Not part of ./inv check: atheris is compiled against one version of CPython and takes hours to be
+worth it. In an environment that has atheris and requirements.lock:
+
+    python -m tests.properties.fuzz log -max_total_time=3600
+
+What stands behind the name goes to libFuzzer. An input that raises or takes over two seconds is
+written to the current folder, and the exit code is not 0.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import atheris
+
+LONGEST_S = 2.0
+DATA = Path(__file__).parents[1] / "unit" / "data"
+
+with atheris.instrument_imports(include=["images", "kernel"]):
+    from images import splats
+    from images.kernel_log import KernelLog
+    from kernel.host.errors import UserError
+
+
+def log(data: bytes) -> None:
+    """The scan of a kernel log for splats."""
+    splats.find(data.decode(errors="replace"))
+
+
+def shared_log(data: bytes) -> None:
+    """The log of a port that the console shares."""
+    path = Path("/dev/shm/blockyard-fuzz.log")
+    path.write_bytes(data)
+    found = KernelLog(path, shared=True)
+    found.tail()
+    found.panicked()
+    splats.find(found.unasked(0, found.size))
+
+
+TARGETS: dict[str, tuple[Callable[[bytes], None], str]] = {
+    "log": (log, "*.log"),
+    "shared-log": (shared_log, "*.log"),
+}
+
+
+def bounded(read: Callable[[bytes], None]) -> Callable[[bytes], None]:
+    """A reader that may refuse its input, but not take long."""
+
+    def once(data: bytes) -> None:
+        begun = time.process_time()
+        with contextlib.suppress(UserError):
+            read(data)
+        seconds = time.process_time() - begun
+        if seconds > LONGEST_S:
+            raise TimeoutError(f"{len(data)} bytes took {seconds:.1f} s")
+
+    return once
+
+
+def main() -> None:
+    """Fuzzes the reader that the first argument names; the samples of the unit tests are seeds."""
+    if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
+        raise SystemExit(f"name a reader: {', '.join(TARGETS)}")
+    read, pattern = TARGETS[sys.argv[1]]
+    seeds = Path(f"/dev/shm/blockyard-fuzz-{sys.argv[1]}")
+    seeds.mkdir(exist_ok=True)
+    for path in DATA.rglob(pattern):
+        if path.is_file():
+            (seeds / path.name).write_bytes(path.read_bytes())
+    atheris.Setup([sys.argv[0], "-max_len=65536", *sys.argv[2:], str(seeds)], bounded(read))
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
