@@ -10,6 +10,7 @@ whole, since the directory's next state is built in it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import re
 import shutil
@@ -18,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from kernel import artifact, ccache, kconfig
+from kernel import artifact, ccache, kconfig, statements
 from kernel.artifact import UNPACKED, Kernel, KernelInfo
 from kernel.configure import configure
 from kernel.depmod import depmod
@@ -60,7 +61,8 @@ def build(job: Build) -> Kernel:
 
     path = store.use("kernels", job.key)
     if path is None:
-        path = store.get("kernels", job.key, f"kernel {job.name}", make)
+        made_from = functools.partial(statements.of_kernel, job)
+        path = store.get("kernels", job.key, f"kernel {job.name}", make, provenance=made_from)
         if not job.tree.place:
             with store.locked("builds", job.out_key, f"the build of {job.name}"):
                 prune(job.out)

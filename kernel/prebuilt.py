@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import shutil
 from pathlib import Path
 
-from kernel import artifact, bzimage, kconfig
+from kernel import artifact, bzimage, kconfig, statements
 from kernel.artifact import Kernel, KernelInfo
 from kernel.depmod import depmod
 from kernel.host import store
@@ -51,7 +52,9 @@ def prebuilt(name: str, files: Tree, tools: ToolRoot, *, headers: bool) -> Kerne
         )
         artifact.save_info(path, info)
 
-    return artifact.load(store.get("kernels", key, f"kernel {name}", make), name)
+    made_from = functools.partial(statements.of_prebuilt, name, key, RECIPE, files, tools)
+    path = store.get("kernels", key, f"kernel {name}", make, provenance=made_from)
+    return artifact.load(path, name)
 
 
 def module_make(headers: Path, release: str, tools: ToolRoot) -> tuple[Sandbox, list[str]]:

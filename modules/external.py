@@ -16,11 +16,13 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
+from kernel import statements
 from kernel.artifact import Kernel
 from kernel.host import store, untrusted
 from kernel.host.errors import Failed, UserError
 from kernel.host.process import run
 from kernel.host.progress import step
+from kernel.host.provenance import Provenance
 from kernel.host.sandbox import BIND, Sandbox
 from modules.manifest import Manifest
 
@@ -43,27 +45,37 @@ def build_module(driver: Manifest, kernel: Kernel, maker: Maker) -> Path:
     files = dict(_sources(folder))
     key = store.digest("module", RECIPE, kernel.info.key, files)
 
+    ran: list[Sandbox] = []
+
     def make(path: Path) -> None:
         copy = path / "source"
         for name in files:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(folder / name, copy / name)  # a script stays one that can be run
         log = store.directory("logs") / f"module-{driver.name}-{key}.log"
-        make_modules(copy, maker, log, f"building {driver.name} for kernel {kernel.info.name}")
+        doing = f"building {driver.name} for kernel {kernel.info.name}"
+        ran.append(make_modules(copy, maker, log, doing))
         _collect(driver, copy, path)
         store.remove(copy)
 
-    return store.get("modules", key, f"module {driver.name}", make)
+    def made_from() -> Provenance:
+        return statements.of_module(driver.name, key, RECIPE, files, kernel.path, ran[0])
+
+    return store.get("modules", key, f"module {driver.name}", make, provenance=made_from)
 
 
-def make_modules(folder: Path, maker: Maker, log: Path, doing: str) -> None:
-    """Runs make on a folder of sources, which it writes to; raises Failed with the log's path."""
+def make_modules(folder: Path, maker: Maker, log: Path, doing: str) -> Sandbox:
+    """Runs make on a folder of sources, which it writes to; returns the sandbox that it ran in.
+
+    Raises Failed with the log's path.
+    """
     log.unlink(missing_ok=True)
     with maker() as (kernel_sandbox, make_argv):
         sandbox = replace(kernel_sandbox, writable={"module": folder})
         argv = sandbox.argv([*make_argv, f"M={BIND}/module", "modules"])
         with step(doing, log=log):
             run(argv, log=log, doing=doing)
+    return sandbox
 
 
 def _sources(folder: Path) -> Iterator[tuple[str, str]]:
