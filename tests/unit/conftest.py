@@ -32,7 +32,7 @@ def fresh_settings(home: Path) -> Iterator[None]:
     settings.cache_clear()
     yield
     settings.cache_clear()
-    store.held.cache_clear()
+    store.forget()
 
 
 @pytest.fixture
