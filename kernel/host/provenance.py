@@ -27,7 +27,7 @@ FILE = "provenance.json"
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
 BUILDER = "urn:blockyard:builder:v1"
-_SECRET = re.compile(r"(?<=://)[^/@\s]*@")  # user and password in a URL
+_SECRET = re.compile(rb'(?<=://)[^/@\s"]*@')  # user and password in a URL
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ def write_statement(path: Path, provenance: Provenance, begun_s: float) -> None:
     """Writes ``provenance.json`` into an entry that has just been made."""
     trees.remove(path / FILE)
     encoded = msgspec.json.encode(statement(path, provenance, begun_s, time.time()))
+    encoded = _SECRET.sub(b"", encoded)
     durable.write(path / FILE, msgspec.json.format(encoded, indent=1) + b"\n")
 
 
@@ -100,15 +101,14 @@ def _subjects(path: Path) -> list[dict[str, Any]]:
             descriptor = os.open(one.name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=one.parent)
             with open(descriptor, "rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            name = os.fsencode(one.path).decode(errors="backslashreplace")
-            found.append({"name": name, "digest": {"sha256": sha256}})
+            found.append({"name": _text(one.path), "digest": {"sha256": sha256}})
     return found
 
 
 def _descriptor(one: Input) -> dict[str, Any]:
-    described: dict[str, Any] = {"name": _without_secrets(one.name)}
+    described: dict[str, Any] = {"name": _text(one.name)}
     if one.uri:
-        described["uri"] = _without_secrets(one.uri)
+        described["uri"] = _text(one.uri)
     if one.digest:
         described["digest"] = dict(one.digest)
     if one.annotations:
@@ -116,9 +116,8 @@ def _descriptor(one: Input) -> dict[str, Any]:
     return described
 
 
-def _without_secrets(text: str) -> str:
-    plain = os.fsencode(text).decode(errors="backslashreplace")  # JSON has UTF-8 alone
-    return _SECRET.sub("", plain)
+def _text(name: str) -> str:
+    return os.fsencode(name).decode(errors="backslashreplace")  # JSON has UTF-8 alone
 
 
 def _time(seconds: float) -> str:
