@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,15 +87,15 @@ class Known:
 
 
 def lines(
-    path: Path, left_out: Container[str], known: Known, *, change: bool
+    path: Path, left_out: Callable[[str], bool], known: Known, *, change: bool
 ) -> Iterator[tuple[Line, int]]:
     """Everything below a folder, with the inode's change time in ns.
 
-    left_out: names directly in it. change: setuid and setgid bits are dropped. Raises Failed for a
-    tree that is nested too deep for a path, and OSError.
+    left_out: of names directly in it. change: setuid and setgid bits are dropped. Raises Failed
+    for a tree that is nested too deep for a path, and OSError.
     """
     for one in trees.walk(path):
-        if one.status is None or (not one.above and one.name in left_out):
+        if one.status is None or (not one.above and left_out(one.name)):
             continue
         name = os.fsencode(one.path)
         if len(name) > LONGEST:

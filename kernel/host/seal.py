@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -216,8 +217,11 @@ def _compared(line: Line, known: Line | None) -> Iterable[str]:
         yield f"{name} has the mode {line.mode:o}, not {known.mode:o}"
 
 
-def _left_out(kind: str) -> frozenset[str]:
-    return frozenset({SEAL, MANIFEST}) | CHANGING.get(kind, frozenset())
+def _left_out(kind: str) -> Callable[[str], bool]:
+    """Tells our own files and those that change, also half-written ones of killed processes."""
+    names = "|".join(map(re.escape, (SEAL, MANIFEST, *CHANGING.get(kind, ()))))
+    own = re.compile(rf"({names})|\.({names})\.\d+")
+    return lambda name: own.fullmatch(name) is not None
 
 
 def _known(like: Path | None) -> Known:
