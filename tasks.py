@@ -318,6 +318,7 @@ def check(c: Context, unit: bool = False, faults: bool = False, k: str = "") -> 
     tests = [["tests/unit"]]
     if not unit:
         tests += [["tests/integration", "--ignore", breaking], [breaking, "-n", "2"]]
+        tests.append(["tests/hostile", "-m", "not hostile"])
     if faults:
         tests = [[breaking, "-p", "no:randomly", "--fault-table", "docs/reliability.md"]]
     python = [sys.executable, "-m"]
