@@ -11,16 +11,15 @@ erofs because it is read-only by nature, needs no journal and is a small part of
 
 from __future__ import annotations
 
-import functools
 import lzma
 import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from images import cpio
-from kernel import statements
 from kernel.artifact import Kernel
 from kernel.depmod import depmod
 from kernel.host import store
@@ -30,6 +29,9 @@ from kernel.host.process import run
 from kernel.host.progress import step
 from kernel.host.sandbox import BIND, Sandbox
 from kernel.host.settings import PROJECT
+
+if TYPE_CHECKING:
+    from kernel.host.provenance import Provenance
 
 GUEST_SOURCES = PROJECT / "images" / "guest"
 COMPILE = ("gcc", "-O2", "-static", "-Wall", "-Wextra")
@@ -73,7 +75,11 @@ def guest_root(tools: ToolRoot) -> Path:
             packages.update(_installed(path / "root.tar"))
             (path / "root.tar").unlink()
 
-    made_from = functools.partial(statements.of_guest_root, spec, RECIPE, packages, tools)
+    def made_from() -> Provenance:
+        from kernel import statements  # only for what is made now
+
+        return statements.of_guest_root(spec, RECIPE, packages, tools)
+
     path = store.get("images", spec.key, "the guest root", make, provenance=made_from)
     return path / "root.erofs"
 

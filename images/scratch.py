@@ -16,7 +16,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from kernel.host import locks, store
+from kernel.host import durable, locks, store
 from kernel.host.errors import Failed
 
 SCRATCH = ("*.raw", "initrd", "kernel.in", "*.sock")
@@ -35,40 +35,50 @@ def scratch(directory: Path) -> Iterator[None]:
     _sweep(marks)
     directory.mkdir(parents=True, exist_ok=True)
     name = secrets.token_hex(8)
-    owner = _owner(directory, name)
-    try:
-        _mark(marks, name, directory)
+    with (
+        _owner(directory, name),
+        _mark(marks, name, directory),
+    ):
         try:
             yield
         finally:
             _remove(directory)
             (directory / OWNER).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # in a cache that cannot be written there is none
-                (marks / name).unlink()
-    finally:
-        os.close(owner)
 
 
-def _owner(directory: Path, name: str) -> int:
+@contextlib.contextmanager
+def _owner(directory: Path, name: str) -> Iterator[None]:
     """The locked file that says that a guest runs in a folder."""
-    owner = locks.marker(directory / OWNER)
-    try:
-        fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.truncate(owner, 0)
-        os.write(owner, name.encode())
-    except BlockingIOError:
-        os.close(owner)
-        raise Failed(f"another guest runs in {directory}") from None
-    except BaseException:
-        os.close(owner)
-        raise
-    return owner
+    with open(locks.marker(directory / OWNER), "r+b", buffering=0) as owner:
+        try:
+            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Failed(f"another guest runs in {directory}") from None
+        owner.truncate()
+        owner.write(name.encode())
+        yield
 
 
-def _mark(marks: Path, name: str, directory: Path) -> None:
-    """Without it (on a full disk, or in another user's cache) a kill leaves the files behind."""
-    with contextlib.suppress(OSError):
-        store.write(marks / name, str(directory.resolve()).encode())
+@contextlib.contextmanager
+def _mark(marks: Path, name: str, directory: Path) -> Iterator[None]:
+    """Names the folder in the cache, for a sweep after a kill.
+
+    Where nothing can be written (a full disk, another user's cache) a guest runs without.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            marks.mkdir(parents=True, exist_ok=True)
+            new = marks / f".{name}"
+            mark = stack.enter_context(open(new, "xb", buffering=0))
+            fcntl.flock(mark, fcntl.LOCK_EX)
+            mark.write(os.fsencode(directory.resolve()))
+            durable.flush(mark.fileno())  # an empty one names nothing
+            new.rename(marks / name)  # nobody sees it without its lock
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                (marks / name).unlink()
 
 
 def make_disks(directory: Path, files: Mapping[str, int]) -> None:
@@ -82,8 +92,9 @@ def make_disks(directory: Path, files: Mapping[str, int]) -> None:
 def _sweep(marks: Path) -> None:
     """Removes what processes left that are dead."""
     for path in marks.glob("[!.]*"):
-        with contextlib.suppress(OSError):  # another's, or of a cache that cannot be written
-            if (directory := _folder(path)) is None or _is_swept(directory, path.name):
+        # errors: it is another user's, or of a cache that cannot be written
+        with contextlib.suppress(OSError), locks.tried(path) as free:
+            if free and ((folder := _folder(path)) is None or _is_swept(folder, path.name)):
                 store.remove(path)
 
 
@@ -91,7 +102,7 @@ def _folder(mark: Path) -> Path | None:
     """The folder that a mark names; None when it is no mark of ours, or names none any more."""
     try:
         text = _read(os.open(mark, _READ))
-    except OSError:  # a link or a socket
+    except OSError:
         return None
     directory = Path(text)
     return directory if directory.is_absolute() and directory.is_dir() else None

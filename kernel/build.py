@@ -10,7 +10,6 @@ whole, since the directory's next state is built in it.
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import re
 import shutil
@@ -18,8 +17,9 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kernel import artifact, ccache, kconfig, statements
+from kernel import artifact, ccache, kconfig
 from kernel.artifact import UNPACKED, Kernel, KernelInfo
 from kernel.configure import configure
 from kernel.depmod import depmod
@@ -29,6 +29,9 @@ from kernel.host.progress import step
 from kernel.host.sandbox import BIND
 from kernel.job import Build
 from kernel.sources import directory
+
+if TYPE_CHECKING:
+    from kernel.host.provenance import Provenance
 
 PRUNED = ".blockyard-pruned"  # in an output tree that `prune` went over
 # What `make M=` reads: configuration, generated headers, programs of the build, Rust's metadata.
@@ -59,9 +62,13 @@ def build(job: Build) -> Kernel:
     def make(path: Path) -> None:
         make_kernel(job, path)
 
+    def made_from() -> Provenance:
+        from kernel import statements  # only for what is made now
+
+        return statements.of_kernel(job)
+
     path = store.use("kernels", job.key)
     if path is None:
-        made_from = functools.partial(statements.of_kernel, job)
         path = store.get("kernels", job.key, f"kernel {job.name}", make, provenance=made_from)
         if not job.tree.place:
             with store.locked("builds", job.out_key, f"the build of {job.name}"):

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kernel import artifact, bzimage, kconfig, statements
+from kernel import artifact, bzimage, kconfig
 from kernel.artifact import Kernel, KernelInfo
 from kernel.depmod import depmod
 from kernel.host import store
@@ -17,6 +17,9 @@ from kernel.host.errors import Failed
 from kernel.host.sandbox import BIND, Sandbox
 from kernel.job import REPRODUCIBLE
 from kernel.sources.tree import Tree
+
+if TYPE_CHECKING:
+    from kernel.host.provenance import Provenance
 
 RECIPE = 3
 NO_HEADERS = "Debian has no headers of it, which modules from outside are built against"
@@ -52,7 +55,11 @@ def prebuilt(name: str, files: Tree, tools: ToolRoot, *, headers: bool) -> Kerne
         )
         artifact.save_info(path, info)
 
-    made_from = functools.partial(statements.of_prebuilt, name, key, RECIPE, files, tools)
+    def made_from() -> Provenance:
+        from kernel import statements  # only for what is made now
+
+        return statements.of_prebuilt(name, key, RECIPE, files, tools)
+
     path = store.get("kernels", key, f"kernel {name}", make, provenance=made_from)
     return artifact.load(path, name)
 

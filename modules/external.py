@@ -15,16 +15,18 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kernel import statements
 from kernel.artifact import Kernel
 from kernel.host import store, untrusted
 from kernel.host.errors import Failed, UserError
 from kernel.host.process import run
 from kernel.host.progress import step
-from kernel.host.provenance import Provenance
 from kernel.host.sandbox import BIND, Sandbox
 from modules.manifest import Manifest
+
+if TYPE_CHECKING:
+    from kernel.host.provenance import Provenance
 
 RECIPE = 1  # raise it when the same inputs give other modules
 # What builds leave behind; make would take it for its own, made for another kernel.
@@ -59,6 +61,8 @@ def build_module(driver: Manifest, kernel: Kernel, maker: Maker) -> Path:
         store.remove(copy)
 
     def made_from() -> Provenance:
+        from kernel import statements  # only for what is made now
+
         return statements.of_module(driver.name, key, RECIPE, files, kernel.path, ran[0])
 
     return store.get("modules", key, f"module {driver.name}", make, provenance=made_from)

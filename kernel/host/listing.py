@@ -12,8 +12,9 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from kernel.host import trees
 from kernel.host.errors import Failed
@@ -28,8 +29,7 @@ def text(name: bytes) -> str:
     return name.decode(errors="replace")
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(msgspec.Struct, frozen=True):
     """One line of a manifest."""
 
     kind: str  # f file, d folder, l link, and what else a tree may hold

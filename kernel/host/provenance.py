@@ -15,7 +15,6 @@ import re
 import stat
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +26,19 @@ FILE = "provenance.json"
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
 BUILDER = "urn:blockyard:builder:v1"
-_SECRET = re.compile(rb'(?<=://)[^/@\s"]*@')  # user and password in a URL
+_SECRET = rb'(?<=://)[^/@\s"]*@'  # user and password in a URL
 
 
-@dataclass(frozen=True)
-class Input:
+class Input(msgspec.Struct, frozen=True):
     """One thing that was used: a ResourceDescriptor."""
 
     name: str
     digest: Mapping[str, str]  # algorithm → hex digits
     uri: str = ""
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True)
-class Provenance:
+class Provenance(msgspec.Struct, frozen=True):
     """How an entry was made."""
 
     build_type: str  # such as "kernel"
@@ -90,7 +87,7 @@ def write_statement(path: Path, provenance: Provenance, begun_s: float) -> None:
     """Writes ``provenance.json`` into an entry that has just been made."""
     trees.remove(path / FILE)
     encoded = msgspec.json.encode(statement(path, provenance, begun_s, time.time()))
-    encoded = _SECRET.sub(b"", encoded)
+    encoded = re.sub(_SECRET, b"", encoded)
     durable.write(path / FILE, msgspec.json.format(encoded, indent=1) + b"\n")
 
 

@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -46,8 +47,10 @@ from kernel.host.locks import (
     work_directory,
 )
 from kernel.host.progress import note, step
-from kernel.host.provenance import Provenance, write_statement
 from kernel.host.trees import remove
+
+if TYPE_CHECKING:
+    from kernel.host.provenance import Provenance
 
 # Also for those who know the cache as this module alone.
 __all__ = ["explained", "lock_file", "place", "remove", "use_file", "work_directory", "write"]
@@ -196,6 +199,8 @@ def get(
             begun_s = time.time()
             make(aside)
             if provenance is not None:
+                from kernel.host.provenance import write_statement
+
                 write_statement(aside, provenance(), begun_s)
             if seal.is_sealed(kind):
                 seal.make(aside, kind, like)

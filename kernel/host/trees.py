@@ -14,14 +14,14 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """A file, folder or link below the folder that is walked."""
 
     parent: int  # descriptor of its folder, valid until the next one is asked for
@@ -35,8 +35,9 @@ class Found:
         return "/".join([*self.above, self.name])
 
 
-@dataclass
-class _Level:
+class _Level(msgspec.Struct):
+    """A folder on the way down."""
+
     identity: tuple[int, int]
     name: str  # in the folder above
     folders: list[str]  # still to be entered
