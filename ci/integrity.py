@@ -26,7 +26,7 @@ from kernel.host.settings import settings
 MOST = 5  # differences of an entry that are named
 WRITTEN = 1 << 16  # bytes: a disk with less room is full
 
-State = Literal["ok", "broken", "unsealed"]
+State = Literal["ok", "broken", "unsealed", "unreadable"]
 
 
 class Examined(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,10 +82,13 @@ def _examined(entries: list[gc.Entry]) -> Iterator[Examined]:
             problems = [problem] if problem else []
             state: State = "broken" if problem else "unsealed"
         else:
-            with step(f"checking {progress.what}"):
-                problems = seal.verify(one.path, one.kind, progress.advance)
-            state = "broken" if problems else "ok"
-            if problems and os.access(one.path, os.W_OK):
+            try:
+                with step(f"checking {progress.what}"):
+                    problems = seal.verify(one.path, one.kind, progress.advance)
+                state = "broken" if problems else "ok"
+            except PermissionError as error:  # another user's
+                problems, state = [f"{error.filename} may not be read"], "unreadable"
+            if state == "broken" and os.access(one.path, os.W_OK):
                 seal.mark(one.path, problems[0])
         yield Examined(
             kind=one.kind,
@@ -125,13 +128,13 @@ def show(*, as_json: bool) -> bool:
         return found.ok
     for one in found.entries:
         about = f"{one.files} files, {one.size / 1e6:.0f} MB" if one.files else "not sealed yet"
-        print(f"{one.state:<8}  {one.kind}/{one.key}  {about}")
+        print(f"{one.state:<10}  {one.kind}/{one.key}  {about}")
         for problem in one.problems[:MOST]:
-            print(f"          {problem}")
+            print(f"            {problem}")
         if len(one.problems) > MOST:
-            print(f"          and {len(one.problems) - MOST} more")
+            print(f"            and {len(one.problems) - MOST} more")
     for kind, why in found.not_examined.items():
-        print(f"{'skipped':<8}  {kind}: {why}")
+        print(f"{'skipped':<10}  {kind}: {why}")
     broken = [one for one in found.entries if one.state == "broken"]
     if broken:
         print(f"\n{len(broken)} broken: made again at their next use, or remove them now:")

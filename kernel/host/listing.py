@@ -91,9 +91,11 @@ def lines(
 ) -> Iterator[tuple[Line, int]]:
     """Everything below a folder, with the inode's change time in ns.
 
-    left_out: of names directly in it. change: setuid and setgid bits are dropped. Raises Failed
-    for a tree that is nested too deep for a path, and OSError.
+    left_out: of names directly in it. change: setuid and setgid bits are dropped, and who
+    may read the folder may read the files on top. Raises Failed for a tree that is nested too deep
+    for a path, and OSError.
     """
+    readers = path.stat().st_mode & 0o044
     for one in trees.walk(path):
         if one.status is None or (not one.above and left_out(one.name)):
             continue
@@ -103,12 +105,10 @@ def lines(
                 f"{text(name)[:60]}… is nested too deep: its path has more than {LONGEST} bytes"
             )
         status = one.status
-        if (
-            change
-            and stat.S_ISREG(status.st_mode)
-            and status.st_mode & (stat.S_ISUID | stat.S_ISGID)
-        ):
-            status = _without_setuid(one)
+        if change and stat.S_ISREG(status.st_mode):
+            wanted = status.st_mode & ~SETUID | (0 if one.above else readers)
+            if wanted != status.st_mode:
+                status = _with_mode(one, stat.S_IMODE(wanted))
         mode = status.st_mode
         kind, size, sha256 = _KINDS.get(stat.S_IFMT(mode), "?"), 0, "-"
         if kind == "f":
@@ -123,10 +123,10 @@ def lines(
         yield line, status.st_ctime_ns
 
 
-def _without_setuid(one: trees.Found) -> os.stat_result:
+def _with_mode(one: trees.Found, mode: int) -> os.stat_result:
     descriptor = os.open(one.name, READ, dir_fd=one.parent)
     try:
-        os.fchmod(descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o777)
+        os.fchmod(descriptor, mode)
         return os.fstat(descriptor)
     finally:
         os.close(descriptor)

@@ -176,11 +176,16 @@ def unfit(path: Path, kind: str) -> str:
 
 
 def verify(path: Path, kind: str, advance: Callable[[int], None] = lambda _: None) -> list[str]:
-    """What differs from the manifest, all of it hashed; advance: is told of bytes that were."""
+    """What differs from the manifest, all of it hashed; advance: is told of bytes that were.
+
+    Raises PermissionError for another user's entry that has files of that user alone.
+    """
     sealed = load(path)
     try:
         manifest = (path / MANIFEST).read_bytes()
         known = {line.name: line for line in map(Line.read, manifest.split(b"\n")[:-1])}
+    except PermissionError:
+        raise
     except (OSError, ValueError) as error:
         return [f"its manifest cannot be read: {error}"]
     if sealed is None or hashlib.sha256(manifest).hexdigest() != sealed.manifest_sha256:
@@ -190,6 +195,8 @@ def verify(path: Path, kind: str, advance: Callable[[int], None] = lambda _: Non
         for line, _ in lines(path, _left_out(kind), _known(None), change=False):
             found += _compared(line, known.pop(line.name, None))
             advance(line.size)
+    except PermissionError:
+        raise
     except (OSError, Failed) as error:
         found.append(str(error))
     return [*found, *(f"{text(name)} is missing" for name in known)]

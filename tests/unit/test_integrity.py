@@ -37,7 +37,7 @@ def test_a_whole_cache(capsys: pytest.CaptureFixture[str]) -> None:
     assert integrity.show(as_json=False)
     told = capsys.readouterr().out.splitlines()
     assert told[0].split() == ["ok", f"images/{KEYS[0]}", "1", "files,", "0", "MB"]
-    assert told[-1] == f"skipped   builds: {seal.UNSEALED['builds']}"
+    assert told[-1] == f"skipped     builds: {seal.UNSEALED['builds']}"
 
 
 def test_each_broken_entry_is_named_and_made_again(
@@ -49,7 +49,7 @@ def test_each_broken_entry_is_named_and_made_again(
     assert not integrity.show(as_json=False)
     told = capsys.readouterr().out
     for key in KEYS[1:3]:
-        assert f"broken    images/{key}" in told
+        assert f"broken      images/{key}" in told
         assert f"  {cache}/images/{key}\n" in told
     assert "root.erofs has other contents than when it was made" in told
     assert "2 broken" in told

@@ -208,6 +208,16 @@ class TestMake:
         assert (entry / "bzImage").stat().st_mode & 0o7777 == 0o755
         assert seal.problem(entry, "kernels") == ""
 
+    @pytest.mark.parametrize(("folder", "file"), [(0o755, 0o644), (0o700, 0o600)])
+    def test_who_may_read_the_entry_may_read_its_files(
+        self, entry: Path, folder: int, file: int
+    ) -> None:
+        """QEMU saves a guest for its user alone."""
+        entry.chmod(folder)
+        (entry / "bzImage").chmod(0o600)
+        seal.make(entry, "snapshots")
+        assert (entry / "bzImage").stat().st_mode & 0o777 == file
+
     def test_a_pipe_is_listed_and_not_opened(self, entry: Path) -> None:
         os.mkfifo(entry / "modules" / "pipe")
         seal.make(entry, "kernels")

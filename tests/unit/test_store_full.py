@@ -155,7 +155,7 @@ def test_what_is_there_is_used_and_listed(small_disk: list[str]) -> None:
     [
         (["kernel.gc", "--max-gb", "0"], 0, "dropped: kernels/"),
         (["kernel.list", "--json"], 0, '"cache"'),
-        (["doctor", "--cache"], 0, "ok        kernels/"),
+        (["doctor", "--cache"], 0, "ok          kernels/"),
         (["doctor", "--json"], 1, "cache: "),
     ],
 )
