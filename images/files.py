@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from kernel.host.provenance import Provenance
 
 GUEST_SOURCES = PROJECT / "images" / "guest"
+DPKG_STATUS = "var/lib/dpkg/status"
 COMPILE = ("gcc", "-O2", "-static", "-Wall", "-Wextra")
 
 # What the way to the guest root may need as modules; a kernel with them built in has none.
@@ -89,7 +90,9 @@ def _installed(tar: Path) -> dict[str, str]:
     import tarfile
 
     with tarfile.open(tar) as archive:
-        status = archive.extractfile("./var/lib/dpkg/status")
+        names = (member for member in archive if member.name.removeprefix("./") == DPKG_STATUS)
+        member = next(names, None)
+        status = archive.extractfile(member) if member else None
         text = status.read().decode(errors="replace") if status else ""
     found = re.findall(r"^Package: (\S+)$(?:\n.+)*?\n^Version: (\S+)$", text, re.MULTILINE)
     return dict(sorted(found))
