@@ -75,6 +75,8 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
         except OSError as error:
             from kernel.host import store
 
+            if (known := store.explained(error)) is not None:
+                raise Exit(f"error: {known}", known.exit_code) from None
             if not store.is_full(error):
                 raise
             raise Exit(
@@ -316,6 +318,7 @@ def check(c: Context, unit: bool = False, faults: bool = False, k: str = "") -> 
     tests = [["tests/unit", "tests/properties"]]
     if not unit:
         tests += [["tests/integration", "--ignore", breaking], [breaking, "-n", "2"]]
+        tests.append(["tests/hostile", "-m", "not hostile"])
     if faults:
         tests = [[breaking, "-p", "no:randomly", "--fault-table", "docs/reliability.md"]]
     python = [sys.executable, "-m"]
@@ -442,14 +445,26 @@ def parity(
     comparison.show(choices, driver, record, write=write, as_json=json)
 
 
-@task(help={"json": "print JSON instead of a table"})
+@task(
+    help={
+        "json": "print JSON instead of a table",
+        "cache": "instead, check every entry of the cache by its sha256 sums",
+    }
+)
 @plain_errors
-def doctor(c: Context, json: bool = False) -> None:
+def doctor(c: Context, json: bool = False, cache: bool = False) -> None:
     """Check what Blockyard needs of this machine, and say how to get what is missing.
 
-    The exit code is 1 when something is missing that Blockyard does not make by itself.
+    The exit code is 1 when something is missing that Blockyard does not make by itself, or when an
+    entry of the cache is broken.
     """
     from ci import doctor as examination
+    from ci import integrity
+
+    if cache:
+        if not integrity.show(as_json=json):
+            raise Exit(code=1)
+        return
 
     if not examination.show(as_json=json):
         raise Exit(code=1)

@@ -19,7 +19,7 @@ from typing import Literal
 
 import msgspec
 
-from ci import output
+from ci import integrity, output
 from images import accelerator
 from images.topology import DEFAULT
 from kernel import catalog, host_toolchain, sources, toolchain
@@ -295,6 +295,14 @@ def space(setting: str, path: Path, needed_gb: float) -> Check:
     free_gb = shutil.disk_usage(there).free / gc.GB
     enough = free_gb >= needed_gb
     variable = f"BLOCKYARD_{setting.upper()}"
+    if enough and (why := integrity.unwritable(path)):
+        return Check(
+            group="space",
+            name=f"{setting}: {path}",
+            found=f"cannot be written: {why}",
+            state="missing",
+            fix=f"make it writable, or set {variable} to a directory of your own",
+        )
     return Check(
         group="space",
         name=f"{setting}: {path}",

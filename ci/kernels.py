@@ -22,6 +22,7 @@ from kernel.choice import Choice
 from kernel.host import gc, store
 from kernel.host.debian import ToolRoot, ready_tool_root
 from kernel.host.errors import Failed, UserError
+from kernel.host.progress import note
 from kernel.host.settings import settings
 from kernel.sources import debian
 from kernel.sources.tree import Tree
@@ -104,8 +105,14 @@ def listing() -> Listing:
 def made() -> dict[str, KernelInfo]:
     """Key → what is known of each kernel in the cache."""
     folder = settings().cache_dir / "kernels"
-    paths = sorted(folder.glob(f"{'[0-9a-f]' * store.KEY_LENGTH}/kernel.json"))
-    return {path.parent.name: artifact.load(path.parent).info for path in paths}
+    paths = sorted(folder.glob("[0-9a-f]" * store.KEY_LENGTH))
+    found = {}
+    for path in paths:
+        try:
+            found[path.name] = artifact.load(path).info
+        except Failed as error:
+            note(f"left out: {error.what}")
+    return found
 
 
 def _known(

@@ -74,7 +74,7 @@ class Ready:
 def guest_directory() -> Iterator[Path]:
     """A folder for a guest that is part of no run; kept, for its logs, when the guest fails."""
     store.remove_old("guests", GUESTS_KEPT)
-    folder = Path(tempfile.mkdtemp(prefix="guest-", dir=store.directory("guests")))
+    folder = Path(tempfile.mkdtemp(prefix="guest-", dir=store.work_directory("guests")))
     try:
         with store.in_use(folder):
             yield folder

@@ -86,13 +86,13 @@ def known(qemu_version: str) -> Verdict | None:
 def until_next_boot(*of: str) -> Path:
     """A file for what holds until the host boots again."""
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return store.directory("accelerator") / store.digest(boot_id, *of)
+    return store.place("accelerator") / store.digest(boot_id, *of)
 
 
 def _verdict(qemu_version: str, probe: Callable[[Accelerator], None]) -> Verdict:
     if (verdict := known(qemu_version)) is None:
         verdict = _try_kvm(probe)
-        store.write(until_next_boot(qemu_version), msgspec.json.encode(verdict))
+        store.keep(until_next_boot(qemu_version), msgspec.json.encode(verdict))
     return verdict
 
 

@@ -36,7 +36,7 @@ def loops_per_jiffy(runs_it: str, config: Mapping[str, str]) -> int:
 def note(kernel_log: Path) -> None:
     """Keeps what an emulated guest found, for as long as the host does not boot."""
     if not (record := _record()).exists() and (found := _DETECTED.search(kernel_log.read_bytes())):
-        store.write(record, b"".join(found.groups()))
+        store.keep(record, b"".join(found.groups()))
 
 
 def _record() -> Path:

@@ -12,10 +12,12 @@ erofs because it is read-only by nature, needs no journal and is a small part of
 from __future__ import annotations
 
 import lzma
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from images import cpio
 from kernel.artifact import Kernel
@@ -28,7 +30,11 @@ from kernel.host.progress import step
 from kernel.host.sandbox import BIND, Sandbox
 from kernel.host.settings import PROJECT
 
+if TYPE_CHECKING:
+    from kernel.host.provenance import Provenance
+
 GUEST_SOURCES = PROJECT / "images" / "guest"
+DPKG_STATUS = "var/lib/dpkg/status"
 COMPILE = ("gcc", "-O2", "-static", "-Wall", "-Wextra")
 
 # What the way to the guest root may need as modules; a kernel with them built in has none.
@@ -56,6 +62,7 @@ def guest_files(kernel: Kernel, tools: ToolRoot, extra: Sequence[Path] = ()) -> 
 def guest_root(tools: ToolRoot) -> Path:
     """The erofs image of the guest's Debian system (half a minute when it is not cached)."""
     spec = load_spec(PROJECT / "images" / "guest_root.toml")
+    packages: dict[str, str] = {}
 
     def make(path: Path) -> None:
         with step("making the guest root: fio, nvme-cli, sshd from Debian"):
@@ -66,9 +73,29 @@ def guest_root(tools: ToolRoot) -> Path:
             argv = ["mkfs.erofs", "--quiet", "--tar=f", "-T0"]
             argv += [f"{BIND}/out/root.erofs", f"{BIND}/out/root.tar"]
             run(sandbox.argv(argv), log=log, doing="making the guest root's image")
+            packages.update(_installed(path / "root.tar"))
             (path / "root.tar").unlink()
 
-    return store.get("images", spec.key, "the guest root", make) / "root.erofs"
+    def made_from() -> Provenance:
+        from kernel import statements  # only for what is made now
+
+        return statements.of_guest_root(spec, RECIPE, packages, tools)
+
+    path = store.get("images", spec.key, "the guest root", make, provenance=made_from)
+    return path / "root.erofs"
+
+
+def _installed(tar: Path) -> dict[str, str]:
+    """Package → version in a root's tar, from dpkg's status file."""
+    import tarfile
+
+    with tarfile.open(tar) as archive:
+        names = (member for member in archive if member.name.removeprefix("./") == DPKG_STATUS)
+        member = next(names, None)
+        status = archive.extractfile(member) if member else None
+        text = status.read().decode(errors="replace") if status else ""
+    found = re.findall(r"^Package: (\S+)$(?:\n.+)*?\n^Version: (\S+)$", text, re.MULTILINE)
+    return dict(sorted(found))
 
 
 def guest_program(tools: ToolRoot) -> Path:

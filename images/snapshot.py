@@ -80,7 +80,7 @@ class Snapshot:
         if times.snapshot_s and seconds >= times.snapshot_s:
             return
         times = msgspec.structs.replace(times, snapshot_s=round(seconds, 3))
-        store.write(self.path / "times.json", msgspec.json.encode(times))
+        store.keep(self.path / "times.json", msgspec.json.encode(times))
 
     @property
     def pays(self) -> bool:
@@ -120,13 +120,13 @@ def bare(topology: Topology) -> Topology:
 
 def note_boot(setup: Setup) -> None:
     """Keeps in mind that such a guest comes up."""
-    (store.directory("booted") / _key(setup)).touch()
+    store.keep(store.place("booted") / _key(setup), b"")
 
 
 def is_due(setup: Setup) -> bool:
     """Whether there is a snapshot, or one can be made: a guest that does not boot has none."""
     key = _key(setup)
-    return store.peek("snapshots", key) is not None or (store.directory("booted") / key).exists()
+    return store.peek("snapshots", key) is not None or (store.place("booted") / key).exists()
 
 
 def _key(setup: Setup) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from kernel import kconfig
+from kernel.host.errors import Failed
 
 SCHEMA = 1  # of kernel.json
 UNPACKED = "vmlinux.bin"  # what the kernel's makefiles call it (arch/x86/boot/compressed)
@@ -63,8 +64,17 @@ class Kernel:
 
 
 def load(path: Path, name: str = "") -> Kernel:
-    """A kernel from its folder in the cache; `name`: what it is called this time."""
-    info = msgspec.json.decode((path / "kernel.json").read_bytes(), type=KernelInfo)
+    """A kernel from its folder in the cache; `name`: what it is called this time.
+
+    Raises Failed when the folder does not say what it holds.
+    """
+    try:
+        info = msgspec.json.decode((path / "kernel.json").read_bytes(), type=KernelInfo)
+    except (OSError, msgspec.DecodeError) as error:
+        raise Failed(
+            f"the kernel in {path} cannot be read: kernel.json: {error}",
+            hint="remove that folder: the kernel is made again when it is needed",
+        ) from None
     return Kernel(path, msgspec.structs.replace(info, name=name) if name else info)
 
 

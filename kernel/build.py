@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kernel import artifact, ccache, kconfig
 from kernel.artifact import UNPACKED, Kernel, KernelInfo
@@ -28,6 +29,9 @@ from kernel.host.progress import step
 from kernel.host.sandbox import BIND
 from kernel.job import Build
 from kernel.sources import directory
+
+if TYPE_CHECKING:
+    from kernel.host.provenance import Provenance
 
 PRUNED = ".blockyard-pruned"  # in an output tree that `prune` went over
 # What `make M=` reads: configuration, generated headers, programs of the build, Rust's metadata.
@@ -58,9 +62,14 @@ def build(job: Build) -> Kernel:
     def make(path: Path) -> None:
         make_kernel(job, path)
 
+    def made_from() -> Provenance:
+        from kernel import statements  # only for what is made now
+
+        return statements.of_kernel(job)
+
     path = store.use("kernels", job.key)
     if path is None:
-        path = store.get("kernels", job.key, f"kernel {job.name}", make)
+        path = store.get("kernels", job.key, f"kernel {job.name}", make, provenance=made_from)
         if not job.tree.place:
             with store.locked("builds", job.out_key, f"the build of {job.name}"):
                 prune(job.out)

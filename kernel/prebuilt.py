@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kernel import artifact, bzimage, kconfig
 from kernel.artifact import Kernel, KernelInfo
@@ -16,6 +17,9 @@ from kernel.host.errors import Failed
 from kernel.host.sandbox import BIND, Sandbox
 from kernel.job import REPRODUCIBLE
 from kernel.sources.tree import Tree
+
+if TYPE_CHECKING:
+    from kernel.host.provenance import Provenance
 
 RECIPE = 3
 NO_HEADERS = "Debian has no headers of it, which modules from outside are built against"
@@ -51,7 +55,13 @@ def prebuilt(name: str, files: Tree, tools: ToolRoot, *, headers: bool) -> Kerne
         )
         artifact.save_info(path, info)
 
-    return artifact.load(store.get("kernels", key, f"kernel {name}", make), name)
+    def made_from() -> Provenance:
+        from kernel import statements  # only for what is made now
+
+        return statements.of_prebuilt(name, key, RECIPE, files, tools)
+
+    path = store.get("kernels", key, f"kernel {name}", make, provenance=made_from)
+    return artifact.load(path, name)
 
 
 def module_make(headers: Path, release: str, tools: ToolRoot) -> tuple[Sandbox, list[str]]:

@@ -38,4 +38,4 @@ def record(job: Build, lost: Lost) -> bool:
 
 
 def _file(job: Build) -> Path:
-    return store.directory("rustless") / job.key
+    return store.place("rustless") / job.key

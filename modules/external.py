@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kernel.artifact import Kernel
 from kernel.host import store, untrusted
@@ -23,6 +24,9 @@ from kernel.host.process import run
 from kernel.host.progress import step
 from kernel.host.sandbox import BIND, Sandbox
 from modules.manifest import Manifest
+
+if TYPE_CHECKING:
+    from kernel.host.provenance import Provenance
 
 RECIPE = 1  # raise it when the same inputs give other modules
 # What builds leave behind; make would take it for its own, made for another kernel.
@@ -43,27 +47,39 @@ def build_module(driver: Manifest, kernel: Kernel, maker: Maker) -> Path:
     files = dict(_sources(folder))
     key = store.digest("module", RECIPE, kernel.info.key, files)
 
+    ran: list[Sandbox] = []
+
     def make(path: Path) -> None:
         copy = path / "source"
         for name in files:
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(folder / name, copy / name)  # a script stays one that can be run
         log = store.directory("logs") / f"module-{driver.name}-{key}.log"
-        make_modules(copy, maker, log, f"building {driver.name} for kernel {kernel.info.name}")
+        doing = f"building {driver.name} for kernel {kernel.info.name}"
+        ran.append(make_modules(copy, maker, log, doing))
         _collect(driver, copy, path)
         store.remove(copy)
 
-    return store.get("modules", key, f"module {driver.name}", make)
+    def made_from() -> Provenance:
+        from kernel import statements  # only for what is made now
+
+        return statements.of_module(driver.name, key, RECIPE, files, kernel.path, ran[0])
+
+    return store.get("modules", key, f"module {driver.name}", make, provenance=made_from)
 
 
-def make_modules(folder: Path, maker: Maker, log: Path, doing: str) -> None:
-    """Runs make on a folder of sources, which it writes to; raises Failed with the log's path."""
+def make_modules(folder: Path, maker: Maker, log: Path, doing: str) -> Sandbox:
+    """Runs make on a folder of sources, which it writes to; returns the sandbox that it ran in.
+
+    Raises Failed with the log's path.
+    """
     log.unlink(missing_ok=True)
     with maker() as (kernel_sandbox, make_argv):
         sandbox = replace(kernel_sandbox, writable={"module": folder})
         argv = sandbox.argv([*make_argv, f"M={BIND}/module", "modules"])
         with step(doing, log=log):
             run(argv, log=log, doing=doing)
+    return sandbox
 
 
 def _sources(folder: Path) -> Iterator[tuple[str, str]]:

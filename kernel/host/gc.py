@@ -8,6 +8,9 @@ then kernels and images. Of one class the entry that was not used for longest go
 An entry in use is left alone: its user holds a shared lock (`store.use`), and its maker the lock of
 its making. Both are tried without waiting. What goes is renamed under these locks and removed
 after, so nobody meets half an entry.
+
+All of it works on a full disk: whatever would have to be written (sizes, locks) is done without,
+and the clean-up's own lock is on the cache's folder. What cannot be removed is named and left.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernel.host import store
+from kernel.host import locks, store, trees
+from kernel.host.errors import Failed
 from kernel.host.progress import note
 from kernel.host.settings import settings
 
@@ -34,7 +38,7 @@ NO_ENTRIES = frozenset(
     {"accelerator", "ccache", "guests", "locks", "logs", "perf", "running", "used"}
 )
 _KEY = re.compile(rf"[0-9a-f]{{{store.KEY_LENGTH}}}")
-_MAKING, _GONE = ".making-", ".gone-"
+LEFTOVERS = (store.MAKING, store.GONE, store.BROKEN)
 
 
 @dataclass(frozen=True)
@@ -60,42 +64,48 @@ class Freed:
 
     dropped: tuple[Entry, ...]
     in_use: tuple[Entry, ...]  # would have been dropped
-    leftovers: tuple[Path, ...]  # of runs that were killed
+    leftovers: tuple[Path, ...]  # of runs that were killed, and entries that were broken
     size: int  # bytes, of the whole cache after it
 
 
 def entries() -> list[Entry]:
     """All entries of the cache, in the order in which they are given up."""
-    found = [_entry(kind, path) for kind, path in _folders() if _KEY.fullmatch(path.name)]
+    found = [
+        _entry(kind, path)
+        for kind, path in _inside()
+        if _KEY.fullmatch(path.name) and locks.is_folder(path)
+    ]
     return sorted((one for one in found if one is not None), key=lambda one: one.rank)
 
 
-def _folders() -> Iterator[tuple[str, Path]]:
+def _inside() -> Iterator[tuple[str, Path]]:
     """Kind and path of all that stands in the cache where entries do."""
-    cache = settings().cache_dir
-    for kind in sorted(path.name for path in cache.iterdir()) if cache.is_dir() else ():
-        if kind not in NO_ENTRIES and (cache / kind).is_dir():
-            for path in (cache / kind).iterdir():
-                if path.is_dir():
-                    yield kind, path
+    for folder in _listed(settings().cache_dir):
+        if folder.name not in NO_ENTRIES and folder.is_dir():
+            for path in _listed(folder):
+                yield folder.name, path
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return []
 
 
 def _entry(kind: str, path: Path) -> Entry | None:
     try:
-        used_s = _marker(kind, path).stat().st_mtime
-        return Entry(kind, path.name, path, used_s, entry_size(kind, path))
+        return Entry(kind, path.name, path, _used(kind, path), entry_size(kind, path))
     except FileNotFoundError:  # another run was quicker
         return None
 
 
-def _marker(kind: str, path: Path) -> Path:
-    """What tells an entry's last use; made now for one that nobody ever asked for by name."""
-    marker = store.use_file(kind, path.name)
-    if not marker.exists():
-        made = path.stat()
-        marker.touch()
-        os.utime(marker, ns=(made.st_atime_ns, made.st_mtime_ns))
-    return marker
+def _used(kind: str, path: Path) -> float:
+    """When an entry was last asked for; when it was made, if nobody ever did by name."""
+    try:
+        return store.use_file(kind, path.name).stat().st_mtime
+    except OSError:
+        return path.stat().st_mtime
 
 
 def total(there: Iterable[Entry]) -> int:
@@ -107,26 +117,35 @@ def entry_size(kind: str, path: Path) -> int:
     """Bytes on the disk of an entry; measured once for all that never change."""
     if kind in CHANGING:
         return size(path)
-    marker = _marker(kind, path)
-    with contextlib.suppress(ValueError):
+    marker = store.use_file(kind, path.name)
+    with contextlib.suppress(OSError, ValueError):
         return int(marker.read_text())
     measured = size(path)
-    used = marker.stat()
-    marker.write_text(str(measured))
-    os.utime(marker, ns=(used.st_atime_ns, used.st_mtime_ns))
+    with contextlib.suppress(OSError):  # a full disk, or a cache of somebody else's
+        _keep_size(marker, path, measured)
     return measured
+
+
+def _keep_size(marker: Path, path: Path, measured: int) -> None:
+    _mark(marker, path)
+    used = marker.stat()
+    with open(locks.marker(marker), "r+b") as file:
+        file.write(str(measured).encode())
+    os.utime(marker, ns=(used.st_atime_ns, used.st_mtime_ns))
+
+
+def _mark(marker: Path, path: Path) -> None:
+    """Makes the marker of an entry that nobody ever asked for by name, with the entry's time."""
+    if not marker.exists():
+        made = path.stat()
+        marker.parent.mkdir(exist_ok=True)
+        os.close(locks.marker(marker))
+        os.utime(marker, ns=(made.st_atime_ns, made.st_mtime_ns))
 
 
 def size(path: Path) -> int:
     """Bytes on the disk below a folder; links are not followed."""
-    total = 0
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as inside:
-        for entry in inside:
-            with contextlib.suppress(FileNotFoundError):
-                total += entry.stat(follow_symlinks=False).st_blocks * 512
-                if entry.is_dir(follow_symlinks=False):
-                    total += size(Path(entry.path))
-    return total
+    return trees.size(path)
 
 
 def collect(*, max_age_s: float | None, max_size: int | None, dry_run: bool = False) -> Freed:
@@ -134,8 +153,30 @@ def collect(*, max_age_s: float | None, max_size: int | None, dry_run: bool = Fa
 
     None is no limit. With `dry_run` it only says what it would do.
     """
-    with store.locked("gc", "cache", "the clean-up of the cache"):
+    if not (cache := settings().cache_dir).is_dir():
+        return Freed((), (), (), 0)
+    if not dry_run and not os.access(cache, os.W_OK):
+        raise Failed(
+            f"the cache {cache} cannot be written: nothing can be removed there",
+            hint="its owner can, or BLOCKYARD_CACHE names another one",
+        )
+    with _alone(cache):
         return _collect(max_age_s, max_size, dry_run)
+
+
+@contextlib.contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """Keeps other clean-ups away, by a lock for which nothing has to be written."""
+    folder = os.open(cache, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            note("another run is cleaning the cache up: waiting for it")
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _collect(max_age_s: float | None, max_size: int | None, dry_run: bool) -> Freed:
@@ -179,46 +220,61 @@ def summary(dropped: Iterable[Entry]) -> str:
 
 
 def _drop(entry: Entry, dry_run: bool) -> bool:
-    """Removes an entry; False when somebody uses it."""
-    gone = entry.path.with_name(f"{_GONE}{entry.key}")
-    with _free(entry.kind, entry.key) as free:
+    """Removes an entry; False when somebody uses it, or it cannot be removed."""
+    gone = entry.path.with_name(f"{store.GONE}{entry.key}")
+    with _free(entry) as free:
         if not free or dry_run:
             return free
-        store.remove(gone)
         try:
+            store.remove(gone)
             entry.path.rename(gone)
         except FileNotFoundError:
             return True
-        store.use_file(entry.kind, entry.key).write_bytes(b"")  # its size may be another next time
-    store.remove(gone)
+        except OSError as error:
+            return _kept(entry.path, error)
+        with contextlib.suppress(OSError):  # its size may be another next time
+            os.truncate(store.use_file(entry.kind, entry.key), 0)
+    try:
+        store.remove(gone)
+    except OSError as error:
+        return _kept(gone, error)
     return True
 
 
+def _kept(path: Path, error: OSError) -> bool:
+    note(f"{path} cannot be removed: {error.strerror or error}")
+    return False
+
+
 def _leftovers(dry_run: bool) -> Iterator[Path]:
-    """Removes what runs left that were killed while they made or dropped an entry."""
-    for kind, path in _folders():
-        prefix = next((prefix for prefix in (_MAKING, _GONE) if path.name.startswith(prefix)), "")
-        if prefix:
-            with _lock(store.lock_file(kind, path.name.removeprefix(prefix))) as free:
-                if free and not dry_run:
+    """Removes what runs left that were killed while they made or dropped an entry.
+
+    And entries that were broken, which have been made again, or will be.
+    """
+    for kind, path in _inside():
+        prefix = next((prefix for prefix in LEFTOVERS if path.name.startswith(prefix)), "")
+        if not prefix:
+            continue
+        with locks.tried(store.lock_file(kind, path.name.removeprefix(prefix))) as free:
+            if not free:
+                continue
+            try:
+                if not dry_run:
                     store.remove(path)
-            if free:
-                yield path
+            except OSError as error:
+                _kept(path, error)
+                continue
+        yield path
 
 
 @contextlib.contextmanager
-def _free(kind: str, key: str) -> Iterator[bool]:
+def _free(entry: Entry) -> Iterator[bool]:
     """Whether nobody makes, changes or uses an entry; nobody can while the block runs."""
-    with _lock(store.lock_file(kind, key)) as unmade, _lock(store.use_file(kind, key)) as unused:
-        yield unmade and unused
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[bool]:
-    with open(path, "ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+    with contextlib.suppress(OSError):
+        _mark(store.use_file(entry.kind, entry.key), entry.path)
+    with (
+        locks.tried(store.lock_file(entry.kind, entry.key)) as unmade,
+        locks.tried(store.use_file(entry.kind, entry.key)) as unused,
+        locks.tried(entry.path) as unlocked,
+    ):
+        yield unmade and unused and unlocked

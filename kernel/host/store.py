@@ -2,13 +2,15 @@
 """The cache: things made once, kept under the hash of what they were made from.
 
 An entry is a directory ``<cache>/<kind>/<key>``. It is made aside, in a directory that no reader
-looks at, and renamed when it is whole; so an entry that exists is complete, whatever interrupted
-its making. A lock per entry lets the second of two runs wait for the first instead of doing the
-work again.
+looks at, sealed (`kernel.host.seal`), written out to the disk, and renamed when it is whole; so an
+entry that exists is complete, whatever interrupted its making. A process that first uses an entry
+looks at its seal: one that is broken is moved aside and made again. A lock per entry lets the
+second of two runs wait for the first instead of doing the work again.
 
 An entry that a process has asked for is held by a second, shared lock until the process ends;
 `gc` takes away only what nobody holds. The file that is locked, ``<cache>/used/<kind>-<key>``,
 tells two more things: its time, when the entry was last asked for, and its text, the entry's size.
+Where no such file can be made (another user's cache, a full disk) the entry's folder is locked.
 """
 
 from __future__ import annotations
@@ -19,19 +21,44 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from kernel.host import durable, seal
+from kernel.host.durable import write
 from kernel.host.errors import Failed
-from kernel.host.progress import note
-from kernel.host.settings import settings
+from kernel.host.locks import (
+    FULL,
+    directory,
+    explained,
+    held,
+    held_folder,
+    is_folder,
+    lock_file,
+    locked,
+    place,
+    unwritable,
+    use_file,
+    work_directory,
+)
+from kernel.host.progress import note, step
+from kernel.host.trees import remove
+
+if TYPE_CHECKING:
+    from kernel.host.provenance import Provenance
+
+# Also for those who know the cache as this module alone.
+__all__ = ["explained", "lock_file", "place", "remove", "use_file", "work_directory", "write"]
+__all__ += ["directory", "held", "locked"]
 
 KEY_LENGTH = 16  # hex digits: 64 bits, enough for the few thousand entries of a cache
+# What stands beside entries: half-made, given up by gc, found to be broken.
+MAKING, GONE, BROKEN = ".making-", ".gone-", ".broken-"
 
 
 def digest(*inputs: object) -> str:
@@ -40,118 +67,177 @@ def digest(*inputs: object) -> str:
     return hashlib.sha256(data).hexdigest()[:KEY_LENGTH]
 
 
-def directory(kind: str) -> Path:
-    """``<cache>/<kind>``, made if need be."""
-    path = settings().cache_dir / kind
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Failed(
-            f"cannot make the cache directory {path}: {error.strerror}",
-            hint="set BLOCKYARD_CACHE to a directory on a disk with about 10 GB free",
-        ) from None
-    return path
-
-
-@contextmanager
-def locked(kind: str, key: str, what: str) -> Iterator[None]:
-    """Holds the lock of an entry; says so when another run holds it. The kernel frees it."""
-    with open(lock_file(kind, key), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            note(f"another run is working on {what}: waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def lock_file(kind: str, key: str) -> Path:
-    """What is locked while an entry is made or changed."""
-    return directory("locks") / f"{kind}-{key}.lock"
-
-
-def use_file(kind: str, key: str) -> Path:
-    """What is locked, shared, while an entry is in use."""
-    return directory("used") / f"{kind}-{key}"
-
-
 def use(kind: str, key: str) -> Path | None:
-    """The entry's directory, held until this process ends; None when there is no such entry."""
-    marker = held(use_file(kind, key))
-    with contextlib.suppress(PermissionError):  # another user's cache
-        os.utime(marker.fileno())
-    path = directory(kind) / key
-    return path if path.is_dir() else None
+    """The entry's directory, held until this process ends; None when there is none that is whole.
+
+    One that is broken is moved aside, and that is said.
+    """
+    _hold(kind, key)
+    path = place(kind) / key
+    return path if is_folder(path) and _is_whole(kind, key) else None
+
+
+def _hold(kind: str, key: str) -> None:
+    """Keeps `gc` from an entry, which need not exist, for as long as this process lives."""
+    try:
+        directory("used")
+        lock = held(use_file(kind, key))
+    except (OSError, Failed):  # another user's cache, or the disk is full
+        with contextlib.suppress(OSError):
+            held_folder(place(kind) / key)
+        return
+    with contextlib.suppress(OSError):
+        os.utime(lock.descriptor)
 
 
 def peek(kind: str, key: str) -> Path | None:
     """The entry's directory, if there is one, for a look at it: that is no use of it."""
-    path = settings().cache_dir / kind / key
-    return path if path.is_dir() else None
+    path = place(kind) / key
+    return path if is_folder(path) else None
 
 
 @cache
-def held(marker: Path) -> BinaryIO:
-    """An open file with a shared lock on it; the cache of this function keeps it open."""
-    file = open(os.open(marker, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644), "r+b")
-    fcntl.flock(file, fcntl.LOCK_SH)
-    return file
+def _whole() -> set[Path]:
+    """The entries whose seals this process has looked at."""
+    return set()
 
 
-def get(kind: str, key: str, what: str, make: Callable[[Path], None]) -> Path:
+def forget() -> None:
+    """Frees all entries, and has seals looked at again, as if this process had just begun."""
+    held.cache_clear()
+    held_folder.cache_clear()
+    _whole.cache_clear()
+
+
+def _is_whole(kind: str, key: str) -> bool:
+    """Whether an entry is what was made; an entry from before there were seals is sealed now."""
+    path = place(kind) / key
+    if not seal.is_sealed(kind) or path in _whole():
+        return True
+    problem = seal.problem(path, kind)
+    if problem is None and not _may_write(path):
+        problem = seal.unfit(path, kind)
+    if problem == "":
+        _whole().add(path)
+        return True
+    if problem and not _may_write(path.parent):
+        raise _unmovable(path, problem, "the cache cannot be written")
+    with locked(kind, key, f"{kind}/{key}"):
+        return _mended(kind, key)
+
+
+def _may_write(path: Path) -> bool:
+    return os.access(path, os.W_OK)
+
+
+def _mended(kind: str, key: str) -> bool:
+    """The same, by the one who holds the entry's lock; what is broken is moved aside."""
+    path = place(kind) / key
+    if not os.path.lexists(path):
+        return False
+    if is_folder(path) and not seal.is_sealed(kind):
+        return True
+    problem = seal.problem(path, kind) if is_folder(path) else "it is not a folder"
+    if problem is None and not (problem := seal.unfit(path, kind)):
+        with (
+            contextlib.suppress(OSError),  # a full disk: it is of use nevertheless
+            step(f"sealing {kind}/{key}, made before entries had seals"),
+        ):
+            seal.make(path, kind)
+    if problem:
+        _set_aside(path, problem)
+        return False
+    _whole().add(path)
+    return True
+
+
+def _set_aside(path: Path, problem: str) -> None:
+    aside = path.with_name(f"{BROKEN}{path.name}")
+    try:
+        remove(aside)
+        path.rename(aside)
+    except OSError as error:
+        raise _unmovable(path, problem, error.strerror or str(error)) from None
+    name = f"{path.parent.name}/{path.name}"
+    note(f"{name} in the cache is broken ({problem}): moved aside, to be made again")
+
+
+def _unmovable(path: Path, problem: str, why: str) -> Failed:
+    return Failed(
+        f"{path} is broken ({problem}) and cannot be moved aside: {why}",
+        hint="remove it, or set BLOCKYARD_CACHE to a directory of your own",
+    )
+
+
+def get(
+    kind: str,
+    key: str,
+    what: str,
+    make: Callable[[Path], None],
+    *,
+    like: Path | None = None,
+    provenance: Callable[[], Provenance] | None = None,
+) -> Path:
     """The entry's directory, held until this process ends.
 
-    `make` fills it (an empty directory) when it is not there yet.
+    `make` fills it (an empty directory) when it is not there yet. like: an entry that it shares
+    files with, by hard links. provenance: what it was made from, for the statement in it.
     """
-    final = directory(kind) / key
+    final = place(kind) / key
     if use(kind, key):
         return final
     with locked(kind, key, what):
-        if final.is_dir():
+        if _mended(kind, key):
             return final
-        aside = final.with_name(f".making-{key}")
-        remove(aside)
-        aside.mkdir()
+        aside = directory(kind) / f"{MAKING}{key}"
         try:
-            make(aside)
-            aside.rename(final)
-        except BaseException as error:
             remove(aside)
+            aside.mkdir()
+        except OSError as error:
+            raise unwritable(what, error) from None
+        try:
+            begun_s = time.time()
+            make(aside)
+            if provenance is not None:
+                from kernel.host.provenance import write_statement
+
+                write_statement(aside, provenance(), begun_s)
+            if seal.is_sealed(kind):
+                seal.make(aside, kind, like)
+            aside.rename(final)
+            durable.flush_folder(final.parent)
+        except BaseException as error:
+            with contextlib.suppress(OSError):  # then the next one removes it
+                remove(aside)
             if is_full(error):
-                raise Failed(
-                    f"{what}: no space left on the disk of {final.parent}",
-                    hint="free some space or set BLOCKYARD_CACHE to another disk",
-                ) from None
+                raise unwritable(what, OSError(errno.ENOSPC, "")) from None
             raise
+        _whole().add(final)
+    _hold(kind, key)  # by its folder, when there was no other way
     return final
+
+
+def keep(path: Path, data: bytes) -> None:
+    """Writes what was found out, to find it again; a cache that cannot be written does without."""
+    with contextlib.suppress(OSError):
+        write(path, data)
 
 
 def is_full(error: BaseException) -> bool:
     """Whether it says that a disk, or a user's part of it, is full."""
     if isinstance(error, shutil.Error):  # of a whole tree: from, to and the text of each error
-        full = os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)
-        return any(text in str(error) for text in full)
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-def write(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_bytes(data)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+        return any(os.strerror(number) in str(error) for number in FULL)
+    return isinstance(error, OSError) and error.errno in FULL
 
 
 def remove_old(kind: str, kept: int) -> None:
     """Removes the oldest folders of a kind that is no content-addressed one; not those in use."""
-    folders = sorted(directory(kind).iterdir(), key=_made)
+    path = place(kind)
+    folders = sorted(path.iterdir(), key=_made) if path.is_dir() else []
     for folder in folders[: max(0, len(folders) - kept)]:
-        # another run was quicker, or is at work in it
+        # another run was quicker, or is at work in it, or it is another user's
         with (
-            contextlib.suppress(FileNotFoundError, BlockingIOError),
+            contextlib.suppress(OSError),
             in_use(folder, fcntl.LOCK_EX),
         ):
             remove(folder)
@@ -160,7 +246,7 @@ def remove_old(kind: str, kept: int) -> None:
 @contextlib.contextmanager
 def in_use(folder: Path, how: int = fcntl.LOCK_SH) -> Iterator[None]:
     """Keeps `remove_old` from a folder; how: LOCK_EX, to be alone there, or BlockingIOError."""
-    opened = os.open(folder, os.O_RDONLY)
+    opened = os.open(folder, os.O_RDONLY | os.O_NONBLOCK)
     try:
         fcntl.flock(opened, how | fcntl.LOCK_NB)
         yield
@@ -170,18 +256,6 @@ def in_use(folder: Path, how: int = fcntl.LOCK_SH) -> Iterator[None]:
 
 def _made(path: Path) -> float:
     try:
-        return path.stat().st_mtime
+        return path.lstat().st_mtime
     except FileNotFoundError:
         return 0.0
-
-
-def remove(path: Path) -> None:
-    """Removes a tree, read-only directories in it included; no error when it is not there."""
-    if not path.exists():
-        return
-    for folder, names, _ in os.walk(path):
-        for name in [".", *names]:
-            inner = Path(folder, name)
-            if not inner.is_symlink():
-                inner.chmod(0o700)
-    shutil.rmtree(path)

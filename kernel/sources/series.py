@@ -139,7 +139,7 @@ def applied(tree: Tree, series: Sequence[Path], tools: ToolRoot) -> Tree:
             apply(tree, patches, path, tools)
         checked(path / "tree", "the patched tree")
 
-    path = store.get("sources", key, "the patched source", make)
+    path = store.get("sources", key, "the patched source", make, like=tree.path.parent)
     place = f"{tree.place} with {key}" if tree.place else ""
     origin = f"{tree.origin} with {len(patches)} patches {key}"
     return Tree(path / "tree", origin, place, contents=f"series {key}")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel.host import store
+from kernel.host import durable, store
 from kernel.host.settings import settings
 
 
@@ -32,7 +32,13 @@ def fresh_settings(home: Path) -> Iterator[None]:
     settings.cache_clear()
     yield
     settings.cache_clear()
-    store.held.cache_clear()
+    store.forget()
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tests write need not outlive a power cut."""
+    monkeypatch.setattr(durable, "flush", lambda _: None)
 
 
 @pytest.fixture

@@ -185,7 +185,7 @@ class TestSource:
     def test_no_package_file_stays(self, mirror: Mirror) -> None:
         mirror.packages = (OLD,)
         folder = source_tree("7.3", SOURCE, NO_TOOLS).path.parent
-        assert [path.name for path in folder.iterdir()] == ["linux-source-7.3"]
+        assert [path.name for path in folder.glob("[!.]*")] == ["linux-source-7.3"]
 
 
 def image_packages(*releases: str, kinds: Sequence[str] = ("binary", "modules", "base")) -> Mirror:

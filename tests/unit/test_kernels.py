@@ -322,6 +322,6 @@ class TestClean:
         self, tools: ToolRoot, capsys: pytest.CaptureFixture[str]
     ) -> None:
         key = built(fetched(), Choice(variant="debug"), tools)
-        store.held.cache_clear()  # a run of its own
+        store.forget()  # a run of its own
         upkeep.clean("", "0", dry_run=False)
         assert f"dropped: kernels/{key} (7.3 debug)" in capsys.readouterr().out

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from images.scratch import OWNER as OWNER_FILE
 from images.scratch import scratch
 from kernel.host import store
-from kernel.host.settings import PROJECT
+from kernel.host.errors import Failed
+from kernel.host.settings import PROJECT, settings
 
 OWNER = """
 import sys, time
@@ -88,7 +92,81 @@ def test_those_of_a_live_owner_stay(cache: Path, tmp_path: Path) -> None:
     process = owner(tmp_path / "alive")
     try:
         with scratch(tmp_path / "next"):
-            assert names(tmp_path / "alive") == ["initrd", "kernel.log", "nvme0n1.raw"]
+            assert {"initrd", "kernel.log", "nvme0n1.raw"} <= set(names(tmp_path / "alive"))
     finally:
         process.kill()
         process.wait(60)
+
+
+def test_a_copied_cache_takes_nothing_from_running_guests(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its marks name the original's folders, and nobody locks them there."""
+    folder = tmp_path / "alive"
+    process = owner(folder)
+    try:
+        copy = tmp_path / "copy"
+        shutil.copytree(cache, copy)
+        monkeypatch.setenv("BLOCKYARD_CACHE", str(copy))
+        settings.cache_clear()
+        with scratch(tmp_path / "next"):
+            assert {"initrd", "kernel.log", "nvme0n1.raw"} <= set(names(folder))
+    finally:
+        process.kill()
+        process.wait(60)
+    with scratch(tmp_path / "next"):
+        assert names(folder) == ["kernel.log"]
+
+
+def test_a_mark_of_another_guest_in_the_same_folder(cache: Path, tmp_path: Path) -> None:
+    """The one that it is of is gone: a copied mark, or a folder that was made anew."""
+    folder = tmp_path / "guest"
+    folder.mkdir()
+    (folder / OWNER_FILE).write_text("another")
+    (folder / "mine.raw").touch()
+    (store.directory("running") / "0123").write_text(str(folder))
+    with scratch(tmp_path / "next"):
+        assert (folder / "mine.raw").exists()
+        assert not (cache / "running" / "0123").exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "pipe", "bytes", "zeroes"])
+def test_what_is_no_mark_is_removed(cache: Path, tmp_path: Path, kind: str) -> None:
+    mark = store.directory("running") / "0123"
+    precious = tmp_path / "precious"
+    precious.write_text(str(tmp_path))
+    match kind:
+        case "folder":
+            (mark / "inner").mkdir(parents=True)
+        case "link":
+            mark.symlink_to(precious)
+        case "pipe":
+            os.mkfifo(mark)
+        case "bytes":
+            mark.write_bytes(b"/\xff\xfe")
+        case "zeroes":
+            mark.write_bytes(bytes(5000))
+    with scratch(tmp_path / "next"):
+        assert len(names(store.directory("running"))) == 1
+    assert names(store.directory("running")) == []
+    assert precious.exists()
+
+
+def test_two_guests_in_one_folder(cache: Path, tmp_path: Path) -> None:
+    with (
+        scratch(tmp_path / "guest"),
+        pytest.raises(Failed, match="another guest runs in"),
+        scratch(tmp_path / "guest"),
+    ):
+        pass
+    with scratch(tmp_path / "guest"):
+        pass
+
+
+def test_without_a_place_for_marks_a_guest_runs(cache: Path, tmp_path: Path) -> None:
+    """As in a cache that cannot be written."""
+    cache.mkdir()
+    (cache / "running").touch()
+    with scratch(tmp_path / "guest"):
+        (tmp_path / "guest" / "disk.raw").touch()
+    assert names(tmp_path / "guest") == []

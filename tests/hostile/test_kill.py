@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Blockyard is killed (SIGKILL: out of memory, an impatient user) at random moments.
+
+Whatever it was doing: no process and no lock of it is left, and the next run does the work, without
+a word about the one before. Fifteen kills; those that are not marked as hostile are few and quick.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from kernel.host import locks, seal, store, trees
+from kernel.host.settings import PROJECT
+from tests.integration.processes import descendants, left
+
+KERNEL = "7.3"
+LIMIT_S = 600
+GIT = {"GIT_AUTHOR_NAME": "x", "GIT_AUTHOR_EMAIL": "x@y", "GIT_CONFIG_GLOBAL": "/dev/null"}
+GIT |= {"GIT_COMMITTER_NAME": "x", "GIT_COMMITTER_EMAIL": "x@y"}
+
+GET = """
+import os, sys
+from pathlib import Path
+from kernel.host import store
+
+def make(path):
+    for number in range(200):
+        (path / f"{number}.ko").write_bytes(os.urandom(10_000))
+
+for number in range(1, 6):
+    print(store.get("modules", f"{number:016x}", "a module", make))
+"""
+
+
+@dataclass
+class Work:
+    """Something that is killed."""
+
+    argv: list[str]
+    expected: str  # in its output when it is not
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def inv(*arguments: str) -> list[str]:
+    return [sys.executable, "ci/start.py", *arguments]
+
+
+def get(folder: Path, number: int) -> Work:
+    cache = folder / f"cache-{number}"
+    argv = [sys.executable, "-c", GET]
+    return Work(argv, f"{5:016x}", {"BLOCKYARD_CACHE": str(cache)})
+
+
+def fetch(folder: Path, number: int) -> Work:
+    """A tiny kernel tree, in a repository of its own."""
+    tree = folder / f"linux-{number}"
+    tree.mkdir()
+    (tree / "Makefile").write_text(f"VERSION = 9\nPATCHLEVEL = {number}\n# {folder}\n")
+    (tree / "Kconfig").write_text("config X\n\tbool\n")
+    for index in range(300):
+        (tree / f"{index}.c").write_text(f"int x{index};\n" * 100)
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"]):
+        subprocess.run(["git", "-C", str(tree), *command], check=True, env={**os.environ, **GIT})
+    return Work(inv("kernel.fetch", f"{tree}#HEAD"), str(tree))
+
+
+def module(folder: Path, number: int) -> Work:
+    """A module outside the tree, that was never built."""
+    source = folder / f"c_null_{number}"
+    shutil.copytree(PROJECT / "modules/examples/c_null", source)
+    (source / "c_null.c").open("a").write(f"/* {folder} {number} */\n")
+    return Work(inv("build", "--kernel", KERNEL, "--module", str(source)), "c_null.ko")
+
+
+def boot(folder: Path, number: int) -> Work:
+    return Work(inv("boot", "--kernel", KERNEL, "--run", "echo well"), "well\n")
+
+
+WORKS: dict[str, Callable[[Path, int], Work]]
+WORKS = {"get": get, "fetch": fetch, "module": module, "boot": boot}
+KILLS = {"get": 5, "fetch": 4, "module": 3, "boot": 3}  # fifteen
+ALWAYS = {("get", 0), ("fetch", 0), ("module", 0)}
+took_s: dict[str, float] = {}  # kind of work → seconds when it is left alone
+
+
+def start(work: Work) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        work.argv,
+        cwd=PROJECT,
+        env={**os.environ, **work.environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(work: Work) -> str:
+    """Runs it to its end; what it said on stderr. Its entry in the user's cache is removed."""
+    process = start(work)
+    output, errors = process.communicate(timeout=LIMIT_S)
+    assert (process.returncode, "Traceback" in errors) == (0, False), errors
+    assert work.expected in output
+    for entry in re.findall(r"\S+/(?:sources|modules)/[0-9a-f]{16}", output):
+        if not work.environment:
+            trees.remove(Path(entry))
+    return errors
+
+
+def params() -> Iterator[object]:
+    for kind, kills in KILLS.items():
+        for number in range(kills):
+            marks = () if (kind, number) in ALWAYS else (pytest.mark.hostile,)
+            yield pytest.param(kind, number, marks=marks, id=f"{kind}-{number}")
+
+
+@pytest.mark.parametrize(("kind", "number"), list(params()))
+def test_the_next_run_succeeds(kind: str, number: int, tmp_path: Path) -> None:
+    if kind not in took_s:
+        begun = time.monotonic()
+        finish(WORKS[kind](tmp_path, 99))
+        took_s[kind] = time.monotonic() - begun
+    work = WORKS[kind](tmp_path, number)
+    victim = start(work)
+    time.sleep(random.uniform(0.02, 0.95) * took_s[kind])
+    mine = descendants(victim.pid)
+    victim.send_signal(signal.SIGKILL)
+    victim.communicate(timeout=60)
+    assert left(mine) == set()
+    said = finish(work)
+    assert "broken" not in said
+    if kind == "get":  # the cache of the others is the user's, who may be at work
+        assert "another run" not in said
+        check(Path(work.environment["BLOCKYARD_CACHE"]))
+
+
+def check(cache: Path) -> None:
+    """All entries are whole, nothing half-made is left, and no lock is held."""
+    found = sorted(path.name for path in (cache / "modules").iterdir())
+    assert found == [f"{number:016x}" for number in range(1, 6)]
+    for name in found:
+        assert seal.verify(cache / "modules" / name, "modules") == []
+    for lock in [*(cache / "locks").iterdir(), *(cache / "used").iterdir()]:
+        with locks.tried(lock) as free:
+            assert free
+    assert store.MAKING not in str(found)
