@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from ci import collection, output, prepare, record, report, run, selection
+from ci import collection, exits, output, prepare, record, report, run, selection
 from ci.selection import Selection
 from kernel.choice import Choice
 from kernel.host.errors import UserError
@@ -181,15 +181,17 @@ def _brief(reason: str) -> str:
 
 def show(
     choice: Choice, wanted: Wanted, accel: str, guests: int, *, write: bool, as_json: bool
-) -> bool:
-    """Runs the tests and prints the report; whether nothing is bad."""
+) -> None:
+    """Runs the tests, prints the report and ends the command with the run's exit code."""
     tree, chosen = selected(choice, wanted)
     listed(chosen)  # what cannot be is told before anything is built
-    finished, path = done(choice, tree, chosen, accel, guests)
+    record.check_place()
+    with exits.untestable():
+        finished, path = done(choice, tree, chosen, accel, guests)
     if write:
         output.write_page(PAGE, page(finished))
-    if as_json:
-        print(path.read_text())
-    else:
-        report.show(finished, path)
-    return finished.ok
+
+    def answer() -> None:
+        print(output.as_json(finished)) if as_json else report.show(finished, path)
+
+    exits.end(exits.of_run(finished), answer)

@@ -171,10 +171,10 @@ def table(pairs: Sequence[Pair]) -> Table:
     drawn.add_column("feature")
     for one in pairs:
         for driver in (one.c, one.rust):
-            drawn.add_column(f"{driver}\n{one.kernel}")
+            drawn.add_column(output.plain(f"{driver}\n{one.kernel}"))
     for feature, cells in _rows(pairs):
-        words = [f"[{STYLES.get(state, '')}]{state}[/]" if state else "" for state in cells]
-        drawn.add_row(feature, *words)
+        words = [output.plain(state, STYLES.get(state, "")) for state in cells]
+        drawn.add_row(output.plain(feature), *words)
     return drawn
 
 
@@ -251,9 +251,6 @@ def show(
     if as_json:
         print(output.as_json(pairs))
         return
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    console.print(table(pairs))
+    output.print_table(table(pairs))
     for one in pairs:
-        print(summary(one))
+        output.say(summary(one))

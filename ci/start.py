@@ -26,6 +26,10 @@ def version(package: str) -> str:
     return next(line.split()[0].split("==")[1] for line in lines if line.startswith(package))
 
 
+from kernel.host import streams  # noqa: E402
+
+streams.prepare()
+
 STANDINS: dict[str, dict[str, object]] = {
     "unittest.mock": {"Mock": object},
     "importlib.metadata": {"version": version},
@@ -34,7 +38,7 @@ for name, attributes in STANDINS.items():
     sys.modules[name] = ModuleType(name)
     vars(sys.modules[name]).update(attributes)
 
-from invoke.exceptions import Exit  # noqa: E402
+from invoke.exceptions import Exit, ParseError  # noqa: E402
 from invoke.main import program  # noqa: E402
 
 for name in STANDINS:
@@ -42,14 +46,34 @@ for name in STANDINS:
 
 
 def parse_tasks(parse: Callable[[], None] = program.parse_tasks) -> None:
-    """invoke's own, which raises ValueError for what is no number."""
+    """invoke's own, which raises ValueError for what is no number, and ends with 1."""
     try:
         parse()
     except ValueError as error:
-        raise Exit(f"error: an option takes a whole number ({error})", 2) from None
+        raise _usage(f"an option takes a whole number ({error})") from None
+    except ParseError as error:
+        raise _usage(str(error)) from None
+
+
+def _usage(text: str) -> Exit:
+    from kernel.host.errors import ExitCode
+    from kernel.host.progress import printable
+
+    return Exit(printable(f"error: {text}"), ExitCode.USAGE)
 
 
 vars(program)["parse_tasks"] = parse_tasks
 
 if __name__ == "__main__":
-    program.run()
+    try:
+        try:
+            program.run()
+        finally:
+            sys.stdout.flush()
+    except OSError as error:  # invoke's own lists; a task's output is looked after in ci/exits.py
+        if not streams.is_output(error):
+            raise
+        streams.silence(sys.stdout)
+        from ci.exits import lost_output
+
+        sys.exit(lost_output(error))

@@ -244,6 +244,8 @@ def pytest_runtest_makereport(
     report = yield
     facts: dict[str, Any] = {"outcome": "fail" if report.failed else "pass"}
     guest = item.stash.get(_guest, None)
+    if guests := item.config.stash.get(_guests, None):
+        facts["booted"] = guests.booted
     if guest:
         facts["guest"] = guest.name
     if hasattr(report, "wasxfail"):
