@@ -152,22 +152,24 @@ def test(
 
     from ci import collection, exits, output, prepare, record, report, run, selection
     from ci import resume as resumption
+    from tests import known
 
     outside, workers = prepare.outside(choice), run.workers(guests)
     spend = selection.budget_named(quick=quick, long=long)
     suite = suite or ("all" if k else selection.SMOKE)
     wanted = selection.select(driver, console, suite, k, outside, topology, start, spend, seed)
-    # the choice is checked before anything is built
     with tempfile.TemporaryDirectory(prefix="blockyard-") as folder:
         listing = collection.listing(wanted, Path(folder))
     if list_:
         output.say("\n".join(str(one) for one in listing))
         return
+    # so is all that can be, before anything is built
     asked = resumption.asked(choice, wanted)
     # invoke gives True for an option without its value
     which = resumption.LATEST if resume is True else resume  # type: ignore[comparison-overlap]
     earlier = resumption.find(which, asked) if which else None
     record.check_place()
+    known.of(wanted.folders, "", choice.variant)
     with exits.untestable():
         ready = prepare.ready(choice, accel, all_modules=False)
     if not driver and not choice.modules:

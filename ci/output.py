@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 PIPE_COLUMNS = 120  # a pipe has no width
+MOST_COLUMNS = 10_000  # of a table that is not folded
 LEAST_COLUMNS = 80  # a narrower terminal wraps the lines itself
 
 
@@ -62,10 +63,15 @@ def console() -> Console:
     return Plain(highlight=False, soft_wrap=True, width=width)
 
 
-def print_table(table: Table) -> None:
-    """Prints a table; nothing in it is cut, however narrow the terminal."""
+def print_table(table: Table, *, folded: bool = True) -> None:
+    """Prints a table; nothing in it is cut, however narrow the terminal.
+
+    folded: whether long cells are put into several lines.
+    """
     out = console()
-    out.width = max(out.width, LEAST_COLUMNS)
+    widest = out.options.update(width=MOST_COLUMNS)
+    needed = LEAST_COLUMNS if folded else out.measure(table, options=widest).maximum
+    out.width = max(out.width, needed)
     for column in table.columns:
         column.overflow = "fold"
     out.print(table)

@@ -50,7 +50,7 @@ def show(run: Run, path: Path) -> None:
     for line in run.outdated:
         output.say(f"\noutdated in a {FILE}: {line}")
     output.say("")
-    output.print_table(_table(run))
+    output.print_table(_table(run), folded=False)
     kernel = run.kernel
     output.say(f"kernel       {kernel.name}: {kernel.release} ({kernel.source})")
     output.say(f"accelerator  {run.accelerator.name} ({run.accelerator.reason})")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from invoke.exceptions import Exit
@@ -91,6 +92,64 @@ class TestCodeOf:
 
         assert exits.code_of(work) == 143
         assert done == ["saved"]
+
+
+COMMITS = {
+    "good": "None",
+    "builds not": "Failed('the build failed')",
+    "boots not": "GuestSilent('the guest did not come up')",
+    "defect": "ValueError('x')",
+}
+BISECTED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {project!r})
+from ci import exits
+from images.errors import GuestSilent
+from kernel.host.errors import Failed
+
+def work():
+    if error := eval({commits!r}[Path('state').read_text()]):
+        raise error
+
+sys.exit(exits.code_of(work))
+"""
+
+
+class TestBisection:
+    """What git makes of the codes."""
+
+    def bisected(self, folder: Path, *states: str) -> subprocess.CompletedProcess[str]:
+        """`git bisect run` over commits that end as they say; the first is good, the last bad."""
+
+        def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+            who = ["-c", "user.name=x", "-c", "user.email=x@localhost"]
+            return subprocess.run(
+                ["git", *who, *arguments], cwd=folder, capture_output=True, text=True
+            )
+
+        script = folder.with_suffix(".py")
+        script.write_text(BISECTED.format(project=str(PROJECT), commits=COMMITS))
+        folder.mkdir()
+        git("init", "--quiet")
+        for number, state in enumerate(states):
+            (folder / "state").write_text(state)
+            git("add", "state")
+            git("commit", "--quiet", "--allow-empty", "--message", f"{number} {state}")
+        git("bisect", "start", "HEAD", f"HEAD~{len(states) - 1}")
+        return git("bisect", "run", sys.executable, str(script))
+
+    def test_commits_that_cannot_be_built_are_passed_over(self, tmp_path: Path) -> None:
+        states = ["good", "good", "builds not", "builds not", "good", "boots not", "boots not"]
+        done = self.bisected(tmp_path / "tree", *states)
+        assert done.returncode == 0, done.stderr
+        assert "is the first bad commit" in done.stdout
+        assert "    5 boots not" in done.stdout
+
+    def test_a_defect_is_no_answer(self, tmp_path: Path) -> None:
+        done = self.bisected(tmp_path / "tree", "good", "good", "defect", "boots not", "boots not")
+        assert done.returncode != 0
+        assert "first bad commit" not in done.stdout
 
 
 class TestOfRun:
