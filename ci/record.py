@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The run record: `results/<run>/run.json`, with JUnit XML beside it (docs/run-record.md).
 
-It is written when a run ends. Until then, and when the run was killed, its journal (ci/journal.py)
+It is written when a run ends. Until then, and when the run was killed, its journal (ci/run_journal.py)
 has the outcomes, and `read` makes a record of them.
 """
 
@@ -177,7 +177,7 @@ def read(path: Path) -> Run:
     file = path / "run.json" if path.is_dir() else path
     journal = file.with_name("journal.jsonl")
     if not file.exists() and journal.exists():
-        from ci.journal import read as read_journal  # which has records in it
+        from ci.run_journal import read as read_journal  # which has records in it
 
         return read_journal(journal).record()
     try:

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import msgspec
 
-from ci import journal
+from ci import run_journal
 from ci.collection import TestId
-from ci.journal import Header, Past, Planned
 from ci.prepare import Ready
 from ci.record import Run
+from ci.run_journal import Header, Past, Planned
 from ci.selection import Selection
 from kernel.choice import Choice
 from kernel.host import store, untrusted
@@ -138,8 +138,8 @@ def find(which: str, options: Mapping[str, str]) -> Interrupted:
             raise UserError(f"{folder.name} was another run: {told}", hint="give the same options")
         return found
     others = []
-    for folder in sorted(settings().results_dir.glob(f"*/{journal.FILE}"), reverse=True):
-        header = journal.read_header(folder)
+    for folder in sorted(settings().results_dir.glob(f"*/{run_journal.FILE}"), reverse=True):
+        header = run_journal.read_header(folder)
         if not header or folder.parent.is_symlink() or not _open(folder.parent):
             continue
         if not _differences(header.asked, options) and (found := _interrupted(folder.parent)):
@@ -159,10 +159,10 @@ def _open(folder: Path) -> bool:
 
 
 def _interrupted(folder: Path) -> Interrupted | None:
-    path = folder / journal.FILE
+    path = folder / run_journal.FILE
     if not path.is_file() or not _open(folder):
         return None
-    return Interrupted(folder, journal.read(path))
+    return Interrupted(folder, run_journal.read(path))
 
 
 def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:

@@ -20,9 +20,9 @@ import pytest
 
 from ci import collection, record, resume
 from ci.collection import TestId, portions
-from ci.journal import Header, Journal
 from ci.prepare import Ready
 from ci.resume import Interrupted
+from ci.run_journal import Header, Journal
 from ci.selection import Selection, Trial
 from ci.verdicts import Collector
 from kernel.host import interrupts

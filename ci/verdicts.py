@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ci import journal
+from ci import run_journal
 from ci.collection import Interruptible, TestId, portions
-from ci.journal import Journal
+from ci.run_journal import Journal
 from ci.selection import Trial
 from ci.under_way import UnderWay
 from kernel.host.progress import note
@@ -124,7 +124,7 @@ class Collector(Interruptible):
         at_work = self.under_way.names()
         over = self.trial and self.trial.stop and any(one.outcome in BAD for one in self.results)
         for name in () if over else self._waiting.values():
-            why = journal.why_lost(str(name) in at_work)
+            why = run_journal.why_lost(str(name) in at_work)
             self._add(name, _Phases(outcome="lost", reason=why))
         self._waiting.clear()
         found = [*self.earlier.values(), *self.results]

@@ -9,14 +9,14 @@ import msgspec
 import pytest
 
 from ci import record, resume, selection
-from ci.journal import FILE, Header, Journal, Planned
 from ci.record import Run
 from ci.resume import LATEST
+from ci.run_journal import FILE, Header, Journal, Planned
 from kernel.choice import Choice
 from kernel.host.errors import Failed, UserError
 from kernel.host.settings import settings
 from tests.unit.samples import result, run_of
-from tests.unit.test_journal import HEADER
+from tests.unit.test_run_journal import HEADER
 
 OPTIONS = {"kernel": "7.3", "driver": "null_blk"}
 

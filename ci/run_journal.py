@@ -105,7 +105,9 @@ class Journal:
         self._complained = False
         self._file = -1
         with self._trying():
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
+            self._file = os.open(
+                self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644
+            )
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     @classmethod

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ci import journal, record
-from ci.journal import Header, Journal, Planned
+from ci import record, run_journal
+from ci.run_journal import Header, Journal, Planned
 from kernel.host.errors import UserError
 from tests.outcomes import Outcome, TestResult
 from tests.unit.samples import result, run_of
@@ -76,26 +76,28 @@ class TestRecord:
     def test_a_line_that_was_cut_off_is_no_line(
         self, log: Journal, tmp_path: Path, cut: int
     ) -> None:
-        path = tmp_path / journal.FILE
-        before = journal.read(path)
+        path = tmp_path / run_journal.FILE
+        before = run_journal.read(path)
         log.finished(NAMES[1], of(NAMES[1], "fail"), booted=True)
         with open(path, "r+b") as file:
             file.truncate(path.stat().st_size - cut)
-        assert journal.read(path) == before
+        assert run_journal.read(path) == before
 
     def test_blocks_that_went_with_the_power(self, log: Journal, tmp_path: Path) -> None:
-        path = tmp_path / journal.FILE
-        before = journal.read(path)
+        path = tmp_path / run_journal.FILE
+        before = run_journal.read(path)
         with open(path, "ab") as file:
-            file.write(bytes(4096) + b"\n" + msgspec.json.encode(journal.Started("x", 1.0)) + b"\n")
-        assert journal.read(path) == before
+            file.write(
+                bytes(4096) + b"\n" + msgspec.json.encode(run_journal.Started("x", 1.0)) + b"\n"
+            )
+        assert run_journal.read(path) == before
 
     @pytest.mark.parametrize("text", ["", "\n", "{}\n", '{"line":"run"}\n', "\x00\n", "[" * 9999])
     def test_what_is_no_journal(self, tmp_path: Path, text: str) -> None:
-        (tmp_path / journal.FILE).write_text(text)
+        (tmp_path / run_journal.FILE).write_text(text)
         with pytest.raises(UserError, match="is not the journal of a run"):
             record.read(tmp_path)
-        assert journal.read_header(tmp_path / journal.FILE) is None
+        assert run_journal.read_header(tmp_path / run_journal.FILE) is None
 
     def test_a_journal_of_later_times(self, tmp_path: Path) -> None:
         Journal.begun(tmp_path, msgspec.structs.replace(HEADER, format=99)).close()
@@ -106,7 +108,7 @@ class TestRecord:
 class TestGoingOn:
     def test_the_parts_make_one_run(self, log: Journal, tmp_path: Path) -> None:
         log.close()
-        past = journal.read(tmp_path / journal.FILE)
+        past = run_journal.read(tmp_path / run_journal.FILE)
         again = Journal.reopened(tmp_path, past, "2026-01-02T04:00:00Z")
         for name in NAMES[1:]:
             again.started(name)
@@ -120,32 +122,32 @@ class TestGoingOn:
 
     def test_a_half_line_is_taken_away_first(self, log: Journal, tmp_path: Path) -> None:
         log.close()
-        path = tmp_path / journal.FILE
+        path = tmp_path / run_journal.FILE
         with open(path, "ab") as file:
             file.write(b'{"line":"fini')
-        past = journal.read(path)
+        past = run_journal.read(path)
         again = Journal.reopened(tmp_path, past, "now")
         again.finished(NAMES[1], of(NAMES[1], "fail"), booted=True)
         assert [test.outcome for test in record.read(tmp_path).tests[:2]] == ["pass", "fail"]
 
     def test_a_lost_test_is_not_known(self, log: Journal, tmp_path: Path) -> None:
         log.finished(NAMES[1], of(NAMES[1], "lost"), booted=True)
-        assert set(journal.read(tmp_path / journal.FILE).known) == {NAMES[0]}
+        assert set(run_journal.read(tmp_path / run_journal.FILE).known) == {NAMES[0]}
 
     def test_a_run_that_goes_on_now(self, log: Journal, tmp_path: Path) -> None:
-        past = journal.read(tmp_path / journal.FILE)
+        past = run_journal.read(tmp_path / run_journal.FILE)
         with pytest.raises(UserError, match="a run that goes on now"):
             Journal.reopened(tmp_path, past, "now")
-        assert journal.read(tmp_path / journal.FILE) == past
+        assert run_journal.read(tmp_path / run_journal.FILE) == past
 
     def test_one_that_went_on_without_us(self, log: Journal, tmp_path: Path) -> None:
-        past = journal.read(tmp_path / journal.FILE)
+        past = run_journal.read(tmp_path / run_journal.FILE)
         log.finished(NAMES[1], of(NAMES[1]), booted=True)
         log.close()
-        whole = (tmp_path / journal.FILE).read_bytes()
+        whole = (tmp_path / run_journal.FILE).read_bytes()
         with pytest.raises(UserError, match="has changed meanwhile"):
             Journal.reopened(tmp_path, past, "now")
-        assert (tmp_path / journal.FILE).read_bytes() == whole
+        assert (tmp_path / run_journal.FILE).read_bytes() == whole
 
 
 class TestTroubles:
@@ -166,10 +168,10 @@ class TestTroubles:
         monkeypatch.setattr(os, "write", half)
         log.finished(NAMES[1], of(NAMES[1]), booted=True)
         log.started(NAMES[2])
-        assert set(journal.read(tmp_path / journal.FILE).results) >= {NAMES[0]}
+        assert set(run_journal.read(tmp_path / run_journal.FILE).results) >= {NAMES[0]}
         monkeypatch.undo()
         log.close()
-        past = journal.read(tmp_path / journal.FILE)
+        past = run_journal.read(tmp_path / run_journal.FILE)
         assert (set(past.results), past.under_way) == ({NAMES[0], NAMES[1]}, (NAMES[2],))
         err = capsys.readouterr().err
         assert err.count("No space left on device; outcomes are kept in memory") == 1
