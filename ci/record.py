@@ -58,6 +58,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     budget: budget.Name = "default"
     upstream: str = ""  # the checkout of blktests whose tests were run, and its hash
     outdated: tuple[str, ...] = ()  # known failures that hold for no kernel any more, in words
+    trusted_tests: tuple[str, ...] = ()  # modules' folders whose tests ran without a sandbox
     tests: tuple[TestResult, ...]
 
     @property
