@@ -45,9 +45,10 @@ PROBE_S = 60.0
 
 @dataclass(frozen=True)
 class Enclosure:
-    """What the Python inside sees of the host: each path has the name that it has outside."""
+    """What the Python inside sees of the host."""
 
-    read_only: Sequence[Path] = ()
+    read_only: Sequence[Path] = ()  # under the names that they have outside
+    placed: Mapping[Path, Path] = field(default_factory=dict)  # the same, name inside → host path
     writable: Mapping[Path, Path] = field(default_factory=dict)  # name inside → folder of the host
     devices: Sequence[str] = ()  # host device nodes, such as /dev/kvm
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -64,7 +65,7 @@ class Enclosure:
             argv += ["--ro-bind-try", name, name]
         # nested sandboxes are built upon /tmp
         argv += ["--dev", "/dev", "--tmpfs", "/tmp"]
-        shown = {path: path for path in (*_python(), *self.read_only)}
+        shown = {**{path: path for path in (*_python(), *self.read_only)}, **self.placed}
         binds = [("--ro-bind", source, place) for place, source in shown.items()]
         binds += [("--bind", source, place) for place, source in self.writable.items()]
         # what stands below another place is bound after it

@@ -64,8 +64,10 @@ def prepare(plan: Plan, folder: Path, hardware: Sequence[Topology]) -> None:
     cache = part(folder, "cache")
     for kind in COPIED:
         shutil.copytree(store.directory(kind), cache / kind, dirs_exist_ok=True)
+    if plan.start == "boot":
+        return
     kernel = plan.load_kernel()
-    for one in hardware if plan.start != "boot" else ():
+    for one in hardware:
         wanted = replace(plan.setup(kernel, folder, "", ssh=False), topology=one)
         if snapshot.obstacle(wanted) or not (plan.start == "snapshot" or snapshot.is_due(wanted)):
             continue
@@ -83,25 +85,35 @@ def needed(plan: Plan) -> list[Path]:
 
 
 def keep(source: Path, target: Path) -> None:
-    """Moves the guests' files to the run's folder: regular ones of a bounded size, nothing else."""
+    """Moves the guests' files to the run's folder: regular ones of a bounded size, nothing else.
+
+    What is moved is looked at where it has arrived: there, nothing of theirs can change it.
+    """
     count = size = 0
-    for folder in _folders(source):
-        for entry in os.scandir(folder):
-            status = entry.stat(follow_symlinks=False)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > LOG_BYTES:
+    for name, descriptor in _folders(source):
+        place = target / name
+        for entry in sorted(os.listdir(descriptor)):  # noqa: PTH208
+            if not stat.S_ISREG(os.lstat(entry, dir_fd=descriptor).st_mode):
                 continue
+            place.mkdir(parents=True, exist_ok=True)
+            kept = place / entry
+            os.rename(entry, kept, src_dir_fd=descriptor)  # noqa: PTH104 - it has no dir_fd
+            status = kept.lstat()
             count, size = count + 1, size + status.st_size
+            if not stat.S_ISREG(status.st_mode) or status.st_size > LOG_BYTES:
+                store.remove(kept) if stat.S_ISDIR(status.st_mode) else kept.unlink()
+            else:
+                kept.chmod(0o644)
             if count > KEPT_FILES or size > KEPT_BYTES:
                 note(f"{target}: not all files of guests were kept, they are too many")
                 return
-            place = target / folder.name
-            place.mkdir(parents=True, exist_ok=True)
-            Path(entry.path).chmod(0o644)
-            Path(entry.path).rename(place / entry.name)
 
 
-def _folders(source: Path) -> Iterator[Path]:
-    with os.scandir(source) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                yield Path(entry.path)
+def _folders(source: Path) -> Iterator[tuple[str, int]]:
+    """Name and descriptor of each guest's folder, no link among them."""
+    how = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    for path in sorted(source.iterdir()):
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            descriptor = os.open(path, how)
+            stack.callback(os.close, descriptor)
+            yield path.name, descriptor

@@ -30,7 +30,8 @@ from kernel.host.settings import PROJECT, settings
 from tests.plan import Plan
 from tests.plugin import PROPERTY
 
-INSIDE = Path("/mnt/own")  # where the enclosure has its folder
+ORDERS = "orders"  # a part of the folder,
+INSIDE = Path("/mnt/own")  # and where the enclosure has it, read-only
 COLLECT_S = 60.0  # one file is imported within this
 TEST_S = 1800.0  # a phase of a test ends within this; it contains a boot, and waits for commands
 LONG = 10  # times that, with the budget `long`
@@ -85,7 +86,7 @@ def collect(suite: Suite) -> list[Test]:
     problems: list[str] = []
     with own_folder.temporary() as folder:
         orders = _orders(suite, folder, COLLECTED, {}, PROCESS_BYTES)
-        enclosure = Enclosure([suite.folder], _writable(folder))
+        enclosure = _enclosure(folder, [suite.folder], _writable(folder))
         limits = Limits(COLLECT_S, PYTEST_BYTES, folder)
         reader = Reader(())
         with (
@@ -128,7 +129,8 @@ def _orders(
     suite: Suite, folder: Path, more: Sequence[str], together: Mapping[str, str], memory: int
 ) -> list[str]:
     """Writes what the pytest inside is to do; what its script gets, but for the descriptor."""
-    (folder / "plan.json").write_bytes(msgspec.json.encode(suite.plan))
+    place = own_folder.part(folder, ORDERS)
+    (place / "plan.json").write_bytes(msgspec.json.encode(suite.plan))
     # the current folder is the suite's: its path may have characters that pytest reads as others
     words = [".", "--rootdir", ".", "--confcutdir", ".", "-c", str(PROJECT / "pyproject.toml")]
     words += ["-p", "tests.plugin", "--blockyard-plan", f"{INSIDE}/plan.json"]
@@ -139,17 +141,22 @@ def _orders(
     if suite.expression:
         words += ["-k", suite.expression]
     orders = Orders((*words, *more), memory, dict(together))
-    (folder / "orders.json").write_bytes(msgspec.json.encode(orders))
+    (place / "orders.json").write_bytes(msgspec.json.encode(orders))
     return [sys.executable, "-I", str(PROJECT / "ci" / "inside.py"), f"{INSIDE}/orders.json"]
 
 
 def _writable(folder: Path) -> dict[Path, Path]:
-    """Where the enclosure may write: all of it is one folder of the host's."""
+    """Where the enclosure may write: name inside → part of the folder (not to be replaced)."""
     return {
-        INSIDE: folder,
         Path("/tmp"): own_folder.part(folder, "tmp"),
         settings().cache_dir: own_folder.part(folder, "cache"),
     }
+
+
+def _enclosure(
+    folder: Path, needed: Sequence[Path], writable: Mapping[Path, Path], devices: Sequence[str] = ()
+) -> Enclosure:
+    return Enclosure(needed, {INSIDE: own_folder.part(folder, ORDERS)}, writable, devices)
 
 
 @contextmanager
@@ -236,7 +243,9 @@ def run(suite: Suite, part: Part, collector: object) -> str:
         limits = Limits(silence_s, memory, folder)
         reader, reports = Reader(part.ids.keys()), _Reports(part.ids, collector)
         try:
-            with _started(Enclosure(needed, writable, devices), suite, orders, limits) as child:
+            with _started(
+                _enclosure(folder, needed, writable, devices), suite, orders, limits
+            ) as child:
                 return _follow(child, reader, reports)
         finally:
             own_folder.keep(guests, directory / "guests")

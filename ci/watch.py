@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import signal
 import stat
 import subprocess
 import time
@@ -22,6 +23,7 @@ from ci.journal import LINE_BYTES
 from kernel.host.process import reaped, start
 
 TICK_S = 1.0
+END_S = 10.0  # a sandbox whose first process was killed has ended within this
 OUTPUT_BYTES = 16 << 10  # of its output, the last
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -106,15 +108,32 @@ def watched(argv: Callable[[int], Sequence[str]], limits: Limits) -> Iterator[Wa
         finally:
             os.close(theirs)
         with reaped(process):
-            yield Watched(process, limits, ours)
+            try:
+                yield Watched(process, limits, ours)
+            finally:
+                _end_all(process)
     finally:
         os.close(ours)
 
 
-def tree(top: int) -> tuple[int, int]:
-    """Of a process and all below it: how many they are, and the bytes of memory they hold."""
-    children: dict[int, list[int]] = {}
-    resident: dict[int, int] = {}
+def _end_all(sandbox: subprocess.Popen[bytes]) -> None:
+    """Kills the first process of the sandbox's namespace: the kernel then ends all others.
+
+    bwrap ends behind them. Were it killed, they would end a moment later than it.
+    """
+    if sandbox.poll() is not None:
+        return
+    first = [pid for pid, parent, _ in _processes() if parent == sandbox.pid]
+    for pid in first:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    if first:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            sandbox.wait(END_S)
+
+
+def _processes() -> Iterator[tuple[int, int, int]]:
+    """Of each process of the host: its id, its parent's, the bytes of memory it holds."""
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit():
             continue
@@ -123,8 +142,16 @@ def tree(top: int) -> tuple[int, int]:
         except OSError:  # it has ended
             continue
         fields = data[data.rindex(b")") + 1 :].split()  # the name before it may hold anything
-        children.setdefault(int(fields[1]), []).append(int(entry.name))
-        resident[int(entry.name)] = int(fields[21]) * PAGE
+        yield int(entry.name), int(fields[1]), int(fields[21]) * PAGE
+
+
+def tree(top: int) -> tuple[int, int]:
+    """Of a process and all below it: how many they are, and the bytes of memory they hold."""
+    children: dict[int, list[int]] = {}
+    resident: dict[int, int] = {}
+    for pid, parent, size in _processes():
+        children.setdefault(parent, []).append(pid)
+        resident[pid] = size
     count, memory, waiting = 0, 0, [top]
     while waiting:
         pid = waiting.pop()
@@ -139,17 +166,16 @@ def used(folder: Path, disk: int, files: int) -> None:
     while waiting:
         try:
             entries = list(os.scandir(waiting.pop()))
-        except FileNotFoundError:  # it was removed
-            continue
-        except OSError as error:  # deeper than a path is long
-            raise Overrun(f"its folder cannot be looked at: {error.strerror}") from None
-        seen += len(entries)
-        for entry in entries:
-            with contextlib.suppress(FileNotFoundError):
+            for entry in entries:
                 status = entry.stat(follow_symlinks=False)
                 size += status.st_blocks * 512
                 if stat.S_ISDIR(status.st_mode):
                     waiting.append(entry.path)
+        except FileNotFoundError:  # it was removed meanwhile; the next look sees the rest
+            continue
+        except OSError as error:  # deeper than a path is long
+            raise Overrun(f"its folder cannot be looked at: {error.strerror}") from None
+        seen += len(entries)
         if size > disk:
             raise Overrun(f"more than {disk >> 20} MiB on disk")
         if seen > files:
