@@ -69,6 +69,7 @@ def done(
     choice: Choice, tree: Checkout, wanted: Selection, accel: str, guests: int
 ) -> tuple[record.Run, Path]:
     """Runs them; the record and its path."""
+    run.check(wanted)
     ready = prepare.ready(choice, accel, all_modules=False)
     packed = archive.packed(tree, ready.tools)
     assert wanted.upstream is not None

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The run record: `results/<run>/run.json`, with JUnit XML beside it (docs/run-record.md).
 
-It is written when a run ends. Until then, and when the run was killed, its journal (ci/run_journal.py)
+It is written when a run ends. Until then, and when the run was killed, its journal (ci.run_journal)
 has the outcomes, and `read` makes a record of them.
 """
 
@@ -69,6 +69,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     interrupted: bool = False  # whether the run ended before its tests did
     under_way: tuple[str, ...] = ()  # the tests that it was at then
     resumed: tuple[str, ...] = ()  # when it was taken up again, UTC
+    trusted_tests: tuple[str, ...] = ()  # modules' folders whose tests ran without a sandbox
     tests: tuple[TestResult, ...]
 
     @property

@@ -56,6 +56,7 @@ def asked(choice: Choice, wanted: Selection) -> dict[str, str]:
         "topology": wanted.topology.name,
         "start": wanted.start,
         "budget": wanted.budget,
+        "trust-tests": "yes" if wanted.trust_tests else "",
         "seed": "" if wanted.seed is None else str(wanted.seed),
     }
 

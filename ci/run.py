@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One run of the suites: plan it, let pytest do it, record what came of it.
 
-pytest runs in this process, with workers of pytest-xdist when guests are to run side by side. A
-collector of ours turns its reports into outcomes as they come and writes them to the run's journal.
-So an interrupted run has a record of what it did, and one that was killed can be taken up again
-(ci/resume.py). A test that was to run and never reported is `lost`.
+pytest runs in this process, with workers of pytest-xdist when guests are to run side by side; tests
+that a module brings run in an enclosure (ci.execute). A collector of ours turns the reports into
+outcomes as they come and writes them to the run's journal. So an interrupted run has a record of
+what it did, and one that was killed can be taken up again (ci.resume). A test that was to run and
+never reported is `lost`.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ci import collection, record, resume
-from ci.collection import TestId, portions
+from ci import collection, own_tests, record, resume
+from ci.collection import TestId
+from ci.execute import Execution
 from ci.prepare import Ready
 from ci.resume import Interrupted
 from ci.run_journal import Header, Journal
@@ -31,6 +33,7 @@ from kernel.host.progress import note
 from kernel.variants import PLAIN
 from tests import known
 from tests.known import Known
+from tests.outcomes import BAD
 from tests.plan import Plan
 
 
@@ -39,6 +42,13 @@ def workers(guests: int = 0) -> int:
     if guests < 0:
         raise UserError(f"--guests takes a number from 1 on, or 0 for the default, not {guests}")
     return guests or max(2, (os.cpu_count() or 1) // 2)
+
+
+def check(wanted: Selection) -> None:
+    """What can be wrong about a run before anything is built for it; raises UserError, Failed."""
+    known.check(wanted.folders)
+    own_tests.check_nesting(collection.own_suites(wanted, wanted.plan()))
+    record.check_place()
 
 
 def _plan(ready: Ready, wanted: Selection, directory: Path) -> Plan:
@@ -93,10 +103,9 @@ def run(
     plan = directory / folder / "plan.json"
     plan.write_bytes(msgspec.json.encode(_plan(ready, wanted, plan.parent)))
     is_known = known.of(wanted.folders, ready.kernel.info.release, variant)
-    names, arguments = collection.collect(plan, wanted), collection.arguments(plan, wanted)
+    names, options = collection.collect(plan, wanted), list[str]()
     if trial:
-        names, more = of_trial(names, trial, is_known)
-        arguments += more
+        names, options = of_trial(names, trial, is_known)
     blank = _blank(ready, wanted, variant, directory, tuple(is_known.over()))
     header = Header(
         asked=asked or {},
@@ -108,13 +117,18 @@ def run(
         resume.check(earlier, header)
         blank = earlier.past.begun_again(_utc(begun))
         log = Journal.reopened(directory, earlier.past, blank.resumed[-1])
-        names, more = _without(names, earlier.past.known)
-        arguments += more
+        names, options = _without(names, earlier.past.known)
     else:
         log = Journal.begun(directory, header)
     results = earlier.past.known if earlier else {}
     collector = Collector(names, is_known, trial, log, folder, results)
-    code = _pytest(arguments, collector, guests) if names else pytest.ExitCode.OK
+
+    def over() -> bool:
+        bad = any(one.outcome in BAD for one in collector.results)
+        return bool(trial and trial.stop and bad)
+
+    execution = Execution(plan, wanted, collector, options, guests, over)
+    code, problems = _executed(execution, names, _plan(ready, wanted, plan.parent))
     with interrupts.held():  # whatever else comes: what was found out is saved first
         finished = msgspec.structs.replace(
             blank,
@@ -126,7 +140,7 @@ def run(
         )
         log.close()
         path = record.write(finished, directory)
-    _check(code, collector, finished, path, "; --resume goes on with it" if asked else "")
+    _check(code, problems, collector, finished, path, "; --resume goes on with it" if asked else "")
     return finished, path
 
 
@@ -157,6 +171,7 @@ def _blank(
         budget=wanted.budget,
         upstream=wanted.upstream.source if wanted.upstream else "",
         outdated=outdated,
+        trusted_tests=wanted.folders if wanted.trust_tests else (),
         booted=False,
         tests=(),
     )
@@ -170,23 +185,25 @@ def _without(
     return left, [f"--deselect={nodeid}" for nodeid in names if nodeid not in left]
 
 
-def _pytest(arguments: list[str], collector: Collector, guests: int) -> int:
-    """Has pytest run the tests; its exit code."""
-    count = min(guests, len(set(portions(collector.names).values())))
-    if count > 1:
-        side_by_side = ["-n", str(count), "--dist", "loadscope", "--no-loadscope-reorder"]
-        side_by_side += ["--max-worker-restart", "0"]
-    else:
-        side_by_side = ["-p", "no:xdist"]
+def _executed(execution: Execution, names: dict[str, TestId], plan: Plan) -> tuple[int, list[str]]:
+    """Execution.run, which a second interrupt may leave before it has ended for the first."""
+    collector = execution.collector
     try:
-        with nullcontext() if collector.trial else collector.under_way:
-            return int(pytest.main([*arguments, *side_by_side], plugins=[collector]))
-    except KeyboardInterrupt:  # a second one, while pytest was ending for the first
+        with collector.under_way if not collector.trial else nullcontext():
+            return execution.run(names, plan)
+    except KeyboardInterrupt:
         collector.interrupted = True
-        return pytest.ExitCode.INTERRUPTED
+        return pytest.ExitCode.INTERRUPTED, []
 
 
-def _check(code: int, collector: Collector, finished: record.Run, path: Path, how_on: str) -> None:
+def _check(
+    code: int,
+    problems: list[str],
+    collector: Collector,
+    finished: record.Run,
+    path: Path,
+    how_on: str,
+) -> None:
     """Raises what a run has to end with that is more than outcomes; how_on: what to do then."""
     if collector.interrupted:
         if finished.under_way:
@@ -195,5 +212,7 @@ def _check(code: int, collector: Collector, finished: record.Run, path: Path, ho
         raise KeyboardInterrupt
     if collector.defects:
         raise Failed(f"pytest broke down (record: {path})\n" + "\n".join(collector.defects))
+    if problems and finished.ok:
+        raise Failed(f"{problems[0]} (record: {path})")
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and finished.ok:
         raise Failed(f"pytest ended with {code!r} (record: {path})")

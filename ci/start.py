@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What `./inv` starts: invoke, sooner, and quiet when it is interrupted before it has begun.
 
+inv starts this with Python's -I: neither PYTHON* nor the current folder has a say in what is
+imported, and environment.clean() keeps it so for the processes that are started from here.
+
 Until a task runs (tasks.py then has its own way), Ctrl-C just ends the process. invoke imports
 modules that it uses in its own tests, for YAML configuration and for ``--version`` only: 35 ms of
 the 100 that it takes. It gets stand-ins for them, which nobody else sees.
@@ -17,7 +20,15 @@ from types import ModuleType  # noqa: E402
 
 # our packages, whatever the current directory has (a kernel tree has a folder kernel, too)
 ROOT = Path(__file__).parent.parent
-sys.path[0] = str(ROOT)
+if not sys.flags.safe_path:  # started by hand, without -I
+    del sys.path[0]
+sys.path.insert(0, str(ROOT))
+if not __debug__:
+    sys.exit("error: without -O: helpers of tests fail by assertions, which it removes")
+
+from kernel.host import environment  # noqa: E402
+
+environment.clean()
 
 
 def version(package: str) -> str:
