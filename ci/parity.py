@@ -151,6 +151,8 @@ def recorded(paths: Iterable[Path], drivers: Sequence[str]) -> list[Pair]:
     for path in paths:
         file = path / "run.json" if path.is_dir() else path
         finished = record.read(file)
+        if finished.interrupted:
+            note(f"{file} is of a run that was interrupted: its other tests are lost")
         if finished.smoke:
             raise UserError(f"{file} is of the smoke tests: ./inv test --suite all has all")
         there = {test.driver for test in finished.tests}

@@ -7,6 +7,7 @@ kernel, the modules, the guest's files, the accelerator, the tests and Blockyard
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ def inputs(ready: Ready, wanted: Selection) -> dict[str, str]:
         "the tool root with QEMU": ready.tools.path.name,
         "the accelerator": ready.accelerator.name,
         "the topology": store.digest(wanted.topology),
-        "Blockyard": _digest(PROJECT, _code()),
+        "Blockyard": _blockyard(),
         "the tests beside the modules": store.digest(list(map(_tests_of, wanted.folders))),
     }
 
@@ -89,6 +90,12 @@ def _tests_of(folder: str) -> str:
 def _entry(path: Path) -> str:
     """A file's name in the cache, wherever that is."""
     return f"{path.parent.name}/{path.name}"
+
+
+@functools.cache
+def _blockyard() -> str:
+    """A hash of Blockyard's own code and data."""
+    return _digest(PROJECT, _code())
 
 
 def _code() -> list[Path]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -45,7 +46,8 @@ class UnderWay:
 
     def __enter__(self) -> Self:
         # pytest has stderr to itself while a test runs in this process
-        self._stderr = open(os.dup(sys.stderr.fileno()), "w", errors="backslashreplace")
+        with contextlib.suppress(OSError):
+            self._stderr = open(os.dup(sys.stderr.fileno()), "w", errors="backslashreplace")
         self._thread.start()
         return self
 
@@ -58,7 +60,8 @@ class UnderWay:
         self._stopped.set()
         self._thread.join()
         if self._stderr:
-            self._stderr.close()
+            with contextlib.suppress(OSError):  # what could not be written before
+                self._stderr.close()
 
     def _watch(self) -> None:
         while not self._stopped.wait(self._long_s / 10):

@@ -11,10 +11,15 @@ import msgspec
 import pytest
 
 from ci import record, run_journal
+from ci.collection import TestId
 from ci.run_journal import Header, Journal, Planned
+from ci.verdicts import Collector
 from kernel.host.errors import UserError
+from tests.guests import Slot
+from tests.known import Known
 from tests.outcomes import Outcome, TestResult
 from tests.unit.samples import result, run_of
+from tests.unit.test_outcomes import report
 
 NAMES = tuple(f"io/{n}[null_blk-serial]" for n in range(4))
 
@@ -181,3 +186,40 @@ class TestTroubles:
         log.finished(NAMES[0], of(NAMES[0]), booted=True)
         log.close()
         assert "outcomes are kept in memory" in capsys.readouterr().err
+
+
+class TestCollector:
+    """Reports of pytest become lines, each at once."""
+
+    def test_each_test_is_written_when_it_begins_and_ends(
+        self, log: Journal, tmp_path: Path
+    ) -> None:
+        slot = Slot("null_blk", "serial")
+        names = {f"t::{n}": TestId("io", str(n), slot) for n in (1, 2, 3)}
+        collector = Collector(names, Known((), "7.3.4", "plain"), journal=log, folder="resumed-1/")
+        facts = {"booted": True, "guest": "guests/g1", "outcome": "fail", "reason": "why"}
+        collector.pytest_runtest_logstart("t::1")
+        collector.pytest_runtest_logreport(report("t::1", "call", failed=True, facts=facts))
+        assert run_journal.read(tmp_path / run_journal.FILE).under_way == (NAMES[1],)
+        collector.pytest_runtest_logreport(report("t::1", "teardown"))
+        collector.pytest_runtest_logstart("t::2")
+        past = run_journal.read(tmp_path / run_journal.FILE)
+        assert past.results[NAMES[1]].outcome == "fail"
+        assert past.results[NAMES[1]].guest == "resumed-1/guests/g1"
+        assert past.under_way == collector.under_way.names() == (NAMES[2],)
+        assert collector.booted
+        assert [(test.id, test.outcome, test.reason) for test in collector.finish()] == [
+            ("io/1", "fail", "why"),
+            ("io/2", "lost", "the run ended during this test"),
+            ("io/3", "lost", "the run ended before this test"),
+        ]
+
+    def test_what_earlier_parts_found_out_is_counted(
+        self, log: Journal, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        names = {"t::1": TestId("io", "1", Slot("null_blk", "serial"))}
+        earlier = {NAMES[0]: of(NAMES[0])}
+        collector = Collector(names, Known((), "7.3.4", "plain"), journal=log, earlier=earlier)
+        collector.pytest_runtest_logreport(report("t::1", "teardown"))
+        assert [test.id for test in collector.finish()] == ["io/0", "io/1"]
+        assert "[2/2] pass    io/1[null_blk-serial]" in capsys.readouterr().err
