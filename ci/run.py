@@ -94,6 +94,7 @@ def run(
 ) -> tuple[record.Run, Path]:
     """Runs the selected tests, `guests` at a time; the record and its path."""
     begun = time.time()
+    own_tests.check_nesting(collection.own_suites(wanted, wanted.plan()))
     directory = trial.directory if trial else record.new_directory(ready.kernel.info.name)
     plan = directory / "plan.json"
     plan.write_bytes(msgspec.json.encode(_plan(ready, wanted, directory)))
