@@ -111,7 +111,8 @@ def collect(suite: Suite) -> list[Test]:
             f"{child.process.returncode}, {reader.reading or 'conftest.py'})\n{_words(child)}"
         )
     if reader.ended.code == pytest.ExitCode.USAGE_ERROR:
-        raise UserError(f"pytest does not understand the files of a suite:\n{_words(child)}")
+        why = f"-k {suite.expression!r}, or " if suite.expression else ""
+        raise UserError(f"pytest does not understand {why}the files of a suite:\n{_words(child)}")
     for test in reader.tests.values():
         _check(test, suite)
     return list(reader.tests.values())

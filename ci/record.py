@@ -102,7 +102,7 @@ def check_place() -> None:
 
 def _no_place(path: Path, error: OSError) -> Failed:
     return Failed(
-        f"cannot make {path}: {error.strerror}",
+        f"cannot write to {path}: {error.strerror}",
         hint="set BLOCKYARD_RESULTS to a directory that can be written to",
     )
 

@@ -96,6 +96,7 @@ def run(
     to go on with; raises Failed when its outcomes would say nothing about this kernel and tests.
     """
     begun = time.time()
+    own_tests.check_nesting(collection.own_suites(wanted, wanted.plan()))
     directory = _directory(ready, trial, earlier)
     # the guests of a part that is resumed stand in a folder of their own
     folder = f"resumed-{len(earlier.past.resumed) + 1}/" if earlier else ""

@@ -28,6 +28,12 @@ if not __debug__:
 
 from kernel.host import environment  # noqa: E402
 
+try:
+    Path.cwd()
+except OSError as error:
+    print(f"error: the current folder is gone ({error.strerror})", file=sys.stderr)
+    sys.exit(2)
+
 environment.clean()
 
 

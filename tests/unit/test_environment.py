@@ -124,3 +124,13 @@ def test_without_assertions_nothing_starts() -> None:
     done = subprocess.run(argv, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith("error: without -O")
+
+
+def test_a_current_folder_that_is_gone(tmp_path: Path) -> None:
+    (gone := tmp_path / "gone").mkdir()
+    argv = ["sh", "-c", 'rmdir "$PWD"; exec "$0" --list', str(PROJECT / "inv")]
+    done = subprocess.run(argv, cwd=gone, capture_output=True, text=True)
+    assert done.returncode == 2
+    # the shell has a word to say, too
+    told = "error: the current folder is gone (No such file or directory)"
+    assert done.stderr.splitlines()[-1] == told

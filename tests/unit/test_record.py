@@ -47,6 +47,7 @@ class TestRecord:
             "budget",
             "upstream",
             "outdated",
+            "trusted_tests",
             "booted",
             "interrupted",
             "under_way",
@@ -131,7 +132,7 @@ class TestRecord:
 
     def test_results_that_cannot_be_kept(self, home: Path) -> None:
         (home / "results").write_text("a file")
-        with pytest.raises(Failed, match="cannot make") as caught:
+        with pytest.raises(Failed, match="cannot write to") as caught:
             record.new_directory("7.3")
         assert "BLOCKYARD_RESULTS" in caught.value.hint
 
@@ -141,11 +142,11 @@ class TestRecord:
         record.check_place()
         assert list(home.iterdir()) == []
         (home / "results").write_text("a file")
-        with pytest.raises(Failed, match="cannot make"):
+        with pytest.raises(Failed, match="cannot write to"):
             record.check_place()
         monkeypatch.setenv("BLOCKYARD_RESULTS", "/proc/results")
         settings.cache_clear()
-        with pytest.raises(Failed, match="cannot make /proc/results"):
+        with pytest.raises(Failed, match="cannot write to /proc/results"):
             record.check_place()
 
     def test_control_characters_survive(self) -> None:
