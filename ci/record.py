@@ -21,7 +21,7 @@ import msgspec
 
 from ci import output
 from kernel.artifact import KernelInfo
-from kernel.host import store
+from kernel.host import store, untrusted
 from kernel.host.errors import Failed, UserError
 from kernel.host.progress import note
 from kernel.host.settings import settings
@@ -29,6 +29,9 @@ from kernel.variants import PLAIN
 from tests import budget
 from tests.outcomes import BAD, Outcome, TestResult
 
+BYTES = 256 << 20  # of a record or a journal; one of 500 tests has 200 KB
+# what a file of another kind, or one that was made to break us, raises
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 SCHEMA = 1  # raise it when a field changes its meaning or goes
 _NO_XML = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF])
 
@@ -182,8 +185,8 @@ def read(path: Path) -> Run:
 
         return read_journal(journal).record()
     try:
-        run = msgspec.json.decode(file.read_bytes(), type=Run)
-    except (OSError, msgspec.DecodeError) as error:
+        run = msgspec.json.decode(untrusted.read_input(file, "the run record", BYTES), type=Run)
+    except UNREADABLE as error:
         raise UserError(f"{file} is not a run record: {error}") from None
     if run.schema != SCHEMA:
         raise UserError(f"{file} is a run record of schema {run.schema}, not {SCHEMA}")

@@ -18,7 +18,7 @@ import msgspec
 from ci import run_journal
 from ci.collection import TestId
 from ci.prepare import Ready
-from ci.record import Run
+from ci.record import UNREADABLE, Run
 from ci.run_journal import Header, Past, Planned
 from ci.selection import Selection
 from kernel.choice import Choice
@@ -160,10 +160,10 @@ def find(which: str, options: Mapping[str, str]) -> Interrupted:
 def _open(folder: Path) -> bool:
     """Whether a run has no record yet, or one that says that it was interrupted."""
     try:
-        run = msgspec.json.decode((folder / "run.json").read_bytes(), type=Run)
-    except (OSError, msgspec.DecodeError):
+        data = untrusted.read(folder, "run.json")
+        return msgspec.json.decode(data, type=Run).interrupted
+    except (Failed, *UNREADABLE):
         return True
-    return run.interrupted
 
 
 def _interrupted(folder: Path) -> Interrupted | None:

@@ -19,8 +19,9 @@ from typing import Self
 
 import msgspec
 
-from ci.record import Run
-from kernel.host.errors import UserError
+from ci.record import BYTES, UNREADABLE, Run
+from kernel.host import untrusted
+from kernel.host.errors import Failed, UserError
 from kernel.host.progress import note
 from tests.outcomes import TestResult
 
@@ -233,9 +234,10 @@ def why_lost(under_way: bool) -> str:
 def read(path: Path) -> Past:
     """A journal as far as it goes; raises UserError for a file that is none."""
     try:
-        first, *rest = path.read_bytes().split(b"\n")[:-1] or [b""]
+        data = untrusted.read_input(path, "the journal", BYTES)
+        first, *rest = data.split(b"\n")[:-1] or [b""]
         header = msgspec.json.decode(first, type=Header)
-    except (OSError, msgspec.DecodeError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path} is not the journal of a run: {error}") from None
     if header.format != FORMAT:
         raise UserError(f"{path} is a journal of format {header.format}, not {FORMAT}")
@@ -244,7 +246,7 @@ def read(path: Path) -> Past:
     for line in rest:
         try:
             lines.append(msgspec.json.decode(line, type=Line))
-        except msgspec.DecodeError:  # the power went: blocks of a file may be missing
+        except UNREADABLE:  # the power went: blocks of a file may be missing
             break
         length += len(line) + 1
     return _past(header, lines, length)
@@ -253,9 +255,9 @@ def read(path: Path) -> Past:
 def read_header(path: Path) -> Header | None:
     """What a run is; None when the file is none of its kind."""
     try:
-        with open(path, "rb") as file:
-            header = msgspec.json.decode(file.readline(), type=Header)
-    except (OSError, msgspec.DecodeError):
+        with untrusted.open_regular(path.parent, path.name) as file:
+            header = msgspec.json.decode(file.readline(BYTES), type=Header)
+    except (Failed, *UNREADABLE):
         return None
     return header if header.format == FORMAT else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import get_args
@@ -170,11 +171,22 @@ class TestRead:
             record.read(other)
 
     def test_no_file_and_no_json(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="none.json is not a run record"):
+        with pytest.raises(UserError, match="cannot read the run record .*none.json: No such file"):
             record.read(tmp_path / "none.json")
         (tmp_path / "run.json").write_text("{")
         with pytest.raises(UserError, match="is (not )?a run record"):
             record.read(tmp_path / "run.json")
+
+    @pytest.mark.parametrize("text", ['{"zz":' + "[" * 100_000, '{"schema":1,"run":"\udcff"}'])
+    def test_a_file_that_was_made_to_break_its_reader(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "run.json").write_bytes(text.encode(errors="surrogateescape"))
+        with pytest.raises(UserError, match="is not a run record"):
+            record.read(tmp_path)
+
+    def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "run.json")
+        with pytest.raises(UserError, match="not a regular file"):
+            record.read(tmp_path)
 
 
 class TestOk:

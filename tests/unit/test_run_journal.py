@@ -97,7 +97,17 @@ class TestRecord:
             )
         assert run_journal.read(path) == before
 
-    @pytest.mark.parametrize("text", ["", "\n", "{}\n", '{"line":"run"}\n', "\x00\n", "[" * 9999])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "\n",
+            "{}\n",
+            '{"line":"run"}\n',
+            "\x00\n",
+            '{"line":"run","x":' + "[" * 99_999 + "\n",
+        ],
+    )
     def test_what_is_no_journal(self, tmp_path: Path, text: str) -> None:
         (tmp_path / run_journal.FILE).write_text(text)
         with pytest.raises(UserError, match="is not the journal of a run"):
