@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import gc
 import inspect
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -51,39 +50,21 @@ ACCEL_HELP = "auto (KVM where it really works), kvm or tcg"
 
 
 def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A user's error is printed as one message, not as a traceback."""
+    """A user's error is one message and an exit code (ci/exits.py), not a traceback."""
 
     @functools.wraps(function)
-    def wrapper(c: Context, *arguments: Any, **options: Any) -> Any:
-        from kernel.host.errors import UserError
+    def wrapper(c: Context, *arguments: Any, **options: Any) -> None:
+        from ci import exits
 
-        # a terminated run cleans up as an interrupted one does; nohup keeps the hang-up off
-        hangup = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
-        for number in (signal.SIGINT, signal.SIGTERM, *hangup):
-            signal.signal(number, signal.default_int_handler)
-        try:
+        def work() -> None:
+            from kernel.host.errors import UserError
+
             if c.remainder and function.__name__ not in TAKES_REMAINDER:
                 raise UserError(f"{function.__name__} takes nothing behind --: {c.remainder}")
-            return function(c, *arguments, **options)
-        except UserError as error:
-            from kernel.host.progress import printable
+            function(c, *arguments, **options)
 
-            raise Exit(printable(f"error: {error}"), error.exit_code) from None
-        except BrokenPipeError:  # the reader of our output has seen enough; as cat would end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise Exit(code=128 + signal.SIGPIPE) from None
-        except OSError as error:
-            from kernel.host import store
-
-            if (known := store.explained(error)) is not None:
-                raise Exit(f"error: {known}", known.exit_code) from None
-            if not store.is_full(error):
-                raise
-            raise Exit(
-                f"error: the disk is full ({error.filename or 'while copying'})", 1
-            ) from None
-        except KeyboardInterrupt:
-            raise Exit("interrupted", 130) from None
+        if code := exits.code_of(work):
+            raise Exit(code=code)
 
     return wrapper
 
@@ -118,6 +99,7 @@ def on_a_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @task(
+    optional=["resume"],
     help=KERNEL_HELP
     | {
         "driver": "comma-separated; default: all that have a manifest in modules/",
@@ -132,8 +114,11 @@ def on_a_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
         "quick": "loads and repetitions take a quarter of the time",
         "long": "they take ten times as long",
         "seed": "a number: the tests of each guest in another order, the same for the same number",
+        "resume": "go on with a run that was interrupted or killed: its name in results, or "
+        "the newest one with the same options",
         "json": "print the run record instead of the report",
-    }
+        "trust-tests": "run a module's own test files without a sandbox, with all your rights",
+    },
 )
 @plain_errors
 @on_a_kernel
@@ -152,40 +137,50 @@ def test(
     quick: bool = False,
     long: bool = False,
     seed: str = "",
+    resume: str = "",
     json: bool = False,
+    trust_tests: bool = False,
 ) -> None:
     """Build a kernel, boot it, test its block drivers over both consoles.
 
     The first run sets everything up (about ten minutes on two cores), a later one takes about
     a minute and a half: it has the smoke tests, those that show first whether a driver works.
     `--suite all` has all, and takes about six. The record is written to results/latest/run.json;
-    the exit code is 0 only if no test failed, crashed, timed out or was lost.
+    the exit code is 0 only if no test failed, crashed, timed out or was lost; 1 if one did, 125
+    if nothing could be tested (README.md has them all).
     """
     import tempfile
     from pathlib import Path
 
-    from ci import collection, prepare, report, run, selection
+    from ci import collection, exits, output, prepare, report, run, selection
+    from ci import resume as resumption
 
     outside, workers = prepare.outside(choice), run.workers(guests)
     spend = selection.budget_named(quick=quick, long=long)
     suite = suite or ("all" if k else selection.SMOKE)
     wanted = selection.select(driver, console, suite, k, outside, topology, start, spend, seed)
+    wanted = selection.trusting(wanted, trust=trust_tests)
     # the choice is checked before anything is built
     with tempfile.TemporaryDirectory(prefix="blockyard-") as folder:
         listing = collection.listing(wanted, Path(folder))
     if list_:
-        print("\n".join(str(one) for one in listing))
+        output.say("\n".join(str(one) for one in listing))
         return
-    ready = prepare.ready(choice, accel, all_modules=False)
+    asked = resumption.asked(choice, wanted)
+    # invoke gives True for an option without its value
+    which = resumption.LATEST if resume is True else resume  # type: ignore[comparison-overlap]
+    earlier = resumption.find(which, asked) if which else None
+    run.check(wanted)
+    with exits.untestable():
+        ready = prepare.ready(choice, accel, all_modules=False)
     if not driver and not choice.modules:
         wanted = selection.with_carried(wanted, ready.kernel)
-    finished, path = run.run(ready, wanted, workers, choice.variant)
-    if json:
-        print(path.read_text())
-    else:
-        report.show(finished, path)
-    if not finished.ok:
-        raise Exit(code=1)
+    finished, path = run.run(ready, wanted, workers, choice.variant, asked=asked, earlier=earlier)
+
+    def show() -> None:
+        print(output.as_json(finished)) if json else report.show(finished, path)
+
+    exits.end(exits.of_run(finished), show)
 
 
 @task(
@@ -227,14 +222,14 @@ def blktests(
     Record and exit code are as those of ./inv test.
     """
     from ci import blktests as upstream
+    from ci import output
 
     names = tuple(c.remainder.split())
     wanted = upstream.Wanted(tree, names, driver, console, topology, start, seconds)
     if list_:
-        print("\n".join(upstream.listed(upstream.selected(choice, wanted)[1])))
+        output.say("\n".join(upstream.listed(upstream.selected(choice, wanted)[1])))
         return
-    if not upstream.show(choice, wanted, accel, guests, write=write, as_json=json):
-        raise Exit(code=1)
+    upstream.show(choice, wanted, accel, guests, write=write, as_json=json)
 
 
 @task(
@@ -248,18 +243,20 @@ def blktests(
 def build(c: Context, choice: Choice, json: bool = False) -> None:
     """Build a kernel with the block drivers, or take it from the cache."""
     from ci import prepare
+    from ci.output import say
     from kernel.host.debian import tool_root
+    from kernel.host.progress import printable_json
 
     prepare.outside(choice)
     tools = tool_root()
     built = prepare.kernel(choice, tools)
     modules = prepare.modules(choice, built, tools, all_=True)
     if json:
-        print((built.path / "kernel.json").read_text(), end="")
+        print(printable_json((built.path / "kernel.json").read_text()), end="")
     else:
-        print(f"{built.info.release}  {built.info.source}  {built.path}")
+        say(f"{built.info.release}  {built.info.source}  {built.path}")
         for module in [file for folder in modules for file in folder.glob("*.ko")]:
-            print(f"{module.stem}  {module}")
+            say(f"{module.stem}  {module}")
 
 
 @task(
@@ -271,6 +268,7 @@ def build(c: Context, choice: Choice, json: bool = False) -> None:
         "start": START_HELP,
         "monitor": "QEMU's own monitor on a socket; how to reach it is printed",
         "gdb": "gdb's protocol on a socket; the line to paste into gdb is printed",
+        "raw": "what --run printed as it is, also on a terminal and in CI, which obey it",
         "dump": "a panic leaves the guest's memory in a file for drgn or crash",
         "accel": ACCEL_HELP,
         "timeout": "seconds that --run's command may take on KVM; more where guests are slower",
@@ -288,13 +286,14 @@ def boot(
     monitor: bool = False,
     gdb: bool = False,
     dump: bool = False,
+    raw: bool = False,
     accel: str = "auto",
     timeout: int = 600,
 ) -> None:
     """Boot a kernel: an interactive shell (Ctrl-] leaves it), or one command with --run."""
     from ci import interactive
 
-    wanted = interactive.Wanted(topology, start, monitor=monitor, gdb=gdb, dump=dump)
+    wanted = interactive.Wanted(topology, start, monitor=monitor, gdb=gdb, dump=dump, raw=raw)
     code = interactive.boot(choice, run, console, accel, float(timeout), wanted)
     if code:
         raise Exit(code=code)
@@ -310,9 +309,11 @@ def boot(
 @plain_errors
 def check(c: Context, unit: bool = False, faults: bool = False, k: str = "") -> None:
     """Run our own checks: ruff, mypy, unit tests, integration tests with a real kernel."""
+    from kernel.host import environment
     from kernel.host.process import GRACE_S, reaped, start
     from kernel.host.settings import PROJECT
 
+    environment.mention_ignored()
     breaking = "tests/integration/test_reliability.py"
     # guests that break are mostly waited for, so they are waited for side by side
     tests = [["tests/unit", "tests/properties"]]
@@ -482,10 +483,10 @@ def doctor(c: Context, json: bool = False, cache: bool = False) -> None:
 @on_a_kernel
 def kernel_explain(c: Context, choice: Choice, symbol: str) -> None:
     """Say in words why a Kconfig symbol is on, off or impossible in a tree."""
-    from ci import explain
+    from ci import explain, output
     from kernel.host.debian import tool_root
 
-    print(explain.why(choice, symbol, tool_root()))
+    output.say(explain.why(choice, symbol, tool_root()))
 
 
 @task(name="list", help={"json": "print JSON instead of a table"})
@@ -505,10 +506,10 @@ def kernel_list(c: Context, json: bool = False) -> None:
 @plain_errors
 def kernel_fetch(c: Context, name: str) -> None:
     """Fetch the source or the packages of kernels; nothing is built."""
-    from ci import upkeep
+    from ci import output, upkeep
 
     for kernel, tree in upkeep.fetch(name).items():
-        print(f"{kernel}  {tree.origin}  {tree.path}")
+        output.say(f"{kernel}  {tree.origin}  {tree.path}")
 
 
 @task(

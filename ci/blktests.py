@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from ci import collection, output, prepare, record, report, run, selection
+from ci import collection, exits, output, prepare, record, report, run, selection
 from ci.selection import Selection
 from kernel.choice import Choice
 from kernel.host.errors import UserError
@@ -69,6 +69,7 @@ def done(
     choice: Choice, tree: Checkout, wanted: Selection, accel: str, guests: int
 ) -> tuple[record.Run, Path]:
     """Runs them; the record and its path."""
+    run.check(wanted)
     ready = prepare.ready(choice, accel, all_modules=False)
     packed = archive.packed(tree, ready.tools)
     assert wanted.upstream is not None
@@ -181,15 +182,17 @@ def _brief(reason: str) -> str:
 
 def show(
     choice: Choice, wanted: Wanted, accel: str, guests: int, *, write: bool, as_json: bool
-) -> bool:
-    """Runs the tests and prints the report; whether nothing is bad."""
+) -> None:
+    """Runs the tests, prints the report and ends the command with the run's exit code."""
     tree, chosen = selected(choice, wanted)
     listed(chosen)  # what cannot be is told before anything is built
-    finished, path = done(choice, tree, chosen, accel, guests)
+    record.check_place()
+    with exits.untestable():
+        finished, path = done(choice, tree, chosen, accel, guests)
     if write:
         output.write_page(PAGE, page(finished))
-    if as_json:
-        print(path.read_text())
-    else:
-        report.show(finished, path)
-    return finished.ok
+
+    def answer() -> None:
+        print(output.as_json(finished)) if as_json else report.show(finished, path)
+
+    exits.end(exits.of_run(finished), answer)

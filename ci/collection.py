@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The tests of a selection, and how pytest is asked for them."""
+"""The tests of a selection, and how pytest is asked for them.
+
+Our suites are collected in this process, a module's own test files in an enclosure (ci.own_tests):
+a path of theirs never reaches this pytest, nor does an option of the user's own pytest runs.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,14 +16,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ci import selection
+from ci import own_tests, selection
+from ci.own_tests import Suite
 from ci.selection import Selection
+from kernel.host import environment
 from kernel.host.errors import Failed, UserError
 from kernel.host.settings import PROJECT
 from tests import needs
 from tests.guests import Slot
+from tests.plan import Plan
+from tests.plan import read as read_plan
 
 UPSTREAM = PROJECT / "tests" / "upstream" / "test_blktests.py"
+_PYTEST_SIGNS = ("[", "::")  # what follows them in an argument is no part of a path
 PORTION = 20  # tests; a guest is ready in the time that three or four of them take
 
 
@@ -47,7 +57,7 @@ class TestId:
         return f"{self.id}[{self.slot}]"
 
 
-def _test_id(item: pytest.Item) -> TestId:
+def test_id(item: pytest.Item) -> TestId:
     """A collected item's name; parameters of the test's own stand in parentheses."""
     assert isinstance(item, pytest.Function)
     slot = item.callspec.params["slot"]
@@ -96,7 +106,7 @@ class _Collection(Interruptible):
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """All tests that were selected, in their order."""
-        self.names = {item.nodeid: _test_id(item) for item in session.items}
+        self.names = {item.nodeid: test_id(item) for item in session.items}
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A suite that cannot be read, or skips itself, is never taken for an empty one."""
@@ -108,12 +118,50 @@ class _Collection(Interruptible):
         self.problems.append(str(excrepr).splitlines()[-1])  # pytest has printed the rest
 
 
-def arguments(plan: Path, wanted: Selection) -> list[str]:
-    """What pytest is called with."""
+def trusted(wanted: Selection) -> list[str]:
+    """The places of the selected suites that run in this process, as pytest is told of them.
+
+    Relative to the checkout, whose own path may have characters that pytest reads as something
+    else. Raises UserError for a module's folder that has such ones.
+    """
+    if wanted.upstream:
+        return [_relative(UPSTREAM)]
     places = selection.suites(wanted.folders)
-    upstream = [UPSTREAM] if wanted.upstream else []
-    found = [str(path) for path in upstream or [places[suite] for suite in wanted.suites]]
-    found += ["-c", str(PROJECT / "pyproject.toml"), "--rootdir", str(PROJECT)]
+    own = [suite.folder for suite in own_suites(wanted, wanted.plan())]
+    return [_relative(places[suite]) for suite in wanted.suites if places[suite] not in own]
+
+
+def _relative(place: Path) -> str:
+    if place.is_relative_to(PROJECT):
+        return str(place.relative_to(PROJECT))
+    if any(word in str(place) for word in _PYTEST_SIGNS):
+        raise UserError(
+            f"pytest does not take the folder {place}: it has one of {' '.join(_PYTEST_SIGNS)} in "
+            "its path",
+            hint="rename it, or run its tests without --trust-tests",
+        )
+    return str(place)
+
+
+def own_suites(wanted: Selection, plan: Plan) -> list[Suite]:
+    """The selected suites that modules bring and that are not trusted."""
+    if wanted.upstream or wanted.trust_tests:
+        return []
+    return [
+        Suite(
+            folder,
+            msgspec.structs.replace(plan, drivers=(folder.name,), folders=(str(folder),), own=True),
+            wanted.expression,
+            wanted.seed,
+        )
+        for folder in map(Path, wanted.folders)
+        if folder.name in wanted.suites and folder.name in wanted.drivers
+    ]
+
+
+def arguments(plan: Path, wanted: Selection) -> list[str]:
+    """What pytest is called with, in the checkout's folder, besides `trusted`."""
+    found = ["-c", "pyproject.toml", "--rootdir", "."]
     found += ["-p", "tests.plugin", "--blockyard-plan", str(plan)]
     # the output is ours, the order is by guest, and suites leave no files in the checkout
     found += ["-p", "no:terminal", "-p", "no:cacheprovider"]
@@ -125,14 +173,39 @@ def arguments(plan: Path, wanted: Selection) -> list[str]:
     return found
 
 
+def call(arguments: list[str], plugin: object) -> int:
+    """Runs pytest in this process, in the checkout's folder; its exit code."""
+    environment.clean()
+    environment.mention_ignored()
+    with contextlib.chdir(PROJECT):
+        return pytest.main(arguments, plugins=[plugin])
+
+
 def collect(plan: Path, wanted: Selection) -> dict[str, TestId]:
-    """The selected tests in their order: pytest's id → ours.
+    """The selected tests in their order: pytest's id → ours; see `own_id` for a module's own.
 
     Raises UserError when nothing matches, Failed when a suite cannot be read, KeyboardInterrupt.
     """
+    places = trusted(wanted)
+    names = _collect_trusted(plan, wanted, places) if places else {}
+    for suite in own_suites(wanted, read_plan(str(plan))):
+        for test in own_tests.collect(suite):
+            name = TestId(suite.name, test.name, test.slot, test.features)
+            names[own_id(suite, test.nodeid)] = name
+    if not names:
+        raise UserError("no test matches", hint="./inv test --suite all --list shows all of them")
+    return names
+
+
+def own_id(suite: Suite, nodeid: str) -> str:
+    """What a module's own test is called in the run; two modules' files may have one name."""
+    return f"{suite.name}!{nodeid}"
+
+
+def _collect_trusted(plan: Path, wanted: Selection, places: list[str]) -> dict[str, TestId]:
     collection = _Collection()
-    asked = [*arguments(plan, wanted), "--collect-only", "-p", "no:xdist"]
-    code = pytest.main(asked, plugins=[collection])
+    asked = [*places, *arguments(plan, wanted), "--collect-only", "-p", "no:xdist"]
+    code = call(asked, collection)
     if collection.interrupted:
         raise KeyboardInterrupt
     if collection.problems:
@@ -140,8 +213,6 @@ def collect(plan: Path, wanted: Selection) -> dict[str, TestId]:
     if code == pytest.ExitCode.USAGE_ERROR:  # which pytest has told
         why = f"-k {wanted.expression!r}, or " if wanted.expression else ""
         raise UserError(f"pytest does not understand {why}the files of a suite")
-    if not collection.names:
-        raise UserError("no test matches", hint="./inv test --suite all --list shows all of them")
     return collection.names
 
 

@@ -142,7 +142,7 @@ def show(a: str, b: str, *, as_json: bool) -> None:
     lines += ["", "{} removed, {} changed, {} added".format(*counts)]
     lines += _table("drivers", found.drivers)
     lines += _table("oldest tools", found.tools)
-    print("\n".join(lines))
+    output.say("\n".join(lines))
 
 
 def _table(title: str, rows: Mapping[str, Pair]) -> list[str]:

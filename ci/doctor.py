@@ -342,20 +342,17 @@ def show(*, as_json: bool) -> bool:
 
 
 def _print(found: list[Check]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-
     styles = {"ok": "green", "note": "yellow", "missing": "bold red"}
-    console = Console(highlight=False, soft_wrap=True)
+    console = output.console()
     for group in dict.fromkeys(one.group for one in found):
         console.print(f"\n{group}")
         for one in found:
             if one.group == group:
                 needed = f"  (needs {one.needed})" if one.needed else ""
-                state = f"[{styles[one.state]}]{one.state:<7}[/]"
-                console.print(f"  {state}  {one.name:<16}  {escape(one.found)}{escape(needed)}")
+                state = output.plain(f"  {one.state:<7}", styles[one.state])
+                console.print(state, output.plain(f" {one.name:<16}  {one.found}{needed}"))
     fixes = [f"{one.name}: {one.fix}" for one in found if one.fix]
     if fixes:
         console.print("\nwhat to do:")
         for fix in fixes:
-            console.print(escape(f"  {fix}"))
+            output.say(f"  {fix}")

@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import socket
+import stat
 import sys
 import termios
 import tty
@@ -20,8 +21,8 @@ from images import abilities, qemu, topology
 from images.machine import SSH_S, Machine, machine
 from images.setup import Setup, start_named
 from kernel.choice import Choice
-from kernel.host.errors import UserError, unknown
-from kernel.host.progress import note
+from kernel.host.errors import Failed, UserError, unknown
+from kernel.host.progress import note, printable
 
 if TYPE_CHECKING:
     import paramiko
@@ -51,6 +52,7 @@ class Wanted:
     monitor: bool = False
     gdb: bool = False
     dump: bool = False
+    raw: bool = False  # the output of a command as it is, on a terminal, too
 
 
 def boot(
@@ -68,7 +70,7 @@ def boot(
     start = start_named(wanted.start)
     ready = prepare.ready(choice, accel)
     if lacking := abilities.lacking(hardware, ready.tools):
-        raise UserError(lacking)
+        raise Failed(lacking)
     with prepare.guest_directory() as folder:
         over_ssh = console == "ssh"
         setup = ready.setup(
@@ -84,7 +86,7 @@ def boot(
         with machine(setup) as guest:
             _tell_ports(setup)
             if command:
-                return _run(guest, command, console, timeout_s)
+                return _run(guest, command, console, timeout_s, raw=wanted.raw)
             accelerator = ready.accelerator
             note(
                 f"{ready.kernel.info.release} over {console}, {accelerator.name} "
@@ -111,11 +113,31 @@ def _tell_ports(setup: Setup) -> None:
         note(f"a panic writes {setup.directory / qemu.MEMORY_DUMP}")
 
 
-def _run(guest: Machine, command: str, console: str, timeout_s: float) -> int:
+def _run(guest: Machine, command: str, console: str, timeout_s: float, *, raw: bool) -> int:
     result = guest.console(console).run(command, timeout_s)
-    sys.stdout.buffer.write(result.data)
-    sys.stdout.flush()
+    pass_on(result.data, raw=raw)
     return result.exit_code
+
+
+def pass_on(data: bytes, *, raw: bool) -> None:
+    """Prints what a guest's command has printed; raw: as it is, whoever reads it.
+
+    A file, and a pipe, gets the guest's bytes. A terminal would obey them, and so would the runner
+    of a CI that reads our output from a pipe: they get text.
+    """
+    kind = os.fstat(sys.stdout.fileno()).st_mode
+    in_ci = bool(os.environ.get("CI")) and not stat.S_ISREG(kind)
+    if raw or not (in_ci or sys.stdout.isatty()):
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+        return
+    text = data.decode(errors="backslashreplace")
+    # a line of a serial port ends with a carriage return, too
+    shown = printable(text.replace("\r\n", "\n"))
+    sys.stdout.write(shown)
+    sys.stdout.flush()
+    if shown != text.replace("\r\n", "\n"):
+        note("control characters of the output are shown as \\x1b and the like; --raw keeps them")
 
 
 @contextlib.contextmanager

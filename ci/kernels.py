@@ -7,7 +7,6 @@ same entries before and after it.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -234,28 +233,22 @@ def show(*, as_json: bool) -> None:
     if as_json:
         print(output.as_json(found))
         return
-    from rich.console import Console
-    from rich.markup import escape
-
-    # a pipe has no width: a line is as long as it has to be
-    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)
     reasons: dict[str, int] = {}
-    console.print(_table(found.kernels, reasons))
-    console.print("MB: source / output trees / kernels")
+    output.print_table(_table(found.kernels, reasons))
+    output.say("MB: source / output trees / kernels")
     for reason, number in reasons.items():
-        console.print(escape(f"{number}  {reason}"))
+        output.say(f"{number}  {reason}")
     if found.others:
-        console.print("\nin the cache besides, made from other inputs or named by their place:")
+        output.say("\nin the cache besides, made from other inputs or named by their place:")
         for one in found.others:
             size = _megabytes(one.size.builds + one.size.kernels)
-            console.print(escape(f"  {one.name}  {one.release}  {size} MB  {one.source}"))
+            output.say(f"  {one.name}  {one.release}  {size} MB  {one.source}")
     limit = settings().cache_gb
-    console.print(escape(f"\n{found.cache}: {found.size / gc.GB:.1f} of {limit:g} GB"))
+    output.say(f"\n{found.cache}: {found.size / gc.GB:.1f} of {limit:g} GB")
 
 
 def _table(kernels: Sequence[Known], reasons: dict[str, int]) -> Table:
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
@@ -268,9 +261,9 @@ def _table(kernels: Sequence[Known], reasons: dict[str, int]) -> Table:
         cached = f"built: {', '.join(one.built)}" if one.built else one.state
         sizes = (one.size.source, one.size.builds, one.size.kernels)
         table.add_row(
-            escape(one.name),
-            escape(one.version),
-            escape(cached),
+            output.plain(one.name),
+            output.plain(one.version),
+            output.plain(cached),
             *(_answer(why, reasons) for why in (one.rust, *one.drivers.values())),
             " / ".join(map(_megabytes, sizes)) if any(sizes) else "-",
         )

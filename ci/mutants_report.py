@@ -27,11 +27,8 @@ def show(wanted: Sequence[Mutant], conditions: Conditions, *, write: bool, as_js
 
 def _print(report: Report) -> None:
     from rich import box
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False, soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("mutant", no_wrap=True)
     table.add_column("kernel")
@@ -39,12 +36,12 @@ def _print(report: Report) -> None:
     table.add_column("seconds", justify="right")
     for verdict in report.verdicts:
         style = "green" if verdict.caught_by else "bold red"
-        words = f"[{style}]{escape(outcome(verdict))}[/]"
+        words = output.plain(outcome(verdict), style)
         table.add_row(verdict.mutant, verdict.variant, words, f"{verdict.seconds:.0f}")
-    console.print(table)
+    output.print_table(table)
     for line in _rest(report):
-        console.print(escape(line))
-    console.print(total(report))
+        output.say(line)
+    output.say(total(report))
 
 
 def total(report: Report) -> str:

@@ -1,20 +1,80 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What all commands print in one way."""
+"""What all commands print in one way.
+
+Text that is not ours (of guests, logs, patches, manifests, configurations) goes through `say`,
+`plain` or `as_json`: it is read, never obeyed by a terminal, a CI's runner or rich.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from kernel.host import store
-from kernel.host.progress import note
+from kernel.host.progress import note, printable, printable_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+PIPE_COLUMNS = 120  # a pipe has no width
+MOST_COLUMNS = 10_000  # of a table that is not folded
+LEAST_COLUMNS = 80  # a narrower terminal wraps the lines itself
 
 
 def as_json(value: object) -> str:
-    """JSON for scripts and for people."""
-    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    """JSON for scripts and for people: any text stays what it is, and is safe to look at."""
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    return printable_json(text)
+
+
+def say(text: str) -> None:
+    """A line of a command's answer, on stdout."""
+    print(printable(text))
+
+
+def plain(text: str, style: str = "") -> Text:
+    """The same for rich, which takes orders, too: ``[link=...]``, ``:bug:``.
+
+    Also for the cells of a table, where a line may begin anywhere: no "::" is left in them.
+    """
+    from rich.text import Text
+
+    return Text(printable(text).replace("::", "\\x3a:"), style=style)
+
+
+def console() -> Console:
+    """rich's, for what `plain` made and for words of ours.
+
+    Lines are as long as they have to be: those that were broken cannot be copied.
+    """
+    from rich.console import Console
+
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:  # rich ends the process, as if a test had failed
+            raise  # noqa: PLE0704  # it is called where the error is handled
+
+    width = None if sys.stdout.isatty() else PIPE_COLUMNS
+    return Plain(highlight=False, soft_wrap=True, width=width)
+
+
+def print_table(table: Table, *, folded: bool = True) -> None:
+    """Prints a table; nothing in it is cut, however narrow the terminal.
+
+    folded: whether long cells are put into several lines.
+    """
+    out = console()
+    widest = out.options.update(width=MOST_COLUMNS)
+    needed = LEAST_COLUMNS if folded else out.measure(table, options=widest).maximum
+    out.width = max(out.width, needed)
+    for column in table.columns:
+        column.overflow = "fold"
+    out.print(table)
 
 
 def write_page(path: Path, text: str) -> None:
@@ -29,7 +89,7 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _line(cells: Sequence[str]) -> str:
-    escaped = (cell.replace("|", r"\|").replace("\n", " ") for cell in cells)
+    escaped = (printable(cell.replace("|", r"\|").replace("\n", " ")) for cell in cells)
     return f"| {' | '.join(escaped)} |"
 
 

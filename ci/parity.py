@@ -151,6 +151,8 @@ def recorded(paths: Iterable[Path], drivers: Sequence[str]) -> list[Pair]:
     for path in paths:
         file = path / "run.json" if path.is_dir() else path
         finished = record.read(file)
+        if finished.interrupted:
+            note(f"{file} is of a run that was interrupted: its other tests are lost")
         if finished.smoke:
             raise UserError(f"{file} is of the smoke tests: ./inv test --suite all has all")
         there = {test.driver for test in finished.tests}
@@ -171,10 +173,10 @@ def table(pairs: Sequence[Pair]) -> Table:
     drawn.add_column("feature")
     for one in pairs:
         for driver in (one.c, one.rust):
-            drawn.add_column(f"{driver}\n{one.kernel}")
+            drawn.add_column(output.plain(f"{driver}\n{one.kernel}"))
     for feature, cells in _rows(pairs):
-        words = [f"[{STYLES.get(state, '')}]{state}[/]" if state else "" for state in cells]
-        drawn.add_row(feature, *words)
+        words = [output.plain(state, STYLES.get(state, "")) for state in cells]
+        drawn.add_row(output.plain(feature), *words)
     return drawn
 
 
@@ -251,9 +253,6 @@ def show(
     if as_json:
         print(output.as_json(pairs))
         return
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    console.print(table(pairs))
+    output.print_table(table(pairs))
     for one in pairs:
-        print(summary(one))
+        output.say(summary(one))

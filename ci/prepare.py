@@ -184,13 +184,13 @@ def modules(choice: Choice, built: Kernel, tools: ToolRoot, *, all_: bool) -> li
     """The folders that hold the modules of the drivers outside the tree, built if need be.
 
     A driver that does not fit the kernel is left to the tests, which are skipped with the reason;
-    with `all_` it raises UserError.
+    with `all_` it raises Failed.
     """
     fitting = []
     for driver in outside(choice):
         reason = driver.missing_from(built)
         if reason and all_:
-            raise UserError(reason)
+            raise Failed(reason)
         if not reason and driver.out_of_tree:
             fitting.append(driver)
     maker = module_maker(choice, built, tools)

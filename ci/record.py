@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The run record: `results/<run>/run.json`, with JUnit XML beside it (docs/run-record.md)."""
+"""The run record: `results/<run>/run.json`, with JUnit XML beside it (docs/run-record.md).
+
+It is written when a run ends. Until then, and when the run was killed, its journal (ci.run_journal)
+has the outcomes, and `read` makes a record of them.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import os
 import platform
 import re
 import secrets
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -14,14 +19,19 @@ from xml.etree import ElementTree
 
 import msgspec
 
+from ci import output
 from kernel.artifact import KernelInfo
-from kernel.host import store
-from kernel.host.errors import Failed
+from kernel.host import store, untrusted
+from kernel.host.errors import Failed, UserError
+from kernel.host.progress import note
 from kernel.host.settings import settings
 from kernel.variants import PLAIN
 from tests import budget
 from tests.outcomes import BAD, Outcome, TestResult
 
+BYTES = 256 << 20  # of a record or a journal; one of 500 tests has 200 KB
+# what a file of another kind, or one that was made to break us, raises
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 SCHEMA = 1  # raise it when a field changes its meaning or goes
 _NO_XML = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF])
 
@@ -58,6 +68,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     budget: budget.Name = "default"
     upstream: str = ""  # the checkout of blktests whose tests were run, and its hash
     outdated: tuple[str, ...] = ()  # known failures that hold for no kernel any more, in words
+    booted: bool = True  # whether any guest came up
+    interrupted: bool = False  # whether the run ended before its tests did
+    under_way: tuple[str, ...] = ()  # the tests that it was at then
+    resumed: tuple[str, ...] = ()  # when it was taken up again, UTC
+    trusted_tests: tuple[str, ...] = ()  # modules' folders whose tests ran without a sandbox
     tests: tuple[TestResult, ...]
 
     @property
@@ -76,6 +91,25 @@ def this_host() -> Host:
     return Host(platform.node(), platform.release(), os.cpu_count() or 1, memory)
 
 
+def check_place() -> None:
+    """Raises Failed when no results could be kept; to be asked before anything is built."""
+    folder = settings().results_dir
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(1 << 16))
+    except OSError as error:
+        raise _no_place(settings().results_dir, error) from None
+
+
+def _no_place(path: Path, error: OSError) -> Failed:
+    return Failed(
+        f"cannot write to {path}: {error.strerror}",
+        hint="set BLOCKYARD_RESULTS to a directory that can be written to",
+    )
+
+
 def new_directory(kernel: str) -> Path:
     """A fresh folder for a run; two runs in the same second get two."""
     name = re.sub(r"[^\w.-]+", "-", kernel).strip("-")[-40:]
@@ -84,33 +118,78 @@ def new_directory(kernel: str) -> Path:
     try:
         path.mkdir(parents=True)
     except OSError as error:
-        raise Failed(
-            f"cannot make {path}: {error.strerror}",
-            hint="set BLOCKYARD_RESULTS to a directory that can be written to",
-        ) from None
+        raise _no_place(path, error) from None
     return path
 
 
 def write(run: Run, directory: Path) -> Path:
-    """Writes run.json and junit.xml and points results/latest there; returns run.json."""
-    path = directory / "run.json"
-    store.write(path, msgspec.json.format(msgspec.json.encode(run), indent=2) + b"\n")
-    store.write(directory / "junit.xml", junit(run))
-    latest = directory.parent / "latest"
-    aside = directory.parent / f".latest-{directory.name}"
-    aside.symlink_to(directory.name)
-    aside.replace(latest)
+    """Writes run.json and junit.xml and points results/latest there; returns run.json.
+
+    When the disk is full or gone they are written elsewhere, and it is said where: what was found
+    out is not lost for that.
+    """
+    try:
+        path = _write(run, directory)
+    except OSError as error:
+        return _write_elsewhere(run, directory, error)
+    _point(directory.parent / "latest", directory)
     return path
 
 
-def read(path: Path) -> Run:
-    """A run from its run.json; raises Failed for a file of another schema or shape."""
+def _write(run: Run, directory: Path) -> Path:
+    path = directory / "run.json"
+    store.write(path, output.as_json(run).encode() + b"\n")
     try:
-        run = msgspec.json.decode(path.read_bytes(), type=Run)
-    except (OSError, msgspec.DecodeError) as error:
-        raise Failed(f"{path} is no run record: {error}") from None
+        store.write(directory / "junit.xml", junit(run))
+    except OSError as error:
+        note(f"no junit.xml in {directory}: {error.strerror}")
+    return path
+
+
+def _write_elsewhere(run: Run, directory: Path, error: OSError) -> Path:
+    for place in (Path(tempfile.gettempdir()), settings().cache_dir):
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=f"blockyard-{run.run}-", dir=place))
+            path = _write(run, folder)
+            (folder / "guests").symlink_to(directory / "guests")
+        except OSError:
+            continue
+        note(f"cannot write to {directory} ({error.strerror}): the record is {path}")
+        return path
+    note(f"cannot write to {directory} ({error.strerror}), nor elsewhere: there is no record")
+    return directory / "run.json"
+
+
+def _point(latest: Path, directory: Path) -> None:
+    """Makes results/latest lead to a run, at once; what is no link of ours is left alone."""
+    aside = latest.with_name(f".latest-{directory.name}")
+    try:
+        if latest.exists() and not latest.is_symlink():
+            note(f"{latest} is left as it is: it is no link to a run")
+            return
+        aside.symlink_to(directory.name)
+        aside.replace(latest)
+    except OSError as error:
+        note(f"{latest} does not lead to this run: {error.strerror}")
+
+
+def read(path: Path) -> Run:
+    """A run from its folder or its run.json; of an interrupted one, from its journal.
+
+    Raises UserError for a file of another schema or shape.
+    """
+    file = path / "run.json" if path.is_dir() else path
+    journal = file.with_name("journal.jsonl")
+    if not file.exists() and journal.exists():
+        from ci.run_journal import read as read_journal  # which has records in it
+
+        return read_journal(journal).record()
+    try:
+        run = msgspec.json.decode(untrusted.read_input(file, "the run record", BYTES), type=Run)
+    except UNREADABLE as error:
+        raise UserError(f"{file} is not a run record: {error}") from None
     if run.schema != SCHEMA:
-        raise Failed(f"{path} is no run record of schema {SCHEMA}: it has {run.schema}")
+        raise UserError(f"{file} is a run record of schema {run.schema}, not {SCHEMA}")
     return run
 
 

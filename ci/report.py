@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ci import output
 from ci.record import Run
-from kernel.host.progress import printable
 from tests.known import FILE
 from tests.outcomes import BAD, OUTCOMES, Outcome, TestResult
 
@@ -38,33 +38,27 @@ STYLES: dict[Outcome, str] = {
 
 def show(run: Run, path: Path) -> None:
     """Prints the whole report on stdout."""
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True)
+    console = output.console()
     for test in run.tests:
         if test.outcome in BAD:
-            console.print(_plain(_failure(test, path.parent)), style=STYLES[test.outcome])
+            console.print(output.plain(_failure(test, path.parent), STYLES[test.outcome]))
     for outcome, head in NOTED.items():
         if lines := _reasons(run, outcome):
-            console.print(f"\n{head}:")
+            output.say(f"\n{head}:")
             for line in lines:
-                console.print(_plain(f"  {line}"))
+                output.say(f"  {line}")
     for line in run.outdated:
-        console.print(_plain(f"\noutdated in a {FILE}: {line}"))
-    console.print()
-    console.print(_table(run))
+        output.say(f"\noutdated in a {FILE}: {line}")
+    output.say("")
+    output.print_table(_table(run), folded=False)
     kernel = run.kernel
-    console.print(_plain(f"kernel       {kernel.name}: {kernel.release} ({kernel.source})"))
-    console.print(_plain(f"accelerator  {run.accelerator.name} ({run.accelerator.reason})"))
-    console.print(_plain(f"record       {path}"), soft_wrap=True)
+    output.say(f"kernel       {kernel.name}: {kernel.release} ({kernel.source})")
+    output.say(f"accelerator  {run.accelerator.name} ({run.accelerator.reason})")
+    output.say(f"record       {path}")
+    if run.resumed:
+        output.say(f"begun {run.started}, interrupted, resumed {', '.join(run.resumed)}")
     if run.smoke:
-        console.print("these were the smoke tests; `--suite all` runs the others too")
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(printable(text))
+        output.say("these were the smoke tests; `--suite all` runs the others too")
 
 
 def _table(run: Run) -> Table:
@@ -82,7 +76,7 @@ def _table(run: Run) -> Table:
         counts = run.count(driver)
         seconds = sum(test.seconds for test in run.tests if test.driver == driver)
         cells = [_cell(outcome, counts[outcome]) for outcome in columns]
-        table.add_row(driver, *cells, f"{seconds:.1f}")
+        table.add_row(output.plain(driver), *cells, f"{seconds:.1f}")
     return table
 
 

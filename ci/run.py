@@ -1,30 +1,39 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One run of the suites: plan it, let pytest do it, record what came of it.
 
-pytest runs in this process, with workers of pytest-xdist when guests are to run side by side. A
-collector of ours turns its reports into outcomes as they come, so an interrupted run still has a
-record of what it did; a test that was to run and never reported is `lost`.
+pytest runs in this process, with workers of pytest-xdist when guests are to run side by side; tests
+that a module brings run in an enclosure (ci.execute). A collector of ours turns the reports into
+outcomes as they come and writes them to the run's journal. So an interrupted run has a record of
+what it did, and one that was killed can be taken up again (ci.resume). A test that was to run and
+never reported is `lost`.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Container, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from ci import collection, record
-from ci.collection import TestId, portions
+from ci import collection, own_tests, record, resume
+from ci.collection import TestId
+from ci.execute import Execution
 from ci.prepare import Ready
+from ci.resume import Interrupted
+from ci.run_journal import Header, Journal
 from ci.selection import Selection, Trial
 from ci.verdicts import Collector
+from kernel.host import interrupts
 from kernel.host.errors import Failed, UserError
 from kernel.host.progress import note
 from kernel.variants import PLAIN
 from tests import known
 from tests.known import Known
+from tests.outcomes import BAD
 from tests.plan import Plan
 
 
@@ -33,6 +42,13 @@ def workers(guests: int = 0) -> int:
     if guests < 0:
         raise UserError(f"--guests takes a number from 1 on, or 0 for the default, not {guests}")
     return guests or max(2, (os.cpu_count() or 1) // 2)
+
+
+def check(wanted: Selection) -> None:
+    """What can be wrong about a run before anything is built for it; raises UserError, Failed."""
+    known.check(wanted.folders)
+    own_tests.check_nesting(collection.own_suites(wanted, wanted.plan()))
+    record.check_place()
 
 
 def _plan(ready: Ready, wanted: Selection, directory: Path) -> Plan:
@@ -71,29 +87,82 @@ def run(
     guests: int,
     variant: str = PLAIN,
     trial: Trial | None = None,
+    asked: dict[str, str] | None = None,
+    earlier: Interrupted | None = None,
 ) -> tuple[record.Run, Path]:
-    """Runs the selected tests, `guests` at a time; the record and its path."""
+    """Runs the selected tests, `guests` at a time; the record and its path.
+
+    asked: the options of the command, by which --resume finds the run. earlier: an interrupted run
+    to go on with; raises Failed when its outcomes would say nothing about this kernel and tests.
+    """
     begun = time.time()
-    directory = trial.directory if trial else record.new_directory(ready.kernel.info.name)
-    plan = directory / "plan.json"
-    plan.write_bytes(msgspec.json.encode(_plan(ready, wanted, directory)))
+    own_tests.check_nesting(collection.own_suites(wanted, wanted.plan()))
+    directory = _directory(ready, trial, earlier)
+    # the guests of a part that is resumed stand in a folder of their own
+    folder = f"resumed-{len(earlier.past.resumed) + 1}/" if earlier else ""
+    (directory / folder).mkdir(exist_ok=True)
+    plan = directory / folder / "plan.json"
+    plan.write_bytes(msgspec.json.encode(_plan(ready, wanted, plan.parent)))
     is_known = known.of(wanted.folders, ready.kernel.info.release, variant)
-    names, arguments = collection.collect(plan, wanted), collection.arguments(plan, wanted)
+    names, options = collection.collect(plan, wanted), list[str]()
     if trial:
-        names, more = of_trial(names, trial, is_known)
-        arguments += more
-    collector = Collector(names, is_known, trial)
-    count = min(guests, len(set(portions(collector.names).values())))
-    if count > 1:
-        arguments += ["-n", str(count), "--dist", "loadscope", "--no-loadscope-reorder"]
-        arguments += ["--max-worker-restart", "0"]
+        names, options = of_trial(names, trial, is_known)
+    blank = _blank(ready, wanted, variant, directory, tuple(is_known.over()))
+    header = Header(
+        asked=asked or {},
+        inputs=resume.inputs(ready, wanted),
+        run=blank,
+        tests=resume.planned(names),
+    )
+    if earlier:
+        resume.check(earlier, header)
+        blank = earlier.past.begun_again(_utc(begun))
+        log = Journal.reopened(directory, earlier.past, blank.resumed[-1])
+        names, options = _without(names, earlier.past.known)
     else:
-        arguments += ["-p", "no:xdist"]
-    code = pytest.main(arguments, plugins=[collector])
-    finished = record.Run(
+        log = Journal.begun(directory, header)
+    results = earlier.past.known if earlier else {}
+    collector = Collector(names, is_known, trial, log, folder, results)
+
+    def over() -> bool:
+        bad = any(one.outcome in BAD for one in collector.results)
+        return bool(trial and trial.stop and bad)
+
+    execution = Execution(plan, wanted, collector, options, guests, over)
+    code, problems = _executed(execution, names, _plan(ready, wanted, plan.parent))
+    with interrupts.held():  # whatever else comes: what was found out is saved first
+        finished = msgspec.structs.replace(
+            blank,
+            seconds=round(blank.seconds + time.time() - begun, 1),
+            booted=blank.booted or collector.booted,
+            interrupted=collector.interrupted,
+            under_way=collector.under_way.names(),
+            tests=collector.finish(),
+        )
+        log.close()
+        path = record.write(finished, directory)
+    _check(code, problems, collector, finished, path, "; --resume goes on with it" if asked else "")
+    return finished, path
+
+
+def _directory(ready: Ready, trial: Trial | None, earlier: Interrupted | None) -> Path:
+    if earlier:
+        return earlier.directory
+    return trial.directory if trial else record.new_directory(ready.kernel.info.name)
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def _blank(
+    ready: Ready, wanted: Selection, variant: str, directory: Path, outdated: tuple[str, ...]
+) -> record.Run:
+    """The record as it is before the first test."""
+    return record.Run(
         run=directory.name,
-        started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(begun)),
-        seconds=round(time.time() - begun, 1),
+        started=_utc(time.time()),
+        seconds=0.0,
         host=record.this_host(),
         accelerator=record.UsedAccelerator(ready.accelerator.name, ready.accelerator.reason),
         kernel=ready.kernel.info,
@@ -102,15 +171,49 @@ def run(
         smoke=wanted.smoke,
         budget=wanted.budget,
         upstream=wanted.upstream.source if wanted.upstream else "",
-        outdated=tuple(is_known.over()),
-        tests=collector.finish(),
+        outdated=outdated,
+        trusted_tests=wanted.folders if wanted.trust_tests else (),
+        booted=False,
+        tests=(),
     )
-    path = record.write(finished, directory)
+
+
+def _without(
+    names: Mapping[str, TestId], done: Container[str]
+) -> tuple[dict[str, TestId], list[str]]:
+    """The tests that are left to be done, and how pytest is told."""
+    left = {nodeid: name for nodeid, name in names.items() if str(name) not in done}
+    return left, [f"--deselect={nodeid}" for nodeid in names if nodeid not in left]
+
+
+def _executed(execution: Execution, names: dict[str, TestId], plan: Plan) -> tuple[int, list[str]]:
+    """Execution.run, which a second interrupt may leave before it has ended for the first."""
+    collector = execution.collector
+    try:
+        with collector.under_way if not collector.trial else nullcontext():
+            return execution.run(names, plan)
+    except KeyboardInterrupt:
+        collector.interrupted = True
+        return pytest.ExitCode.INTERRUPTED, []
+
+
+def _check(
+    code: int,
+    problems: list[str],
+    collector: Collector,
+    finished: record.Run,
+    path: Path,
+    how_on: str,
+) -> None:
+    """Raises what a run has to end with that is more than outcomes; how_on: what to do then."""
     if collector.interrupted:
-        note(f"what was done is recorded in {path}")
+        if finished.under_way:
+            note(f"under way when the run was interrupted: {', '.join(finished.under_way)}")
+        note(f"what was done is recorded in {path}{how_on}")
         raise KeyboardInterrupt
     if collector.defects:
         raise Failed(f"pytest broke down (record: {path})\n" + "\n".join(collector.defects))
+    if problems and finished.ok:
+        raise Failed(f"{problems[0]} (record: {path})")
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and finished.ok:
         raise Failed(f"pytest ended with {code!r} (record: {path})")
-    return finished, path

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,8 @@ from images.setup import Start
 from images.topology import DEFAULT, Topology
 from kernel.artifact import Kernel
 from kernel.host.errors import UserError
-from kernel.host.settings import PROJECT
+from kernel.host.progress import note
+from kernel.host.settings import PROJECT, settings
 from modules import manifest
 from modules.manifest import Manifest
 from tests import budget
@@ -42,6 +44,7 @@ class Selection:
     budget: budget.Name = "default"
     seed: int | None = None  # for another order of the tests
     upstream: Upstream | None = None  # of blktests, in place of the suites
+    trust_tests: bool = False  # whether modules' own tests run without a sandbox
 
     def plan(self) -> Plan:
         """What pytest has to know to list the tests."""
@@ -102,6 +105,8 @@ def select(
     outside: drivers outside the kernel tree; when there are any, they are all drivers unless the
     user names others. Else all are those of Linux; see `with_carried` for the rest.
     """
+    for place in (str(PROJECT), str(settings().results_dir), *(one.folder for one in outside)):
+        _check_text(place)
     names = tuple(one.name for one in outside)
     known = (*names, *manifest.names())
     of_linux = tuple(name for name in manifest.names() if not manifest.load(name).carried_by)
@@ -120,6 +125,27 @@ def select(
         spend,
         _seed(seed),
     )
+
+
+def _check_text(place: str) -> None:
+    """Records and what pytest's workers are sent are UTF-8."""
+    try:
+        place.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(place).decode(errors="backslashreplace")
+        raise UserError(
+            f"the path {shown} is not UTF-8: tests cannot be run from there",
+            hint="rename the folder, or use another one",
+        ) from None
+
+
+def trusting(wanted: Selection, *, trust: bool) -> Selection:
+    """The selection with --trust-tests or without; says which tests are trusted."""
+    own = [one for one in wanted.folders if Path(one).name in wanted.suites]
+    if not trust or not own:
+        return wanted
+    note(f"--trust-tests: the tests in {', '.join(own)} run without a sandbox")
+    return replace(wanted, trust_tests=True)
 
 
 def budget_named(*, quick: bool, long: bool) -> budget.Name:

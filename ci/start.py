@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What `./inv` starts: invoke, sooner, and quiet when it is interrupted before it has begun.
 
+inv starts this with Python's -I: neither PYTHON* nor the current folder has a say in what is
+imported, and environment.clean() keeps it so for the processes that are started from here.
+
 Until a task runs (tasks.py then has its own way), Ctrl-C just ends the process. invoke imports
 modules that it uses in its own tests, for YAML configuration and for ``--version`` only: 35 ms of
 the 100 that it takes. It gets stand-ins for them, which nobody else sees.
@@ -17,7 +20,21 @@ from types import ModuleType  # noqa: E402
 
 # our packages, whatever the current directory has (a kernel tree has a folder kernel, too)
 ROOT = Path(__file__).parent.parent
-sys.path[0] = str(ROOT)
+if not sys.flags.safe_path:  # started by hand, without -I
+    del sys.path[0]
+sys.path.insert(0, str(ROOT))
+if not __debug__:
+    sys.exit("error: without -O: helpers of tests fail by assertions, which it removes")
+
+from kernel.host import environment  # noqa: E402
+
+try:
+    Path.cwd()
+except OSError as error:
+    print(f"error: the current folder is gone ({error.strerror})", file=sys.stderr)
+    sys.exit(2)
+
+environment.clean()
 
 
 def version(package: str) -> str:
@@ -25,6 +42,10 @@ def version(package: str) -> str:
     lines = (ROOT / "requirements.lock").read_text().splitlines()
     return next(line.split()[0].split("==")[1] for line in lines if line.startswith(package))
 
+
+from kernel.host import streams  # noqa: E402
+
+streams.prepare()
 
 STANDINS: dict[str, dict[str, object]] = {
     "unittest.mock": {"Mock": object},
@@ -34,7 +55,7 @@ for name, attributes in STANDINS.items():
     sys.modules[name] = ModuleType(name)
     vars(sys.modules[name]).update(attributes)
 
-from invoke.exceptions import Exit  # noqa: E402
+from invoke.exceptions import Exit, ParseError  # noqa: E402
 from invoke.main import program  # noqa: E402
 
 for name in STANDINS:
@@ -42,14 +63,34 @@ for name in STANDINS:
 
 
 def parse_tasks(parse: Callable[[], None] = program.parse_tasks) -> None:
-    """invoke's own, which raises ValueError for what is no number."""
+    """invoke's own, which raises ValueError for what is no number, and ends with 1."""
     try:
         parse()
     except ValueError as error:
-        raise Exit(f"error: an option takes a whole number ({error})", 2) from None
+        raise _usage(f"an option takes a whole number ({error})") from None
+    except ParseError as error:
+        raise _usage(str(error)) from None
+
+
+def _usage(text: str) -> Exit:
+    from kernel.host.errors import ExitCode
+    from kernel.host.progress import printable
+
+    return Exit(printable(f"error: {text}"), ExitCode.USAGE)
 
 
 vars(program)["parse_tasks"] = parse_tasks
 
 if __name__ == "__main__":
-    program.run()
+    try:
+        try:
+            program.run()
+        finally:
+            sys.stdout.flush()
+    except OSError as error:  # invoke's own lists; a task's output is looked after in ci/exits.py
+        if not streams.is_output(error):
+            raise
+        streams.silence(sys.stdout)
+        from ci.exits import lost_output
+
+        sys.exit(lost_output(error))

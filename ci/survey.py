@@ -228,4 +228,4 @@ def show(kernels: str, accel: str, guests: int, *, write: bool, as_json: bool) -
     if as_json:
         print(output.as_json(rows))
     else:
-        print(markdown(rows))
+        output.say(markdown(rows))

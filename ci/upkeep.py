@@ -129,12 +129,12 @@ def show_updates(text: str, *, record: bool, as_json: bool) -> None:
         print(output.as_json(found))
         return
     for one in found:
-        print(_told(one))
+        output.say(_told(one))
     newer = [one.name for one in found if one.newer]
     if newer and record:
-        print(f"recorded: the next build of {', '.join(newer)} takes the newer version")
+        output.say(f"recorded: the next build of {', '.join(newer)} takes the newer version")
     elif newer:
-        print("with --yes it is recorded, and the next build takes the newer version")
+        output.say("with --yes it is recorded, and the next build takes the newer version")
 
 
 def _told(one: Update) -> str:
@@ -172,14 +172,14 @@ def _number(option: str, text: str) -> float | None:
 def _show_freed(freed: gc.Freed, made: Mapping[str, str], *, dry_run: bool) -> None:
     would = "would be " if dry_run else ""
     for path in freed.leftovers:
-        print(f"{would}removed: {path.parent.name}/{path.name}, left by a run that was killed")
+        output.say(f"{would}removed: {path.parent.name}/{path.name}, left by a run that was killed")
     for one in freed.dropped:
         size, used = f"{one.size / 1e6:.0f} MB", _ago(one.used_s)
-        print(f"{would}dropped: {_title(one, made)}, {size}, last used {used}")
+        output.say(f"{would}dropped: {_title(one, made)}, {size}, last used {used}")
     for one in freed.in_use:
-        print(f"kept: {_title(one, made)}, in use")
+        output.say(f"kept: {_title(one, made)}, in use")
     total = sum(one.size for one in freed.dropped)
-    print(
+    output.say(
         f"{total / gc.GB:.1f} GB {would}freed; "
         f"{settings().cache_dir} has {freed.size / gc.GB:.1f} GB" + (" then" if dry_run else "")
     )

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From pytest's reports to outcomes."""
+"""From pytest's reports to outcomes, shown and written to the run's journal as they come."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from ci import run_journal
 from ci.collection import Interruptible, TestId, portions
+from ci.run_journal import Journal
 from ci.selection import Trial
+from ci.under_way import UnderWay
 from kernel.host.progress import note
 from tests.known import Known
 from tests.outcomes import BAD, Outcome, TestResult, worse
@@ -33,7 +37,12 @@ class Collector(Interruptible):
     names: dict[str, TestId]
     known: Known
     trial: Trial | None = None
+    journal: Journal | None = None
+    folder: str = ""  # of this part of a resumed run, in the run's
+    earlier: Mapping[str, TestResult] = field(default_factory=dict)  # of its earlier parts, by name
     results: list[TestResult] = field(default_factory=list)
+    under_way: UnderWay = field(default_factory=UnderWay)
+    booted: bool = False  # whether any guest came up
     defects: list[str] = field(default_factory=list)
     _waiting: dict[str, TestId] = field(init=False)
     _phases: dict[str, _Phases] = field(default_factory=dict)
@@ -58,6 +67,13 @@ class Collector(Interruptible):
         """A defect in pytest or a plugin: the run is worth nothing."""
         self.defects.append(str(excrepr))
 
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """A test begins, in this process or in a worker."""
+        name = str(self.names.get(nodeid, nodeid))
+        self.under_way.begin(name)
+        if self.journal:
+            self.journal.started(name)
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """One phase of a test."""
         phases = self._phases.setdefault(report.nodeid, _Phases())
@@ -69,6 +85,7 @@ class Collector(Interruptible):
         if report.failed and outcome not in BAD and outcome != "xpass":
             outcome = "fail"
         phases.seconds += report.duration
+        self.booted |= bool(facts.get("booted"))
         phases.guest = facts.get("guest", phases.guest)
         phases.splat |= facts.get("splat", False)
         if worse(outcome, phases.outcome) != phases.outcome:
@@ -89,10 +106,13 @@ class Collector(Interruptible):
             elif phases.outcome == "xpass":
                 phases.reason = f"expected to fail: {entry}"
         self._add(name, phases)
+        self.under_way.end(str(name))
+        if self.journal:
+            self.journal.finished(str(name), self.results[-1], booted=self.booted)
         if self.trial:
             return
-        width = len(str(len(self.names)))
-        count = f"[{len(self.results):{width}}/{len(self.names)}]"
+        done, total = (len(one) + len(self.earlier) for one in (self.results, self.names))
+        count = f"[{done:{len(str(total))}}/{total}]"
         why = f"  {phases.reason.splitlines()[0]}" if phases.reason else ""
         note(f"{count} {phases.outcome:<7} {name} {phases.seconds:.1f} s{why}")
 
@@ -101,12 +121,14 @@ class Collector(Interruptible):
 
         One that a trial did not wait for is no result.
         """
-        why = "the run ended before this test reported"
+        at_work = self.under_way.names()
         over = self.trial and self.trial.stop and any(one.outcome in BAD for one in self.results)
         for name in () if over else self._waiting.values():
+            why = run_journal.why_lost(str(name) in at_work)
             self._add(name, _Phases(outcome="lost", reason=why))
         self._waiting.clear()
-        return tuple(sorted(self.results, key=lambda one: (one.driver, one.console)))
+        found = [*self.earlier.values(), *self.results]
+        return tuple(sorted(found, key=lambda one: (one.driver, one.console)))
 
     def _add(self, name: TestId, phases: _Phases) -> None:
         self.results.append(
@@ -121,6 +143,6 @@ class Collector(Interruptible):
                 seconds=round(phases.seconds, 3),
                 reason=phases.reason,
                 kernel_log=phases.kernel_log,
-                guest=phases.guest,
+                guest=f"{self.folder}{phases.guest}" if phases.guest else "",
             )
         )

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kernel.host.errors import Failed
+from kernel.host.errors import ExitCode, Failed
 
 
 class GuestError(Failed):
     """Something is wrong with the guest, not with the command. `kernel_log`: its last lines."""
+
+    exit_code = ExitCode.FAILED  # the kernel was built: that it does not run is an answer
 
     def __init__(self, what: str, *, kernel_log: str = "", hint: str = "", log: Path | None = None):
         super().__init__(what, hint=hint, log=log)
@@ -55,3 +57,5 @@ class CommandTimedOut(GuestError):
 
 class CommandFailed(Failed):
     """A command ended with another status than 0 where success was expected."""
+
+    exit_code = ExitCode.FAILED

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from kernel.host.errors import UserError
+from kernel.host.errors import Failed
 from kernel.toolchain import Toolchain
 
 ANSWER_S = 20  # a program that does not tell its version by then is none
@@ -55,7 +55,7 @@ def from_host(compiler: str) -> Toolchain:
     missing |= {name: package for name, package in _HEADERS.items() if not _has_header(name)}
     if missing:
         packages = " ".join(dict.fromkeys(missing.values()))
-        raise UserError(
+        raise Failed(
             f"the host toolchain lacks {', '.join(missing)}",
             hint=f"{'' if os.geteuid() == 0 else 'sudo '}apt-get install {packages}, "
             "or build with --toolchain root",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kernel import differences, versions
 from kernel.host.debian import ToolRoot
-from kernel.host.errors import UserError
+from kernel.host.errors import Failed
 from kernel.host.sandbox import PATH, Sandbox
 from kernel.sources.tree import Tree
 
@@ -88,11 +88,11 @@ def minimum(tree: Tree, tool: str) -> str:
 
 
 def check(tree: Tree, toolchain: Toolchain) -> None:
-    """Raises UserError when the compiler or the linker is too old for a tree."""
+    """Raises Failed when the compiler or the linker is too old for a tree."""
     for program, tool in _MINIMUM_OF[toolchain.compiler].items():
         needed, have = minimum(tree, tool), toolchain.versions.get(program, "")
         if needed and have and not versions.at_least(have, needed):
-            raise UserError(
+            raise Failed(
                 f"Linux {tree.version} needs {tool} {needed} or newer, "
                 f"the {toolchain.place} has {have}",
                 hint="--toolchain root has Debian's newer ones"

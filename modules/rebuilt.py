@@ -14,7 +14,7 @@ from pathlib import Path
 from kernel.artifact import Kernel
 from kernel.host import store, untrusted
 from kernel.host.debian import ToolRoot
-from kernel.host.errors import Failed, UserError
+from kernel.host.errors import Failed
 from kernel.sources import series
 from kernel.sources.series import Patch
 from kernel.sources.tree import Tree
@@ -66,7 +66,7 @@ def source_folder(driver: Manifest, kernel: Kernel) -> Path:
     for path in sorted((kernel.modules / "kernel").rglob("*.ko")):
         if path.name.replace("-", "_") == name.replace("-", "_"):
             return path.parent.relative_to(kernel.modules / "kernel")
-    raise UserError(
+    raise Failed(
         driver.missing_from(kernel) or f"kernel {kernel.info.name} has no module {name}",
         hint="choose a kernel that has the driver as a module",
     )

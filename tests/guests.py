@@ -112,6 +112,7 @@ class Guests:
         self._stack = contextlib.ExitStack()
         self._slot: Slot | None = None
         self._guest: Guest | None = None
+        self.booted = False  # whether any guest came up
         self._count = 0
         self._boots = _Failures()
         self._loads: dict[Slot, _Failures] = {}
@@ -145,6 +146,7 @@ class Guests:
         try:
             with _counted(self._boots):
                 booted, name = self._boot(slot)
+            self.booted = True
             with _counted(loads):
                 guest = self._load(slot, booted, name)
         except BaseException:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Failures that are known: `tests/known_failures.toml`, and the same file in a driver's folder.
 
+What a driver's folder says holds for that driver alone: it comes from whoever wrote the driver.
+
 A known failure runs like any test. It is `xfail` when it fails as expected, and `xpass`, which the
 report points out, when it does not. What is known holds for a range of kernels, so that it ends by
 itself. Only the failure that is known is expected: a test that is to fail and crashes has crashed.
@@ -8,6 +10,8 @@ itself. Only the failure that is known is expected: a test that is to fail and c
 
 from __future__ import annotations
 
+import glob
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -17,7 +21,8 @@ from typing import Literal
 import msgspec
 
 from kernel import catalog, versions
-from kernel.host.errors import UserError
+from kernel.host import untrusted
+from kernel.host.errors import Failed, UserError
 from kernel.host.settings import PROJECT
 from tests.outcomes import Outcome
 
@@ -55,9 +60,12 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def read(path: Path) -> tuple[KnownFailure, ...]:
     """The entries of a file; UserError for one that says what cannot be."""
     try:
-        entries = msgspec.toml.decode(path.read_bytes(), type=_File).failure
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        data = untrusted.read(path.parent, path.name)
+        entries = msgspec.toml.decode(data, type=_File).failure
+    except (Failed, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: {error}", hint=f"tests/{FILE} is an example") from None
+    except RecursionError:
+        raise UserError(f"{path}: it is nested too deeply") from None
     for entry in entries:
         versions.check_range(entry.kernels, str(path))
     return entries
@@ -95,6 +103,27 @@ class Known:
 
 def of(folders: Sequence[str], release: str, variant: str) -> Known:
     """Our entries and those in drivers' own folders."""
-    files: Iterable[Path] = [PROJECT / "tests" / FILE, *(Path(one) / FILE for one in folders)]
-    entries = [entry for file in files if file.is_file() for entry in read(file)]
+    entries = [*read(PROJECT / "tests" / FILE)]
+    for folder in map(Path, folders):
+        entries += _of_driver(folder)
     return Known(tuple(entries), release, variant)
+
+
+def check(folders: Sequence[str]) -> None:
+    """Raises UserError for a folder whose file `of` would not take."""
+    for folder in folders:
+        list(_of_driver(Path(folder)))
+
+
+def _of_driver(folder: Path) -> Iterable[KnownFailure]:
+    """The entries in a driver's folder, each for this driver, whose name is the folder's."""
+    path = folder / FILE
+    if not os.path.lexists(path):
+        return
+    for entry in read(path):
+        if not fnmatchcase(folder.name, entry.driver):
+            raise UserError(
+                f"{path}: driver = {entry.driver!r}: what a driver's folder says is for the "
+                f"driver itself, {folder.name}"
+            )
+        yield msgspec.structs.replace(entry, driver=glob.escape(folder.name))

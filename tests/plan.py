@@ -44,6 +44,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     start: Start = "boot"
     smoke: bool = False  # only tests that are marked so, and those of drivers' own folders
     budget: budget.Name = "default"
+    own: bool = False  # whether it is of a driver's own tests, in an enclosure
     upstream: Upstream | None = None  # what of blktests is to be run, in place of suites
 
     def manifest(self, name: str) -> Manifest:

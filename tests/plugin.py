@@ -63,6 +63,8 @@ def pytest_configure(config: pytest.Config) -> None:
     path = config.getoption("--blockyard-plan")
     if not path:
         raise pytest.UsageError("the suites are run by ./inv test")
+    if not __debug__:  # helpers of tests fail by assertions
+        raise pytest.UsageError("Python runs with -O, which removes assertions")
     config.stash[_plan] = plan.read(path)
 
 
@@ -142,6 +144,8 @@ def guest(request: pytest.FixtureRequest, slot: Slot) -> Iterator[Guest]:
     config = request.config
     if _guests not in config.stash:
         worker = getattr(config, "workerinput", {}).get("workerid", "")
+        if config.stash[_plan].own:  # a driver's own tests have guests of their own
+            worker = f"own-{worker}"
         config.stash[_guests] = Guests(config.stash[_plan], worker)
     guests = config.stash[_guests]
     if problem := guests.manifest_problem(slot) or guests.hardware_problem(slot):
@@ -244,6 +248,8 @@ def pytest_runtest_makereport(
     report = yield
     facts: dict[str, Any] = {"outcome": "fail" if report.failed else "pass"}
     guest = item.stash.get(_guest, None)
+    if guests := item.config.stash.get(_guests, None):
+        facts["booted"] = guests.booted
     if guest:
         facts["guest"] = guest.name
     if hasattr(report, "wasxfail"):

@@ -16,7 +16,6 @@ def show(report: Report, *, as_json: bool) -> None:
         print(output.as_json(report))
         return
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -31,7 +30,7 @@ def show(report: Report, *, as_json: bool) -> None:
             one.shown_figure(one.figure),
             one.shown_figure(one.limit),
         )
-    Console().print(table)
+    output.print_table(table)
     for one in report.measurements:
         if one.against:
             note(f"{one.name}: bare is {one.against}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The errors a user can act on.
+"""The errors a user can act on, and the exit codes that say of which kind they are.
 
 Everything raised on purpose derives from `UserError` and is printed as one plain message: what
 happened, on what, what to do next. Any other exception is a defect of Blockyard and keeps its
@@ -9,17 +9,37 @@ traceback.
 from __future__ import annotations
 
 import difflib
+import signal
 from collections.abc import Iterable
+from enum import IntEnum
 from pathlib import Path
 
 
+class ExitCode(IntEnum):
+    """How `./inv` ends. README.md promises these numbers to scripts, CI and `git bisect run`.
+
+    `git bisect run` takes 125 for a commit that cannot be tested, and stops at what is above 127:
+    what is no answer about the commit has such a number.
+    """
+
+    OK = 0
+    FAILED = 1  # a test failed, a guest did not come up or died: the answer is no
+    USAGE = 2  # bad input: an option, a manifest, a topology
+    UNTESTABLE = 125  # nothing was tested: not fetched, not patched, not built, disk full
+    HANGUP = 128 + signal.SIGHUP
+    INTERRUPTED = 128 + signal.SIGINT
+    PIPE = 128 + signal.SIGPIPE  # the reader of our output went away
+    TERMINATED = 128 + signal.SIGTERM
+    DEFECT = 255  # of Blockyard itself; Python's own 1 would be taken for a test that failed
+
+
 class UserError(Exception):
-    """Bad input: something the user typed or wrote. Exit code 2.
+    """Bad input: something the user typed or wrote.
 
     what: what happened and on what, one sentence. hint: what to do next. log: where to read on.
     """
 
-    exit_code = 2
+    exit_code: int = ExitCode.USAGE
 
     def __init__(self, what: str, *, hint: str = "", log: Path | None = None) -> None:
         super().__init__(what)
@@ -37,9 +57,9 @@ class UserError(Exception):
 
 
 class Failed(UserError):
-    """The input was fine and the work failed: a build, a download, a boot. Exit code 1."""
+    """The input was fine and the work failed: a download, a patch, a build, a full disk."""
 
-    exit_code = 1
+    exit_code = ExitCode.UNTESTABLE
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

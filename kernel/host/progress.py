@@ -7,6 +7,7 @@ prints a line when it starts to take long and one when it is done. Quick steps p
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 import threading
@@ -14,27 +15,54 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
+
+from kernel.host import streams
 
 QUIET_S = 1.0  # a step that ends within this time leaves no trace
 
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and newline
-_COMMAND = re.compile(r"^(\s*):(?=:)", re.MULTILINE)
+# Characters that are obeyed or not seen: controls (all but tab and newline), marks of direction,
+# spaces without width, separators of lines, invisible letters, halves of characters.
+_UNSEEN = (
+    r"\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
+    r"\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff"
+    r"\U000e0000-\U000e0fff"
+)
+# Orders to a CI's runner: "::" where a line begins (GitHub), "##[" and "##vso[" anywhere in it
+# (GitHub's older form, Azure, TeamCity). The patterns take linear time: the text is not ours.
+_SPACE = r" \t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000"
+_ORDER = re.compile(rf"[{_UNSEEN}]|^[{_SPACE}]*:(?=:)|#(?=#\w*\[)", re.MULTILINE)
+_ORDER_IN_JSON = re.compile(rf"[{_UNSEEN}]|#(?=#\w*\[)")
 
 
 def printable(text: str) -> str:
-    """What a guest or a log may have said, for a terminal and for the log of a CI job.
+    """What a guest, a log or a patch may have said, for a terminal and for the log of a CI job.
 
-    Both take orders: by escape sequences, and by lines that begin with two colons (GitHub's
-    workflow commands). Here they are only read.
+    Both take orders: by escape sequences and invisible characters, and by lines of certain forms.
+    Here they are only read.
     """
-    plain = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
-    return _COMMAND.sub(r"\1\\x3a", plain)
+    return _ORDER.sub(_escaped, text)
 
 
-def note(text: str) -> None:
-    """One line for the user, at once."""
-    print(printable(text), file=sys.stderr, flush=True)
+def printable_json(text: str) -> str:
+    r"""The same for JSON, whose value stays what it was: such characters become ``\u001b``."""
+    return _ORDER_IN_JSON.sub(_escaped_in_json, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    space, letter = found[0][:-1], ord(found[0][-1])
+    width, prefix = (2, "x") if letter < 0x100 else (4, "u") if letter < 0x10000 else (8, "U")
+    return f"{space}\\{prefix}{letter:0{width}x}"
+
+
+def _escaped_in_json(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be", errors="surrogatepass")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+
+
+def note(text: str, stream: TextIO | None = None) -> None:
+    """One line for the user, at once; stream: instead of stderr. Raises nothing."""
+    streams.write(printable(text), stream or sys.stderr)
 
 
 @contextmanager
@@ -68,14 +96,17 @@ def _spinner(what: str) -> Iterator[None]:
         from rich.console import Console
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        text = TextColumn("{task.description}", markup=False)
+        columns = (SpinnerColumn(), text, TimeElapsedColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            progress.add_task(what, total=None)
+            progress.add_task(printable(what), total=None)
             stopped.wait()
 
     def show_when_slow() -> None:
         if not stopped.wait(QUIET_S):
-            show()
+            # no terminal any more; SystemExit: rich's answer to a pipe without a reader
+            with contextlib.suppress(OSError, SystemExit):
+                show()
 
     thread = threading.Thread(target=show_when_slow, daemon=True)
     thread.start()

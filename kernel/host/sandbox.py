@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 BIND = "/mnt"  # every bound path stands below it
+# set inside ci.enclosure's sandbox, where the kernel mounts no other /proc: the outer one is shown
+NESTED = "BLOCKYARD_NESTED"
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ENVIRONMENT = {
@@ -41,7 +43,7 @@ class Sandbox:
         """The argument list that runs `command` inside, in `directory`."""
         argv = ["bwrap", "--die-with-parent", "--unshare-user", "--uid", "0", "--gid", "0"]
         argv += ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", "blockyard"]
-        argv += ["--ro-bind", str(self.root), "/", "--proc", "/proc", "--dev", "/dev"]
+        argv += ["--ro-bind", str(self.root), "/", *_proc(), "--dev", "/dev"]
         for path in (*self.hidden, "/tmp", BIND):
             argv += ["--tmpfs", str(path)]
         for path in self.shown:
@@ -70,3 +72,7 @@ class Sandbox:
             if (path := Path(name).resolve()).is_file()
             for word in ("--ro-bind", str(path), name)
         ]
+
+
+def _proc() -> list[str]:
+    return ["--ro-bind", "/proc", "/proc"] if NESTED in os.environ else ["--proc", "/proc"]

@@ -24,7 +24,7 @@ DOWNLOAD_S = 60  # without a byte from the server
 
 
 def source_tree(name: str, entry: Tarball, tools: ToolRoot) -> Tree:
-    """The tree in a tarball; raises UserError for a wrong sha256 or one that is missing."""
+    """The tree in a tarball; raises Failed for a wrong sha256, UserError for none."""
     log = store.directory("logs") / f"tarball-{store.digest(entry)}.log"
     is_url = "://" in entry.location
     if is_url and not entry.sha256:
@@ -39,7 +39,7 @@ def source_tree(name: str, entry: Tarball, tools: ToolRoot) -> Tree:
         if is_url:
             _download(entry.location, file)
         if (got := _sha256(file)) != sha256:
-            raise UserError(f"{entry.location} has the sha256 {got}, not {sha256}")
+            raise Failed(f"{entry.location} has the sha256 {got}, not {sha256}")
         with step(f"unpacking {name}"):
             unpack(file, path / "tree", tools, log, strip=1)
         if is_url:

@@ -140,3 +140,39 @@ class TestTest:
         assert not run.ok
         assert "pass" in outcomes
         assert "lost" in outcomes
+        assert run.interrupted
+        assert run.under_way
+        assert all(name in err for name in run.under_way)
+
+    def test_a_killed_run_goes_on_where_it_was(
+        self, environment: dict[str, str], tmp_path: Path
+    ) -> None:
+        """Nothing that was known is lost, though nobody reads what the second part says."""
+        arguments = ("test", "--driver", "null_blk", "--console", "serial", "--suite", "module")
+        process = start(environment, *arguments)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "] pass " in line:
+                break
+        mine = descendants(process.pid)
+        process.kill()
+        process.communicate(timeout=TIMEOUT_S)
+        assert left(mine) == set()
+        (folder,) = (tmp_path / "results").iterdir()
+        killed = record.read(folder)
+        assert killed.interrupted
+        known = {test.id: test for test in killed.tests if test.outcome != "lost"}
+        assert known
+
+        process = start(environment, *arguments, "--resume")
+        assert process.stderr is not None
+        process.stderr.close()
+        assert process.wait(TIMEOUT_S) == 0
+        run = latest(tmp_path)
+        assert (run.run, len(run.resumed), run.interrupted) == (folder.name, 1, False)
+        found = {test.id: test for test in run.tests}
+        assert found.keys() == {test.id for test in killed.tests}
+        assert known.items() <= found.items()
+        assert {test.outcome for test in run.tests} == {"pass", "skip"}
+        guests = [folder / test.guest / "kernel.log" for test in run.tests if test.guest]
+        assert all(guest.is_file() for guest in guests)

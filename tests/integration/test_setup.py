@@ -94,7 +94,7 @@ def test_a_checkout_in_a_path_with_a_colon(tmp_path: Path) -> None:
     folder = tmp_path / "a:b"
     folder.mkdir()
     done = inv(new_checkout(folder))
-    assert done.returncode == 2
+    assert done.returncode == 125
     assert f"no virtual environment in a path with a colon: {folder}" in done.stderr
 
 
@@ -127,6 +127,6 @@ def refused(tmp_path: Path) -> None:
         text=True,
         timeout=60,
     )
-    assert done.returncode == 2
+    assert done.returncode == 125
     assert "sudo apt-get update && sudo apt-get install" in done.stderr
     assert "mmdebstrap bubblewrap" in done.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel.host import durable, store
+from kernel.host import durable, environment, store
 from kernel.host.settings import settings
 
 
@@ -19,6 +19,8 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     for name in list(os.environ):
         if name.startswith("BLOCKYARD_"):
             monkeypatch.delenv(name)
+    for name in environment.OURS:  # a run in an earlier test has set them for its children
+        monkeypatch.delenv(name, raising=False)
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
     monkeypatch.setenv("BLOCKYARD_CACHE", str(folder / "cache"))

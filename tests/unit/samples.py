@@ -74,13 +74,14 @@ def result(
     )
 
 
-def run_of(*tests: TestResult) -> Run:
+def run_of(*tests: TestResult, seconds: float = 12.5, booted: bool = True) -> Run:
     return Run(
         run="20260102-030405-7.3-abcd",
         started="2026-01-02T03:04:05Z",
-        seconds=12.5,
+        seconds=seconds,
         host=Host("builder", "6.1.0-40-amd64", 2, 24000),
         accelerator=UsedAccelerator("tcg", "no /dev/kvm"),
         kernel=info(),
+        booted=booted,
         tests=tests,
     )

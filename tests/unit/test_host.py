@@ -33,7 +33,7 @@ class TestErrors:
         assert unknown("driver", "x", []).hint == "known: none"
 
     def test_bad_input_and_failed_work_have_two_exit_codes(self) -> None:
-        assert (unknown("driver", "x", []).exit_code, Failed("x").exit_code) == (2, 1)
+        assert (unknown("driver", "x", []).exit_code, Failed("x").exit_code) == (2, 125)
 
     def test_a_message_is_what_happened_what_to_do_and_the_log(self) -> None:
         error = UserError("it broke", hint="mend it", log=Path("/l"))

@@ -89,9 +89,29 @@ class TestFile:
 
     def test_a_driver_brings_its_own(self, tmp_path: Path) -> None:
         (tmp_path / FILE).write_text('[[failure]]\ntest = "block/x"\nreason = "young"\n')
-        found = of([str(tmp_path)], "7.3.4", "plain").find("block/x", "mine", "")
+        known = of([str(tmp_path)], "7.3.4", "plain")
+        found = known.find("block/x", tmp_path.name, "")
         assert found is not None
         assert str(found) == "young"
+
+    def test_what_a_driver_brings_is_for_itself(self, tmp_path: Path) -> None:
+        folder = tmp_path / "mine"
+        folder.mkdir()
+        text = '[[failure]]\ntest = "*"\nreason = "all"\n'
+        text += 'outcomes = ["fail", "crash", "timeout"]\nsplat = true\n'
+        (folder / FILE).write_text(text)
+        known = of([str(folder)], "7.3.4", "plain")
+        assert known.find("block/read", "mine", "")
+        ours = of([], "7.3.4", "plain")
+        for driver in ("null_blk", "rnull", "nvme", "mine2"):
+            assert known.find("block/read", driver, "") == ours.find("block/read", driver, "")
+
+    def test_a_driver_speaks_for_no_other(self, tmp_path: Path) -> None:
+        folder = tmp_path / "mine"
+        folder.mkdir()
+        (folder / FILE).write_text('[[failure]]\ntest = "*"\nreason = "x"\ndriver = "null_*"\n')
+        with pytest.raises(UserError, match="for the driver itself, mine"):
+            of([str(folder)], "7.3.4", "plain")
 
     @pytest.mark.parametrize(
         ("text", "told"),

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import get_args
 from xml.etree import ElementTree
@@ -11,7 +14,9 @@ from xml.etree import ElementTree
 import pytest
 
 from ci import record
-from kernel.host.errors import Failed
+from kernel.host import store
+from kernel.host.errors import Failed, UserError
+from kernel.host.settings import settings
 from tests.outcomes import BAD, Outcome
 from tests.unit.samples import result, run_of
 
@@ -43,6 +48,11 @@ class TestRecord:
             "budget",
             "upstream",
             "outdated",
+            "trusted_tests",
+            "booted",
+            "interrupted",
+            "under_way",
+            "resumed",
             "tests",
         }
         assert data["tests"][0] == {
@@ -67,6 +77,55 @@ class TestRecord:
         names = [path.name for path in (home / "results").iterdir()]
         assert [name for name in names if name.startswith(".")] == []
 
+    def test_latest_of_the_users_own_is_left_alone(
+        self, home: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Copied by what knows no links, or made by hand."""
+        latest = home / "results" / "latest"
+        for make in (lambda: latest.mkdir(parents=True), lambda: latest.write_text("mine")):
+            make()
+            directory = record.new_directory("7.3")
+            assert record.read(record.write(EVERY_OUTCOME, directory)) == EVERY_OUTCOME
+            assert not latest.is_symlink()
+            assert "latest is left as it is" in capsys.readouterr().err
+            latest.rmdir() if latest.is_dir() else latest.unlink()
+        latest.symlink_to("a run that is gone")
+        record.write(EVERY_OUTCOME, directory)
+        assert latest.resolve() == directory
+
+    def test_a_full_disk_sends_the_record_elsewhere(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        directory = record.new_directory("7.3")
+        write = store.write
+
+        def full(path: Path, data: bytes) -> None:
+            if path.parent == directory:
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            write(path, data)
+
+        monkeypatch.setattr(store, "write", full)
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        path = record.write(EVERY_OUTCOME, directory)
+        assert path.is_relative_to(tmp_path)
+        assert record.read(path) == EVERY_OUTCOME
+        assert (path.parent / "guests").readlink() == directory / "guests"
+        assert f"(No space left on device): the record is {path}" in capsys.readouterr().err
+
+    def test_no_place_at_all(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def full(path: Path, data: bytes) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        directory = record.new_directory("7.3")
+        monkeypatch.setattr(store, "write", full)
+        record.write(EVERY_OUTCOME, directory)
+        assert "there is no record" in capsys.readouterr().err
+
     def test_two_runs_in_one_second_have_two_folders(self) -> None:
         folders = {record.new_directory("7.3") for _ in range(10)}
         assert len(folders) == 10
@@ -74,9 +133,22 @@ class TestRecord:
 
     def test_results_that_cannot_be_kept(self, home: Path) -> None:
         (home / "results").write_text("a file")
-        with pytest.raises(Failed, match="cannot make") as caught:
+        with pytest.raises(Failed, match="cannot write to") as caught:
             record.new_directory("7.3")
         assert "BLOCKYARD_RESULTS" in caught.value.hint
+
+    def test_the_place_is_looked_at_before_anything_is_built(
+        self, home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        record.check_place()
+        assert list(home.iterdir()) == []
+        (home / "results").write_text("a file")
+        with pytest.raises(Failed, match="cannot write to"):
+            record.check_place()
+        monkeypatch.setenv("BLOCKYARD_RESULTS", "/proc/results")
+        settings.cache_clear()
+        with pytest.raises(Failed, match="cannot write to /proc/results"):
+            record.check_place()
 
     def test_control_characters_survive(self) -> None:
         run = run_of(result("fail", reason="\x1e\x00\x1b[31m \u20ac", kernel_log="\x07"))
@@ -95,15 +167,26 @@ class TestRead:
         data = json.loads(path.read_text()) | change
         other = tmp_path / "run.json"
         other.write_text(json.dumps(data))
-        with pytest.raises(Failed, match="is no run record"):
+        with pytest.raises(UserError, match="is (not )?a run record"):
             record.read(other)
 
     def test_no_file_and_no_json(self, tmp_path: Path) -> None:
-        with pytest.raises(Failed, match="none.json is no run record"):
+        with pytest.raises(UserError, match="cannot read the run record .*none.json: No such file"):
             record.read(tmp_path / "none.json")
         (tmp_path / "run.json").write_text("{")
-        with pytest.raises(Failed, match="is no run record"):
+        with pytest.raises(UserError, match="is (not )?a run record"):
             record.read(tmp_path / "run.json")
+
+    @pytest.mark.parametrize("text", ['{"zz":' + "[" * 100_000, '{"schema":1,"run":"\udcff"}'])
+    def test_a_file_that_was_made_to_break_its_reader(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "run.json").write_bytes(text.encode(errors="surrogateescape"))
+        with pytest.raises(UserError, match="is not a run record"):
+            record.read(tmp_path)
+
+    def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "run.json")
+        with pytest.raises(UserError, match="not a regular file"):
+            record.read(tmp_path)
 
 
 class TestOk:

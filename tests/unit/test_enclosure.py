@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The sandbox for Python of others: what it can do, each attack tried for real."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ci import enclosure
+from ci.enclosure import Enclosure
+from kernel.host.settings import PROJECT
+
+TRY = """
+import ctypes, os, signal, socket, sys
+def attack():
+{body}
+try:
+    attack()
+except OSError as error:
+    print("stopped:", error.strerror)
+else:
+    print("it did")
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[int]:
+    """A server on the host's loopback; its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+def inside(code: str, **options: object) -> str:
+    """What Python code prints inside."""
+    argv = Enclosure(**options).argv([sys.executable, "-I", "-c", code], Path("/"))  # type: ignore[arg-type]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def attack(*lines: str) -> str:
+    return inside(TRY.format(body="\n".join(f"    {line}" for line in lines)))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        PROJECT / "ci" / "run.py",
+        PROJECT / "new",
+        Path(sys.prefix) / "new",
+        Path(sys.executable).resolve(),
+        Path("/usr/bin/new"),
+        Path("/etc/new"),
+        Path("/new"),
+        Path("/dev/shm/new"),
+        Path("/proc/sys/kernel/core_pattern"),
+        Path("/proc/sysrq-trigger"),
+    ],
+    ids=str,
+)
+def test_it_writes_nowhere(path: Path) -> None:
+    assert attack(f"open({str(path)!r}, 'ab')").startswith("stopped: ")
+
+
+def test_it_has_a_tmp_of_its_own(tmp_path: Path) -> None:
+    seen = inside("import os; open('/tmp/x', 'w'); print(os.listdir('/tmp'))")
+    assert seen == "['x']" or tmp_path.is_relative_to("/tmp")
+    assert not Path("/tmp/x").exists()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [Path.home() / ".ssh", Path("/etc/shadow"), PROJECT / ".git", Path("/var"), Path("/run")],
+)
+def test_it_does_not_see(path: Path) -> None:
+    assert attack(f"os.stat({str(path)!r})") == "stopped: No such file or directory"
+
+
+def test_of_the_home_it_sees_no_more_than_python() -> None:
+    own = {Path(sys.prefix), Path(sys.base_prefix), PROJECT}
+    allowed = {place.relative_to(Path.home()).parts[0] for place in own if _below_home(place)}
+    code = f"import os; print(*os.listdir({str(Path.home())!r}))"
+    try:
+        assert set(inside(code).split()) <= allowed
+    except AssertionError as error:
+        assert "No such file" in str(error)
+
+
+def _below_home(place: Path) -> bool:
+    return place != Path.home() and place.is_relative_to(Path.home())
+
+
+def test_it_reaches_no_server_of_the_host(server: int) -> None:
+    assert attack(f"socket.create_connection(('127.0.0.1', {server}), 2)").startswith("stopped: ")
+
+
+def test_it_has_a_loopback_of_its_own() -> None:
+    code = "s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname())"
+    assert attack(code) == "it did"
+
+
+def test_it_kills_nobody() -> None:
+    assert attack(f"os.kill({os.getpid()}, 0)") == "stopped: No such process"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        f"mount(None, b'{place}', None, {flags}, None)"
+        for place in ("/usr", PROJECT / "ci", "/")
+        for flags in (0x1020,)  # MS_REMOUNT | MS_BIND: writable again
+    ]
+    + ["umount2(b'/dev', 2)", "sethostname(b'mine', 4)"],
+)
+def test_it_has_no_capability(call: str) -> None:
+    lines = [
+        "libc = ctypes.CDLL(None, use_errno=True)",
+        f"if libc.{call}: raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))",
+    ]
+    assert attack(*lines) == "stopped: Operation not permitted"
+
+
+def test_it_has_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKEN", "secret")
+    assert "secret" not in inside("import os; print(dict(os.environ))")
+
+
+def test_what_is_placed_is_read_and_what_is_writable_is_written(tmp_path: Path) -> None:
+    given, taken = tmp_path / "given [x]::y", tmp_path / "taken, $HOME"
+    for folder in (given, taken):
+        folder.mkdir()
+    (given / "text").write_text("hello")
+    code = "open('/mnt/out/copy', 'w').write(open('/mnt/in/text').read())"
+    inside(code, placed={Path("/mnt/in"): given}, writable={Path("/mnt/out"): taken})
+    assert (taken / "copy").read_text() == "hello"
+    with pytest.raises(AssertionError, match="Read-only file system"):
+        inside("open('/mnt/in/text', 'w')", placed={Path("/mnt/in"): given})
+
+
+def test_guests_can_be_started_inside() -> None:
+    """Here; else `./inv test` says why, and what to do."""
+    assert enclosure.obstacle() == ""

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The user's environment and current folder bend no run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kernel.host import environment
+from kernel.host.settings import PROJECT
+
+# what Python, pytest, its workers and we import, and what tells that it was
+NAMES = ("execnet", "pytest", "msgspec", "kernel", "ci", "tests", "invoke", "sitecustomize", "venv")
+HOSTILE = "import pathlib; pathlib.Path({mark!r}).touch()\n"
+# pytest with two workers, as ci.run calls it
+WORKERS = """
+import sys
+sys.path.insert(0, {project!r})
+from kernel.host import environment
+environment.clean()
+from ci import collection
+arguments = ["tests/unit/test_versions.py", "-n", "2", "-c", "pyproject.toml", "--rootdir", "."]
+sys.exit(collection.call(arguments, object()))
+"""
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """A folder with modules that are called like ours; `imported` is there when one ran."""
+    folder = tmp_path / "hostile"
+    folder.mkdir()
+    for name in NAMES:
+        (folder / f"{name}.py").write_text(HOSTILE.format(mark=str(tmp_path / "imported")))
+    return folder
+
+
+def run(argv: list[str], cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        argv,
+        cwd=cwd,
+        env={**os.environ, **variables},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def listed(cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """A list of tests, which pytest makes."""
+    argv = [str(PROJECT / "inv"), "test", "--list", "--suite", "module", "--driver", "null_blk"]
+    return run(argv, cwd, **variables)
+
+
+class TestClean:
+    def test_what_bends_goes_and_the_rest_stays(self) -> None:
+        found = {
+            "PYTHONOPTIMIZE": "2",
+            "PYTHONPATH": "/x",
+            "PYTEST_ADDOPTS": "-k x",
+            "COVERAGE_PROCESS_START": "x",
+            "GIT_DIR": "/x/.git",
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_SSH_COMMAND": "ssh -i key",
+            "HOME": "/root",
+            "BLOCKYARD_CACHE": "/cache",
+        }
+        environment.clean(found)
+        kept = {"GIT_SSH_COMMAND", "HOME", "BLOCKYARD_CACHE"}
+        assert found.keys() - environment.OURS.keys() == kept
+
+    def test_git_s_own_list_is_covered(self) -> None:
+        told = subprocess.run(
+            ["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True
+        )
+        assert set(told.stdout.split()) <= set(environment.GIT)
+
+
+def test_the_current_folder_is_not_searched(hostile: Path, tmp_path: Path) -> None:
+    listed(hostile)
+    run([sys.executable, "-I", "-c", WORKERS.format(project=str(PROJECT))], hostile)
+    assert not (tmp_path / "imported").exists()
+
+
+def test_python_s_variables_have_no_say(hostile: Path, tmp_path: Path) -> None:
+    usual = listed(tmp_path).stdout
+    bent = listed(
+        tmp_path,
+        PYTHONPATH=str(hostile),
+        PYTHONOPTIMIZE="2",
+        PYTHONWARNINGS="error",
+        PYTHONHOME="/nonexistent",
+        PYTHONSTARTUP=str(hostile / "pytest.py"),
+    )
+    assert (bent.stdout, bent.stderr) == (usual, "")
+    assert not (tmp_path / "imported").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PYTEST_ADDOPTS", "-k size"),
+        ("PYTEST_ADDOPTS", "--color=yes -n 4 -v"),
+        ("PYTEST_PLUGINS", "no_such_plugin"),
+        ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"),
+    ],
+)
+def test_options_of_other_runs_are_ignored_and_mentioned(
+    tmp_path: Path, name: str, value: str
+) -> None:
+    done = listed(tmp_path, **{name: value})
+    assert done.stdout == listed(tmp_path).stdout
+    assert done.stderr.splitlines() == [f"ignored: {name} (options of your own pytest runs)"]
+
+
+def test_without_assertions_nothing_starts() -> None:
+    argv = [sys.executable, "-O", str(PROJECT / "ci" / "start.py"), "--list"]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: without -O")
+
+
+def test_a_current_folder_that_is_gone(tmp_path: Path) -> None:
+    (gone := tmp_path / "gone").mkdir()
+    argv = ["sh", "-c", 'rmdir "$PWD"; exec "$0" --list', str(PROJECT / "inv")]
+    done = subprocess.run(argv, cwd=gone, capture_output=True, text=True)
+    assert done.returncode == 2
+    # the shell has a word to say, too
+    told = "error: the current folder is gone (No such file or directory)"
+    assert done.stderr.splitlines()[-1] == told

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How commands end: exit codes, and standard streams in any state."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from invoke.exceptions import Exit
+
+from ci import exits
+from images.errors import CommandFailed, GuestPanicked, GuestSilent
+from kernel.host import interrupts
+from kernel.host.errors import ExitCode, Failed, UserError
+from kernel.host.settings import PROJECT
+from modules.driver import LoadFailed
+from tests.outcomes import Outcome
+from tests.unit.samples import result, run_of
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def work() -> None:
+        raise error
+
+    return work
+
+
+@pytest.fixture(autouse=True)
+def the_signals() -> object:
+    before = {number: signal.getsignal(number) for number in (1, 2, 15)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+class TestCodeOf:
+    @pytest.mark.parametrize(
+        ("error", "code", "message"),
+        [
+            (UserError("bad \x1b[31m", hint="better"), 2, "error: bad \\x1b[31m\n  better\n"),
+            (Failed("the build failed"), 125, "error: the build failed\n"),
+            (LoadFailed("cannot load x"), 125, "error: cannot load x\n"),
+            (GuestPanicked("the guest panicked"), 1, "error: the guest panicked\n"),
+            (CommandFailed("exit code 3"), 1, "error: exit code 3\n"),
+            (OSError(errno.ENOSPC, "full", "/x"), 125, "error: the disk is full (/x)\n"),
+            (Exit(code=7), 7, ""),
+            (Exit("failed: mypy", 1), 1, "failed: mypy\n"),
+            (KeyboardInterrupt(), 130, "interrupted\n"),
+        ],
+    )
+    def test_each_kind(
+        self, error: BaseException, code: int, message: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert exits.code_of(raising(error)) == code
+        assert capsys.readouterr().err == message
+
+    @pytest.mark.parametrize(
+        "error", [ValueError("x"), BrokenPipeError(errno.EPIPE, "a socket"), RecursionError("x")]
+    )
+    def test_a_defect_keeps_its_traceback_and_stops_a_bisection(
+        self, error: Exception, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert exits.code_of(raising(error)) == ExitCode.DEFECT > 127
+        err = capsys.readouterr().err
+        assert "Traceback" in err
+        assert "this is a defect of Blockyard" in err
+
+    @pytest.mark.parametrize(
+        ("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGTERM, 143)]
+    )
+    def test_each_signal(self, number: signal.Signals, code: int) -> None:
+        assert exits.code_of(lambda: os.kill(os.getpid(), number)) == code
+
+    def test_a_hang_up_that_was_to_be_ignored(self) -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        assert exits.code_of(lambda: os.kill(os.getpid(), signal.SIGHUP)) == 0
+
+    def test_a_signal_waits_for_short_work(self) -> None:
+        done = []
+
+        def work() -> None:
+            with interrupts.held():
+                os.kill(os.getpid(), signal.SIGTERM)
+                done.append("saved")
+            done.append("never")
+
+        assert exits.code_of(work) == 143
+        assert done == ["saved"]
+
+
+COMMITS = {
+    "good": "None",
+    "builds not": "Failed('the build failed')",
+    "boots not": "GuestSilent('the guest did not come up')",
+    "defect": "ValueError('x')",
+}
+BISECTED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {project!r})
+from ci import exits
+from images.errors import GuestSilent
+from kernel.host.errors import Failed
+
+def work():
+    if error := eval({commits!r}[Path('state').read_text()]):
+        raise error
+
+sys.exit(exits.code_of(work))
+"""
+
+
+class TestBisection:
+    """What git makes of the codes."""
+
+    def bisected(self, folder: Path, *states: str) -> subprocess.CompletedProcess[str]:
+        """`git bisect run` over commits that end as they say; the first is good, the last bad."""
+
+        def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+            who = ["-c", "user.name=x", "-c", "user.email=x@localhost"]
+            return subprocess.run(
+                ["git", *who, *arguments], cwd=folder, capture_output=True, text=True
+            )
+
+        script = folder.with_suffix(".py")
+        script.write_text(BISECTED.format(project=str(PROJECT), commits=COMMITS))
+        folder.mkdir()
+        git("init", "--quiet")
+        for number, state in enumerate(states):
+            (folder / "state").write_text(state)
+            git("add", "state")
+            git("commit", "--quiet", "--allow-empty", "--message", f"{number} {state}")
+        git("bisect", "start", "HEAD", f"HEAD~{len(states) - 1}")
+        return git("bisect", "run", sys.executable, str(script))
+
+    def test_commits_that_cannot_be_built_are_passed_over(self, tmp_path: Path) -> None:
+        states = ["good", "good", "builds not", "builds not", "good", "boots not", "boots not"]
+        done = self.bisected(tmp_path / "tree", *states)
+        assert done.returncode == 0, done.stderr
+        assert "is the first bad commit" in done.stdout
+        assert "    5 boots not" in done.stdout
+
+    def test_a_defect_is_no_answer(self, tmp_path: Path) -> None:
+        done = self.bisected(tmp_path / "tree", "good", "good", "defect", "boots not", "boots not")
+        assert done.returncode != 0
+        assert "first bad commit" not in done.stdout
+
+
+class TestOfRun:
+    @pytest.mark.parametrize(
+        ("outcomes", "booted", "code"),
+        [
+            (["pass", "skip"], True, 0),
+            (["xfail", "pass"], True, 0),
+            (["pass", "fail"], True, 1),
+            (["crash", "lost"], True, 1),  # it came up, and died of the driver
+            (["crash", "timeout", "lost", "skip"], False, 125),
+            (["skip", "skip"], False, 125),
+            (["skip"], True, 125),
+            ([], False, 125),
+        ],
+    )
+    def test_each(self, outcomes: list[Outcome], booted: bool, code: int) -> None:
+        tests = [result(outcome, f"io/{n}") for n, outcome in enumerate(outcomes)]
+        assert exits.of_run(run_of(*tests, booted=booted)) == code
+
+    def test_a_kernel_that_does_not_come_up_is_no_test(self) -> None:
+        with pytest.raises(GuestSilent) as caught, exits.untestable():
+            raise GuestSilent("the guest did not come up")
+        assert caught.value.exit_code == 125
+        assert GuestSilent.exit_code == 1
+
+
+def inv(arguments: str, redirect: str, **environment: str) -> tuple[int, str]:
+    """Exit code and stderr of a command whose streams a shell has prepared."""
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {PROJECT}/inv {arguments} {redirect}"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, **environment},
+    )
+    return done.returncode, done.stderr
+
+
+class TestStreams:
+    @pytest.mark.parametrize(
+        ("redirect", "code", "message"),
+        [
+            (">&-", 0, ""),
+            ("<&- >&- 2>&-", 0, ""),
+            ("2>/dev/full", 0, ""),
+            (
+                ">/dev/full",
+                125,
+                "error: cannot write to standard output: No space left on device\n",
+            ),
+            ("| true", 141, ""),
+        ],
+    )
+    @pytest.mark.parametrize(
+        "command", ["kernel.list", "kernel.list --json", "--list", "test --list --suite module"]
+    )
+    def test_output_that_goes_nowhere(
+        self, command: str, redirect: str, code: int, message: str
+    ) -> None:
+        assert inv(command, redirect) == (code, message)
+
+    def test_an_error_that_nobody_reads_keeps_its_code(self) -> None:
+        assert inv("test --driver none", "2>&1 >/dev/null | true")[0] == 2
+        assert inv("test --driver none", "2>/dev/full")[0] == 2
+        assert inv("test --driver none", ">&- 2>&-")[0] == 2
+
+    def test_letters_that_a_locale_has_not(self) -> None:
+        script = "import ci.start; print('\\u2192 \\udcff')"
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=PROJECT,
+            env={**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"},
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stdout) == (0, "\\u2192 \\udcff\n"), done.stderr
+
+    @pytest.mark.parametrize("arguments", ["--nonsense", "test --nonsense", "nonsuch", "test -k"])
+    def test_what_the_parser_does_not_know_is_bad_input(self, arguments: str) -> None:
+        code, err = inv(arguments, "")
+        assert code == 2
+        assert err.startswith("error: ")
+
+    def test_a_failed_run_is_no_success_for_a_reader_that_left(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from kernel.host import streams
+
+        def show() -> None:
+            raise BrokenPipeError(errno.EPIPE, "no reader", streams.STDOUT)
+
+        monkeypatch.setattr(streams, "silence", lambda stream: None)
+        with pytest.raises(Exit) as caught:
+            exits.end(1, show)
+        assert caught.value.code == 1
+        with pytest.raises(BrokenPipeError):
+            exits.end(0, show)

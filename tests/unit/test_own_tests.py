@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The list of the tests that a module brings: made in a sandbox, and what hostile files come to."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+import msgspec
+import pytest
+
+from ci import collection, enclosure, own_tests, run, selection
+from ci.collection import TestId
+from ci.execute import Execution
+from ci.selection import Selection
+from ci.verdicts import Collector
+from kernel.host.errors import Failed, UserError
+from kernel.host.settings import PROJECT, settings
+from modules import manifest
+from tests.guests import Slot
+from tests.known import Known
+from tests.outcomes import TestResult
+
+GOOD = "def test_works(driver): pass\n"
+Module = Callable[..., Path]
+
+
+@pytest.fixture
+def module(tmp_path: Path) -> Module:
+    """Makes a module's folder with these files of tests."""
+
+    def module(folder: Path = tmp_path / "mine", **files: str) -> Path:
+        shutil.copytree(PROJECT / "modules" / "examples" / "c_null", folder)
+        for name, text in files.items():
+            (folder / f"{name}.py").write_text(text)
+        return folder
+
+    return module
+
+
+def selected(folder: Path, suite: str = "mine", expression: str = "") -> Selection:
+    outside = [manifest.of_folder(folder)]
+    return selection.select("mine", "serial", suite, expression, outside)
+
+
+def listed(folder: Path, tmp_path: Path, **options: str) -> list[str]:
+    return [str(one) for one in collection.listing(selected(folder, **options), tmp_path)]
+
+
+class TestCollection:
+    def test_of_good_files(self, module: Module, tmp_path: Path) -> None:
+        text = (
+            "import pytest\nfrom tests.needs import feature\n\n"
+            "@feature('size')\n@pytest.mark.parametrize('n', [1, 2])\n"
+            "def test_counts(disk, n): pass\n"
+        )
+        folder = module(test_a=GOOD, test_b=text)
+        found = collection.listing(selected(folder), tmp_path)
+        assert [str(one) for one in found] == [
+            "mine/works[mine-serial]",
+            "mine/counts(1)[mine-serial]",
+            "mine/counts(2)[mine-serial]",
+        ]
+        assert [one.features for one in found] == [("a",), ("size",), ("size",)]
+        assert listed(folder, tmp_path, expression="counts and 2") == [
+            "mine/counts(2)[mine-serial]"
+        ]
+
+    def test_nothing_of_them_runs_on_the_host(self, module: Module, tmp_path: Path) -> None:
+        secret, mark = tmp_path / "secret", tmp_path / "ran"
+        secret.write_text("x")
+        cache = settings().cache_dir / "used" / "of-a-module"
+        attack = (
+            "import pathlib\n"
+            f"for path in {[str(mark), str(cache), str(PROJECT / 'ran'), '/tmp/ran']!r}:\n"
+            "    try: pathlib.Path(path).write_text('x')\n"
+            "    except OSError: pass\n"
+            f"assert not pathlib.Path({str(secret)!r}).exists()\n"
+        )
+        folder = module(test_a=attack + GOOD, conftest=attack)
+        assert listed(folder, tmp_path) == ["mine/works[mine-serial]"]
+        for path in (mark, cache, PROJECT / "ran", Path("/tmp/ran")):
+            assert not path.exists()
+
+    def test_its_conftest_and_plugins_are_for_itself(self, module: Module, tmp_path: Path) -> None:
+        """Neither they nor configurations beside them reach the suites of ours."""
+        evil = "def pytest_collection_modifyitems(items): items.clear()\n"
+        folder = module(conftest=evil, test_a=GOOD)
+        for name in ("pytest.ini", "tox.ini", "setup.cfg"):
+            (folder / name).write_text("[pytest]\naddopts = --no-such-option\n")
+        (tmp_path / "conftest.py").write_text("1 / 0")
+        found = listed(folder, tmp_path, suite="mine,block")
+        assert "block/read[mine-serial]" in found
+        assert not [one for one in found if one.startswith("mine/")]
+
+    def test_other_conftests_and_configurations_are_not_read(
+        self, module: Module, tmp_path: Path
+    ) -> None:
+        (tmp_path / "conftest.py").write_text("1 / 0")
+        folder = module(test_a=GOOD)
+        (folder / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
+        assert listed(folder, tmp_path) == ["mine/works[mine-serial]"]
+
+    @pytest.mark.parametrize("where", ["test_a", "conftest"])
+    @pytest.mark.parametrize("code", [0, 1])
+    def test_an_exit_is_no_empty_list(
+        self, module: Module, tmp_path: Path, where: str, code: int
+    ) -> None:
+        files = {"test_a": GOOD, where: f"import os\nos._exit({code})\n"}
+        with pytest.raises(Failed, match=rf"before it reported \(exit code {code}, .*{where}.py"):
+            listed(module(**files), tmp_path)
+
+    @pytest.mark.parametrize("where", ["test_a", "conftest"])
+    def test_an_import_that_never_ends(
+        self, module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+    ) -> None:
+        monkeypatch.setattr(own_tests, "COLLECT_S", 4.0)
+        files = {"test_a": GOOD, where: "import time\ntime.sleep(1e9)\n"}
+        with pytest.raises(Failed, match=rf"no end after 4 s \(.*{where}.py"):
+            listed(module(**files), tmp_path)
+
+    def test_a_test_of_another_driver_is_refused(self, module: Module, tmp_path: Path) -> None:
+        forged = (
+            "import gc\nfrom ci import inside, journal\n"
+            "(one,) = [one for one in gc.get_objects() if type(one).__name__ == 'Journal']\n"
+            "one.write(journal.Test('n', 'size', 'null_blk', 'serial', ''))\n"
+        )
+        with pytest.raises(Failed, match="claims to be a test of null_blk-serial"):
+            listed(module(test_a=forged), tmp_path)
+
+    def test_memory_has_an_end(self, module: Module, tmp_path: Path) -> None:
+        with pytest.raises(Failed, match="MemoryError"):
+            listed(module(test_a="x = bytearray(1 << 40)\n"), tmp_path)
+
+    @pytest.mark.parametrize("name", ["-a [b]::c", "$HOME, ä"])
+    def test_odd_paths(self, module: Module, tmp_path: Path, name: str) -> None:
+        folder = module(tmp_path / name / "mine", test_a=GOOD)
+        assert listed(folder, tmp_path) == ["mine/works[mine-serial]"]
+
+    def test_a_path_that_is_no_text(self, module: Module, tmp_path: Path) -> None:
+        folder = module(tmp_path / os.fsdecode(b"\xfc") / "mine", test_a=GOOD)
+        with pytest.raises(UserError, match=r"\\xfc/mine is not UTF-8"):
+            listed(folder, tmp_path)
+
+    def test_trusted_ones_are_named(
+        self, module: Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        wanted = selected(module(test_a=f"open({str(tmp_path / 'ran')!r}, 'w')\n" + GOOD))
+        trusting = selection.trusting(wanted, trust=True)
+        assert "--trust-tests: the tests in" in capsys.readouterr().err
+        assert [str(one) for one in collection.listing(trusting, tmp_path)] == [
+            "mine/works[mine-serial]"
+        ]
+        assert (tmp_path / "ran").exists()
+
+
+def test_a_checkout_in_an_odd_path(tmp_path: Path) -> None:
+    checkout = tmp_path / "a [b]::c, $HOME"
+    for name in ("ci", "images", "kernel", "modules", "tests"):
+        shutil.copytree(PROJECT / name, checkout / name)
+    for name in ("inv", "tasks.py", "pyproject.toml", "requirements.lock"):
+        shutil.copy(PROJECT / name, checkout / name)
+    (checkout / ".venv").symlink_to((PROJECT / ".venv").resolve())
+    argv = [str(checkout / "inv"), "test", "--list", "--driver", "null_blk", "-k", "size"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "null_blk/size" in done.stdout
+
+
+# A conftest.py that does something in place of each test, so that no guest is needed.
+INSTEAD = """
+import gc, os, pathlib, pytest, time
+from ci import journal
+def found(name):
+    (one,) = [one for one in gc.get_objects() if type(one).__name__ == name]
+    return one
+def report(nodeid, outcome="passed"):
+    for when in ("setup", "call", "teardown"):
+        found("Journal").write(journal.Phase(nodeid, when, outcome, 0.1))
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item):
+    report(item.nodeid) if "first" in item.name else hostile(item)
+    return True
+def hostile(item):
+"""
+TESTS = "def test_first(driver): pass\ndef test_second(driver): pass\n"
+OTHERS = TestId("block", "read", Slot("null_blk", "serial"))
+
+
+class TestRun:
+    """What a hostile run comes to. The record also has a test of another driver."""
+
+    def run(
+        self, module: Module, tmp_path: Path, hostile: str
+    ) -> tuple[dict[str, TestResult], list[str], Path]:
+        """The results by name, why the run ended early, and the run's folder."""
+        body = "".join(f"    {line}\n" for line in hostile.splitlines())
+        folder = module(test_a=TESTS, conftest=INSTEAD + body)
+        wanted, directory = selected(folder), tmp_path / "run"
+        entry = tmp_path / "entry"
+        for path in (directory, entry):
+            path.mkdir()
+        places = dict.fromkeys(("kernel", "tools"), str(entry))
+        images = dict.fromkeys(("root", "modules", "initramfs"), str(entry / "file"))
+        plan = msgspec.structs.replace(
+            wanted.plan(), directory=str(directory), accelerator="tcg", **places, **images
+        )
+        path = directory / "plan.json"
+        path.write_bytes(msgspec.json.encode(plan))
+        names = collection.collect(path, wanted)
+        collector = Collector({**names, "block": OTHERS}, Known((), "7.3.4", "plain"))
+        execution = Execution(path, wanted, collector, (), 1, lambda: False)
+        _, problems = execution.run(names, plan)
+        assert not list(directory.glob(".own-*"))
+        return {one.id: one for one in collector.finish()}, problems, directory
+
+    def outcomes(self, results: dict[str, TestResult]) -> dict[str, str]:
+        return {name: one.outcome for name, one in results.items()}
+
+    LOST: ClassVar = {"mine/first": "pass", "mine/second": "lost", "block/read": "lost"}
+
+    @pytest.mark.parametrize("code", [0, 3])
+    def test_an_exit_loses_the_rest(self, module: Module, tmp_path: Path, code: int) -> None:
+        results, problems, _ = self.run(module, tmp_path, f"os._exit({code})")
+        assert self.outcomes(results) == self.LOST
+        assert f"ended before it reported all (exit code {code})" in problems[0]
+
+    @pytest.mark.parametrize(
+        "nodeid", ["block", "tests/suites/block/test_read.py::test_read[null_blk-serial]"]
+    )
+    def test_a_verdict_of_another_driver_is_not_taken(
+        self, module: Module, tmp_path: Path, nodeid: str
+    ) -> None:
+        results, problems, _ = self.run(module, tmp_path, f"report({nodeid!r})")
+        assert self.outcomes(results) == self.LOST
+        assert "no test of this module" in problems[0]
+
+    def test_a_verdict_is_not_changed_afterwards(self, module: Module, tmp_path: Path) -> None:
+        hostile = "report(item.nodeid.replace('second', 'first'), 'failed')"
+        results, problems, _ = self.run(module, tmp_path, hostile)
+        assert self.outcomes(results) == self.LOST
+        assert "a second outcome" in problems[0]
+
+    def test_an_endless_test_is_a_time_out(
+        self, module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(own_tests, "TEST_S", 4.0)
+        hostile = "found('Journal').write(journal.Begun(item.nodeid))\ntime.sleep(1e9)"
+        results, problems, _ = self.run(module, tmp_path, hostile)
+        assert self.outcomes(results) == {**self.LOST, "mine/second": "timeout"}
+        assert results["mine/second"].reason == "no end after 4 s"
+        assert "no end after 4 s" in problems[0]
+
+    def test_of_its_files_only_logs_are_kept(self, module: Module, tmp_path: Path) -> None:
+        (victim := tmp_path / "victim").mkdir()
+        (victim / "key").write_text("secret")
+        hostile = (
+            f"guests = pathlib.Path({str(tmp_path)!r}, 'run', 'guests')\n"
+            f"(guests / 'linked').symlink_to({str(victim)!r})\n"
+            "(guests / 'mine-1').mkdir()\n"
+            "(guests / 'mine-1' / 'kernel.log').write_text('booted')\n"
+            "(guests / 'mine-1' / 'kernel.log').chmod(0o6777)\n"
+            f"(guests / 'mine-1' / 'link').symlink_to({str(victim / 'key')!r})\n"
+            "os.mkfifo(guests / 'mine-1' / 'pipe')\n"
+            "os.truncate(os.open(guests / 'mine-1' / 'sparse', 65), 1 << 40)\n"
+            "for name in ('plan.json', 'run.json'):\n"
+            "    try: (guests.parent / name).write_text('forged')\n"
+            "    except OSError: pass\n"
+            "report(item.nodeid)"
+        )
+        results, problems, directory = self.run(module, tmp_path, hostile)
+        assert (self.outcomes(results)["mine/second"], problems) == ("pass", [])
+        kept = {str(one.relative_to(directory)) for one in directory.rglob("*")}
+        assert kept == {"plan.json", "guests", "guests/mine-1", "guests/mine-1/kernel.log"}
+        assert (directory / "guests" / "mine-1" / "kernel.log").stat().st_mode & 0o7777 == 0o644
+        assert "forged" not in (directory / "plan.json").read_text()
+        assert (victim / "key").read_text() == "secret"
+
+
+class TestCheck:
+    """What is found before anything is built."""
+
+    def test_a_host_where_sandboxes_do_not_nest(
+        self, module: Module, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        wanted = selected(module(test_a=GOOD))
+        run.check(wanted)
+        monkeypatch.setattr(own_tests, "obstacle", lambda: "no permission")
+        with pytest.raises(UserError, match="inside another one here") as caught:
+            run.check(wanted)
+        assert "--trust-tests" in caught.value.hint
+        run.check(selection.trusting(wanted, trust=True))
+
+    def test_why_they_do_not(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        bwrap = tmp_path / "bwrap"
+        bwrap.write_text("#!/bin/sh\necho 'setting up uid map: Permission denied' >&2; exit 1\n")
+        bwrap.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+        enclosure.obstacle.cache_clear()
+        try:
+            assert "uid map: Permission denied" in enclosure.obstacle()
+        finally:
+            enclosure.obstacle.cache_clear()
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("[[failure]]\n", "reason|test"),
+            ("a = " + "[" * 5000, "nested too deeply"),
+            ('[[failure]]\ntest = "*"\nreason = "x"\ndriver = "null_blk"\n', "for the driver its"),
+        ],
+        ids=["field", "depth", "driver"],
+    )
+    def test_known_failures_that_cannot_be(self, module: Module, text: str, told: str) -> None:
+        folder = module()
+        (folder / "known_failures.toml").write_text(text)
+        with pytest.raises(UserError, match=told):
+            run.check(selected(folder, suite="block"))
+
+    def test_known_failures_that_lead_elsewhere(self, module: Module) -> None:
+        folder = module()
+        (folder / "known_failures.toml").symlink_to("/dev/zero")
+        with pytest.raises(UserError, match="known_failures.toml"):
+            run.check(selected(folder, suite="block"))
+
+    def test_results_that_cannot_be_written(
+        self, module: Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("BLOCKYARD_RESULTS", "/proc/nowhere")
+        settings.cache_clear()
+        try:
+            with pytest.raises(Failed, match="cannot write to /proc/nowhere"):
+                run.check(selected(module(), suite="block"))
+        finally:
+            settings.cache_clear()

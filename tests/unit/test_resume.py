@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which interrupted run `./inv test --resume` goes on with, and when it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from ci import record, resume, selection
+from ci.record import Run
+from ci.resume import LATEST
+from ci.run_journal import FILE, Header, Journal, Planned
+from kernel.choice import Choice
+from kernel.host.errors import Failed, UserError
+from kernel.host.settings import settings
+from tests.unit.samples import result, run_of
+from tests.unit.test_run_journal import HEADER
+
+OPTIONS = {"kernel": "7.3", "driver": "null_blk"}
+
+
+def a_run(name: str, options: dict[str, str] = OPTIONS, finished: Run | None = None) -> Path:
+    """A run's folder with its journal and, when it came to its end, its record."""
+    folder = settings().results_dir / name
+    folder.mkdir(parents=True)
+    Journal.begun(folder, msgspec.structs.replace(HEADER, asked=options)).close()
+    if finished:
+        record.write(finished, folder)
+    return folder
+
+
+class TestFind:
+    def test_the_newest_with_the_same_options(self) -> None:
+        a_run("20260101-000000")
+        wanted = a_run("20260102-000000")
+        a_run("20260103-000000", {**OPTIONS, "driver": "nvme"})
+        a_run("20260104-000000", finished=run_of(result("pass")))
+        assert resume.find(LATEST, OPTIONS).directory == wanted
+
+    def test_one_that_was_interrupted_and_recorded(self) -> None:
+        interrupted = msgspec.structs.replace(run_of(result("lost")), interrupted=True)
+        wanted = a_run("20260104-000000", finished=interrupted)
+        assert resume.find(LATEST, OPTIONS).directory == wanted
+
+    @pytest.mark.parametrize("by_path", [False, True])
+    def test_by_name(self, by_path: bool) -> None:
+        wanted = a_run("20260101-000000")
+        a_run("20260102-000000")
+        name = str(wanted) if by_path else wanted.name
+        assert resume.find(name, OPTIONS).directory == wanted
+
+    def test_none(self) -> None:
+        with pytest.raises(UserError, match="no run with these options was interrupted"):
+            resume.find(LATEST, OPTIONS)
+        a_run("20260102-000000", {**OPTIONS, "driver": "nvme"})
+        with pytest.raises(UserError, match="no run with these options") as caught:
+            resume.find(LATEST, OPTIONS)
+        assert "20260102-000000" in caught.value.hint
+
+    def test_another_run_says_what_was_otherwise(self) -> None:
+        a_run("20260102-000000", {**OPTIONS, "driver": "nvme"})
+        with pytest.raises(UserError, match="another run: --driver was nvme"):
+            resume.find("20260102-000000", OPTIONS)
+
+    def test_a_whole_run_and_no_run(self) -> None:
+        a_run("whole", finished=run_of(result("pass")))
+        for name in ("whole", "none", LATEST + "er"):
+            with pytest.raises(UserError, match="has no run that was interrupted"):
+                resume.find(name, OPTIONS)
+
+    def test_a_broken_journal_is_passed_over(self) -> None:
+        wanted = a_run("20260101-000000")
+        (a_run("20260102-000000") / FILE).write_bytes(b"\x00\xff\n")
+        assert resume.find(LATEST, OPTIONS).directory == wanted
+
+
+class TestCheck:
+    def changed(self, **changes: object) -> Header:
+        return msgspec.structs.replace(HEADER, **changes)
+
+    def test_the_same(self) -> None:
+        folder = a_run("r")
+        resume.check(resume.find(folder.name, OPTIONS), HEADER)
+
+    @pytest.mark.parametrize(
+        ("changes", "what"),
+        [
+            ({"inputs": {"the kernel": "4567"}}, "the kernel"),
+            ({"inputs": {**HEADER.inputs, "Blockyard": "1"}}, "Blockyard"),
+            ({"tests": HEADER.tests[:-1]}, "the tests"),
+        ],
+    )
+    def test_what_changed_is_named(self, changes: dict[str, object], what: str) -> None:
+        earlier = resume.find(a_run("r").name, OPTIONS)
+        with pytest.raises(Failed, match=f"cannot go on with r: {what} changed since"):
+            resume.check(earlier, self.changed(**changes))
+
+
+class TestOptions:
+    def test_they_say_what_was_typed(self) -> None:
+        wanted = selection.select("null_blk", "serial", "smoke,block", "size", seed="7")
+        options = resume.asked(Choice("7.3-debian"), wanted)
+        assert options["kernel"] == "7.3-debian"
+        assert options["driver"] == "null_blk"
+        assert options["suite"] == "block,smoke"
+        assert (options["k"], options["seed"], options["budget"]) == ("size", "7", "default")
+
+    def test_another_test_beside_a_module_is_another_run(self, tmp_path: Path) -> None:
+        (tmp_path / "test_it.py").write_text("one")
+        before = resume._tests_of(str(tmp_path))
+        (tmp_path / "test_it.py").write_text("two")
+        assert resume._tests_of(str(tmp_path)) != before
+        (tmp_path / "test_link.py").symlink_to("/dev/zero")  # is not read
+        resume._tests_of(str(tmp_path))
+
+    def test_every_suite_is_part_of_the_code(self) -> None:
+        names = {path.name for path in resume._code()}
+        assert {"run.py", "plugin.py", "known_failures.toml", "init.c", "null_blk.toml"} <= names
+        assert not any(path.suffix == ".pyc" for path in resume._code())
+
+
+def test_planned_tests_have_the_names_of_lists() -> None:
+    assert [type(one) for one in HEADER.tests] == [Planned] * 4

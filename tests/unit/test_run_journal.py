@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The journal of a run: what of it survives what, and how a run goes on."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from ci import record, run_journal
+from ci.collection import TestId
+from ci.run_journal import Header, Journal, Planned
+from ci.verdicts import Collector
+from kernel.host.errors import UserError
+from tests.guests import Slot
+from tests.known import Known
+from tests.outcomes import Outcome, TestResult
+from tests.unit.samples import result, run_of
+from tests.unit.test_outcomes import report
+
+NAMES = tuple(f"io/{n}[null_blk-serial]" for n in range(4))
+
+
+def planned(name: str) -> Planned:
+    return Planned(
+        name=name, id=name.partition("[")[0], suite="io", driver="null_blk", console="serial"
+    )
+
+
+HEADER = Header(
+    asked={"kernel": "7.3"},
+    inputs={"the kernel": "0123"},
+    run=run_of(booted=False, seconds=0.0),
+    tests=tuple(map(planned, NAMES)),
+)
+
+
+def of(name: str, outcome: Outcome = "pass") -> TestResult:
+    return result(outcome, name.partition("[")[0])
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Journal:
+    """A journal in which the first test passed and the second began."""
+    log = Journal.begun(tmp_path, HEADER)
+    log.started(NAMES[0])
+    log.finished(NAMES[0], of(NAMES[0]), booted=True)
+    log.started(NAMES[1])
+    return log
+
+
+def outcomes(run: record.Run) -> list[tuple[str, Outcome]]:
+    return [(test.id, test.outcome) for test in run.tests]
+
+
+class TestRecord:
+    def test_a_killed_run_has_what_it_knew(self, log: Journal, tmp_path: Path) -> None:
+        """Nothing was closed: each line was written at once."""
+        run = record.read(tmp_path)
+        assert outcomes(run) == [
+            ("io/0", "pass"),
+            ("io/1", "lost"),
+            ("io/2", "lost"),
+            ("io/3", "lost"),
+        ]
+        assert run.interrupted and run.booted and not run.ok
+        assert run.under_way == (NAMES[1],)
+        assert run.tests[1].reason == "the run ended during this test"
+        assert run.tests[2].reason == "the run ended before this test"
+        assert record.read(tmp_path / "run.json") == run
+
+    def test_run_json_counts_when_it_is_there(self, log: Journal, tmp_path: Path) -> None:
+        whole = run_of(result("pass"))
+        record.write(whole, tmp_path)
+        assert record.read(tmp_path) == whole
+
+    @pytest.mark.parametrize("cut", range(1, 60, 7))
+    def test_a_line_that_was_cut_off_is_no_line(
+        self, log: Journal, tmp_path: Path, cut: int
+    ) -> None:
+        path = tmp_path / run_journal.FILE
+        before = run_journal.read(path)
+        log.finished(NAMES[1], of(NAMES[1], "fail"), booted=True)
+        with open(path, "r+b") as file:
+            file.truncate(path.stat().st_size - cut)
+        assert run_journal.read(path) == before
+
+    def test_blocks_that_went_with_the_power(self, log: Journal, tmp_path: Path) -> None:
+        path = tmp_path / run_journal.FILE
+        before = run_journal.read(path)
+        with open(path, "ab") as file:
+            file.write(
+                bytes(4096) + b"\n" + msgspec.json.encode(run_journal.Started("x", 1.0)) + b"\n"
+            )
+        assert run_journal.read(path) == before
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "\n",
+            "{}\n",
+            '{"line":"run"}\n',
+            "\x00\n",
+            '{"line":"run","x":' + "[" * 99_999 + "\n",
+        ],
+    )
+    def test_what_is_no_journal(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / run_journal.FILE).write_text(text)
+        with pytest.raises(UserError, match="is not the journal of a run"):
+            record.read(tmp_path)
+        assert run_journal.read_header(tmp_path / run_journal.FILE) is None
+
+    def test_a_journal_of_later_times(self, tmp_path: Path) -> None:
+        Journal.begun(tmp_path, msgspec.structs.replace(HEADER, format=99)).close()
+        with pytest.raises(UserError, match="format 99, not 1"):
+            record.read(tmp_path)
+
+
+class TestGoingOn:
+    def test_the_parts_make_one_run(self, log: Journal, tmp_path: Path) -> None:
+        log.close()
+        past = run_journal.read(tmp_path / run_journal.FILE)
+        again = Journal.reopened(tmp_path, past, "2026-01-02T04:00:00Z")
+        for name in NAMES[1:]:
+            again.started(name)
+            again.finished(name, of(name, "skip"), booted=False)
+        again.close()
+        run = record.read(tmp_path)
+        assert [test.outcome for test in run.tests] == ["pass", "skip", "skip", "skip"]
+        assert run.resumed == ("2026-01-02T04:00:00Z",)
+        assert run.under_way == ()
+        assert run.booted
+
+    def test_a_half_line_is_taken_away_first(self, log: Journal, tmp_path: Path) -> None:
+        log.close()
+        path = tmp_path / run_journal.FILE
+        with open(path, "ab") as file:
+            file.write(b'{"line":"fini')
+        past = run_journal.read(path)
+        again = Journal.reopened(tmp_path, past, "now")
+        again.finished(NAMES[1], of(NAMES[1], "fail"), booted=True)
+        assert [test.outcome for test in record.read(tmp_path).tests[:2]] == ["pass", "fail"]
+
+    def test_a_lost_test_is_not_known(self, log: Journal, tmp_path: Path) -> None:
+        log.finished(NAMES[1], of(NAMES[1], "lost"), booted=True)
+        assert set(run_journal.read(tmp_path / run_journal.FILE).known) == {NAMES[0]}
+
+    def test_a_run_that_goes_on_now(self, log: Journal, tmp_path: Path) -> None:
+        past = run_journal.read(tmp_path / run_journal.FILE)
+        with pytest.raises(UserError, match="a run that goes on now"):
+            Journal.reopened(tmp_path, past, "now")
+        assert run_journal.read(tmp_path / run_journal.FILE) == past
+
+    def test_one_that_went_on_without_us(self, log: Journal, tmp_path: Path) -> None:
+        past = run_journal.read(tmp_path / run_journal.FILE)
+        log.finished(NAMES[1], of(NAMES[1]), booted=True)
+        log.close()
+        whole = (tmp_path / run_journal.FILE).read_bytes()
+        with pytest.raises(UserError, match="has changed meanwhile"):
+            Journal.reopened(tmp_path, past, "now")
+        assert (tmp_path / run_journal.FILE).read_bytes() == whole
+
+
+class TestTroubles:
+    def test_a_disk_that_is_full_for_a_while(
+        self,
+        log: Journal,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        write = os.write
+
+        def half(file: int, data: bytes) -> int:
+            if len(data) < 10:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return write(file, data[: len(data) // 2])
+
+        monkeypatch.setattr(os, "write", half)
+        log.finished(NAMES[1], of(NAMES[1]), booted=True)
+        log.started(NAMES[2])
+        assert set(run_journal.read(tmp_path / run_journal.FILE).results) >= {NAMES[0]}
+        monkeypatch.undo()
+        log.close()
+        past = run_journal.read(tmp_path / run_journal.FILE)
+        assert (set(past.results), past.under_way) == ({NAMES[0], NAMES[1]}, (NAMES[2],))
+        err = capsys.readouterr().err
+        assert err.count("No space left on device; outcomes are kept in memory") == 1
+
+    def test_no_file_at_all(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        log = Journal.begun(tmp_path / "gone", HEADER)
+        log.finished(NAMES[0], of(NAMES[0]), booted=True)
+        log.close()
+        assert "outcomes are kept in memory" in capsys.readouterr().err
+
+
+class TestCollector:
+    """Reports of pytest become lines, each at once."""
+
+    def test_each_test_is_written_when_it_begins_and_ends(
+        self, log: Journal, tmp_path: Path
+    ) -> None:
+        slot = Slot("null_blk", "serial")
+        names = {f"t::{n}": TestId("io", str(n), slot) for n in (1, 2, 3)}
+        collector = Collector(names, Known((), "7.3.4", "plain"), journal=log, folder="resumed-1/")
+        facts = {"booted": True, "guest": "guests/g1", "outcome": "fail", "reason": "why"}
+        collector.pytest_runtest_logstart("t::1")
+        collector.pytest_runtest_logreport(report("t::1", "call", failed=True, facts=facts))
+        assert run_journal.read(tmp_path / run_journal.FILE).under_way == (NAMES[1],)
+        collector.pytest_runtest_logreport(report("t::1", "teardown"))
+        collector.pytest_runtest_logstart("t::2")
+        past = run_journal.read(tmp_path / run_journal.FILE)
+        assert past.results[NAMES[1]].outcome == "fail"
+        assert past.results[NAMES[1]].guest == "resumed-1/guests/g1"
+        assert past.under_way == collector.under_way.names() == (NAMES[2],)
+        assert collector.booted
+        assert [(test.id, test.outcome, test.reason) for test in collector.finish()] == [
+            ("io/1", "fail", "why"),
+            ("io/2", "lost", "the run ended during this test"),
+            ("io/3", "lost", "the run ended before this test"),
+        ]
+
+    def test_what_earlier_parts_found_out_is_counted(
+        self, log: Journal, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        names = {"t::1": TestId("io", "1", Slot("null_blk", "serial"))}
+        earlier = {NAMES[0]: of(NAMES[0])}
+        collector = Collector(names, Known((), "7.3.4", "plain"), journal=log, earlier=earlier)
+        collector.pytest_runtest_logreport(report("t::1", "teardown"))
+        assert [test.id for test in collector.finish()] == ["io/0", "io/1"]
+        assert "[2/2] pass    io/1[null_blk-serial]" in capsys.readouterr().err

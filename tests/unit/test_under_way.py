@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Tests that take long are named while they run."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from ci.under_way import UnderWay
+
+
+def test_long_tests_are_named_rarely(capfd: pytest.CaptureFixture[str]) -> None:
+    with UnderWay(long_s=0.2) as under_way:
+        under_way.begin("io/slow[x]")
+        under_way.begin("io/quick[x]")
+        under_way.end("io/quick[x]")
+        time.sleep(1.1)  # named after 0.2, 0.4 and 0.8 s
+        assert under_way.names() == ("io/slow[x]",)
+    err = capfd.readouterr().err
+    assert 2 <= err.count("still running: io/slow[x], for ") <= 3
+    assert "quick" not in err
+
+
+def test_without_a_watch_it_only_counts() -> None:
+    under_way = UnderWay()
+    under_way.begin("a")
+    under_way.begin("b")
+    under_way.end("a")
+    under_way.end("never began")
+    assert under_way.names() == ("b",)

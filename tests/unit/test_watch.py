@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The limits of a program that is not trusted."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ci import watch
+from ci.watch import Limits, Overrun, used, watched
+
+HEAD = "import os, sys, time; pipe = open(int(sys.argv[1]), 'wb', buffering=0)\n"
+
+
+@pytest.fixture
+def limits(tmp_path: Path) -> Limits:
+    return Limits(silence_s=30, memory=1 << 30, folder=tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "TICK_S", 0.1)
+
+
+def lines(script: str, limits: Limits) -> list[bytes]:
+    def argv(descriptor: int) -> list[str]:
+        return [sys.executable, "-I", "-c", HEAD + script, str(descriptor)]
+
+    with watched(argv, limits) as child:
+        return list(child.lines())
+
+
+def test_lines_arrive_whole(limits: Limits) -> None:
+    script = "pipe.write(b'one\\ntw'); time.sleep(.2); pipe.write(b'o\\nhalf')"
+    assert lines(script, limits) == [b"one", b"two"]
+
+
+def test_silence_has_an_end(limits: Limits) -> None:
+    begun = time.monotonic()
+    with pytest.raises(Overrun, match="no end after 1 s") as caught:
+        lines("time.sleep(1e6)", replace(limits, silence_s=1))
+    assert caught.value.silent
+    assert time.monotonic() - begun < 10
+
+
+def test_output_is_no_report(limits: Limits) -> None:
+    with pytest.raises(Overrun, match="no end"):
+        lines("while True: os.write(1, b'x' * 99)", replace(limits, silence_s=1))
+
+
+@pytest.mark.parametrize(
+    ("script", "limit", "told"),
+    [
+        ("x = b'x' * (200 << 20); time.sleep(60)", {"memory": 100 << 20}, "100 MiB of memory"),
+        (
+            "import subprocess\nsubprocess.run(['sh', '-c', 'sleep 60 & sleep 60'])",
+            {"processes": 2},
+            "more than 2 processes",
+        ),
+        ("pipe.write(b'x' * (5 << 20)); time.sleep(60)", {}, "longer than 4 MiB"),
+    ],
+    ids=["memory", "processes", "report"],
+)
+def test_a_limit_ends_it(limits: Limits, script: str, limit: dict[str, int], told: str) -> None:
+    with pytest.raises(Overrun, match=told):
+        lines(script, replace(limits, **limit))  # type: ignore[arg-type]
+
+
+class TestUsed:
+    def test_files_and_bytes(self, tmp_path: Path) -> None:
+        for name in ("a", "b", "c"):
+            (tmp_path / name).write_bytes(b"x" * 8192)
+        used(tmp_path, disk=1 << 20, files=3)
+        with pytest.raises(Overrun, match="more than 2 files"):
+            used(tmp_path, disk=1 << 20, files=2)
+        with pytest.raises(Overrun, match="on disk"):
+            used(tmp_path, disk=8192, files=3)
+
+    def test_holes_take_nothing_and_links_are_not_followed(self, tmp_path: Path) -> None:
+        with open(tmp_path / "sparse", "wb") as file:
+            os.truncate(file.fileno(), 1 << 40)
+        (tmp_path / "all").symlink_to("/usr")
+        used(tmp_path, disk=1 << 20, files=2)
+
+    def test_folders_without_end(self, tmp_path: Path) -> None:
+        here = os.open(tmp_path, os.O_RDONLY)
+        depth, name = 30, "d" * 200
+        for _ in range(depth):
+            os.mkdir(name, dir_fd=here)
+            deeper = os.open(name, os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = deeper
+        try:
+            with pytest.raises(Overrun, match="cannot be looked at"):
+                used(tmp_path, disk=1 << 30, files=10_000)
+        finally:
+            for _ in range(depth):
+                above = os.open("..", os.O_RDONLY, dir_fd=here)
+                os.close(here)
+                os.rmdir(name, dir_fd=above)
+                here = above
+            os.close(here)
