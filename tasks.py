@@ -491,9 +491,10 @@ def kernel_list(c: Context, json: bool = False) -> None:
 def kernel_fetch(c: Context, name: str) -> None:
     """Fetch the source or the packages of kernels; nothing is built."""
     from ci import upkeep
+    from kernel.host import redact
 
     for kernel, tree in upkeep.fetch(name).items():
-        print(f"{kernel}  {tree.origin}  {tree.path}")
+        print(f"{redact.text(kernel)}  {tree.origin}  {tree.path}")
 
 
 @task(
