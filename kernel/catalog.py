@@ -20,7 +20,7 @@ from typing import Annotated
 
 import msgspec
 
-from kernel.host import redact
+from kernel.host import redact, untrusted
 from kernel.host.errors import UserError, unknown
 from kernel.host.settings import PROJECT, config_directory, user_path
 
@@ -94,10 +94,12 @@ def catalog() -> dict[str, Entry]:
 
 def _read(path: Path) -> dict[str, Entry]:
     try:
-        entries = msgspec.toml.decode(path.read_bytes(), type=_Catalog).kernel
-        return dict(entries)
-    except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
+        data = untrusted.read_input(path, "the catalog", untrusted.TOML_BYTES)
+        return dict(msgspec.toml.decode(data, type=_Catalog).kernel)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: {error}") from None
+    except RecursionError:
+        raise UserError(f"{path}: its values are nested too deeply") from None
 
 
 def find(name: str) -> Entry:
@@ -142,11 +144,12 @@ def _readable(name: str) -> str:
 
 def _given(text: str) -> Entry | None:
     location, given, sha256 = text.partition(" sha256=")
-    if TARBALL.search(location):
+    is_url = URL.match(text) is not None
+    file = location.partition("?")[0] if is_url else location
+    if TARBALL.search(file) or (is_url and given):
         if given and not re.fullmatch("[0-9a-f]{64}", sha256):
             raise UserError(f"invalid sha256 {sha256!r}: expected 64 hex digits, in lower case")
         return Tarball(location, sha256)
-    is_url = URL.match(text) is not None
     if "#" in text and (is_url or not is_folder(place(text))):
         repository, _, ref = text.rpartition("#")
         if not repository or not ref or ref.startswith("-"):

@@ -96,6 +96,8 @@ def settings() -> Settings:
         pass
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"cannot read the settings in {path}: {error}") from None
+    except RecursionError:
+        raise UserError(f"cannot read the settings in {path}: nested too deeply") from None
     if home := os.environ.get("XDG_CACHE_HOME"):
         values.setdefault("cache", f"{home}/blockyard")
     for field in Settings.__struct_fields__:
