@@ -168,8 +168,8 @@ def ask(
     env: Mapping[str, str],
     *,
     doing: str,
-    silence_s: float = LOCAL_S,
-    limit_s: float = LOCAL_S,
+    silence_s: float,
+    limit_s: float,
     hint: str = "",
     log: Path | None = None,
 ) -> Answer:

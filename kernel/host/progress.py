@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from kernel.host import redact
+
 QUIET_S = 1.0  # a step that ends within this time leaves no trace
 
 
@@ -26,9 +28,9 @@ def printable(text: str) -> str:
     """What a guest or a log may have said, for a terminal and for the log of a CI job.
 
     Both take orders: by escape sequences, and by lines that begin with two colons (GitHub's
-    workflow commands). Here they are only read.
+    workflow commands). Here they are only read. Secrets in URLs are hidden.
     """
-    plain = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    plain = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", redact.text(text))
     return _COMMAND.sub(r"\1\\x3a", plain)
 
 

@@ -98,7 +98,15 @@ def _repository(entry: Git, commit: str) -> Repository:
 
 
 def _ask(path: Path, *arguments: str) -> git.Answer:
-    return git.ask(["-C", str(path), *arguments], git.local(), doing=f"reading {path} with git")
+    doing = f"reading {path} with git"
+    with step(doing):
+        return git.ask(
+            ["-C", str(path), *arguments],
+            git.local(),
+            doing=doing,
+            silence_s=git.LOCAL_S,
+            limit_s=git.LOCAL_S,
+        )
 
 
 def _local_commit(path: Path, ref: str) -> str:

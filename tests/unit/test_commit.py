@@ -251,6 +251,15 @@ class TestRepositories:
         with pytest.raises(Failed, match=r"no answer for 0.5 s"):
             commit.write(git_dir, git(linux, "rev-parse", "v1"), linux.parent / "out")
 
+    def test_a_pipe_in_place_of_the_configuration(
+        self, linux: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(host_git, "LOCAL_S", 0.5)
+        (linux / ".git/config").unlink()
+        os.mkfifo(linux / ".git/config")
+        with pytest.raises(Failed, match=r"reading .* with git: no (answer|end)"):
+            tree_of(linux)
+
 
 class TestHostileTrees:
     @pytest.mark.parametrize("name", [b".git", b".GIT", b"..", b".", b"", b"a/b", b"../x", b"/x"])
