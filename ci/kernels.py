@@ -18,7 +18,7 @@ from kernel import prebuilt as ready_made
 from kernel.artifact import KernelInfo
 from kernel.catalog import DebianImage, DebianSource, Directory, Entry, Git, Tarball
 from kernel.choice import Choice
-from kernel.host import gc, store
+from kernel.host import gc, redact, store
 from kernel.host.debian import ToolRoot, ready_tool_root
 from kernel.host.errors import Failed, UserError
 from kernel.host.progress import note
@@ -147,9 +147,9 @@ def _origin(entry: Entry) -> str:
         case DebianSource() | DebianImage():
             return f"debian {debian.patterns(entry)[0]}"
         case Git():
-            return f"git {entry.repository} {entry.ref}"
+            return f"git {redact.text(entry.repository)} {entry.ref}"
         case Tarball():
-            return f"tarball {entry.location}"
+            return f"tarball {redact.text(entry.location)}"
         case Directory():
             return f"directory {entry.path}"
 

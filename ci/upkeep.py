@@ -12,7 +12,7 @@ import msgspec
 from ci import kernels, output
 from kernel import catalog, sources
 from kernel.catalog import DebianImage, DebianSource
-from kernel.host import gc, store
+from kernel.host import gc, redact, store
 from kernel.host.debian import Package, tool_root
 from kernel.host.errors import UserError
 from kernel.host.settings import settings
@@ -91,7 +91,7 @@ def _of_debian(name: str) -> DebianSource | DebianImage:
     if isinstance(entry, DebianSource | DebianImage):
         return entry
     raise UserError(
-        f"kernel {name} does not come from Debian's mirror",
+        f"kernel {redact.text(name)} does not come from Debian's mirror",
         hint="a directory, a branch or a tarball is looked at anew at each build",
     )
 

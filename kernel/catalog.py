@@ -11,17 +11,22 @@ What a user types for a kernel is one of
 
 from __future__ import annotations
 
+import os
 import re
+import unicodedata
 from functools import cache
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
+from kernel.host import redact, untrusted
 from kernel.host.errors import UserError, unknown
-from kernel.host.settings import PROJECT, config_directory
+from kernel.host.settings import PROJECT, config_directory, user_path
 
 DEFAULT = "7.3"
+MOST_LETTERS = 4096  # as in a path
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|[^/:]+@[^/:]+:")  # or as ssh has it: me@host:path
 TARBALL = re.compile(r"\.(tar(\.(xz|gz|zst|bz2))?|tgz|txz)$")
 
 
@@ -89,39 +94,74 @@ def catalog() -> dict[str, Entry]:
 
 def _read(path: Path) -> dict[str, Entry]:
     try:
-        entries = msgspec.toml.decode(path.read_bytes(), type=_Catalog).kernel
-        return dict(entries)
-    except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
+        data = untrusted.read_input(path, "the catalog", untrusted.TOML_BYTES)
+        return dict(msgspec.toml.decode(data, type=_Catalog).kernel)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: {error}") from None
+    except RecursionError:
+        raise UserError(f"{path}: its values are nested too deeply") from None
 
 
 def find(name: str) -> Entry:
     """What `name` stands for; raises UserError with the nearest names when it is none."""
-    entry = catalog().get(name) or _given(name)
-    if entry is None:
-        raise unknown("kernel", name, catalog())
-    return entry
+    entry = catalog().get(name) or _given(_readable(name))
+    if entry is not None:
+        return entry
+    error = unknown("kernel", name, catalog())
+    if is_folder(place(name)):
+        error = UserError(error.what, hint=f"write ./{name} for the folder")
+    raise error
 
 
 def place(text: str) -> Path:
-    """Where a file or a folder is that a user named; raises UserError for ~ of nobody."""
+    """Where a file or a folder is that a user named; raises UserError when that cannot be."""
+    return user_path(text, "a kernel's path")
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there; also False for a path that cannot be looked at."""
     try:
-        return Path(text).expanduser().absolute()
-    except RuntimeError:
-        raise UserError(f"{text}: there is no such user") from None
+        return path.is_dir()
+    except OSError:  # not permitted, or too long for a path
+        return False
+
+
+def _readable(name: str) -> str:
+    """`name` if people can read it; it will stand in messages, logs and records."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"the kernel {os.fsencode(name)!r} has bytes in its name that are not UTF-8",
+            hint="rename the folder, or name it through a symbolic link",
+        ) from None
+    if len(name) > MOST_LETTERS:
+        raise UserError(f"a kernel's name has {len(name)} letters: {name[:40]!r}...")
+    if any(unicodedata.category(letter) == "Cc" for letter in name):
+        raise UserError(f"the kernel {name!r} has control characters in its name")
+    return name
 
 
 def _given(text: str) -> Entry | None:
     location, given, sha256 = text.partition(" sha256=")
-    if TARBALL.search(location):
+    is_url = URL.match(text) is not None
+    file = location.partition("?")[0] if is_url else location
+    if TARBALL.search(file) or (is_url and given):
         if given and not re.fullmatch("[0-9a-f]{64}", sha256):
-            raise UserError(f"{sha256!r} is no sha256: it has 64 digits and letters a to f")
+            raise UserError(f"invalid sha256 {sha256!r}: expected 64 hex digits, in lower case")
         return Tarball(location, sha256)
-    if "#" in text and not place(text).is_dir():
+    if "#" in text and (is_url or not is_folder(place(text))):
         repository, _, ref = text.rpartition("#")
         if not repository or not ref or ref.startswith("-"):
-            raise UserError(f"{text!r} names no commit", hint="write /path/linux#REF or URL#REF")
+            shown = redact.text(text)
+            raise UserError(f"{shown!r} names no commit", hint="write /path/linux#REF or URL#REF")
         return Git(repository, ref)
+    if is_url and not is_folder(place(text)):
+        shown = redact.text(text)
+        raise UserError(
+            f"{shown} names no commit",
+            hint=f"write {shown}#REF: a branch, a tag or a commit's id",
+        )
     if "/" in text or text in (".", "..", "~"):
         return Directory(text)
     return None

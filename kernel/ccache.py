@@ -13,14 +13,13 @@ such files is kept out by `scripts/cached-compiler`. The compiler itself is told
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kernel import catalog
 from kernel.catalog import DebianSource, Entry, Git
-from kernel.host import store
+from kernel.host import redact, store
 from kernel.host.debian import ToolRoot
 from kernel.host.process import run
 from kernel.host.sandbox import BIND, Sandbox
@@ -93,12 +92,11 @@ def objects(
     if toolchain.place != "root" or not settings().ccache_gb:
         return None
     # A tree that is more than Debian's, or a fragment (its strings reach make), is not Debian's.
-    debian = isinstance(entry, DebianSource) and re.fullmatch(r"debian \S+ \S+", tree.origin)
-    if debian and not fragments:
+    if isinstance(entry, DebianSource) and tree.pristine and not fragments:
         return Objects(DEBIAN)
     # The state of a directory or a branch changes, and what was kept of it before still serves.
     if isinstance(entry, Git):
-        what = f"{_absolute(entry.repository)} {entry.ref}"
+        what = f"{redact.text(_absolute(entry.repository))} {entry.ref}"
     else:
         what = tree.place or tree.origin
     paths = [str(path.absolute()) for path in fragments]
@@ -107,7 +105,7 @@ def objects(
 
 def _absolute(repository: str) -> str:
     path = catalog.place(repository)
-    return str(path) if path.is_dir() else repository
+    return str(path) if catalog.is_folder(path) else repository
 
 
 def trim(tools: ToolRoot) -> None:

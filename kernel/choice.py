@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kernel import catalog, kconfig, variants
+from kernel.host import redact
 from kernel.host.errors import unknown
 from kernel.job import read_fragment
 from kernel.sources import series
@@ -41,7 +42,7 @@ class Choice:
     @property
     def name(self) -> str:
         """For people: ``7.3``, ``7.3 debug``."""
-        words = [self.kernel]
+        words = [redact.text(self.kernel)]
         words += [self.variant] if self.variant != PLAIN else []
         words += [path.name for path in (*self.series, *self.fragments)]
         words += [self.compiler] if self.compiler != "llvm" else []

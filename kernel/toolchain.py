@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from kernel import differences, versions
+from kernel.host import untrusted
 from kernel.host.debian import ToolRoot
 from kernel.host.errors import Failed
 from kernel.host.sandbox import PATH, Sandbox
@@ -78,13 +79,18 @@ def minimum(tree: Tree, tool: str) -> str:
     Empty when the tree does not say. Its script is read and not run: it is not trusted, and a
     sandbox per question would take longer than all of the rest.
     """
-    script = tree.path / "scripts" / "min-tool-version.sh"
-    if not script.is_file():
+    try:
+        script = untrusted.read_text(tree.path, "scripts/min-tool-version.sh")
+    except Failed:  # none, or a link to somewhere
         return ""
-    pattern = rf"^{tool}\)\n(.*?);;"
-    found = re.search(pattern, script.read_text(errors="replace"), re.MULTILINE | re.DOTALL)
-    answers = re.findall(r"^\s*echo ([\d.]+)$", found[1], re.MULTILINE) if found else []
-    return str(answers[-1]) if answers else ""  # exceptions for other machines come first
+    case = script.partition(f"\n{tool})\n")[2].partition(";;")[0]
+    words = [line.split() for line in case.splitlines()]
+    answers = [
+        line[1]
+        for line in words
+        if len(line) == 2 and line[0] == "echo" and re.fullmatch(r"[\d.]{1,20}", line[1], re.ASCII)
+    ]
+    return answers[-1] if answers else ""  # exceptions for other machines come first
 
 
 def check(tree: Tree, toolchain: Toolchain) -> None:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from kernel.host import streams
+from kernel.host import redact, streams
 
 QUIET_S = 1.0  # a step that ends within this time leaves no trace
 
@@ -39,9 +39,9 @@ def printable(text: str) -> str:
     """What a guest, a log or a patch may have said, for a terminal and for the log of a CI job.
 
     Both take orders: by escape sequences and invisible characters, and by lines of certain forms.
-    Here they are only read.
+    Here they are only read. Secrets in URLs are hidden.
     """
-    return _ORDER.sub(_escaped, text)
+    return _ORDER.sub(_escaped, redact.text(text))
 
 
 def printable_json(text: str) -> str:

@@ -20,6 +20,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 MOST_GB = 1e6  # no disk is larger, and infinity is no number to count with
+MOST_S = 1e6  # twelve days
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,22 +33,54 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     # of it, C objects; 0: none are kept
     ccache_gb: Annotated[float, msgspec.Meta(ge=0, le=MOST_GB)] = 5.0
     cache_gb: Annotated[float, msgspec.Meta(gt=0, le=MOST_GB)] = 40.0  # what the cache may grow to
+    # of a git or web server, before it is given up; a server that packs a kernel says so meanwhile
+    server_silence_s: Annotated[float, msgspec.Meta(gt=0, le=MOST_S)] = 60.0
+    fetch_limit_s: Annotated[float, msgspec.Meta(gt=0, le=MOST_S)] = 7200.0  # what a fetch may take
 
     @property
     def cache_dir(self) -> Path:
         """Where everything that can be made again is kept."""
-        return Path(self.cache).expanduser().absolute()
+        return user_path(self.cache, "the setting cache")
 
     @property
     def results_dir(self) -> Path:
         """Where run records are kept."""
-        return Path(self.results).expanduser().absolute()
+        return user_path(self.results, "the setting results")
+
+
+def user_path(text: str, what: str) -> Path:
+    """An absolute path from what a user wrote; raises UserError when there is none.
+
+    what: names it in the error, such as "the setting cache". ``~`` and ``~user`` are home folders.
+    """
+    if "\0" in text:
+        raise UserError(f"{what}: {text!r} has a NUL character in it")
+    try:
+        path = Path(text).expanduser().absolute()
+    except RuntimeError:
+        first = Path(text).parts[0]
+        why = f"there is no such user: {first}" if first != "~" else "no home folder is known"
+        hint = "set HOME" if first == "~" else ""
+        raise UserError(f"{what}: cannot find {text}: {why}", hint=hint) from None
+    except FileNotFoundError:
+        raise UserError(
+            f"{what}: cannot find {text}: the current folder was removed",
+            hint="cd to a folder that exists",
+        ) from None
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{what}: {os.fsencode(path)!r} has bytes in it that are not UTF-8",
+            hint="rename it, or name it through a symbolic link",
+        ) from None
+    return path
 
 
 def config_directory() -> Path:
     """Where the user's own files are: settings, kernels."""
     home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(home).expanduser() / "blockyard"
+    return user_path(home, "XDG_CONFIG_HOME") / "blockyard"
 
 
 @cache
@@ -63,6 +96,8 @@ def settings() -> Settings:
         pass
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"cannot read the settings in {path}: {error}") from None
+    except RecursionError:
+        raise UserError(f"cannot read the settings in {path}: nested too deeply") from None
     if home := os.environ.get("XDG_CACHE_HOME"):
         values.setdefault("cache", f"{home}/blockyard")
     for field in Settings.__struct_fields__:

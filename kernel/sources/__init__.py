@@ -47,7 +47,7 @@ def fetch(name: str, entry: Entry, tools: ToolRoot) -> Tree:
         case DebianSource():
             return debian.source_tree(name, entry, tools)
         case Git():
-            return git.source_tree(name, entry, tools)
+            return git.source_tree(name, entry)
         case Tarball():
             return tarball.source_tree(name, entry, tools)
         case Directory():

@@ -77,7 +77,7 @@ def patterns(entry: DebianSource | DebianImage) -> tuple[str, ...]:
 
 def _tree(entry: DebianSource | DebianImage, packages: Sequence[Package], path: Path) -> Tree:
     folder = path / "tree" if isinstance(entry, DebianSource) else path
-    return Tree(folder, f"debian {packages[0].name} {packages[0].version}")
+    return Tree(folder, f"debian {packages[0].name} {packages[0].version}", pristine=True)
 
 
 def offers(entries: Mapping[str, DebianSource | DebianImage], tools: ToolRoot) -> dict[str, Offer]:

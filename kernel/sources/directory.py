@@ -28,16 +28,13 @@ MANUAL = "/Documentation/"
 def source_tree(entry: Directory) -> Tree:
     """The tree in a directory; raises UserError when there is none or it was built in place."""
     path = checked(catalog.place(entry.path), entry.path)
-    return Tree(path, _origin(path), place=str(path))
+    state = fingerprint(path)
+    return Tree(path, f"directory {path} {state}", place=str(path), state=state)
 
 
 def changed(tree: Tree) -> bool:
     """Whether it is a directory whose state is not the one it had when it was looked at."""
-    return tree.origin.startswith("directory ") and tree.origin != _origin(tree.path)
-
-
-def _origin(path: Path) -> str:
-    return f"directory {path} {fingerprint(path)}"
+    return bool(tree.state) and tree.state != fingerprint(tree.path)
 
 
 def fingerprint(path: Path) -> str:
@@ -51,16 +48,27 @@ def fingerprint(path: Path) -> str:
     return state.hexdigest()[:KEY_LENGTH]
 
 
-def _states(folder: str, prefix: int) -> Iterator[str]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            name = entry.path[prefix:]
-            if entry.name == SKIPPED:
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from _states(entry.path, prefix)
-            elif not name.startswith(MANUAL) or entry.name.startswith("Kconfig"):
-                with contextlib.suppress(FileNotFoundError):  # an editor's, gone again
-                    status = entry.stat(follow_symlinks=False)
-                    runs = status.st_mode & stat.S_IXUSR
-                    yield f"{name} {status.st_size} {status.st_mtime_ns} {runs}\n"
+def _states(top: str, prefix: int) -> Iterator[str]:
+    folders = [top]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.name == SKIPPED:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif state := _state(entry, entry.path[prefix:]):
+                    yield state
+
+
+def _state(entry: os.DirEntry[str], name: str) -> str:
+    """A line on a file that counts; empty for any other."""
+    if name.startswith(MANUAL) and not entry.name.startswith("Kconfig"):
+        return ""
+    with contextlib.suppress(FileNotFoundError):  # an editor's, gone again
+        status = entry.stat(follow_symlinks=False)
+        # sockets and pipes of what runs there (an editor, a debugger) are no part of the tree
+        if stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
+            runs = status.st_mode & stat.S_IXUSR
+            return f"{name} {status.st_size} {status.st_mtime_ns} {runs}\n"
+    return ""

@@ -1,133 +1,164 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A commit of a git repository, as a tree in the cache.
 
-A local repository is read with `git archive`: nothing is written to it and none of its objects
-are copied. Of a remote one the commit alone is cloned. Either way the tree is named by the commit,
-and no hook of the repository runs.
+Of a local repository (a folder, or a file:// URL) objects are read: nothing is written to it, and
+nothing that its configuration names runs. Of a remote one the commit alone is cloned. Either way
+the tree is named by the commit's id, and is what this id stands for.
 """
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Sequence
+import difflib
+import os
+import re
+import urllib.parse
 from pathlib import Path
 
 from kernel import catalog
 from kernel.catalog import Git
-from kernel.host import store
-from kernel.host.debian import ToolRoot
+from kernel.host import git, redact, store, untrusted
 from kernel.host.errors import Failed, UserError
-from kernel.host.process import run
 from kernel.host.progress import step
-from kernel.sources.tarball import unpack
+from kernel.sources import commit as commits
+from kernel.sources import remote
+from kernel.sources.commit import Missing, Repository
 from kernel.sources.tree import Tree, checked
 
-REF_PREFIXES = ("", "refs/", "refs/tags/", "refs/heads/")  # in git's order (gitrevisions(7))
+RECIPE = 2  # raise it when the same commit gives another tree
 
 
-def source_tree(name: str, entry: Git, tools: ToolRoot) -> Tree:
+def source_tree(name: str, entry: Git) -> Tree:
     """The tree of a commit; raises UserError for a repository or a ref that does not exist."""
-    log = store.directory("logs") / f"git-{store.digest(entry)}.log"
+    shown = redact.text(name)
     commit = _commit(entry)
 
     def make(path: Path) -> None:
-        repository = _place(entry) if _is_local(entry) else _cloned(entry, commit, log)
-        tar = path / "tree.tar"
-        argv = ["git", "-C", str(repository), "archive", "--format=tar", f"--output={tar}", commit]
-        with step(f"unpacking {name}"):
-            run(argv, log=log, doing=f"reading commit {commit[:12]}")
-            unpack(tar, path / "tree", tools, log, strip=0)
-        tar.unlink()
-        checked(path / "tree", name)
+        repository = _repository(entry, commit)
+        with step(f"unpacking {shown}"):
+            try:
+                commits.write(repository, commit, path / "tree")
+            except Missing as error:
+                raise _incomplete(error, repository) from None
+        checked(path / "tree", shown)
 
-    path = store.get("sources", _key(commit), f"the source of kernel {name}", make)
+    path = store.get("sources", _key(commit), f"the source of kernel {shown}", make)
     return _tree(entry, commit, path)
 
 
 def cached(entry: Git) -> Tree | None:
     """The tree if it is unpacked. Which commit a remote ref names is not known without asking."""
-    if not _is_local(entry):
-        return None
-    commit = _commit(entry)
-    path = store.peek("sources", _key(commit))
-    return _tree(entry, commit, path) if path else None
+    commit = _commit(entry) if _folder(entry) or remote.COMMIT.fullmatch(entry.ref) else None
+    path = store.peek("sources", _key(commit)) if commit else None
+    return _tree(entry, commit, path) if commit and path else None
 
 
 def _key(commit: str) -> str:
-    return store.digest("git", commit)
+    return store.digest("git", RECIPE, commit)
 
 
 def _tree(entry: Git, commit: str, path: Path) -> Tree:
-    origin = f"git {entry.repository} {entry.ref} {commit}"
-    return Tree(path / "tree", origin, contents=f"git {commit}")
+    origin = f"git {redact.text(entry.repository)} {entry.ref} {commit}"
+    return Tree(path / "tree", origin, contents=f"git {commit} by recipe {RECIPE}")
 
 
-def _place(entry: Git) -> Path:
-    """Where a local repository is."""
-    return catalog.place(entry.repository)
-
-
-def _is_local(entry: Git) -> bool:
-    return _place(entry).is_dir()
+def _folder(entry: Git) -> Path | None:
+    """Where a local repository is; None for a remote one. Raises UserError when it is nowhere."""
+    text = entry.repository
+    if "\0" in entry.ref:
+        raise UserError(f"{entry.ref!r} names no commit")
+    if text.startswith("file://"):
+        text = urllib.parse.unquote(urllib.parse.urlsplit(text).path)
+    elif "://" in text:
+        return None
+    path = catalog.place(text)
+    if catalog.is_folder(path):
+        return path
+    if remote.is_url(text):
+        return None
+    raise UserError(f"there is no folder {path}", hint="git clone makes one of a bundle")
 
 
 def _commit(entry: Git) -> str:
     """What the ref names now."""
-    return _local_commit(entry) if _is_local(entry) else _remote_commit(entry)
+    path = _folder(entry)
+    return _local_commit(path, entry.ref) if path else remote.commit(entry.repository, entry.ref)
 
 
-def _ask(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    except FileNotFoundError:
-        raise Failed("git is not installed", hint="apt-get install git") from None
+def _repository(entry: Git, commit: str) -> Repository:
+    """Where the objects of a commit are."""
+    path = _folder(entry)
+    if path is not None:
+        found = _ask(path, "rev-parse", "--git-path", "objects")
+        objects = path / os.fsdecode(found.output.removesuffix(b"\n"))
+        return Repository(objects, str(path))
+    shown = redact.text(entry.repository)
+    log = store.directory("logs") / f"git-{store.digest(shown, entry.ref)}.log"
+    bare = remote.clone(entry.repository, entry.ref, commit, log)
+    return Repository(bare / "objects", shown)
 
 
-def _local_commit(entry: Git) -> str:
-    path = _place(entry)
-    found = _ask(
-        ["git", "-C", str(path), "rev-parse", "--verify", "--quiet", "--end-of-options"]
-        + [f"{entry.ref}^{{commit}}"]
-    )
-    if found.returncode == 0:
-        return found.stdout.strip()
-    whole = _ask(["git", "-C", str(path), "rev-parse", "--git-dir"])
-    if "dubious ownership" in whole.stderr:
-        raise UserError(f"git reads no repository that belongs to somebody else: {path}")
-    if whole.returncode:
-        raise UserError(f"{path} is no git repository", hint=f"--kernel {path} takes it as it is")
-    near = _ask(["git", "-C", str(path), "for-each-ref", "--format=%(refname:short)"]).stdout
-    import difflib
+def _ask(path: Path, *arguments: str) -> git.Answer:
+    doing = f"reading {path} with git"
+    with step(doing):
+        return git.ask(
+            ["-C", str(path), *arguments],
+            git.local(),
+            doing=doing,
+            silence_s=git.LOCAL_S,
+            limit_s=git.LOCAL_S,
+        )
 
-    names = difflib.get_close_matches(entry.ref, near.splitlines(), n=3)
+
+def _local_commit(path: Path, ref: str) -> str:
+    options = ["--verify", "--quiet", "--end-of-options"]
+    found = _ask(path, "rev-parse", *options, f"{ref}^{{commit}}")
+    answer = found.output.decode(errors="replace").strip()
+    if found.code == 0 and remote.COMMIT.fullmatch(answer):
+        return answer
+    whole = _ask(path, "rev-parse", "--git-dir")
+    if whole.code:
+        raise _unreadable(path, whole.errors.strip())
+    names = _ask(path, "for-each-ref", "--format=%(refname:short)").output.decode(errors="replace")
+    near = difflib.get_close_matches(ref, names.splitlines(), n=3)
     raise UserError(
-        f"{path} has no commit {entry.ref!r}",
-        hint=f"did you mean {' or '.join(names)}?" if names else "git tag and git branch list them",
+        f"{path} has no commit {ref!r}",
+        hint=f"did you mean {' or '.join(near)}?" if near else "git tag and git branch list them",
     )
 
 
-def _remote_commit(entry: Git) -> str:
-    told = _ask(["git", "ls-remote", "--", entry.repository, entry.ref, f"{entry.ref}^{{}}"])
-    if told.returncode:
-        raise Failed(f"cannot reach {entry.repository}: {told.stderr.strip()}")
-    lines = (line.split("\t") for line in told.stdout.splitlines())
-    # whose names end alike: git ls-remote takes the end of a name for the name
-    commits = {ref: commit for commit, ref in lines}
-    for prefix in REF_PREFIXES:
-        ref = f"{prefix}{entry.ref}"
-        if ref in commits:
-            return commits.get(f"{ref}^{{}}", commits[ref])  # what an annotated tag is a tag of
-    raise UserError(f"{entry.repository} has no branch or tag {entry.ref!r}")
+def _unreadable(path: Path, errors: str) -> UserError:
+    """Why git does not read a folder, and the way out."""
+    if found := re.search("dubious ownership in repository at '(.+)'", errors):
+        return UserError(
+            f"git does not read {found[1]}: the repository belongs to another user",
+            hint=f"if you trust it: git config --global --add safe.directory '{found[1]}'",
+        )
+    if target := _elsewhere(path):
+        return UserError(
+            f"{path} is a git worktree whose repository is not here: {target}",
+            hint=f"mount it at this path; or --kernel {path} takes the files as they are",
+        )
+    if "not a git repository" in errors:
+        return UserError(f"{path} is no git repository", hint=f"--kernel {path} takes it as it is")
+    return UserError(f"git cannot read {path}: {errors}")
 
 
-def _cloned(entry: Git, commit: str, log: Path) -> Path:
-    """A bare clone of one commit in the cache."""
+def _elsewhere(path: Path) -> str:
+    """Where the repository of a worktree should be, when it is not there; else empty."""
+    try:
+        text = untrusted.read_text(path, ".git")
+    except Failed:
+        return ""
+    target = text.removeprefix("gitdir:").strip()
+    return "" if catalog.is_folder(path / target) else target
 
-    def make(path: Path) -> None:
-        with step(f"cloning {entry.ref} of {entry.repository}"):
-            run(["git", "init", "--bare", "--quiet", str(path)], log=log, doing="making a clone")
-            fetch = ["git", "-C", str(path), "fetch", "--depth=1", "--no-tags", "--"]
-            run([*fetch, entry.repository, commit], log=log, doing=f"fetching {entry.ref}")
 
-    key = store.digest("clone", commit)
-    return store.get("clones", key, f"{entry.ref} of {entry.repository}", make)
+def _incomplete(error: Failed, repository: Repository) -> Failed:
+    """A commit of which objects are missing: a partial clone, or a broken repository."""
+    if not any((repository.objects / "pack").glob("*.promisor")):
+        return Failed(error.what, hint=commits.FSCK)
+    return Failed(
+        f"{error.what}: it is a partial clone",
+        hint=f"git -C {repository.name} worktree add FOLDER REF fetches what is missing; "
+        "then --kernel FOLDER",
+    )

@@ -25,6 +25,7 @@ from kernel.host.errors import Failed, UserError
 from kernel.host.process import run
 from kernel.host.progress import step
 from kernel.host.sandbox import BIND, Sandbox
+from kernel.sources import directory
 from kernel.sources.tree import Tree, checked
 
 RECIPE = 1  # raise it when the same tree and patches give another tree
@@ -146,15 +147,41 @@ def applied(tree: Tree, series: Sequence[Path], tools: ToolRoot) -> Tree:
 
 
 def _copy(tree: Tree, target: Path) -> None:
-    """The tree as hard links; as copies when it is a user's own, who may write into its files."""
+    """The tree as hard links; as copies when it is a user's own, who may write into its files.
+
+    Folders, files and links: a socket or a pipe of what runs in the tree is no part of it. Raises
+    Failed when the tree changed meanwhile, UserError for a file that cannot be read.
+    """
     link = not tree.place and tree.path.stat().st_dev == target.parent.stat().st_dev
-    ignored = shutil.ignore_patterns(".git") if tree.place else None
-    copy = _link if link else shutil.copy2
-    shutil.copytree(tree.path, target, symlinks=True, ignore=ignored, copy_function=copy)
+    target.mkdir()
+    folders = [""]
+    try:
+        while folders:
+            folder = folders.pop()
+            with os.scandir(tree.path / folder) as entries:
+                for entry in entries:
+                    name = f"{folder}{entry.name}"
+                    if entry.is_dir(follow_symlinks=False):
+                        if entry.name != ".git" or not tree.place:
+                            (target / name).mkdir()
+                            folders.append(f"{name}/")
+                    elif entry.is_symlink() or entry.is_file():
+                        _copy_file(entry, target / name, link=link)
+    except OSError as error:
+        if store.is_full(error):
+            raise
+        raise UserError(f"cannot copy {error.filename}: {error.strerror}") from None
+    if directory.changed(tree):
+        raise Failed(f"{tree.path} changed while it was copied", hint="start again")
 
 
-def _link(source: str, target: str) -> None:
-    os.link(source, target, follow_symlinks=False)
+def _copy_file(entry: os.DirEntry[str], target: Path, *, link: bool) -> None:
+    if link:
+        os.link(entry.path, target, follow_symlinks=False)
+        return
+    shutil.copy2(entry.path, target, follow_symlinks=False)
+    if not entry.is_symlink():  # without setuid and the like
+        target.chmod(entry.stat().st_mode & 0o777)
 
 
 def apply(tree: Tree, patches: Sequence[Patch], path: Path, tools: ToolRoot) -> None:

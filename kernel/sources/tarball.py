@@ -6,31 +6,40 @@ It is unpacked in the tool root, where a hostile archive meets nothing but the t
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import time
+from io import BufferedIOBase
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 from kernel import catalog
 from kernel.catalog import Tarball
-from kernel.host import store
+from kernel.host import redact, store
 from kernel.host.debian import ToolRoot
 from kernel.host.errors import Failed, UserError
 from kernel.host.process import run
 from kernel.host.progress import step
 from kernel.host.sandbox import BIND, Sandbox
+from kernel.host.settings import settings
 from kernel.sources.tree import Tree, checked
 
-CHUNK = 1 << 20
-DOWNLOAD_S = 60  # without a byte from the server
+if TYPE_CHECKING:
+    from urllib.request import Request
+
+CHUNK = 1 << 16
+MOST_BYTES = 8 << 30  # of a tarball; Linux has 150 MB packed, 1.6 GB unpacked
 
 
 def source_tree(name: str, entry: Tarball, tools: ToolRoot) -> Tree:
     """The tree in a tarball; raises Failed for a wrong sha256, UserError for none."""
-    log = store.directory("logs") / f"tarball-{store.digest(entry)}.log"
+    name, shown = redact.text(name), redact.text(entry.location)
+    log = store.directory("logs") / f"tarball-{store.digest(shown, entry.sha256)}.log"
     is_url = "://" in entry.location
     if is_url and not entry.sha256:
         raise UserError(
-            f"{entry.location} needs a sha256: nothing else says that it is the right file",
-            hint=f"--kernel '{entry.location} sha256=...'",
+            f"{shown} needs a sha256: nothing else says that it is the right file",
+            hint=f"--kernel '{shown} sha256=...'",
         )
     sha256 = entry.sha256 or _sha256(_file(entry))
 
@@ -39,7 +48,7 @@ def source_tree(name: str, entry: Tarball, tools: ToolRoot) -> Tree:
         if is_url:
             _download(entry.location, file)
         if (got := _sha256(file)) != sha256:
-            raise Failed(f"{entry.location} has the sha256 {got}, not {sha256}")
+            raise Failed(f"{shown} has the sha256 {got}, not {sha256}")
         with step(f"unpacking {name}"):
             unpack(file, path / "tree", tools, log, strip=1)
         if is_url:
@@ -64,7 +73,7 @@ def _key(sha256: str) -> str:
 
 
 def _tree(entry: Tarball, sha256: str, path: Path) -> Tree:
-    origin = f"tarball {entry.location} sha256 {sha256}"
+    origin = f"tarball {redact.text(entry.location)} sha256 {sha256}"
     return Tree(path / "tree", origin, contents=f"tarball {sha256}")
 
 
@@ -78,9 +87,16 @@ def unpack(tar: Path, tree: Path, tools: ToolRoot, log: Path, *, strip: int) -> 
 
 def _file(entry: Tarball) -> Path:
     path = catalog.place(entry.location)
-    if not path.is_file():
+    if not _is_file(path):
         raise UserError(f"there is no file {path}")
     return path
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # not permitted, or too long for a path
+        return False
 
 
 def _sha256(path: Path) -> str:
@@ -89,20 +105,57 @@ def _sha256(path: Path) -> str:
 
 
 def _download(url: str, path: Path) -> None:
+    """Fetches a URL; a user and password in it are sent to its server alone, and never shown."""
     import http.client
+    import urllib.parse
     import urllib.request
 
+    shown = redact.text(url)
     if not url.startswith(("https://", "http://", "file://")):
-        raise UserError(f"cannot fetch {url}: only https, http and file URLs are known")
+        raise UserError(f"cannot fetch {shown}: only https, http and file URLs are known")
+    local = urllib.parse.urlsplit(url).path if url.startswith("file:") else ""
+    if local and not _is_file(Path(urllib.parse.unquote(local))):
+        raise UserError(f"cannot fetch {shown}: there is no such file")
     try:
         with (
-            step(f"fetching {url}"),
-            urllib.request.urlopen(url, timeout=DOWNLOAD_S) as response,
+            step(f"fetching {shown}"),
+            urllib.request.urlopen(_request(url), timeout=settings().server_silence_s) as response,
             open(path, "wb") as file,
         ):
-            while data := response.read(CHUNK):
-                file.write(data)
+            _save(response, file, shown)
+    except TimeoutError:
+        raise Failed(
+            f"cannot fetch {shown}: no answer for {settings().server_silence_s:g} s",
+            hint="BLOCKYARD_SERVER_SILENCE_S is how long a server may be silent",
+        ) from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         if store.is_full(error):
             raise
-        raise Failed(f"cannot fetch {url}: {getattr(error, 'reason', error)}") from None
+        why = redact.text(str(getattr(error, "reason", error)))
+        raise Failed(f"cannot fetch {shown}: {why}") from None
+
+
+def _request(url: str) -> Request:
+    from urllib.request import Request
+
+    secret = redact.split(url)
+    request = Request(secret.url)
+    if secret.user:
+        pair = f"{secret.user}:{secret.password}".encode()
+        # not sent on to where a redirection leads
+        request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(pair).decode()}")
+    return request
+
+
+def _save(response: BufferedIOBase, file: BinaryIO, shown: str) -> None:
+    end, size = time.monotonic() + settings().fetch_limit_s, 0
+    while data := response.read1(CHUNK):
+        file.write(data)
+        size += len(data)
+        if size > MOST_BYTES:
+            raise Failed(f"cannot fetch {shown}: it is larger than {MOST_BYTES >> 30} GiB")
+        if time.monotonic() > end:
+            raise Failed(
+                f"cannot fetch {shown}: no end after {settings().fetch_limit_s:g} s",
+                hint="BLOCKYARD_FETCH_LIMIT_S is how long it may take",
+            )

@@ -25,6 +25,8 @@ class Tree:
     origin: str  # for people: which source, in which state
     place: str = ""  # names the output tree when it outlives a state; empty: the identity does
     contents: str = ""  # what it is, wherever it came from; empty: the origin says it
+    state: str = ""  # of a directory of the user's own, when it was looked at; empty: never changes
+    pristine: bool = False  # a distribution's sources, unchanged
 
     @property
     def identity(self) -> str:
@@ -61,14 +63,12 @@ def _symbols(path: Path) -> Iterator[str]:
 
 def version(makefile: str) -> str:
     """The version that a kernel's Makefile states; empty when it is no kernel's."""
-    parts = dict(
-        re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *=[ \t]*(.*?) *$", makefile, re.M)
-    )
+    found = re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *=(.*)$", makefile, re.M)
+    parts: dict[str, str] = {name: value.strip() for name, value in found}
     if "VERSION" not in parts or "PATCHLEVEL" not in parts:
         return ""
     numbers = ".".join(parts.get(name) or "0" for name in ("VERSION", "PATCHLEVEL", "SUBLEVEL"))
-    extra: str = parts.get("EXTRAVERSION", "")
-    return numbers + extra
+    return numbers + parts.get("EXTRAVERSION", "")
 
 
 def checked(path: Path, what: str) -> Path:
@@ -84,6 +84,17 @@ def checked(path: Path, what: str) -> Path:
         if (path / product).exists():
             raise UserError(
                 f"{what} was built in place: {path / product} is there",
-                hint=f"make -C {path} mrproper removes it (save your .config first)",
+                hint=_ways_out(path),
             )
     return path
+
+
+def _ways_out(path: Path) -> str:
+    """What a user can do with a tree that was built in place."""
+    clean = f"make -C {path} mrproper removes it (save your .config first)"
+    if not (path / ".git").exists():
+        return clean
+    return (
+        f"--kernel {path}#HEAD takes what is committed; or a worktree of its own: "
+        f"git -C {path} worktree add FOLDER; or {clean}"
+    )

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from kernel.catalog import Directory
 from kernel.host import store
 from kernel.host.debian import ToolRoot, tool_root
 from kernel.host.errors import Failed
 from kernel.host.settings import PROJECT, settings
-from kernel.sources import series
+from kernel.sources import directory, series
 from kernel.sources.tree import Tree
 
 MAKEFILE = "VERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\n"
@@ -133,6 +134,19 @@ def test_a_series_makes_a_tree_of_its_own(tree: Tree, tools: ToolRoot, tmp_path:
     assert sorted(path.name for path in result.path.parent.iterdir()) == ["tree"]
     assert result.version == "7.3.4"
     assert result.origin.startswith("made for a test with 3 patches ")
+
+
+def test_a_directory_with_a_series_did_not_change(
+    tree: Tree, tools: ToolRoot, tmp_path: Path
+) -> None:
+    """The patched copy is not the directory, and is not compared with its state."""
+    mine = directory.source_tree(Directory(str(tree.path)))
+    result = patched(mine, tools, tmp_path / "patches", CHANGE)
+    assert result.place
+    assert not directory.changed(result)
+    os.utime(tree.path / "Makefile", ns=(1, 1))
+    assert directory.changed(mine)
+    assert not directory.changed(result)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from kernel.catalog import Git, Tarball
-from kernel.host import store
 from kernel.host.debian import ToolRoot, tool_root
 from kernel.host.errors import UserError
 from kernel.host.settings import settings
@@ -61,38 +60,6 @@ def test_a_commit_of_a_local_repository(linux: Path, tools: ToolRoot) -> None:
     assert tree.version == "7.4.0"
     assert tree.origin.endswith(sha)
     assert sorted(path.name for path in (linux / ".git").iterdir()) == before
-
-
-def test_a_commit_of_a_remote_repository(linux: Path, tools: ToolRoot) -> None:
-    sha = commit(linux)
-    tree = fetch("mine", Git(f"file://{linux}", "main"), tools)
-    assert tree.version == "7.4.0"
-    assert tree.origin.endswith(sha)
-    with pytest.raises(UserError, match="has no branch or tag"):
-        fetch("mine", Git(f"file://{linux}", "other"), tools)
-
-
-def test_a_remote_commit_that_is_there_is_not_fetched(linux: Path, tools: ToolRoot) -> None:
-    commit(linux)
-    tree = fetch("mine", Git(str(linux), "main"), tools)
-    clones = store.directory("clones")
-    before = sorted(clones.iterdir())
-    assert fetch("mine", Git(f"file://{linux}", "main"), tools).path == tree.path
-    assert sorted(clones.iterdir()) == before
-
-
-def test_a_branch_whose_name_ends_alike(linux: Path, tools: ToolRoot) -> None:
-    sha = commit(linux)
-
-    def git(*arguments: str) -> None:
-        identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
-        subprocess.run(["git", "-C", str(linux), *identity, *arguments], check=True)
-
-    git("checkout", "--quiet", "-b", "a/main")
-    git("commit", "--quiet", "--allow-empty", "--message=second")
-    git("tag", "--annotate", "--message=x", "b/main")
-    assert fetch("mine", Git(f"file://{linux}", "main"), tools).origin.endswith(sha)
-    assert not fetch("mine", Git(f"file://{linux}", "b/main"), tools).origin.endswith(sha)
 
 
 def test_debian_has_release_candidates_before_the_release(tools: ToolRoot) -> None:

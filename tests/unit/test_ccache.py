@@ -22,7 +22,7 @@ from kernel.toolchain import Toolchain
 
 ROOT = Toolchain("root", "llvm", Path("/tools"), {"clang": "1"})
 ENTRY = DebianSource("linux-source-7.3", ("trixie",))
-TREE = Tree(Path("/src"), "debian linux-source-7.3 7.3.4-1~bpo13+1")
+TREE = Tree(Path("/src"), "debian linux-source-7.3 7.3.4-1~bpo13+1", pristine=True)
 
 
 def of(
@@ -41,7 +41,7 @@ class TestWhoShares:
     @pytest.mark.parametrize(
         ("entry", "tree", "fragments"),
         [
-            (ENTRY, replace(TREE, origin=f"{TREE.origin} with 3 patches 0123"), ()),
+            (ENTRY, replace(TREE, pristine=False), ()),
             (ENTRY, TREE, (Path("mine.config"),)),
             (Directory("/linux"), Tree(Path("/linux"), "directory /linux 01", "/linux"), ()),
             (Git("https://example.org/x", "main"), Tree(Path("/x"), "git x main 01"), ()),
@@ -71,8 +71,8 @@ class TestWhoShares:
             of(Directory("/b"), Tree(Path("/b"), "directory /b 1", "/b")),
             of(Git(remote, "main"), Tree(Path("/c"), "git x main 1")),
             of(Git(remote, "other"), Tree(Path("/c"), "git x other 1")),
-            of(ENTRY, replace(TREE, origin=f"{TREE.origin} with 1 patches a")),
-            of(ENTRY, replace(TREE, origin=f"{TREE.origin} with 1 patches b")),
+            of(ENTRY, Tree(TREE.path, f"{TREE.origin} with 1 patches a")),
+            of(ENTRY, Tree(TREE.path, f"{TREE.origin} with 1 patches b")),
             of(ENTRY, TREE, (Path("a.config"),)),
             of(ENTRY, TREE, (Path("b.config"),)),
         ]

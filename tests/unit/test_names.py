@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a user types for a kernel: it works, or one message says what to type."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kernel import toolchain
+from kernel.catalog import Directory, Git, Tarball, catalog, find
+from kernel.choice import Choice
+from kernel.host import store
+from kernel.host.debian import ToolRoot
+from kernel.host.errors import Failed, UserError
+from kernel.host.settings import settings
+from kernel.sources import directory, fetch, series
+from kernel.sources.tree import Tree, version
+from tests.unit import repositories
+
+NO_TOOLS = ToolRoot(Path("/nonexistent"))
+SHA256 = "0123456789abcdef" * 4
+
+
+@pytest.fixture
+def linux(tmp_path: Path) -> Path:
+    path = tmp_path / "linux"
+    (path / "block").mkdir(parents=True)
+    (path / "Makefile").write_bytes(repositories.MAKEFILE)
+    (path / "Kconfig").write_bytes(repositories.KCONFIG)
+    (path / "block" / "x.c").write_text("int x;\n")
+    return path
+
+
+class TestForms:
+    @pytest.mark.parametrize(
+        ("text", "entry"),
+        [
+            ("me@host:linux.git#v7", Git("me@host:linux.git", "v7")),
+            ("ssh://me@host/x#a/b", Git("ssh://me@host/x", "a/b")),
+            ("https://h/x.tar.gz?token=1", Tarball("https://h/x.tar.gz?token=1")),
+            (f"https://h/x?f=tgz sha256={SHA256}", Tarball("https://h/x?f=tgz", SHA256)),
+        ],
+    )
+    def test_urls(self, text: str, entry: object) -> None:
+        assert find(text) == entry
+
+    @pytest.mark.parametrize(
+        "text", ["https://host/linux.git", "me@host:linux.git", "git://host/linux", "ssh://h/x"]
+    )
+    def test_a_url_without_a_ref(self, text: str) -> None:
+        with pytest.raises(UserError, match="names no commit") as caught:
+            find(text)
+        assert f"write {text}#REF" in caught.value.hint
+
+    def test_a_url_without_a_ref_is_shown_without_its_token(self) -> None:
+        with pytest.raises(UserError) as caught:
+            find("https://me:S3CRET@host/linux.git")
+        assert "S3CRET" not in str(caught.value)
+
+    def test_a_folder_by_its_bare_name(self, linux: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(linux.parent)
+        with pytest.raises(UserError, match="unknown kernel 'linux'") as caught:
+            find("linux")
+        assert caught.value.hint == "write ./linux for the folder"
+        assert find("./linux") == Directory("./linux")
+
+    def test_a_folder_with_a_number_sign(self, linux: Path) -> None:
+        folder = linux.rename(linux.parent / "a#b")
+        assert find(str(folder)) == Directory(str(folder))
+        assert find(f"{folder}#v1") == Git(str(folder), "v1")
+
+    def test_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="there is no folder .*/gone"):
+            fetch("mine", find(f"{tmp_path}/gone#v1"), NO_TOOLS)
+
+
+class TestOddText:
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("b\udcfcx#v1", "not UTF-8"),
+            ("./b\udcfcx", "not UTF-8"),
+            ("/a\0b", "control characters"),
+            ("/a\nb#v1", "control characters"),
+            ("\x1b[31m", "control characters"),
+            ("/" + "x" * 5000, "5001 letters"),
+        ],
+    )
+    def test_text_that_no_record_can_hold(self, text: str, words: str) -> None:
+        with pytest.raises(UserError, match=words):
+            find(text)
+
+    def test_a_current_folder_whose_name_is_not_utf8(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xfcx"))
+        repositories.make(folder)
+        monkeypatch.chdir(folder)
+        for text in (".", ".#v1"):
+            with pytest.raises(UserError, match="bytes in it that are not UTF-8"):
+                fetch("mine", find(text), NO_TOOLS)
+        (tmp_path / "link").symlink_to(folder)
+        assert fetch("mine", find(f"{tmp_path}/link#v1"), NO_TOOLS).version == "7.4.0"
+
+    def test_an_own_catalog_can_be_odd_too(self, home: Path) -> None:
+        path = home / "config" / "blockyard" / "kernels.toml"
+        path.parent.mkdir(parents=True)
+        path.write_text(
+            '[kernel.a]\nkind = "directory"\npath = "/a\\u0000b"\n'
+            '[kernel.b]\nkind = "git"\nrepository = "/\\u0000"\nref = "x"\n'
+            '[kernel.c]\nkind = "git"\nrepository = "."\nref = "x\\u0000"\n'
+            '[kernel.d]\nkind = "tarball"\nlocation = "\\u0000.tar"\n'
+        )
+        catalog.cache_clear()
+        try:
+            for name in "abcd":
+                with pytest.raises(UserError):
+                    fetch(name, find(name), NO_TOOLS)
+            path.write_text("a = " + "[" * 5000)
+            catalog.cache_clear()
+            with pytest.raises(UserError, match="nested too deeply"):
+                find("7.3")
+        finally:
+            catalog.cache_clear()
+
+    def test_no_text_ends_in_a_traceback(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("BLOCKYARD_SERVER_SILENCE_S", "1")
+        pieces = [".", "..", "~", "/", "#", ":", "@", "://", "file://", "git", "x", "-", " ", "?"]
+        pieces += [
+            "sha256=",
+            ".tar",
+            "\0",
+            "\n",
+            "\udcff",
+            "ä",
+            "\u202e",
+            "%00",
+            "*",
+            "{",
+            "x" * 300,
+        ]
+        chosen = random.Random(7)
+        for _ in range(5_000):
+            text = "".join(chosen.choices(pieces, k=chosen.randint(0, 7)))
+            try:
+                entry = find(text)
+                if not (isinstance(entry, Git | Tarball) and _leads_out(text)):
+                    fetch(text, entry, NO_TOOLS)
+            except UserError as error:
+                assert str(error)
+            else:
+                assert Choice(text).name
+
+
+def _leads_out(text: str) -> bool:
+    return ":" in text and not text.startswith("file://")
+
+
+class TestPlaces:
+    def test_a_setting_with_the_home_of_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("BLOCKYARD_CACHE", "~nosuch-user/x")
+        settings.cache_clear()
+        with pytest.raises(UserError, match="the setting cache.*there is no such user: ~nosuch"):
+            store.directory("logs")
+        monkeypatch.setenv("XDG_CONFIG_HOME", "~nosuch-user/x")
+        settings.cache_clear()
+        with pytest.raises(UserError, match="XDG_CONFIG_HOME.*there is no such user"):
+            settings()
+
+    def test_a_current_folder_that_was_removed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linux: Path
+    ) -> None:
+        (tmp_path / "gone").mkdir()
+        monkeypatch.chdir(tmp_path / "gone")
+        (tmp_path / "gone").rmdir()
+        for text in ("./linux", ".", "x.tar", "./linux#v1", "~nosuch-user/x"):
+            with pytest.raises(UserError, match="removed|no such user"):
+                fetch("mine", find(text), NO_TOOLS)
+        monkeypatch.setenv("BLOCKYARD_CACHE", "cache")
+        settings.cache_clear()
+        with pytest.raises(UserError, match="the setting cache.*current folder was removed"):
+            store.directory("logs")
+        assert find(str(linux)) == Directory(str(linux))
+
+    def test_keys_of_paths_that_are_not_utf8_differ(self) -> None:
+        keys = {store.digest("x", text, {"a": [text]}) for text in ("b\udcfc", "b\udcfd", "b")}
+        assert len(keys) == 3
+
+
+class TestTree:
+    def test_one_that_was_built_in_place_and_the_ways_out(self, linux: Path) -> None:
+        (linux / ".config").touch()
+        with pytest.raises(UserError, match="was built in place") as caught:
+            fetch("mine", Directory(str(linux)), NO_TOOLS)
+        assert "#HEAD" not in caught.value.hint
+        (linux / ".git").mkdir()
+        with pytest.raises(UserError) as caught:
+            fetch("mine", Directory(str(linux)), NO_TOOLS)
+        for words in (f"{linux}#HEAD", "worktree add", "mrproper", "save your .config"):
+            assert words in caught.value.hint
+
+    def test_sockets_and_pipes_are_no_part_of_it(self, linux: Path, tmp_path: Path) -> None:
+        before = directory.fingerprint(linux)
+        with socket.socket(socket.AF_UNIX) as monitor:
+            monitor.bind(str(linux / "s"))
+            os.mkfifo(linux / "block" / "guest.in")
+            (linux / "suid").write_text("")
+            (linux / "suid").chmod(0o4755)
+            (linux / "block" / "link").symlink_to("x.c")
+            (linux / ".git").mkdir()
+            tree = fetch("mine", Directory(str(linux)), NO_TOOLS)
+            series._copy(tree, tmp_path / "copy")
+        copied = {
+            str(path.relative_to(tmp_path / "copy")) for path in (tmp_path / "copy").rglob("*")
+        }
+        assert copied == {"Makefile", "Kconfig", "block", "block/x.c", "block/link", "suid"}
+        assert (tmp_path / "copy/block/link").readlink() == Path("x.c")
+        assert (tmp_path / "copy/suid").stat().st_mode & 0o7777 == 0o755
+        for name in ("suid", "block/link"):
+            (linux / name).unlink()
+        assert directory.fingerprint(linux) == before
+
+    def test_a_tree_that_changes_while_it_is_copied(self, linux: Path, tmp_path: Path) -> None:
+        tree = fetch("mine", Directory(str(linux)), NO_TOOLS)
+        (linux / "block" / "new.c").write_text("")
+        with pytest.raises(Failed, match="changed while it was copied"):
+            series._copy(tree, tmp_path / "copy")
+
+    def test_a_copy_of_a_tree_of_the_cache_is_made_of_links(
+        self, linux: Path, tmp_path: Path
+    ) -> None:
+        series._copy(Tree(linux, "tarball x"), tmp_path / "copy")
+        assert (tmp_path / "copy/block/x.c").samefile(linux / "block/x.c")
+
+    def test_a_very_deep_tree(self, linux: Path) -> None:
+        before = directory.fingerprint(linux)
+        opened = os.open(linux, os.O_RDONLY)
+        try:
+            for _ in range(1500):
+                os.mkdir("d", dir_fd=opened)
+                inner = os.open("d", os.O_RDONLY, dir_fd=opened)
+                os.close(opened)
+                opened = inner
+            assert directory.fingerprint(linux) == before  # folders alone do not count
+        finally:
+            os.close(opened)
+            subprocess.run(["rm", "-rf", str(linux)], check=True)  # pytest's own way is recursive
+
+    @pytest.mark.parametrize("target", ["/proc/kmsg", "/dev/zero", "/etc/passwd", "FIFO"])
+    def test_a_script_of_the_tree_that_is_a_link(self, linux: Path, target: str) -> None:
+        (linux / "scripts").mkdir()
+        script = linux / "scripts" / "min-tool-version.sh"
+        if target == "FIFO":
+            os.mkfifo(script)
+        else:
+            script.symlink_to(target)
+        assert toolchain.minimum(Tree(linux, f"with {target}"), "rustc") == ""
+
+    def test_long_lines_take_no_time(self, linux: Path) -> None:
+        (linux / "scripts").mkdir()
+        script = linux / "scripts" / "min-tool-version.sh"
+        script.write_text("case x in\n" + "rustc)\n" * 100_000)
+        assert toolchain.minimum(Tree(linux, "long"), "rustc") == ""
+        assert version("VERSION = 7\nPATCHLEVEL = " + " " * 300_000 + "4\n") == "7.4.0"

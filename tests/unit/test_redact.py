@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""No secret of a URL is left in what people read."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from kernel.host import redact
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        ("https://me:S3CRET@host/linux.git#main", "https://***@host/linux.git#main"),
+        ("https://S3CRET@host/linux.git", "https://***@host/linux.git"),
+        ("HTTPS://me:S3CRET@host:8443/x", "HTTPS://***@host:8443/x"),
+        ("https://me:S3CRET@more@host/x", "https://***@host/x"),
+        ("https://me:S3/CRET@host/x", "https://***@host/x"),
+        (
+            "https://host/x.tar?private_token=S3CRET&h=v7",
+            "https://host/x.tar?private_token=***&h=v7",
+        ),
+        ("https://host/x.tar?S3CRET", "https://host/x.tar?***"),
+        ("https://host/x?X-Amz-Signature=S3CRET#v7", "https://host/x?X-Amz-Signature=***#v7"),
+        ("ssh://git:S3CRET@host/x", "ssh://git:***@host/x"),
+        (
+            "fatal: Authentication failed for 'https://me:S3CRET@host/x'",
+            "fatal: Authentication failed for 'https://***@host/x'",
+        ),
+        ("> Authorization: Basic S3CRET=", "> Authorization: Basic ***"),
+        ("http://a:S3CRET@h/ and ftp://b:S3CRET@i/", "http://***@h/ and ftp://***@i/"),
+    ],
+)
+def test_what_is_secret_is_hidden(words: str, shown: str) -> None:
+    assert redact.text(words) == shown
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "7.3",
+        "/path/linux#v7.2",
+        "git@host:linux.git#main",
+        "ssh://git@host/linux.git#main",
+        "https://host/linux.git#user@branch",
+        "https://host/~user@x/linux.git",
+        "https://git.example.org/snapshot/linux.tar.gz?h=master",
+    ],
+)
+def test_what_is_not_stays(words: str) -> None:
+    assert redact.text(words) == words
+
+
+def test_a_long_text_takes_no_time() -> None:
+    began = time.monotonic()
+    redact.text("a" * 400_000 + "://" + "@:/?&" * 100_000)
+    redact.text("authorization:" * 50_000)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("url", "parts"),
+    [
+        ("https://me:a%40b@host:1/x?y#z", ("https://host:1/x?y#z", "me", "a@b")),
+        ("https://TOKEN@host/x", ("https://host/x", "TOKEN", "")),
+        ("https://host/x", ("https://host/x", "", "")),
+    ],
+)
+def test_a_url_without_its_user(url: str, parts: tuple[str, str, str]) -> None:
+    found = redact.split(url)
+    assert (found.url, found.user, found.password) == parts
