@@ -40,8 +40,9 @@ KERNEL_OPTIONS = {
     "compiler": ("llvm", "llvm or gcc"),
     "module": ("", "comma-separated folders of modules outside the tree (modules/examples)"),
     "series": ("", "comma-separated patch series for the tree: a folder, an mbox or one patch"),
+    "series_version": ("", "which version of the series, where a thread has several: a number"),
 }
-KERNEL_HELP = {name: text for name, (_, text) in KERNEL_OPTIONS.items()}
+KERNEL_HELP = {name.replace("_", "-"): text for name, (_, text) in KERNEL_OPTIONS.items()}
 TOPOLOGY_HELP = "the guest's hardware: a name in images/topologies, or a TOML file of yours"
 START_HELP = (
     "boot; snapshot (of a guest that has booted); fastest: a snapshot where that is quicker"
@@ -74,16 +75,16 @@ def on_a_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def wrapper(c: Context, *arguments: Any, **options: Any) -> Any:
-        from pathlib import Path
-
-        from kernel.choice import Choice
+        from kernel.choice import Choice, numbered, paths
 
         chosen = {name: options.pop(name, default) for name, (default, _) in KERNEL_OPTIONS.items()}
         fragments, modules, series = (
-            tuple(Path(path.strip()) for path in chosen.pop(name).split(",") if path.strip())
-            for name in ("fragment", "module", "series")
+            paths(chosen.pop(name)) for name in ("fragment", "module", "series")
         )
-        choice = Choice(fragments=fragments, modules=modules, series=series, **chosen)
+        version = numbered("--series-version", chosen.pop("series_version"))
+        choice = Choice(
+            fragments=fragments, modules=modules, series=series, series_version=version, **chosen
+        )
         return function(c, choice, *arguments, **options)
 
     context, _, *own = inspect.signature(function).parameters.values()
@@ -589,7 +590,31 @@ def kernel_survey(
     survey.show(kernels, accel, guests, write=write, as_json=json)
 
 
-namespace = Collection(test, blktests, check, build, boot, mutants, parity, perf, doctor)
+@task(
+    name="series",
+    positional=["path"],
+    help={
+        "path": "a folder, an mbox or one patch, as --series takes it",
+        "series-version": KERNEL_HELP["series-version"],
+        "json": "print JSON instead of a table",
+    },
+)
+@plain_errors
+def show_series(c: Context, path: str, series_version: str = "", json: bool = False) -> None:
+    """List the patches of a series, and what of it is left out and why; nothing is applied."""
+    from pathlib import Path
+
+    from kernel.choice import numbered
+    from kernel.host.progress import printable
+    from kernel.sources.reader import read
+
+    found = read(Path(path), numbered("--series-version", series_version))
+    print(found.as_json() if json else printable("\n".join(found.table())))
+
+
+namespace = Collection(
+    test, blktests, check, build, boot, mutants, parity, perf, doctor, show_series
+)
 _kernel = Collection("kernel")
 _kernel.add_task(kernel_explain)
 _kernel.add_task(kernel_survey)

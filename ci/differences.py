@@ -18,7 +18,7 @@ from kernel import artifact, catalog, compare, configure, kconfig, toolchain, va
 from kernel.catalog import DebianImage
 from kernel.choice import Choice
 from kernel.compare import TOOLS, Differences, Pair, pairs
-from kernel.host import store
+from kernel.host import packed, store, untrusted
 from kernel.host.debian import tool_root
 from kernel.host.errors import UserError
 from kernel.host.progress import note, step
@@ -73,7 +73,8 @@ def report(a: str, b: str) -> Report:
 
 def _is_config(text: str) -> bool:
     """Whether a file is meant that is no tarball of a kernel."""
-    return Path(text).is_file() and not catalog.TARBALL.search(text)
+    path = Path(text)  # or a stream of the shell's
+    return path.exists() and not path.is_dir() and not catalog.TARBALL.search(text)
 
 
 def choice(text: str) -> Choice:
@@ -102,10 +103,13 @@ def side(name: str, what: str | Choice) -> Side:
 
 
 def _file(path: Path) -> dict[str, str]:
+    what = "the configuration"
+    data = untrusted.read_input(path, what)  # /proc/config.gz is compressed
     try:
-        return kconfig.parse(path.read_text(), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the configuration {path}: {error}") from None
+        text = packed.unpacked(data, str(path), untrusted.TEXT_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"cannot read {what} {path}: it is no UTF-8 text") from None
+    return kconfig.parse(text, str(path))
 
 
 def _config(job: Build) -> Mapping[str, str]:
@@ -116,7 +120,7 @@ def _config(job: Build) -> Mapping[str, str]:
         step(f"configuring kernel {job.name}", log=job.log),
     ):
         merged = configure.write_config(job)
-        config = kconfig.parse((job.out / ".config").read_text())
+        config = kconfig.parse(untrusted.read_text(job.out, ".config"))
     if dropped := kconfig.prove(merged.requests, config):
         names = ", ".join(f"CONFIG_{one.symbol}" for one in dropped)
         note(f"kernel {job.name} cannot be built like this: its configuration lost {names}")

@@ -104,7 +104,7 @@ def kernel_job(choice: Choice, tools: ToolRoot) -> Build:
     built is left out, and why is told by the kernel.
     """
     tree = sources.fetch(choice.kernel, catalog.find(choice.kernel), tools)
-    tree = series.applied(tree, choice.series, tools)
+    tree = series.applied(tree, choice.series, tools, choice.series_version)
     for driver in carried(choice):
         if driver.absent_from(tree):
             tree = series.applied(tree, [driver.patches], tools)

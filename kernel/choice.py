@@ -3,16 +3,53 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from kernel import catalog, kconfig, variants
 from kernel.host import redact
-from kernel.host.errors import unknown
+from kernel.host.errors import UserError, unknown
 from kernel.job import read_fragment
-from kernel.sources import series
+from kernel.sources import reader
 from kernel.toolchain import COMPILERS, PLACES
 from kernel.variants import PLAIN
+
+
+def paths(text: str) -> tuple[Path, ...]:
+    """The paths in a comma-separated option; a path that is there may have commas itself.
+
+    Raises UserError when a text is one path that is there, and several.
+    """
+    pieces = text.split(",")
+    found: list[Path] = []
+    at = 0
+    while at < len(pieces):
+        end = next(
+            (end for end in range(len(pieces), at + 1, -1) if _exists(",".join(pieces[at:end]))),
+            at + 1,
+        )
+        whole = ",".join(pieces[at:end])
+        if end > at + 1 and all(_exists(piece.strip()) for piece in pieces[at:end]):
+            raise UserError(
+                f"{whole!r} is one path, or {end - at} with commas between them: all are there",
+                hint=f"write ./{whole.replace(',', ',./')} for the {end - at}",
+            )
+        if end > at + 1 or whole.strip():
+            found.append(Path(whole if _exists(whole) else whole.strip()))
+        at = end
+    return tuple(found)
+
+
+def _exists(text: str) -> bool:
+    return bool(text) and os.path.lexists(text)
+
+
+def numbered(option: str, text: str) -> int | None:
+    """The number in an option; None when it is not given."""
+    if text and not (text.isascii() and text.isdigit() and len(text) < 5):
+        raise UserError(f"invalid {option} {text!r}: expected a number, such as 2")
+    return int(text) if text else None
 
 
 @dataclass(frozen=True)
@@ -25,7 +62,8 @@ class Choice:
     toolchain: str = "root"
     compiler: str = "llvm"
     modules: tuple[Path, ...] = ()  # folders of modules outside the kernel tree
-    series: tuple[Path, ...] = ()  # patches for the tree, see kernel.sources.series
+    series: tuple[Path, ...] = ()  # patches for the tree, see kernel.sources.reader
+    series_version: int | None = None  # of several in one thread; None takes the newest
 
     def __post_init__(self) -> None:
         catalog.find(self.kernel)
@@ -33,7 +71,7 @@ class Choice:
             raise unknown("variant", self.variant, variants.names())
         kconfig.merge([read_fragment(path) for path in self.fragments])
         for path in self.series:
-            series.read(path)
+            reader.read(path, self.series_version)
         if self.toolchain not in PLACES:
             raise unknown("toolchain", self.toolchain, PLACES)
         if self.compiler not in COMPILERS:
@@ -60,4 +98,6 @@ class Choice:
             options += ["--module", ",".join(map(str, self.modules))]
         if self.series:
             options += ["--series", ",".join(map(str, self.series))]
+        if self.series_version is not None:
+            options += ["--series-version", str(self.series_version)]
         return options

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kernel import kconfig
 from kernel.ccache import Objects
-from kernel.host import store
+from kernel.host import store, untrusted
 from kernel.host.debian import ToolRoot
 from kernel.host.errors import UserError
 from kernel.host.process import run
@@ -131,10 +131,9 @@ def read_fragment(path: Path) -> Fragment:
         name = str(path.relative_to(PROJECT))
     else:  # not to be taken for one of ours, in a folder of the same name
         name = str(path) if path.is_absolute() else f"./{path}"
+    what = "the configuration fragment"
     try:
-        return Fragment(name, path.read_text())
-    except OSError as error:
-        why = error.strerror or str(error)
+        # with the mark that editors of Windows put at the beginning
+        return Fragment(name, untrusted.read_input(path, what).decode("utf-8-sig"))
     except UnicodeDecodeError:
-        why = "it is no UTF-8 text"
-    raise UserError(f"cannot read the configuration fragment {path}: {why}")
+        raise UserError(f"cannot read {what} {path}: it is no UTF-8 text") from None

@@ -1,39 +1,38 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A source tree with a series of patches on it, as a tree of its own in the cache.
+"""A source tree with series of patches on it, as a tree of its own in the cache.
 
-The series is a folder (in the order of its quilt file `series`, else of the files' names), an mbox
-as `git format-patch --stdout` and public-inbox give it, or one patch. Files that no patch touches
-are hard links to the tree's own, so that only what changes takes time and space. GNU patch writes
-a file anew and renames it: the tree itself never changes. It runs in the tool root without network,
-and is told that patches are unified diffs, since it runs an editor for other ones.
+What a series is, `kernel.sources.reader` knows. Files that no patch touches are hard links to the
+tree's own, so that only what changes takes time and space. GNU patch writes a file anew and renames
+it: the tree itself never changes. It runs in the tool root without network, gets the diffs alone,
+and is told that they are unified ones, since it runs an editor for other ones.
 """
 
 from __future__ import annotations
 
-import email
+import contextlib
 import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from email.message import Message
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from kernel.host import store
 from kernel.host.debian import ToolRoot
 from kernel.host.errors import Failed, UserError
 from kernel.host.process import run
-from kernel.host.progress import step
+from kernel.host.progress import note, step
 from kernel.host.sandbox import BIND, Sandbox
-from kernel.sources import directory
+from kernel.sources import directory, prefixes, unified
+from kernel.sources.patches import LeftOut, Patch, Series
+from kernel.sources.reader import read
 from kernel.sources.tree import Tree, checked
 
-RECIPE = 1  # raise it when the same tree and patches give another tree
-SUFFIXES = (".patch", ".diff", ".eml", ".mbox")
+__all__ = ["LeftOut", "Patch", "Series", "applied", "apply", "read", "refusals"]
+
+RECIPE = 2  # raise it when the same tree and patches give another tree
 PATCH_S = 60  # what one patch may take
-# Where a message begins in an mbox; a line of a text that begins with "From " has no date.
-_MESSAGE = re.compile(rb"^From \S+.* \d\d:\d\d:\d\d.* \d{4}\n", re.MULTILINE)
-_DIFF = re.compile(rb"^--- .*\n\+\+\+ |^diff --git |^rename from ", re.MULTILINE)
 # Which file GNU patch is at, and what it says of one that it cannot change. In a refusal {0} is the
 # file, {1} and so on are what the pattern's groups found.
 _FILE = re.compile(r"patching file '?(.+?)'?$|\|(?:---|\+\+\+) [^/]+/(\S+)")
@@ -45,91 +44,22 @@ _REFUSALS = {
     r"Ignoring (potentially dangerous file name.*)": "{1}",
     r".*(malformed patch.*)": "{1}",
 }
-_NUMBER = re.compile(r"\[[^]]*\b(\d+)/\d+\]")
+SHOWN = 30  # lines of a series that are told before it is applied
+ASKED = 50  # patches that are tried backwards, to see whether they are there already
 
 
-@dataclass(frozen=True)
-class Patch:
-    """One patch of a series."""
-
-    name: str  # for people: a file's name or a mail's subject
-    text: bytes  # with a unified diff in it
-
-
-def read(path: Path) -> tuple[Patch, ...]:
-    """The patches of a series in their order; raises UserError when there are none."""
-    if not path.exists():
-        raise UserError(f"there is no patch series {path}")
-    files = _listed(path) if path.is_dir() else [path]
-    patches = tuple(patch for file in files for patch in _of_file(file))
-    if not patches:
-        raise UserError(
-            f"{path} has no patches in it",
-            hint="a series is a folder of *.patch files, an mbox or one patch",
-        )
-    return patches
-
-
-def _listed(folder: Path) -> list[Path]:
-    order = folder / "series"
-    if not order.is_file():
-        return sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
-    # quilt: one file per line, options behind it, comments
-    try:
-        listed = order.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {order}: {error}") from None
-    words = [line.split("#")[0].split() for line in listed.splitlines()]
-    files = [folder / line[0] for line in words if line]
-    for file in files:
-        if not file.is_file() or not file.resolve().is_relative_to(folder.resolve()):
-            raise UserError(f"{order} names {file.name}, which is no file in {folder}")
-    return files
-
-
-def _of_file(path: Path) -> list[Patch]:
-    try:
-        data = path.read_bytes().replace(b"\r\n", b"\n")
-    except OSError as error:
-        raise UserError(f"cannot read the patches in {path}: {error.strerror}") from None
-    starts = [found.end() for found in _MESSAGE.finditer(data)]
-    if not starts:
-        return [Patch(path.name, data)] if _DIFF.search(data) else []
-    ends = [found.start() for found in _MESSAGE.finditer(data)][1:] + [len(data)]
-    mails = [email.message_from_bytes(data[a:b]) for a, b in zip(starts, ends, strict=True)]
-    found = [(mail, text) for mail in mails if _DIFF.search(text := _text(mail))]
-    if len(found) == 1:
-        return [Patch(path.name, found[0][1])]
-    patches = [(_number(mail), Patch(_subject(mail), text)) for mail, text in found]
-    numbers = [number for number, _ in patches]
-    if None not in numbers and len(set(numbers)) == len(numbers):  # threads come in any order
-        patches.sort(key=lambda one: one[0] or 0)
-    return [patch for _, patch in patches]
-
-
-def _text(mail: Message) -> bytes:
-    """What a mail says, decoded, without quotations of other mails."""
-    parts = [part for part in mail.walk() if part.get_content_maintype() == "text"]
-    payloads = [part.get_payload(decode=True) for part in parts]
-    return b"\n".join(one for one in payloads if isinstance(one, bytes))
-
-
-def _subject(mail: Message) -> str:
-    return " ".join(str(mail.get("Subject", "a mail without subject")).split())
-
-
-def _number(mail: Message) -> int | None:
-    found = _NUMBER.search(_subject(mail))
-    return int(found[1]) if found else None
-
-
-def applied(tree: Tree, series: Sequence[Path], tools: ToolRoot) -> Tree:
+def applied(
+    tree: Tree, series: Sequence[Path], tools: ToolRoot, version: int | None = None
+) -> Tree:
     """`tree` with all patches of some series on it, one series after the other.
 
-    Raises UserError for a series that cannot be read, Failed with the patch, the file and the hunk
-    for one that does not apply.
+    version: of each series; None takes the newest. Raises UserError for a series that cannot be
+    read, Failed with the patch, the file and the hunk for one that does not apply.
     """
-    patches = [patch for path in series for patch in read(path)]
+    found = [read(path, version) for path in series]
+    for one in found:
+        announce(one)
+    patches = in_usual_form(tree, [patch for one in found for patch in one.patches])
     if not patches:
         return tree
     key = store.digest("series", RECIPE, tree.identity, [patch.text for patch in patches])
@@ -144,6 +74,38 @@ def applied(tree: Tree, series: Sequence[Path], tools: ToolRoot) -> Tree:
     place = f"{tree.place} with {key}" if tree.place else ""
     origin = f"{tree.origin} with {len(patches)} patches {key}"
     return Tree(path / "tree", origin, place, contents=f"series {key}")
+
+
+@cache
+def announce(series: Series) -> None:
+    """Says what is taken and what is left out, once."""
+    lines = series.table()
+    for line in lines[:SHOWN]:
+        note(line)
+    if len(lines) > SHOWN:
+        note(f"  ... and {len(lines) - SHOWN} lines more: ./inv series {series.name}")
+
+
+def in_usual_form(tree: Tree, patches: Sequence[Patch]) -> list[Patch]:
+    """The patches with a/ and b/ before the names of their files."""
+    made: set[str] = set()  # files and folders that patches before bring
+
+    def exists(name: str) -> bool:
+        inside = not name.startswith("/") and ".." not in name.split("/")
+        return name in made or (inside and os.path.lexists(tree.path / name))
+
+    found = []
+    for patch in patches:
+        files = unified.scan(patch.text).files
+        strip = prefixes.strip_of(files, exists) if patch.strip is None else patch.strip
+        text = b"".join(prefixes.usual(file, strip) for file in files)
+        found.append(replace(patch, text=text, strip=prefixes.USUAL))
+        for file in files:
+            name = prefixes.touched(file, strip)
+            while name and name not in made:
+                made.add(name)
+                name = name.rpartition("/")[0]
+    return found
 
 
 def _copy(tree: Tree, target: Path) -> None:
@@ -197,6 +159,7 @@ def apply(tree: Tree, patches: Sequence[Patch], path: Path, tools: ToolRoot) -> 
     (path / "patches").mkdir()
     for number, patch in enumerate(patches, start=1):
         (path / "patches" / str(number)).write_bytes(patch.text)
+    for number, patch in enumerate(patches, start=1):
         log = path / "log"
         argv = ["patch", "--unified", "--strip=1", "--forward", "--batch", "--fuzz=0"]
         argv += ["--no-backup-if-mismatch", "--reject-file=-", f"--directory={BIND}/tree"]
@@ -205,13 +168,36 @@ def apply(tree: Tree, patches: Sequence[Patch], path: Path, tools: ToolRoot) -> 
             run(sandbox.argv(argv), log=log, doing=patch.name, timeout_s=PATCH_S)
         except Failed as error:
             told = log.read_text(errors="replace")
+            there = _already(tree, range(number, len(patches) + 1), path, tools)
+            lines = [f"    {line}" for line in refusals(told)]
+            hint = "choose the kernel that the series is for, or rebase it"
+            if there:
+                names = ", ".join(f"{one} ({patches[one - 1].name})" for one in there)
+                lines.append(f"  already in Linux {tree.version}: patch {names}")
+                hint = (
+                    "leave out what is there: list the others in a file `series`, as quilt has it"
+                )
             raise Failed(
                 f"{patch.name} (patch {number} of {len(patches)}) does not apply to Linux "
-                f"{tree.version}:\n" + "\n".join(f"    {line}" for line in refusals(told)),
-                hint="choose the kernel that the series is for, or rebase it",
+                f"{tree.version}:\n" + "\n".join(lines),
+                hint=hint,
             ) from error
         log.unlink()
     store.remove(path / "patches")
+
+
+def _already(tree: Tree, numbers: Sequence[int], path: Path, tools: ToolRoot) -> list[int]:
+    """Which patches the tree has already: those that come off it without a rest."""
+    sandbox = Sandbox(tools.root, read_only={"patches": path / "patches", "tree": tree.path})
+    argv = ["patch", "--unified", "--strip=1", "--reverse", "--dry-run", "--force", "--fuzz=0"]
+    argv += ["--reject-file=-", f"--directory={BIND}/tree"]
+    found = []
+    for number in numbers[:ASKED]:
+        command = sandbox.argv([*argv, f"--input={BIND}/patches/{number}"])
+        with contextlib.suppress(Failed):
+            run(command, log=path / "backwards", doing="", timeout_s=PATCH_S)
+            found.append(number)
+    return found
 
 
 def refusals(told: str) -> list[str]:

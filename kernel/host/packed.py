@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Compressed files of a user's: gzip, xz, zstd, bzip2, told by their first bytes.
+
+What comes out is bounded: a few kilobytes can unpack to terabytes.
+"""
+
+from __future__ import annotations
+
+import bz2
+import io
+import lzma
+import zlib
+from collections.abc import Callable
+from typing import Protocol
+
+from kernel.host.errors import UserError
+
+MEMORY_BYTES = 256 << 20  # for an unpacker's window; `xz -9` takes 65 MiB, `zstd --ultra` 128
+_CHUNK = 1 << 20
+_XZ_BYTES = 4096  # taken at once
+_ZSTD_BYTES = 256  # the same: four bytes can stand for 128 KiB
+SUFFIXES = (".gz", ".xz", ".zst", ".bz2")
+
+
+class _Unpacker(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def _gzip(data: bytes) -> _Unpacker:
+    import gzip
+
+    return gzip.GzipFile(fileobj=io.BytesIO(data))
+
+
+def _xz(data: bytes) -> _Unpacker:
+    return _Xz(data)
+
+
+def _zstd(data: bytes) -> _Unpacker:
+    return _Zstd(data)
+
+
+def _bzip2(data: bytes) -> _Unpacker:
+    return bz2.BZ2File(io.BytesIO(data))
+
+
+class _Xz:
+    """Several streams one after the other, as lzma.LZMAFile, which has no limit of memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self._stream = self._new()
+        self._data, self._at = data, 0
+
+    @staticmethod
+    def _new() -> lzma.LZMADecompressor:
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MEMORY_BYTES)
+
+    def read(self, size: int, /) -> bytes:
+        while True:
+            if self._stream.eof:
+                while self._data[self._at : self._at + 1] == b"\0":  # padding
+                    self._at += 1
+                if self._at == len(self._data):
+                    return b""
+                self._stream = self._new()
+            piece = b""
+            if self._stream.needs_input:
+                piece = self._data[self._at : self._at + _XZ_BYTES]
+                if not piece:
+                    raise EOFError("it ends too early")
+                self._at += len(piece)
+            found = self._stream.decompress(piece, size)
+            if self._stream.eof:
+                self._at -= len(self._stream.unused_data)
+            if found:
+                return found
+
+
+class _Zstd:
+    """Several frames one after the other; zstandard's own reader does not see a missing end."""
+
+    def __init__(self, data: bytes) -> None:
+        import zstandard
+
+        self._frames = zstandard.ZstdDecompressor(max_window_size=MEMORY_BYTES)
+        self._frame = self._frames.decompressobj()
+        self._data, self._at = memoryview(data), 0
+
+    def read(self, _size: int, /) -> bytes:
+        while self._at < len(self._data) or not self._frame.eof:
+            if self._frame.eof:
+                self._frame = self._frames.decompressobj()
+            piece = self._data[self._at : self._at + _ZSTD_BYTES]
+            if not piece:
+                raise EOFError("it ends too early")
+            found = self._frame.decompress(piece)
+            unused = len(self._frame.unused_data) if self._frame.eof else 0
+            self._at += len(piece) - unused
+            if found:
+                return found
+        return b""
+
+
+_FORMATS: dict[bytes, Callable[[bytes], _Unpacker]] = {
+    b"\x1f\x8b": _gzip,
+    b"\xfd7zXZ\0": _xz,
+    b"\x28\xb5\x2f\xfd": _zstd,
+    b"BZh": _bzip2,
+}
+
+
+def unpacked(data: bytes, what: str, limit: int) -> bytes:
+    """The contents of a compressed file, at most `limit` bytes; other data as it is.
+
+    what: names it in errors. Raises UserError for a damaged file and for one that is too large.
+    """
+    for magic, opened in _FORMATS.items():
+        if data.startswith(magic):
+            return _read(opened(data), what, limit)
+    return data
+
+
+def _read(unpacker: _Unpacker, what: str, limit: int) -> bytes:
+    pieces, size = [], 0
+    try:
+        while piece := unpacker.read(_CHUNK):
+            size += len(piece)
+            if size > limit:
+                raise UserError(f"cannot unpack {what}: it is larger than {limit >> 20} MiB")
+            pieces.append(piece)
+    except UserError:
+        raise
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, _zstd_error()) as error:
+        raise UserError(f"cannot unpack {what}: {error or 'it is damaged'}") from None
+    return b"".join(pieces)
+
+
+def _zstd_error() -> type[Exception]:
+    import zstandard
+
+    return zstandard.ZstdError

@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From the bytes of a file to the mails in it, and to the texts in each that may be a patch.
+
+A file is an mbox (public-inbox, `git format-patch --stdout`, `b4 am`), one mail, or no mail at all:
+then it is one text. Mails are read by the standard library's email; what it may take too long for
+(headers without end, folders of parts without end) is cut or refused before.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import email
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from email.message import Message
+from email.policy import SMTP, EmailPolicy
+from email.utils import parseaddr
+
+from kernel.host import packed
+from kernel.host.errors import UserError
+from kernel.host.untrusted import SERIES_BYTES
+
+HEADER_CHARACTERS = 4096  # of one header; the parsers of some are quadratic
+PARTS = 300  # multiparts and mails in one mail
+DEPTH = 12  # mails in mails
+_SEPARATOR = re.compile(
+    rb"From (?:\S+ +)?\S{0,60}.{0,40}?\d\d:\d\d(?::\d\d)?.{0,20}\d{4}(?: [+-]\d{4})?\s*"
+)
+_HEADER = re.compile(rb"[!-9;-~]{1,76}:")
+_MAIL_HEADER = re.compile(rb"^(?:from|subject|date|message-id)[ \t]*:", re.I | re.M)
+_CLOSING = re.compile(rb"^--([^\n]{1,200}?)--[ \t]*\r?$", re.MULTILINE)
+_BOUNDARY = re.compile(
+    rb'\bboundary[ \t]*=[ \t]*(?:"([^"\n]{1,200})"|([^\s;"]{1,200}))', re.IGNORECASE
+)
+_ANY_PART = re.compile(rb"^content-type[ \t]*:[ \t]*(?:multipart|message)/", re.I | re.M)
+_CRLF_DIFF = re.compile(rb"^(?:@@ -|diff --git |\+\+\+ )[^\n]{0,4096}\r$", re.MULTILINE)
+_HTML_DIFF = re.compile(rb"diff --git |@@ -\d")
+# what mail programs write 8-bit text in, if not in UTF-8
+_CHARSET = re.compile(r"iso-8859-\d+|windows-125\d|koi8-[ru]|gb2312|gbk|gb18030|big5|euc-(jp|kr)"
+                      r"|shift_jis|iso-2022-jp|utf-16(le|be)?")  # fmt: skip
+_NO_TEXT = ("image", "audio", "video", "font")
+
+
+class _Policy(EmailPolicy):
+    def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
+        name, value = super().header_source_parse(sourcelines)
+        return name, value[:HEADER_CHARACTERS]
+
+
+_POLICY = _Policy(linesep="\n", utf8=True, header_factory=SMTP.header_factory)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text of a mail."""
+
+    readings: tuple[bytes, ...]  # the likeliest first: a mail program may have changed its spaces
+    name: str = ""  # of an attachment
+    attached: bool = False
+
+
+@dataclass(frozen=True)
+class Mail:
+    """A mail, or a file that is none (then only the text is there)."""
+
+    texts: tuple[Text, ...]
+    subject: str = ""
+    author: str = ""  # for people
+    message_id: str = ""
+    answers: tuple[str, ...] = ()  # ids of the mails it answers to, the nearest first
+    is_mail: bool = True
+    html: bool = False  # a diff stands in HTML and in no text
+    inside: Mail | None = None  # the mail that this one was attached to, or pasted into
+
+
+def mails(data: bytes, what: str) -> list[Mail]:
+    """All mails of a file, those in attachments included, or its text as one of none.
+
+    what: names the file in errors. Raises UserError for what is nested too deep.
+    """
+    return list(_mails(data, what, None, 0))
+
+
+def _mails(data: bytes, what: str, inside: Mail | None, depth: int) -> Iterator[Mail]:
+    if depth > DEPTH:
+        raise UserError(f"cannot read {what}: mails are attached to mails {DEPTH} times")
+    data = data.lstrip(b"\r\n")
+    starts = _starts(data)
+    if not starts and not _is_mail(data):
+        yield Mail((Text(_readings(data)),), is_mail=False, inside=inside)
+        return
+    if starts and starts[0][0] > 0:
+        if _is_mail(data):
+            starts.insert(0, (0, 0))
+        else:
+            yield Mail((Text(_readings(data[: starts[0][0]])),), is_mail=False, inside=inside)
+    starts = starts or [(0, 0)]
+    ends = [*(begin for begin, _ in starts[1:]), len(data)]
+    sent: Mail | None = None  # the last one that was sent: what is pasted into a mail has no id
+    for (_, begin), end in zip(starts, ends, strict=True):
+        for mail in _read(data[begin:end], what, inside, depth):
+            if mail.inside is not inside:  # attached
+                yield mail
+            elif mail.message_id or not sent:
+                sent = mail if mail.message_id else sent
+                yield mail
+            else:
+                yield replace(mail, inside=sent)
+
+
+def _starts(data: bytes) -> list[tuple[int, int]]:
+    """Where mails of an mbox begin: their line "From ", and the line behind it."""
+    closings: dict[bytes, list[int]] = {}
+    starts: list[tuple[int, int]] = []
+    busy_until = 0  # a line "From " in an attachment begins no mail
+    for found in re.finditer(rb"^From ", data, re.MULTILINE):
+        begin = found.start()
+        end = data.find(b"\n", begin, begin + 200)
+        if end < 0 or begin < busy_until or not _SEPARATOR.fullmatch(data[begin:end]):
+            continue
+        if not _HEADER.match(data[end + 1 : end + 80]):
+            continue
+        starts.append((begin, end + 1))
+        if not closings:
+            closings = _closings(data)
+        busy_until = _end_of_parts(data, end + 1, closings)
+    return starts
+
+
+def _closings(data: bytes) -> dict[bytes, list[int]]:
+    found: dict[bytes, list[int]] = {b"": []}
+    for one in _CLOSING.finditer(data):
+        found.setdefault(one[1], []).append(one.start())
+    return found
+
+
+def _end_of_parts(data: bytes, begin: int, closings: dict[bytes, list[int]]) -> int:
+    """Where the parts of a mail end; `begin` when it has none."""
+    header = _header_block(data, begin)
+    boundary = _BOUNDARY.search(header)
+    places = closings.get(boundary[1] or boundary[2], []) if boundary else []
+    at = bisect.bisect(places, begin)
+    return places[at] if at < len(places) else begin
+
+
+def _header_block(data: bytes, begin: int) -> bytes:
+    block = data[begin : begin + 65536]
+    return re.split(rb"\r?\n\r?\n", block, maxsplit=1)[0]
+
+
+def _is_mail(data: bytes) -> bool:
+    """Whether a text begins with the headers of a mail."""
+    if not _HEADER.match(data):
+        return False
+    block = _header_block(data, 0)
+    names = {found[0].rstrip(b": \t").lower() for found in _MAIL_HEADER.finditer(block)}
+    return len(names) > 1
+
+
+def _read(data: bytes, what: str, inside: Mail | None, depth: int) -> Iterator[Mail]:
+    """A mail, and the mails that are attached to it."""
+    if len(_ANY_PART.findall(data)) > PARTS:
+        raise UserError(f"cannot read {what}: a mail in it has more than {PARTS} parts")
+    try:
+        message = email.message_from_bytes(data, policy=_POLICY)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"cannot read a mail in {what}: {error}") from None
+    yield from _of_message(message, what, inside, depth)
+
+
+def _of_message(message: Message, what: str, inside: Mail | None, depth: int) -> Iterator[Mail]:
+    if depth > DEPTH:
+        raise UserError(f"cannot read {what}: mails are attached to mails {DEPTH} times")
+    texts: list[Text] = []
+    nested: list[Message | bytes] = []
+    html = False
+    for leaf in _leaves(message, DEPTH, what):
+        kind = _kind(leaf)
+        if kind.startswith("message/") and leaf.is_multipart():
+            nested += _parts(leaf)
+            continue
+        name = _name(leaf)
+        attached = bool(name) or _disposition(leaf) == "attachment"
+        data = leaf.get_payload(decode=True)
+        if not isinstance(data, bytes):
+            continue
+        data = packed.unpacked(data, f"{name or 'an attachment'} in {what}", SERIES_BYTES)
+        if kind == "text/html":
+            html = html or bool(_HTML_DIFF.search(data))
+        elif leaf is not message and _holds_mails(data.lstrip(b"\r\n")):
+            nested.append(data)
+        else:
+            data = data if attached else _in_utf8(data, _parameter(leaf, "charset"))
+            flowed = _parameter(leaf, "format") == "flowed"
+            texts.append(
+                Text(_readings(data, flowed, _parameter(leaf, "delsp") == "yes"), name, attached)
+            )
+    mail = Mail(
+        tuple(texts),
+        _header(message, "Subject"),
+        _person(_header(message, "From")),
+        next(iter(_ids(message, "Message-ID")), ""),
+        (*_ids(message, "In-Reply-To"), *reversed(_ids(message, "References"))),
+        html=html,
+        inside=inside,
+    )
+    yield mail
+    for one in nested:
+        if isinstance(one, bytes):
+            yield from _mails(one, what, mail, depth + 1)
+        else:
+            yield from _of_message(one, what, mail, depth + 1)
+
+
+def _leaves(part: Message, depth: int, what: str) -> Iterator[Message]:
+    """The parts that have no parts; mails that are attached are such ones."""
+    kind = _kind(part)
+    if not part.is_multipart() or kind.startswith("message/"):
+        if kind.partition("/")[0] not in _NO_TEXT:
+            yield part
+        return
+    if not depth:
+        raise UserError(f"cannot read {what}: a mail in it has parts in parts, {DEPTH} deep")
+    for one in _parts(part):
+        yield from _leaves(one, depth - 1, what)
+
+
+def _parts(part: Message) -> list[Message]:
+    payload = part.get_payload()
+    return [one for one in payload if isinstance(one, Message)] if isinstance(payload, list) else []
+
+
+def _holds_mails(data: bytes) -> bool:
+    return _is_mail(data) or any(begin == 0 for begin, _ in _starts(data[:HEADER_CHARACTERS]))
+
+
+def _raw(part: Message, name: str) -> str:
+    """A header as it stands, unfolded."""
+    for key, value in part.raw_items():
+        if key.lower() == name.lower():
+            text = str(value).encode(errors="surrogateescape").decode(errors="replace")
+            return " ".join(text.split())
+    return ""
+
+
+def _header(part: Message, name: str) -> str:
+    """A header in words: encoded ones are decoded."""
+    raw = _raw(part, name)
+    try:
+        return " ".join(str(_POLICY.header_factory("Subject", raw)).split())
+    except Exception:  # the standard library's parser raises almost anything for a broken header
+        return raw
+
+
+def _person(author: str) -> str:
+    name, address = parseaddr(author)
+    return name or address or author
+
+
+def _ids(part: Message, name: str) -> list[str]:
+    return re.findall(r"<([^<>\s]{1,998})>", _raw(part, name))
+
+
+def _kind(part: Message) -> str:
+    value = _raw(part, "Content-Type").partition(";")[0].strip().lower()
+    return value if re.fullmatch(r"[\w.+-]+/[\w.+-]+", value) else "text/plain"
+
+
+def _disposition(part: Message) -> str:
+    return _raw(part, "Content-Disposition").partition(";")[0].strip().lower()
+
+
+def _parameter(part: Message, name: str, header: str = "Content-Type") -> str:
+    found = re.search(rf';\s*{name}\*?0?\*?\s*=\s*("[^"]*"|[^;\s]*)', _raw(part, header), re.I)
+    return found[1].strip('"').lower() if found else ""
+
+
+def _name(part: Message) -> str:
+    name = _parameter(part, "filename", "Content-Disposition") or _parameter(part, "name")
+    return name.rpartition("/")[2]
+
+
+def _in_utf8(data: bytes, charset: str) -> bytes:
+    """Text that a mail program converted, as the kernel has it."""
+    if not _CHARSET.fullmatch(charset):
+        return data
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        with contextlib.suppress(UnicodeError, LookupError):
+            return data.decode(charset).encode()
+    return data
+
+
+def _readings(data: bytes, flowed: bool = False, delsp: bool = False) -> tuple[bytes, ...]:
+    """What a text may have been before a mail program changed it, the likeliest first.
+
+    flowed: lines that begin with a space got another one, long ones were broken (RFC 3676).
+    """
+    if _CRLF_DIFF.search(data):  # by the way; a file's own are in the lines of hunks only
+        data = data.replace(b"\r\n", b"\n")
+    if not flowed:
+        return (data,)
+    lines = data.replace(b"\r\n", b"\n").split(b"\n")
+    plain = [line[1:] if line.startswith(b" ") else line for line in lines]
+    joined, before = [], b""
+    for line in plain:
+        if line.endswith(b" ") and line != b"-- ":
+            before += line[:-1] if delsp else line
+        else:
+            joined.append(before + line)
+            before = b""
+    return b"\n".join(plain), b"\n".join([*joined, before]), data

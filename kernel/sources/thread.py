@@ -1,0 +1,465 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which mails of a thread are the patches of a series, and of which version.
+
+A patch is a mail with a diff that answers to none: a reviewer's "Re: ..." with a diff is an idea,
+and so is a diff without a number that is sent in answer to a series. A cover letter (0/n) is none,
+whatever diff it has. Of several versions of a series the newest is taken, or the one that was asked
+for. A series with a number missing is refused: half a series is another kernel than was sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from kernel.host.errors import UserError
+from kernel.sources import gitlog, subject, unified
+from kernel.sources.mail import Mail
+from kernel.sources.patches import LeftOut, Patch, Series
+from kernel.sources.subject import Subject
+from kernel.sources.unified import Scan
+
+PATCHES = 1000  # of one series
+_QUILT = "to apply some of them only, list their files in a file `series`, as quilt has it"
+_TRAILER = re.compile(
+    rb"^(base-commit|change-id|prerequisite-[a-z-]{1,40}|[a-z][a-z0-9]{0,20}(?:-[a-z0-9]{1,20}){0,3}"
+    rb"-(?:id|commit|tree|branch)): (\S[^\n]{0,200})$",
+    re.MULTILINE,
+)
+
+
+@dataclass(eq=False)
+class Item:
+    """A mail, or one of several patches in it, or a text that is no mail."""
+
+    name: str  # of the patch, for people
+    mail: Mail
+    subject: Subject
+    scan: Scan
+    text: bytes = b""  # all of it
+    strip: int | None = None
+
+    @property
+    def is_patch(self) -> bool:
+        """Whether it has a diff and is no cover letter."""
+        return bool(self.scan.files) and self.subject.number != 0
+
+    @property
+    def answers(self) -> bool:
+        """Whether it, or the mail that it is attached to, says "Re:"."""
+        outer = self.mail.inside
+        return self.subject.is_answer or (
+            outer is not None and subject.parse(outer.subject).is_answer
+        )
+
+    @property
+    def title(self) -> str:
+        """How a list names it."""
+        return self.mail.subject or self.name
+
+
+@dataclass(eq=False)
+class _Posting:
+    """The patches of one version of a series, as they were sent together."""
+
+    version: int
+    total: int
+    items: dict[int, Item] = field(default_factory=dict)  # by number
+
+
+def items_of(mails: Sequence[Mail], name: str) -> list[Item]:
+    """The mails and texts of one file, with their diffs. Raises UserError for a damaged diff."""
+    found = [item for mail in mails for item in _items(mail, name)]
+    if sum(item.is_patch for item in found) == 1:  # the file is the patch
+        return [replace(one, name=name) if one.is_patch else one for one in found]
+    return found
+
+
+def _commits(mail: Mail) -> list[Item]:
+    """The commits in a text, when it is git's log."""
+    found = gitlog.commits(mail.texts[0].readings[0]) if mail.texts and not mail.is_mail else []
+    for one in found:
+        if one.scan.problem:
+            raise UserError(
+                f"commit {one.title!r}: {one.scan.problem.what}", hint=one.scan.problem.hint
+            )
+    return [
+        Item(one.title, replace(mail, author=one.author), Subject(one.title), one.scan, one.text)
+        for one in found
+    ]
+
+
+def _items(mail: Mail, name: str) -> list[Item]:
+    if commits := _commits(mail):
+        return commits
+    about = subject.parse(mail.subject) if mail.is_mail else Subject(name)
+    called = mail.subject or name
+    whole = b"\n".join(text.readings[0] for text in mail.texts)
+    found: list[tuple[str, Scan, bool]] = []
+    problem, hint, interdiffs = "", "", 0
+    for text in mail.texts:
+        scans = [unified.scan(reading) for reading in text.readings]
+        scan = next((one for one in scans if one.files and not one.problem), scans[0])
+        interdiffs += scan.interdiffs
+        if scan.problem:
+            where = text.name or called
+            hint = hint or scan.problem.hint
+            problem = problem or f"{where}, line {scan.problem.line}: {scan.problem.what}"
+        elif scan.files and scan.text not in [one.text for _, one, _ in found]:
+            found.append((text.name, scan, text.attached))
+        elif scan.interdiffs and about.number != 0:
+            problem = problem or f"{called}: there is a diff between two versions, and no other"
+    if about.number == 0:  # whatever diff it has is one between two versions
+        return [Item(called, mail, about, Scan(interdiffs=len(found) + interdiffs), whole)]
+    if problem and not found and not about.is_answer:
+        raise UserError(f"cannot read the patch {problem}", hint=hint)
+    if len({attached for _, _, attached in found}) > 1:
+        raise UserError(
+            f"{called}: there is a diff in the mail's text and another one attached",
+            hint="save the one that is meant to a file",
+        )
+    if len(found) < 2:
+        return [Item(called, mail, about, found[0][1] if found else Scan(), whole)]
+    return [
+        Item(f"{called}: {file}", mail, _numbered(about, at, len(found)), scan, scan.text)
+        for at, (file, scan, _) in enumerate(sorted(found, key=lambda one: natural(one[0])), 1)
+    ]
+
+
+def _numbered(about: Subject, at: int, count: int) -> Subject:
+    return replace(about, number=at, total=count) if about.number is None else about
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """A key to sort names by, so that 2 comes before 10."""
+    return [
+        (int(word), "") if word.isdigit() else (-1, word) for word in re.split(r"([0-9]+)", name)
+    ]
+
+
+def series(
+    items: Sequence[Item],
+    name: str,
+    version: int | None = None,
+    left_out: Sequence[LeftOut] = (),
+    alone: bool = False,
+) -> Series:
+    """The series in some mails.
+
+    version: None takes the newest. left_out: what was left out before. alone: they are one file,
+    so a single patch of a series is what was meant. Raises UserError for a version that is not
+    there, a number that is missing, two patches with one number.
+    """
+    return _Thread(items, name, version, list(left_out), alone).series()
+
+
+class _Thread:
+    def __init__(
+        self,
+        items: Sequence[Item],
+        name: str,
+        version: int | None,
+        left_out: list[LeftOut],
+        alone: bool,
+    ) -> None:
+        self.items, self.name, self.version, self.left_out = items, name, version, left_out
+        self.alone = alone
+        self.root = _roots(item.mail for item in items)
+        self.ids = {item.mail.message_id for item in items if item.mail.message_id}
+
+    def series(self) -> Series:
+        patches = [item for item in self.items if item.is_patch]
+        numbered = {
+            self._thread(item) for item in patches if item.subject.number and not item.answers
+        }
+        own = [item for item in patches if not self._is_reply(item, numbered)]
+        if not own and len(patches) == 1:  # one reply, and it was named
+            own = patches
+        covers = [item for item in self.items if item.subject.number == 0 and not item.answers]
+        for item in covers:
+            diff = ", whose diff is between two versions" if item.scan.interdiffs else ""
+            self._leave(item, f"the cover letter{diff}")
+        for item in patches:
+            if item not in own:
+                self._leave(item, "a reply; its diff is no patch of the series")
+        if not own:
+            raise self._nothing(patches)
+        for item in own:
+            if item.scan.interdiffs:
+                self._leave(item, "the diff between two versions behind its own")
+        if html := [item for item in own if item.mail.html]:
+            first = f"{html[0].title}" + (f" and {len(html) - 1} more" if html[1:] else "")
+            self.left_out.append(LeftOut(first, "the HTML beside the text"))
+        postings = self._chosen(self._postings(own), covers)
+        taken = [item for one in postings for _, item in sorted(one.items.items())]
+        if len(taken) > PATCHES:
+            raise UserError(f"{self.name} has more than {PATCHES} patches")
+        versions = {one.subject.version for one in own if one.subject.is_patch}
+        chosen = max((one.version for one in postings), default=0)
+        described = [one for one in covers if one.subject.version == chosen] + taken
+        return _series(self.name, taken, self.left_out, described, chosen, sorted(versions))
+
+    def _nothing(self, replies: Sequence[Item]) -> UserError:
+        hint = "a series is a folder of *.patch files, an mbox or one patch"
+        if replies:
+            hint = "it has only replies with diffs: save the one that is meant to a file"
+        elif html := next((item for item in self.items if item.mail.html), None):
+            hint = f"{html.title!r} has its diff in HTML only: take the mail as plain text"
+        return UserError(f"{self.name} has no patches in it", hint=hint)
+
+    def _leave(self, item: Item, why: str) -> None:
+        outer = item.mail.inside
+        mail = outer if outer and subject.parse(outer.subject).is_answer else item.mail
+        self.left_out.append(LeftOut(mail.subject or item.name, why, mail.author))
+
+    def _thread(self, item: Item) -> str:
+        mail = item.mail.inside or item.mail
+        return self.root.get(mail.message_id, "")
+
+    def _is_reply(self, item: Item, numbered: set[str]) -> bool:
+        if item.answers:
+            return True
+        about = item.subject
+        known = [one for one in item.mail.answers if one in self.ids]
+        if about.number or not known:
+            return False
+        if self._thread(item) in numbered:
+            return True
+        to = next(one for one in self.items if one.mail.message_id == known[0])
+        return about.version <= to.subject.version  # else a new version of a single patch
+
+    def _postings(self, items: Sequence[Item]) -> list[_Posting]:
+        postings: list[_Posting] = []
+        for item in items:
+            about = item.subject
+            if not about.number:
+                posting = _Posting(about.version if about.is_patch else 0, 0, {1: item})
+                if not self._is_double(posting, postings):
+                    postings.append(posting)
+                continue
+            same = [
+                one for one in postings if (one.version, one.total) == (about.version, about.total)
+            ]
+            place = self._place(item, same)
+            if place is None:
+                place = _Posting(about.version, about.total)
+                postings.append(place)
+            if about.number not in place.items:
+                place.items[about.number] = item
+            elif place.items[about.number].scan.text == item.scan.text:
+                self._leave(item, "there twice")
+        return postings
+
+    def _is_double(self, posting: _Posting, postings: Sequence[_Posting]) -> bool:
+        (item,) = posting.items.values()
+        if not item.subject.is_patch:
+            return False
+        for one in postings:
+            if (one.version, one.total) == (posting.version, 0) and (
+                one.items[1].scan.text == item.scan.text
+            ):
+                self._leave(item, "there twice")
+                return True
+        return False
+
+    def _place(self, item: Item, postings: Sequence[_Posting]) -> _Posting | None:
+        number, thread = item.subject.number or 0, self._thread(item)
+        for one in postings:
+            others = one.items.values()
+            if number in one.items and one.items[number].scan.text == item.scan.text:
+                return one
+            if thread and any(self._thread(other) == thread for other in others):
+                if number in one.items:
+                    raise UserError(
+                        f"{self.name} has two patches {_number(item)}: "
+                        f"{one.items[number].title!r} and {item.title!r}",
+                        hint="save the series that is meant to a file of its own",
+                    )
+                return one
+        return next((one for one in reversed(postings) if number not in one.items), None)
+
+    def _chosen(self, postings: list[_Posting], covers: Sequence[Item]) -> list[_Posting]:
+        """Of each series the newest version, or the one that was asked for; complete."""
+        groups = self._groups(postings, covers)
+        chosen: list[_Posting] = []
+        for group in groups:
+            versions = sorted({one.version for one in group})
+            wanted = versions[-1]
+            if self.version is not None and versions != [0]:
+                if self.version not in versions:
+                    there = ", ".join(f"v{one}" for one in versions)
+                    raise UserError(
+                        f"{self.name} has no version {self.version} of "
+                        f"{group[0].items[min(group[0].items)].subject.title!r}, but {there}"
+                    )
+                wanted = self.version
+            for one in group:
+                if one.version == wanted:
+                    chosen.append(one)
+                    continue
+                which = "an older" if one.version < wanted else "a newer"
+                count = f" ({len(one.items)} patches)" if len(one.items) > 1 else ""
+                first = one.items[min(one.items)]
+                self._leave(first, f"{which} version, v{one.version}{count}")
+        chosen.sort(key=postings.index)
+        for one in chosen:
+            self._check(one, postings, alone=self.alone and len(self.items) == 1)
+        return chosen
+
+    def _check(self, posting: _Posting, postings: Sequence[_Posting], alone: bool) -> None:
+        numbers = range(1, posting.total + 1)
+        missing = [str(one) for one in numbers if one not in posting.items][:10]
+        extra = [number for number in posting.items if posting.total and number not in numbers]
+        if extra:
+            raise UserError(f"{self.name} has a patch {extra[0]}/{posting.total}")
+        if not missing or alone:
+            return
+        version = f" of v{posting.version}" if len({one.version for one in postings}) > 1 else ""
+        empty = [
+            item
+            for item in self.items
+            if item.subject.number and str(item.subject.number) in missing and not item.scan.files
+        ]
+        has = "its diff in HTML only" if empty and empty[0].mail.html else "no diff"
+        why = f" ({empty[0].title!r} has {has})" if empty and not empty[0].answers else ""
+        others = sorted({one.version for one in postings} - {posting.version})
+        hint = f"--series-version {others[-1]} takes another version; " if others else ""
+        raise UserError(
+            f"{self.name}: patch {', '.join(missing)} of {posting.total}{version} is missing{why}",
+            hint=f"{hint}fetch the whole thread; {_QUILT}",
+        )
+
+    def _groups(self, postings: Sequence[_Posting], covers: Sequence[Item]) -> list[list[_Posting]]:
+        """The postings of each series: of one thread, with one title or one change-id."""
+        parent = list(range(len(postings)))
+
+        def find(at: int) -> int:
+            while parent[at] != at:
+                parent[at] = parent[parent[at]]
+                at = parent[at]
+            return at
+
+        first: dict[tuple[str, str], int] = {}
+        for at, posting in enumerate(postings):
+            if not posting.version:
+                continue
+            for mark in self._marks(posting, covers):
+                parent[find(at)] = find(first.setdefault(mark, at))
+        groups: dict[int, list[_Posting]] = {}
+        for at, posting in enumerate(postings):
+            groups.setdefault(find(at), []).append(posting)
+        return list(groups.values())
+
+    def _marks(self, posting: _Posting, covers: Sequence[Item]) -> Iterable[tuple[str, str]]:
+        items = list(posting.items.values())
+        threads = {thread for item in items if (thread := self._thread(item))}
+        for cover in covers:
+            about = cover.subject
+            if (about.version, about.total) == (posting.version, posting.total) and (
+                not threads or self._thread(cover) in threads
+            ):
+                items.append(cover)
+        for item in items:
+            yield "title", item.subject.title.casefold()
+            if found := _facts([item]).change_id:
+                yield "change-id", found
+        yield from (("thread", thread) for thread in threads)
+
+
+def as_listed(items: Sequence[Item], name: str, left_out: Sequence[LeftOut]) -> Series:
+    """Patches whose order and choice somebody has written down."""
+    if len(items) > PATCHES:
+        raise UserError(f"{name} has more than {PATCHES} patches")
+    return _series(name, items, left_out, items)
+
+
+def _series(
+    name: str,
+    items: Sequence[Item],
+    left_out: Sequence[LeftOut],
+    described: Sequence[Item],
+    version: int = 0,
+    versions: Sequence[int] = (),
+) -> Series:
+    facts = _facts(described)
+    return Series(
+        name,
+        tuple(_patch(item) for item in items),
+        tuple(left_out),
+        version,
+        tuple(versions),
+        facts.base_commit,
+        facts.change_id,
+        facts.prerequisites,
+        facts.trailers,
+    )
+
+
+def _number(item: Item) -> str:
+    version = f"v{item.subject.version} " if item.subject.version > 1 else ""
+    return f"{version}{item.subject.number}/{item.subject.total}"
+
+
+def _roots(mails: Iterable[Mail]) -> dict[str, str]:
+    """Message id → one id of its thread, for mails that answer to each other."""
+    parent: dict[str, str] = {}
+
+    def find(one: str) -> str:
+        parent.setdefault(one, one)
+        while parent[one] != one:
+            parent[one] = parent[parent[one]]
+            one = parent[one]
+        return one
+
+    for mail in mails:
+        if mail.message_id:
+            for other in mail.answers:
+                parent[find(mail.message_id)] = find(other)
+            find(mail.message_id)
+    return {one: find(one) for one in list(parent)}
+
+
+def _patch(item: Item) -> Patch:
+    about = item.subject
+    return Patch(
+        item.name,
+        item.scan.text,
+        about.title,
+        item.mail.author or (item.mail.inside.author if item.mail.inside else ""),
+        about.number or 0,
+        about.total,
+        about.version if about.is_patch else 0,
+        item.mail.message_id,
+        item.strip,
+    )
+
+
+@dataclass(frozen=True)
+class _Facts:
+    base_commit: str
+    change_id: str
+    prerequisites: tuple[str, ...]
+    trailers: tuple[tuple[str, str], ...]
+
+
+def _facts(items: Sequence[Item]) -> _Facts:
+    """What lines such as ``base-commit:`` say; the first one counts."""
+    known: dict[str, str] = {}
+    prerequisites: dict[str, None] = {}
+    trailers: dict[tuple[str, str], None] = {}
+    for item in items:
+        for found in _TRAILER.finditer(item.text.replace(b"\r\n", b"\n")):
+            name, value = (one.decode(errors="replace").strip() for one in found.groups())
+            if name in ("base-commit", "change-id"):
+                known.setdefault(name, value)
+            elif name.startswith("prerequisite-"):
+                prerequisites[f"{name}: {value}"] = None
+            else:
+                trailers[name, value] = None
+    return _Facts(
+        known.get("base-commit", ""),
+        known.get("change-id", ""),
+        tuple(prerequisites),
+        tuple(trailers),
+    )
