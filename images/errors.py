@@ -53,5 +53,9 @@ class CommandTimedOut(GuestError):
     """A command had no end within its time; it was killed."""
 
 
+class CommandHung(CommandTimedOut):
+    """A command waits in the kernel for something that does not come; the guest goes on."""
+
+
 class CommandFailed(Failed):
     """A command ended with another status than 0 where success was expected."""

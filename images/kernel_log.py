@@ -37,6 +37,7 @@ class KernelLog:
         self.path = path
         self._shared = shared
         self._searched = 0
+        self._begun = 0
         self._asked: list[tuple[int, int]] = []
 
     @property
@@ -58,6 +59,16 @@ class KernelLog:
         if self._shared:
             data = b"".join(_RECORD.findall(data))
         return data.decode(errors="replace").replace("\r\n", "\n")
+
+    def begin(self) -> None:
+        """Notes that something begins here: see `since_begin`."""
+        self._begun = self.size
+
+    def since_begin(self, lines: int = 40) -> str:
+        """The last lines since the last `begin`, but for what the kernel was asked to say."""
+        end = self.size
+        start = max(self._begun, end - 65536)
+        return "\n".join(self.unasked(start, end).splitlines()[-lines:])
 
     def asked_for(self, start: int, end: int) -> None:
         """Notes that the kernel has said this because it was asked to: see `unasked`."""
@@ -92,15 +103,20 @@ class KernelLog:
         return found
 
     def wait_for(
-        self, text: str, start: int, timeout_s: float, watch: Callable[[], None]
+        self,
+        text: str,
+        start: int,
+        timeout_s: float,
+        watch: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> int | None:
         """Waits until a line with `text` stands in the log; the offset of that line's end.
 
         None when it did not come in time: the kernel prints late, or not at all. `watch` is
-        called meanwhile and raises what is wrong with the machine.
+        called meanwhile and raises what is wrong with the machine. clock: of the deadline.
         """
         needle = text.encode()
-        deadline = time.monotonic() + timeout_s
+        deadline = clock() + timeout_s
         pause_s = FIRST_LOOK_S
         while True:
             with open(self.path, "rb") as file:
@@ -110,7 +126,7 @@ class KernelLog:
             end = data.find(b"\n", found)
             if found >= 0 and end >= 0:
                 return start + end + 1
-            if time.monotonic() > deadline:
+            if clock() > deadline:
                 return None
             if pause_s >= LAST_LOOK_S:
                 watch()

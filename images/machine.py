@@ -29,6 +29,7 @@ from images.errors import (
 )
 from images.kernel_log import KernelLog
 from images.launch import QEMU_LOG, Started, launch
+from images.pace import Pace
 from images.qemu import KERNEL_LOG, MEMORY_DUMP, RESUME, RUN
 from images.qmp import Events, Monitor, Refused, Silent
 from images.scratch import scratch
@@ -50,8 +51,8 @@ SSH_S = 30.0  # from then to an ssh connection
 LOG_BYTES = 256 << 20  # of a kernel log; a port takes 1 MB/s
 EXIT_S = 2.0  # QEMU ends within this after a panic
 DUMP_S = 600.0  # QEMU has written the guest's memory within this
-MOST_STRETCHED = 24.0  # twice of what lockdep takes; a boot may also just have waited
-QUICK_BOOT_S = 0.2  # what a guest of scale 1 (KVM, a plain kernel, an idle host) takes to come up
+MOST_STRETCHED = 24.0  # twice of what lockdep takes: a kernel that delays its boot gets no more
+QUICK_BOOT_S = 0.2  # what a guest of scale 1 (KVM, a plain kernel) takes to come up
 # the reasons of QMP's SHUTDOWN event that are the guest's own doing
 _LEFT = {"guest-reset": "rebooted", "guest-shutdown": "powered off"}
 
@@ -65,7 +66,9 @@ class Machine:
     events: Events
     qmp: Monitor
     verdict: GuestError | None = None  # what was found wrong with it for good
+    pace: Pace
     boot_s: float = 0.0  # from QEMU's start to the console's greeting
+    effort_s: float = 0.0  # of that, what a host with nothing else to do would have taken
     _qemu: Started
     _consoles: list[Console] = field(default_factory=list)
 
@@ -97,11 +100,16 @@ class Machine:
     def scale(self) -> float:
         """How much longer than a quick guest's its deadlines are.
 
-        Measured by its own boot, so that a debug kernel, an emulated processor or a loaded host
-        is not taken for a hang; at least the accelerator's.
+        Measured by what its own boot took of the host, so that a debug kernel or an emulated
+        processor is not taken for a hang; at least the accelerator's. What else the host does
+        is not in it: see `time`.
         """
         least = self.setup.accelerator.scale
-        return min(max(least, self.boot_s / QUICK_BOOT_S), MOST_STRETCHED * least)
+        return min(max(least, self.effort_s / QUICK_BOOT_S), MOST_STRETCHED * least)
+
+    def time(self) -> float:
+        """The clock that deadlines are counted on, see images.pace."""
+        return self.pace.now()
 
     @property
     def directory(self) -> Path:
@@ -243,12 +251,14 @@ def machine(setup: Setup) -> Iterator[Machine]:
         if saved is None:
             _wait_for_boot(guest)
             guest.boot_s = time.monotonic() - begun
+            guest.effort_s = _effort_s(guest.pace)
             if setup.accelerator.name == "tcg":
                 clock.note(guest.log.path)
             if setup.start == "fastest" and not snapshot.obstacle(setup):
                 snapshot.note_boot(setup)
         else:
-            guest.boot_s = saved.times.boot_s  # the measure of this guest's speed
+            guest.boot_s = saved.times.boot_s
+            guest.effort_s = saved.times.effort_s  # the measure of this guest's speed
             snapshot.wake(guest)
             saved.record(time.monotonic() - begun)
             if (keys := guest.keys) is not None:
@@ -256,6 +266,12 @@ def machine(setup: Setup) -> Iterator[Machine]:
 
                 ssh.start(guest.serial, keys)
         yield guest
+
+
+def _effort_s(pace: Pace) -> float:
+    """What the guest's start would have taken, had it not waited for processors and disks."""
+    computed_s = pace.cpu_s()
+    return pace.now() if computed_s is None else min(computed_s, pace.now())
 
 
 def _snapshot(setup: Setup) -> Snapshot | None:
@@ -292,6 +308,7 @@ def _started(setup: Setup, stack: contextlib.ExitStack, saved: Snapshot | None) 
         log=KernelLog(setup.directory / KERNEL_LOG, shared=setup.serial_port == "shared"),
         events=Events(started.events, RESUME if saved else ()),
         qmp=Monitor(started.monitor),
+        pace=Pace(started.process.pid),
         _qemu=started,
     )
     closing.callback(guest.qmp.close)

@@ -56,6 +56,7 @@ class Guest:
 
     def begin(self, test: str) -> None:
         """Writes the test's name into the kernel log, for its readers."""
+        self.machine.log.begin()
         self.driver.console.log(f"<6>blockyard: begin {test}")
 
     def end(self, test: str, *, thorough: bool, last: bool) -> tuple[list[str], int]:
@@ -77,8 +78,9 @@ class Guest:
         if hunted and (found := state.leaks(self.driver, patient=last)):
             left.append(f"memory, by this test or one of those just before it: {found}")
         self.driver.console.log(f"<6>{line}")
-        limit_s = LOG_S * self.machine.setup.accelerator.scale
-        end = self.machine.log.wait_for(line, start, limit_s, self.machine.watch)
+        here = self.machine
+        limit_s = LOG_S * here.setup.accelerator.scale
+        end = here.log.wait_for(line, start, limit_s, here.watch, here.time)
         if end is None:
             raise ConsoleDead(f"the kernel log stopped: a mark did not arrive in {limit_s:.0f} s")
         return left, end
