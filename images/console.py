@@ -17,7 +17,7 @@ import math
 import secrets
 import shlex
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -41,6 +41,9 @@ SILENT_S = 10.0  # a live guest program, which speaks once a second, is heard of
 KILL_S = 5.0  # the end marker follows a kill
 # A script that was killed and is still there: agent.c's STATUS_GIVEN_UP.
 GIVEN_UP = 253
+# What a script ends with whose program cannot be run: agent.c's STATUS_NO_START, the shell's two,
+# and SIGBUS, of a page that cannot be read.
+NOT_RUN = (254, 126, 127, 128 + 7)
 DEFAULT_S = 20.0  # a command that says nothing of its own time; stretched like all deadlines
 # A command that waits in the kernel for so long, in an idle guest, hangs. In seconds of the guest:
 # how slow it is does not matter, since it has nothing to do.
@@ -134,13 +137,25 @@ class Console:
         self.gives_up = False
         self._last_error: GuestError | None = None
 
-    def wait_ready(self, timeout_s: float) -> None:
-        """Waits for the guest program's greeting; raises ConsoleDead when it does not come."""
-        try:
-            self._stream.seek(READY, timeout_s)
-        except (pexpect.TIMEOUT, pexpect.EOF):
-            self._guest.watch()
-            raise self._give_up(f"the guest did not answer within {timeout_s:.0f} s") from None
+    def wait_ready(
+        self, timeout_s: float, progress: Callable[[], int] = lambda: 0, steps: int = 1
+    ) -> None:
+        """Waits for the guest program's greeting; raises ConsoleDead when it does not come.
+
+        As long as `progress` changes within timeout_s it is waited on, up to `steps` times.
+        """
+        for _ in range(steps):
+            before = progress()
+            try:
+                self._stream.seek(READY, timeout_s)
+                return
+            except pexpect.EOF:
+                break
+            except pexpect.TIMEOUT:
+                if progress() == before:
+                    break
+        self._guest.watch()
+        raise self._give_up(f"the guest did not answer within {timeout_s:.0f} s")
 
     def run(
         self,
@@ -215,6 +230,8 @@ class Console:
             raise self._silent("the stream ended in the middle of a command") from None
         finally:
             output.close()
+        if code in NOT_RUN:
+            self._guest.watch()  # the guest may be unable to read its programs
         return output.result(code, time.monotonic() - begun)
 
     def _timed_out(self, told: str, script: bytes, output: Capture) -> GuestError:

@@ -42,6 +42,10 @@ class GuestSilent(GuestError):
     """The guest did not come up in time."""
 
 
+class ImageDamaged(GuestError):
+    """The guest cannot read its root or its modules: a file of the host's is damaged."""
+
+
 class ConsoleDead(GuestError):
     """The guest takes no commands over this console, or its answer made no sense.
 

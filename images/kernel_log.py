@@ -21,6 +21,13 @@ FIRST_LOOK_S = 0.001
 LAST_LOOK_S = 0.1
 
 PANIC = b"Kernel panic - not syncing"
+LINE_MAX = 1024  # bytes; a line of the kernel's that is cut in two by a look at the log
+
+# What it says when it cannot read the guest's root (vda) or its modules (vdb); see block/blk-core.c
+# and fs/erofs.
+_DAMAGE = re.compile(
+    rb"(?:erofs \(device vd[ab]\): (?!mounted)|I/O error, dev vd[ab],? |vd[ab]: rw=)[^\n]{0,200}"
+)
 
 
 # What the kernel prints on a port begins with a bracket, wherever it cuts in (printk.time=1).
@@ -37,6 +44,7 @@ class KernelLog:
         self.path = path
         self._shared = shared
         self._searched = 0
+        self._read = 0  # up to here `damage` has looked
         self._begun = 0
         self._asked: list[tuple[int, int]] = []
 
@@ -90,6 +98,16 @@ class KernelLog:
         if panic >= 0:
             return "\n".join(text[text.rfind("\n", 0, panic) + 1 :].splitlines()[: 2 * lines])
         return "\n".join(text.splitlines()[-lines:])
+
+    def damage(self) -> str:
+        """The first line since this was last asked that says that an image cannot be read."""
+        if (size := self.size) == self._read:
+            return ""
+        with open(self.path, "rb") as file:
+            file.seek(max(0, self._read - LINE_MAX))
+            found = _DAMAGE.search(file.read())
+        self._read = size
+        return found[0].decode(errors="replace").strip() if found else ""
 
     def panicked(self) -> bool:
         """Whether the kernel panicked since this was last asked."""

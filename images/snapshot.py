@@ -10,6 +10,7 @@ per kernel and number of ports, and kept in the cache.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -86,8 +87,22 @@ class Snapshot:
     @property
     def pays(self) -> bool:
         """Whether a start from it is faster than a boot, as far as that is known."""
-        times = self.times
+        try:
+            times = self.times
+        except (OSError, msgspec.DecodeError):  # a start from it tells, and drops it
+            return True
         return times.snapshot_s < times.boot_s
+
+    def drop(self) -> None:
+        """Removes it from the cache; guests that started from it have it open.
+
+        The next one is made when a guest has booted once more.
+        """
+        (store.directory("booted") / self.path.name).unlink(missing_ok=True)
+        aside = self.path.with_name(f".dropped-{self.path.name}-{os.getpid()}")
+        with contextlib.suppress(FileNotFoundError):  # another run was quicker
+            self.path.rename(aside)
+            store.remove(aside)
 
 
 def obstacle(setup: Setup) -> str:
