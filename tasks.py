@@ -222,6 +222,7 @@ def blktests(
     """Run upstream blktests in guests: ./inv blktests --tree DIR -- block/021 zbd
 
     Groups or single tests stand behind `--`; without any, all but upstream's tests of itself.
+    `-x NAME` there excludes a test or a group.
     Record and exit code are as those of ./inv test.
     """
     from ci import blktests as upstream

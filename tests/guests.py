@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from images.errors import ConsoleDead, GuestError
+from images.kernel_log import without_stamps
 from images.machine import Machine, machine
 from images.splats import Splat, find
 from images.topology import DEFAULT
@@ -190,7 +191,10 @@ class Guests:
         elif isinstance(failed, NoDisk) and self._works_elsewhere(slot):
             _, _, lines = failed.what.partition("\n")
             told = f"{slot.driver} finds no disk on {where}, and does on {DEFAULT.name}"
-            self._not_served[key] = f"{told}\n{lines}".rstrip()
+            names = (slot.driver, *self._plan.manifest(slot.driver).modules)
+            own = [line for line in lines.splitlines() if any(name in line for name in names)]
+            why = f": {without_stamps(own[-1])}" if own else ""
+            self._not_served[key] = f"{told}{why}\n{lines}".rstrip()
             raise NotServed(self._not_served[key]) from None
 
     def _works_elsewhere(self, slot: Slot) -> bool:

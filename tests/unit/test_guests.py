@@ -118,7 +118,9 @@ class TestHardware:
     ) -> Guests:
         def load(self: Guests, slot: Slot, booted: object, name: str) -> None:
             if (slot.topology or "default") not in on:
-                raise NoDisk("nvme: no disk appeared within 10 s:\n[1.0] nvme0n1: not supported")
+                raise NoDisk(
+                    "nvme: no disk appeared within 10 s:\n[    1.0] nvme0n1: not supported"
+                )
 
         return _guests(boots, load, tmp_path, monkeypatch)
 
@@ -128,7 +130,7 @@ class TestHardware:
         boots = Boots(works=True)
         some = self.guests(boots, {"default"}, tmp_path, monkeypatch)
         assert some.hardware_problem(self.ZNS) == ""
-        with pytest.raises(NotServed, match="nvme finds no disk on zns, and does on default"):
+        with pytest.raises(NotServed, match="on zns, and does on default: nvme0n1: not supported"):
             some.get(self.ZNS)
         problem = some.hardware_problem(Slot("nvme", "ssh", "zns"))
         assert "not supported" in problem
