@@ -290,7 +290,10 @@ def boot(
     accel: str = "auto",
     timeout: int = 600,
 ) -> None:
-    """Boot a kernel: an interactive shell (Ctrl-] leaves it), or one command with --run."""
+    """Boot a kernel: an interactive shell (Ctrl-] leaves it), or one command with --run.
+
+    The command gets what is piped in: ./inv boot --run 'tar -x -C /tmp; ...' < FILE
+    """
     from ci import interactive
 
     wanted = interactive.Wanted(topology, start, monitor=monitor, gdb=gdb, dump=dump)

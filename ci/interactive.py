@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from ci import prepare
+from ci import prepare, stdin
 from images import abilities, qemu, topology
 from images.machine import SSH_S, Machine, machine
 from images.setup import Setup, start_named
@@ -56,7 +56,10 @@ class Wanted:
 def boot(
     choice: Choice, command: str, console: str, accel: str, timeout_s: float, wanted: Wanted
 ) -> int:
-    """Boots a kernel and runs `command`, or a shell when it is empty; returns the exit code."""
+    """Boots a kernel and runs `command`, or a shell when it is empty; returns the exit code.
+
+    The command gets what comes on standard input, unless that is a terminal.
+    """
     if console not in prepare.CONSOLES:
         raise unknown("console", console, prepare.CONSOLES)
     if not command and not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -67,6 +70,7 @@ def boot(
     hardware = topology.load(wanted.topology)
     start = start_named(wanted.start)
     ready = prepare.ready(choice, accel)
+    coming = stdin.begin() if command else None
     if lacking := abilities.lacking(hardware, ready.tools):
         raise UserError(lacking)
     with prepare.guest_directory() as folder:
@@ -84,7 +88,8 @@ def boot(
         with machine(setup) as guest:
             _tell_ports(setup)
             if command:
-                return _run(guest, command, console, timeout_s)
+                given = coming.data() if coming else b""
+                return _run(guest, command, console, timeout_s, given)
             accelerator = ready.accelerator
             note(
                 f"{ready.kernel.info.release} over {console}, {accelerator.name} "
@@ -111,8 +116,8 @@ def _tell_ports(setup: Setup) -> None:
         note(f"a panic writes {setup.directory / qemu.MEMORY_DUMP}")
 
 
-def _run(guest: Machine, command: str, console: str, timeout_s: float) -> int:
-    result = guest.console(console).run(command, timeout_s)
+def _run(guest: Machine, command: str, console: str, timeout_s: float, given: bytes) -> int:
+    result = guest.console(console).run(command, timeout_s, stdin=given)
     sys.stdout.buffer.write(result.data)
     sys.stdout.flush()
     return result.exit_code

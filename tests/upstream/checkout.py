@@ -28,7 +28,7 @@ SECONDS = 10  # what a test with a time limit takes by default; upstream's own d
 _GROUP = re.compile(r"[a-z][a-z0-9_-]*")
 _NUMBER = re.compile(r"[0-9]{3}")
 _EXCLUDE = re.compile(r"(?:-x|--exclude=)(.+)")
-_ON_A_DISK = re.compile(r"^\s*(function\s+)?test_device(_array)?\s*\(\)", re.MULTILINE)
+_ON_A_DISK = re.compile(r"^[ \t]*(function[ \t]+)?test_device(_array)?[ \t]*\(\)", re.MULTILINE)
 _ON_NULL_BLK = re.compile(r"\bnull_blk\b|\bnullb\b")
 
 
