@@ -176,6 +176,28 @@ class TestLostBytes:
         assert console.dead
         agent.close()
 
+    def test_a_boot_that_goes_on_is_waited_for(self) -> None:
+        def late() -> int:
+            asked.append(1)
+            if len(asked) == 4:
+                agent._guest.sendall(READY)
+            return len(asked)
+
+        asked: list[int] = []
+        agent = FakeAgent(answering(), greeting=b"")
+        console = Console("serial", SocketTransport(agent.host), FakeGuest())
+        console.wait_ready(0.1, late, 8)
+        agent.close()
+
+    def test_not_for_ever(self) -> None:
+        lines = iter(range(100))
+        agent = FakeAgent(answering(), greeting=b"")
+        console = Console("serial", SocketTransport(agent.host), FakeGuest())
+        with pytest.raises(ConsoleDead, match="did not answer"):
+            console.wait_ready(0.05, lambda: next(lines), 3)
+        assert next(lines) == 6
+        agent.close()
+
     def test_no_begin(self, connect: Connect) -> None:
         console = connect(silence, scale=0.01)
         with pytest.raises(ConsoleDead, match="took no command"):

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from images import topology
-from images.errors import GuestSilent
+from images.errors import CommandHung, GuestSilent, ImageDamaged
 from images.setup import Setup
 from modules import manifest
 from modules.driver import LoadFailed, NoDisk
@@ -106,6 +106,8 @@ def test_a_driver_that_does_not_load_stops_its_own_tests_only(
 
 def test_what_was_not_tried_is_lost() -> None:
     assert of_exception(NotTried("x")) == "lost"
+    assert of_exception(ImageDamaged("x")) == "lost"
+    assert of_exception(CommandHung("x")) == "timeout"
 
 
 class TestHardware:

@@ -19,7 +19,7 @@ from modules.disk import named_error
 from tests.upstream import checkout, results
 from tests.upstream.checkout import UpstreamTest
 
-MUCH = 200_000
+MUCH = 100_000
 WITHIN_S = 10.0
 
 WORDS = (
