@@ -56,7 +56,7 @@ class Blocked(Exception):
 
     def __init__(self, seconds: float, pid: int, command: str) -> None:
         super().__init__(command)
-        self.seconds = seconds  # of the guest's, for which nothing of it has moved
+        self.seconds = seconds  # of the guest's, for which it has waited
         self.pid = pid
         self.command = command
 

@@ -2,10 +2,11 @@
 /*
  * Whether a script waits in the kernel for something that does not come.
  *
- * It does when nothing of it moves: each task of its session sleeps, as often as it was woken up
- * before, one of them in a way that no signal interrupts, or a disk has requests under way and
- * completes none; and meanwhile the processors are idle. For how long is counted from look to look,
- * on the guest's own clock, so a host that is busy or stops the guest adds nothing.
+ * It does when a task of its session sleeps in a way that no signal interrupts and is not woken up,
+ * or a disk has requests under way, and meanwhile no disk completes any and the processors are idle.
+ * Others of its tasks may look at the clock now and then, as fio does. For how long it has been so is
+ * counted from look to look, on the guest's own clock, so a host that is busy or stops the guest adds
+ * nothing.
  */
 #define _GNU_SOURCE
 #include "guest.h"
@@ -20,7 +21,7 @@
 #include <unistd.h>
 
 #define LOOK_MS 2000	/* one look counts for no more: the guest may have been stopped meanwhile */
-#define MOST_TASKS 64	/* of a script; more than these are not looked at */
+#define MOST_TASKS 256	/* of a script; more than these are not looked at */
 #define MOST_OTHERS 256 /* tasks of others, that were started later */
 #define NAMED_MS 3000	/* one that is blocked for so long is named */
 #define TICK_MS 10	/* of the times in /proc/stat */
@@ -36,9 +37,8 @@ struct entry { /* of getdents64(2) */
 };
 
 struct tasks {
-	uint64_t mark; /* hash of which they are and how often they were woken up */
+	uint64_t mark; /* hash of which are blocked, and how often they were woken up */
 	int count, others;
-	int running;
 	pid_t blocked; /* one that no signal interrupts; 0: none */
 	pid_t last;    /* the one that was started last */
 };
@@ -73,20 +73,20 @@ static unsigned long long number_after(const char *text, const char *label)
 	return found ? strtoull(found + strlen(label), NULL, 10) : 0;
 }
 
-/* One thread: its state, and how often it gave up a processor. */
+/* One thread; how often it gave up a processor says whether it is still the same wait. */
 static void add_thread(struct tasks *tasks, const char *folder, pid_t pid, char state)
 {
 	char path[128], text[4096];
 
+	tasks->count++;
+	if (state != 'D')
+		return;
 	snprintf(path, sizeof(path), "%s/status", folder);
 	slurp(path, text, sizeof(text));
-	tasks->mark = mix(tasks->mark, (uint64_t)pid << 8 | (unsigned char)state);
+	tasks->mark = mix(tasks->mark, pid);
 	tasks->mark = mix(tasks->mark, number_after(text, "\nvoluntary_ctxt_switches:"));
 	tasks->mark = mix(tasks->mark, number_after(text, "\nnonvoluntary_ctxt_switches:"));
-	tasks->running |= state == 'R';
-	if (state == 'D')
-		tasks->blocked = pid;
-	tasks->count++;
+	tasks->blocked = pid;
 }
 
 /* Calls `visit` for each number among a folder's names; it returns 0 to go on. */
@@ -131,7 +131,7 @@ static int visit_thread(void *with, const char *parent, pid_t pid)
 	snprintf(path, sizeof(path), "%s/stat", folder);
 	if (slurp(path, stat, sizeof(stat)))
 		add_thread(tasks, folder, pid, state_of(stat, &session, &threads));
-	return tasks->running || tasks->count > MOST_TASKS;
+	return tasks->count > MOST_TASKS;
 }
 
 struct search {
@@ -164,7 +164,7 @@ static int visit_process(void *with, const char *parent, pid_t pid)
 	} else {
 		add_thread(tasks, folder, pid, state);
 	}
-	return tasks->running || tasks->count > MOST_TASKS;
+	return tasks->count > MOST_TASKS;
 }
 
 /* What disks have done, as a hash; says how many requests are under way. */
@@ -201,18 +201,19 @@ static unsigned long long busy_ms(void)
 }
 
 /* The command of a task that is blocked, and the file whose system call it does not come out of. */
-static void name_task(pid_t pid, int is_shell, char *name, size_t size)
+static void name_task(pid_t pid, char *name, size_t size)
 {
 	char path[64], text[256], file[128];
 	long call, descriptor;
 
-	/* the shell's own words are those it waits with for its script (shell.c) */
-	snprintf(name, size, "the script's shell");
 	snprintf(path, sizeof(path), "/proc/%d/cmdline", pid);
-	size_t length = is_shell ? 0 : slurp(path, name, size < 128 ? size : 128);
+	size_t length = slurp(path, name, size < 128 ? size : 128);
 	for (size_t at = 0; at + 1 < length; at++)
 		if (!name[at])
 			name[at] = ' ';
+	/* the shell's own words are those it waits with for its script */
+	if (!strncmp(name, "bash -c " SHELL_WAIT, 16))
+		snprintf(name, size, "the script's shell");
 	snprintf(path, sizeof(path), "/proc/%d/syscall", pid);
 	slurp(path, text, sizeof(text));
 	if (sscanf(text, "%ld %lx", &call, &descriptor) == 2 &&
@@ -245,7 +246,7 @@ void blocked_look(struct blocked *blocked, pid_t session, long long now_ms)
 
 	*blocked = (struct blocked){.session = session, .at_ms = now_ms};
 	each_number("/proc", visit_process, &search);
-	if (tasks.running || !tasks.count || tasks.count > MOST_TASKS)
+	if (!tasks.count || tasks.count > MOST_TASKS)
 		return;
 	blocked->mark = mix(tasks.mark, disks_mark(&under_way));
 	if (!tasks.blocked && !under_way)
@@ -260,5 +261,5 @@ void blocked_look(struct blocked *blocked, pid_t session, long long now_ms)
 		blocked->ms += passed < LOOK_MS ? passed : LOOK_MS;
 	blocked->pid = tasks.blocked ? tasks.blocked : tasks.last;
 	if (blocked->ms > NAMED_MS)
-		name_task(blocked->pid, blocked->pid == session, blocked->name, sizeof(blocked->name));
+		name_task(blocked->pid, blocked->name, sizeof(blocked->name));
 }

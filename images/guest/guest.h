@@ -42,6 +42,8 @@ struct shell {
 
 #define SHELL_PIPE (1 << 20) /* bytes of output that wait for us */
 
+#define SHELL_WAIT "read -r" /* what one begins with */
+
 #define NO_SHELL {.gate = -1, .code = -1, .data = -1, .output = -1}
 
 /* Starts a shell that waits for its script, below `root`. pid is 0 when that failed (errno). */
@@ -57,7 +59,7 @@ struct blocked {
 	pid_t session;
 	long long at_ms; /* when it was looked at, on the monotonic clock */
 	unsigned long long mark, busy_ms;
-	long long ms;	/* how long nothing has moved; 0: it is not blocked */
+	long long ms;	/* how long it has been blocked; 0: it is not */
 	pid_t pid;	/* the task that is blocked */
 	char name[256]; /* its command; empty in the first seconds */
 };
