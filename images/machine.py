@@ -51,7 +51,8 @@ if TYPE_CHECKING:
     from images.snapshot import Snapshot
 
 BOOT_S = 15.0  # a guest that comes up says something within this, at accelerator scale 1
-BOOT_STEPS = 8  # and answers after so many of these
+BOOT_STEPS = 8  # and answers after so many of these,
+TRIAL_STEPS = 2  # or so many where an accelerator is on trial (at less than scale 1)
 SSH_S = 30.0  # from then to an ssh connection
 LOG_BYTES = 256 << 20  # of a kernel log; a port takes 1 MB/s
 EXIT_S = 2.0  # QEMU ends within this after a panic
@@ -335,10 +336,11 @@ def _snapshot(setup: Setup) -> Snapshot | None:
 
 def _wait_for_boot(guest: Machine) -> None:
     """A guest that boots says so, line by line: it may take its time, but not stand still."""
-    step_s = BOOT_S * guest.setup.accelerator.scale
+    scale = guest.setup.accelerator.scale
+    step_s, steps = BOOT_S * scale, BOOT_STEPS if scale >= 1 else TRIAL_STEPS
     begun = guest.time()
     try:
-        guest.serial.wait_ready(step_s, lambda: guest.log.size, BOOT_STEPS)
+        guest.serial.wait_ready(step_s, lambda: guest.log.size, steps)
         guest.watch()  # it may have come up without all of its files
     except ConsoleDead:
         told = f"the guest did not come up in {guest.time() - begun:.0f} s"

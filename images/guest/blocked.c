@@ -212,7 +212,7 @@ static void name_task(pid_t pid, char *name, size_t size)
 		if (!name[at])
 			name[at] = ' ';
 	/* the shell's own words are those it waits with for its script */
-	if (!strncmp(name, "bash -c " SHELL_WAIT, 16))
+	if (!strncmp(name, "bash -c " SHELL_WAIT, strlen("bash -c " SHELL_WAIT)))
 		snprintf(name, size, "the script's shell");
 	snprintf(path, sizeof(path), "/proc/%d/syscall", pid);
 	slurp(path, text, sizeof(text));
