@@ -220,6 +220,7 @@ def blktests(
     """Run upstream blktests in guests: ./inv blktests --tree DIR -- block/021 zbd
 
     Groups or single tests stand behind `--`; without any, all but upstream's tests of itself.
+    `-x NAME` there excludes a test or a group.
     Record and exit code are as those of ./inv test.
     """
     from ci import blktests as upstream
@@ -291,7 +292,10 @@ def boot(
     accel: str = "auto",
     timeout: int = 600,
 ) -> None:
-    """Boot a kernel: an interactive shell (Ctrl-] leaves it), or one command with --run."""
+    """Boot a kernel: an interactive shell (Ctrl-] leaves it), or one command with --run.
+
+    The command gets what is piped in: ./inv boot --run 'tar -x -C /tmp; ...' < FILE
+    """
     from ci import interactive
 
     wanted = interactive.Wanted(topology, start, monitor=monitor, gdb=gdb, dump=dump, raw=raw)

@@ -97,6 +97,7 @@ test is run by upstream's own `check` in a guest, and the kernel log is judged b
   `tests/upstream/needs.toml`.
 - `check` loses the exit status of a test whose output is as expected; it is kept here, and such a
   test fails. What a test leaves behind ends its guest and is no failure.
+- `-x NAME` behind `--` excludes a test or a group, as upstream's own option does.
 - `--topology` gives nvme other disks: `zns` a zoned one for the group `zbd`, `metadata` one with
   metadata. `--fragment` adds what a kernel lacks, such as `CONFIG_BLK_DEV_LOOP=m`.
 - Each test has a deadline. `--seconds` says how long a test with a time limit of its own takes

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from ci import prepare
+from ci import prepare, stdin
 from images import abilities, qemu, topology
 from images.machine import SSH_S, Machine, machine
 from images.setup import Setup, start_named
@@ -58,7 +58,10 @@ class Wanted:
 def boot(
     choice: Choice, command: str, console: str, accel: str, timeout_s: float, wanted: Wanted
 ) -> int:
-    """Boots a kernel and runs `command`, or a shell when it is empty; returns the exit code."""
+    """Boots a kernel and runs `command`, or a shell when it is empty; returns the exit code.
+
+    The command gets what comes on standard input, unless that is a terminal.
+    """
     if console not in prepare.CONSOLES:
         raise unknown("console", console, prepare.CONSOLES)
     if not command and not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -69,6 +72,7 @@ def boot(
     hardware = topology.load(wanted.topology)
     start = start_named(wanted.start)
     ready = prepare.ready(choice, accel)
+    coming = stdin.begin() if command else None
     if lacking := abilities.lacking(hardware, ready.tools):
         raise Failed(lacking)
     with prepare.guest_directory() as folder:
@@ -86,7 +90,8 @@ def boot(
         with machine(setup) as guest:
             _tell_ports(setup)
             if command:
-                return _run(guest, command, console, timeout_s, raw=wanted.raw)
+                given = coming.data() if coming else b""
+                return _run(guest, command, console, timeout_s, given, raw=wanted.raw)
             accelerator = ready.accelerator
             note(
                 f"{ready.kernel.info.release} over {console}, {accelerator.name} "
@@ -113,8 +118,10 @@ def _tell_ports(setup: Setup) -> None:
         note(f"a panic writes {setup.directory / qemu.MEMORY_DUMP}")
 
 
-def _run(guest: Machine, command: str, console: str, timeout_s: float, *, raw: bool) -> int:
-    result = guest.console(console).run(command, timeout_s)
+def _run(
+    guest: Machine, command: str, console: str, timeout_s: float, given: bytes, *, raw: bool
+) -> int:
+    result = guest.console(console).run(command, timeout_s, stdin=given)
     pass_on(result.data, raw=raw)
     return result.exit_code
 

@@ -13,19 +13,26 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import math
 import secrets
 import shlex
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 import pexpect
 
-from images.errors import CommandFailed, CommandTimedOut, ConsoleDead, GuestError
+from images.errors import (
+    CommandFailed,
+    CommandHung,
+    CommandTimedOut,
+    ConsoleDead,
+    GuestError,
+)
 from images.output import FILE_LIMIT, Capture, Result
-from images.stream import MARK, Silence, Stream, Transport
+from images.stream import MARK, Blocked, Silence, Stream, Transport
 from kernel.host.errors import Failed
 
 READY = MARK + b"BLOCKYARD ready\n"
@@ -34,7 +41,14 @@ SILENT_S = 10.0  # a live guest program, which speaks once a second, is heard of
 KILL_S = 5.0  # the end marker follows a kill
 # A script that was killed and is still there: agent.c's STATUS_GIVEN_UP.
 GIVEN_UP = 253
+# What a script ends with whose program cannot be run: agent.c's STATUS_NO_START, the shell's two,
+# and SIGBUS, of a page that cannot be read.
+NOT_RUN = (254, 126, 127, 128 + 7)
 DEFAULT_S = 20.0  # a command that says nothing of its own time; stretched like all deadlines
+# A command that waits in the kernel for so long, in an idle guest, hangs. In seconds of the guest:
+# how slow it is does not matter, since it has nothing to do.
+BLOCKED_S = 20.0
+LET_GO_S = 1.0  # one that hangs and can be killed has ended within this
 
 
 class Guest(Protocol):
@@ -47,6 +61,9 @@ class Guest(Protocol):
     @property
     def directory(self) -> Path:
         """Where output goes that is too long for memory."""
+
+    def time(self) -> float:
+        """The clock of all deadlines: seconds in which the guest could run (images.pace)."""
 
     def watch(self) -> None:
         """Raises what is wrong with the machine (images.errors)."""
@@ -112,7 +129,7 @@ class Console:
         self.name = name
         self._transport = transport
         self._guest = guest
-        self._stream = Stream(transport, guest.watch)
+        self._stream = Stream(transport, guest.watch, guest.time)
         self._nonce = secrets.token_hex(16)
         self._seq = 0
         self._dead = ""
@@ -120,27 +137,46 @@ class Console:
         self.gives_up = False
         self._last_error: GuestError | None = None
 
-    def wait_ready(self, timeout_s: float) -> None:
-        """Waits for the guest program's greeting; raises ConsoleDead when it does not come."""
-        try:
-            self._stream.seek(READY, timeout_s)
-        except (pexpect.TIMEOUT, pexpect.EOF):
-            self._guest.watch()
-            raise self._give_up(f"the guest did not answer within {timeout_s:.0f} s") from None
+    def wait_ready(
+        self, timeout_s: float, progress: Callable[[], int] = lambda: 0, steps: int = 1
+    ) -> None:
+        """Waits for the guest program's greeting; raises ConsoleDead when it does not come.
+
+        As long as `progress` changes within timeout_s it is waited on, up to `steps` times.
+        """
+        for _ in range(steps):
+            before = progress()
+            try:
+                self._stream.seek(READY, timeout_s)
+                return
+            except pexpect.EOF:
+                break
+            except pexpect.TIMEOUT:
+                if progress() == before:
+                    break
+        self._guest.watch()
+        raise self._give_up(f"the guest did not answer within {timeout_s:.0f} s")
 
     def run(
-        self, command: str | bytes, timeout_s: float = DEFAULT_S, *, stdin: bytes = b""
+        self,
+        command: str | bytes,
+        timeout_s: float = DEFAULT_S,
+        *,
+        stdin: bytes = b"",
+        blocked_s: float = BLOCKED_S,
     ) -> Result:
         """Runs a bash script in the guest.
 
-        timeout_s is for a guest of scale 1 and stretched by the scale. Raises CommandTimedOut (the
-        command was killed, the console goes on), ConsoleDead, GuestHung, GuestPanicked or
-        QemuDied, each with the kernel log of that moment.
+        timeout_s is for a guest of scale 1 and stretched by the scale. blocked_s: for how long the
+        script may wait in the kernel while the guest is idle, in seconds of the guest; more than
+        the default is for those that wait for the end of a driver's own time-outs. Raises
+        CommandHung and CommandTimedOut (the command was killed, the console goes on), ConsoleDead,
+        GuestHung, GuestPanicked or QemuDied, each with the kernel log of that moment.
         """
         if self._last_error:
             raise self._last_error
         try:
-            return Running(self._run(command, timeout_s, stdin)).result()
+            return Running(self._run(command, timeout_s, stdin, blocked_s)).result()
         except GuestError as error:
             if self.gives_up:
                 self._last_error = error
@@ -148,13 +184,18 @@ class Console:
 
     @contextmanager
     def follow(
-        self, command: str | bytes, timeout_s: float = DEFAULT_S, *, stdin: bytes = b""
+        self,
+        command: str | bytes,
+        timeout_s: float = DEFAULT_S,
+        *,
+        stdin: bytes = b"",
+        blocked_s: float = BLOCKED_S,
     ) -> Iterator[Running]:
         """Runs a script whose output is read while it comes; as `run` otherwise.
 
         A command that is still running when the block is left is killed.
         """
-        running = Running(self._run(command, timeout_s, stdin))
+        running = Running(self._run(command, timeout_s, stdin, blocked_s))
         lost = False
         try:
             yield running
@@ -166,7 +207,7 @@ class Console:
                 self._kill()
 
     def _run(
-        self, command: str | bytes, timeout_s: float, stdin: bytes
+        self, command: str | bytes, timeout_s: float, stdin: bytes, blocked_s: float
     ) -> Generator[bytes, None, Result]:
         script = command.encode() if isinstance(command, str) else command
         begun = time.monotonic()
@@ -174,10 +215,12 @@ class Console:
         limit_s = timeout_s * self._guest.scale
         output = Capture(self._output_file())
         try:
-            code = yield from self._output(time.monotonic() + limit_s, output)
+            code = yield from self._output(self._guest.time() + limit_s, output, blocked_s)
         except pexpect.TIMEOUT:
-            told = f"no end after {limit_s:.0f} s"
+            told = f"no end after {time.monotonic() - begun:.0f} s"
             raise self._timed_out(told, script, output) from None
+        except Blocked as blocked:
+            raise self._hung(blocked, script, output) from None
         except OverflowError:
             told = f"more than {FILE_LIMIT >> 30} GiB of output"
             raise self._timed_out(told, script, output) from None
@@ -187,18 +230,30 @@ class Console:
             raise self._silent("the stream ended in the middle of a command") from None
         finally:
             output.close()
+        if code in NOT_RUN:
+            self._guest.watch()  # the guest may be unable to read its programs
         return output.result(code, time.monotonic() - begun)
 
     def _timed_out(self, told: str, script: bytes, output: Capture) -> GuestError:
+        return self._ended(CommandTimedOut, f"{told}: {_short(script)}", output, KILL_S)
+
+    def _hung(self, blocked: Blocked, script: bytes, output: Capture) -> GuestError:
+        told = (
+            f"{blocked.command or _short(script)}, pid {blocked.pid}, hangs: it has waited in the "
+            f"kernel for {blocked.seconds:.0f} s while the guest is idle"
+        )
+        return self._ended(CommandHung, told, output, LET_GO_S)
+
+    def _ended(
+        self, kind: type[GuestError], told: str, output: Capture, kill_s: float
+    ) -> GuestError:
+        """Ends a command that is given up; the error that says why."""
         kernel_log = self._guest.show_stuck()  # before the kill: what the command waits for
-        end = self._kill()
+        end = self._kill(kill_s)
         if isinstance(end, GuestError):
             return end
         stuck = "; it could not be killed: it is stuck in the kernel" if end == GIVEN_UP else ""
-        return CommandTimedOut(
-            f"{self.name} console: {told}: {_short(script)}{stuck}{output.tail()}",
-            kernel_log=kernel_log,
-        )
+        return kind(f"{self.name} console: {told}{stuck}{output.tail()}", kernel_log=kernel_log)
 
     def log(self, line: str) -> None:
         """Writes a line (with its level, such as ``<6>``) into the guest's kernel log.
@@ -208,7 +263,7 @@ class Console:
         # without its newline the kernel would hold the line back for a continuation
         self._request(b"log", f"{line}\n".encode(), b"")
         try:
-            code = _drained(self._output(time.monotonic() + SILENT_S * self._patience))
+            code = _drained(self._output(self._guest.time() + SILENT_S * self._patience))
         except (pexpect.TIMEOUT, pexpect.EOF, Silence):
             raise self._silent("a line for the kernel log was not answered") from None
         if code:
@@ -264,7 +319,7 @@ class Console:
         )
         limit_s = SILENT_S * self._patience
         # a large payload takes longer; 1 MB/s is a tenth of what a slow guest takes
-        deadline = time.monotonic() + limit_s + len(stdin) / 1e6
+        deadline = self._guest.time() + limit_s + len(stdin) / 1e6
         try:
             if not self._stream.send_all(header + script + stdin, deadline):
                 raise pexpect.TIMEOUT("not taken")
@@ -273,11 +328,11 @@ class Console:
             raise self._silent(f"it took no command within {limit_s:.0f} s") from None
 
     def _output(
-        self, deadline: float, capture: Capture | None = None
+        self, deadline: float, capture: Capture | None = None, blocked_s: float = math.inf
     ) -> Generator[bytes, None, int]:
         """Yields the output up to the end marker and captures it; returns the exit code."""
         quiet_s = SILENT_S * self._patience
-        pieces = self._stream.pieces(self._marker(b""), deadline, quiet_s)
+        pieces = self._stream.pieces(self._marker(b""), deadline, quiet_s, blocked_s)
         while True:
             try:
                 piece = next(pieces)
@@ -294,15 +349,15 @@ class Console:
     def _marker(self, rest: bytes) -> bytes:
         return MARK + b"BLOCKYARD %s %d %s" % (self._nonce.encode(), self._seq, rest)
 
-    def _kill(self) -> int | GuestError:
+    def _kill(self, kill_s: float = KILL_S) -> int | GuestError:
         """Ends the running command; its exit code, or what is wrong with the guest.
 
         One that does not die is given up by a second kill.
         """
-        limit_s = KILL_S * self._patience
+        limit_s = kill_s * self._patience
         kill = b"BLOCKYARD %s %d kill\n" % (self._nonce.encode(), self._seq)
         for _ in range(2):
-            deadline = time.monotonic() + limit_s
+            deadline = self._guest.time() + limit_s
             try:
                 if self._stream.send_all(kill, deadline):
                     return _drained(self._output(deadline))

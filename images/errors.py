@@ -44,6 +44,10 @@ class GuestSilent(GuestError):
     """The guest did not come up in time."""
 
 
+class ImageDamaged(GuestError):
+    """The guest cannot read its root or its modules: a file of the host's is damaged."""
+
+
 class ConsoleDead(GuestError):
     """The guest takes no commands over this console, or its answer made no sense.
 
@@ -53,6 +57,10 @@ class ConsoleDead(GuestError):
 
 class CommandTimedOut(GuestError):
     """A command had no end within its time; it was killed."""
+
+
+class CommandHung(CommandTimedOut):
+    """A command waits in the kernel for something that does not come; the guest goes on."""
 
 
 class CommandFailed(Failed):

@@ -62,10 +62,10 @@ def unplug(machine: Machine, controller: Controller, port: int) -> None:
     ask, *free = devices.unplug(controller, port)
     if _present(machine, port):  # else the guest has powered the slot off
         machine.qmp.execute(*ask)
-    deadline = time.monotonic() + UNPLUG_S * machine.scale
+    deadline = machine.time() + UNPLUG_S * machine.scale
     while _present(machine, port):
         machine.watch()
-        if time.monotonic() > deadline:
+        if machine.time() > deadline:
             raise Failed(
                 f"the guest has not let go of controller {controller.serial} in "
                 f"{UNPLUG_S * machine.scale:.0f} s",
@@ -84,12 +84,12 @@ def _present(machine: Machine, port: int) -> bool:
 
 def _free(machine: Machine, command: str, arguments: dict[str, object]) -> None:
     """QEMU lets go of what was behind a device a moment after the device is gone."""
-    deadline = time.monotonic() + FREE_S * machine.scale
+    deadline = machine.time() + FREE_S * machine.scale
     while True:
         try:
             machine.qmp.execute(command, arguments)
             return
         except Refused as refused:
-            if "in use" not in refused.what or time.monotonic() > deadline:
+            if "in use" not in refused.what or machine.time() > deadline:
                 raise
         time.sleep(POLL_S)

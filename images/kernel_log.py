@@ -21,6 +21,13 @@ FIRST_LOOK_S = 0.001
 LAST_LOOK_S = 0.1
 
 PANIC = b"Kernel panic - not syncing"
+LINE_MAX = 1024  # bytes; a line of the kernel's that is cut in two by a look at the log
+
+# What it says when it cannot read the guest's root (vda) or its modules (vdb); see block/blk-core.c
+# and fs/erofs.
+_DAMAGE = re.compile(
+    rb"(?:erofs \(device vd[ab]\): (?!mounted)|I/O error, dev vd[ab],? |vd[ab]: rw=)[^\n]{0,200}"
+)
 
 
 # What the kernel prints on a port begins with a bracket, wherever it cuts in (printk.time=1).
@@ -37,6 +44,8 @@ class KernelLog:
         self.path = path
         self._shared = shared
         self._searched = 0
+        self._read = 0  # up to here `damage` has looked
+        self._begun = 0
         self._asked: list[tuple[int, int]] = []
 
     @property
@@ -59,6 +68,16 @@ class KernelLog:
             data = b"".join(_RECORD.findall(data))
         return data.decode(errors="replace").replace("\r\n", "\n")
 
+    def begin(self) -> None:
+        """Notes that something begins here: see `since_begin`."""
+        self._begun = self.size
+
+    def since_begin(self, lines: int = 40) -> str:
+        """The last lines since the last `begin`, but for what the kernel was asked to say."""
+        end = self.size
+        start = max(self._begun, end - 65536)
+        return "\n".join(self.unasked(start, end).splitlines()[-lines:])
+
     def asked_for(self, start: int, end: int) -> None:
         """Notes that the kernel has said this because it was asked to: see `unasked`."""
         self._asked.append((start, end))
@@ -80,6 +99,16 @@ class KernelLog:
             return "\n".join(text[text.rfind("\n", 0, panic) + 1 :].splitlines()[: 2 * lines])
         return "\n".join(text.splitlines()[-lines:])
 
+    def damage(self) -> str:
+        """The first line since this was last asked that says that an image cannot be read."""
+        if (size := self.size) == self._read:
+            return ""
+        with open(self.path, "rb") as file:
+            file.seek(max(0, self._read - LINE_MAX))
+            found = _DAMAGE.search(file.read())
+        self._read = size
+        return found[0].decode(errors="replace").strip() if found else ""
+
     def panicked(self) -> bool:
         """Whether the kernel panicked since this was last asked."""
         size = self.size
@@ -92,15 +121,20 @@ class KernelLog:
         return found
 
     def wait_for(
-        self, text: str, start: int, timeout_s: float, watch: Callable[[], None]
+        self,
+        text: str,
+        start: int,
+        timeout_s: float,
+        watch: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> int | None:
         """Waits until a line with `text` stands in the log; the offset of that line's end.
 
         None when it did not come in time: the kernel prints late, or not at all. `watch` is
-        called meanwhile and raises what is wrong with the machine.
+        called meanwhile and raises what is wrong with the machine. clock: of the deadline.
         """
         needle = text.encode()
-        deadline = time.monotonic() + timeout_s
+        deadline = clock() + timeout_s
         pause_s = FIRST_LOOK_S
         while True:
             with open(self.path, "rb") as file:
@@ -110,7 +144,7 @@ class KernelLog:
             end = data.find(b"\n", found)
             if found >= 0 and end >= 0:
                 return start + end + 1
-            if time.monotonic() > deadline:
+            if clock() > deadline:
                 return None
             if pause_s >= LAST_LOOK_S:
                 watch()

@@ -54,7 +54,14 @@ def launch(setup: Setup, stack: ExitStack, snapshot: Snapshot | None = None) -> 
     """
     if snapshot is not None:
         setup = replace(setup, topology=bare(setup.topology))
-    make_disks(setup.directory, devices.backing_files(setup.topology))
+    try:
+        make_disks(setup.directory, devices.backing_files(setup.topology))
+    except OSError as error:
+        raise Failed(
+            f"cannot make the disks of topology {setup.topology.name} in {setup.directory}: "
+            f"{error.strerror}",
+            hint="a namespace may be larger than a file can be there (size_mib)",
+        ) from None
     if not setup.ssh:
         return _start(setup, None, None, stack, snapshot)
     from images import ssh  # heavy, and most guests do without

@@ -18,6 +18,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from images import clock, snapshot
 from images.errors import (
     ConsoleDead,
@@ -25,11 +27,13 @@ from images.errors import (
     GuestError,
     GuestPanicked,
     GuestSilent,
+    ImageDamaged,
     QemuDied,
 )
 from images.kernel_log import KernelLog
 from images.launch import QEMU_LOG, Started, launch
-from images.qemu import KERNEL_LOG, MEMORY_DUMP, RESUME, RUN
+from images.pace import Pace
+from images.qemu import KERNEL_LOG, MEMORY_DUMP, PROGRAM, RESUME, RUN
 from images.qmp import Events, Monitor, Refused, Silent
 from images.scratch import scratch
 from images.serial import SocketTransport
@@ -37,6 +41,7 @@ from images.setup import Setup
 from images.shared_port import SharedTransport
 from kernel.host.errors import Failed, UserError
 from kernel.host.process import tail
+from kernel.host.progress import note
 
 if TYPE_CHECKING:
     import paramiko
@@ -45,13 +50,15 @@ if TYPE_CHECKING:
     from images.console import Console
     from images.snapshot import Snapshot
 
-BOOT_S = 30.0  # from QEMU's start to the console's greeting, at accelerator scale 1
+BOOT_S = 15.0  # a guest that comes up says something within this, at accelerator scale 1
+BOOT_STEPS = 8  # and answers after so many of these,
+TRIAL_STEPS = 2  # or so many where an accelerator is on trial (at less than scale 1)
 SSH_S = 30.0  # from then to an ssh connection
 LOG_BYTES = 256 << 20  # of a kernel log; a port takes 1 MB/s
 EXIT_S = 2.0  # QEMU ends within this after a panic
 DUMP_S = 600.0  # QEMU has written the guest's memory within this
-MOST_STRETCHED = 24.0  # twice of what lockdep takes; a boot may also just have waited
-QUICK_BOOT_S = 0.2  # what a guest of scale 1 (KVM, a plain kernel, an idle host) takes to come up
+MOST_STRETCHED = 24.0  # twice of what lockdep takes: a kernel that delays its boot gets no more
+QUICK_BOOT_S = 0.2  # what a guest of scale 1 (KVM, a plain kernel) takes to come up
 # the reasons of QMP's SHUTDOWN event that are the guest's own doing
 _LEFT = {"guest-reset": "rebooted", "guest-shutdown": "powered off"}
 
@@ -65,7 +72,9 @@ class Machine:
     events: Events
     qmp: Monitor
     verdict: GuestError | None = None  # what was found wrong with it for good
+    pace: Pace
     boot_s: float = 0.0  # from QEMU's start to the console's greeting
+    effort_s: float = 0.0  # of that, what a host with nothing else to do would have taken
     _qemu: Started
     _consoles: list[Console] = field(default_factory=list)
 
@@ -97,11 +106,16 @@ class Machine:
     def scale(self) -> float:
         """How much longer than a quick guest's its deadlines are.
 
-        Measured by its own boot, so that a debug kernel, an emulated processor or a loaded host
-        is not taken for a hang; at least the accelerator's.
+        Measured by what its own boot took of the host, so that a debug kernel or an emulated
+        processor is not taken for a hang; at least the accelerator's. What else the host does
+        is not in it: see `time`.
         """
         least = self.setup.accelerator.scale
-        return min(max(least, self.boot_s / QUICK_BOOT_S), MOST_STRETCHED * least)
+        return min(max(least, self.effort_s / QUICK_BOOT_S), MOST_STRETCHED * least)
+
+    def time(self) -> float:
+        """The clock that deadlines are counted on, see images.pace."""
+        return self.pace.now()
 
     @property
     def directory(self) -> Path:
@@ -118,6 +132,8 @@ class Machine:
             self.kill_qemu()
             told = f"the guest wrote more than {LOG_BYTES >> 20} MiB into its kernel log"
             self.verdict = GuestEnded(told, kernel_log=self.log.tail(), log=self.log.path)
+        elif damage := self.log.damage():
+            self.verdict = self._damaged(damage)
         elif self.log.panicked():
             self._after_panic()
             self.verdict = GuestPanicked(
@@ -128,6 +144,16 @@ class Machine:
             self.verdict = self._ended()
         if self.verdict is not None:
             raise self.verdict
+
+    def _damaged(self, line: str) -> GuestError:
+        """What a guest that cannot read one of its images says."""
+        images = {"vda": self.setup.files.root, "vdb": self.setup.files.modules}
+        image = next(path for name, path in images.items() if name in line)
+        return ImageDamaged(
+            f"the guest cannot read {image}: {line}",
+            hint=f"the file is damaged: remove {image.parent}, and it is made again",
+            log=self.log.path,
+        )
 
     def _after_panic(self) -> None:
         """Waits for the rest of the log; takes the memory dump that was asked for."""
@@ -156,6 +182,14 @@ class Machine:
             return GuestEnded(told, kernel_log=kernel_log, log=log)
         errors = tail(self.setup.directory / QEMU_LOG)
         how = self._qemu.process.returncode
+        if how == 1 and not self.log.size:
+            why = errors.strip().splitlines()[-1:] or ["it says nothing"]
+            reason = why[0].strip().removeprefix(f"{PROGRAM}: ")
+            return QemuDied(
+                f"QEMU does not start this guest: {reason}",
+                hint=f"topology {self.setup.topology.name}",
+                log=self.setup.directory / QEMU_LOG,
+            )
         told = f"QEMU ended with {how} while the guest was needed\n{errors}"
         return QemuDied(told, kernel_log=kernel_log, log=log)
 
@@ -231,31 +265,59 @@ class Machine:
 
 @contextlib.contextmanager
 def machine(setup: Setup) -> Iterator[Machine]:
-    """Boots a guest; the block runs when its serial console answers.
+    """Boots a guest, or starts it from a snapshot; the block runs when its serial console answers.
 
-    Raises GuestPanicked, QemuDied or GuestSilent when it does not come up.
+    Raises GuestPanicked, QemuDied, GuestSilent or ImageDamaged when it does not come up.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(scratch(setup.directory))
         saved = _snapshot(setup)
+        guest = _woken(setup, stack, saved) if saved else None
+        yield guest or _booted(setup, stack)
+
+
+def _booted(setup: Setup, stack: contextlib.ExitStack) -> Machine:
+    begun = time.monotonic()
+    guest = _started(setup, stack, None)
+    _wait_for_boot(guest)
+    guest.boot_s = time.monotonic() - begun
+    guest.effort_s = _effort_s(guest.pace)
+    if setup.accelerator.name == "tcg":
+        clock.note(guest.log.path)
+    if setup.start == "fastest" and not snapshot.obstacle(setup):
+        snapshot.note_boot(setup)
+    return guest
+
+
+def _woken(setup: Setup, stack: contextlib.ExitStack, saved: Snapshot) -> Machine | None:
+    """A guest that starts from a snapshot; None when it does not, and the snapshot is dropped."""
+    try:
         begun = time.monotonic()
-        guest = _started(setup, stack, saved)
-        if saved is None:
-            _wait_for_boot(guest)
-            guest.boot_s = time.monotonic() - begun
-            if setup.accelerator.name == "tcg":
-                clock.note(guest.log.path)
-            if setup.start == "fastest" and not snapshot.obstacle(setup):
-                snapshot.note_boot(setup)
-        else:
-            guest.boot_s = saved.times.boot_s  # the measure of this guest's speed
+        times = saved.times
+        with contextlib.ExitStack() as trial:
+            guest = _started(setup, trial, saved)
+            guest.boot_s = times.boot_s
+            guest.effort_s = times.effort_s  # the measure of this guest's speed
             snapshot.wake(guest)
             saved.record(time.monotonic() - begun)
             if (keys := guest.keys) is not None:
                 from images import ssh
 
                 ssh.start(guest.serial, keys)
-        yield guest
+            stack.push(trial.pop_all())
+            return guest
+    except (Failed, OSError, msgspec.DecodeError) as error:
+        why = getattr(error, "what", None) or str(error)
+        reason = why.strip().splitlines()[-1].strip()
+        note(f"a saved guest does not start and is dropped, this one boots: {reason}")
+        saved.drop()
+        return None
+
+
+def _effort_s(pace: Pace) -> float:
+    """What the guest's start would have taken, had it not waited for processors and disks."""
+    computed_s = pace.cpu_s()
+    return pace.now() if computed_s is None else min(computed_s, pace.now())
 
 
 def _snapshot(setup: Setup) -> Snapshot | None:
@@ -273,12 +335,17 @@ def _snapshot(setup: Setup) -> Snapshot | None:
 
 
 def _wait_for_boot(guest: Machine) -> None:
-    limit_s = BOOT_S * guest.setup.accelerator.scale
+    """A guest that boots says so, line by line: it may take its time, but not stand still."""
+    scale = guest.setup.accelerator.scale
+    step_s, steps = BOOT_S * scale, BOOT_STEPS if scale >= 1 else TRIAL_STEPS
+    begun = guest.time()
     try:
-        guest.serial.wait_ready(limit_s)
+        guest.serial.wait_ready(step_s, lambda: guest.log.size, steps)
+        guest.watch()  # it may have come up without all of its files
     except ConsoleDead:
+        told = f"the guest did not come up in {guest.time() - begun:.0f} s"
         raise GuestSilent(
-            f"kernel {guest.setup.kernel.info.name}: the guest did not come up in {limit_s:.0f} s",
+            f"kernel {guest.setup.kernel.info.name}: {told}",
             kernel_log=guest.log.tail(),
             log=guest.log.path,
         ) from None
@@ -292,6 +359,7 @@ def _started(setup: Setup, stack: contextlib.ExitStack, saved: Snapshot | None) 
         log=KernelLog(setup.directory / KERNEL_LOG, shared=setup.serial_port == "shared"),
         events=Events(started.events, RESUME if saved else ()),
         qmp=Monitor(started.monitor),
+        pace=Pace(started.process.pid),
         _qemu=started,
     )
     closing.callback(guest.qmp.close)

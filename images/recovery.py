@@ -34,6 +34,9 @@ SETTLE_S = 0.3  # and has written it when nothing came for so long, at scale 1
 SETTLED_S = 2.0  # all tasks of a guest are written within this, at scale 1
 NMI_S = 2.0  # a kernel that panics at an NMI has said so within this, at scale 1
 EVIDENCE = "evidence"  # folder, in the guest's
+STACK_LINES = 60  # of all blocked tasks, in an error
+# "[    1.234567]  ? name+0x1/0x2", "[    1.234567] RAX: 0000..."
+_NOISE = re.compile(r"\]  (?:\? |[A-Z0-9]{3}: )|\] R[A-Z0-9]{2}: |</?TASK>")
 _RIP = re.compile(r"^(?:CPU#(\d+)|.*RIP=([0-9a-f]{16}))", re.MULTILINE)
 
 
@@ -78,29 +81,38 @@ def show_tasks(machine: Machine, keys: str = "wlt") -> bool:
 def show_stuck(machine: Machine) -> str:
     """Has the kernel tell of tasks that nothing interrupts, or else of all, which takes seconds.
 
-    The last lines of its log, for an error: with the former, without the latter.
+    The lines of its log since the test began, for an error: with the stacks of the former, without
+    those of the latter.
     """
-    before, lines = machine.log.size, machine.log.tail()
+    before, lines = machine.log.size, machine.log.since_begin()
     if show_tasks(machine, "w"):
-        if " pid:" in machine.log.text(before):
-            return machine.log.tail()
+        stacks = machine.log.text(before)
+        if " pid:" in stacks:
+            return f"{lines}\n{_shortened(stacks)}"
         show_tasks(machine, "t")
     return lines
+
+
+def _shortened(stacks: str) -> str:
+    """What SysRq w printed without registers and frames that may be old ones."""
+    lines = [line for line in stacks.splitlines() if not _NOISE.search(line)]
+    rest = [f"... {len(lines) - STACK_LINES} lines more"] if len(lines) > STACK_LINES else []
+    return "\n".join([*lines[:STACK_LINES], *rest])
 
 
 def _sysrq(machine: Machine, key: str) -> bool:
     """One SysRq key through the kernel log's port; whether anything came of it."""
     before = machine.log.size
     machine.send_sysrq(key)
-    deadline = time.monotonic() + SYSRQ_S * machine.scale
+    deadline = machine.time() + SYSRQ_S * machine.scale
     while "sysrq: " not in machine.log.text(before):
-        if time.monotonic() > deadline:
+        if machine.time() > deadline:
             return False
         machine.watch()
         time.sleep(0.02)
     size = 0
-    deadline = time.monotonic() + SETTLED_S * machine.scale  # others may write without an end
-    while size != (size := machine.log.size) and time.monotonic() < deadline:
+    deadline = machine.time() + SETTLED_S * machine.scale  # others may write without an end
+    while size != (size := machine.log.size) and machine.time() < deadline:
         machine.watch()
         time.sleep(SETTLE_S * machine.scale)
     machine.log.asked_for(before, size)
@@ -139,9 +151,9 @@ def _nmi(machine: Machine) -> None:
     """The kernel was started with unknown_nmi_panic: it prints a backtrace and ends."""
     with contextlib.suppress(Silent, Refused):
         machine.qmp.command("inject-nmi")
-    deadline = time.monotonic() + NMI_S * machine.scale
+    deadline = machine.time() + NMI_S * machine.scale
     with contextlib.suppress(GuestPanicked, QemuDied):
-        while time.monotonic() < deadline:
+        while machine.time() < deadline:
             machine.watch()
             time.sleep(0.05)
 

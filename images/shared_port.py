@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import re
 import socket
 import time
 
@@ -18,7 +17,6 @@ from images.serial import SocketTransport
 
 # Longer than any line of the kernel's or the guest program's: what is longer is no line of theirs.
 LINE_MAX = 1 << 13
-_RECORD = re.compile(rb"\[[^\n]*\n")
 
 
 class Decoder:
@@ -29,11 +27,18 @@ class Decoder:
 
     def feed(self, data: bytes) -> bytes:
         """What of the guest program's came to an end with `data`."""
-        held = _RECORD.sub(b"", self._held + data)
+        held = _without_records(self._held + data)
         # the last line may go on, and so may a line of the kernel's in it
         *lines, held = held.split(b"\n")
         self._held = held if len(held) <= LINE_MAX else b""
         return b"".join(map(_decoded, lines))
+
+
+def _without_records(data: bytes) -> bytes:
+    """What is left without the kernel's lines: each from its bracket to its newline."""
+    *lines, last = data.split(b"\n")
+    kept = [line + b"\n" if (at := line.find(b"[")) < 0 else line[:at] for line in lines]
+    return b"".join([*kept, last])
 
 
 def _decoded(line: bytes) -> bytes:

@@ -10,6 +10,7 @@ per kernel and number of ports, and kept in the cache.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -55,6 +56,7 @@ class Times(msgspec.Struct, frozen=True):
     """What a start took, in seconds from QEMU's start to the console's first answer."""
 
     boot_s: float
+    effort_s: float = 0.0  # see images.machine
     snapshot_s: float = 0.0  # 0: nobody has started from it yet
 
 
@@ -85,8 +87,22 @@ class Snapshot:
     @property
     def pays(self) -> bool:
         """Whether a start from it is faster than a boot, as far as that is known."""
-        times = self.times
+        try:
+            times = self.times
+        except (OSError, msgspec.DecodeError):  # a start from it tells, and drops it
+            return True
         return times.snapshot_s < times.boot_s
+
+    def drop(self) -> None:
+        """Removes it from the cache; guests that started from it have it open.
+
+        The next one is made when a guest has booted once more.
+        """
+        (store.directory("booted") / self.path.name).unlink(missing_ok=True)
+        aside = self.path.with_name(f".dropped-{self.path.name}-{os.getpid()}")
+        with contextlib.suppress(FileNotFoundError):  # another run was quicker
+            self.path.rename(aside)
+            store.remove(aside)
 
 
 def obstacle(setup: Setup) -> str:
@@ -165,7 +181,7 @@ def snapshot(setup: Setup, boot: Booted) -> Snapshot:
         with step("saving a guest to start others from"), boot(plain) as guest:
             guest.serial.run("true")  # the first shell is waiting for its script again
             _save(guest)
-            times = Times(boot_s=round(guest.boot_s, 3))
+            times = Times(boot_s=round(guest.boot_s, 3), effort_s=round(guest.effort_s, 3))
         (path / "times.json").write_bytes(msgspec.json.encode(times))
 
     return Snapshot(store.get("snapshots", _key(setup), "the snapshot", make))
@@ -184,9 +200,9 @@ def _save(guest: Machine) -> None:
 
 def _wait_until_it_runs(guest: Machine) -> None:
     """What is plugged in while QEMU still reads the saved state is lost."""
-    deadline = time.monotonic() + RESUME_S * guest.scale
+    deadline = guest.time() + RESUME_S * guest.scale
     while guest.events.last("RESUME") is None:
-        if time.monotonic() > deadline:
+        if guest.time() > deadline:
             raise GuestSilent("QEMU did not start the guest from its snapshot", log=guest.log.path)
         guest.watch()
         time.sleep(0.005)

@@ -26,7 +26,12 @@ CHUNK = 1 << 18  # bytes per read
 LAST = 1 << 14  # bytes that are kept of what came, for who looks into a failure
 SKIPPED_MAX = 64 << 20  # bytes: what an earlier command may have left is a pipe's content
 MARK = b"\x1e"  # begins every marker
-MARKER_MAX = 160  # its text, 32 of nonce, three numbers
+MARKER_MAX = 512  # its text, 32 of nonce, numbers, the name of a task
+# What follows a marker's nonce and number (agent.c).
+_ALIVE_OR_END = (
+    rb"(?:alive (?P<ms>\d{1,15}) (?P<pid>\d{1,10}) (?P<name>[ -~]{0,255})"
+    rb"|end (?P<status>\d{1,3}) (?P<size>\d{1,20}))\n"
+)
 
 
 class Transport(Protocol):
@@ -46,17 +51,34 @@ class Silence(Exception):
     """Nothing came for longer than a live guest program is silent."""
 
 
-class Stream(_SpawnBase):
-    """A transport that can be searched. `watch` raises what is wrong with the machine."""
+class Blocked(Exception):
+    """The command waits in the kernel for something that does not come."""
 
-    def __init__(self, transport: Transport, watch: Callable[[], None]) -> None:
+    def __init__(self, seconds: float, pid: int, command: str) -> None:
+        super().__init__(command)
+        self.seconds = seconds  # of the guest's, for which it has waited
+        self.pid = pid
+        self.command = command
+
+
+class Stream(_SpawnBase):
+    """A transport that can be searched.
+
+    watch: raises what is wrong with the machine. clock: what deadlines are counted on.
+    """
+
+    def __init__(
+        self, transport: Transport, watch: Callable[[], None], clock: Callable[[], float]
+    ) -> None:
         super().__init__(timeout=None, maxread=CHUNK, searchwindowsize=None)
         self.delayafterread = None
         self.last = b""  # the end of what came
         self._transport = transport
         self._watch = watch
+        self._clock = clock
         self._watched = 0.0
         self._skipped = 0  # bytes that came while a marker was awaited
+        self._seek_until = 0.0
 
     def look(self) -> None:
         """Raises when something is wrong with the machine; cheap when it was just asked."""
@@ -67,21 +89,22 @@ class Stream(_SpawnBase):
     def seek(self, marker: bytes, timeout_s: float) -> None:
         """Takes everything up to the end of `marker`; raises pexpect's TIMEOUT or EOF."""
         self._skipped = 0
-        self.expect_exact(marker, timeout=timeout_s)
+        self._seek_until = self._clock() + timeout_s
+        self.expect_exact(marker, timeout=None)
 
     def read_nonblocking(self, size: int = 1, timeout: float | None = None) -> bytes:
         """pexpect's hook: some bytes, or its TIMEOUT or EOF."""
-        data = self._read(time.monotonic() + (timeout or 0), None)
+        data = self._read(self._seek_until, None)
         self._skipped += len(data)
         if self._skipped > SKIPPED_MAX:  # pexpect keeps all of it
             raise pexpect.TIMEOUT(f"more than {SKIPPED_MAX >> 20} MiB and no marker")
         return data
 
     def _read(self, deadline: float, quiet_s: float | None) -> bytes:
-        begun = time.monotonic()
+        begun = self._clock()
         while True:
             self.look()
-            now = time.monotonic()
+            now = self._clock()
             data = self._transport.receive(max(0.0, min(WATCH_S, deadline - now)))
             if data:
                 self.last = (self.last + data)[-LAST:]
@@ -102,15 +125,15 @@ class Stream(_SpawnBase):
             time.sleep(0.02)
 
     def pieces(
-        self, prefix: bytes, deadline: float, quiet_s: float
+        self, prefix: bytes, deadline: float, quiet_s: float, blocked_s: float
     ) -> Generator[bytes, None, tuple[int, int]]:
         """Yields a command's output as it comes; returns its exit code and how long it was.
 
         prefix: what the command's markers begin with. Raises Silence when nothing, not even a
-        sign of life, came for `quiet_s`; pexpect's TIMEOUT at `deadline` (of time.monotonic) and
-        EOF; and what the watch raises.
+        sign of life, came for `quiet_s`; Blocked when the command was blocked for `blocked_s`;
+        pexpect's TIMEOUT at `deadline` (of the clock) and EOF; and what the watch raises.
         """
-        marker = re.compile(re.escape(prefix) + rb"(?:alive|end (\d{1,3}) (\d{1,20}))\n")
+        marker = re.compile(re.escape(prefix) + _ALIVE_OR_END)
         held, self.buffer = self.buffer, b""
         late = False
         try:
@@ -123,10 +146,13 @@ class Stream(_SpawnBase):
                 if match is None:
                     if late:  # and output comes all the same
                         raise pexpect.TIMEOUT("no end in time")
-                    late = time.monotonic() > deadline
+                    late = self._clock() > deadline
                     held += self._read(deadline, quiet_s)
-                elif match[1] is not None:
-                    return int(match[1]), int(match[2])
+                elif match["status"] is not None:
+                    return int(match["status"]), int(match["size"])
+                elif int(match["ms"]) >= blocked_s * 1000:
+                    name = match["name"].decode()
+                    raise Blocked(int(match["ms"]) / 1000, int(match["pid"]), name)
         finally:
             self.buffer = held
 
@@ -137,7 +163,7 @@ class Stream(_SpawnBase):
             self.look()
             sent = self._transport.send(bytes(view[:CHUNK]), WATCH_S)
             view = view[sent:]
-            if not sent and time.monotonic() > deadline:
+            if not sent and self._clock() > deadline:
                 return False
         return True
 

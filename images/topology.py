@@ -20,11 +20,13 @@ from msgspec import Meta
 from images import topology_rules
 from kernel.host.errors import UserError, unknown
 from kernel.host.settings import PROJECT
+from kernel.host.untrusted import TOML_BYTES, read_input
 
 FOLDER = PROJECT / "images" / "topologies"
 EXAMPLE = "images/topologies/default.toml"
 
 Count = Annotated[int, Meta(ge=0)]
+Uint32 = Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
 MiB = Annotated[int, Meta(ge=1, le=1 << 24)]
 # The serial number is 20 bytes of ASCII (NVMe base specification, Identify Controller, SN).
 Serial = Annotated[str, Meta(pattern=r"^[!-~]([ -~]{0,18}[!-~])?\Z")]
@@ -50,8 +52,8 @@ class Zoned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     zone_size_kib: Annotated[int, Meta(ge=1)]
     zone_capacity_kib: Count = 0  # 0: the whole zone
-    max_open: Count = 0  # zones; 0: all of them
-    max_active: Count = 0  # zones; 0: all of them
+    max_open: Uint32 = 0  # zones; 0: all of them
+    max_active: Uint32 = 0  # zones; 0: all of them
     cross_read: bool = False  # a read may go on into the next zone
     descr_ext_size: Annotated[int, Meta(ge=0, le=255 * 64, multiple_of=64)] = 0  # bytes
 
@@ -202,11 +204,12 @@ def load(name_or_path: str) -> Topology:
 def read(path: Path) -> Topology:
     """The topology in a file; see `load`."""
     try:
-        topology = msgspec.toml.decode(path.read_bytes(), type=Topology)
-    except OSError as error:
-        raise UserError(f"cannot read the topology {path}: {error.strerror}") from None
+        text = read_input(path, "the topology", TOML_BYTES).decode("utf-8-sig")
+        topology = msgspec.toml.decode(text, type=Topology)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: {error}", hint=f"{EXAMPLE} is an example") from None
+    except RecursionError:
+        raise UserError(f"{path}: its values are nested too deeply") from None
     topology = msgspec.structs.replace(topology, name=path.stem)
     topology_rules.check(topology, str(path))
     return topology

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from images import topology_bounds
 from kernel.host.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def _problems(topology: Topology) -> Iterator[Problem]:
     for number, disk in enumerate(topology.disks):
         if problem := _block_size(disk.block_size):
             yield f"disks[{number}].block_size", problem
+    yield from topology_bounds.problems(topology)
 
 
 def _subsystems(topology: Topology) -> Iterator[Problem]:

@@ -14,6 +14,7 @@ from images.output import Result
 # The longest first: a text may end like a shorter one.
 _NUMBERS = sorted(range(1, 134), key=lambda number: len(os.strerror(number)), reverse=True)
 _ERRNO_BY_TEXT = {os.strerror(number): number for number in _NUMBERS}
+ERROR_LETTERS = 1 << 12  # of an output, in which the last message is looked for
 
 
 def error_number(result: Result) -> int:
@@ -26,7 +27,7 @@ def named_error(output: str) -> int:
 
     A program that fails tells the C library's text for it ("write error: Invalid argument").
     """
-    for line in reversed(output.splitlines()):
+    for line in reversed(output[-ERROR_LETTERS:].splitlines()):
         for text, number in _ERRNO_BY_TEXT.items():
             if f" {line.strip()}".endswith(f" {text}"):
                 return number
@@ -98,7 +99,7 @@ class Disk:
     def scheduler(self) -> str:
         """The I/O scheduler in force; there are no brackets where there is no choice."""
         text = self.queue("scheduler")
-        found = re.search(r"\[(.+?)\]", text)
+        found = re.search(r"\[([^\[\]]+)\]", text)
         return found[1] if found else text
 
     def attribute(self, name: str) -> str:

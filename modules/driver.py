@@ -36,11 +36,18 @@ from modules.manifest import Configfs, Loaded, Manifest, NoDisks, Pci
 
 PREFIX = "by"  # of the configfs directories that are ours
 SIZE_MIB = 64  # of a disk that no test asked a size for
-APPEAR_S = 10.0
+APPEAR_S = 10.0  # of the guest's; a disk is there within this
+LOG_LINES = 15  # of the kernel log, when a driver does not load
 
 
 class LoadFailed(Failed):
     """A module could not be loaded; the message quotes the kernel log."""
+
+    kernel_log = ""  # what the kernel complained about meanwhile
+
+
+class NoDisk(LoadFailed):
+    """The modules are loaded and no disk came; the message quotes the kernel log."""
 
 
 class CreateFailed(Failed):
@@ -94,7 +101,7 @@ class Driver:
                 test -d {disks.path} || {{ echo "{disks.path} is not there"; exit 1; }}"""
         result = self.console.run(f"set -e\n{script}", timeout_s=60)
         if result.exit_code:
-            log = self.console.run("dmesg | tail -n 15").output
+            log = self.console.run(f"dmesg | tail -n {LOG_LINES}").output
             raise LoadFailed(f"cannot load {self.name}: {result.output}\n{log}")
         if not isinstance(disks, (Configfs, NoDisks)):
             self.wait_for_disks()
@@ -137,20 +144,27 @@ class Driver:
         return [Disk(name, self.console) for name in self.console.check(script).split()]
 
     def wait_for_disks(self) -> None:
-        """Probing is asynchronous: the disks come after modprobe has returned."""
+        """Probing is asynchronous: the disks come after modprobe has returned.
+
+        Raises NoDisk when none does.
+        """
         disks = self.manifest.disks
         names = disks.disks if isinstance(disks, Loaded) else ("nvme*",)
         folders = " ".join(f"/sys/block/{name}" for name in names)
         script = f"""
-            for try in {{1..{int(APPEAR_S * 50)}}}; do
+            end=$((${{EPOCHREALTIME/./}} + {int(APPEAR_S * 1e6)}))
+            while [ ${{EPOCHREALTIME/./}} -lt $end ]; do
                 for disk in {folders}; do
                     [ -e $disk/queue ] && [ -b /dev/${{disk##*/}} ] && exit 0
                 done
                 sleep 0.02
             done
+            dmesg | tail -n {LOG_LINES}
             exit 1"""
-        if self.console.run(script, timeout_s=APPEAR_S * 2).exit_code:
-            raise LoadFailed(f"{self.name}: no disk appeared within {APPEAR_S:.0f} s")
+        result = self.console.run(script, timeout_s=APPEAR_S * 2)
+        if result.exit_code:
+            told = f"{self.name}: no disk appeared within {APPEAR_S:.0f} s; the kernel's last lines"
+            raise NoDisk(f"{told}:\n{result.output}".rstrip())
 
     @contextmanager
     def disk(self, **attributes: object) -> Iterator[Disk]:

@@ -19,6 +19,7 @@ from kernel.job import read_fragment
 from kernel.kconfig import Fragment
 from kernel.sources import series
 from kernel.sources.tree import Tree
+from modules.serves import Serves
 
 EXAMPLE = "modules/examples/c_null/manifest.toml"
 
@@ -103,6 +104,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     earlier: tuple[Earlier, ...] = ()
     requires: Requires = Requires()
     bind: Bind | None = None
+    serves: Serves = Serves()
     counterpart: str = ""  # the driver of the same promises in the other language
     unloads: bool = True  # the module can be removed
     carried_by: str = ""  # where to find a tree that has the driver, when Linux has not

@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from images.errors import ConsoleDead
+from images.errors import ConsoleDead, GuestError
+from images.kernel_log import without_stamps
 from images.machine import Machine, machine
 from images.splats import Splat, find
-from modules.driver import Driver
+from images.topology import DEFAULT
+from modules.driver import Driver, LoadFailed, NoDisk
 from modules.manifest import Pci
 from tests import nvme, state
 from tests.outcomes import NotTried
@@ -56,6 +58,7 @@ class Guest:
 
     def begin(self, test: str) -> None:
         """Writes the test's name into the kernel log, for its readers."""
+        self.machine.log.begin()
         self.driver.console.log(f"<6>blockyard: begin {test}")
 
     def end(self, test: str, *, thorough: bool, last: bool) -> tuple[list[str], int]:
@@ -77,8 +80,9 @@ class Guest:
         if hunted and (found := state.leaks(self.driver, patient=last)):
             left.append(f"memory, by this test or one of those just before it: {found}")
         self.driver.console.log(f"<6>{line}")
-        limit_s = LOG_S * self.machine.setup.accelerator.scale
-        end = self.machine.log.wait_for(line, start, limit_s, self.machine.watch)
+        here = self.machine
+        limit_s = LOG_S * here.setup.accelerator.scale
+        end = here.log.wait_for(line, start, limit_s, here.watch, here.time)
         if end is None:
             raise ConsoleDead(f"the kernel log stopped: a mark did not arrive in {limit_s:.0f} s")
         return left, end
@@ -92,6 +96,10 @@ class Guest:
         stop = self.machine.log.size if end is None else end
         start, self._judged = self._judged, stop
         return find(self.machine.log.unasked(start, stop))
+
+
+class NotServed(Exception):
+    """A driver makes nothing of some hardware: its tests there are skipped."""
 
 
 @dataclass
@@ -118,22 +126,36 @@ class Guests:
         self._loads: dict[Slot, _Failures] = {}
         self._surfaces: dict[str, Surface] = {}
         self._lacking: dict[str, str] = {}  # of each topology, once it was asked for
+        # of a driver and a topology: why its other tests there are skipped
+        self._not_served: dict[tuple[str, str], str] = {}
+        self._works: dict[str, bool] = {}  # whether a driver has a disk on the default topology
 
     def manifest_problem(self, slot: Slot) -> str:
         """Why this kernel has no such driver; empty when it has."""
         return self._plan.manifest(slot.driver).missing_from(self._kernel)
 
     def hardware_problem(self, slot: Slot) -> str:
-        """Why QEMU cannot emulate what its tests ask for; empty when it can."""
+        """Why its tests cannot run on the hardware that they ask for; empty when they can.
+
+        QEMU cannot emulate it, the driver's manifest says that it does not serve it, or an earlier
+        test found that.
+        """
         if slot.topology not in self._lacking:
             self._lacking[slot.topology] = self._plan.lacking(slot.topology)
-        return self._lacking[slot.topology]
+        if lacking := self._lacking[slot.topology]:
+            return lacking
+        driver = self._plan.manifest(slot.driver)
+        hardware = self._plan.hardware(slot.topology)
+        if driver.on_hardware and (problem := driver.serves.problem(hardware)):
+            return f"{slot.driver} serves {problem} ([serves] in its manifest)"
+        return self._not_served.get((slot.driver, slot.topology), "")
 
-    def get(self, slot: Slot) -> Guest:
-        """The guest of a slot, booted if need be, its driver loaded.
+    def get(self, slot: Slot, test: str = "") -> Guest:
+        """The guest of a slot, booted if need be, its driver loaded; test: for whom.
 
         Raises the error of the boot or of the load. After three loads in a row the slot's other
         tests get the last error again, without a boot; after three boots, all others NotTried.
+        NotServed when the driver finds no disk on this hardware, and does on the default.
         """
         if self._guest is not None and self._slot == slot:
             return self._guest
@@ -149,11 +171,48 @@ class Guests:
             self.booted = True
             with _counted(loads):
                 guest = self._load(slot, booted, name)
+        except LoadFailed as failed:
+            splats = find(booted.log.text())
+            self.discard()
+            self._note(slot, failed, splats, test)
+            raise
         except BaseException:
             self.discard()
             raise
         self._slot, self._guest = slot, guest
         return guest
+
+    def _note(self, slot: Slot, failed: LoadFailed, splats: list[Splat], test: str) -> None:
+        """Keeps in mind that a driver does not load on some hardware; see `get`."""
+        key = (slot.driver, slot.topology)
+        where = self._plan.hardware(slot.topology).name
+        if splats:
+            failed.kernel_log = "\n\n".join(one.excerpt for one in splats)
+            first = f"{splats[0].kind}: {splats[0].line}"
+            self._not_served[key] = f"{slot.driver} does not load on {where}, see {test}: {first}"
+        elif isinstance(failed, NoDisk) and self._works_elsewhere(slot):
+            _, _, lines = failed.what.partition("\n")
+            told = f"{slot.driver} finds no disk on {where}, and does on {DEFAULT.name}"
+            names = (slot.driver, *self._plan.manifest(slot.driver).modules)
+            own = [line for line in lines.splitlines() if any(name in line for name in names)]
+            why = f": {without_stamps(own[-1])}" if own else ""
+            self._not_served[key] = f"{told}{why}\n{lines}".rstrip()
+            raise NotServed(self._not_served[key]) from None
+
+    def _works_elsewhere(self, slot: Slot) -> bool:
+        """Whether the driver finds a disk on the default topology, which is tried once."""
+        if self._plan.hardware(slot.topology).name == DEFAULT.name:
+            return False
+        if slot.driver not in self._works:
+            plain = Slot(slot.driver, "serial", DEFAULT.name)
+            try:
+                self._load(plain, *self._boot(plain))
+                self._works[slot.driver] = True
+            except (GuestError, LoadFailed):
+                self._works[slot.driver] = False
+            finally:
+                self.discard()
+        return self._works[slot.driver]
 
     def _boot(self, slot: Slot) -> tuple[Machine, str]:
         self._count += 1

@@ -16,6 +16,7 @@ from images.errors import (
     GuestHung,
     GuestPanicked,
     GuestSilent,
+    ImageDamaged,
     QemuDied,
 )
 
@@ -72,7 +73,7 @@ def of_exception(error: BaseException) -> Outcome:
     """The outcome of a phase that ended with `error`."""
     if isinstance(error, (GuestPanicked, QemuDied)):
         return "crash"
-    if isinstance(error, NotTried):
+    if isinstance(error, (NotTried, ImageDamaged)):
         return "lost"
     if isinstance(error, (CommandTimedOut, ConsoleDead, GuestHung, GuestSilent)):
         return "timeout"

@@ -21,7 +21,7 @@ from modules.disk import Disk
 from modules.driver import Driver
 from tests import needs, outcomes, plan
 from tests.budget import Budget
-from tests.guests import Guest, Guests, Slot
+from tests.guests import Guest, Guests, NotServed, Slot
 
 PROPERTY = "blockyard"  # the user property: outcome, reason, kernel_log, guest of one phase
 
@@ -150,7 +150,10 @@ def guest(request: pytest.FixtureRequest, slot: Slot) -> Iterator[Guest]:
     guests = config.stash[_guests]
     if problem := guests.manifest_problem(slot) or guests.hardware_problem(slot):
         pytest.skip(problem)
-    guest = guests.get(slot)
+    try:
+        guest = guests.get(slot, request.node.name)
+    except NotServed as reason:
+        pytest.skip(str(reason))
     request.node.stash[_guest] = guest
     try:
         problem = needs.missing(request.node, guest.driver)

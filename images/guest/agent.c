@@ -15,9 +15,10 @@
  *   \x1eBLOCKYARD <nonce> <seq> begin\n ... \x1eBLOCKYARD <nonce> <seq> end <status> <bytes>\n
  *
  * <status> is what a shell would report (128 + signal for a killed script), <bytes> counts the
- * output. While a script prints nothing, a marker `alive` comes once a second. `log` writes a line
- * into the kernel log, with the same answer and without a process. `kill` ends the running script;
- * its end marker follows as usual. A second `kill` gives up a script that does not die (it is
+ * output. While a script prints nothing, a marker `alive <ms> <pid> <command>` comes once a second:
+ * for how long the script has been blocked in the kernel (`blocked.c`; 0: it is not), and which task
+ * of it is. `log` writes a line into the kernel log, with the same answer and without a process.
+ * `kill` ends the running script; its end marker follows as usual. A second `kill` gives up a script that does not die (it is
  * stuck in the kernel): its end marker comes at once, and what it still prints is dropped.
  * Whatever is no request is skipped up to the next newline.
  *
@@ -70,6 +71,7 @@ struct agent {
 	struct shell spare;
 	pid_t doomed; /* a killed script's process group, for as long as there is something in it */
 	long long alive_at; /* when the host is to hear from us, in ms of the monotonic clock */
+	struct blocked blocked;
 };
 
 static long long now_ms(void)
@@ -82,7 +84,7 @@ static long long now_ms(void)
 
 static void marker(struct agent *agent, const struct request *request, const char *format, ...)
 {
-	char text[256];
+	char text[512];
 	va_list arguments;
 
 	int used = snprintf(text, sizeof(text), "\x1e" "BLOCKYARD %s %lu ", request->nonce,
@@ -287,6 +289,17 @@ static int pause_ms(const struct agent *agent)
 	return agent->script.pid ? (left > 0 ? left : 0) : -1;
 }
 
+/* A sign of life. The next one is due a second after this one has been put together. */
+static void tell_alive(struct agent *agent)
+{
+	struct blocked *blocked = &agent->blocked;
+
+	blocked_look(blocked, agent->script.pid, now_ms());
+	marker(agent, &agent->script.request, "alive %lld %d %s\n", blocked->ms, blocked->pid,
+	       blocked->name);
+	agent->alive_at = now_ms() + ALIVE_MS;
+}
+
 void serve(struct stream *host, struct shell *spare)
 {
 	struct agent agent = {.host = host, .script = {.output = -1}, .spare = *spare};
@@ -312,10 +325,8 @@ void serve(struct stream *host, struct shell *spare)
 		};
 		int events = poll(polled, 3, pause_ms(&agent));
 		kill_again(&agent);
-		if (agent.script.pid && now_ms() >= agent.alive_at) {
-			marker(&agent, &agent.script.request, "alive\n");
-			agent.alive_at = now_ms() + ALIVE_MS;
-		}
+		if (agent.script.pid && now_ms() >= agent.alive_at)
+			tell_alive(&agent);
 		if (events <= 0)
 			continue;
 		if (polled[2].revents)

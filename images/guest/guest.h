@@ -42,6 +42,8 @@ struct shell {
 
 #define SHELL_PIPE (1 << 20) /* bytes of output that wait for us */
 
+#define SHELL_WAIT "read -r" /* what one begins with */
+
 #define NO_SHELL {.gate = -1, .code = -1, .data = -1, .output = -1}
 
 /* Starts a shell that waits for its script, below `root`. pid is 0 when that failed (errno). */
@@ -50,6 +52,20 @@ void shell_start(struct shell *shell, const char *root);
 int shell_waits(struct shell *shell);
 /* Lets it run its script; afterwards `output` and `pid` are the caller's. Returns 0 or -1. */
 int shell_go(struct shell *shell);
+
+/* blocked.c: a script that waits in the kernel for something that does not come */
+
+struct blocked {
+	pid_t session;
+	long long at_ms; /* when it was looked at, on the monotonic clock */
+	unsigned long long mark, busy_ms;
+	long long ms;	/* how long it has been blocked; 0: it is not */
+	pid_t pid;	/* the task that is blocked */
+	char name[256]; /* its command; empty in the first seconds */
+};
+
+/* To be called once a second while the script runs whose first process is `session`. */
+void blocked_look(struct blocked *blocked, pid_t session, long long now_ms);
 
 /* init.c: what PID 1 does */
 

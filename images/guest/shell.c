@@ -24,7 +24,7 @@
 #define CODE 250
 #define GATE 251
 /* The gate is closed before the script begins; the shell's exit code is the script's. */
-#define WAIT "read -r -N 1 -u 251 _ || exit 0; exec 251<&-; . /proc/self/fd/250"
+#define WAIT SHELL_WAIT " -N 1 -u 251 _ || exit 0; exec 251<&-; . /proc/self/fd/250"
 
 /* Who goes first when memory is short: a script, and never a shell that waits for one. */
 static void set_oom_score(const char *process, const char *score)

@@ -13,25 +13,28 @@ import random
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from ci import prepare
 from ci.prepare import Ready
-from images import hotplug, splats, topology
+from images import hotplug, qemu, snapshot, splats, topology
 from images.console import Console
 from images.errors import (
+    CommandHung,
     CommandTimedOut,
     ConsoleDead,
     GuestEnded,
     GuestHung,
     GuestPanicked,
+    ImageDamaged,
     QemuDied,
 )
 from images.machine import Machine, machine
@@ -162,15 +165,91 @@ def spinning_thread(place: Place) -> None:
             goes_on(guest.serial)
 
 
-@fault("a task is stuck in the kernel", "CommandTimedOut, the guest goes on; SysRq w in the log")
+HUNG = "CommandHung, the guest goes on"
+
+
+@contextmanager
+def busy_host() -> Iterator[None]:
+    """More programs that compute than the host has processors."""
+    programs = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        for _ in range(2 * (os.cpu_count() or 1))
+    ]
+    try:
+        yield
+    finally:
+        for program in programs:
+            program.kill()
+            program.wait()
+
+
+def hangs(guest: Machine, script: str, match: str) -> CommandHung:
+    """The script hangs, and after 5 s of the guest's that is found, long before its deadline."""
+    begun = time.monotonic()
+    with pytest.raises(CommandHung, match=match) as caught:
+        guest.serial.run(f"set -e\n{script}", 6000, blocked_s=5)
+    assert 5 < time.monotonic() - begun < 45
+    goes_on(guest.serial)
+    return caught.value
+
+
+@fault("a task is stuck in the kernel", f"{HUNG}; its stack and the lines before it")
 def stuck_task(place: Place) -> None:
     with place.guest() as guest:
-        with pytest.raises(CommandTimedOut, match="stuck in the kernel"):
-            guest.serial.run("exec modprobe trouble what=stuck", 1)
-        goes_on(guest.serial)
+        guest.log.begin()
+        script = "echo '<4>trouble: a line of mine' > /dev/kmsg; exec modprobe trouble what=stuck"
+        error = hangs(guest, script, r"modprobe trouble what=stuck, pid \d+, hangs.*be killed")
+        own, _, stack = error.kernel_log.partition("Show Blocked State")
+        assert "trouble: a line of mine" in own
+        assert "Linux version" not in own
+        assert "do_init_module" in stack
+        assert "RSP:" not in stack
         blocked = guest.log.text().partition("Show Blocked State")[2]
         assert "task:modprobe" in blocked
         assert "[trouble]" in blocked
+
+
+@fault("the same, and the host is busy", f"{HUNG}, as soon")
+def stuck_on_a_busy_host(place: Place) -> None:
+    with busy_host(), place.guest() as guest:
+        hangs(guest, "modprobe trouble what=stuck", "modprobe")
+
+
+@fault("a command waits without end, in a way that a signal ends", HUNG)
+def killable(place: Place) -> None:
+    with place.guest() as guest:
+        vfork = "perl -e 'if (syscall(58) == 0) { sleep 600 }'"
+        assert "killed" not in hangs(guest, vfork, "perl").what
+
+
+@fault("a disk completes no request, and who waits for it polls", HUNG)
+def lost_request(place: Place) -> None:
+    limits = dict.fromkeys(("bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"), 0)
+    with place.guest() as guest:
+        guest.serial.check("modprobe nvme; until [ -b /dev/nvme0n1 ]; do sleep 0.1; done")
+        (disk,) = [
+            one["qdev"]
+            for one in guest.qmp.execute("query-blockstats", {})
+            if one.get("node-name") == "nvme0n1"
+        ]
+        guest.qmp.execute("block_set_io_throttle", {"id": disk, "bps": 1, **limits})
+        fio = "fio --name=io --filename=/dev/nvme0n1 --rw=randread --direct=1 --size=1M"
+        hangs(guest, f"{fio} --ioengine=libaio --iodepth=4", "fio --name=io")
+        guest.kill_qemu()  # it would complete them first
+
+
+@fault("commands sleep, compute and take a processor away while the host is busy", "no alarm")
+def no_hang(place: Place) -> None:
+    cpu = "/sys/devices/system/cpu/cpu1/online"
+    scripts = (
+        "sleep 8",
+        "sleep 8 & wait",
+        "timeout 8 sh -c 'while :; do :; done'",
+        f"for n in 1 2 3 4; do echo 0 > {cpu}; sleep 1; echo 1 > {cpu}; done",
+    )
+    with busy_host(), place.guest() as guest:
+        for script in scripts:
+            assert guest.serial.run(script, 60, blocked_s=3).exit_code in (0, 124)
 
 
 @fault("all processors hang with interrupts off", "GuestHung; backtrace by NMI, registers")
@@ -220,7 +299,17 @@ def qemu_killed(place: Place) -> None:
             guest.serial.run("sleep 600", 600)
 
 
-@fault("QEMU is stopped (SIGSTOP)", "GuestHung: QEMU itself hangs")
+@fault("QEMU is stopped for 15 seconds", "the command ends, the guest goes on")
+def qemu_stopped_for_a_while(place: Place) -> None:
+    with place.guest() as guest:
+        pid = qemu_pid(guest)
+        threading.Timer(1, os.kill, [pid, signal.SIGSTOP]).start()
+        threading.Timer(16, os.kill, [pid, signal.SIGCONT]).start()
+        assert guest.serial.run("sleep 18; exit 3", 20, blocked_s=10).exit_code == 3
+        goes_on(guest.serial)
+
+
+@fault("QEMU is stopped (SIGSTOP)", "GuestHung: QEMU itself hangs", within_s=60)
 def qemu_stopped(place: Place) -> None:
     with place.guest() as guest:
         threading.Timer(1, os.kill, [qemu_pid(guest), signal.SIGSTOP]).start()
@@ -246,6 +335,51 @@ def reboot(place: Place) -> None:
 def power_off(place: Place) -> None:
     with place.guest() as guest, pytest.raises(GuestEnded, match="powered off"):
         guest.serial.run("echo o > /proc/sysrq-trigger; sleep 600", 600)
+
+
+@fault("QEMU refuses its arguments", "QemuDied: QEMU's reason, in one line")
+def qemu_refuses(place: Place) -> None:
+    both = topology.Controller("a", sriov_max_vfs=2), topology.Controller("b")
+    odd = topology.Topology(controllers=both, name="odd")
+    setup = place.ready.setup(place.folder / "guest", topology=odd)
+    with pytest.raises(QemuDied) as caught, machine(setup):
+        raise AssertionError("it came up")
+    assert caught.value.what.startswith("QEMU does not start this guest: -device")
+    assert len(caught.value.what.splitlines()) == 1
+    assert caught.value.hint == "topology odd"
+
+
+# Files of the host's
+
+
+@fault("the guest root's image is cut off", "ImageDamaged: the file, and to remove it")
+def root_cut(place: Place) -> None:
+    setup = place.ready.setup(place.folder / "guest")
+    root = place.folder / "cut" / "root.erofs"
+    root.parent.mkdir()
+    with open(setup.files.root, "rb") as whole:
+        root.write_bytes(whole.read(50 << 20))
+    cut = replace(setup, files=replace(setup.files, root=root))
+    with (
+        pytest.raises(ImageDamaged, match="cannot read .*cut/root.erofs: ") as caught,
+        machine(cut) as guest,
+    ):
+        guest.serial.run("fio --version; exit 127", 60)
+    assert str(root.parent) in caught.value.hint
+
+
+@fault("the saved guest is damaged", "it is dropped, with one line, and the guest boots")
+def snapshot_damaged(place: Place) -> None:
+    setup = place.ready.setup(place.folder / "guest", start="snapshot")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(snapshot, "RECIPE", f"of this test {os.getpid()}")  # not the user's
+        for name in (qemu.STATE, qemu.MEMORY, "times.json"):
+            saved = snapshot.snapshot(setup, machine)
+            os.truncate(saved.path / name, 0 if name == "times.json" else 1000)
+            with machine(setup) as guest:
+                goes_on(guest.serial)
+                assert "Linux version" in guest.log.text()
+            assert not saved.path.exists()
 
 
 # Commands

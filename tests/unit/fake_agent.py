@@ -11,6 +11,7 @@ import re
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +39,10 @@ class Request:
         return self.marker(b"begin")
 
     def alive(self) -> bytes:
-        return self.marker(b"alive")
+        return self.marker(b"alive 0 0 ")
+
+    def blocked(self, ms: int, pid: int = 7, name: bytes = b"") -> bytes:
+        return self.marker(b"alive %d %d %s" % (ms, pid, name))
 
     def end(self, status: int, size: int) -> bytes:
         return self.marker(b"end %d %d" % (status, size))
@@ -60,6 +64,9 @@ class FakeGuest:
     directory: Path = Path(tempfile.gettempdir())
     examined: list[str] = field(default_factory=list)
     blocked: int = 0
+
+    def time(self) -> float:
+        return time.monotonic()
 
     def kernel_log_tail(self) -> str:
         return ""

@@ -216,7 +216,7 @@ class TestSignsOfLife:
         connection.socket.setblocking(True)
         connection.socket.sendall(b"BLOCKYARD quiet 1 run 10 0\nsleep 600\n")
         answer = b""
-        while answer.count(b"\x1eBLOCKYARD quiet 1 alive\n") < 2:
+        while answer.count(b"\x1eBLOCKYARD quiet 1 alive 0 ") < 2:
             answer += connection.socket.recv(4096)
         assert answer.startswith(b"\x1eBLOCKYARD quiet 1 begin\n")
 

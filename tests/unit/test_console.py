@@ -12,7 +12,13 @@ import pytest
 
 from images import output
 from images.console import GIVEN_UP, READY, Console
-from images.errors import CommandFailed, CommandTimedOut, ConsoleDead, GuestPanicked
+from images.errors import (
+    CommandFailed,
+    CommandHung,
+    CommandTimedOut,
+    ConsoleDead,
+    GuestPanicked,
+)
 from images.serial import SocketTransport
 from kernel.host.errors import Failed
 from tests.unit.fake_agent import FakeAgent, FakeGuest, Reply, Request, silence, well
@@ -170,6 +176,28 @@ class TestLostBytes:
         assert console.dead
         agent.close()
 
+    def test_a_boot_that_goes_on_is_waited_for(self) -> None:
+        def late() -> int:
+            asked.append(1)
+            if len(asked) == 4:
+                agent._guest.sendall(READY)
+            return len(asked)
+
+        asked: list[int] = []
+        agent = FakeAgent(answering(), greeting=b"")
+        console = Console("serial", SocketTransport(agent.host), FakeGuest())
+        console.wait_ready(0.1, late, 8)
+        agent.close()
+
+    def test_not_for_ever(self) -> None:
+        lines = iter(range(100))
+        agent = FakeAgent(answering(), greeting=b"")
+        console = Console("serial", SocketTransport(agent.host), FakeGuest())
+        with pytest.raises(ConsoleDead, match="did not answer"):
+            console.wait_ready(0.05, lambda: next(lines), 3)
+        assert next(lines) == 6
+        agent.close()
+
     def test_no_begin(self, connect: Connect) -> None:
         console = connect(silence, scale=0.01)
         with pytest.raises(ConsoleDead, match="took no command"):
@@ -290,6 +318,50 @@ class TestSignsOfLife:
             connect(begun(b"so far"), guest=guest).run("x", timeout_s=6000)
         assert time.monotonic() - begun_at < 60
         assert guest.examined == ["no sign of life in the middle of a command"]
+
+
+class TestBlocked:
+    """What the guest program says of a command that waits in the kernel."""
+
+    def blocked(self, *ms: int) -> Reply:
+        def run(r: Request) -> Iterable[bytes]:
+            if r.seq > 1:
+                yield r.answer(b"next")
+                return
+            yield r.begin() + b"".join(r.blocked(one, name=b"dd if=/dev/x") for one in ms)
+
+        return run
+
+    def test_it_hangs_long_before_its_deadline(self, connect: Connect) -> None:
+        guest = FakeGuest()
+        kill = lambda r: [r.end(137, 0)]  # noqa: E731
+        console = connect(self.blocked(19_000, 20_000), kill, guest=guest)
+        with pytest.raises(CommandHung, match=r"dd if=/dev/x, pid 7, hangs: .* for 20 s") as caught:
+            console.run("set -e\ndd if=/dev/x of=/dev/y", timeout_s=6000)
+        assert "set -e" not in str(caught.value)
+        assert guest.blocked == 1
+        assert console.run("x").data == b"next"
+
+    def test_one_that_may_wait_for_longer_does_not(self, connect: Connect) -> None:
+        def run(r: Request) -> Iterable[bytes]:
+            yield r.begin() + r.blocked(20_000) + r.blocked(59_000) + r.end(0, 0)
+
+        assert connect(run).run("x", blocked_s=60).exit_code == 0
+
+    def test_one_that_the_guest_cannot_name(self, connect: Connect) -> None:
+        def run(r: Request) -> Iterable[bytes]:
+            yield r.begin() + r.blocked(20_000)
+
+        console = connect(run, lambda r: [r.end(137, 0)])
+        with pytest.raises(CommandHung, match="mount /dev/x"):
+            console.run("mount /dev/x")
+
+    def test_a_name_with_control_characters_is_no_sign_of_life(self, connect: Connect) -> None:
+        def run(r: Request) -> Iterable[bytes]:
+            odd = r.blocked(99_000, name=b"\x1b[31m")
+            yield r.begin() + odd + r.end(0, len(odd))
+
+        assert b"\x1b[31m" in connect(run).run("x").data
 
 
 class TestFollow:

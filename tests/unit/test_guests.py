@@ -4,16 +4,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import msgspec
 import pytest
 
-from images.errors import GuestSilent
+from images import topology
+from images.errors import CommandHung, GuestSilent, ImageDamaged
 from images.setup import Setup
-from modules.driver import LoadFailed
+from modules import manifest
+from modules.driver import LoadFailed, NoDisk
+from modules.serves import Serves
 from tests import guests
-from tests.guests import THAT_MAY_FAIL, Guests, Slot
+from tests.guests import THAT_MAY_FAIL, Guests, NotServed, Slot
 from tests.outcomes import NotTried, of_exception
 from tests.plan import Plan
 from tests.unit import samples
@@ -22,27 +27,45 @@ SERIAL = Slot("null_blk", "serial")
 SSH = Slot("null_blk", "ssh")
 
 
-class Boots:
-    """Counts what a run boots; `works` says whether it comes up."""
+class Booted:
+    """What a guest is here: its kernel log."""
 
-    def __init__(self, *, works: bool) -> None:
+    def __init__(self, log: str) -> None:
+        self.log = SimpleNamespace(text=lambda: log)
+
+
+class Boots:
+    """Counts what a run boots; `works` says whether it comes up, `log` what its kernel says."""
+
+    def __init__(self, *, works: bool, log: str = "") -> None:
         self.count = 0
         self.works = works
+        self.log = log
 
     @contextlib.contextmanager
-    def machine(self, setup: Setup) -> Iterator[None]:
+    def machine(self, setup: Setup) -> Iterator[Booted]:
         self.count += 1
         if not self.works:
             raise GuestSilent("the guest did not come up in 150 s")
-        yield
+        yield Booted(self.log)
 
 
 def the_guests(boots: Boots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Guests:
     def load(self: Guests, slot: Slot, booted: object, name: str) -> None:
         raise LoadFailed(f"cannot load {slot.driver}")
 
+    return _guests(boots, load, tmp_path, monkeypatch)
+
+
+def _guests(
+    boots: Boots,
+    load: Callable[[Guests, Slot, object, str], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Guests:
     kernel = samples.kernel(tmp_path / "kernel", "CONFIG_VIRTIO_CONSOLE=y\n")
     monkeypatch.setattr(guests, "machine", boots.machine)
+    monkeypatch.setattr(Plan, "lacking", lambda self, name: "")  # there is no QEMU to ask
     monkeypatch.setattr(Guests, "_load", load)
     plan = Plan(
         drivers=("null_blk",),
@@ -83,3 +106,84 @@ def test_a_driver_that_does_not_load_stops_its_own_tests_only(
 
 def test_what_was_not_tried_is_lost() -> None:
     assert of_exception(NotTried("x")) == "lost"
+    assert of_exception(ImageDamaged("x")) == "lost"
+    assert of_exception(CommandHung("x")) == "timeout"
+
+
+class TestHardware:
+    """A driver that finds no disk on some hardware."""
+
+    ZNS = Slot("nvme", "serial", "zns")
+
+    def guests(
+        self, boots: Boots, on: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> Guests:
+        def load(self: Guests, slot: Slot, booted: object, name: str) -> None:
+            if (slot.topology or "default") not in on:
+                raise NoDisk(
+                    "nvme: no disk appeared within 10 s:\n[    1.0] nvme0n1: not supported"
+                )
+
+        return _guests(boots, load, tmp_path, monkeypatch)
+
+    def test_its_tests_there_are_skipped_after_one_try(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        boots = Boots(works=True)
+        some = self.guests(boots, {"default"}, tmp_path, monkeypatch)
+        assert some.hardware_problem(self.ZNS) == ""
+        with pytest.raises(NotServed, match="on zns, and does on default: nvme0n1: not supported"):
+            some.get(self.ZNS)
+        problem = some.hardware_problem(Slot("nvme", "ssh", "zns"))
+        assert "not supported" in problem
+        assert boots.count == 2  # on zns, and once on the default topology
+        assert some.hardware_problem(Slot("nvme", "serial", "metadata")) == ""
+
+    def test_one_that_finds_none_anywhere_fails(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        some = self.guests(Boots(works=True), set(), tmp_path, monkeypatch)
+        for slot in (self.ZNS, Slot("nvme", "serial")):
+            with pytest.raises(NoDisk):
+                some.get(slot)
+            assert some.hardware_problem(slot) == ""
+
+    def test_a_splat_is_one_failure_and_the_others_name_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        boots = Boots(works=True, log="[    1.0] WARNING: drivers/nvme/x.c:1 at y\n")
+        some = self.guests(boots, {"default"}, tmp_path, monkeypatch)
+        with pytest.raises(NoDisk) as caught:
+            some.get(self.ZNS, "test_report")
+        assert "drivers/nvme/x.c" in caught.value.kernel_log
+        assert "see test_report: WARNING: " in some.hardware_problem(self.ZNS)
+        assert boots.count == 1
+
+    def test_what_the_manifest_says_is_not_tried(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        some = self.guests(Boots(works=True), {"default"}, tmp_path, monkeypatch)
+        plain = msgspec.structs.replace(manifest.load("nvme"), serves=Serves(zoned=False))
+        monkeypatch.setattr(Plan, "manifest", lambda self, name: plain)
+        assert some.hardware_problem(self.ZNS) == (
+            "nvme serves no zoned namespaces, which zns has ([serves] in its manifest)"
+        )
+        assert some.hardware_problem(Slot("nvme", "serial", "4k")) == ""
+
+
+@pytest.mark.parametrize(
+    ("serves", "name", "words"),
+    [
+        (Serves(), "namespaces", ""),
+        (Serves(namespaces=1), "default", ""),
+        (Serves(namespaces=1), "namespaces", "no more than one namespace of a controller"),
+        (Serves(metadata=False), "metadata", "no metadata"),
+        (Serves(block_sizes=(512,)), "4k", "no blocks of 4096 bytes"),
+        (Serves(block_sizes=(512, 4096)), "4k", ""),
+        (Serves(zoned=False), "zns", "no zoned namespaces"),
+    ],
+)
+def test_what_a_driver_serves(serves: Serves, name: str, words: str) -> None:
+    problem = serves.problem(topology.load(name))
+    assert problem.startswith(words)
+    assert bool(problem) == bool(words)

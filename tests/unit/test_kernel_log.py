@@ -126,3 +126,55 @@ class TestStamps:
 
     def test_other_brackets_stay(self) -> None:
         assert without_stamps("[ cut here ]\n[1] x") == "[ cut here ]\n[1] x"
+
+
+class TestDamage:
+    """A guest that cannot read its root or its modules."""
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "erofs (device vda): bogus i_mode (0) @ nid 7241469",
+            "vda: rw=8388608, sector=84384, nr_sectors = 8 limit=20480",
+            "I/O error, dev vdb, sector 0 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 2",
+        ],
+    )
+    def test_it_is_found_once(self, tmp_path: Path, line: str) -> None:
+        log = KernelLog(tmp_path / "kernel.log")
+        log.path.write_text("[    0.1] Linux version 7.3\n")
+        assert log.damage() == ""
+        with open(log.path, "a") as file:
+            file.write(f"[    1.2] {line}\n[    1.3] more\n")
+        assert line.startswith(log.damage().rstrip())
+        assert log.damage() == ""
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "erofs (device vda): mounted with root inode @ nid 36.",
+            "I/O error, dev nvme0n1, sector 0 op 0x0:(READ)",
+            "I/O error, dev vdc, sector 0 op 0x0:(READ)",
+            "virtio_blk virtio1: [vda] 518088 512-byte logical blocks",
+        ],
+    )
+    def test_the_disks_under_test_are_not_meant(self, tmp_path: Path, line: str) -> None:
+        log = KernelLog(tmp_path / "kernel.log")
+        log.path.write_text(f"[    1.2] {line}\n")
+        assert log.damage() == ""
+
+
+def test_the_lines_since_a_test_began(tmp_path: Path) -> None:
+    log = KernelLog(tmp_path / "kernel.log")
+    log.path.write_text("boot\n")
+    assert log.since_begin() == "boot"
+    log.begin()
+    with open(log.path, "a") as file:
+        file.write("".join(f"line {number}\n" for number in range(50)))
+    start = log.size
+    with open(log.path, "a") as file:
+        file.write("sysrq: Show Blocked State\n")
+    log.asked_for(start, log.size)
+    with open(log.path, "a") as file:
+        file.write("after\n")
+    assert log.since_begin(3).splitlines() == ["line 48", "line 49", "after"]
+    assert "boot" not in log.since_begin(1000)

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from images import topology
+from images import topology, topology_bounds
 from images.topology import DEFAULT, Controller, Namespace, Subsystem, Topology
 from kernel.host.errors import UserError
 
@@ -113,6 +114,20 @@ class TestUsers:
     def test_a_file_that_is_not_there(self, file: Path) -> None:
         with pytest.raises(UserError, match="cannot read the topology .*mine.toml: No such file"):
             topology.load(str(file))
+
+    def test_a_pipe_is_not_waited_for(self, file: Path) -> None:
+        os.mkfifo(file)
+        with pytest.raises(UserError, match="mine.toml: it is not a regular file"):
+            topology.load(str(file))
+
+    def test_nesting_without_end(self, file: Path) -> None:
+        file.write_text("a = " + "[" * 5000)
+        with pytest.raises(UserError, match="nested too deeply"):
+            topology.load(str(file))
+
+    def test_a_byte_order_mark(self, file: Path) -> None:
+        file.write_bytes(b"\xef\xbb\xbf" + NAMESPACE.encode())
+        assert topology.load(str(file)).controllers == (Controller("a", (Namespace(64),)),)
 
     def test_a_file_that_is_no_text(self, file: Path) -> None:
         file.write_bytes(b"\xff\xfe\x00")
@@ -270,6 +285,85 @@ class TestBad:
         assert old in HANDLES
         file.write_text(HANDLES.replace(old, new))
         self.expect(file, place, words)
+
+    @pytest.mark.parametrize(
+        ("text", "place", "words"),
+        [
+            ("memory_mib = 99999999999999", "`$.memory_mib`", "this host has 16000 MiB"),
+            (CONTROLLER + "cmb_size_mib = 4294967296", at_controller("cmb_size_mib"), "4294967295"),
+            (CONTROLLER + f"cmb_size_mib = {1 << 50}", at_controller("cmb_size_mib"), "4294967295"),
+            (
+                CONTROLLER + f"pmr_size_mib = {1 << 20}",
+                at_controller("pmr_size_mib"),
+                "1048576 MiB",
+            ),
+            (
+                CONTROLLER
+                + f"pmr_size_mib = {1 << 13}\n[[controllers]]\nserial='b'\ncmb_size_mib=8192",
+                at_controller("pmr_size_mib"),
+                "with all others 17408 MiB",
+            ),
+            (
+                CONTROLLER + "namespaces = [" + "{}, " * 257 + "]",
+                at_controller("namespaces"),
+                "257 namespaces, QEMU has 256",
+            ),
+            ('[[controllers]]\nserial = "a"\n' * 27, "`$.controllers`", "26 free slots"),
+            ('[[controllers]]\nserial = "a"\n' * 500, "`$.controllers`", "26 free slots"),
+            ("hotplug_ports = 16\n" + CONTROLLER * 11, "`$.hotplug_ports`", "need 27"),
+            ('[[disks]]\ninterface = "virtio-blk"\nserial = "a"\n' * 26, "`$.disks`", "need 27"),
+            ('[[disks]]\ninterface = "virtio-scsi"\nserial = "a"\n' * 257, "`$.disks`", "256"),
+            (
+                NAMESPACE.replace("64", "32768")
+                + "block_size = 4096\nzoned = { zone_size_kib = 4 }",
+                at_namespace("zoned.zone_size_kib"),
+                "8388608 zones",
+            ),
+            (
+                NAMESPACE + "zoned = { zone_size_kib = 1024, max_active = 4294967296 }",
+                at_namespace("zoned.max_active"),
+                "4294967295",
+            ),
+        ],
+    )
+    def test_what_is_too_much_for_qemu_or_the_host(
+        self, file: Path, text: str, place: str, words: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(topology_bounds, "host_memory_mib", lambda: 16000)
+        file.write_text(text)
+        self.expect(file, place, words)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "memory_mib = 16000\ncontrollers = []",
+            CONTROLLER + "namespaces = [" + "{}, " * 256 + "]",
+            '[[controllers]]\nserial = "a"\n' * 26,
+            "hotplug_ports = 16\n" + CONTROLLER * 10,
+        ],
+    )
+    def test_as_much_as_qemu_takes(
+        self, file: Path, text: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(topology_bounds, "host_memory_mib", lambda: 16000)
+        file.write_text(text)
+        topology.load(str(file))
+
+    def test_virtual_functions_of_a_subsystem(self, file: Path) -> None:
+        one = f"""
+            [[controllers]]
+            {SRIOV.partition("[[controllers]]")[2]}
+            max_ioqpairs = 202
+            msix_qsize = 101
+            """
+        for few, many in (
+            ("max_vfs = 2", "max_vfs = 100"),
+            ("vq_flexible = 4", "vq_flexible = 200"),
+            ("vi_flexible = 2", "vi_flexible = 100"),
+        ):
+            one = one.replace(few, many)
+        file.write_text('[[subsystems]]\nname = "s"\n' + one * 3)
+        self.expect(file, at_controller("sriov_max_vfs"), "303 controllers and virtual functions")
 
     @pytest.mark.parametrize("text", [NAMESPACE, IN_SUBSYSTEM, SRIOV, HANDLES])
     def test_what_these_are_made_from_is_good(self, file: Path, text: str) -> None:

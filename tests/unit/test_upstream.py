@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import tarfile
 from pathlib import Path
@@ -22,6 +23,7 @@ from modules.driver import Driver
 from tests.unit import samples
 from tests.unit.samples import result, run_of
 from tests.upstream import archive, checkout, guest, results
+from tests.upstream import tree as upstream_tree
 from tests.upstream.checkout import Upstream, UpstreamTest
 
 ON_A_DISK = UpstreamTest("zbd/001", on_a_disk=True)
@@ -79,6 +81,10 @@ class TestCheckout:
             (("meta",), ["meta/001"]),
             (("zbd/", "block/021"), ["block/021", "zbd/001"]),
             (("tests/block/001",), ["block/001"]),
+            (("-x", "block/001", "block"), ["block/021"]),
+            (("block", "-xblock/021"), ["block/001"]),
+            (("--exclude=block", "--exclude", "tests/meta/001"), ["zbd/001"]),
+            (("-x", "zbd"), ["block/001", "block/021"]),
         ],
     )
     def test_names(self, tree: Path, names: tuple[str, ...], chosen: list[str]) -> None:
@@ -87,6 +93,26 @@ class TestCheckout:
     def test_an_unknown_name(self, tree: Path) -> None:
         with pytest.raises(UserError, match="unknown test or group of blktests 'block/022'"):
             checkout.read(tree).chosen(["block/022"])
+
+    @pytest.mark.parametrize(
+        ("names", "words"),
+        [
+            (("-x",), "-x needs a test or a group"),
+            (("-q", "block"), "unknown option '-q'"),
+            (("-x", "block/022", "block"), "unknown test or group of blktests 'block/022'"),
+            (("block", "-x", "block"), "no test of blktests is left"),
+        ],
+    )
+    def test_options_that_make_no_sense(
+        self, tree: Path, names: tuple[str, ...], words: str
+    ) -> None:
+        with pytest.raises(UserError, match=words):
+            checkout.read(tree).chosen(names)
+
+    def test_a_hint_names_no_hundreds_of_tests(self, tree: Path) -> None:
+        with pytest.raises(UserError) as caught:
+            checkout.read(tree).chosen(["qqq"])
+        assert caught.value.hint == "known: block, meta, zbd"
 
     @pytest.mark.parametrize(
         ("test", "drivers"),
@@ -109,6 +135,48 @@ class TestArchive:
         assert archive.digest(checkout.read(tree)) == before
         (tree / "tests/block/021.out").write_text("another\n")
         assert archive.digest(checkout.read(tree)) != before
+
+    def test_nothing_outside_is_touched_through_links(self, tree: Path, tmp_path: Path) -> None:
+        victim = tmp_path / "victim"
+        victim.mkdir(mode=0o700)
+        (victim / "mine.c").touch()
+        (victim / "mine").write_text("a program\n")
+        (tree / "src/link").symlink_to(victim)
+        (tree / "src/file.c").symlink_to(victim / "mine.c")
+        os.mkfifo(tree / "src/pipe.c")
+        os.mkfifo(tree / "tests/block/002")
+        (tree / "src").chmod(0o555)
+        read = checkout.read(tree)
+        assert "block/002" not in [test.name for test in read.tests]
+        archive.digest(read)
+        copy = tmp_path / "copy"
+        copy.mkdir()
+        upstream_tree.copy(tree, archive.TAKEN, copy)
+        assert victim.stat().st_mode & 0o777 == 0o700
+        assert (copy / "src/link").readlink() == victim
+        assert (copy / "src").stat().st_mode & 0o777 == 0o755
+        assert not (copy / "src/pipe.c").exists()
+        assert (victim / "mine").exists()
+
+    @pytest.mark.parametrize("name", ["src", "tests", "common", "check"])
+    def test_a_checkout_of_links_is_none(self, tree: Path, tmp_path: Path, name: str) -> None:
+        (tree / name).rename(tmp_path / "elsewhere")
+        (tree / name).symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(UserError, match="is no checkout of blktests"):
+            checkout.read(tree)
+
+    def test_one_without_end_is_refused(self, tree: Path) -> None:
+        with open(tree / "src/large", "wb") as large:
+            large.truncate(1 << 40)
+        with pytest.raises(UserError, match="too large for a checkout"):
+            archive.digest(checkout.read(tree))
+        (tree / "src/large").unlink()
+        deep = tree / "src"
+        for _ in range(upstream_tree.DEPTH + 1):
+            deep /= "d"
+        deep.mkdir(parents=True)
+        with pytest.raises(UserError, match="too many files or folders"):
+            archive.digest(checkout.read(tree))
 
     def test_programs_that_were_not_built(self, tmp_path: Path) -> None:
         for name in ("a.c", "a", "b.c", "c.cpp", "sg/d.c", "sg/d", "e.sh"):

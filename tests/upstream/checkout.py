@@ -16,7 +16,9 @@ from pathlib import Path
 import msgspec
 
 from kernel.host.errors import UserError, unknown
+from kernel.host.untrusted import is_file
 from modules.manifest import Manifest
+from tests.upstream import tree
 
 URL = "https://github.com/linux-blktests/blktests"
 FOLDERS = ("common", "src", "tests")  # that a guest gets
@@ -25,7 +27,8 @@ SECONDS = 10  # what a test with a time limit takes by default; upstream's own d
 # Names become part of scripts in the guest and of file names here.
 _GROUP = re.compile(r"[a-z][a-z0-9_-]*")
 _NUMBER = re.compile(r"[0-9]{3}")
-_ON_A_DISK = re.compile(r"^\s*(function\s+)?test_device(_array)?\s*\(\)", re.MULTILINE)
+_EXCLUDE = re.compile(r"(?:-x|--exclude=)(.+)")
+_ON_A_DISK = re.compile(r"^[ \t]*(function[ \t]+)?test_device(_array)?[ \t]*\(\)", re.MULTILINE)
 _ON_NULL_BLK = re.compile(r"\bnull_blk\b|\bnullb\b")
 
 
@@ -72,17 +75,59 @@ class Checkout:
 
     def chosen(self, names: Sequence[str]) -> tuple[UpstreamTest, ...]:
         """The tests with these names, of groups or single ones (all but upstream's tests of itself,
-        `meta`, when there are none); raises UserError for a name that is not there.
+        `meta`, when there are none), less those behind ``-x``, which is upstream's own option.
+
+        Raises UserError for a name that is not there.
         """
         groups = dict.fromkeys(test.group for test in self.tests)
         known = [*groups, *(test.name for test in self.tests)]
-        wanted = [name.strip("/").removeprefix("tests/") for name in names]
-        for name in wanted:
+        wanted, excluded = _split(names)
+        for name in (*wanted, *excluded):
+            if name.startswith("-"):
+                raise UserError(
+                    f"unknown option {name!r} of blktests",
+                    hint="behind -- stand names of tests and groups, and -x NAME to exclude some",
+                )
             if name not in known:
-                raise unknown("test or group of blktests", name, known)
-        if not wanted:
-            return tuple(test for test in self.tests if test.group != "meta")
-        return tuple(test for test in self.tests if {test.name, test.group} & set(wanted))
+                raise _nearest("test or group of blktests", name, known)
+        taken = wanted or [name for name in groups if name != "meta"]
+        tests = tuple(
+            test
+            for test in self.tests
+            if {test.name, test.group} & set(taken) and not {test.name, test.group} & set(excluded)
+        )
+        if not tests:
+            raise UserError("no test of blktests is left", hint="-x excludes all that were named")
+        return tests
+
+
+def _split(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The names that are wanted, and those that are excluded: -x NAME, -xNAME, --exclude=NAME."""
+    wanted: list[str] = []
+    excluded: list[str] = []
+    words = iter(names)
+    for word in words:
+        if word in ("-x", "--exclude"):
+            if (name := next(words, "")) == "":
+                raise UserError(f"{word} needs a test or a group of blktests")
+            excluded.append(_plain(name))
+        elif match := _EXCLUDE.fullmatch(word):
+            excluded.append(_plain(match[1]))
+        else:
+            wanted.append(_plain(word))
+    return wanted, excluded
+
+
+def _plain(name: str) -> str:
+    return name.strip("/").removeprefix("tests/")
+
+
+def _nearest(kind: str, name: str, known: Sequence[str]) -> UserError:
+    """As `unknown`, but where no name is near it names no more than the groups."""
+    near = unknown(kind, name, known)
+    if not near.hint.startswith("known: "):
+        return near
+    return unknown(kind, name, [one for one in known if "/" not in one])
 
 
 def read(folder: Path) -> Checkout:
@@ -91,7 +136,7 @@ def read(folder: Path) -> Checkout:
         tests = tuple(_tests(folder.resolve()))
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
-    there = (folder / "check").is_file() and all((folder / one).is_dir() for one in FOLDERS)
+    there = is_file(folder, "check") and all(tree.is_folder(folder, one) for one in FOLDERS)
     if not tests or not there:
         raise UserError(
             f"{folder} is no checkout of blktests: it has no check, common, src or tests",
@@ -101,16 +146,16 @@ def read(folder: Path) -> Checkout:
 
 
 def _tests(folder: Path) -> Iterator[UpstreamTest]:
+    if not tree.is_folder(folder, "tests"):
+        return
     for path in sorted(folder.glob("tests/*/[0-9][0-9][0-9]")):
-        group = path.parent
-        fits = _GROUP.fullmatch(group.name) and _NUMBER.fullmatch(path.name)
-        if not fits or not path.is_file() or path.is_symlink() or group.is_symlink():
+        group, name = path.parent.name, str(path.relative_to(folder))
+        fits = _GROUP.fullmatch(group) and _NUMBER.fullmatch(path.name)
+        if not fits or not is_file(folder, name):
             continue
-        text = path.read_text(errors="replace")
-        common = group / "rc"
-        shared = common.read_text(errors="replace") if common.is_file() else ""
+        text, shared = tree.text(folder, name), tree.text(folder, f"tests/{group}/rc")
         yield UpstreamTest(
-            f"{group.name}/{path.name}",
+            f"{group}/{path.name}",
             on_a_disk=bool(_ON_A_DISK.search(text)),
             on_null_blk=bool(_ON_NULL_BLK.search(text) or _ON_NULL_BLK.search(shared)),
         )

@@ -35,6 +35,7 @@ CONFIG = f"{FOLDER}/config"
 SHIM = "/run/blktests-shim"
 DISK_MIB = 512
 FILE_LIMIT = "1M"  # of a result; a guest's memory has to hold them all
+BLOCKED_S = 100.0  # some wait for time-outs of drivers, twice 30 s for NVMe
 SETTLE_S = 120  # besides the tests' own time limit, for a guest of scale 1
 
 _REPLACED = r"""
@@ -124,7 +125,8 @@ def run(driver: Driver, test: UpstreamTest, upstream: Upstream) -> Ran:
         configure(console, disk, upstream)
         names = {"folder": FOLDER, "output": OUTPUT, "config": CONFIG, "limit": FILE_LIMIT}
         script = _CHECK.format(**names, test=test.name)
-        done = console.run(script, SETTLE_S + 3 * upstream.seconds)
+        limit_s = SETTLE_S + 3 * upstream.seconds
+        done = console.run(script, limit_s, blocked_s=BLOCKED_S)
     archive = done.whole()
     return Ran(archive, results.read(test.name, archive), disk)
 

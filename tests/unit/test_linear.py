@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a guest or a checkout says is looked through in a time that grows with its length.
+
+Each word, repeated, makes some pattern that backtracks take minutes to hours.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from images import kernel_log, recovery, splats
+from images.console import READY
+from images.shared_port import Decoder
+from images.stream import MARK
+from modules.disk import named_error
+from tests.upstream import checkout, results
+from tests.upstream.checkout import UpstreamTest
+
+MUCH = 100_000
+WITHIN_S = 10.0
+
+WORDS = (
+    b"[",
+    b"\n",
+    b" ",
+    b"~",
+    b"a",
+    MARK,
+    READY,
+    b"rcu",
+    b"BUG: ",
+    b"WARNING: possible ",
+    b"INFO: task ",
+    b"vda: rw=",
+    b"erofs (device vda): ",
+    b"[not run]  ",
+    b"    a  ",
+    b"/sys/kernel/config/a/b/c",
+    b"Writing a",
+    b"function ",
+    b"[    1.0] ",
+    b"NMI watchdog: ",
+    b"-safe -> a",
+)
+
+
+def _decode(text: bytes) -> object:
+    decoder = Decoder()
+    return [decoder.feed(text), decoder.feed(text)]
+
+
+def _results(text: bytes) -> object:
+    printed = text.decode(errors="replace")
+    part = results.Part("nodev", "fail", "output", output=printed)
+    found = results.Results("block/001", (part,), "", printed, 0)
+    return results.judge(found, UpstreamTest("block/001"), "", "rnull", ("size",))
+
+
+READERS: dict[str, Callable[[bytes], object]] = {
+    "shared port": _decode,
+    "kernel log": lambda text: kernel_log.without_stamps(text.decode(errors="replace")),
+    "damage": kernel_log._DAMAGE.search,
+    "splats": lambda text: splats.find(text.decode(errors="replace")),
+    "registers": lambda text: recovery._RIP.findall(text.decode(errors="replace")),
+    "stacks": lambda text: recovery._shortened(text.decode(errors="replace")),
+    "errno": lambda text: named_error(text.decode(errors="replace")),
+    "checkout": lambda text: checkout._ON_A_DISK.search(text.decode(errors="replace")),
+    "blktests": _results,
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("word", WORDS, ids=repr)
+def test_a_long_text(reader: str, word: bytes) -> None:
+    text = word * (MUCH // len(word))
+    begun = time.monotonic()
+    READERS[reader](text)
+    READERS[reader](text + b"\n")
+    assert time.monotonic() - begun < WITHIN_S
