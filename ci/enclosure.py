@@ -83,14 +83,11 @@ class Enclosure:
 def _python() -> list[Path]:
     """The Python that runs this, our packages, and the program that makes sandboxes."""
     places = [PROJECT / name for name in PARTS]
-    places += [
-        Path(sys.prefix),
-        Path(sys.base_prefix),
-        Path(sys.executable).resolve().parent.parent,
-    ]
-    places.append(_bwrap())
+    # not all of the prefix: that may be ~/.local
+    places += [Path(sys.base_prefix, name) for name in ("bin", "lib", "lib64")]
+    places += [Path(sys.prefix), Path(sys.executable).resolve(), _bwrap()]
     system = {Path(name) for name in SYSTEM}
-    return [place for place in places if not system & {place, *place.parents}]
+    return [one for one in places if one.exists() and not system & {one, *one.parents}]
 
 
 def _bwrap() -> Path:

@@ -45,9 +45,12 @@ def check(wanted: Selection) -> None:
     known.check(wanted.folders)
     own_tests.check_nesting(collection.own_suites(wanted, wanted.plan()))
     folder = settings().results_dir
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
+        for one in missing:  # the run makes it
+            one.rmdir()
     except OSError as error:
         raise Failed(
             f"cannot write to {folder}: {error.strerror}",

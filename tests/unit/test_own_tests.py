@@ -327,13 +327,20 @@ class TestCheck:
         with pytest.raises(UserError, match="known_failures.toml"):
             run.check(selected(folder, suite="block"))
 
-    def test_results_that_cannot_be_written(
-        self, module: Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    @pytest.mark.parametrize("place", ["/proc/nowhere", "file", "new/folder"])
+    def test_the_folder_of_results(
+        self, module: Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str
     ) -> None:
-        monkeypatch.setenv("BLOCKYARD_RESULTS", "/proc/nowhere")
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("BLOCKYARD_RESULTS", str(tmp_path / place))
         settings.cache_clear()
+        wanted = selected(module(), suite="block")
         try:
-            with pytest.raises(Failed, match="cannot write to /proc/nowhere"):
-                run.check(selected(module(), suite="block"))
+            if place == "new/folder":
+                run.check(wanted)
+                assert not (tmp_path / "new").exists(), "what is wrong elsewhere leaves no folder"
+            else:
+                with pytest.raises(Failed, match=f"cannot write to .*{place}"):
+                    run.check(wanted)
         finally:
             settings.cache_clear()

@@ -43,6 +43,7 @@ class TestRecord:
             "budget",
             "upstream",
             "outdated",
+            "trusted_tests",
             "tests",
         }
         assert data["tests"][0] == {
