@@ -52,7 +52,7 @@ def attack(*lines: str) -> str:
     "path",
     [
         PROJECT / "ci" / "run.py",
-        PROJECT / "new",
+        PROJECT / "ci" / "new",
         Path(sys.prefix) / "new",
         Path(sys.executable).resolve(),
         Path("/usr/bin/new"),
