@@ -63,7 +63,7 @@ def make_modules(folder: Path, maker: Maker, log: Path, doing: str) -> None:
         sandbox = replace(kernel_sandbox, writable={"module": folder})
         argv = sandbox.argv([*make_argv, f"M={BIND}/module", "modules"])
         with step(doing, log=log):
-            run(argv, log=log, doing=doing)
+            run(argv, log=log, doing=doing, limits=sandbox.limits, outputs=[folder])
 
 
 def _sources(folder: Path) -> Iterator[tuple[str, str]]:
