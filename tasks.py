@@ -338,7 +338,8 @@ def check(c: Context, unit: bool = False, faults: bool = False, k: str = "") -> 
     failed = []
     for command in commands:
         print(f"$ {' '.join(command[2:])}", flush=True)
-        with reaped(start(command, cwd=PROJECT), GRACE_S, signal.SIGINT) as process:
+        own = start(command, cwd=PROJECT, env=environment.of_the_checkout())
+        with reaped(own, GRACE_S, signal.SIGINT) as process:
             code = process.wait()
         if code not in (0, nothing_matched):
             failed.append(" ".join(command[2:]))

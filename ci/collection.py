@@ -175,9 +175,8 @@ def arguments(plan: Path, wanted: Selection) -> list[str]:
 
 def call(arguments: list[str], plugin: object) -> int:
     """Runs pytest in this process, in the checkout's folder; its exit code."""
-    environment.clean()
-    environment.mention_ignored()
-    with contextlib.chdir(PROJECT):
+    with environment.cleaned(), contextlib.chdir(PROJECT):
+        environment.mention_ignored()
         return pytest.main(arguments, plugins=[plugin])
 
 

@@ -38,8 +38,6 @@ SYSTEM = (
 )
 # Of the checkout: no records of other runs, no .git
 PARTS = ("ci", "images", "kernel", "modules", "tests", "pyproject.toml")
-# euid 0 writes these without a capability, when its host's is 0
-PROC = ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus")
 PROBE_S = 60.0
 
 
@@ -55,14 +53,15 @@ class Enclosure:
 
     def argv(self, command: Sequence[str], directory: Path) -> list[str]:
         """The argument list that runs `command` inside, in `directory`."""
-        argv = ["bwrap", "--die-with-parent", "--unshare-user", "--uid", UID, "--gid", UID]
+        argv = [*sandbox.filtered(), "--die-with-parent"]
+        argv += ["--unshare-user", "--uid", UID, "--gid", UID]
         argv += ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", "blockyard"]
         argv += ["--unshare-net", "--unshare-cgroup-try", "--cap-drop", "ALL"]
         for name in SYSTEM:
             argv += ["--ro-bind-try", name, name]
         argv += ["--proc", "/proc"]
-        for name in PROC:
-            argv += ["--ro-bind-try", name, name]
+        for name in sandbox.STEERING:
+            argv += ["--ro-bind-try", f"/proc/{name}", f"/proc/{name}"]
         # nested sandboxes are built upon /tmp
         argv += ["--dev", "/dev", "--tmpfs", "/tmp"]
         shown = {**{path: path for path in (*_python(), *self.read_only)}, **self.placed}
@@ -83,14 +82,11 @@ class Enclosure:
 def _python() -> list[Path]:
     """The Python that runs this, our packages, and the program that makes sandboxes."""
     places = [PROJECT / name for name in PARTS]
-    places += [
-        Path(sys.prefix),
-        Path(sys.base_prefix),
-        Path(sys.executable).resolve().parent.parent,
-    ]
-    places.append(_bwrap())
+    # not all of the prefix: that may be ~/.local
+    places += [Path(sys.base_prefix, name) for name in ("bin", "lib", "lib64")]
+    places += [Path(sys.prefix), Path(sys.executable).resolve(), _bwrap()]
     system = {Path(name) for name in SYSTEM}
-    return [place for place in places if not system & {place, *place.parents}]
+    return [one for one in places if one.exists() and not system & {one, *one.parents}]
 
 
 def _bwrap() -> Path:
@@ -104,7 +100,6 @@ def _environment() -> dict[str, str]:
         "LC_ALL": "C.UTF-8",
         "LOGNAME": "blockyard",
         "PYTHONDONTWRITEBYTECODE": "1",
-        sandbox.NESTED: "1",
         **OURS,
     }
 

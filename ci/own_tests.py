@@ -33,6 +33,7 @@ from tests.plugin import PROPERTY
 ORDERS = "orders"  # a part of the folder,
 INSIDE = Path("/mnt/own")  # and where the enclosure has it, read-only
 COLLECT_S = 60.0  # one file is imported within this
+FILES = 10  # times that is the limit of all
 TEST_S = 1800.0  # a phase of a test ends within this; it contains a boot, and waits for commands
 LONG = 10  # times that, with the budget `long`
 PROCESS_BYTES = 8 << 30  # of address space, beside a guest's memory
@@ -87,7 +88,7 @@ def collect(suite: Suite) -> list[Test]:
     with own_folder.temporary() as folder:
         orders = _orders(suite, folder, COLLECTED, {}, PROCESS_BYTES)
         enclosure = _enclosure(folder, [suite.folder], _writable(folder))
-        limits = Limits(COLLECT_S, PYTEST_BYTES, folder)
+        limits = Limits(COLLECT_S, COLLECT_S * FILES, PYTEST_BYTES, folder)
         reader = Reader(())
         with (
             step(f"reading the tests in {suite.folder}"),
@@ -241,7 +242,7 @@ def run(suite: Suite, part: Part, collector: object) -> str:
         devices = Accelerator(plan.accelerator, "", 1.0).devices
         memory = PYTEST_BYTES + count * (guest_bytes + BESIDE_A_GUEST)
         orders = _orders(suite, folder, options, part.portions, PROCESS_BYTES + guest_bytes)
-        limits = Limits(silence_s, memory, folder)
+        limits = Limits(silence_s, silence_s * (1 + len(part.ids)), memory, folder)
         reader, reports = Reader(part.ids.keys()), _Reports(part.ids, collector)
         try:
             with _started(

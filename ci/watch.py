@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Runs a program that is not trusted and that reports through a pipe, and ends it at its limits.
 
-What is limited: how long it is silent, the memory and the processes of its whole tree, what it
-writes to its folder, the length of a report. The tree is looked at once a second. A cgroup would
-count better, but is not to be had by everybody.
+What is limited: how long it is silent and runs, the memory and the processes of its whole tree,
+what it writes to its folder, the size of its reports. The tree is looked at once a second. A cgroup
+would count better, but is not to be had by everybody.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from kernel.host.process import reaped, start
 
 TICK_S = 1.0
 END_S = 10.0  # a sandbox whose first process was killed has ended within this
+REPORTS_BYTES = 256 << 20  # of all its reports; they are kept in memory
 OUTPUT_BYTES = 16 << 10  # of its output, the last
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -41,6 +42,7 @@ class Limits:
     """What it may take."""
 
     silence_s: float  # between two reports
+    total_s: float  # from its start to its end
     memory: int  # bytes, all its processes together
     folder: Path  # that it writes to
     disk: int = 16 << 30  # bytes in that folder
@@ -61,7 +63,8 @@ class Watched:
         """Its reports, until it has ended; raises Overrun."""
         assert self.process.stdout is not None
         rest = b""
-        heard = looked = time.monotonic()
+        size = 0
+        begun = heard = looked = time.monotonic()
         with selectors.DefaultSelector() as selector:
             for descriptor in (self._journal, self.process.stdout.fileno()):
                 selector.register(descriptor, selectors.EVENT_READ)
@@ -75,6 +78,9 @@ class Watched:
                         yield from whole
                         if whole:
                             heard = time.monotonic()
+                        size += len(data)
+                        if size > REPORTS_BYTES:
+                            raise Overrun(f"more than {REPORTS_BYTES >> 20} MiB of reports")
                         if len(rest) > LINE_BYTES:
                             raise Overrun(f"a report is longer than {LINE_BYTES >> 20} MiB")
                     else:
@@ -83,8 +89,12 @@ class Watched:
                 if (now := time.monotonic()) - looked >= TICK_S:
                     self._look()
                     looked = now
-                if now - heard > self.limits.silence_s:
-                    raise Overrun(f"no end after {self.limits.silence_s:.0f} s", silent=True)
+                for since, limit_s in (
+                    (heard, self.limits.silence_s),
+                    (begun, self.limits.total_s),
+                ):
+                    if now - since > limit_s:
+                        raise Overrun(f"no end after {limit_s:.0f} s", silent=True)
 
     def _look(self) -> None:
         limits = self.limits

@@ -22,6 +22,7 @@ from images.scratch import make_disks
 from images.setup import Setup
 from images.snapshot import Snapshot, bare
 from kernel.host.errors import Failed
+from kernel.host.limits import Limits
 from kernel.host.process import reaped, start
 from kernel.host.sandbox import Sandbox
 
@@ -175,6 +176,9 @@ def _sandbox(setup: Setup, initrd: Path, snapshot: Snapshot | None) -> Sandbox:
         writable={"run": setup.directory},
         devices=setup.accelerator.devices,
         network=setup.ssh,
+        proxies=False,
+        io_uring=True,
+        limits=Limits(file_mib=None),  # a disk under test has holes, and may be of any size
     )
 
 

@@ -60,7 +60,7 @@ class Kernel:
     @cached_property
     def config(self) -> dict[str, str]:
         """Symbol (without ``CONFIG_``) → value; a symbol that is off is absent or ``n``."""
-        return kconfig.parse((self.path / "config").read_text())
+        return kconfig.parse((self.path / "config").read_text(errors="replace"))
 
 
 def load(path: Path, name: str = "") -> Kernel:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from kernel import artifact, ccache, kconfig
 from kernel.artifact import UNPACKED, Kernel, KernelInfo
 from kernel.configure import configure
 from kernel.depmod import depmod
-from kernel.host import gc, store, untrusted
+from kernel.host import gc, process, store, untrusted
 from kernel.host.errors import Failed
 from kernel.host.progress import step
 from kernel.host.sandbox import BIND
@@ -33,6 +32,11 @@ from kernel.sources import directory
 if TYPE_CHECKING:
     from kernel.host.provenance import Provenance
 
+LOG_BYTES = 64 << 20  # of the log's end, looked at for warnings; a log of ours has 1 MB
+LINE_LENGTH = 1000
+MOST_FILES = 1000  # with warnings, kept
+_CLANG = re.compile(r"(\S+?):\d+:\d+: warning:")
+_RUSTC = re.compile(r"\s*--> (\S+?):\d+:\d+")
 PRUNED = ".blockyard-pruned"  # in an output tree that `prune` went over
 # What `make M=` reads: configuration, generated headers, programs of the build, Rust's metadata.
 KEPT = (
@@ -88,6 +92,7 @@ def make_kernel(job: Build, path: Path) -> None:
             store.remove(job.out)
         if not job.out.is_dir():  # else an interrupted build goes on, and so does its log
             job.log.unlink(missing_ok=True)
+            job.usage.unlink(missing_ok=True)
         _make_kernel(job, path, begun)
 
 
@@ -146,12 +151,12 @@ def _collect(job: Build, path: Path) -> None:
     untrusted.copy(job.out, "arch/x86/boot/bzImage", path / "bzImage")
     untrusted.copy(job.out, "System.map", path / "System.map")
     untrusted.copy(job.out, ".config", path / "config")
-    config = kconfig.parse((path / "config").read_text())
+    config = kconfig.parse((path / "config").read_text(errors="replace"))
     if config.get("PVH") == "y":
         untrusted.copy(job.out, f"arch/x86/boot/compressed/{UNPACKED}", path / UNPACKED)
     if config.get("DEBUG_INFO") == "y":
         untrusted.copy(job.out, "vmlinux", path / "vmlinux")  # for gdb and drgn
-    shutil.copyfile(job.log, path / "build.log")
+    (path / "build.log").write_bytes(process.end_of(job.log, LOG_BYTES))
     _collect_modules(job, path / "modules")
 
 
@@ -162,6 +167,8 @@ def _collect_modules(job: Build, modules: Path) -> None:
     names = [module_name(line) for line in lines]
     for name in names:
         untrusted.copy(job.out, name, modules / release / "kernel" / name)
+    # a kernel without any module has this folder, too
+    (modules / release).mkdir(parents=True, exist_ok=True)
     order = "".join(f"kernel/{name}\n" for name in names)
     (modules / release / "modules.order").write_text(order)
     for name in ("modules.builtin", "modules.builtin.modinfo"):
@@ -211,7 +218,7 @@ def _release(job: Build) -> str:
 
 def _describe(job: Build, wall_s: float) -> KernelInfo:
     config = untrusted.read(job.out, ".config")
-    log = job.log.read_text(errors="replace")
+    cpu_s, reused = usage(job.usage)
     return KernelInfo(
         key=job.key,
         name=job.name,
@@ -221,26 +228,33 @@ def _describe(job: Build, wall_s: float) -> KernelInfo:
         toolchain=dict(job.toolchain.versions),
         left_out=dict(job.left_out),
         wall_s=wall_s,
-        cpu_s=cpu_seconds(log),
-        reused_objects=reused_objects(log),
-        warnings=warnings(log),
+        cpu_s=cpu_s,
+        reused_objects=reused,
+        warnings=warnings(process.tail_text(job.log, LOG_BYTES)),
     )
 
 
-def cpu_seconds(log: str) -> float:
-    """User and system time of all makes of a build, from its log."""
-    times = re.findall(r"^blockyard: cpu (\S+) (\S+)$", log, re.MULTILINE)
-    return round(sum(float(user) + float(system) for user, system in times), 1)
-
-
-def reused_objects(log: str) -> int:
-    """C objects that ccache had, of all makes of a build, from its log."""
-    return sum(map(int, re.findall(r"^blockyard: ccache (\d+) \d+$", log, re.MULTILINE)))
+def usage(path: Path) -> tuple[float, int]:
+    """CPU seconds of all makes of a build, and C objects that ccache had for them."""
+    if not path.exists():
+        return 0.0, 0
+    rows = [line.split() for line in path.read_text().splitlines()]
+    return round(sum(float(cpu) for cpu, _ in rows), 1), sum(int(hits) for _, hits in rows)
 
 
 def warnings(log: str) -> dict[str, int]:
-    """Compiler warnings per source file, from make's output (clang and rustc)."""
-    clang = re.findall(r"^(\S+?):\d+:\d+: warning:", log, re.MULTILINE)
-    rustc = re.findall(r"^warning: .*\n\s*--> (\S+?):\d+:\d+", log, re.MULTILINE)
-    names = (name.removeprefix(f"{BIND}/src/") for name in [*clang, *rustc])
-    return dict(sorted(Counter(names).items()))
+    """Compiler warnings per source file, from make's output (clang and rustc).
+
+    The makefiles can print what they like: it is counted and kept within bounds.
+    """
+    names: Counter[str] = Counter()
+    previous = ""
+    for line in log.splitlines():
+        line = line[:LINE_LENGTH]
+        found = _CLANG.match(line)
+        if found is None and previous.startswith("warning: "):
+            found = _RUSTC.match(line)
+        if found:
+            names[found[1].removeprefix(f"{BIND}/src/")] += 1
+        previous = line
+    return dict(sorted(names.most_common(MOST_FILES)))

@@ -19,8 +19,9 @@ from pathlib import Path
 
 from kernel import catalog
 from kernel.catalog import DebianSource, Entry, Git
-from kernel.host import redact, store
+from kernel.host import redact, store, untrusted
 from kernel.host.debian import ToolRoot
+from kernel.host.errors import Failed
 from kernel.host.process import run
 from kernel.host.sandbox import BIND, Sandbox
 from kernel.host.settings import PROJECT, settings
@@ -33,6 +34,7 @@ COMPILERS = ("clang", "gcc")
 # What takes in a file that is no header: assembly in strings, and C's own (patterns of grep -F).
 EMBEDDING = "\n".join([".incbin", "#embed", "# embed"])
 TRIM_S = 300
+STATISTICS = ".ccache-statistics"  # in the output tree: a line of ccache's for each call
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Objects:
             "CCACHE_SLOPPINESS": "time_macros",
             "CCACHE_DIR": "/tmp/ccache",
             "CCACHE_TEMPDIR": "/tmp/ccache/tmp",
-            "CCACHE_STATSLOG": "/tmp/ccache/stats",
+            "CCACHE_STATSLOG": f"{BIND}/out/{STATISTICS}",
             "EMBEDDING": EMBEDDING,
         }
         return replace(
@@ -72,6 +74,21 @@ class Objects:
     def argv(self, make: Sequence[str]) -> list[str]:
         """The command inside that sandbox that runs `make`."""
         return ["sh", f"{BIND}/cached-make", *make]
+
+
+def take_hits(out: Path) -> int:
+    """How many objects ccache had, of the make that ended last in an output tree.
+
+    What runs ccache can write to its statistics, too: the number is for information only.
+    """
+    if not untrusted.is_file(out, STATISTICS):
+        return 0
+    try:
+        lines = untrusted.read(out, STATISTICS).splitlines()
+        (out / STATISTICS).unlink()
+    except (Failed, OSError):
+        return 0
+    return lines.count(b"direct_cache_hit")
 
 
 def _folder(name: str) -> Path:

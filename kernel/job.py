@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from kernel import kconfig
+from kernel import ccache, kconfig
 from kernel.ccache import Objects
 from kernel.host import store, untrusted
 from kernel.host.debian import ToolRoot
 from kernel.host.errors import UserError
+from kernel.host.limits import CONFIGURE_S, MODULE_S, build_limits, kernel_time_s
 from kernel.host.process import run
 from kernel.host.sandbox import BIND, Sandbox
 from kernel.host.settings import PROJECT, settings
@@ -23,10 +24,6 @@ from kernel.sources.tree import Tree
 from kernel.toolchain import Toolchain
 
 RECIPE = 2  # raise it when the same inputs give another kernel
-
-# Runs its arguments and prints the CPU time they took, for cpu_seconds(). From outside it cannot be
-# seen: the sandbox's own init reaps the processes.
-TIMED = ("bash", "-c", 'TIMEFORMAT="blockyard: cpu %U %S"; time "$@"', "bash")
 
 # Fixed, so that the same inputs give the same bytes (Documentation/kbuild/reproducible-builds.rst).
 REPRODUCIBLE = {
@@ -79,19 +76,27 @@ class Build:
         """Everything that make printed."""
         return store.directory("logs") / f"kernel-{self.key}.log"
 
+    @property
+    def usage(self) -> Path:
+        """What each make took: CPU seconds, and how many C objects ccache had, a line each."""
+        return self.log.with_suffix(".usage")
+
     def sandbox(self, **read_only: Path) -> Sandbox:
         """The toolchain's file system with the tree and the output tree in it."""
         return replace(
             self.toolchain.sandbox(REPRODUCIBLE),
             read_only={"src": self.tree.path, **read_only},
             writable={"out": self.out},
+            supervised=True,
+            limits=build_limits().within(CONFIGURE_S),
         )
 
     def module_make(self) -> tuple[Sandbox, list[str]]:
         """What builds modules outside the tree: a sandbox to read from, make without targets."""
         sandbox = self.sandbox()
         read_only = {**sandbox.read_only, "out": self.out}
-        return replace(sandbox, read_only=read_only, writable={}), self.make_argv()
+        limits = sandbox.limits.within(MODULE_S)
+        return replace(sandbox, read_only=read_only, writable={}, limits=limits), self.make_argv()
 
     def make_argv(self, *targets: str) -> list[str]:
         """The make command as typed inside the sandbox."""
@@ -111,13 +116,27 @@ class Build:
         module from outside, has no business with what ccache keeps.
         """
         sandbox, argv = self.sandbox(), self.make_argv(*targets)
+        time_s = kernel_time_s(settings().jobs)
+        sandbox = replace(sandbox, limits=sandbox.limits.within(time_s))
         if self.objects:
             sandbox = self.objects.sandbox(sandbox, self.toolchain)
             argv = self.objects.argv(argv)
         self._run(sandbox, argv, doing)
 
     def _run(self, sandbox: Sandbox, argv: Sequence[str], doing: str) -> None:
-        run(sandbox.argv([*TIMED, *argv]), log=self.log, doing=f"kernel {self.name}: {doing}")
+        run(
+            sandbox.argv(argv),
+            log=self.log,
+            doing=f"kernel {self.name}: {doing}",
+            limits=sandbox.limits,
+            outputs=[self.out],
+            used=self._note_usage,
+        )
+
+    def _note_usage(self, cpu_s: float) -> None:
+        """Keeps what a make took beside the log, which the makefiles can write to."""
+        with open(self.usage, "a") as file:
+            file.write(f"{cpu_s:.2f} {ccache.take_hits(self.out)}\n")
 
 
 def own_fragment(name: str) -> Fragment:

@@ -14,6 +14,7 @@ from kernel.depmod import depmod
 from kernel.host import store
 from kernel.host.debian import ToolRoot
 from kernel.host.errors import Failed
+from kernel.host.limits import MODULE_S, build_limits
 from kernel.host.sandbox import BIND, Sandbox
 from kernel.job import REPRODUCIBLE
 from kernel.sources.tree import Tree
@@ -73,7 +74,14 @@ def module_make(headers: Path, release: str, tools: ToolRoot) -> tuple[Sandbox, 
     common = next(headers.glob("usr/src/linux-headers-*-common")).name
     src = f"{BIND}/headers/usr/src"
     argv = ["make", "-C", f"{src}/{common}", f"O={src}/linux-headers-{release}", "CC=gcc"]
-    return Sandbox(tools.root, read_only={"headers": headers}, environment=REPRODUCIBLE), argv
+    sandbox = Sandbox(
+        tools.root,
+        read_only={"headers": headers},
+        environment=REPRODUCIBLE,
+        supervised=True,
+        limits=build_limits().within(MODULE_S),
+    )
+    return sandbox, argv
 
 
 def key_of(files: Tree, *, headers: bool) -> str:

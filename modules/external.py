@@ -78,7 +78,7 @@ def make_modules(folder: Path, maker: Maker, log: Path, doing: str) -> Sandbox:
         sandbox = replace(kernel_sandbox, writable={"module": folder})
         argv = sandbox.argv([*make_argv, f"M={BIND}/module", "modules"])
         with step(doing, log=log):
-            run(argv, log=log, doing=doing)
+            run(argv, log=log, doing=doing, limits=sandbox.limits, outputs=[folder])
     return sandbox
 
 

@@ -10,7 +10,8 @@ them; for the programs that it starts they are removed here.
 from __future__ import annotations
 
 import os
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 
 PREFIXES = ("PYTHON", "PYTEST_", "COVERAGE_", "COV_CORE_", "INVOKE_")
 # `git rev-parse --local-env-vars`: what git itself removes before it enters another repository
@@ -57,6 +58,24 @@ def clean(environment: MutableMapping[str, str] = os.environ) -> None:
             if name.startswith("PYTEST_"):
                 _ignored.append(name)
     environment.update(OURS)
+
+
+@contextmanager
+def cleaned() -> Iterator[None]:
+    """A clean environment for a block, in a process that may have been started without `./inv`."""
+    before = dict(os.environ)
+    clean()
+    try:
+        yield
+    finally:
+        for name in OURS.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update({name: text for name, text in before.items() if name not in os.environ})
+
+
+def of_the_checkout() -> dict[str, str]:
+    """The environment of programs that are to find our packages in the folder that they run in."""
+    return {name: text for name, text in os.environ.items() if name != "PYTHONSAFEPATH"}
 
 
 def mention_ignored() -> None:

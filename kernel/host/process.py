@@ -10,24 +10,42 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from kernel.host import causes, cgroup
 from kernel.host.errors import Failed
+from kernel.host.limits import Limits
+from kernel.host.sandbox import command_of, is_offline
+from kernel.host.watch import Exceeded, Watch, raised_by
 
 GRACE_S = 30.0  # an interrupted mmdebstrap removes its half-made root within this
 TAIL_LINES = 12  # of a log, quoted in the error
+TAIL_BYTES = 16384  # of a log, looked at
 
 
 def tail(log: Path, lines: int = TAIL_LINES) -> str:
     """The last lines of a log, indented for a message; empty when there is no log."""
+    text = tail_text(log)
+    return "\n".join(f"    {line}" for line in text.splitlines()[-lines:])
+
+
+def tail_text(log: Path, size: int = TAIL_BYTES) -> str:
+    """The end of a log as text; empty when there is no log."""
     try:
-        text = log.read_bytes()[-16384:].decode(errors="replace")
+        return end_of(log, size).decode(errors="replace")
     except OSError:
         return ""
-    return "\n".join(f"    {line}" for line in text.splitlines()[-lines:])
+
+
+def end_of(log: Path, size: int = TAIL_BYTES) -> bytes:
+    """The last bytes of a file, however large it is."""
+    with open(log, "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+        return file.read(size)
 
 
 @contextmanager
@@ -80,29 +98,54 @@ def run(
     stdout: Path | None = None,
     timeout_s: float | None = None,
     hint: str = "",
+    limits: Limits | None = None,
+    outputs: Sequence[Path] = (),
+    used: Callable[[float], None] | None = None,
 ) -> None:
     """Runs `argv` to its end with its output in `log` (or stdout in a file of its own).
 
-    Raises Failed when it cannot be started, returns non-zero or takes more than `timeout_s`;
-    the message quotes the end of the log. `doing` names the work in that message.
+    limits, outputs: what it may take, and the folders that it writes to; they are limited, too.
+    used: is called with the CPU seconds of the process and all that it waited for (in a supervised
+    sandbox: all inside), however it ends.
+
+    Raises Failed when it cannot be started, returns non-zero, or takes more than `timeout_s` or a
+    limit; the message quotes the end of the log. `doing` names the work in that message.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "ab") as log_file, _output(stdout) as out_file:
+    limits = limits or Limits()
+    if timeout_s is not None:
+        limits = replace(limits, time_s=timeout_s)
+    with (
+        open(log, "ab") as log_file,
+        _output(stdout) as out_file,
+        cgroup.group(limits.memory_mib, limits.processes) as group,
+    ):
         process = start(
             argv,
             stdout=out_file or log_file,
             stderr=log_file,
-            env=None if env is None else {**os.environ, **env},
+            env={**os.environ, **(env or {}), "BLOCKYARD_CGROUPS": group.entrances},
         )
-        with reaped(process, GRACE_S):
-            try:
-                code = process.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                raise Failed(f"{doing}: no end after {timeout_s:.0f} s", log=log) from None
+        watch = Watch(process, log, limits, outputs)
+        try:
+            with reaped(process, GRACE_S):
+                code = watch.wait()
+            if not code:
+                watch.check_outputs()
+        except Exceeded as error:
+            more = error.hint
+            if limits.time_s is not None and timeout_s is None and not more:
+                more = raised_by("build_timeout_s")
+            raise Failed(f"{doing}: {error.what}", hint=more, log=log) from None
+        finally:
+            if used is not None:
+                used(watch.cpu_s)
+        exceeded = group.exceeded
     if code:
+        name = Path(command_of(argv)[0]).name
         raise Failed(
-            f"{doing}: {Path(argv[0]).name} ended with {_status(code)}\n{tail(log)}",
-            hint=hint or _known_cause(log),
+            f"{doing}: {name} ended with {_status(code)}\n{tail(log)}",
+            hint=hint or causes.known(tail(log, 60), code, log, limits, exceeded, is_offline(argv)),
             log=log,
         )
 
@@ -118,17 +161,3 @@ def _output(path: Path | None) -> Iterator[int | None]:
 
 def _status(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-
-def _known_cause(log: Path) -> str:
-    """What a log's last lines say about the machine rather than the work."""
-    text = tail(log, 60)
-    if "No space left on device" in text:
-        return "the disk is full: free some space, or set BLOCKYARD_CACHE to another disk"
-    if "Temporary failure resolving" in text or "Could not resolve" in text:
-        return "no network, or no name service: check it, or set BLOCKYARD_MIRROR"
-    if "Connection refused" in text or "Could not connect" in text or "Unable to connect" in text:
-        return "the Debian mirror does not answer: check the network, or set BLOCKYARD_MIRROR"
-    if "setting up uid map: Permission denied" in text or "No permissions to create" in text:
-        return "user namespaces are not allowed here: see Troubleshooting in README.md"
-    return ""

@@ -4,18 +4,29 @@
 The root is read-only. What a program may see of the host is bound below ``/mnt`` by name, so the
 same work has the same paths on every machine. There is no network unless it is asked for, and
 everything inside ends when its parent does (bwrap's --die-with-parent).
+
+Who runs inside is uid 0 there and the caller outside. When that is root, the kernel takes it for
+the host's root in many places, so it has no capability, sees what steers the host in /proc
+read-only, and may make no system call that it does not need (`seccomp`); docs/security.md has the
+whole picture. `kernel/scripts/sandbox` starts bwrap with that filter and with limits.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
+from kernel.host import seccomp, store
+from kernel.host.limits import Limits
+from kernel.host.settings import PROJECT
+
 BIND = "/mnt"  # every bound path stands below it
-# set inside ci.enclosure's sandbox, where the kernel mounts no other /proc: the outer one is shown
-NESTED = "BLOCKYARD_NESTED"
+SCRIPT = PROJECT / "kernel" / "scripts" / "sandbox"
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ENVIRONMENT = {
@@ -23,7 +34,17 @@ _ENVIRONMENT = {
     "HOME": "/tmp",
     "LC_ALL": "C.UTF-8",
 }
-_PROXIES = ("http_proxy", "https_proxy", "no_proxy")  # what apt looks at
+# Of /proc, what uid 0 may write to without any capability, and what shows the kernel's memory.
+STEERING: tuple[str, ...] = ("acpi", "bus", "dynamic_debug", "fs", "irq", "kcore", "mtrr", "scsi")
+STEERING += ("sys", "sysrq-trigger")
+# systemd mounts something here on a directory that is always empty, which hides nothing
+_HIDES_NOTHING = "/proc/sys/fs/binfmt_misc"
+_SMALL = str(16 << 20)  # bytes, of a tmpfs that only holds mount points
+_USERNS = (0, 8)  # of bwrap: the first with --disable-userns
+
+# Process 1 inside, when the sandbox is supervised: it collects all others, so their CPU time
+# arrives at whoever waits for bwrap, and it limits their number where the user's own do not count.
+_FIRST = ("bash", "-c", '[ -z "$1" ] || ulimit -u "$1"; shift; "$@"; exit $?', "bash")
 
 
 @dataclass(frozen=True)
@@ -35,17 +56,28 @@ class Sandbox:
     writable: Mapping[str, Path] = field(default_factory=dict)  # name below /mnt → host path
     devices: Sequence[str] = ()  # host device nodes, such as /dev/kvm
     network: bool = False
+    proxies: bool = True  # with the network, whether programs get the user's proxies
     environment: Mapping[str, str] = field(default_factory=dict)
     hidden: Sequence[Path] = ()  # folders of the root that are empty inside,
     shown: Sequence[Path] = ()  # and what of the root is seen below them nevertheless
+    nested: bool = False  # sandboxes are made inside; its user is then 1000 and not 0
+    io_uring: bool = False
+    supervised: bool = False  # counts CPU time and limits processes; bash must be inside
+    limits: Limits = field(default_factory=Limits)
 
     def argv(self, command: Sequence[str], *, directory: str = "/") -> list[str]:
         """The argument list that runs `command` inside, in `directory`."""
-        argv = ["bwrap", "--die-with-parent", "--unshare-user", "--uid", "0", "--gid", "0"]
+        user = "1000" if self.nested else "0"  # to map uid 0 once more takes CAP_SETFCAP
+        argv = [*self._script(), "--die-with-parent"]
+        argv += ["--unshare-user", "--uid", user, "--gid", user, "--cap-drop", "ALL"]
+        if not self.nested and _can_disable_user_namespaces():
+            argv.append("--disable-userns")
         argv += ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", "blockyard"]
         argv += ["--ro-bind", str(self.root), "/", *_proc(), "--dev", "/dev"]
-        for path in (*self.hidden, "/tmp", BIND):
-            argv += ["--tmpfs", str(path)]
+        for path in (*self.hidden, BIND):
+            argv += ["--size", _SMALL, "--tmpfs", str(path)]
+        for path in ("/tmp", "/dev/shm"):
+            argv += ["--size", str(self.limits.tmpfs_mib << 20), "--tmpfs", path]
         for path in self.shown:
             argv += ["--ro-bind", str(path), str(path)]
         for name, path in self.read_only.items():
@@ -54,13 +86,23 @@ class Sandbox:
             argv += ["--bind", str(path), f"{BIND}/{name}"]
         for device in self.devices:
             argv += ["--dev-bind", device, device]
-        argv += self._network()
-        argv.append("--clearenv")
-        proxies = {name: os.environ[name] for name in _PROXIES if name in os.environ}
-        inherited = proxies if self.network else {}
-        for name, value in {**_ENVIRONMENT, **inherited, **self.environment}.items():
+        argv += ["--remount-ro", "/dev", *self._network()]
+        for name, value in {**_ENVIRONMENT, **self.environment}.items():
             argv += ["--setenv", name, value]
+        if self.supervised:
+            argv.append("--as-pid-1")
+            command = [*_FIRST, str(self.limits.processes or ""), *command]
         return [*argv, "--chdir", directory, "--", *command]
+
+    def _script(self) -> list[str]:
+        argv = [str(SCRIPT), str(_filter(self.nested, self.io_uring))]
+        if self.limits.file_mib is not None:
+            argv.append(f"file={self.limits.file_mib << 10}")
+        if self.limits.memory_mib is not None:
+            argv.append(f"data={self.limits.memory_mib << 10}")
+        if self.network and self.proxies:
+            argv.append("proxies")
+        return [*argv, "--"]
 
     def _network(self) -> list[str]:
         if not self.network:
@@ -74,5 +116,76 @@ class Sandbox:
         ]
 
 
-def _proc() -> list[str]:
-    return ["--ro-bind", "/proc", "/proc"] if NESTED in os.environ else ["--proc", "/proc"]
+def filtered() -> list[str]:
+    """What starts bwrap, its arguments behind it, for a sandbox in which others are made.
+
+    Files have no limit: guests' disks stand in it.
+    """
+    return Sandbox(Path("/"), nested=True, limits=Limits(file_mib=None))._script()
+
+
+def command_of(argv: Sequence[str]) -> Sequence[str]:
+    """What an argument list runs: inside, when it is one of `Sandbox.argv`."""
+    if not argv or argv[0] != str(SCRIPT) or "--chdir" not in argv:
+        return argv
+    command = argv[argv.index("--", argv.index("--chdir")) + 1 :]
+    supervised = tuple(command[: len(_FIRST)]) == _FIRST
+    return command[len(_FIRST) + 1 :] if supervised else command
+
+
+def is_offline(argv: Sequence[str]) -> bool:
+    """Whether what it runs has no network."""
+    return bool(argv) and argv[0] == str(SCRIPT) and "--unshare-net" in argv
+
+
+def _filter(nested: bool, io_uring: bool) -> Path:
+    """The file with the system call filter; made when it is not there."""
+    program = seccomp.filter_program(nested=nested, io_uring=io_uring)
+    path = store.directory("sandbox") / f"filter-{store.digest(program.hex())}"
+    if not path.is_file() or path.stat().st_size != len(program):
+        store.write(path, program)
+    return path
+
+
+def _proc() -> Iterator[str]:
+    """What makes /proc: a new one, with what steers the host read-only.
+
+    The kernel gives no new one where parts of the present one are covered, as in a sandbox or a
+    container: then it is the present one, read-only, in which other processes are seen but not
+    reached, since they are of another user namespace.
+    """
+    if _is_covered():
+        yield from ("--ro-bind", "/proc", "/proc")
+        return
+    yield from ("--proc", "/proc")
+    for name in STEERING:
+        if Path("/proc", name).exists():
+            yield from ("--ro-bind", f"/proc/{name}", f"/proc/{name}")
+
+
+@cache
+def _is_covered() -> bool:
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    places = [line.split(" ")[4] for line in lines]
+    return any(place.startswith("/proc/") and place != _HIDES_NOTHING for place in places)
+
+
+@cache
+def _can_disable_user_namespaces() -> bool:
+    """Whether bwrap has the option, and can do it; the filter serves without it, too."""
+    if _is_covered() or _is_setuid():  # it writes to /proc/sys, and refuses when it is setuid
+        return False
+    try:
+        done = subprocess.run(["bwrap", "--version"], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    version = re.search(r"(\d+)\.(\d+)", done.stdout)
+    return version is not None and (int(version[1]), int(version[2])) >= _USERNS
+
+
+def _is_setuid() -> bool:
+    program = shutil.which("bwrap")
+    return program is not None and bool(Path(program).stat().st_mode & 0o4000)

@@ -20,7 +20,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 MOST_GB = 1e6  # no disk is larger, and infinity is no number to count with
-MOST_S = 1e6  # twelve days
+MOST_S = 1e8  # three years
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,6 +36,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     # of a git or web server, before it is given up; a server that packs a kernel says so meanwhile
     server_silence_s: Annotated[float, msgspec.Meta(gt=0, le=MOST_S)] = 60.0
     fetch_limit_s: Annotated[float, msgspec.Meta(gt=0, le=MOST_S)] = 7200.0  # what a fetch may take
+    # limits of what runs makefiles of trees and modules; a limit of 0 is ours (kernel/host/limits)
+    build_timeout_s: Annotated[float, msgspec.Meta(ge=0, le=MOST_S)] = 0.0  # of one make
+    build_log_mib: Annotated[int, msgspec.Meta(ge=1)] = 256  # what it prints
+    build_output_gb: Annotated[float, msgspec.Meta(gt=0, le=MOST_GB)] = 40.0  # what it writes
+    build_memory_gb: Annotated[float, msgspec.Meta(ge=0, le=MOST_GB)] = 0.0
+    build_processes: Annotated[int, msgspec.Meta(ge=16)] = 4096
 
     @property
     def cache_dir(self) -> Path:

@@ -18,6 +18,7 @@ from kernel.catalog import Tarball
 from kernel.host import redact, store
 from kernel.host.debian import ToolRoot
 from kernel.host.errors import Failed, UserError
+from kernel.host.limits import build_limits
 from kernel.host.process import run
 from kernel.host.progress import step
 from kernel.host.sandbox import BIND, Sandbox
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 16
 MOST_BYTES = 8 << 30  # of a tarball; Linux has 150 MB packed, 1.6 GB unpacked
+UNPACK_S = 3600
+# To root, too, what anybody else gets: files of one's own, without setuid and setgid bits.
+UNPRIVILEGED = ("--no-same-owner", "--no-same-permissions")
 
 
 def source_tree(name: str, entry: Tarball, tools: ToolRoot) -> Tree:
@@ -80,9 +84,18 @@ def _tree(entry: Tarball, sha256: str, path: Path) -> Tree:
 def unpack(tar: Path, tree: Path, tools: ToolRoot, log: Path, *, strip: int) -> None:
     """Unpacks a tar (of any compression) into `tree`; `strip` leading folders are dropped."""
     tree.mkdir()
-    sandbox = Sandbox(tools.root, read_only={"tar": tar}, writable={"tree": tree})
+    limits = build_limits().within(UNPACK_S)
+    sandbox = Sandbox(
+        tools.root, read_only={"tar": tar}, writable={"tree": tree}, limits=limits, supervised=True
+    )
     argv = ["tar", "-xf", f"{BIND}/tar", "-C", f"{BIND}/tree", f"--strip-components={strip}"]
-    run(sandbox.argv([*argv, "--no-same-owner"]), log=log, doing=f"unpacking {tar.name}")
+    run(
+        sandbox.argv([*argv, *UNPRIVILEGED]),
+        log=log,
+        doing=f"unpacking {tar.name}",
+        limits=limits,
+        outputs=[tree],
+    )
 
 
 def _file(entry: Tarball) -> Path:

@@ -41,27 +41,32 @@ def _made(path: Path) -> Path:
 
 
 def compiled(tools: ToolRoot, tree: Path, objects: Objects, script: str = CC) -> str:
-    """What a build prints that runs `script` in the place of make."""
-    plain = Sandbox(tools.root, read_only={"src": tree})
+    """What a build prints that runs `script` in the place of make, and what ccache did."""
+    out = _made(tree.parent / "out")
+    plain = Sandbox(tools.root, read_only={"src": tree}, writable={"out": out})
     sandbox = objects.sandbox(plain, from_root(tools))
     argv = sandbox.argv(objects.argv(["sh", "-c", script]))
     done = subprocess.run(argv, capture_output=True, text=True)
-    return done.stdout + done.stderr
+    statistics = out / ccache.STATISTICS
+    if not statistics.exists():
+        return done.stdout + done.stderr
+    misses = statistics.read_text().splitlines().count("cache_miss")
+    return f"{done.stdout}{done.stderr}ccache: {ccache.take_hits(out)} {misses}"
 
 
 def test_a_build_finds_what_another_compiled_and_sees_a_changed_header(
     tools: ToolRoot, tree: Path
 ) -> None:
     debian, mine = Objects(DEBIAN), Objects("mine", (DEBIAN,))
-    assert "blockyard: ccache 0 1" in compiled(tools, tree, debian)
-    assert "blockyard: ccache 1 0" in compiled(tools, tree, mine)
+    assert "ccache: 0 1" in compiled(tools, tree, debian)
+    assert "ccache: 1 0" in compiled(tools, tree, mine)
     (tree / "x.h").write_text("#define X 2\n")
     dump = f"{CC} && llvm-objdump -s -j .data /tmp/x.o"
     told = compiled(tools, tree, mine, dump)
-    assert "blockyard: ccache 0 1" in told
+    assert "ccache: 0 1" in told
     assert "0000 02000000" in told
     # what `mine` kept is for nobody else
-    assert "blockyard: ccache 0 1" in compiled(tools, tree, debian)
+    assert "ccache: 0 1" in compiled(tools, tree, debian)
 
 
 def test_what_is_shared_is_read_only_to_others(tools: ToolRoot, tree: Path) -> None:
@@ -84,7 +89,7 @@ def test_a_tree_whose_headers_embed_files_is_compiled_without(tools: ToolRoot, t
     (tree / "blob").write_text("aaaa")
     told = compiled(tools, tree, Objects("mine"))
     assert "no ccache, /mnt/src/x.h takes in files" in told
-    assert "blockyard: ccache" not in told
+    assert "ccache: " not in told
 
 
 def test_a_failing_make_fails(tools: ToolRoot, tree: Path) -> None:

@@ -86,7 +86,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, ready: Ready) -> Iterator[
     secret = place / "secret"
     secret.mkdir()
     (secret / "key").write_text("x")
-    writes = [PROJECT / "new", folder / "new", ready.kernel.path / "new"]
+    writes = [PROJECT / "ci" / "new", folder / "new", ready.kernel.path / "new"]
     unseen = [secret, Path.home() / ".ssh", PROJECT / ".git", cache / "logs", cache / "sources"]
     with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as server:
         patch.setenv("BLOCKYARD_RESULTS", str(place / "results"))

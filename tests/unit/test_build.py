@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kernel import artifact, build, toolchain
-from kernel.build import cpu_seconds, module_name, prune, warnings
+from kernel.build import MOST_FILES, module_name, prune, usage, warnings
 from kernel.host.settings import PROJECT
 from kernel.job import Build, own_fragment, read_fragment
 from kernel.kconfig import Fragment, merge
@@ -110,8 +110,6 @@ warning: unused import: `x`
   |
 warning: unreachable
    --> /mnt/src/drivers/block/rnull/rnull.rs:40:5
-blockyard: cpu 100.25 10.5
-blockyard: cpu 1.000 0.250
 """
 
 
@@ -126,8 +124,35 @@ class TestLog:
     def test_a_quiet_build(self) -> None:
         assert warnings("  CC      drivers/block/a.o\n") == {}
 
-    def test_the_time_of_all_makes_is_summed(self) -> None:
-        assert cpu_seconds(LOG) == 112.0
+    def test_a_log_that_the_makefiles_forge(self) -> None:
+        """Whatever it has, it is read in a moment, and what is kept of it is bounded."""
+        lines = [f"/mnt/src/{n}.c:1:1: warning: x" for n in range(5000)]
+        lines += ["blockyard: cpu abc def", f"blockyard: ccache {'9' * 5000} 1", "warning: \xff"]
+        lines += ["warning: " + "a" * 1_000_000, " --> " + "b:" * 1_000_000]
+        assert len(warnings("\n".join(lines))) == MOST_FILES
+
+
+class TestUsage:
+    def test_what_all_makes_took_is_summed(self, tmp_path: Path) -> None:
+        (tmp_path / "usage").write_text("100.25 40\n11.5 2\n")
+        assert usage(tmp_path / "usage") == (111.8, 42)
+        assert usage(tmp_path / "none") == (0.0, 0)
+
+    def test_it_is_measured_and_not_read_from_the_log(self, job: Build) -> None:
+        """A makefile that prints times as ours did, and one whose work is in the background."""
+        script = (
+            'echo "blockyard: cpu 999 999"; '
+            "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done & wait; "
+            "echo direct_cache_hit >/mnt/out/.ccache-statistics"
+        )
+        job.out.mkdir(parents=True)
+        job.tree.path.mkdir(parents=True, exist_ok=True)
+        sandbox = replace(job.sandbox(), root=Path("/"))
+        job._run(sandbox, ["sh", "-c", script], "x")
+        cpu_s, reused = usage(job.usage)
+        assert 0.1 < cpu_s < 60
+        assert reused == 1
+        assert not (job.out / ".ccache-statistics").exists()
 
 
 class TestKernelInfo:

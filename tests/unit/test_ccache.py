@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from kernel import ccache
-from kernel.build import reused_objects
 from kernel.catalog import DebianSource, Directory, Entry, Git, Tarball
 from kernel.ccache import DEBIAN, Objects, objects
 from kernel.host.sandbox import Sandbox
@@ -170,6 +169,11 @@ class TestCompiler:
         assert not self.goes_to_ccache(call, *arguments)
 
 
-def test_reused_objects_of_all_makes_are_counted() -> None:
-    assert reused_objects("blockyard: ccache 40 3\nx\nblockyard: ccache 2 0\n") == 42
-    assert reused_objects("make: nothing\n") == 0
+def test_reused_objects_are_counted_once(tmp_path: Path) -> None:
+    (tmp_path / ccache.STATISTICS).write_text("direct_cache_hit\ncache_miss\ndirect_cache_hit\n")
+    assert [ccache.take_hits(tmp_path), ccache.take_hits(tmp_path)] == [2, 0]
+
+
+def test_statistics_that_are_no_file(tmp_path: Path) -> None:
+    (tmp_path / ccache.STATISTICS).symlink_to("/dev/zero")
+    assert ccache.take_hits(tmp_path) == 0

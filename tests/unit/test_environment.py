@@ -75,6 +75,18 @@ class TestClean:
         kept = {"GIT_SSH_COMMAND", "HOME", "BLOCKYARD_CACHE"}
         assert found.keys() - environment.OURS.keys() == kept
 
+    def test_it_is_for_a_block_where_others_share_the_process(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PYTEST_ADDOPTS", "-k x")
+        monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+        before = dict(os.environ)
+        with environment.cleaned():
+            assert "PYTEST_ADDOPTS" not in os.environ
+            assert os.environ["PYTHONSAFEPATH"] == "1"
+        assert dict(os.environ) == before
+        environment._ignored.clear()
+
     def test_git_s_own_list_is_covered(self) -> None:
         told = subprocess.run(
             ["git", "rev-parse", "--local-env-vars"], capture_output=True, text=True

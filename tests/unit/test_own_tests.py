@@ -263,10 +263,10 @@ class TestRun:
             f"(guests / 'linked').symlink_to({str(victim)!r})\n"
             "(guests / 'mine-1').mkdir()\n"
             "(guests / 'mine-1' / 'kernel.log').write_text('booted')\n"
-            "(guests / 'mine-1' / 'kernel.log').chmod(0o6777)\n"
+            "(guests / 'mine-1' / 'kernel.log').chmod(0o777)\n"
             f"(guests / 'mine-1' / 'link').symlink_to({str(victim / 'key')!r})\n"
             "os.mkfifo(guests / 'mine-1' / 'pipe')\n"
-            "os.truncate(os.open(guests / 'mine-1' / 'sparse', 65), 1 << 40)\n"
+            "os.truncate(os.open(guests / 'mine-1' / 'sparse', 65), 1 << 30)\n"
             "for name in ('plan.json', 'run.json'):\n"
             "    try: (guests.parent / name).write_text('forged')\n"
             "    except OSError: pass\n"
@@ -327,13 +327,20 @@ class TestCheck:
         with pytest.raises(UserError, match="known_failures.toml"):
             run.check(selected(folder, suite="block"))
 
-    def test_results_that_cannot_be_written(
-        self, module: Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    @pytest.mark.parametrize("place", ["/proc/nowhere", "file", "new/folder"])
+    def test_the_folder_of_results(
+        self, module: Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str
     ) -> None:
-        monkeypatch.setenv("BLOCKYARD_RESULTS", "/proc/nowhere")
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("BLOCKYARD_RESULTS", str(tmp_path / place))
         settings.cache_clear()
+        wanted = selected(module(), suite="block")
         try:
-            with pytest.raises(Failed, match="cannot write to /proc/nowhere"):
-                run.check(selected(module(), suite="block"))
+            if place == "new/folder":
+                run.check(wanted)
+                assert not (tmp_path / "new").exists(), "what is wrong elsewhere leaves no folder"
+            else:
+                with pytest.raises(Failed, match=f"cannot write to .*{place}"):
+                    run.check(wanted)
         finally:
             settings.cache_clear()

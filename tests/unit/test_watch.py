@@ -19,7 +19,7 @@ HEAD = "import os, sys, time; pipe = open(int(sys.argv[1]), 'wb', buffering=0)\n
 
 @pytest.fixture
 def limits(tmp_path: Path) -> Limits:
-    return Limits(silence_s=30, memory=1 << 30, folder=tmp_path)
+    return Limits(silence_s=30, total_s=60, memory=1 << 30, folder=tmp_path)
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +46,19 @@ def test_silence_has_an_end(limits: Limits) -> None:
         lines("time.sleep(1e6)", replace(limits, silence_s=1))
     assert caught.value.silent
     assert time.monotonic() - begun < 10
+
+
+def test_it_has_an_end_whatever_it_reports(limits: Limits) -> None:
+    with pytest.raises(Overrun, match="no end after 1 s"):
+        lines("while True: pipe.write(b'x\\n'); time.sleep(.1)", replace(limits, total_s=1))
+
+
+def test_reports_are_not_kept_without_limit(
+    limits: Limits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "REPORTS_BYTES", 3 << 20)
+    with pytest.raises(Overrun, match="more than 3 MiB of reports"):
+        lines("while True: pipe.write(b'x' * 999 + b'\\n')", limits)
 
 
 def test_output_is_no_report(limits: Limits) -> None:

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Waiting for a program's end, and ending it when it takes more than its limits.
+
+What can be limited by the kernel is (kernel/scripts/sandbox); time, the log and all that stands in
+a folder are looked at from here.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kernel.host.limits import Limits
+
+TICK_S = 0.2  # between two looks at the log and at the disk
+WALK_S = 10.0  # between two looks at folders, at least
+WALK_SHARE = 20  # and so many times what the last look took
+FREE_BYTES = 512 << 20  # a disk with less is full, as far as builds go,
+FREE_SHARE = 50  # or with less than this part of it: small disks
+
+
+class Exceeded(Exception):
+    """A program is to be ended. what: which limit it hit; hint: what the user can do."""
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+
+
+def raised_by(setting: str) -> str:
+    """A hint: the setting that raises a limit."""
+    return f"more is allowed by {setting} in config.toml, or BLOCKYARD_{setting.upper()}"
+
+
+@dataclass
+class Watch:
+    """One program that is waited for. cpu_s: what it and all that it waited for took."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    limits: Limits
+    outputs: Sequence[Path] = ()  # folders that it writes to
+    cpu_s: float = 0.0
+    _next_walk: float = field(default_factory=lambda: time.monotonic() + WALK_S)
+    _begun: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self._log_start = _size(self.log)
+
+    def wait(self) -> int:
+        """The exit code (-n for signal n); raises Exceeded while it runs on."""
+        with _descriptor(self.process.pid) as pidfd:
+            while (code := self._reap()) is None:
+                self._look()
+                select.select([pidfd] if pidfd is not None else [], [], [], TICK_S)
+        return code
+
+    def check_outputs(self) -> None:
+        """Raises Exceeded when what stands in the folders is too much."""
+        most = self.limits.output_mib
+        if most is None or not self.outputs:
+            return
+        size = sum(map(disk_usage, self.outputs))
+        if size > most << 20:
+            raise Exceeded(
+                f"it wrote more than {most} MiB to {self.outputs[0]}", raised_by("build_output_gb")
+            )
+
+    def _reap(self) -> int | None:
+        """Popen.poll, which does not say what the process took."""
+        if self.process.returncode is not None:
+            return self.process.returncode
+        try:
+            pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)
+        except ChildProcessError:  # SIGCHLD is ignored here: nobody knows any more
+            return self.process.wait()
+        if not pid:
+            return None
+        self.cpu_s = usage.ru_utime + usage.ru_stime
+        self.process.returncode = os.waitstatus_to_exitcode(status)
+        return self.process.returncode
+
+    def _look(self) -> None:
+        now, limits = time.monotonic(), self.limits
+        if limits.time_s is not None and now - self._begun > limits.time_s:
+            raise Exceeded(f"no end after {limits.time_s:.0f} s")
+        if limits.log_mib is not None and _size(self.log) - self._log_start > limits.log_mib << 20:
+            with suppress(OSError):
+                os.truncate(self.log, self._log_start + (limits.log_mib << 20))
+            raise Exceeded(f"it printed more than {limits.log_mib} MiB", raised_by("build_log_mib"))
+        for folder in self.outputs:
+            if is_full(folder):
+                raise Exceeded(f"the disk is full: {folder} has no space left")
+        if self.outputs and now > self._next_walk:
+            self.check_outputs()
+            took = time.monotonic() - now
+            self._next_walk = now + max(WALK_S, WALK_SHARE * took)
+
+
+@contextmanager
+def _descriptor(pid: int) -> Iterator[int | None]:
+    """A descriptor that is readable when the process has ended; None on old kernels."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def is_full(folder: Path, *, most_bytes: int = FREE_BYTES) -> bool:
+    """Whether the disk of a folder has next to nothing left."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return False
+    total, free = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
+    return free < min(most_bytes, total // FREE_SHARE)
+
+
+def disk_usage(folder: Path) -> int:
+    """Bytes that a folder takes on its disk, without recursion; what cannot be read counts 0."""
+    size, folders = 0, [os.fspath(folder)]
+    while folders:
+        with suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    size += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+    return size
