@@ -251,6 +251,12 @@ class TestRepositories:
         with pytest.raises(Failed, match=r"no answer for 0.5 s"):
             commit.write(git_dir, git(linux, "rev-parse", "v1"), linux.parent / "out")
 
+    def test_a_commit_with_a_configuration(self, linux: Path) -> None:
+        repositories.commit(linux, {".config": b""})
+        with pytest.raises(UserError, match="was built in place") as caught:
+            tree_of(linux)
+        assert "remove it from the commit" in caught.value.hint
+
     def test_a_pipe_in_place_of_the_configuration(
         self, linux: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
