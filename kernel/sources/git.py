@@ -21,7 +21,7 @@ from kernel.host.errors import Failed, UserError
 from kernel.host.progress import step
 from kernel.sources import commit as commits
 from kernel.sources import remote
-from kernel.sources.commit import Missing, Repository
+from kernel.sources.objects import FSCK, Missing, Repository
 from kernel.sources.tree import Tree, checked
 
 RECIPE = 2  # raise it when the same commit gives another tree
@@ -156,7 +156,7 @@ def _elsewhere(path: Path) -> str:
 def _incomplete(error: Failed, repository: Repository) -> Failed:
     """A commit of which objects are missing: a partial clone, or a broken repository."""
     if not any((repository.objects / "pack").glob("*.promisor")):
-        return Failed(error.what, hint=commits.FSCK)
+        return Failed(error.what, hint=FSCK)
     return Failed(
         f"{error.what}: it is a partial clone",
         hint=f"git -C {repository.name} worktree add FOLDER REF fetches what is missing; "

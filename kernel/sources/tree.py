@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kernel.host import store, untrusted
 from kernel.host.errors import UserError
+from kernel.host.settings import settings
 
 # What a build inside the tree leaves behind; kbuild refuses to build such a tree elsewhere
 # (outputmakefile in the kernel's Makefile).
@@ -50,15 +51,17 @@ class Tree:
 
 def _symbols(path: Path) -> Iterator[str]:
     """The symbols of all Kconfig files but those of other machines (0.7 s for a kernel)."""
-    for folder, names, files in os.walk(path):
-        if Path(folder) == path / "arch":
-            names[:] = ["x86"]
-        for file in files:
-            if file.startswith("Kconfig"):
-                if not untrusted.is_file(Path(folder), file):
-                    continue
-                text = untrusted.read_text(Path(folder), file)
-                yield from re.findall(r"^[ \t]*(?:menu)?config[ \t]+(\w+)", text, re.MULTILINE)
+    folders = [path]
+    while folders:
+        folder = folders.pop()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    if folder != path / "arch" or entry.name == "x86":
+                        folders.append(folder / entry.name)
+                elif entry.name.startswith("Kconfig") and untrusted.is_file(folder, entry.name):
+                    text = untrusted.read_text(folder, entry.name)
+                    yield from re.findall(r"^[ \t]*(?:menu)?config[ \t]+(\w+)", text, re.MULTILINE)
 
 
 def version(makefile: str) -> str:
@@ -91,6 +94,8 @@ def checked(path: Path, what: str) -> Path:
 
 def _ways_out(path: Path) -> str:
     """What a user can do with a tree that was built in place."""
+    if path.is_relative_to(settings().cache_dir):
+        return "kbuild takes no such tree: remove it from the commit, the tarball or the series"
     clean = f"make -C {path} mrproper removes it (save your .config first)"
     if not (path / ".git").exists():
         return clean

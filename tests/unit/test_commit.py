@@ -15,7 +15,7 @@ from kernel.host import git as host_git
 from kernel.host import store
 from kernel.host.debian import ToolRoot
 from kernel.host.errors import Failed, UserError
-from kernel.sources import commit, fetch
+from kernel.sources import commit, fetch, objects
 from tests.unit import repositories
 from tests.unit.repositories import KCONFIG, MAKEFILE, git
 
@@ -64,7 +64,7 @@ class TestBytes:
         assert (tree_of(repository) / "x.c").read_bytes() == b"int x;\n"
 
     def test_a_large_file_comes_in_pieces(self, tmp_path: Path) -> None:
-        data = os.urandom(3 * commit.CHUNK + 1)
+        data = os.urandom(3 * objects.CHUNK + 1)
         repository = repositories.make(tmp_path / "linux", {"blob": data})
         assert (tree_of(repository) / "blob").read_bytes() == data
 
@@ -247,9 +247,15 @@ class TestRepositories:
         pack = linux / ".git/objects/pack"
         (pack / f"pack-{'1' * 40}.pack").touch()
         os.mkfifo(pack / f"pack-{'1' * 40}.idx")
-        git_dir = commit.Repository(linux / ".git/objects", "mine")
+        git_dir = objects.Repository(linux / ".git/objects", "mine")
         with pytest.raises(Failed, match=r"no answer for 0.5 s"):
             commit.write(git_dir, git(linux, "rev-parse", "v1"), linux.parent / "out")
+
+    def test_a_commit_with_a_configuration(self, linux: Path) -> None:
+        repositories.commit(linux, {".config": b""})
+        with pytest.raises(UserError, match="was built in place") as caught:
+            tree_of(linux)
+        assert "remove it from the commit" in caught.value.hint
 
     def test_a_pipe_in_place_of_the_configuration(
         self, linux: Path, monkeypatch: pytest.MonkeyPatch

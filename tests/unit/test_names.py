@@ -250,6 +250,7 @@ class TestTree:
                 os.close(opened)
                 opened = inner
             assert directory.fingerprint(linux) == before  # folders alone do not count
+            assert not Tree(linux, "deep").defines("NOTHING")
         finally:
             os.close(opened)
             subprocess.run(["rm", "-rf", str(linux)], check=True)  # pytest's own way is recursive
