@@ -63,8 +63,24 @@ MAKING, GONE, BROKEN = ".making-", ".gone-", ".broken-"
 
 def digest(*inputs: object) -> str:
     """The key of an entry made from `inputs` (anything that msgspec can write as JSON)."""
-    data = msgspec.json.encode(inputs, order="sorted")
+    try:
+        data = msgspec.json.encode(inputs, order="sorted")
+    except UnicodeEncodeError:  # a path whose bytes are not UTF-8
+        data = msgspec.json.encode(_encodable(msgspec.to_builtins(inputs)), order="sorted")
     return hashlib.sha256(data).hexdigest()[:KEY_LENGTH]
+
+
+def _encodable(value: object) -> object:
+    """The same with the bytes of each text in place of what stands for them in a `str`."""
+    match value:
+        case str():
+            return repr(os.fsencode(value))
+        case dict():
+            return {_encodable(key): _encodable(inner) for key, inner in value.items()}
+        case list() | tuple() | set():
+            return [_encodable(inner) for inner in value]
+        case _:
+            return value
 
 
 def use(kind: str, key: str) -> Path | None:
