@@ -119,6 +119,7 @@ def initramfs(kernel: Kernel, tools: ToolRoot) -> Path:
     key = store.digest("initramfs", RECIPE, program.parent.name, kernel.info.key, BOOT_MODULES)
 
     def make(path: Path) -> None:
+        store.examine("kernels", kernel.path)
         files = [cpio.File("init", program.read_bytes(), 0o755)]
         modules = boot_modules(kernel, BOOT_MODULES)
         for module in modules:
@@ -135,6 +136,7 @@ def module_image(kernel: Kernel, tools: ToolRoot, extra: Sequence[Path] = ()) ->
     key = store.digest("modules", RECIPE, kernel.info.key, *(folder.name for folder in extra))
 
     def make(path: Path) -> None:
+        store.examine("kernels", kernel.path)
         modules = kernel.path / "modules"
         if extra:
             modules = path / "modules"

@@ -142,6 +142,16 @@ def _is_whole(kind: str, key: str) -> bool:
         return _mended(kind, key)
 
 
+def examine(kind: str, path: Path) -> None:
+    """Hashes a whole entry, before something else is made from its files.
+
+    Raises Failed for one that is broken; its next use makes it again.
+    """
+    if seal.load(path) is not None and (problems := seal.verify(path, kind)):
+        seal.mark(path, problems[0])
+        raise Failed(f"{path} is broken: {problems[0]}", hint="start again: then it is made again")
+
+
 def _may_write(path: Path) -> bool:
     return os.access(path, os.W_OK)
 

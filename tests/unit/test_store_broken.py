@@ -134,6 +134,15 @@ class TestEntry:
             store.get("kernels", KEY, "a thing", fill)
         assert capsys.readouterr().err.count("broken") == 2
 
+    def test_what_something_is_made_from_is_hashed(self) -> None:
+        path = made("kernels")
+        store.examine("kernels", path)
+        with open(path / "bzImage", "r+b") as file:
+            file.write(b"X")
+        with pytest.raises(Failed, match="bzImage has other contents"):
+            store.examine("kernels", path)
+        assert store.use("kernels", KEY) is None
+
     def test_it_is_looked_at_once_in_a_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
         path = made("kernels")
         assert store.use("kernels", KEY) == path
