@@ -308,11 +308,14 @@ def boot(
     help={
         "unit": "only the tests that need no guest",
         "faults": "only the faults of guests; writes docs/reliability.md",
+        "hostile": "only attacks on the build sandbox, and what stopped each",
         "k": "only tests that match, as pytest's",
     }
 )
 @plain_errors
-def check(c: Context, unit: bool = False, faults: bool = False, k: str = "") -> None:
+def check(
+    c: Context, unit: bool = False, faults: bool = False, hostile: bool = False, k: str = ""
+) -> None:
     """Run our own checks: ruff, mypy, unit tests, integration tests with a real kernel."""
     from kernel.host import environment
     from kernel.host.process import GRACE_S, reaped, start
@@ -324,9 +327,12 @@ def check(c: Context, unit: bool = False, faults: bool = False, k: str = "") -> 
     tests = [["tests/unit", "tests/properties"]]
     if not unit:
         tests += [["tests/integration", "--ignore", breaking], [breaking, "-n", "2"]]
-        tests.append(["tests/hostile", "-m", "not hostile"])
+        tests += [["tests/hostile", "-m", "quick"]]
     if faults:
         tests = [[breaking, "-p", "no:randomly", "--fault-table", "docs/reliability.md"]]
+    if hostile:
+        tests = [["tests/hostile", "-p", "no:randomly", "-s"]]
+        tests += [["tests/properties", "--examples", "20000"]]
     python = [sys.executable, "-m"]
     commands = [
         [*python, "ruff", "check"],

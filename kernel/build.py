@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 LOG_BYTES = 64 << 20  # of the log's end, looked at for warnings; a log of ours has 1 MB
 LINE_LENGTH = 1000
+VMLINUX_BYTES = 16 << 30  # with debug information, for gdb and drgn
 MOST_FILES = 1000  # with warnings, kept
 _CLANG = re.compile(r"(\S+?):\d+:\d+: warning:")
 _RUSTC = re.compile(r"\s*--> (\S+?):\d+:\d+")
@@ -155,7 +156,7 @@ def _collect(job: Build, path: Path) -> None:
     if config.get("PVH") == "y":
         untrusted.copy(job.out, f"arch/x86/boot/compressed/{UNPACKED}", path / UNPACKED)
     if config.get("DEBUG_INFO") == "y":
-        untrusted.copy(job.out, "vmlinux", path / "vmlinux")  # for gdb and drgn
+        untrusted.copy(job.out, "vmlinux", path / "vmlinux", VMLINUX_BYTES)
     (path / "build.log").write_bytes(process.end_of(job.log, LOG_BYTES))
     _collect_modules(job, path / "modules")
 

@@ -13,6 +13,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from kernel import differences, explain, kconfig, variants
@@ -36,6 +37,7 @@ ANSWER = "answer.json"  # of the reader
 OWN = ("kernel/fragments/", "modules/")  # how the names of our fragments begin
 ASKED = ".config.asked"  # in the output tree: what its .config was made from
 READER = ("kconfig_reader", "kconfig_environment", "kconfig_keywords")  # it runs in the sandbox
+ANSWER_MIB = 64  # that of a whole tree has 1 MB
 READ_S = 300  # reading a Kconfig takes 4 s; a tree whose Kconfig never ends is not waited for
 
 
@@ -198,7 +200,10 @@ def _read(job: Build, arguments: Sequence[str], answer: Path) -> Report:
     argv += ["--srctree", f"{BIND}/src"]
     for variable in job.toolchain.make_arguments:
         argv += ["--make-var", variable]
-    argv = job.sandbox(**_reader()).argv([*argv, *arguments], directory="/tmp")
+    sandbox = job.sandbox(**_reader())
+    # programs of the tree have the answer open, too
+    sandbox = replace(sandbox, limits=replace(sandbox.limits, file_mib=ANSWER_MIB))
+    argv = sandbox.argv([*argv, *arguments], directory="/tmp")
     with step("reading the tree's Kconfig"):
         try:
             run(
@@ -207,12 +212,17 @@ def _read(job: Build, arguments: Sequence[str], answer: Path) -> Report:
                 doing=f"kernel {job.name}: reading its Kconfig",
                 stdout=answer,
                 timeout_s=READ_S,
+                limits=sandbox.limits,
             )
         except Failed:
             # the reader's own complaint is an answer too
             if not answer.read_bytes().startswith(b"{"):
                 raise
-    report: Report = json.loads(answer.read_bytes())
+    try:
+        report: Report = json.loads(answer.read_bytes())
+    except ValueError:  # a program of the tree wrote into it
+        what = f"kernel {job.name}: reading its Kconfig gave no answer"
+        raise Failed(what, log=job.log) from None
     return report
 
 

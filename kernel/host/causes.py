@@ -16,7 +16,7 @@ FULL_BYTES = 1 << 20  # less than this is left on a disk that is full
 _REFUSED = r"Connection refused|Could not connect|Unable to connect"
 _TOO_MANY = r"fork: .*Resource temporarily unavailable|fork: retry"
 _TOO_LARGE = r"File size limit exceeded|File too large|Error 153"
-_MEMORY = r"Cannot allocate memory|LLVM ERROR: out of memory|memory exhausted|std::bad_alloc"
+_MEMORY = r"Cannot allocate memory|LLVM ERROR: out of memory|memory exhausted|bad_alloc|MemoryError"
 
 
 def known(text: str, code: int, log: Path, limits: Limits, exceeded: str, offline: bool) -> str:
@@ -26,7 +26,8 @@ def known(text: str, code: int, log: Path, limits: Limits, exceeded: str, offlin
     network on purpose, so that nothing it says of the network is about the user's.
     """
     if "No space left on device" in text or _is_full(log):
-        return FULL
+        inside = f"; or it was /tmp in the sandbox, which holds {limits.tmpfs_mib} MiB"
+        return FULL + (inside if offline and not _is_full(log) else "")
     if exceeded == "processes" or (limits.processes and re.search(_TOO_MANY, text)):
         return f"it started more than {limits.processes} processes; " + raised_by("build_processes")
     if exceeded == "memory" or (limits.memory_mib and re.search(_MEMORY, text)):

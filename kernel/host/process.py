@@ -138,6 +138,7 @@ def run(
                 more = raised_by("build_timeout_s")
             raise Failed(f"{doing}: {error.what}", hint=more, log=log) from None
         finally:
+            watch.cut_log()
             if used is not None:
                 used(watch.cpu_s)
         exceeded = group.exceeded

@@ -23,6 +23,7 @@ from kernel.host.errors import Failed, UserError
 from kernel.host.progress import step
 
 TEXT_BYTES = 64 << 20  # no .config, makefile or list of modules is a tenth as long
+COPY_BYTES = 1 << 30  # of a kernel's image, list of symbols or module
 TOML_BYTES = 1 << 20  # a manifest, a topology, a list of known failures
 SERIES_BYTES = 256 << 20  # a release's patch-X.Y.xz unpacks to 60 MB
 # What a shell passes: /dev/stdin, and /dev/fd/63 for a process substitution.
@@ -129,9 +130,14 @@ def is_file(base: Path, name: str) -> bool:
     return True
 
 
-def copy(base: Path, name: str, target: Path) -> None:
-    """Copies a file to one of ours, with its folders; raises what `open_regular` does."""
+def copy(base: Path, name: str, target: Path, limit: int = COPY_BYTES) -> None:
+    """Copies a file to one of ours, with its folders; raises what `open_regular` does.
+
+    limit: raises Failed for a larger one, whose holes would be written out.
+    """
     with open_regular(base, name) as source:
+        if os.fstat(source.fileno()).st_size > limit:
+            raise Failed(f"{name} is larger than {_size(limit)}")
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(target, "wb") as copied:
             shutil.copyfileobj(source, copied, 1 << 20)

@@ -73,6 +73,14 @@ class Watch:
                 f"it wrote more than {most} MiB to {self.outputs[0]}", raised_by("build_output_gb")
             )
 
+    def cut_log(self) -> None:
+        """Cuts off what a program that has ended printed beyond the limit."""
+        if (most := self.limits.log_mib) is not None:
+            end = self._log_start + (most << 20)
+            with suppress(OSError):
+                if self.log.stat().st_size > end:
+                    os.truncate(self.log, end)
+
     def _reap(self) -> int | None:
         """Popen.poll, which does not say what the process took."""
         if self.process.returncode is not None:
@@ -92,8 +100,6 @@ class Watch:
         if limits.time_s is not None and now - self._begun > limits.time_s:
             raise Exceeded(f"no end after {limits.time_s:.0f} s")
         if limits.log_mib is not None and _size(self.log) - self._log_start > limits.log_mib << 20:
-            with suppress(OSError):
-                os.truncate(self.log, self._log_start + (limits.log_mib << 20))
             raise Exceeded(f"it printed more than {limits.log_mib} MiB", raised_by("build_log_mib"))
         for folder in self.outputs:
             if is_full(folder):

@@ -2,7 +2,7 @@
 """Blockyard is killed (SIGKILL: out of memory, an impatient user) at random moments.
 
 Whatever it was doing: no process and no lock of it is left, and the next run does the work, without
-a word about the one before. Fifteen kills; those that are not marked as hostile are few and quick.
+a word about the one before. Fifteen kills; those that are marked as quick are few.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def finish(work: Work) -> str:
 def params() -> Iterator[object]:
     for kind, kills in KILLS.items():
         for number in range(kills):
-            marks = () if (kind, number) in ALWAYS else (pytest.mark.hostile,)
+            marks = (pytest.mark.quick,) if (kind, number) in ALWAYS else ()
             yield pytest.param(kind, number, marks=marks, id=f"{kind}-{number}")
 
 

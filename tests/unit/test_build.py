@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from kernel import artifact, build, toolchain
 from kernel.build import MOST_FILES, module_name, prune, usage, warnings
+from kernel.host.errors import Failed
 from kernel.host.settings import PROJECT
 from kernel.job import Build, own_fragment, read_fragment
 from kernel.kconfig import Fragment, merge
@@ -130,6 +132,35 @@ class TestLog:
         lines += ["blockyard: cpu abc def", f"blockyard: ccache {'9' * 5000} 1", "warning: \xff"]
         lines += ["warning: " + "a" * 1_000_000, " --> " + "b:" * 1_000_000]
         assert len(warnings("\n".join(lines))) == MOST_FILES
+
+
+class TestCollecting:
+    @pytest.fixture(autouse=True)
+    def output(self, job: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An output tree of a kernel whose drivers are all built in."""
+        files = ("arch/x86/boot/bzImage", "System.map", "modules.order", "modules.builtin")
+        for name in (*files, "modules.builtin.modinfo", "include/config/kernel.release"):
+            (job.out / name).parent.mkdir(parents=True, exist_ok=True)
+            (job.out / name).touch()
+        (job.out / "include/config/kernel.release").write_text("7.3.4\n")
+        (job.out / ".config").write_bytes(b'CONFIG_BLOCK=y\nCONFIG_X="\xff"\n')
+        job.log.write_text("made\n")
+        monkeypatch.setattr(build, "depmod", lambda *_: None)
+
+    def test_a_kernel_without_any_module_and_a_config_that_is_no_text(
+        self, job: Build, tmp_path: Path
+    ) -> None:
+        kernel = tmp_path / "kernel"
+        kernel.mkdir()
+        build._collect(job, kernel)
+        assert (kernel / "modules/7.3.4/modules.order").read_text() == ""
+        artifact.save_info(kernel, build._describe(job, 1.0))
+        assert artifact.load(kernel).config["BLOCK"] == "y"
+
+    def test_a_hole_is_not_written_out(self, job: Build, tmp_path: Path) -> None:
+        os.truncate(job.out / "System.map", 1 << 40)
+        with pytest.raises(Failed, match="System.map is larger than"):
+            build._collect(job, tmp_path)
 
 
 class TestUsage:

@@ -6,15 +6,18 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import tasks
-from kernel.host.debian import Mirrors, RootSpec, configured_mirrors, load_spec
+from kernel.host.debian import Mirrors, RootSpec, ToolRoot, configured_mirrors, load_spec
 from kernel.host.errors import Failed, UserError, unknown
-from kernel.host.sandbox import Sandbox
+from kernel.host.modes import drop_setid
+from kernel.host.sandbox import BIND, Sandbox
 from kernel.host.settings import PROJECT
+from kernel.sources import tarball
 
 
 class TestErrors:
@@ -125,6 +128,92 @@ class TestSandbox:
         at = argv.index("--dev-bind")
         assert argv[at : at + 3] == ["--dev-bind", "/dev/kvm", "/dev/kvm"]
         assert "/dev/kvm" not in Sandbox(Path("/r")).argv(["true"])
+
+
+class TestProxies:
+    """A password is for the program that needs it, and in nobody's arguments."""
+
+    @pytest.fixture(autouse=True)
+    def proxy(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("http_proxy", "http://me:SECRET@proxy.example")
+        monkeypatch.delenv("https_proxy", raising=False)
+
+    def test_it_arrives_and_stands_in_no_argument(self) -> None:
+        sandbox = Sandbox(Path("/"), network=True)
+        done = inside(sandbox, "env; tr '\\0' ' ' </proc/1/cmdline")
+        assert "http_proxy=http://me:SECRET@proxy.example\n" in done.stdout
+        assert "https_proxy" not in done.stdout
+        assert done.stdout.count("SECRET") == 1
+        assert "SECRET" not in " ".join(sandbox.argv(["true"]))
+
+    def test_what_is_not_on_the_network_or_not_to_have_it_gets_none(self) -> None:
+        for sandbox in (Sandbox(Path("/")), Sandbox(Path("/"), network=True, proxies=False)):
+            assert "SECRET" not in inside(sandbox, "env").stdout
+
+
+class TestNested:
+    def test_a_sandbox_inside_one_that_allows_it(self, cache: Path) -> None:
+        """It has no new /proc, and what steers the host is read-only there, too."""
+        here, script = (
+            Path(sys.executable).resolve(),
+            (
+                "import subprocess; from pathlib import Path\n"
+                "from kernel.host.sandbox import Sandbox\n"
+                "argv = Sandbox(Path('/')).argv(['sh', '-c', 'id -u; "
+                "touch /proc/sys/kernel/core_pattern || unshare -U true || echo held'])\n"
+                "print(subprocess.run(argv, capture_output=True, text=True).stdout)"
+            ),
+        )
+        (cache / "sandbox").mkdir(parents=True)
+        inner = {"PYTHONPATH": ":".join(sys.path), "BLOCKYARD_CACHE": f"{BIND}/cache"}
+        sandbox = Sandbox(
+            Path("/"),
+            writable={"cache": cache},
+            environment=inner,
+            nested=True,
+            shown=[PROJECT],
+        )
+        done = subprocess.run(
+            sandbox.argv([str(here), "-c", script], directory=str(PROJECT)),
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout.split() == ["0", "held"], done.stderr
+
+    def test_not_inside_any_other(self) -> None:
+        done = inside(Sandbox(Path("/")), "unshare --user true && echo made")
+        assert done.stdout == ""
+
+
+class TestUnpacking:
+    def test_setuid_bits_are_not_restored(self, tmp_path: Path) -> None:
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in/program").write_text("x")
+        (tmp_path / "in/program").chmod(0o6755)
+        (tmp_path / "out").mkdir()
+        tar = ["tar", "-cf", str(tmp_path / "a.tar"), "-C", str(tmp_path / "in"), "program"]
+        subprocess.run(tar, check=True)
+        tarball.unpack(
+            tmp_path / "a.tar", tmp_path / "tree", root_tools(), tmp_path / "log", strip=0
+        )
+        assert (tmp_path / "tree/program").stat().st_mode & 0o7777 == 0o755
+
+    def test_they_are_taken_from_what_came_otherwise(self, tmp_path: Path) -> None:
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a/program").touch()
+        (tmp_path / "a/program").chmod(0o4711)
+        (tmp_path / "link").symlink_to("/usr/bin/passwd")
+        assert drop_setid(tmp_path) == 1
+        assert (tmp_path / "a/program").stat().st_mode & 0o7777 == 0o711
+
+
+def root_tools() -> ToolRoot:
+    class HostsOwn(ToolRoot):
+        @property
+        def root(self) -> Path:
+            return Path("/")
+
+    return HostsOwn(Path("/nowhere"))
 
 
 class TestMirrors:

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Makefiles that take all they can get: each is ended, and the error names the limit."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kernel.host import cgroup, untrusted
+from kernel.host.debian import ToolRoot
+from kernel.host.errors import Failed
+from kernel.host.limits import Limits
+from kernel.host.process import run
+from kernel.host.sandbox import Sandbox
+
+SMALL = Limits(
+    time_s=60, log_mib=8, output_mib=64, file_mib=32, memory_mib=256, processes=64, tmpfs_mib=16
+)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "make.log"
+
+
+def make(tools: ToolRoot, log: Path, recipe: str, limits: Limits = SMALL) -> None:
+    """Runs a makefile of one recipe as a build does."""
+    out = log.parent / "out"
+    out.mkdir(exist_ok=True)
+    (out / "Makefile").write_text(f"all:\n\t{recipe}\n")
+    sandbox = Sandbox(tools.root, writable={"out": out}, supervised=True, limits=limits)
+    argv = sandbox.argv(["make", "-C", "/mnt/out"])
+    run(argv, log=log, doing="the module", limits=limits, outputs=[out])
+
+
+def refused(tools: ToolRoot, log: Path, recipe: str, limits: Limits = SMALL) -> str:
+    with pytest.raises(Failed) as caught:
+        make(tools, log, recipe, limits)
+    print(f"{recipe[:60]:60} {str(caught.value).splitlines()[0]} / {caught.value.hint}")
+    assert len(str(caught.value)) < 4000
+    return str(caught.value)
+
+
+def test_one_that_never_ends(tools: ToolRoot, log: Path) -> None:
+    said = refused(tools, log, "trap '' TERM INT; sleep 600", replace(SMALL, time_s=1))
+    assert "the module: no end after 1 s" in said
+    assert "BLOCKYARD_BUILD_TIMEOUT_S" in said
+
+
+@pytest.mark.quick
+def test_a_flood_of_output(tools: ToolRoot, log: Path) -> None:
+    begun = time.monotonic()
+    # one file may be larger here, or the kernel ends it first
+    said = refused(tools, log, "yes AAAAAAAA", replace(SMALL, file_mib=100_000))
+    assert "the module: it printed more than 8 MiB" in said
+    assert "BLOCKYARD_BUILD_LOG_MIB" in said
+    assert log.stat().st_size <= 9 << 20
+    assert time.monotonic() - begun < 60
+
+
+@pytest.mark.quick
+def test_a_file_with_a_hole(tools: ToolRoot, log: Path) -> None:
+    said = refused(tools, log, "truncate -s 15T c_null.ko")
+    assert "it wrote a file of more than 32 MiB" in said
+    assert "BLOCKYARD_BUILD_OUTPUT_GB" in said
+
+
+def test_many_files(tools: ToolRoot, log: Path) -> None:
+    said = refused(tools, log, "for i in 1 2 3 4; do head -c 20M /dev/zero >$$i; done")
+    assert "the module: it wrote more than 64 MiB to" in said
+
+
+def test_a_full_tmp_is_not_the_hosts_memory(tools: ToolRoot, log: Path) -> None:
+    assert "No space left" in refused(tools, log, "head -c 20M /dev/zero >/tmp/x")
+    assert "No space left" in refused(tools, log, "head -c 20M /dev/zero >/dev/shm/x")
+
+
+def test_a_fork_bomb(tools: ToolRoot, log: Path) -> None:
+    """It does not hang up, and what it started has gone with it."""
+    limited = os.geteuid() != 0 or _grouped()
+    if not limited:
+        pytest.skip("root's processes are limited by a control group, which may not be made here")
+    said = refused(tools, log, "python3 -c 'import os\nwhile True: os.fork()'".replace("\n", ";"))
+    assert "processes" in said or "ended with" in said
+    bomb = "for i in `seq 200`; do sleep 100 & done; wait"
+    said = refused(tools, log, bomb)
+    assert "it started more than 64 processes; more is allowed by build_processes" in said
+
+
+def _grouped() -> bool:
+    with cgroup.group(256, 64) as group:
+        return bool(group.folders)
+
+
+@pytest.mark.quick
+def test_memory_of_one_process(tools: ToolRoot, log: Path) -> None:
+    said = refused(tools, log, "python3 -c 'bytearray(10**9)'")
+    assert "MemoryError" in said
+    assert "it took more than 256 MiB of memory; more is allowed by build_memory_gb" in said
+
+
+def test_memory_of_many_processes(tools: ToolRoot, log: Path) -> None:
+    if not _grouped():
+        pytest.skip("a control group may not be made here")
+    (log.parent / "out").mkdir()
+    (log.parent / "out" / "take.py").write_text(
+        "import os, sys, time\n"
+        "children = [os.fork() or (bytearray(10**8), time.sleep(5), os._exit(0)) "
+        "for _ in range(6)]\n"
+        "sys.exit(any(os.wait()[1] for _ in children))\n"
+    )
+    said = refused(tools, log, "python3 take.py")
+    assert "it took more than 256 MiB of memory" in said
+
+
+def test_what_it_leaves_running_is_ended(tools: ToolRoot, log: Path) -> None:
+    mark = f"{os.getpid()}{time.time_ns()}"
+    make(tools, log, f"for i in 1 2 3; do setsid sh -c 'trap \"\" TERM; sleep 1000' {mark} & done")
+    assert not _running(mark)
+
+
+def _running(mark: str) -> list[str]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (folder / "cmdline").read_text(errors="replace"):
+                found.append(folder.name)
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.quick
+def test_odd_names_and_links_in_the_output(tools: ToolRoot, log: Path) -> None:
+    """Names with newlines and escapes, links out, pipes, a folder 3000 deep: none is followed."""
+    script = (
+        'import os; os.chdir("/mnt/out"); os.symlink("/etc/shadow", "c_null.ko");'
+        'os.symlink("/", "root"); os.mkfifo("pipe"); open("a\\nb\\x1b[31m", "w");'
+        '[(os.mkdir("d"), os.chdir("d")) for _ in range(3000)]'
+    )
+    (log.parent / "out").mkdir()
+    (log.parent / "out" / "leave.py").write_text(script)
+    make(tools, log, "python3 leave.py")
+    out = log.parent / "out"
+    for name in ("c_null.ko", "root/etc/passwd", "pipe"):
+        with pytest.raises(Failed):
+            untrusted.copy(out, name, log.parent / "copied")
+    assert not (log.parent / "copied").exists()
+    _remove_deep(out / "d")
+
+
+def _remove_deep(folder: Path) -> None:
+    """3000 folders one in the other are too deep for pytest's own tidying up."""
+    import subprocess
+
+    subprocess.run(["rm", "-rf", folder], check=True)
+
+
+@pytest.mark.quick
+def test_the_log_is_not_where_numbers_come_from(tools: ToolRoot, log: Path) -> None:
+    """A makefile prints, and leaves to others, what it likes: the time is ours."""
+    taken: list[float] = []
+    out = log.parent / "out"
+    out.mkdir()
+    limits = SMALL
+    sandbox = Sandbox(tools.root, writable={"out": out}, supervised=True, limits=limits)
+    work = "i=0; while [ $i -lt 500000 ]; do i=$((i+1)); done"
+    script = f"echo 'blockyard: cpu 999 999'; setsid sh -c '{work}' & wait"
+    argv = sandbox.argv(["sh", "-c", script])
+    run(argv, log=log, doing="x", limits=limits, used=taken.append)
+    assert 0.1 < taken[0] < 60
+
+
+def test_a_refused_connection_is_not_the_mirrors(tools: ToolRoot, log: Path) -> None:
+    said = refused(tools, log, "echo 'curl: (7) Connection refused'; exit 1")
+    assert "mirror" not in said
+    assert "builds have no network, on purpose" in said
