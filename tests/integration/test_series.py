@@ -11,7 +11,7 @@ import pytest
 
 from kernel.host import store
 from kernel.host.debian import ToolRoot, tool_root
-from kernel.host.errors import Failed
+from kernel.host.errors import Failed, UserError
 from kernel.host.settings import PROJECT, settings
 from kernel.sources import series
 from kernel.sources.tree import Tree
@@ -175,9 +175,8 @@ def test_the_same_patches_give_the_same_tree(tree: Tree, tools: ToolRoot, tmp_pa
         (CHANGE.replace("line 18", "line 80"), "block/x.c: hunk 2 does not fit at line 17"),
         (CHANGE.replace("block/x.c", "block/gone.c"), "block/gone.c: there is no such file"),
         (ADD.replace("new.c", "old.c"), "block/old.c: the file is there already"),
-        (CHANGE.replace("\n line 4\n", "\n"), "malformed patch"),
     ],
-    ids=["hunk", "no-file", "file-is-there", "malformed"],
+    ids=["hunk", "no-file", "file-is-there"],
 )
 def test_a_patch_that_does_not_apply(
     tree: Tree, tools: ToolRoot, tmp_path: Path, text: str, reason: str
@@ -192,6 +191,25 @@ def test_a_patch_that_does_not_apply(
     assert not list(store.directory("sources").iterdir())
 
 
+def test_what_the_tree_has_already_is_named(tree: Tree, tools: ToolRoot, tmp_path: Path) -> None:
+    both = patched(tree, tools, tmp_path / "both", CHANGE, ADD)
+    rename = RENAME.replace("old.c", "untouched.c")
+    with pytest.raises(Failed) as caught:
+        patched(both, tools, tmp_path / "again", rename, CHANGE, ADD)
+    told = str(caught.value)
+    assert "0002.patch (patch 2 of 3) does not apply to Linux 7.3.4:" in told
+    assert "block/x.c: the change is there already" in told
+    assert "already in Linux 7.3.4: patch 2 (0002.patch), 3 (0003.patch)" in told
+    assert "list the others in a file `series`" in told
+
+
+def test_files_without_a_prefix_are_found(tree: Tree, tools: ToolRoot, tmp_path: Path) -> None:
+    bare = CHANGE.replace("a/block", "block").replace("b/block", "block")
+    assert patched(tree, tools, tmp_path / "bare", bare) == patched(
+        tree, tools, tmp_path / "usual", CHANGE
+    )
+
+
 @pytest.mark.parametrize(
     "text", [OUTSIDE, THROUGH_A_LINK, ED_SCRIPT], ids=["dots", "link", "editor"]
 )
@@ -199,7 +217,7 @@ def test_a_hostile_patch_reaches_nothing(
     tree: Tree, tools: ToolRoot, tmp_path: Path, text: str
 ) -> None:
     before = {*tmp_path.iterdir(), tmp_path / "patches", tmp_path / "cache"}
-    with pytest.raises(Failed):
+    with pytest.raises(UserError):  # by us as by GNU patch
         patched(tree, tools, tmp_path / "patches", text)
     assert set(tmp_path.iterdir()) <= before
     assert not list((tmp_path / "elsewhere").iterdir())

@@ -3,15 +3,21 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from kernel import kconfig, variants
 from kernel.catalog import DEFAULT
-from kernel.choice import Choice
+from kernel.choice import Choice, numbered, paths
 from kernel.host.errors import UserError
 from kernel.host.settings import PROJECT
+from kernel.job import read_fragment
+from kernel.sources import reader
 
 
 @pytest.fixture
@@ -62,7 +68,7 @@ class TestFragments:
             Choice(fragments=(path,))
 
     def test_a_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="Is a directory"):
+        with pytest.raises(UserError, match="it is a folder"):
             Choice(fragments=(tmp_path,))
 
     def test_one_that_is_no_text(self, fragment: Path) -> None:
@@ -70,10 +76,82 @@ class TestFragments:
         with pytest.raises(UserError, match=r"mine\.config: it is no UTF-8 text"):
             Choice(fragments=(fragment,))
 
+    def test_the_mark_of_an_editor_at_the_beginning_is_none_of_it(self, fragment: Path) -> None:
+        fragment.write_bytes(b"\xef\xbb\xbfCONFIG_HZ_1000=y\r\n")
+        assert kconfig.merge([read_fragment(fragment)]).requests["HZ_1000"].value == "y"
+
+    def test_a_stream_of_the_shell_is_there_each_time_it_is_read(self) -> None:
+        script = (
+            "from pathlib import Path; from kernel.choice import Choice;"
+            "from kernel.job import read_fragment;"
+            "stream = Path('/dev/stdin'); choice = Choice(fragments=(stream,));"
+            "print(read_fragment(stream).text)"
+        )
+        argv = [sys.executable, "-c", script]
+        done = subprocess.run(
+            argv, input=b"CONFIG_HZ_1000=y\n", cwd=PROJECT, capture_output=True, check=True
+        )
+        assert done.stdout.decode().strip() == "CONFIG_HZ_1000=y"
+
+    @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+    def test_a_pipe_or_a_device_is_refused(
+        self, tmp_path: Path, make: Callable[[Path], None]
+    ) -> None:
+        path = tmp_path / "mine.config"
+        make(path)
+        with pytest.raises(UserError, match="it is not a regular file"):
+            Choice(fragments=(path,))
+
     def test_a_line_that_cannot_be_read_is_named(self, fragment: Path) -> None:
         fragment.write_text("CONFIG_A=y\nCONFIG_B = y\n")
         with pytest.raises(UserError, match=r"mine\.config:2: cannot read 'CONFIG_B = y'"):
             Choice(fragments=(fragment,))
+
+
+class TestPaths:
+    def test_they_stand_between_commas(self) -> None:
+        assert paths(" a, b/c ,,") == (Path("a"), Path("b/c"))
+        assert paths("") == ()
+
+    def test_one_that_is_there_may_have_commas_itself(self, tmp_path: Path) -> None:
+        odd = tmp_path / "comma, and, space"
+        odd.mkdir()
+        (tmp_path / "b").touch()
+        assert paths(f"{tmp_path}/b,{odd},c") == (tmp_path / "b", odd, Path("c"))
+        choice = Choice(modules=(odd, tmp_path / "b"))
+        at = choice.options.index("--module")
+        assert paths(choice.options[at + 1]) == choice.modules
+
+    def test_what_can_be_read_both_ways_is_refused(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        for name in ("a", "b", "a,b"):
+            (tmp_path / name).touch()
+        with pytest.raises(UserError, match=r"'a,b' is one path, or 2 with commas") as caught:
+            paths("a,b")
+        assert "./a,./b" in caught.value.hint
+        assert paths("./a,./b") == (Path("a"), Path("b"))
+
+
+class TestSeriesVersion:
+    def test_it_is_part_of_the_options(self, tmp_path: Path) -> None:
+        folder = PROJECT / "tests/unit/data/series/two-versions"
+        choice = Choice(series=(folder,), series_version=1)
+        assert choice.options[-2:] == ["--series-version", "1"]
+        with pytest.raises(UserError, match="has no version 7"):
+            Choice(series=(folder,), series_version=7)
+
+    def test_the_version_taken_makes_another_tree(self) -> None:
+        folder = PROJECT / "tests/unit/data/series/two-versions"
+        texts = [[one.text for one in reader.read(folder, version).patches] for version in (1, 2)]
+        assert texts[0] != texts[1]
+
+    @pytest.mark.parametrize("text", ["v2", "-1", "2.0", "٣", "99999"])
+    def test_only_a_number_is_one(self, text: str) -> None:
+        with pytest.raises(UserError, match="invalid --series-version"):
+            numbered("--series-version", text)
+        assert (numbered("--series-version", "12"), numbered("--series-version", "")) == (12, None)
 
 
 class TestVariants:

@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import lzma
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from ci import differences
 from ci.differences import choice
@@ -142,3 +147,41 @@ class TestReport:
         found = json.loads(capsys.readouterr().out)
         assert found["symbols"]["changed"] == {"HZ": {"a": "250", "b": "1000"}}
         assert found["drivers"]["nvme"] == {"a": "built in", "b": "-"}
+
+
+class TestFiles:
+    @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, zstandard.compress])
+    def test_a_compressed_configuration(
+        self, files: tuple[str, str], tmp_path: Path, pack: Callable[[bytes], bytes]
+    ) -> None:
+        """As /proc/config.gz is."""
+        packed = tmp_path / "config.gz"
+        packed.write_bytes(pack(PLAIN.encode()))
+        found = differences.report(str(packed), files[0])
+        assert found.symbols == compare({}, {})
+
+    def test_one_with_a_mark_at_its_beginning(self, files: tuple[str, str], tmp_path: Path) -> None:
+        marked = tmp_path / "marked"
+        marked.write_bytes(b"\xef\xbb\xbf" + PLAIN.encode())
+        assert differences.report(str(marked), files[0]).symbols == compare({}, {})
+
+    def test_a_damaged_one(self, files: tuple[str, str], tmp_path: Path) -> None:
+        packed = tmp_path / "config.gz"
+        packed.write_bytes(gzip.compress(PLAIN.encode())[:20])
+        with pytest.raises(UserError, match=r"cannot unpack .*config\.gz"):
+            differences.report(str(packed), files[0])
+
+    def test_a_pipe_is_not_waited_for(self, files: tuple[str, str], tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(UserError, match="it is not a regular file"):
+            differences.report(str(tmp_path / "pipe"), files[0])
+
+    def test_escape_sequences_are_shown_and_not_obeyed(
+        self, files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        odd = tmp_path / "odd.config"
+        odd.write_text('CONFIG_LOCALVERSION="\x1b]0;title\x07"\n')
+        differences.show(files[0], str(odd), as_json=False)
+        shown = capsys.readouterr().out
+        assert "\x1b" not in shown
+        assert r"\x1b]0;title\x07" in shown

@@ -1,14 +1,27 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How a series of patches is read, and what is said of one that does not apply."""
+"""How a series of patches is read, and what is said of one that does not apply.
+
+What people have for a series is in test_series_cases.py.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import gzip
+import lzma
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from kernel.host.errors import UserError
-from kernel.sources import series
+from kernel.host.settings import PROJECT
+from kernel.sources import reader, series, thread
 
 DIFF = """\
 diff --git a/block/x.c b/block/x.c
@@ -33,14 +46,13 @@ def mail(subject: str, text: str, headers: str = "") -> str:
 
 
 def names(path: Path) -> list[str]:
-    return [patch.name for patch in series.read(path)]
+    return [patch.name for patch in series.read(path).patches]
 
 
 class TestFolder:
     def test_patches_come_in_the_order_of_their_names(self, tmp_path: Path) -> None:
         for name in ("0010-c.patch", "0002-b.patch", "0001-a.diff"):
             (tmp_path / name).write_text(diff("a", "b"))
-        (tmp_path / "0000-cover-letter.patch").write_text(mail("[PATCH 0/3] It", "Why.\n"))
         (tmp_path / "README").write_text(diff("no", "patch"))
         assert names(tmp_path) == ["0001-a.diff", "0002-b.patch", "0010-c.patch"]
 
@@ -90,13 +102,13 @@ class TestMailbox:
         )
         coded = diff("a", "b =3D c; // =C3=A9")
         (tmp_path / "one.patch").write_text(mail("[PATCH] one", coded, headers))
-        (patch,) = series.read(tmp_path / "one.patch")
+        (patch,) = series.read(tmp_path / "one.patch").patches
         assert patch.name == "one.patch"
         assert "+b = c; // é\n".encode() in patch.text
 
     def test_carriage_returns_of_a_mail_program_are_dropped(self, tmp_path: Path) -> None:
         (tmp_path / "one.patch").write_bytes(diff("a", "b").replace("\n", "\r\n").encode())
-        (patch,) = series.read(tmp_path / "one.patch")
+        (patch,) = series.read(tmp_path / "one.patch").patches
         assert patch.text == diff("a", "b").encode()
 
 
@@ -130,3 +142,171 @@ class TestNone:
 )
 def test_refusals_name_file_and_hunk(told: str, refusals: list[str]) -> None:
     assert series.refusals(told) == refusals
+
+
+class TestOutside:
+    """Files that are none: nothing waits for ever, nothing is followed."""
+
+    @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+    @pytest.mark.parametrize("in_folder", [True, False])
+    def test_a_pipe_or_a_device(
+        self, tmp_path: Path, make: Callable[[Path], None], in_folder: bool
+    ) -> None:
+        path = tmp_path / "0001.patch"
+        make(path)
+        with pytest.raises(UserError, match="cannot read the patch series"):
+            series.read(tmp_path if in_folder else path)
+
+    def test_a_link_out_of_the_folder(self, tmp_path: Path) -> None:
+        (tmp_path / "secret").write_text(diff("a", "b"))
+        folder = tmp_path / "patches"
+        folder.mkdir()
+        (folder / "0001.patch").symlink_to(tmp_path / "secret")
+        with pytest.raises(UserError, match=r"0001\.patch is not there as a file of its own"):
+            series.read(folder)
+
+    def test_a_file_of_an_editor_is_no_patch(self, tmp_path: Path) -> None:
+        for name in ("0001-a.patch", "0001-a.patch~", ".0002-b.patch.swp", "0003-c.patch.orig"):
+            (tmp_path / name).write_text(diff("a", "b"))
+        assert names(tmp_path) == ["0001-a.patch"]
+
+    def test_what_is_not_named_as_a_patch_is_said_to_be_left_out(self, tmp_path: Path) -> None:
+        for name in ("0001-a.patch", "README"):
+            (tmp_path / name).write_text(diff("a", "b"))
+        (left_out,) = series.read(tmp_path).left_out
+        assert left_out.what == "README"
+
+    def test_mails_that_have_no_suffix(self, tmp_path: Path) -> None:
+        for number in (1, 2):
+            (tmp_path / f"mail-{number}").write_text(mail(f"[PATCH {number}/2] x", diff("a", "b")))
+        assert names(tmp_path) == ["mail-1", "mail-2"]
+
+    def test_a_stream_of_the_shell(self, tmp_path: Path) -> None:
+        """It is read once, and is there when the series is checked and when it is applied."""
+        script = (
+            "from pathlib import Path; from kernel.choice import Choice;"
+            "from kernel.sources.reader import read;"
+            "stream = Path('/dev/stdin'); Choice(series=(stream,));"
+            "print(len(read(stream).patches))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            input=(mail("[PATCH 1/2] a", diff("a", "b")) + mail("[PATCH 2/2] b", diff("b", "c"))),
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=PROJECT,
+        )
+        assert done.stdout == "2\n"
+
+
+class TestThread:
+    def test_a_posting_that_is_there_twice_is_taken_once(self, tmp_path: Path) -> None:
+        one = mail("[PATCH 1/1] a", diff("a", "b"), "Message-ID: <1@x>\n")
+        again = mail("[PATCH RESEND 1/1] a", diff("a", "b"), "Message-ID: <2@x>\n")
+        (tmp_path / "mbox").write_text(one + again)
+        found = series.read(tmp_path / "mbox")
+        assert len(found.patches) == 1
+        assert [left.why for left in found.left_out] == ["there twice"]
+
+    def test_two_patches_with_one_number_in_a_thread(self, tmp_path: Path) -> None:
+        answer = "In-Reply-To: <0@x>\n"
+        text = "".join(
+            mail(f"[PATCH 1/1] {word}", diff("a", word), f"Message-ID: <{word}@x>\n{answer}")
+            for word in ("b", "c")
+        )
+        (tmp_path / "mbox").write_text(text)
+        with pytest.raises(
+            UserError, match=r"two patches 1/1: '\[PATCH 1/1\] b' and '\[PATCH 1/1\] c'"
+        ):
+            series.read(tmp_path / "mbox")
+
+    def test_two_series_in_one_file_are_both_taken(self, tmp_path: Path) -> None:
+        text = "".join(
+            mail(f"[PATCH {number}/2] {name}{number}", diff("a", f"{name}{number}"))
+            for name in ("x", "y")
+            for number in (1, 2)
+        )
+        (tmp_path / "mbox").write_text(text)
+        assert [one.subject for one in series.read(tmp_path / "mbox").patches] == [
+            "x1", "x2", "y1", "y2",
+        ]  # fmt: skip
+
+    def test_a_reply_that_was_saved_on_its_own_is_what_was_meant(self, tmp_path: Path) -> None:
+        (tmp_path / "idea.eml").write_text(mail("Re: [PATCH 2/7] x", diff("a", "b")))
+        assert names(tmp_path / "idea.eml") == ["idea.eml"]
+
+    def test_one_patch_of_a_series_may_be_named(self, tmp_path: Path) -> None:
+        (tmp_path / "0002.patch").write_text(mail("[PATCH 2/7] x", diff("a", "b")))
+        assert names(tmp_path / "0002.patch") == ["0002.patch"]
+        with pytest.raises(UserError, match="patch 1, 3, 4, 5, 6, 7 of 7 is missing"):
+            series.read(tmp_path)
+
+    def test_a_new_version_of_a_single_patch_in_its_thread(self, tmp_path: Path) -> None:
+        first = mail("[PATCH] x", diff("a", "b"), "Message-ID: <1@x>\n")
+        second = mail("[PATCH v2] x, in other words", diff("a", "c"), "In-Reply-To: <1@x>\n")
+        (tmp_path / "mbox").write_text(first + second)
+        assert [one.version for one in series.read(tmp_path / "mbox").patches] == [2]
+
+    def test_windows_line_ends_of_a_whole_thread(self, tmp_path: Path) -> None:
+        mails = [mail("[PATCH 2/2] b", diff("b", "c")), mail("[PATCH 1/2] a", diff("a", "b"))]
+        (tmp_path / "mbox").write_bytes("".join(mails).replace("\n", "\r\n").encode())
+        found = series.read(tmp_path / "mbox").patches
+        assert [one.text for one in found] == [diff("a", "b").encode(), diff("b", "c").encode()]
+
+    def test_a_file_s_own_carriage_returns_are_kept(self, tmp_path: Path) -> None:
+        text = diff("a\r", "b\r").encode()
+        (tmp_path / "one.diff").write_bytes(text)
+        assert series.read(tmp_path / "one.diff").patches[0].text == text
+
+
+class TestSize:
+    def test_a_line_without_an_end(self, tmp_path: Path) -> None:
+        """Each of them took hours with an expression that goes back and forth."""
+        odd = (
+            b"From " + b"a" * 200_000 + b" " * 200_000,
+            b"From a 00:00:00 2001\n" * 20_000,
+            b"Subject: " + b"=?utf-8?q?" * 40_000,
+            b"Content-Type: text/plain" + b"; a=b" * 80_000,
+            b"From: " + b"(" * 400_000,
+            b"[PATCH " * 50_000,
+            b"--- a\n+++ b\n" * 30_000,
+            b"diff --git " * 40_000,
+            b"commit " + b"0" * 400_000,
+            b"--" + b"-" * 400_000 + b"--",
+        )
+        begun = time.process_time()
+        for number, line in enumerate(odd):
+            head = b"From a Mon Sep 17 00:00:00 2001\nFrom: a\nSubject: b\n"
+            path = tmp_path / f"{number}.patch"
+            for before in (b"", head, head + b"\n"):
+                path.write_bytes(before + line + b"\n\n" + diff("a", "b").encode())
+                with contextlib.suppress(UserError):
+                    series.read(path)
+        assert time.process_time() - begun < 20
+
+    @pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, zstandard.compress])
+    def test_a_small_file_that_unpacks_to_a_large_one(
+        self, tmp_path: Path, pack: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(reader, "SERIES_BYTES", 1 << 20)
+        (tmp_path / "a.patch").write_bytes(pack(bytes(2 << 20)))
+        with pytest.raises(UserError, match=r"cannot unpack a\.patch: it is larger than 1 MiB"):
+            series.read(tmp_path / "a.patch")
+
+    def test_too_many_patches(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(thread, "PATCHES", 1)
+        mails = [mail("[PATCH] z", diff("a", "b")), mail("[PATCH] a", diff("b", "c"))]
+        (tmp_path / "two").write_text("".join(mails))
+        with pytest.raises(UserError, match="more than 1 patches"):
+            series.read(tmp_path / "two")
+
+    def test_mails_in_mails_without_end(self, tmp_path: Path) -> None:
+        inner = "".join(
+            f"From: a\nSubject: b\nContent-Type: multipart/mixed; boundary={number}\n\n--{number}\n"
+            "Content-Type: message/rfc822\n\n"
+            for number in range(200)
+        )
+        (tmp_path / "deep").write_text(inner)
+        with pytest.raises(UserError, match="cannot read"):
+            series.read(tmp_path / "deep")
