@@ -70,6 +70,11 @@ def configure(job: Build) -> None:
     dropped = kconfig.prove(merged.requests, config)
     if dropped:
         names = ", ".join(f"CONFIG_{one.symbol}" for one in dropped)
+        users = [one for one in dropped if not one.fragment.startswith(OWN)]
+        if what := kconfig.no_fragment(users):
+            with open(job.log, "a") as log:
+                log.write(f"lost: {names}\n")
+            raise Lost(f"kernel {job.name}: {what}", dropped, {}, job.log)
         report = ask(job, [one.symbol for one in dropped], merged)
         lost = f"kernel {job.name}: the configuration lost {names}\n"
         if failure := explain.explain_failure(report):

@@ -14,6 +14,7 @@ Everything here is text in, values out.  Why a symbol was dropped is told by ker
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,9 @@ _SET = re.compile(r"CONFIG_(?P<symbol>\w+)=(?P<value>.*)")
 _UNSET = re.compile(r"# CONFIG_(?P<symbol>\w+) is not set")
 _ALMOST_UNSET = re.compile(r"#\s*(CONFIG_)?\w+\s+(is\s+)?not\s+set\b", re.IGNORECASE)
 _VALUE = re.compile(r'[ymn]|-?\d+|0[xX][0-9a-fA-F]+|"(?:[^"\\]|\\.)*"')
+
+
+MANY = 10  # symbols that a fragment may lose before it is taken for a whole configuration
 
 
 class FragmentError(UserError):
@@ -154,6 +158,26 @@ def promoted(requested: Mapping[str, Request], result: Mapping[str, str]) -> tup
         Promoted(symbol, request.fragment, request.line)
         for symbol, request in sorted(requested.items())
         if request.value == "m" and result.get(symbol) == "y"
+    )
+
+
+def no_fragment(dropped: Sequence[Dropped]) -> str:
+    """Return what to say of a fragment that lost too many symbols to be one; else "".
+
+    That is a defconfig, or a `.config` of another kernel: its lines count on defaults, and on
+    menus that are off here.  A page of reasons per symbol would hide that.
+    """
+    counts = Counter(one.fragment for one in dropped)
+    name, lost = max(counts.items(), key=lambda item: item[1], default=("", 0))
+    if lost <= MANY:
+        return ""
+    symbols = [one.symbol for one in dropped if one.fragment == name]
+    return (
+        f"{name} is no fragment for this kernel: {lost} of its symbols are lost "
+        f"({', '.join(symbols[:3])}, ...)\n"
+        "  a defconfig or a whole .config counts on defaults, and on menus that are off here:\n"
+        "  write only the symbols that you need, each with those that it depends on;\n"
+        f"  ./inv kernel.explain {symbols[0]} says which these are"
     )
 
 

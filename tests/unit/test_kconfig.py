@@ -15,6 +15,7 @@ from kernel.kconfig import (
     Promoted,
     Request,
     merge,
+    no_fragment,
     parse,
     promoted,
     prove,
@@ -172,3 +173,19 @@ class TestProve:
     def test_only_the_winning_line_is_proved(self) -> None:
         requests = merged(base="CONFIG_A=y\n", mine="CONFIG_A=m\n").requests
         assert prove(requests, {"A": "n"}) == (Dropped("A", "m", "n", "mine.config", 1),)
+
+
+class TestNoFragment:
+    def lost(self, count: int, fragment: str) -> list[Dropped]:
+        return [Dropped(f"S{number}", "y", "n", fragment, number) for number in range(count)]
+
+    def test_a_defconfig_gets_one_message(self) -> None:
+        told = no_fragment([*self.lost(67, "x86_64_defconfig"), *self.lost(3, "mine.config")])
+        assert told.startswith("x86_64_defconfig is no fragment for this kernel: 67 of its symbols")
+        assert "(S0, S1, S2, ...)" in told
+        assert "./inv kernel.explain S0" in told
+        assert len(told.splitlines()) == 4
+
+    @pytest.mark.parametrize("count", [0, 1, 10])
+    def test_a_few_lost_symbols_are_explained_one_by_one(self, count: int) -> None:
+        assert no_fragment(self.lost(count, "mine.config")) == ""
