@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from kernel.host.errors import UserError
 from kernel.sources import gitlog, subject, unified
@@ -21,6 +22,7 @@ from kernel.sources.subject import Subject
 from kernel.sources.unified import Scan
 
 PATCHES = 1000  # of one series
+MAILS = 5000  # with diffs, and cover letters, in one thread
 _QUILT = "to apply some of them only, list their files in a file `series`, as quilt has it"
 _TRAILER = re.compile(
     rb"^(base-commit|change-id|prerequisite-[a-z-]{1,40}|[a-z][a-z0-9]{0,20}(?:-[a-z0-9]{1,20}){0,3}"
@@ -44,6 +46,11 @@ class Item:
     def is_patch(self) -> bool:
         """Whether it has a diff and is no cover letter."""
         return bool(self.scan.files) and self.subject.number != 0
+
+    @cached_property
+    def change_id(self) -> str:
+        """What names its series in all versions; empty when it says nothing."""
+        return _facts([self]).change_id
 
     @property
     def answers(self) -> bool:
@@ -166,9 +173,11 @@ class _Thread:
         self.items, self.name, self.version, self.left_out = items, name, version, left_out
         self.alone = alone
         self.root = _roots(item.mail for item in items)
-        self.ids = {item.mail.message_id for item in items if item.mail.message_id}
+        self.by_id = {item.mail.message_id: item for item in items if item.mail.message_id}
 
     def series(self) -> Series:
+        if sum(item.is_patch or item.subject.number == 0 for item in self.items) > MAILS:
+            raise UserError(f"{self.name} has more than {MAILS} mails with diffs")
         patches = [item for item in self.items if item.is_patch]
         numbered = {
             self._thread(item) for item in patches if item.subject.number and not item.answers
@@ -221,22 +230,27 @@ class _Thread:
         if item.answers:
             return True
         about = item.subject
-        known = [one for one in item.mail.answers if one in self.ids]
+        known = [one for one in item.mail.answers if one in self.by_id]
         if about.number or not known:
             return False
         if self._thread(item) in numbered:
             return True
-        to = next(one for one in self.items if one.mail.message_id == known[0])
-        return about.version <= to.subject.version  # else a new version of a single patch
+        return (
+            about.version <= self.by_id[known[0]].subject.version
+        )  # else a new version of a single patch
 
     def _postings(self, items: Sequence[Item]) -> list[_Posting]:
         postings: list[_Posting] = []
+        singles: set[tuple[int, bytes]] = set()
         for item in items:
             about = item.subject
             if not about.number:
                 posting = _Posting(about.version if about.is_patch else 0, 0, {1: item})
-                if not self._is_double(posting, postings):
+                if about.is_patch and (about.version, item.scan.text) in singles:
+                    self._leave(item, "there twice")
+                else:
                     postings.append(posting)
+                singles.add((about.version, item.scan.text))
                 continue
             same = [
                 one for one in postings if (one.version, one.total) == (about.version, about.total)
@@ -250,18 +264,6 @@ class _Thread:
             elif place.items[about.number].scan.text == item.scan.text:
                 self._leave(item, "there twice")
         return postings
-
-    def _is_double(self, posting: _Posting, postings: Sequence[_Posting]) -> bool:
-        (item,) = posting.items.values()
-        if not item.subject.is_patch:
-            return False
-        for one in postings:
-            if (one.version, one.total) == (posting.version, 0) and (
-                one.items[1].scan.text == item.scan.text
-            ):
-                self._leave(item, "there twice")
-                return True
-        return False
 
     def _place(self, item: Item, postings: Sequence[_Posting]) -> _Posting | None:
         number, thread = item.subject.number or 0, self._thread(item)
@@ -362,8 +364,8 @@ class _Thread:
                 items.append(cover)
         for item in items:
             yield "title", item.subject.title.casefold()
-            if found := _facts([item]).change_id:
-                yield "change-id", found
+            if item.change_id:
+                yield "change-id", item.change_id
         yield from (("thread", thread) for thread in threads)
 
 
