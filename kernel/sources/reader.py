@@ -21,9 +21,9 @@ from kernel.host.errors import Failed, UserError
 from kernel.host.progress import step
 from kernel.host.untrusted import SERIES_BYTES
 from kernel.sources import thread
+from kernel.sources.items import Item, items_of, natural
 from kernel.sources.mail import mails
 from kernel.sources.patches import LeftOut, Series
-from kernel.sources.thread import Item, items_of, natural
 
 WHAT = "the patch series"
 FILES = 5000  # in a folder

@@ -24,10 +24,11 @@ from hypothesis import strategies as st
 from kernel.host.errors import UserError
 from kernel.host.settings import PROJECT
 from kernel.sources import unified
+from kernel.sources.items import items_of
 from kernel.sources.mail import mails
 from kernel.sources.patches import Series
 from kernel.sources.reader import read
-from kernel.sources.thread import items_of, series
+from kernel.sources.thread import series
 from tests.properties.inputs import changed, contents
 
 DATA = PROJECT / "tests" / "unit" / "data" / "series"
