@@ -2,7 +2,7 @@
 """The mails and texts of a file, each with the diff that it has and what its subject says.
 
 A mail with several attached patches is several items; git's log is one per commit. A diff that is
-cut or changed is an error here, whatever series it may belong to; that of a reply is not looked at.
+cut or changed is an error if it turns out to be of the series, and kept until then.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kernel.host.errors import UserError
 from kernel.sources import gitlog, subject, unified
 from kernel.sources.mail import Mail
 from kernel.sources.subject import Subject
-from kernel.sources.unified import Scan
+from kernel.sources.unified import AS_SENT, Scan
 
 _TRAILER = re.compile(
     rb"^(base-commit|change-id|prerequisite-[a-z-]{1,40}|[a-z][a-z0-9]{0,20}(?:-[a-z0-9]{1,20}){0,3}"
@@ -35,11 +35,12 @@ class Item:
     scan: Scan
     text: bytes = b""  # all of it
     strip: int | None = None
+    problem: UserError | None = None  # why its diff cannot be taken
 
     @property
     def is_patch(self) -> bool:
         """Whether it has a diff and is no cover letter."""
-        return bool(self.scan.files) and self.subject.number != 0
+        return bool(self.scan.files or self.problem) and self.subject.number != 0
 
     @cached_property
     def change_id(self) -> str:
@@ -61,7 +62,7 @@ class Item:
 
 
 def items_of(mails: Sequence[Mail], name: str) -> list[Item]:
-    """The mails and texts of one file, with their diffs. Raises UserError for a damaged diff."""
+    """The mails and texts of one file, with their diffs."""
     found = [item for mail in mails for item in _items(mail, name)]
     if sum(item.is_patch for item in found) == 1:  # the file is the patch
         return [replace(one, name=name) if one.is_patch else one for one in found]
@@ -71,15 +72,14 @@ def items_of(mails: Sequence[Mail], name: str) -> list[Item]:
 def _commits(mail: Mail) -> list[Item]:
     """The commits in a text, when it is git's log."""
     found = gitlog.commits(mail.texts[0].readings[0]) if mail.texts and not mail.is_mail else []
+    items = []
     for one in found:
+        item = Item(one.title, replace(mail, author=one.author), Subject(one.title), one.scan)
         if one.scan.problem:
-            raise UserError(
-                f"commit {one.title!r}: {one.scan.problem.what}", hint=one.scan.problem.hint
-            )
-    return [
-        Item(one.title, replace(mail, author=one.author), Subject(one.title), one.scan, one.text)
-        for one in found
-    ]
+            what = f"cannot read commit {one.title!r}: {one.scan.problem.what}"
+            item.problem = UserError(what, hint=one.scan.problem.hint)
+        items.append(item)
+    return items
 
 
 def _items(mail: Mail, name: str) -> list[Item]:
@@ -89,28 +89,31 @@ def _items(mail: Mail, name: str) -> list[Item]:
     called = mail.subject or name
     whole = b"\n".join(text.readings[0] for text in mail.texts)
     found: list[tuple[str, Scan, bool]] = []
-    problem, hint, interdiffs = "", "", 0
+    problems: list[tuple[bool, UserError]] = []  # whether it is attached
+    interdiffs = 0
     for text in mail.texts:
         scans = [unified.scan(reading) for reading in text.readings]
         scan = next((one for one in scans if one.files and not one.problem), scans[0])
         interdiffs += scan.interdiffs
         if scan.problem:
             where = text.name or called
-            hint = hint or scan.problem.hint
-            problem = problem or f"{where}, line {scan.problem.line}: {scan.problem.what}"
+            what = f"cannot read the patch {where}, line {scan.problem.line}: {scan.problem.what}"
+            problems.append((text.attached, UserError(what, hint=scan.problem.hint)))
         elif scan.files and scan.text not in [one.text for _, one, _ in found]:
             found.append((text.name, scan, text.attached))
         elif scan.interdiffs and about.number != 0:
-            problem = problem or f"{called}: there is a diff between two versions, and no other"
+            what = f"cannot read the patch {called}: its only diff is one between two versions"
+            problems.append((text.attached, UserError(what, hint=AS_SENT)))
     if about.number == 0:  # whatever diff it has is one between two versions
         return [Item(called, mail, about, Scan(interdiffs=len(found) + interdiffs), whole)]
-    if problem and not found and not about.is_answer:
-        raise UserError(f"cannot read the patch {problem}", hint=hint)
-    if len({attached for _, _, attached in found}) > 1:
-        raise UserError(
-            f"{called}: there is a diff in the mail's text and another one attached",
-            hint="save the one that is meant to a file",
-        )
+    kinds = {attached for _, _, attached in found}
+    # a mail program damages the text, and people attach the patch for that reason
+    if bad := [problem for attached, problem in problems if attached or kinds != {True}]:
+        return [Item(called, mail, about, Scan(), whole, problem=bad[0])]
+    if len(kinds) > 1:
+        what = f"{called}: there is a diff in the mail's text and another one attached"
+        problem = UserError(what, hint="save the one that is meant to a file")
+        return [Item(called, mail, about, Scan(), whole, problem=problem)]
     if len(found) < 2:
         return [Item(called, mail, about, found[0][1] if found else Scan(), whole)]
     return [

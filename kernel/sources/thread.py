@@ -269,6 +269,8 @@ def _series(
     version: int = 0,
     versions: Sequence[int] = (),
 ) -> Series:
+    if problem := next((item.problem for item in items if item.problem), None):
+        raise problem
     facts = facts_of(described)
     return Series(
         name,
