@@ -30,7 +30,7 @@ _SEPARATOR = re.compile(
 )
 _HEADER = re.compile(rb"[!-9;-~]{1,76}:")
 _MAIL_HEADER = re.compile(rb"^(?:from|subject|date|message-id)[ \t]*:", re.I | re.M)
-_CLOSING = re.compile(rb"^--([^\n]{1,200}?)--[ \t]*\r?$", re.MULTILINE)
+_CLOSING = re.compile(rb"^--([^\n]{1,200}?)--[ \t]{0,20}\r?$", re.MULTILINE)
 _BOUNDARY = re.compile(
     rb'\bboundary[ \t]*=[ \t]*(?:"([^"\n]{1,200})"|([^\s;"]{1,200}))', re.IGNORECASE
 )

@@ -13,15 +13,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from kernel.host import packed, untrusted
 from kernel.host.errors import Failed, UserError
+from kernel.host.progress import step
 from kernel.host.untrusted import SERIES_BYTES
 from kernel.sources import thread
+from kernel.sources.items import Item, items_of, natural
 from kernel.sources.mail import mails
 from kernel.sources.patches import LeftOut, Series
-from kernel.sources.thread import Item, items_of, natural
 
 WHAT = "the patch series"
 FILES = 5000  # in a folder
@@ -47,10 +49,15 @@ def read(path: Path, version: int | None = None) -> Series:
         raise UserError(f"there is no patch series {path}")
     if path.is_dir():
         return _of_folder(path, version)
+    return _of_file(path, untrusted.read_input(path, WHAT, SERIES_BYTES), version)
+
+
+@lru_cache(maxsize=4)  # a choice is checked, and later applied
+def _of_file(path: Path, data: bytes, version: int | None) -> Series:
     name = _title(path)
-    data = _plain(untrusted.read_input(path, WHAT, SERIES_BYTES), name)
-    items = items_of(mails(data, str(path)), name)
-    return thread.series(items, str(path), version, alone=True)
+    with step(f"reading {WHAT} {path}"):
+        items = items_of(mails(_plain(data, name), str(path)), name)
+        return thread.series(items, str(path), version, alone=True)
 
 
 def _title(path: Path) -> str:

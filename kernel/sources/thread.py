@@ -9,54 +9,18 @@ for. A series with a number missing is refused: half a series is another kernel 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from kernel.host.errors import UserError
-from kernel.sources import gitlog, subject, unified
+from kernel.sources import subject
+from kernel.sources.items import Item, facts_of
 from kernel.sources.mail import Mail
 from kernel.sources.patches import LeftOut, Patch, Series
-from kernel.sources.subject import Subject
-from kernel.sources.unified import Scan
 
 PATCHES = 1000  # of one series
+MAILS = 5000  # with diffs, and cover letters, in one thread
 _QUILT = "to apply some of them only, list their files in a file `series`, as quilt has it"
-_TRAILER = re.compile(
-    rb"^(base-commit|change-id|prerequisite-[a-z-]{1,40}|[a-z][a-z0-9]{0,20}(?:-[a-z0-9]{1,20}){0,3}"
-    rb"-(?:id|commit|tree|branch)): (\S[^\n]{0,200})$",
-    re.MULTILINE,
-)
-
-
-@dataclass(eq=False)
-class Item:
-    """A mail, or one of several patches in it, or a text that is no mail."""
-
-    name: str  # of the patch, for people
-    mail: Mail
-    subject: Subject
-    scan: Scan
-    text: bytes = b""  # all of it
-    strip: int | None = None
-
-    @property
-    def is_patch(self) -> bool:
-        """Whether it has a diff and is no cover letter."""
-        return bool(self.scan.files) and self.subject.number != 0
-
-    @property
-    def answers(self) -> bool:
-        """Whether it, or the mail that it is attached to, says "Re:"."""
-        outer = self.mail.inside
-        return self.subject.is_answer or (
-            outer is not None and subject.parse(outer.subject).is_answer
-        )
-
-    @property
-    def title(self) -> str:
-        """How a list names it."""
-        return self.mail.subject or self.name
 
 
 @dataclass(eq=False)
@@ -66,76 +30,6 @@ class _Posting:
     version: int
     total: int
     items: dict[int, Item] = field(default_factory=dict)  # by number
-
-
-def items_of(mails: Sequence[Mail], name: str) -> list[Item]:
-    """The mails and texts of one file, with their diffs. Raises UserError for a damaged diff."""
-    found = [item for mail in mails for item in _items(mail, name)]
-    if sum(item.is_patch for item in found) == 1:  # the file is the patch
-        return [replace(one, name=name) if one.is_patch else one for one in found]
-    return found
-
-
-def _commits(mail: Mail) -> list[Item]:
-    """The commits in a text, when it is git's log."""
-    found = gitlog.commits(mail.texts[0].readings[0]) if mail.texts and not mail.is_mail else []
-    for one in found:
-        if one.scan.problem:
-            raise UserError(
-                f"commit {one.title!r}: {one.scan.problem.what}", hint=one.scan.problem.hint
-            )
-    return [
-        Item(one.title, replace(mail, author=one.author), Subject(one.title), one.scan, one.text)
-        for one in found
-    ]
-
-
-def _items(mail: Mail, name: str) -> list[Item]:
-    if commits := _commits(mail):
-        return commits
-    about = subject.parse(mail.subject) if mail.is_mail else Subject(name)
-    called = mail.subject or name
-    whole = b"\n".join(text.readings[0] for text in mail.texts)
-    found: list[tuple[str, Scan, bool]] = []
-    problem, hint, interdiffs = "", "", 0
-    for text in mail.texts:
-        scans = [unified.scan(reading) for reading in text.readings]
-        scan = next((one for one in scans if one.files and not one.problem), scans[0])
-        interdiffs += scan.interdiffs
-        if scan.problem:
-            where = text.name or called
-            hint = hint or scan.problem.hint
-            problem = problem or f"{where}, line {scan.problem.line}: {scan.problem.what}"
-        elif scan.files and scan.text not in [one.text for _, one, _ in found]:
-            found.append((text.name, scan, text.attached))
-        elif scan.interdiffs and about.number != 0:
-            problem = problem or f"{called}: there is a diff between two versions, and no other"
-    if about.number == 0:  # whatever diff it has is one between two versions
-        return [Item(called, mail, about, Scan(interdiffs=len(found) + interdiffs), whole)]
-    if problem and not found and not about.is_answer:
-        raise UserError(f"cannot read the patch {problem}", hint=hint)
-    if len({attached for _, _, attached in found}) > 1:
-        raise UserError(
-            f"{called}: there is a diff in the mail's text and another one attached",
-            hint="save the one that is meant to a file",
-        )
-    if len(found) < 2:
-        return [Item(called, mail, about, found[0][1] if found else Scan(), whole)]
-    return [
-        Item(f"{called}: {file}", mail, _numbered(about, at, len(found)), scan, scan.text)
-        for at, (file, scan, _) in enumerate(sorted(found, key=lambda one: natural(one[0])), 1)
-    ]
-
-
-def _numbered(about: Subject, at: int, count: int) -> Subject:
-    return replace(about, number=at, total=count) if about.number is None else about
-
-
-def natural(name: str) -> list[tuple[int, str]]:
-    """A key to sort names by, so that 2 comes before 10."""
-    return [
-        (int(word), "") if word.isdigit() else (-1, word) for word in re.split(r"([0-9]+)", name)
-    ]
 
 
 def series(
@@ -166,9 +60,11 @@ class _Thread:
         self.items, self.name, self.version, self.left_out = items, name, version, left_out
         self.alone = alone
         self.root = _roots(item.mail for item in items)
-        self.ids = {item.mail.message_id for item in items if item.mail.message_id}
+        self.by_id = {item.mail.message_id: item for item in items if item.mail.message_id}
 
     def series(self) -> Series:
+        if sum(item.is_patch or item.subject.number == 0 for item in self.items) > MAILS:
+            raise UserError(f"{self.name} has more than {MAILS} mails with diffs")
         patches = [item for item in self.items if item.is_patch]
         numbered = {
             self._thread(item) for item in patches if item.subject.number and not item.answers
@@ -221,22 +117,25 @@ class _Thread:
         if item.answers:
             return True
         about = item.subject
-        known = [one for one in item.mail.answers if one in self.ids]
+        known = [one for one in item.mail.answers if one in self.by_id]
         if about.number or not known:
             return False
         if self._thread(item) in numbered:
             return True
-        to = next(one for one in self.items if one.mail.message_id == known[0])
-        return about.version <= to.subject.version  # else a new version of a single patch
+        return about.version <= self.by_id[known[0]].subject.version
 
     def _postings(self, items: Sequence[Item]) -> list[_Posting]:
         postings: list[_Posting] = []
+        singles: set[tuple[int, bytes]] = set()
         for item in items:
             about = item.subject
             if not about.number:
                 posting = _Posting(about.version if about.is_patch else 0, 0, {1: item})
-                if not self._is_double(posting, postings):
+                if about.is_patch and (about.version, item.scan.text) in singles:
+                    self._leave(item, "there twice")
+                else:
                     postings.append(posting)
+                singles.add((about.version, item.scan.text))
                 continue
             same = [
                 one for one in postings if (one.version, one.total) == (about.version, about.total)
@@ -250,18 +149,6 @@ class _Thread:
             elif place.items[about.number].scan.text == item.scan.text:
                 self._leave(item, "there twice")
         return postings
-
-    def _is_double(self, posting: _Posting, postings: Sequence[_Posting]) -> bool:
-        (item,) = posting.items.values()
-        if not item.subject.is_patch:
-            return False
-        for one in postings:
-            if (one.version, one.total) == (posting.version, 0) and (
-                one.items[1].scan.text == item.scan.text
-            ):
-                self._leave(item, "there twice")
-                return True
-        return False
 
     def _place(self, item: Item, postings: Sequence[_Posting]) -> _Posting | None:
         number, thread = item.subject.number or 0, self._thread(item)
@@ -362,8 +249,8 @@ class _Thread:
                 items.append(cover)
         for item in items:
             yield "title", item.subject.title.casefold()
-            if found := _facts([item]).change_id:
-                yield "change-id", found
+            if item.change_id:
+                yield "change-id", item.change_id
         yield from (("thread", thread) for thread in threads)
 
 
@@ -382,7 +269,9 @@ def _series(
     version: int = 0,
     versions: Sequence[int] = (),
 ) -> Series:
-    facts = _facts(described)
+    if problem := next((item.problem for item in items if item.problem), None):
+        raise problem
+    facts = facts_of(described)
     return Series(
         name,
         tuple(_patch(item) for item in items),
@@ -432,34 +321,4 @@ def _patch(item: Item) -> Patch:
         about.version if about.is_patch else 0,
         item.mail.message_id,
         item.strip,
-    )
-
-
-@dataclass(frozen=True)
-class _Facts:
-    base_commit: str
-    change_id: str
-    prerequisites: tuple[str, ...]
-    trailers: tuple[tuple[str, str], ...]
-
-
-def _facts(items: Sequence[Item]) -> _Facts:
-    """What lines such as ``base-commit:`` say; the first one counts."""
-    known: dict[str, str] = {}
-    prerequisites: dict[str, None] = {}
-    trailers: dict[tuple[str, str], None] = {}
-    for item in items:
-        for found in _TRAILER.finditer(item.text.replace(b"\r\n", b"\n")):
-            name, value = (one.decode(errors="replace").strip() for one in found.groups())
-            if name in ("base-commit", "change-id"):
-                known.setdefault(name, value)
-            elif name.startswith("prerequisite-"):
-                prerequisites[f"{name}: {value}"] = None
-            else:
-                trailers[name, value] = None
-    return _Facts(
-        known.get("base-commit", ""),
-        known.get("change-id", ""),
-        tuple(prerequisites),
-        tuple(trailers),
     )

@@ -24,7 +24,7 @@ _INTERDIFF = re.compile(
 _DIFFSTAT = re.compile(rb" \d{1,6} files? changed\b")
 _SUBMODULE = b"160000"
 _BLANKS = 3  # context lines at the very end of a text, which editors and mail programs cut off
-_AS_SENT = "take it from the list's archive as it was sent (b4 am, or the raw mail)"
+AS_SENT = "take it from the list's archive as it was sent (b4 am, or the raw mail)"
 _BY_GIT = "apply it with git am in a repository, and take --kernel REPOSITORY#BRANCH"
 _ESCAPES = {"t": "\t", "n": "\n", "r": "\r", '"': '"', "\\": "\\"}
 
@@ -71,7 +71,7 @@ def scan(text: bytes) -> Scan:
 
 
 class _Damaged(Exception):
-    def __init__(self, line: int, what: str, hint: str = _AS_SENT) -> None:
+    def __init__(self, line: int, what: str, hint: str = AS_SENT) -> None:
         self.problem = Problem(line + 1, what, hint)
 
 

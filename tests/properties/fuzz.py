@@ -27,6 +27,9 @@ with atheris.instrument_imports(include=["images", "kernel"]):
     from images import splats
     from images.kernel_log import KernelLog
     from kernel.host.errors import UserError
+    from kernel.sources import thread
+    from kernel.sources.items import items_of
+    from kernel.sources.mail import mails
 
 
 def log(data: bytes) -> None:
@@ -44,9 +47,15 @@ def shared_log(data: bytes) -> None:
     splats.find(found.unasked(0, found.size))
 
 
+def series(data: bytes) -> None:
+    """A file with mails or diffs in it."""
+    thread.series(items_of(mails(data, "fuzz"), "fuzz"), "fuzz", alone=True)
+
+
 TARGETS: dict[str, tuple[Callable[[bytes], None], str]] = {
     "log": (log, "*.log"),
     "shared-log": (shared_log, "*.log"),
+    "series": (series, "series/*.mbox"),
 }
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 from pathlib import Path
@@ -100,6 +101,25 @@ class TestLists:
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300)
         assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
+    def test_a_series_is_listed_and_nothing_applied(self, home: Path) -> None:
+        path = PROJECT / "tests/unit/data/series/reply-that-fits.mbox"
+        lines = inv("series", str(path)).stdout.splitlines()
+        assert [line.split()[0] for line in lines[1:]] == ["1/2", "2/2", "left"]
+        found = json.loads(inv("series", str(path), "--json").stdout)
+        assert [patch["number"] for patch in found["patches"]] == [1, 2]
+        assert [one["author"] for one in found["left_out"]] == ["Rob Reviewer"]
+        assert list(home.iterdir()) == []
+
+    def test_a_series_on_a_pipe(self) -> None:
+        path = PROJECT / "tests/unit/data/series/thread.mbox.gz"
+        command = f"{PROJECT}/inv series <(cat {path})"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300)
+        assert done.stdout.splitlines()[1:] == [
+            "  1/3 disk: spell three (Ann Author)",
+            "  2/3 disk: spell ten (Ann Author)",
+            "  3/3 disk: spell seventeen (Ann Author)",
+        ]
+
     def test_a_list_leaves_nothing(self, home: Path) -> None:
         assert inv("test", "--list", "--suite", "module").returncode == 0
         assert list(home.iterdir()) == []
@@ -131,6 +151,8 @@ class TestBadNames:
             (["kernel.gc", "--days", "x"], "--days 'x' is no number", "30"),
             (["kernel.gc", "--max-gb", "-1"], "--max-gb '-1' is no number", "0.5"),
             (["kernel.diff", "7.3", "7.33"], "unknown kernel '7.33'", ".config"),
+            (["series", "/nowhere/x.mbox"], "there is no patch series", "/nowhere/x.mbox"),
+            (["build", "--series-version", "two"], "invalid --series-version 'two'", "number"),
             (["kernel.diff", "7.3:debgu", "7.3"], "unknown variant 'debgu'", "debug"),
         ],
     )

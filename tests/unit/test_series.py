@@ -260,6 +260,47 @@ class TestThread:
         assert series.read(tmp_path / "one.diff").patches[0].text == text
 
 
+class TestDamaged:
+    CUT = diff("a", "b").replace("@@ -1 +1 @@", "@@ -1,9 +1,9 @@")
+
+    def test_a_cut_diff_of_an_older_version_does_not_matter(self, tmp_path: Path) -> None:
+        text = mail("[PATCH 1/1] x", self.CUT) + mail("[PATCH v2 1/1] x", diff("a", "b"))
+        (tmp_path / "mbox").write_text(text)
+        assert series.read(tmp_path / "mbox").version == 2
+        with pytest.raises(UserError, match="the hunk of line"):
+            series.read(tmp_path / "mbox", 1)
+
+    def test_one_of_a_reply_does_not_matter(self, tmp_path: Path) -> None:
+        text = mail("[PATCH 1/1] x", diff("a", "b")) + mail("Re: [PATCH 1/1] x", self.CUT)
+        (tmp_path / "mbox").write_text(text)
+        assert len(series.read(tmp_path / "mbox").patches) == 1
+
+    def test_one_of_the_series_does(self, tmp_path: Path) -> None:
+        text = mail("[PATCH 1/2] x", diff("a", "b")) + mail("[PATCH 2/2] y", self.CUT)
+        (tmp_path / "mbox").write_text(text)
+        with pytest.raises(UserError, match=r"cannot read the patch \[PATCH 2/2\] y, line"):
+            series.read(tmp_path / "mbox")
+
+    @pytest.mark.parametrize("broken", ["text", "attached"])
+    def test_a_patch_that_is_attached_since_the_text_is_damaged(
+        self, tmp_path: Path, broken: str
+    ) -> None:
+        good = diff("a", "b")
+        inline, attached = (self.CUT, good) if broken == "text" else (good, self.CUT)
+        parts = (
+            f"--B\nContent-Type: text/plain\n\n{inline}\n--B\nContent-Type: text/x-patch\n"
+            f"Content-Disposition: attachment; filename=x.patch\n\n{attached}\n--B--\n"
+        )
+        (tmp_path / "x.eml").write_text(
+            f"From: a\nSubject: [PATCH] x\nContent-Type: multipart/mixed; boundary=B\n\n{parts}"
+        )
+        if broken == "text":
+            assert series.read(tmp_path / "x.eml").patches[0].text == good.encode()
+        else:
+            with pytest.raises(UserError, match=r"cannot read the patch x\.patch"):
+                series.read(tmp_path / "x.eml")
+
+
 class TestSize:
     def test_a_line_without_an_end(self, tmp_path: Path) -> None:
         """Each of them took hours with an expression that goes back and forth."""
