@@ -18,7 +18,8 @@ import msgspec
 from msgspec import Meta
 
 from images import topology_rules
-from kernel.host.errors import UserError, unknown
+from kernel.host import toml
+from kernel.host.errors import unknown
 from kernel.host.settings import PROJECT
 
 FOLDER = PROJECT / "images" / "topologies"
@@ -201,12 +202,7 @@ def load(name_or_path: str) -> Topology:
 
 def read(path: Path) -> Topology:
     """The topology in a file; see `load`."""
-    try:
-        topology = msgspec.toml.decode(path.read_bytes(), type=Topology)
-    except OSError as error:
-        raise UserError(f"cannot read the topology {path}: {error.strerror}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {error}", hint=f"{EXAMPLE} is an example") from None
+    topology = toml.read(path, Topology, "the topology", f"{EXAMPLE} is an example")
     topology = msgspec.structs.replace(topology, name=path.stem)
     topology_rules.check(topology, str(path))
     return topology

@@ -18,6 +18,7 @@ from typing import Annotated
 
 import msgspec
 
+from kernel.host import toml
 from kernel.host.errors import UserError, unknown
 from kernel.host.settings import PROJECT, config_directory
 
@@ -88,11 +89,7 @@ def catalog() -> dict[str, Entry]:
 
 
 def _read(path: Path) -> dict[str, Entry]:
-    try:
-        entries = msgspec.toml.decode(path.read_bytes(), type=_Catalog).kernel
-        return dict(entries)
-    except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path}: {error}") from None
+    return dict(toml.read(path, _Catalog, "the kernels in").kernel)
 
 
 def find(name: str) -> Entry:

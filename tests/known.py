@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from kernel import catalog, versions
-from kernel.host.errors import UserError
+from kernel.host import toml
 from kernel.host.settings import PROJECT
 from tests.outcomes import Outcome
 
@@ -54,10 +54,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def read(path: Path) -> tuple[KnownFailure, ...]:
     """The entries of a file; UserError for one that says what cannot be."""
-    try:
-        entries = msgspec.toml.decode(path.read_bytes(), type=_File).failure
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {error}", hint=f"tests/{FILE} is an example") from None
+    entries = toml.read(path, _File, "known failures", f"tests/{FILE} is an example").failure
     for entry in entries:
         versions.check_range(entry.kernels, str(path))
     return entries
