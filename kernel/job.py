@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from kernel import kconfig
+from kernel import build_errors, kconfig
 from kernel.ccache import Objects
 from kernel.host import store
 from kernel.host.debian import ToolRoot
@@ -117,7 +117,17 @@ class Build:
         self._run(sandbox, argv, doing)
 
     def _run(self, sandbox: Sandbox, argv: Sequence[str], doing: str) -> None:
-        run(sandbox.argv([*TIMED, *argv]), log=self.log, doing=f"kernel {self.name}: {doing}")
+        run(
+            sandbox.argv([*TIMED, *argv]),
+            log=self.log,
+            doing=f"kernel {self.name}: {doing}",
+            explain=build_errors.explainer(self.known_paths),
+        )
+
+    @property
+    def known_paths(self) -> dict[str, str]:
+        """Paths in what make prints → as the user knows them: below the tree, where it is ours."""
+        return {f"{BIND}/src/": f"{self.tree.place}/" if self.tree.place else ""}
 
 
 def own_fragment(name: str) -> Fragment:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -80,13 +80,16 @@ def run(
     stdout: Path | None = None,
     timeout_s: float | None = None,
     hint: str = "",
+    explain: Callable[[Path, int], str] | None = None,
 ) -> None:
     """Runs `argv` to its end with its output in `log` (or stdout in a file of its own).
 
     Raises Failed when it cannot be started, returns non-zero or takes more than `timeout_s`;
-    the message quotes the end of the log. `doing` names the work in that message.
+    the message quotes the end of the log. `doing` names the work in that message. explain: takes
+    the log, and where in it this run begins, and returns what to quote in place of the end.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
+    begin = log.stat().st_size if log.exists() else 0
     with open(log, "ab") as log_file, _output(stdout) as out_file:
         process = start(
             argv,
@@ -100,8 +103,9 @@ def run(
             except subprocess.TimeoutExpired:
                 raise Failed(f"{doing}: no end after {timeout_s:.0f} s", log=log) from None
     if code:
+        quoted = (explain(log, begin) if explain else "") or tail(log)
         raise Failed(
-            f"{doing}: {Path(argv[0]).name} ended with {_status(code)}\n{tail(log)}",
+            f"{doing}: {Path(argv[0]).name} ended with {_status(code)}\n{quoted}",
             hint=hint or _known_cause(log),
             log=log,
         )
