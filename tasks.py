@@ -10,6 +10,7 @@ import functools
 import gc
 import inspect
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -258,6 +259,29 @@ def build(c: Context, choice: Choice, json: bool = False) -> None:
         print(f"{built.info.release}  {built.info.source}  {built.path}")
         for module in [file for folder in modules for file in folder.glob("*.ko")]:
             print(f"{module.stem}  {module}")
+
+
+@task(
+    positional=["folder"],
+    help={
+        "folder": "of the sources of a module outside the kernel tree",
+        "dry-run": "only print what would be written",
+    },
+)
+@plain_errors
+def init(c: Context, folder: str, dry_run: bool = False) -> None:
+    """Write a manifest for a module outside the kernel tree, from what its sources show."""
+    from pathlib import Path
+
+    from modules import draft
+
+    place = Path(folder).expanduser()
+    if dry_run:
+        print(draft.text(place), end="")
+        return
+    print(f"{draft.write(place)} is written: check it, then")
+    print(f"  ./inv build --module {shlex.quote(folder)}")
+    print(f"  ./inv test --module {shlex.quote(folder)}")
 
 
 @task(
@@ -573,7 +597,7 @@ def kernel_survey(
     survey.show(kernels, accel, guests, write=write, as_json=json)
 
 
-namespace = Collection(test, blktests, check, build, boot, mutants, parity, perf, doctor)
+namespace = Collection(test, blktests, check, init, build, boot, mutants, parity, perf, doctor)
 _kernel = Collection("kernel")
 _kernel.add_task(kernel_explain)
 _kernel.add_task(kernel_survey)
