@@ -271,11 +271,10 @@ def build(c: Context, choice: Choice, json: bool = False) -> None:
 @plain_errors
 def init(c: Context, folder: str, dry_run: bool = False) -> None:
     """Write a manifest for a module outside the kernel tree, from what its sources show."""
-    from pathlib import Path
-
+    from kernel import catalog
     from modules import draft
 
-    place = Path(folder).expanduser()
+    place = catalog.place(folder)
     if dry_run:
         print(draft.text(place), end="")
         return

@@ -178,7 +178,10 @@ class _Search:
             if entry.link:
                 self._follow(path)
             elif path not in self.found:
-                self.found[path] = _sha256(folder, entry.name) + "x" * entry.runs
+                try:
+                    self.found[path] = _sha256(folder, entry.name) + "x" * entry.runs
+                except Failed as error:
+                    raise UserError(f"cannot read {path}: {error.what}") from None
 
     def _follow(self, link: Path) -> None:
         """Takes what a link leads to, when the build may see that."""

@@ -104,9 +104,10 @@ def run(
                 raise Failed(f"{doing}: no end after {timeout_s:.0f} s", log=log) from None
     if code:
         quoted = (explain(log, begin) if explain else "") or tail(log)
+        advice = hint or _known_cause(log)
         raise Failed(
             f"{doing}: {Path(argv[0]).name} ended with {_status(code)}\n{quoted}",
-            hint=hint or _known_cause(log),
+            hint="" if advice in quoted else advice,
             log=log,
         )
 

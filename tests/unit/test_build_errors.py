@@ -157,6 +157,16 @@ class TestLogs:
                 explain=explainer({}),
             )
 
+    def test_advice_is_given_once(self, tmp_path: Path) -> None:
+        with pytest.raises(Failed) as caught:
+            run(
+                ["sh", "-c", "echo 'cc: No space left on device'; exit 1"],
+                log=tmp_path / "log",
+                doing="building",
+                explain=explainer({}),
+            )
+        assert str(caught.value).count(build_errors.DISK) == 1
+
     def test_no_log(self, tmp_path: Path) -> None:
         assert explainer({})(tmp_path / "log", 0) == ""
 

@@ -93,6 +93,12 @@ class TestOwnFiles:
         with pytest.raises(UserError, match="folders are more than 64 deep"):
             sources(module)
 
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+    def test_a_file_that_may_not_be_read(self, module: Path) -> None:
+        (module / "mine.c").chmod(0)
+        with pytest.raises(UserError, match=r"cannot read .*/mine.c: .*Permission denied"):
+            sources(module)
+
     def test_a_name_that_is_no_text(self, module: Path) -> None:
         (module / os.fsdecode(b"\xff.c")).write_text("")
         with pytest.raises(UserError, match="its name is not UTF-8 text"):
