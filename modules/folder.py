@@ -27,6 +27,7 @@ OWN = Limits()  # of the module's folder
 OTHERS = Limits(files=4_000, size=64 << 20)  # of a folder that it names
 READ = 4 << 20  # bytes of a source that are searched for names of other files
 MAKEFILES = ("Kbuild", "Makefile")
+MOST_NAMES = 50_000  # of other files in sources and makefiles
 _SOURCES = (".c", ".h", ".S", ".rs", ".inc")
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*["<]([^">\n]+)[">]', re.MULTILINE)
 _UPWARD = re.compile(r"(?<![\w.])\.\.(?:/[\w.+-]+)*(?![\w.])")  # .., ../include, ../../x.h
@@ -143,6 +144,7 @@ class _Search:
     taken: set[Path] = field(default_factory=set)  # folders, with all that is below them
     files_of: set[Path] = field(default_factory=set)  # folders, with the files in them only
     searched: set[Path] = field(default_factory=set)
+    looked: int = 0  # how many names were looked for
 
     def all(self) -> Sources:
         self.roots = tuple(path for path in (work_tree(self.folder), *self.named) if path)
@@ -166,22 +168,29 @@ class _Search:
             not deep and folder in self.files_of
         ):
             return
-        (self.taken if deep else self.files_of).add(folder)
 
         def left_out(name: str) -> bool:
             return skipped(name) or (not deep and (folder / name).is_dir())
 
-        for entry in list(untrusted.regular_files(folder, left_out, limits)):
+        entries = list(untrusted.regular_files(folder, left_out, limits))
+        (self.taken if deep else self.files_of).add(folder)
+        for entry in entries:
             path = folder / entry.name
             if "\ufffd" in os.fsencode(path).decode(errors="replace"):
                 raise UserError(f"{path}: its name is not UTF-8 text", hint="rename it")
             if entry.link:
                 self._follow(path)
-            elif path not in self.found:
-                try:
-                    self.found[path] = _sha256(folder, entry.name) + "x" * entry.runs
-                except Failed as error:
-                    raise UserError(f"cannot read {path}: {error.what}") from None
+            else:
+                self._take_file(folder, entry.name, runs=entry.runs)
+
+    def _take_file(self, folder: Path, name: str, *, runs: bool) -> None:
+        path = folder / name
+        if path in self.found:
+            return
+        try:
+            self.found[path] = _sha256(folder, name) + "x" * runs
+        except Failed as error:
+            raise UserError(f"cannot read {path}: {error.what}") from None
 
     def _follow(self, link: Path) -> None:
         """Takes what a link leads to, when the build may see that."""
@@ -189,6 +198,8 @@ class _Search:
         if not target.exists():  # nothing is there to be seen
             return
         if not self._may_see(target):
+            if not link.is_relative_to(self.folder):
+                return  # of a neighbour, where it may well not matter
             raise UserError(
                 f"{link} is a link to {target}, which the build does not see",
                 hint=self._ways_out("replace the link by a copy, or remove it"),
@@ -222,18 +233,20 @@ class _Search:
         places = (path.parent, self.folder)
         for name in upward:
             for target in {Path(os.path.normpath(place / name)) for place in places}:
-                if makefile or target.is_file():
-                    self._want(target, path, name)
+                self._want(target, path, name, folders=makefile)
         # a makefile's -I$(src)/.. makes "common/x.h" a name of a file there
         for name in dict.fromkeys(_INCLUDE.findall(text)):
             for folder in self.files_of:
-                target = Path(os.path.normpath(folder / name))
-                if target.is_file():
-                    self._want(target, path, name)
+                self._want(Path(os.path.normpath(folder / name)), path, name, folders=False)
 
-    def _want(self, target: Path, source: Path, name: str) -> None:
+    def _want(self, target: Path, source: Path, name: str, *, folders: bool) -> None:
+        """Takes a file or folder that a source names, if it is there and may be seen."""
+        self.looked += 1
+        if self.looked > MOST_NAMES:
+            return
         target = Path(os.path.realpath(target))
-        if target.is_relative_to(self.folder) or not (target.is_file() or target.is_dir()):
+        there = target.is_file() or (folders and target.is_dir())
+        if target.is_relative_to(self.folder) or not there:
             return
         if not self._may_see(target):
             if target.is_file():
@@ -245,6 +258,12 @@ class _Search:
             self.unseen[f"{source} names {name}: {error.what}"] = None
 
     def _reach(self, target: Path) -> None:
+        """Takes a folder, or a file with what is beside it, which it may include."""
         folder = target if target.is_dir() else target.parent
-        # of a folder that holds the module's, the files and no neighbours
-        self._take(folder, OTHERS, deep=not self.folder.is_relative_to(folder))
+        try:
+            # of a folder that holds the module's, the files and no neighbours
+            self._take(folder, OTHERS, deep=not self.folder.is_relative_to(folder))
+        except UserError:
+            if folder == target or target.stat().st_size > OTHERS.size:
+                raise
+            self._take_file(folder, target.name, runs=os.access(target, os.X_OK))

@@ -211,6 +211,26 @@ class TestNamedFiles:
         assert found.place == "."
         assert "holds more than 1 files" in found.unseen[0]
 
+    def test_a_file_of_a_large_neighbour_comes_alone(
+        self, repository: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(folder, "OTHERS", Limits(files=1))
+        (repository / "mine.c").write_text('#include "../common/y.h"\n')
+        assert names(sources(repository)) == {"mine/Kbuild", "mine/mine.c", "common/y.h"}
+
+    def test_a_neighbour_s_links_may_lead_anywhere(self, repository: Path) -> None:
+        (repository / "mine.c").write_text('#include "../common/y.h"\n')
+        (repository.parent / "common" / "z.h").symlink_to("/etc/passwd")
+        found = sources(repository)
+        assert "common/x.h" in names(found)
+        assert "common/z.h" not in names(found)
+
+    def test_names_without_end(self, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(folder, "MOST_NAMES", 10)
+        text = "".join(f'#include "../gone{number}.h"\n' for number in range(20))
+        (repository / "mine.c").write_text(text + '#include "../common/x.h"\n')
+        assert names(sources(repository)) == {"Kbuild", "mine.c"}
+
     def test_a_secret_is_not_taken_by_a_name(self, repository: Path) -> None:
         (repository / "mine.c").write_text('#include "../../secret"\n')
         assert names(sources(repository)) == {"Kbuild", "mine.c"}
