@@ -172,12 +172,7 @@ def _hint(sources: Sources, texts: Mapping[str, str], kernel: Kernel) -> str:
         if gone and makefiles.EXTRA_CFLAGS.search(text):
             since = makefiles.SINCE_NO_EXTRA_CFLAGS
             return f"{name} sets EXTRA_CFLAGS, which is gone since Linux {since}: use ccflags-y"
-    if sources.unseen:
-        return (
-            f"{sources.unseen[0]}, and only the module's folder is seen: put it into a git work "
-            "tree together with that file, or copy the file into it"
-        )
-    return ""
+    return sources.unseen[0] if sources.unseen else ""
 
 
 def _collect(driver: Manifest, sources: Sources, built: Path, path: Path, log: Path) -> None:

@@ -52,7 +52,7 @@ class Sources:
     place: str  # the module's folder below the root; "." when it is the root
     files: Mapping[str, str]  # name below the root → sha256, and "x" when it may be run
     links: Mapping[str, str] = field(default_factory=dict)  # name below the root → where it leads
-    unseen: tuple[str, ...] = ()  # files that are named and not taken, in words
+    unseen: tuple[str, ...] = ()  # sentences about files that are named and not taken
 
     @property
     def folder(self) -> Path:
@@ -218,10 +218,14 @@ class _Search:
         )
 
     def _ways_out(self, other: str) -> str:
-        seen = "a build sees the module's folder"
         if work_tree(self.folder):
-            return f"{seen} and its git work tree: {other}"
-        return f"{seen} only, which is in no git work tree: {other}"
+            return f"a build sees the module's folder and its git work tree: {other}"
+        return f"a build sees the module's folder only, which is in no git work tree: {other}"
+
+    def _way(self) -> str:
+        if work_tree(self.folder):
+            return "copy it into the git work tree"
+        return "copy it into the folder, or keep both in one git work tree"
 
     def _search(self, path: Path) -> None:
         """Takes what a source or a makefile names outside of the module's folder."""
@@ -250,12 +254,14 @@ class _Search:
             return
         if not self._may_see(target):
             if target.is_file():
-                self.unseen[f"{source} names {name}"] = None
+                self.unseen[
+                    f"{source} names {name}, which the build does not see: {self._way()}"
+                ] = None
             return
         try:
             self._reach(target)
         except UserError as error:  # it may do without: let make say
-            self.unseen[f"{source} names {name}: {error.what}"] = None
+            self.unseen[f"{source} names {name}, which is not taken: {error.what}"] = None
 
     def _reach(self, target: Path) -> None:
         """Takes a folder, or a file with what is beside it, which it may include."""

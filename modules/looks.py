@@ -94,7 +94,8 @@ def _modules(
             f"{folder} has no {' and no '.join(MAKEFILES)}: make cannot know what to build",
             hint=f"write a Kbuild of one line: obj-m := {names[0] if names else 'NAME'}.o",
         )
-    names = list(built) or list(found)
+    # a dkms.conf that is a template has a word such as @name@
+    names = [name for name in built if re.fullmatch(r"[\w-]+", name)] or list(found)
     if not names:
         raise UserError(
             f"no makefile in {folder} has a line that builds a module",

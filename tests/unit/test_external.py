@@ -17,6 +17,7 @@ from modules import external, manifest
 from modules.external import How
 from modules.folder import sources
 from modules.manifest import Loaded, NoDisks
+from tests.plan import Plan
 from tests.unit import samples
 
 MANIFEST = """\
@@ -170,6 +171,11 @@ class TestNames:
         (folder / "dkms.conf").write_text(f'PACKAGE_NAME="{package}"\n')
         assert manifest.of_folder(folder).name == name
 
+    def test_a_run_finds_it_by_that_name(self, folder: Path) -> None:
+        folder = folder.rename(folder.with_name("mine-1.2.3"))
+        plan = Plan(drivers=("mine",), consoles=("serial",), folders=(str(folder),))
+        assert plan.manifest("mine").folder == str(folder)
+
     def test_two_of_one_name(self, folder: Path) -> None:
         other = folder.with_name("mine-2")
         other.mkdir()
@@ -219,7 +225,7 @@ class TestHow:
         (folder.parent / "x.h").write_text("")
         (folder / "mine.c").write_text('#include "../x.h"\n')
         hint = self.how(folder).hint
-        assert hint.startswith(f"{folder}/mine.c names ../x.h, and only the module's folder is")
+        assert hint.startswith(f"{folder}/mine.c names ../x.h, which the build does not see")
 
 
 class TestCollect:

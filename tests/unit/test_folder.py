@@ -200,7 +200,10 @@ class TestNamedFiles:
         (module / "mine.c").write_text('#include "../common/x.h"\n')
         found = sources(module)
         assert (found.place, names(found)) == (".", {"Kbuild", "mine.c"})
-        assert found.unseen == (f"{module}/mine.c names ../common/x.h",)
+        assert found.unseen == (
+            f"{module}/mine.c names ../common/x.h, which the build does not see: copy it into the "
+            "folder, or keep both in one git work tree",
+        )
 
     def test_a_neighbour_that_is_too_large_is_not_taken(
         self, repository: Path, monkeypatch: pytest.MonkeyPatch

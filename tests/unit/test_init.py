@@ -14,6 +14,7 @@ from kernel.host.settings import PROJECT
 from modules import draft, looks, manifest
 from modules.folder import sources
 from modules.manifest import Configfs, Loaded, NoDisks, Pci
+from tests.unit.test_cli import inv
 
 EXAMPLES = PROJECT / "modules" / "examples"
 
@@ -103,6 +104,29 @@ class TestKinds:
         draft.write(folder)
         driver = manifest.of_folder(folder)
         assert (driver.name, driver.modules) == ("p", ("mine",))
+
+
+def test_a_template_of_dkms_conf_names_no_module(tmp_path: Path) -> None:
+    folder = made(tmp_path / "mine", mine="")
+    (folder / "dkms.conf").write_text('PACKAGE_NAME="#NAME#"\nBUILT_MODULE_NAME[0]="@name@"\n')
+    draft.write(folder)
+    driver = manifest.of_folder(folder)
+    assert (driver.name, driver.modules) == ("mine", ("mine",))
+
+
+def test_the_command(tmp_path: Path) -> None:
+    folder = example("c_null", tmp_path / "my null")
+    printed = inv("init", str(folder), "--dry-run")
+    assert (printed.returncode, (folder / "manifest.toml").exists()) == (2, False)
+    assert "a driver cannot be called 'my null'" in printed.stderr
+    folder = folder.rename(tmp_path / "mine")
+    printed = inv("init", str(folder), "--dry-run")
+    assert (printed.returncode, (folder / "manifest.toml").exists()) == (0, False)
+    done = inv("init", str(folder))
+    assert (folder / "manifest.toml").read_text() == printed.stdout
+    assert f"./inv build --module {folder}\n" in done.stdout
+    again = inv("init", str(folder))
+    assert (again.returncode, "is there already" in again.stderr) == (2, True)
 
 
 class TestRefused:
