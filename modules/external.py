@@ -125,8 +125,13 @@ def build_module(
     return store.get("modules", key, f"module {driver.name}", make)
 
 
-def make_modules(copy: Path, maker: Maker, log: Path, doing: str, how: How | None = None) -> None:
-    """Runs make on a folder of sources, which it writes to; raises Failed with the log's path."""
+def make_modules(
+    copy: Path, maker: Maker, log: Path, doing: str, how: How | None = None
+) -> Sandbox:
+    """Runs make on a folder of sources, which it writes to; returns the sandbox that it ran in.
+
+    Raises Failed with the errors and the log's path.
+    """
     how = how or How()
     log.unlink(missing_ok=True)
     with maker() as (kernel_sandbox, make_argv):
@@ -141,6 +146,7 @@ def make_modules(copy: Path, maker: Maker, log: Path, doing: str, how: How | Non
         explain = build_errors.explainer(how.names)
         with step(doing, log=log):
             run(argv, log=log, doing=doing, hint=how.hint, explain=explain)
+    return sandbox
 
 
 def _how(driver: Manifest, sources: Sources, kernel: Kernel, before: Mapping[str, Path]) -> How:
