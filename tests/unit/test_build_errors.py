@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The errors of real builds that failed, as a message shows them.
 
-`build_logs` has the logs: modules and generators that were broken on purpose, in the tool root.
+`data/build_errors` has the logs: of modules and generators that were broken on purpose.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kernel.build_errors import explainer, problems, read
 from kernel.host.errors import Failed
 from kernel.host.process import run
 
-LOGS = Path(__file__).parent / "build_logs"
+LOGS = Path(__file__).parent / "data" / "build_errors"
 NAMES = {"/mnt/module/": "/home/me/mine/", "/mnt/src/": ""}
 
 
