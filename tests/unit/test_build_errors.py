@@ -129,12 +129,12 @@ class TestLogs:
             file.seek(0, 2)
             file.write(b"\nx.c:1:2: error: bad\n" + b"yes " * 1_000_000 + b"\n")
         tracemalloc.start()
-        begun = time.monotonic()
+        begun = time.process_time()
         shown = explainer({})(tmp_path / "log", 0)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert shown == "    x.c:1:2: error: bad"
-        assert time.monotonic() - begun < 10
+        assert time.process_time() - begun < 10
         assert peak < 32 << 20
 
     def test_an_earlier_build_in_the_same_log_does_not_count(self, tmp_path: Path) -> None:
@@ -188,6 +188,6 @@ class TestLogs:
     )
     def test_odd_lines_take_no_long_time(self, tmp_path: Path, line: str) -> None:
         (tmp_path / "log").write_text(f"{line}\n" * 2000)
-        begun = time.monotonic()
+        begun = time.process_time()
         list(problems(read(tmp_path / "log")))
-        assert time.monotonic() - begun < 5
+        assert time.process_time() - begun < 5

@@ -59,9 +59,9 @@ class TestDkms:
         ids=["long", "doubling", "name", "quotes", "number"],
     )
     def test_a_hostile_one_takes_no_long_time(self, text: str) -> None:
-        begun = time.monotonic()
+        begun = time.process_time()
         dkms.parse(text)
-        assert time.monotonic() - begun < 2
+        assert time.process_time() - begun < 2
 
 
 class TestMakefiles:

@@ -183,6 +183,6 @@ class TestRefused:
 )
 def test_hostile_sources_take_no_long_time(tmp_path: Path, piece: str) -> None:
     folder = made(tmp_path / "mine", mine=piece * (500_000 // len(piece)))
-    begun = time.monotonic()
+    begun = time.process_time()
     looks.look(sources(folder))
-    assert time.monotonic() - begun < 4
+    assert time.process_time() - begun < 4

@@ -62,9 +62,9 @@ def test_a_mistake_is_named_with_its_line(data: bytes, words: str) -> None:
     ids=lambda data: data[:12].decode(),
 )
 def test_depth_is_limited_before_it_is_parsed(data: bytes) -> None:
-    begun = time.monotonic()
+    begun = time.process_time()
     assert problem(b"# one\n" + data) == "x.toml: line 2 nests more than 16 levels deep"
-    assert time.monotonic() - begun < 2
+    assert time.process_time() - begun < 2
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,9 @@ def test_escapes_in_strings() -> None:
 
 @pytest.mark.parametrize("start", ['"""', "'''", '"', '"""\\', 'a = """""'])
 def test_a_string_without_an_end_takes_no_long_time(start: str) -> None:
-    begun = time.monotonic()
+    begun = time.process_time()
     problem(b'"""' + start.encode() * 100_000)
-    assert time.monotonic() - begun < 2
+    assert time.process_time() - begun < 2
 
 
 class TestFiles:
