@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import gc
 import inspect
+import shlex
 import signal
 import sys
 from collections.abc import Callable
@@ -259,6 +260,28 @@ def build(c: Context, choice: Choice, json: bool = False) -> None:
         say(f"{built.info.release}  {built.info.source}  {built.path}")
         for module in [file for folder in modules for file in folder.glob("*.ko")]:
             say(f"{module.stem}  {module}")
+
+
+@task(
+    positional=["folder"],
+    help={
+        "folder": "of the sources of a module outside the kernel tree",
+        "dry-run": "only print what would be written",
+    },
+)
+@plain_errors
+def init(c: Context, folder: str, dry_run: bool = False) -> None:
+    """Write a manifest for a module outside the kernel tree, from what its sources show."""
+    from kernel import catalog
+    from modules import draft
+
+    place = catalog.place(folder)
+    if dry_run:
+        print(draft.text(place), end="")
+        return
+    print(f"{draft.write(place)} is written: check it, then")
+    print(f"  ./inv build --module {shlex.quote(folder)}")
+    print(f"  ./inv test --module {shlex.quote(folder)}")
 
 
 @task(
@@ -624,7 +647,7 @@ def show_series(c: Context, path: str, series_version: str = "", json: bool = Fa
 
 
 namespace = Collection(
-    test, blktests, check, build, boot, mutants, parity, perf, doctor, show_series
+    test, blktests, check, init, build, boot, mutants, parity, perf, doctor, show_series
 )
 _kernel = Collection("kernel")
 _kernel.add_task(kernel_explain)

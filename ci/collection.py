@@ -22,6 +22,7 @@ from ci.selection import Selection
 from kernel.host import environment
 from kernel.host.errors import Failed, UserError
 from kernel.host.settings import PROJECT
+from modules import manifest
 from tests import needs
 from tests.guests import Slot
 from tests.plan import Plan
@@ -150,12 +151,12 @@ def own_suites(wanted: Selection, plan: Plan) -> list[Suite]:
     return [
         Suite(
             folder,
-            msgspec.structs.replace(plan, drivers=(folder.name,), folders=(str(folder),), own=True),
+            msgspec.structs.replace(plan, drivers=(driver,), folders=(str(folder),), own=True),
             wanted.expression,
             wanted.seed,
         )
         for folder in map(Path, wanted.folders)
-        if folder.name in wanted.suites and folder.name in wanted.drivers
+        if folder.name in wanted.suites and (driver := manifest.name_of(folder)) in wanted.drivers
     ]
 
 

@@ -53,8 +53,13 @@ class Suite:
 
     @property
     def name(self) -> str:
-        """The driver's and the suite's."""
+        """The suite's."""
         return self.folder.name
+
+    @property
+    def driver(self) -> str:
+        """The driver's: see `manifest.name_of`."""
+        return self.plan.drivers[0]
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ def _check(test: Test, suite: Suite) -> None:
     """A test of another driver than its own, or on other consoles, would be another's result."""
     plan = suite.plan
     known = not test.topology or test.topology in topology.names()
-    if test.driver != suite.name or test.console not in plan.consoles or not known:
+    if test.driver != suite.driver or test.console not in plan.consoles or not known:
         raise Failed(f"{suite.folder}: {test.nodeid} claims to be a test of {test.slot}")
 
 

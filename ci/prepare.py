@@ -172,7 +172,16 @@ def kernel(choice: Choice, tools: ToolRoot) -> Kernel:
 
 def outside(choice: Choice) -> tuple[Manifest, ...]:
     """The drivers that are not in Linux and were chosen, by their folders."""
-    return tuple(manifest.of_folder(folder) for folder in choice.modules)
+    found: dict[str, Manifest] = {}
+    for folder in choice.modules:
+        driver = manifest.of_folder(folder)
+        if other := found.get(driver.name):
+            raise UserError(
+                f"{folder} and {other.folder} are both the driver {driver.name!r}",
+                hint="rename one of the folders",
+            )
+        found[driver.name] = driver
+    return tuple(found.values())
 
 
 def carried(choice: Choice) -> tuple[Manifest, ...]:
@@ -194,7 +203,7 @@ def modules(choice: Choice, built: Kernel, tools: ToolRoot, *, all_: bool) -> li
         if not reason and driver.out_of_tree:
             fitting.append(driver)
     maker = module_maker(choice, built, tools)
-    return [external.build_module(driver, built, maker) for driver in fitting]
+    return external.build_modules(fitting, built, maker)
 
 
 def module_maker(choice: Choice, built: Kernel, tools: ToolRoot) -> external.Maker:

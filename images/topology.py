@@ -18,9 +18,9 @@ import msgspec
 from msgspec import Meta
 
 from images import topology_rules
-from kernel.host.errors import UserError, unknown
+from kernel.host import toml
+from kernel.host.errors import unknown
 from kernel.host.settings import PROJECT
-from kernel.host.untrusted import TOML_BYTES, read_input
 
 FOLDER = PROJECT / "images" / "topologies"
 EXAMPLE = "images/topologies/default.toml"
@@ -203,13 +203,7 @@ def load(name_or_path: str) -> Topology:
 
 def read(path: Path) -> Topology:
     """The topology in a file; see `load`."""
-    try:
-        text = read_input(path, "the topology", TOML_BYTES).decode("utf-8-sig")
-        topology = msgspec.toml.decode(text, type=Topology)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {error}", hint=f"{EXAMPLE} is an example") from None
-    except RecursionError:
-        raise UserError(f"{path}: its values are nested too deeply") from None
+    topology = toml.read(path, Topology, "the topology", f"{EXAMPLE} is an example")
     topology = msgspec.structs.replace(topology, name=path.stem)
     topology_rules.check(topology, str(path))
     return topology

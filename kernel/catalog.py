@@ -20,7 +20,7 @@ from typing import Annotated
 
 import msgspec
 
-from kernel.host import redact, untrusted
+from kernel.host import redact, toml
 from kernel.host.errors import UserError, unknown
 from kernel.host.settings import PROJECT, config_directory, user_path
 
@@ -93,13 +93,7 @@ def catalog() -> dict[str, Entry]:
 
 
 def _read(path: Path) -> dict[str, Entry]:
-    try:
-        data = untrusted.read_input(path, "the catalog", untrusted.TOML_BYTES)
-        return dict(msgspec.toml.decode(data, type=_Catalog).kernel)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {error}") from None
-    except RecursionError:
-        raise UserError(f"{path}: its values are nested too deeply") from None
+    return dict(toml.read(path, _Catalog, "the kernels in").kernel)
 
 
 def find(name: str) -> Entry:

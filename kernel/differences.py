@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from kernel import versions
-from kernel.host.errors import UserError
+from kernel.host import toml
 from kernel.host.settings import PROJECT
 from kernel.kconfig import Fragment
 
@@ -32,10 +32,7 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def read(path: Path) -> tuple[Difference, ...]:
     """The table in a file; raises UserError for one that is not understood."""
-    try:
-        rows = msgspec.toml.decode(path.read_bytes(), type=_Table).difference
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {error}") from None
+    rows = toml.read(path, _Table, "the table").difference
     for row in rows:
         versions.check_range(row.kernels, str(path))
     return rows

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from kernel import ccache, kconfig
+from kernel import build_errors, ccache, kconfig
 from kernel.ccache import Objects
 from kernel.host import store, untrusted
 from kernel.host.debian import ToolRoot
@@ -131,12 +131,18 @@ class Build:
             limits=sandbox.limits,
             outputs=[self.out],
             used=self._note_usage,
+            explain=build_errors.explainer(self.known_paths),
         )
 
     def _note_usage(self, cpu_s: float) -> None:
         """Keeps what a make took beside the log, which the makefiles can write to."""
         with open(self.usage, "a") as file:
             file.write(f"{cpu_s:.2f} {ccache.take_hits(self.out)}\n")
+
+    @property
+    def known_paths(self) -> dict[str, str]:
+        """Paths in what make prints → as the user knows them: below the tree, where it is ours."""
+        return {f"{BIND}/src/": f"{self.tree.place}/" if self.tree.place else ""}
 
 
 def own_fragment(name: str) -> Fragment:

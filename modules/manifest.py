@@ -13,18 +13,22 @@ import msgspec
 
 from kernel import versions
 from kernel.artifact import Kernel
+from kernel.host import toml, untrusted
 from kernel.host.errors import UserError, unknown
 from kernel.host.settings import PROJECT
 from kernel.job import read_fragment
 from kernel.kconfig import Fragment
 from kernel.sources import series
 from kernel.sources.tree import Tree
+from modules import dkms
 from modules.serves import Serves
 
+FILE = "manifest.toml"
 EXAMPLE = "modules/examples/c_null/manifest.toml"
 
 # Names from a manifest become part of scripts in the guest.
 _NAME = r"[a-zA-Z0-9][a-zA-Z0-9_-]*"
+_VERSION = re.compile(r"(?<=.)-v?\d[\w.+~]*\Z")  # of a package: name-1.2.3
 Name = Annotated[str, msgspec.Meta(pattern=rf"^{_NAME}\Z")]
 ConfigfsPath = Annotated[str, msgspec.Meta(pattern=r"^/sys/kernel/config/[a-zA-Z0-9_/-]+\Z")]
 PciClass = Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-f]{6}\Z")]
@@ -131,7 +135,10 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def fragment(self) -> Fragment:
         """The Kconfig fragment that gets this driver built."""
         folder = Path(self.folder) if self.folder else PROJECT / "modules"
-        return read_fragment(folder / f"{self.name}.config")
+        path = folder / f"{self.name}.config"
+        if self.folder and path.exists() and not untrusted.is_file(folder, path.name):
+            raise UserError(f"{path} is not a file of this folder", hint="replace it by a copy")
+        return read_fragment(path)
 
     def absent_from(self, tree: Tree) -> list[str]:
         """Its symbols, as ``CONFIG_X``, that a tree does not define."""
@@ -211,15 +218,34 @@ def of_folder(folder: Path) -> Manifest:
     """
     if not folder.is_dir():
         raise UserError(f"there is no module folder {folder}")
-    path = folder / "manifest.toml"
-    if not path.is_file():
-        raise UserError(f"{folder} has no manifest.toml", hint=f"{EXAMPLE} is an example")
-    name = folder.absolute().name
-    if not re.fullmatch(_NAME, name) or name in names():
-        raise UserError(f"{folder}: a driver cannot be called {name!r}", hint="rename the folder")
+    path = folder / FILE
+    if not path.exists():
+        raise UserError(
+            f"{folder} has no {FILE}",
+            hint=f"./inv init {folder} writes one by looking at it; {EXAMPLE} is an example",
+        )
+    if not untrusted.is_file(folder, FILE):
+        raise UserError(f"{path} is not a file of this folder", hint="replace it by a copy")
+    name = name_of(folder)
     manifest = msgspec.structs.replace(_decode(path), name=name, folder=str(folder.absolute()))
     (_check_carried if manifest.series else _check_out_of_tree)(manifest, path)
     return manifest
+
+
+def name_of(folder: Path) -> str:
+    """The name of the driver in a folder: the folder's, or what its dkms.conf says.
+
+    A version behind it, as in a folder of DKMS (name-1.2.3), is no part of it, and dots become
+    underscores. Raises UserError when none of that is a name, or it is one of Linux's drivers.
+    """
+    whole = folder.absolute().name
+    package = dkms.read(folder)
+    without = _VERSION.sub("", whole)
+    for name in (package.name if package else "", without, whole):
+        plain = name.replace(".", "_")
+        if re.fullmatch(_NAME, plain) and plain not in names():
+            return plain
+    raise UserError(f"{folder}: a driver cannot be called {whole!r}", hint="rename the folder")
 
 
 def _check_in_tree(manifest: Manifest, path: Path) -> None:
@@ -229,12 +255,30 @@ def _check_in_tree(manifest: Manifest, path: Path) -> None:
 
 def _check_carried(manifest: Manifest, path: Path) -> None:
     _check_in_tree(manifest, path)
+    _check_inside(manifest, path)
     series.read(manifest.patches)
     _ = manifest.fragment
 
 
+def _check_inside(manifest: Manifest, path: Path) -> None:
+    """Patches are files below the manifest's folder, also those that links there lead to."""
+    real, patches = path.parent.resolve(), manifest.patches.resolve()
+    what = f"{path}: series = {manifest.series!r} leads out of its folder"
+    hint = "write the name of a folder or file of patches that is beside the manifest"
+    if Path(manifest.series).is_absolute() or not patches.is_relative_to(real):
+        raise UserError(what, hint=hint)
+    if not patches.is_dir():
+        return
+    for entry in untrusted.regular_files(patches, lambda name: name == ".git"):
+        target = (patches / entry.name).resolve()
+        if entry.link and not target.is_relative_to(real):
+            raise UserError(f"{what}: {entry.name} is a link to {target}", hint=hint)
+
+
 def _check_out_of_tree(manifest: Manifest, path: Path) -> None:
-    if not any((path.parent / name).is_file() for name in ("Kbuild", "Makefile")):
+    package = dkms.read(path.parent)
+    places = [path.parent, path.parent / package.location if package else path.parent]
+    if not any((place / name).is_file() for place in places for name in ("Kbuild", "Makefile")):
         raise UserError(
             f"{path.parent} has no Kbuild and no Makefile: make cannot know what to build",
             hint="one line is enough: obj-m := NAME.o",
@@ -259,12 +303,7 @@ def read(path: Path) -> Manifest:
 
 
 def _decode(path: Path) -> Manifest:
-    try:
-        manifest = msgspec.toml.decode(path.read_bytes(), type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {error}", hint=f"{EXAMPLE} is an example") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    manifest = toml.read(path, Manifest, "the manifest", f"{EXAMPLE} is an example")
     for kernels in (manifest.requires.kernel, *(one.kernels for one in manifest.earlier)):
         versions.check_range(kernels, str(path))
     return manifest

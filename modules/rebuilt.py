@@ -7,7 +7,6 @@ output tree of the kernel that it belongs to. That takes seconds, and the kernel
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,10 +14,11 @@ from kernel.artifact import Kernel
 from kernel.host import store, untrusted
 from kernel.host.debian import ToolRoot
 from kernel.host.errors import Failed
+from kernel.host.sandbox import BIND
 from kernel.sources import series
 from kernel.sources.series import Patch
 from kernel.sources.tree import Tree
-from modules.external import Maker, make_modules
+from modules.external import How, Maker, make_modules
 from modules.manifest import Manifest
 
 RECIPE = 1  # raise it when the same inputs give other modules
@@ -47,10 +47,15 @@ def rebuilt(
 
     def make(path: Path) -> None:
         copy = path / "tree" / folder
-        shutil.copytree(tree.path / folder, copy)
+        for entry in untrusted.regular_files(tree.path / folder, lambda name: name == ".git"):
+            if not entry.link:  # of a driver's folder in Linux none is
+                untrusted.copy(tree.path, f"{folder}/{entry.name}", copy / entry.name)
+                (copy / entry.name).chmod(0o755 if entry.runs else 0o644)
         series.apply(tree, patches, path, tools)
         log = store.directory("logs") / f"module-{driver.name}-{key}.log"
-        make_modules(copy, maker, log, f"building {what} for kernel {kernel.info.name}")
+        paths = {f"{BIND}/module/": f"{folder}/", f"{BIND}/src/": ""}
+        doing = f"building {what} for kernel {kernel.info.name}"
+        make_modules(copy, maker, log, doing, How(names=paths))
         for name in names:
             if not untrusted.is_file(copy, name):
                 raise Failed(f"{what} does not make {name}, which kernel {kernel.info.name} has")

@@ -21,9 +21,10 @@ from typing import Literal
 import msgspec
 
 from kernel import catalog, versions
-from kernel.host import untrusted
+from kernel.host import toml, untrusted
 from kernel.host.errors import Failed, UserError
 from kernel.host.settings import PROJECT
+from modules import manifest
 from tests.outcomes import Outcome
 
 FILE = "known_failures.toml"
@@ -61,11 +62,9 @@ def read(path: Path) -> tuple[KnownFailure, ...]:
     """The entries of a file; UserError for one that says what cannot be."""
     try:
         data = untrusted.read(path.parent, path.name)
-        entries = msgspec.toml.decode(data, type=_File).failure
-    except (Failed, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {error}", hint=f"tests/{FILE} is an example") from None
-    except RecursionError:
-        raise UserError(f"{path}: it is nested too deeply") from None
+    except Failed as error:
+        raise UserError(f"{path}: {error}") from None
+    entries = toml.decode(data, _File, str(path), f"tests/{FILE} is an example").failure
     for entry in entries:
         versions.check_range(entry.kernels, str(path))
     return entries
@@ -116,14 +115,15 @@ def check(folders: Sequence[str]) -> None:
 
 
 def _of_driver(folder: Path) -> Iterable[KnownFailure]:
-    """The entries in a driver's folder, each for this driver, whose name is the folder's."""
+    """The entries in a driver's folder, each for this driver."""
     path = folder / FILE
     if not os.path.lexists(path):
         return
+    driver = manifest.name_of(folder)
     for entry in read(path):
-        if not fnmatchcase(folder.name, entry.driver):
+        if not fnmatchcase(driver, entry.driver):
             raise UserError(
                 f"{path}: driver = {entry.driver!r}: what a driver's folder says is for the "
-                f"driver itself, {folder.name}"
+                f"driver itself, {driver}"
             )
-        yield msgspec.structs.replace(entry, driver=glob.escape(folder.name))
+        yield msgspec.structs.replace(entry, driver=glob.escape(driver))

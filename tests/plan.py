@@ -50,7 +50,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def manifest(self, name: str) -> Manifest:
         """The manifest of one of the drivers."""
         for folder in self.folders:
-            if Path(folder).name == name:
+            if manifest.name_of(Path(folder)) == name:
                 return manifest.of_folder(Path(folder))
         return manifest.load(name)
 

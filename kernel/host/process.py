@@ -101,17 +101,20 @@ def run(
     limits: Limits | None = None,
     outputs: Sequence[Path] = (),
     used: Callable[[float], None] | None = None,
+    explain: Callable[[Path, int], str] | None = None,
 ) -> None:
     """Runs `argv` to its end with its output in `log` (or stdout in a file of its own).
 
     limits, outputs: what it may take, and the folders that it writes to; they are limited, too.
     used: is called with the CPU seconds of the process and all that it waited for (in a supervised
-    sandbox: all inside), however it ends.
+    sandbox: all inside), however it ends. explain: takes the log, and where in it this run begins,
+    and returns what to quote in place of the end.
 
     Raises Failed when it cannot be started, returns non-zero, or takes more than `timeout_s` or a
     limit; the message quotes the end of the log. `doing` names the work in that message.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
+    begin = log.stat().st_size if log.exists() else 0
     limits = limits or Limits()
     if timeout_s is not None:
         limits = replace(limits, time_s=timeout_s)
@@ -144,9 +147,12 @@ def run(
         exceeded = group.exceeded
     if code:
         name = Path(command_of(argv)[0]).name
+        quoted = (explain(log, begin) if explain else "") or tail(log)
+        cause = causes.known(tail(log, 60), code, log, limits, exceeded, is_offline(argv))
+        advice = hint or cause
         raise Failed(
-            f"{doing}: {name} ended with {_status(code)}\n{tail(log)}",
-            hint=hint or causes.known(tail(log, 60), code, log, limits, exceeded, is_offline(argv)),
+            f"{doing}: {name} ended with {_status(code)}\n{quoted}",
+            hint="" if advice in quoted else advice,
             log=log,
         )
 

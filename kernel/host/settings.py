@@ -92,18 +92,12 @@ def config_directory() -> Path:
 @cache
 def settings() -> Settings:
     """Reads the settings once per process; raises UserError on one that is not understood."""
-    import tomllib
+    from kernel.host import toml
 
     path = config_directory() / "config.toml"
     values: dict[str, object] = {}
-    try:
-        values = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        pass
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"cannot read the settings in {path}: {error}") from None
-    except RecursionError:
-        raise UserError(f"cannot read the settings in {path}: nested too deeply") from None
+    if path.exists():
+        values = toml.read(path, dict[str, object], "the settings in")
     if home := os.environ.get("XDG_CACHE_HOME"):
         values.setdefault("cache", f"{home}/blockyard")
     for field in Settings.__struct_fields__:

@@ -15,6 +15,8 @@ import re
 import shutil
 import stat
 import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -128,6 +130,95 @@ def is_file(base: Path, name: str) -> bool:
     except Failed:
         return False
     return True
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a folder from outside may hold; see `regular_files`."""
+
+    files: int = 20_000
+    size: int = 512 << 20  # bytes of all files, holes included
+    depth: int = 64  # folders in each other
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A regular file or a symbolic link in a folder."""
+
+    name: str  # relative to the folder
+    size: int = 0  # bytes, of a file
+    runs: bool = False  # its owner may execute it
+    link: str = ""  # where a link leads, as it is written; empty: a file
+
+
+def regular_files(
+    folder: Path, skipped: Callable[[str], bool], limits: Limits = Limits()
+) -> Iterator[Entry]:
+    """The regular files and the links below a folder, sorted by name in each folder.
+
+    No link is followed; sockets, pipes and devices are left out. skipped: takes the last part of a
+    name, of a file or a folder, and says whether to leave it out. Raises UserError for a folder
+    that cannot be read or holds more than `limits`.
+    """
+    count = size = 0
+    # a stack and no recursion: folders can be deeper than Python's; "" is the folder itself
+    waiting = [""]
+    while waiting:
+        place = waiting.pop()
+        if place.count("/") >= limits.depth:
+            raise UserError(f"{folder}: folders are more than {limits.depth} deep in each other")
+        for entry, is_folder in _entries(folder, place, skipped):
+            count, size = count + 1, size + entry.size
+            if size > limits.size:
+                raise UserError(
+                    f"{folder} holds more than {_size(limits.size)}, with {entry.name}",
+                    hint="keep sources in it only",
+                )
+            if count > limits.files:
+                raise UserError(
+                    f"{folder} holds more than {limits.files} files", hint="keep sources in it only"
+                )
+            if is_folder:
+                waiting.append(entry.name)
+            else:
+                yield entry
+
+
+def _entries(
+    base: Path, place: str, skipped: Callable[[str], bool]
+) -> Iterator[tuple[Entry, bool]]:
+    """What is in one folder below `base`, and whether it is a folder."""
+    try:
+        with _folder(base, place) as descriptor:
+            with os.scandir(descriptor) as found:
+                names = sorted(entry.name for entry in found if not skipped(entry.name))
+            for name in names:
+                status = os.lstat(name, dir_fd=descriptor)
+                path = f"{place}/{name}" if place else name
+                if stat.S_ISDIR(status.st_mode):
+                    yield Entry(path), True
+                elif stat.S_ISLNK(status.st_mode):
+                    yield Entry(path, link=os.readlink(name, dir_fd=descriptor)), False
+                elif stat.S_ISREG(status.st_mode):
+                    runs = bool(status.st_mode & stat.S_IXUSR)
+                    yield Entry(path, status.st_size, runs), False
+    except FileNotFoundError:
+        return  # an editor's, gone again
+    except OSError as error:
+        raise UserError(f"cannot read {base / place}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _folder(base: Path, place: str) -> Iterator[int]:
+    """A descriptor of a folder below `base`, reached through real folders."""
+    with contextlib.ExitStack() as stack:
+        how = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        descriptor = os.open(base, how)
+        stack.callback(os.close, descriptor)
+        for part in PurePosixPath(place).parts:
+            descriptor = os.open(part, how | os.O_NOFOLLOW, dir_fd=descriptor)
+            stack.callback(os.close, descriptor)
+        yield descriptor
 
 
 def copy(base: Path, name: str, target: Path, limit: int = COPY_BYTES) -> None:

@@ -110,7 +110,7 @@ class TestBuild:
         before = state(folder)
         path = built(folder)
         assert state(folder) == before
-        assert [file.name for file in path.iterdir()] == ["mine.ko"]
+        assert {file.name for file in path.iterdir()} == {"mine.ko", "Module.symvers"}
         vermagic = f"vermagic={ready.kernel.info.release} ".encode()
         assert vermagic in (path / "mine.ko").read_bytes()
 
@@ -139,6 +139,37 @@ class TestBuild:
         (folder / "mine.c").write_text(text)
         with pytest.raises(Failed, match="no_such_function.* undefined"):
             built(folder)
+
+    def test_a_folder_as_it_is_found(
+        self, ready: Ready, made: list[Path], folder: Path, tmp_path: Path
+    ) -> None:
+        """With the symbols of another module, a Kconfig of its own, and headers all around it."""
+        other = tmp_path / "repository" / "other-1.2"
+        folder = folder.rename(tmp_path / "mine.kept")
+        shutil.copytree(folder, other)
+        (other / "Kbuild").write_text("obj-m := other.o\n")
+        (other / "mine.c").rename(other / "other.c")
+        with open(other / "other.c", "a") as file:
+            file.write(
+                "int other(void);\nint other(void) { return 5; }\nEXPORT_SYMBOL_GPL(other);\n"
+            )
+        (other / "manifest.toml").write_text(MANIFEST.replace('"mine"', '"other"'))
+        folder = folder.rename(tmp_path / "repository" / "mine")
+        (folder / "Kbuild").write_text(
+            "obj-$(CONFIG_MINE) += mine.o\nccflags-y := -I$(PWD)/own\n"
+            "KBUILD_EXTRA_SYMBOLS := $(src)/../other/Module.symvers\n"
+        )
+        for name, include in {"own": "own/own.h", "common": "../common/common.h"}.items():
+            (folder / include).parent.mkdir()
+            (folder / include).write_text(f"#define {name.upper()} 1\n")
+        source = SOURCE.replace("return -", "return OWN + COMMON + other() - ")
+        headers = '#include "own.h"\n#include "../common/common.h"\nint other(void);\n'
+        (folder / "mine.c").write_text(headers + source)
+        (tmp_path / "repository" / ".git").mkdir()
+        choice = Choice(KERNEL, modules=(other, folder))
+        made += (paths := prepare.modules(choice, ready.kernel, ready.tools, all_=True))
+        assert [(paths[0] / "other.ko").is_file(), (paths[1] / "mine.ko").is_file()] == [True] * 2
+        assert b"depends=other\0" in (paths[1] / "mine.ko").read_bytes()
 
     @pytest.mark.parametrize(
         "command",

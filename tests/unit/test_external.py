@@ -8,11 +8,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from ci import prepare
 from kernel.artifact import Kernel
+from kernel.choice import Choice
 from kernel.host.errors import Failed, UserError
 from kernel.host.settings import PROJECT
 from modules import external, manifest
+from modules.external import How
+from modules.folder import sources
 from modules.manifest import Loaded, NoDisks
+from tests.plan import Plan
 from tests.unit import samples
 
 MANIFEST = """\
@@ -144,24 +149,161 @@ class TestKernels:
         assert reason.endswith("has none: the root toolchain has no bindgen")
 
 
-class TestSources:
-    def test_what_a_build_left_does_not_count(self, folder: Path) -> None:
-        before = dict(external._sources(folder))
-        assert set(before) == {"Kbuild", "mine.c", "manifest.toml"}
-        for name in ("mine.o", "mine.ko", "mine.mod", "mine.mod.c", ".mine.o.cmd", "modules.order"):
-            (folder / name).write_text("of another kernel")
-        (folder / ".git").mkdir()
-        (folder / ".git" / "HEAD").write_text("x")
-        assert dict(external._sources(folder)) == before
+class TestNames:
+    @pytest.mark.parametrize(
+        ("folder", "name"),
+        [
+            ("cnull-1.2.3", "cnull"),
+            ("c-null-v2", "c-null"),
+            ("my.driver", "my_driver"),
+            ("nvme-1.0", "nvme-1_0"),  # nvme is Linux's
+            ("rnull2", "rnull2"),
+        ],
+    )
+    def test_of_folders(self, folder: str, name: str, tmp_path: Path) -> None:
+        (tmp_path / folder).mkdir()
+        assert manifest.name_of(tmp_path / folder) == name
 
-    def test_what_is_in_folders_counts(self, folder: Path) -> None:
-        (folder / "more").mkdir()
-        (folder / "more" / "x.h").write_text("")
-        assert "more/x.h" in dict(external._sources(folder))
+    @pytest.mark.parametrize(
+        ("package", "name"), [("cnull", "cnull"), ("null_blk", "mine"), ("a b", "mine")]
+    )
+    def test_of_a_package(self, folder: Path, package: str, name: str) -> None:
+        (folder / "dkms.conf").write_text(f'PACKAGE_NAME="{package}"\n')
+        assert manifest.of_folder(folder).name == name
 
-    def test_a_module_that_was_not_made_is_told(self, folder: Path, tmp_path: Path) -> None:
-        made = tmp_path / "made"
-        made.mkdir()
+    def test_a_run_finds_it_by_that_name(self, folder: Path) -> None:
+        folder = folder.rename(folder.with_name("mine-1.2.3"))
+        plan = Plan(drivers=("mine",), consoles=("serial",), folders=(str(folder),))
+        assert plan.manifest("mine").folder == str(folder)
+
+    def test_two_of_one_name(self, folder: Path) -> None:
+        other = folder.with_name("mine-2")
+        other.mkdir()
+        for file in folder.iterdir():
+            (other / file.name).write_bytes(file.read_bytes())
+        with pytest.raises(UserError, match="mine-2 and .*/mine are both the driver 'mine'"):
+            prepare.outside(Choice(modules=(folder, other)))
+
+
+class TestHow:
+    """How make is run, by what the folder and the kernel say."""
+
+    def how(self, folder: Path, config: str = "CONFIG_BLOCK=y\n") -> How:
+        kernel = samples.kernel(folder.parent / "kernel", config)
+        return external._how(manifest.of_folder(folder), sources(folder), kernel, {})
+
+    def test_as_by_hand(self, folder: Path) -> None:
+        assert self.how(folder).arguments() == ["M=/mnt/module", "PWD=/mnt/module"]
+
+    def test_a_symbol_of_its_own_kconfig(self, folder: Path) -> None:
+        (folder / "Kbuild").write_text("obj-$(CONFIG_MINE) += mine.o\n")
+        words = ["CONFIG_MINE=m", "KCFLAGS=-DCONFIG_MINE_MODULE=1"]
+        assert self.how(folder).arguments()[2:] == words
+        assert self.how(folder, "CONFIG_MINE=m\n").arguments()[2:] == []
+
+    def test_symbols_that_dkms_conf_gives_to_make(self, folder: Path) -> None:
+        (folder / "dkms.conf").write_text('MAKE="make CONFIG_FAST=y CONFIG_BLOCK=y all"\n')
+        assert self.how(folder).symbols == {"CONFIG_FAST": "y"}
+
+    def test_a_makefile_below(self, folder: Path) -> None:
+        (folder / "src").mkdir()
+        (folder / "Kbuild").rename(folder / "src" / "Kbuild")
+        (folder / "dkms.conf").write_text('BUILT_MODULE_LOCATION[0]="src"\n')
+        assert self.how(folder).arguments()[0] == "M=/mnt/module/src"
+
+    def test_symbols_of_modules_before(self, tmp_path: Path) -> None:
+        words = How(before={"a": tmp_path, "b": tmp_path}).arguments()
+        files = "/mnt/symbols/a/Module.symvers /mnt/symbols/b/Module.symvers"
+        assert words[2:] == [f"KBUILD_EXTRA_SYMBOLS={files}"]
+
+    def test_a_hint_about_a_variable_that_is_gone(self, folder: Path) -> None:
+        (folder / "Kbuild").write_text("obj-m := mine.o\nEXTRA_CFLAGS += -DX\n")
+        words = "Kbuild sets EXTRA_CFLAGS, which is gone since Linux 6.15: use ccflags-y"
+        assert self.how(folder).hint == words
+
+    def test_a_hint_about_a_file_that_is_not_seen(self, folder: Path) -> None:
+        (folder.parent / "x.h").write_text("")
+        (folder / "mine.c").write_text('#include "../x.h"\n')
+        hint = self.how(folder).hint
+        assert hint.startswith(f"{folder}/mine.c names ../x.h, which the build does not see")
+
+
+class TestCollect:
+    @pytest.fixture
+    def made(self, tmp_path: Path) -> Path:
+        (made := tmp_path / "made").mkdir()
+        return made
+
+    def collect(self, folder: Path, made: Path) -> Failed:
+        with pytest.raises(Failed) as caught:
+            log = made / "log"
+            external._collect(manifest.of_folder(folder), sources(folder), made, made, log)
+        assert caught.value.log == made / "log"
+        return caught.value
+
+    def test_a_module_that_was_not_made(self, folder: Path, made: Path) -> None:
         (made / "other.ko").touch()
-        with pytest.raises(Failed, match=r"does not make mine.ko, .*: it made other.ko"):
-            external._collect(manifest.of_folder(folder), made, tmp_path)
+        (folder / "Kbuild").write_text("obj-m := other.o\n")
+        error = self.collect(folder, made)
+        assert "does not make mine.ko, which its manifest names: it made other.ko" in error.what
+        assert error.hint == "the makefiles build other.o: correct `modules` in manifest.toml"
+
+    def test_nothing_was_made(self, folder: Path, made: Path) -> None:
+        (folder / "Kbuild").write_text("all:\n")
+        error = self.collect(folder, made)
+        assert "it made nothing" in error.what
+        assert error.hint == "no makefile there has a line that builds it: obj-m := mine.o"
+
+    def test_folders_that_never_end(self, folder: Path, made: Path) -> None:
+        (made / "/".join(["d"] * 200)).mkdir(parents=True)
+        assert "more than 64 deep" in self.collect(folder, made).what
+
+    def test_a_link_is_no_module(self, folder: Path, made: Path) -> None:
+        (made / "mine.ko").symlink_to("/etc/passwd")
+        assert "it made nothing" in self.collect(folder, made).what
+
+
+class TestCarried:
+    """A manifest's patches are below its folder."""
+
+    @pytest.mark.parametrize("series", ["/etc", "../../../etc/passwd", "/dev/zero", "out", ".."])
+    def test_nothing_else_is_read(self, folder: Path, series: str) -> None:
+        text = MANIFEST.replace("[requires]", f'series = "{series}"\nsymbols = ["M"]\n[requires]')
+        (folder / "manifest.toml").write_text(text)
+        (folder / "out").symlink_to("/etc")
+        with pytest.raises(UserError, match="series = .* leads out of its folder"):
+            manifest.of_folder(folder)
+
+    def test_a_link_among_them(self, folder: Path) -> None:
+        text = MANIFEST.replace("[requires]", 'series = "patches"\nsymbols = ["M"]\n[requires]')
+        (folder / "manifest.toml").write_text(text)
+        (folder / "patches").mkdir()
+        (folder / "patches" / "1.patch").symlink_to("/etc/passwd")
+        with pytest.raises(UserError, match="1.patch is a link to /etc/passwd"):
+            manifest.of_folder(folder)
+
+    @pytest.mark.parametrize("name", ["manifest.toml", "mine.config"])
+    def test_a_link_in_place_of_a_file(self, folder: Path, name: str) -> None:
+        if name == "mine.config":
+            text = MANIFEST.replace("[requires]", 'series = "p"\nsymbols = ["M"]\n[requires]')
+            (folder / "manifest.toml").write_text(text)
+            (folder / "p").write_text("--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n")
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to("/etc/passwd")
+        with pytest.raises(UserError, match=f"{name} is not a file of this folder"):
+            manifest.of_folder(folder)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [("", "x = " + "[" * 5000, "nests more than 16 levels"), ("x", "", "line 1")],
+)
+def test_manifests_of_odd_bytes(folder: Path, before: str, after: str, words: str) -> None:
+    (folder / "manifest.toml").write_text(f"{before}{MANIFEST}\n{after}")
+    with pytest.raises(UserError, match=words):
+        manifest.of_folder(folder)
+
+
+def test_a_manifest_with_a_byte_order_mark(folder: Path) -> None:
+    (folder / "manifest.toml").write_text("\ufeff" + MANIFEST)
+    assert manifest.of_folder(folder).modules == ("mine",)

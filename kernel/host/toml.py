@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Reading TOML files that others wrote: manifests, topologies, known failures, settings.
+
+A file is a regular one of at most 1 MiB, in UTF-8 with or without a byte order mark. How deep it
+nests is limited before it is parsed: tomllib takes quadratic time for long dotted keys, and ends
+in a RecursionError for deep arrays. An error names the file and, where it can be found, the line.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from kernel.host import untrusted
+from kernel.host.errors import UserError
+
+T = TypeVar("T")
+
+DEEPEST = 16  # arrays and tables in each other, and parts of a dotted key; ours need four
+_BOM = "\ufeff"
+# What strings and comments hold does not nest. An unterminated string takes all that is left, so
+# that each character is looked at once.
+_TOKEN = re.compile(
+    r'"""(?:[^"\\]|\\[\s\S]|"(?!""))*(?:"""|\Z|\\\Z)'
+    r"|'''(?:[^']|'(?!''))*(?:'''|\Z)"
+    r'|"(?:[^"\\\n]|\\.)*"?'
+    r"|'[^'\n]*'?"
+    r"|#[^\n]*"
+    r"|[\[\]{}.,=\n]"
+)
+
+
+def read(path: Path, kind: type[T], what: str, hint: str = "") -> T:
+    """The contents of a TOML file as a value of `kind`.
+
+    what: names the file's kind in errors, such as "the topology". hint: what to do about a file
+    that says what it may not. Raises UserError, with the line of a mistake.
+    """
+    data = untrusted.read_input(path, what, untrusted.TOML_BYTES)
+    return decode(data, kind, str(path), hint)
+
+
+def decode(data: bytes, kind: type[T], name: str, hint: str = "") -> T:
+    """The same for the bytes of a file that is called `name`."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{name}: line {line} is not UTF-8 text", hint=hint) from None
+    text = text.removeprefix(_BOM)
+    if line := _too_deep(text):
+        raise UserError(f"{name}: line {line} nests more than {DEEPEST} levels deep", hint=hint)
+    try:
+        return msgspec.toml.decode(text, type=kind)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{name}: {error}{_line(text, str(error))}", hint=hint) from None
+    except (msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
+        # ValueError: a number of more digits than Python takes
+        raise UserError(f"{name}: {error}", hint=hint) from None
+
+
+def _too_deep(text: str) -> int:
+    """The line on which a text nests too deep; 0 when none does."""
+    depth = dots = 0
+    for found in _TOKEN.finditer(text):
+        token = found[0]
+        depth += (token in ("[", "{")) - (token in ("]", "}"))
+        dots = dots + 1 if token == "." else dots
+        if max(depth, dots) > DEEPEST:
+            return text.count("\n", 0, found.start()) + 1
+        if token in ("\n", "=", ",", "{", "["):
+            dots = 0
+    return 0
+
+
+def _line(text: str, error: str) -> str:
+    """Where the field is that an error of msgspec's names, when one line only can be meant."""
+    field = re.search(r"`\$(?:\.\w+|\[[.\d]*\])*\.(\w+)(?:\[[.\d]*\])*`\Z", error) or re.search(
+        r"unknown field `(\w+)`", error
+    )
+    if field is None:
+        return ""
+    key = re.compile(rf"[\s\[]*(?:[\w-]+\.)*{field[1]}\s*[\]=]")
+    lines = [number for number, line in enumerate(text.split("\n"), 1) if key.match(line)]
+    return f" (line {lines[0]})" if len(lines) == 1 else ""

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Logs of builds and files of modules: each reader returns a value or raises a UserError."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+
+from kernel import build_errors
+from kernel.host.errors import UserError
+from kernel.host.settings import PROJECT
+from modules import dkms, draft, looks, makefiles, manifest
+from modules.folder import sources
+from tests.properties.inputs import changed, contents
+
+LOGS = contents(PROJECT / "tests" / "unit" / "data" / "build_errors", "*.log")
+EXAMPLES = PROJECT / "modules" / "examples"
+MAKEFILES = (*contents(EXAMPLES, "*/Kbuild"), b"obj-$(CONFIG_X) += a.o \\\n\tb/ # c\n")
+SOURCES = (*contents(EXAMPLES, "*/*.c"), *contents(EXAMPLES, "*/*.rs"))
+DKMS = (b'PACKAGE_NAME="a"\nBUILT_MODULE_NAME[0]="$PACKAGE_NAME"\nMAKE="make CONFIG_A=m"\n',)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A module's folder, whose files each example writes anew."""
+    return tmp_path_factory.mktemp("driver")
+
+
+@given(changed(LOGS, [b"error: ", b"Killed", b"*** ", b" | ", b"Kconfig:1:"]))
+def test_a_log(data: bytes) -> None:
+    lines = data.decode(errors="replace").splitlines()
+    shown = build_errors.shown(build_errors.problems(lines), {"/mnt/src/": ""})
+    assert len(shown.split("\n")) <= build_errors.MOST_LINES + 1
+
+
+@given(changed(DKMS, [b"$PACKAGE_NAME", b"[0]", b"\\\n"]))
+def test_dkms_conf(data: bytes) -> None:
+    dkms.parse(data.decode(errors="replace"))
+
+
+@given(changed(MAKEFILES, [b"$(CONFIG_", b"obj-m", b"\\\n"]))
+def test_a_makefile(data: bytes) -> None:
+    text = data.decode(errors="replace")
+    makefiles.own_symbols({"Kbuild": text}, ["c_null"], {})
+
+
+@given(source=changed(SOURCES), makefile=changed(MAKEFILES), package=changed(DKMS))
+def test_a_manifest_that_is_written_can_be_read(
+    folder: Path, source: bytes, makefile: bytes, package: bytes
+) -> None:
+    (folder / "manifest.toml").unlink(missing_ok=True)
+    for name, data in (("a.c", source), ("Kbuild", makefile), ("dkms.conf", package)):
+        (folder / name).write_bytes(data)
+    looked = sources(folder)
+    with contextlib.suppress(UserError):
+        looks.look(looked)
+        draft.write(folder)
+        assert manifest.of_folder(folder).modules
