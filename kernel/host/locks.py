@@ -13,7 +13,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -120,8 +120,9 @@ class Held:
         self.descriptor = descriptor
         fcntl.flock(descriptor, fcntl.LOCK_SH)
 
-    def __del__(self) -> None:
-        os.close(self.descriptor)
+    # an argument, since at the interpreter's end os may be gone already
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        close(self.descriptor)
 
 
 @cache

@@ -172,6 +172,18 @@ class TestLock:
             pass
 
 
+class TestHeld:
+    def test_the_end_of_a_process_is_silent(self) -> None:
+        done = python("""
+            from kernel.host import locks, store
+
+            for number in range(3):
+                store.get("things", f"{number}", "a thing", lambda path: None)
+            locks.os = None  # as the interpreter's end may leave it
+        """)
+        assert done.communicate(timeout=60) == ("", "")
+
+
 class TestRemoveOld:
     def test_what_is_in_use_stays(self) -> None:
         folders = [store.directory("guests") / name for name in ("oldest", "older", "new")]
