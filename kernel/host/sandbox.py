@@ -39,8 +39,9 @@ STEERING: tuple[str, ...] = ("acpi", "bus", "dynamic_debug", "fs", "irq", "kcore
 STEERING += ("sys", "sysrq-trigger")
 # systemd mounts something here on a directory that is always empty, which hides nothing
 _HIDES_NOTHING = "/proc/sys/fs/binfmt_misc"
-_SMALL = str(16 << 20)  # bytes, of a tmpfs that only holds mount points
-_USERNS = (0, 8)  # of bwrap: the first with --disable-userns
+_SMALL = 16 << 20  # bytes, of a tmpfs that only holds mount points
+# The first versions of bwrap with these options.
+_USERNS, _SIZE = (0, 8), (0, 7)
 
 # Process 1 inside, when the sandbox is supervised: it collects all others, so their CPU time
 # arrives at whoever waits for bwrap, and it limits their number where the user's own do not count.
@@ -74,10 +75,10 @@ class Sandbox:
             argv.append("--disable-userns")
         argv += ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", "blockyard"]
         argv += ["--ro-bind", str(self.root), "/", *_proc(), "--dev", "/dev"]
-        for path in (*self.hidden, BIND):
-            argv += ["--size", _SMALL, "--tmpfs", str(path)]
-        for path in ("/tmp", "/dev/shm"):
-            argv += ["--size", str(self.limits.tmpfs_mib << 20), "--tmpfs", path]
+        for place in (*map(str, self.hidden), BIND):
+            argv += _tmpfs(place, _SMALL)
+        for place in ("/tmp", "/dev/shm"):
+            argv += _tmpfs(place, self.limits.tmpfs_mib << 20)
         for path in self.shown:
             argv += ["--ro-bind", str(path), str(path)]
         for name, path in self.read_only.items():
@@ -165,17 +166,26 @@ def _is_covered() -> bool:
     return any(place.startswith("/proc/") and place != _HIDES_NOTHING for place in places)
 
 
-@cache
 def _can_disable_user_namespaces() -> bool:
     """Whether bwrap has the option, and can do it; the filter serves without it, too."""
-    if _is_covered() or _is_setuid():  # it writes to /proc/sys, and refuses when it is setuid
-        return False
+    # it writes to /proc/sys, and refuses when it is setuid
+    return not _is_covered() and not _is_setuid() and _version() >= _USERNS
+
+
+@cache
+def _version() -> tuple[int, int]:
+    """Of bwrap; (0, 0) when it does not say."""
     try:
         done = subprocess.run(["bwrap", "--version"], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
-        return False
-    version = re.search(r"(\d+)\.(\d+)", done.stdout)
-    return version is not None and (int(version[1]), int(version[2])) >= _USERNS
+        return 0, 0
+    found = re.search(r"(\d+)\.(\d+)", done.stdout)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def _tmpfs(path: str, size: int) -> list[str]:
+    limit = ["--size", str(size)] if _version() >= _SIZE else []
+    return [*limit, "--tmpfs", path]
 
 
 def _is_setuid() -> bool:
