@@ -75,10 +75,10 @@ class Sandbox:
             argv.append("--disable-userns")
         argv += ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", "blockyard"]
         argv += ["--ro-bind", str(self.root), "/", *_proc(), "--dev", "/dev"]
-        for folder in (*map(str, self.hidden), BIND):
-            argv += _tmpfs(folder, _SMALL)
-        for folder in ("/tmp", "/dev/shm"):
-            argv += _tmpfs(folder, self.limits.tmpfs_mib << 20)
+        for place in (*map(str, self.hidden), BIND):
+            argv += _tmpfs(place, _SMALL)
+        for place in ("/tmp", "/dev/shm"):
+            argv += _tmpfs(place, self.limits.tmpfs_mib << 20)
         for path in self.shown:
             argv += ["--ro-bind", str(path), str(path)]
         for name, path in self.read_only.items():
