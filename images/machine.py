@@ -146,7 +146,17 @@ class Machine:
             raise self.verdict
 
     def _damaged(self, line: str) -> GuestError:
-        """What a guest that cannot read one of its images says."""
+        """What is wrong with a guest that cannot read one of its images.
+
+        One that powers off cannot, either: that is waited for.
+        """
+        deadline = self.time() + EXIT_S * self.setup.accelerator.scale
+        while self._qemu.process.poll() is None and self.time() < deadline:
+            self.events.look()
+            time.sleep(0.02)
+        if self._qemu.process.poll() is not None and not self.log.panicked():
+            self.events.look()
+            return self._ended()
         images = {"vda": self.setup.files.root, "vdb": self.setup.files.modules}
         image = next(path for name, path in images.items() if name in line)
         return ImageDamaged(

@@ -252,7 +252,11 @@ def no_hang(place: Place) -> None:
             assert guest.serial.run(script, 60, blocked_s=3).exit_code in (0, 124)
 
 
-@fault("all processors hang with interrupts off", "GuestHung; backtrace by NMI, registers")
+@fault(
+    "all processors hang with interrupts off",
+    "GuestHung; backtrace by NMI, registers",
+    within_s=60,
+)
 def hang(place: Place) -> None:
     with place.guest() as guest:
         with pytest.raises(GuestHung, match="kernel hangs"):

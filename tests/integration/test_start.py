@@ -12,7 +12,7 @@ import pytest
 
 from ci.prepare import Ready
 from images import qemu, splats, topology
-from images.errors import GuestPanicked
+from images.errors import GuestPanicked, ImageDamaged
 from images.machine import Machine, machine
 from kernel.host.errors import UserError
 from modules import manifest
@@ -70,7 +70,7 @@ class TestSnapshot:
         garbage.write_bytes(bytes(1 << 20))
         setup = ready.setup(tmp_path / "guest", start="fastest")
         broken = replace(setup, files=replace(setup.files, root=garbage))
-        with pytest.raises(GuestPanicked) as caught, machine(broken):
+        with pytest.raises(ImageDamaged) as caught, machine(broken):
             pass
         assert caught.value.log is not None
         assert "cannot mount /dev/vda" in caught.value.log.read_text()
