@@ -47,6 +47,8 @@ class GuestSilent(GuestError):
 class ImageDamaged(GuestError):
     """The guest cannot read its root or its modules: a file of the host's is damaged."""
 
+    exit_code = ExitCode.UNTESTABLE
+
 
 class ConsoleDead(GuestError):
     """The guest takes no commands over this console, or its answer made no sense.

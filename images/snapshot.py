@@ -99,7 +99,8 @@ class Snapshot:
         The next one is made when a guest has booted once more.
         """
         (store.directory("booted") / self.path.name).unlink(missing_ok=True)
-        aside = self.path.with_name(f".dropped-{self.path.name}-{os.getpid()}")
+        aside = self.path.with_name(f"{store.BROKEN}{self.path.name}")
+        store.remove(aside)
         with contextlib.suppress(FileNotFoundError):  # another run was quicker
             self.path.rename(aside)
             store.remove(aside)

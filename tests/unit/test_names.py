@@ -123,7 +123,7 @@ class TestOddText:
                     fetch(name, find(name), NO_TOOLS)
             path.write_text("a = " + "[" * 5000)
             catalog.cache_clear()
-            with pytest.raises(UserError, match="nested too deeply"):
+            with pytest.raises(UserError, match="nests more than 16 levels deep"):
                 find("7.3")
         finally:
             catalog.cache_clear()

@@ -310,7 +310,7 @@ class TestCheck:
         ("text", "told"),
         [
             ("[[failure]]\n", "reason|test"),
-            ("a = " + "[" * 5000, "nested too deeply"),
+            ("a = " + "[" * 5000, "nests more than 16 levels deep"),
             ('[[failure]]\ntest = "*"\nreason = "x"\ndriver = "null_blk"\n', "for the driver its"),
         ],
         ids=["field", "depth", "driver"],

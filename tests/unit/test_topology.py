@@ -122,7 +122,7 @@ class TestUsers:
 
     def test_nesting_without_end(self, file: Path) -> None:
         file.write_text("a = " + "[" * 5000)
-        with pytest.raises(UserError, match="nested too deeply"):
+        with pytest.raises(UserError, match="nests more than 16 levels deep"):
             topology.load(str(file))
 
     def test_a_byte_order_mark(self, file: Path) -> None:
