@@ -13,13 +13,13 @@ import pwd
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from ci import integrity, output
+from ci import enclosure, integrity, output
 from images import accelerator
 from images.topology import DEFAULT
 from kernel import catalog, host_toolchain, sources, toolchain
@@ -42,7 +42,7 @@ ANSWER_S = 20  # a program that does not tell its version by then is none
 ROOT_TOOLS = {"clang": "llvm", "lld": "", "gcc": "gcc", "ld": "binutils", "rustc": "rustc"}
 ROOT_TOOLS |= {"bindgen": "bindgen", "make": "", "qemu-system-x86": ""}
 
-State = Literal["ok", "note", "missing"]
+State = Literal["ok", "note", "missing", "unknown"]
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +52,8 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     found: str  # version, size, or what happened
     needed: str = ""
-    state: State = "ok"  # note: it limits what can be done; missing: nothing works without it
+    # note: it limits what can be done; missing: nothing works without it; unknown: not looked at
+    state: State = "ok"
     fix: str = ""  # a command, or a sentence
 
 
@@ -68,6 +69,8 @@ def examine() -> list[Check]:
         _accelerator(tools),
         *_space(),
         memory(Path("/proc/meminfo").read_text()),
+        nesting(),
+        *unknown([name for name, _ in _trees()]),
     ]
 
 
@@ -331,6 +334,30 @@ def memory(meminfo: str) -> Check:
     )
 
 
+def nesting() -> Check:
+    """Whether QEMU can be started inside the sandbox of a module's own test files."""
+    problem = enclosure.obstacle()
+    return Check(
+        group="guests",
+        name="nested sandbox",
+        found=problem or "bwrap makes one in another",
+        state="note" if problem else "ok",
+        fix="--trust-tests runs a module's own tests without a sandbox" if problem else "",
+    )
+
+
+def unknown(fetched: Sequence[str]) -> Iterator[Check]:
+    """What doctor does not look at, and what would tell."""
+    rows = {
+        "mirror": "whether it answers (nothing is fetched here): ./inv kernel.update asks it",
+        "cache": "whether what is in it is whole: ./inv doctor --cache reads all of it",
+    }
+    if others := [name for name in catalog.catalog() if name not in fetched]:
+        rows["other kernels"] = f"what they need, until they are fetched: {', '.join(others)}"
+    for name, found in rows.items():
+        yield Check(group="not looked at", name=name, found=found, state="unknown")
+
+
 def show(*, as_json: bool) -> bool:
     """Prints the findings; whether nothing is missing."""
     found = examine()
@@ -342,7 +369,7 @@ def show(*, as_json: bool) -> bool:
 
 
 def _print(found: list[Check]) -> None:
-    styles = {"ok": "green", "note": "yellow", "missing": "bold red"}
+    styles = {"ok": "green", "note": "yellow", "missing": "bold red", "unknown": "dim"}
     console = output.console()
     for group in dict.fromkeys(one.group for one in found):
         console.print(f"\n{group}")

@@ -178,3 +178,19 @@ class TestVerdict:
         assert f"thing {states[1]}: fix {states[1]}" in capsys.readouterr().out
         assert doctor.show(as_json=True) is ok
         assert [one["state"] for one in json.loads(capsys.readouterr().out)] == list(states)
+
+
+def test_what_is_not_looked_at_is_said() -> None:
+    found = {one.name: one for one in doctor.unknown(["7.3"])}
+    assert {one.state for one in found.values()} == {"unknown"}
+    assert "kernel.update" in found["mirror"].found
+    assert "doctor --cache" in found["cache"].found
+    assert "6.12" in found["other kernels"].found
+    assert "7.3," not in found["other kernels"].found
+
+
+def test_no_nested_sandbox_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ci.enclosure.obstacle", lambda: "no")
+    found = doctor.nesting()
+    assert (found.state, found.found) == ("note", "no")
+    assert "--trust-tests" in found.fix
