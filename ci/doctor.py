@@ -213,7 +213,7 @@ def root_versions(tools: ToolRoot) -> dict[str, str]:
 def _trees() -> Iterator[tuple[str, Tree]]:
     """The source trees of the catalog that are fetched."""
     for name, entry in catalog.catalog().items():
-        if isinstance(entry, DebianImage):
+        if _is_prebuilt(entry):
             continue
         try:
             tree = sources.cached(name, entry)
@@ -221,6 +221,10 @@ def _trees() -> Iterator[tuple[str, Tree]]:
             continue
         if tree is not None:
             yield name, tree
+
+
+def _is_prebuilt(entry: catalog.Entry) -> bool:
+    return isinstance(entry, DebianImage)
 
 
 def kernel_needs(name: str, tree: Tree, tools: ToolRoot | None) -> Check:
@@ -352,7 +356,8 @@ def unknown(fetched: Sequence[str]) -> Iterator[Check]:
         "mirror": "whether it answers (nothing is fetched here): ./inv kernel.update asks it",
         "cache": "whether what is in it is whole: ./inv doctor --cache reads all of it",
     }
-    if others := [name for name in catalog.catalog() if name not in fetched]:
+    built_here = (name for name, entry in catalog.catalog().items() if not _is_prebuilt(entry))
+    if others := [name for name in built_here if name not in fetched]:
         rows["other kernels"] = f"what they need, until they are fetched: {', '.join(others)}"
     for name, found in rows.items():
         yield Check(group="not looked at", name=name, found=found, state="unknown")

@@ -6,12 +6,14 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from images import topology
-from kernel import kconfig
+from kernel import artifact, kconfig
+from kernel.artifact import KernelInfo
 from kernel.host.errors import UserError
 from kernel.host.settings import PROJECT
 from kernel.kconfig import Fragment
@@ -23,6 +25,18 @@ FRAGMENTS = contents(PROJECT / "kernel" / "fragments", "**/*.config")
 TOPOLOGIES = contents(PROJECT / "images" / "topologies", "*.toml")
 MANIFESTS = contents(PROJECT / "modules", "**/*.toml")
 KNOWN = contents(PROJECT / "tests", "known_failures.toml")
+KERNEL = msgspec.json.encode(
+    KernelInfo(
+        key="0123456789abcdef",
+        name="7.3",
+        release="7.3.4",
+        source="debian linux-source-7.3 7.3.4-1",
+        config_sha256="0" * 64,
+        toolchain={"clang": "19.1.7"},
+        warnings={"a.c": 1},
+    )
+)
+DEEP = (b"a = " + b"[" * 6000, b"a." * 6000 + b"a = 1", b"a = " + b"{a=" * 3000)
 SYMBOL = st.from_regex(r"[A-Z][A-Z0-9_]{0,20}", fullmatch=True)
 VALUE = st.one_of(
     st.sampled_from(("y", "m", "n", '""', '"a b"', '"\\""')),
@@ -52,7 +66,7 @@ def test_a_fragment_is_rendered_as_it_was_read(values: dict[str, str]) -> None:
     assert kconfig.prove(merged.requests, values) == ()
 
 
-@given(data=changed(TOPOLOGIES))
+@given(data=changed(TOPOLOGIES, DEEP))
 def test_a_topology(folder: Path, data: bytes) -> None:
     path = folder / "own.toml"
     path.write_bytes(data)
@@ -60,16 +74,23 @@ def test_a_topology(folder: Path, data: bytes) -> None:
         topology.read(path)
 
 
-@given(data=changed(MANIFESTS))
+@given(data=changed(MANIFESTS, DEEP))
 def test_a_manifest(folder: Path, data: bytes) -> None:
     (folder / "manifest.toml").write_bytes(data)
     with contextlib.suppress(UserError):
         manifest.of_folder(folder)
 
 
-@given(data=changed(KNOWN))
+@given(data=changed(KNOWN, DEEP))
 def test_known_failures(folder: Path, data: bytes) -> None:
     path = folder / "known_failures.toml"
     path.write_bytes(data)
     with contextlib.suppress(UserError):
         known.read(path)
+
+
+@given(data=changed((KERNEL,)))
+def test_a_kernel_json(folder: Path, data: bytes) -> None:
+    (folder / "kernel.json").write_bytes(data)
+    with contextlib.suppress(UserError):
+        artifact.load(folder)
