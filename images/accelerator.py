@@ -16,6 +16,7 @@ import msgspec
 
 from images.errors import GuestError
 from kernel.host import store
+from kernel.host.decoding import BROKEN_FILE
 from kernel.host.errors import Failed, unknown
 from kernel.host.progress import note, step
 
@@ -79,7 +80,7 @@ def known(qemu_version: str) -> Verdict | None:
         return Verdict(False, f"no right to open {KVM} (is the user in the group kvm?)")
     try:
         return msgspec.json.decode(until_next_boot(qemu_version).read_bytes(), type=Verdict)
-    except (OSError, msgspec.DecodeError):
+    except BROKEN_FILE:
         return None
 
 

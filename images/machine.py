@@ -18,8 +18,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from images import clock, snapshot
 from images.errors import (
     ConsoleDead,
@@ -39,6 +37,7 @@ from images.scratch import scratch
 from images.serial import SocketTransport
 from images.setup import Setup
 from images.shared_port import SharedTransport
+from kernel.host.decoding import BROKEN_FILE
 from kernel.host.errors import Failed, UserError
 from kernel.host.process import tail
 from kernel.host.progress import note
@@ -316,7 +315,7 @@ def _woken(setup: Setup, stack: contextlib.ExitStack, saved: Snapshot) -> Machin
                 ssh.start(guest.serial, keys)
             stack.push(trial.pop_all())
             return guest
-    except (Failed, OSError, msgspec.DecodeError) as error:
+    except (Failed, *BROKEN_FILE) as error:
         why = getattr(error, "what", None) or str(error)
         reason = why.strip().splitlines()[-1].strip()
         note(f"a saved guest does not start and is dropped, this one boots: {reason}")

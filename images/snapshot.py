@@ -35,6 +35,7 @@ from images.qemu import (
 )
 from images.topology import Topology
 from kernel.host import store
+from kernel.host.decoding import BROKEN_FILE
 from kernel.host.errors import Failed, UserError
 from kernel.host.progress import step
 
@@ -89,7 +90,7 @@ class Snapshot:
         """Whether a start from it is faster than a boot, as far as that is known."""
         try:
             times = self.times
-        except (OSError, msgspec.DecodeError):  # a start from it tells, and drops it
+        except BROKEN_FILE:  # a start from it tells, and drops it
             return True
         return times.snapshot_s < times.boot_s
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from kernel import kconfig
+from kernel.host.decoding import BROKEN_FILE
 from kernel.host.errors import Failed
 
 SCHEMA = 1  # of kernel.json
@@ -70,7 +71,7 @@ def load(path: Path, name: str = "") -> Kernel:
     """
     try:
         info = msgspec.json.decode((path / "kernel.json").read_bytes(), type=KernelInfo)
-    except (OSError, msgspec.DecodeError) as error:
+    except BROKEN_FILE as error:
         raise Failed(
             f"the kernel in {path} cannot be read: kernel.json: {error}",
             hint="remove that folder: the kernel is made again when it is needed",

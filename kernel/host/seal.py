@@ -24,6 +24,7 @@ from pathlib import Path
 import msgspec
 
 from kernel.host import durable, trees
+from kernel.host.decoding import BROKEN_FILE
 from kernel.host.errors import Failed
 from kernel.host.listing import READ, Known, Line, lines, sha256_of, text
 
@@ -123,7 +124,7 @@ def load(path: Path) -> Seal | None:
     """The seal of an entry; None when it has none that can be read."""
     try:
         sealed = msgspec.json.decode(_small(path, SEAL), type=Seal)
-    except (OSError, msgspec.DecodeError):
+    except BROKEN_FILE:
         return None
     return sealed if sealed.schema == SCHEMA else None
 
@@ -145,7 +146,7 @@ def problem(path: Path, kind: str) -> str | None:
             msgspec.json.decode(_small(path, name))
     except Broken as broken:
         return str(broken)
-    except (OSError, msgspec.DecodeError) as error:
+    except BROKEN_FILE as error:
         return f"a file cannot be read: {error}"
     if seen != sealed.checked:
         _rewrite(path, msgspec.structs.replace(sealed, checked=seen))
@@ -170,7 +171,7 @@ def unfit(path: Path, kind: str) -> str:
         if name.endswith(".json"):
             try:
                 msgspec.json.decode(_small(path, name))
-            except (OSError, msgspec.DecodeError) as error:
+            except BROKEN_FILE as error:
                 return f"{name} cannot be read: {error}"
     return "it is empty" if not any(path.iterdir()) else ""
 

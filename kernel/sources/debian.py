@@ -19,6 +19,7 @@ import msgspec
 from kernel.catalog import DebianImage, DebianSource
 from kernel.host import store
 from kernel.host.debian import Archive, Package, ToolRoot
+from kernel.host.decoding import BROKEN_FILE
 from kernel.host.errors import Failed
 from kernel.host.progress import note, step
 from kernel.host.sandbox import Sandbox
@@ -155,7 +156,7 @@ def recorded(name: str, entry: DebianSource | DebianImage) -> list[Package]:
     """
     try:
         packages = msgspec.json.decode(_record(name).read_bytes(), type=list[Package])
-    except (OSError, msgspec.DecodeError):
+    except BROKEN_FILE:
         return []  # never asked, or a record that cannot be read: ask again
     wanted = patterns(entry)
     same = len(packages) == len(wanted) and all(
