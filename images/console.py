@@ -39,6 +39,8 @@ READY = MARK + b"BLOCKYARD ready\n"
 # For guests up to five times slower than a quick one: within this
 SILENT_S = 10.0  # a live guest program, which speaks once a second, is heard of;
 KILL_S = 5.0  # the end marker follows a kill
+SLOWEST_BYTES_S = 20_000.0  # of a request; an emulated UART takes four times as much
+UNDERWAY_BYTES = 256 << 10  # of it, in sockets' buffers, when all of it is sent
 # A script that was killed and is still there: agent.c's STATUS_GIVEN_UP.
 GIVEN_UP = 253
 # What a script ends with whose program cannot be run: agent.c's STATUS_NO_START, the shell's two,
@@ -318,12 +320,13 @@ class Console:
             len(stdin),
         )
         limit_s = SILENT_S * self._patience
-        # a large payload takes longer; 1 MB/s is a tenth of what a slow guest takes
-        deadline = self._guest.time() + limit_s + len(stdin) / 1e6
+        request = header + script + stdin
+        deadline = self._guest.time() + limit_s + len(request) / SLOWEST_BYTES_S
         try:
-            if not self._stream.send_all(header + script + stdin, deadline):
+            if not self._stream.send_all(request, deadline):
                 raise pexpect.TIMEOUT("not taken")
-            self._stream.seek(self._marker(b"begin\n"), limit_s)
+            underway_s = min(len(request), UNDERWAY_BYTES) / SLOWEST_BYTES_S
+            self._stream.seek(self._marker(b"begin\n"), limit_s + underway_s)
         except (pexpect.TIMEOUT, pexpect.EOF):
             raise self._silent(f"it took no command within {limit_s:.0f} s") from None
 

@@ -58,9 +58,10 @@ def test_pip_settings_of_a_user_do_not_lead_the_packages_elsewhere(
     checkout: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "target"
-    done = inv(checkout, PIP_USER="1", PIP_TARGET=str(target), PYTHONHOME="/nonexistent")
-    # PYTHONHOME is for the start of our own program to clear
-    assert "making " in done.stderr
+    (checkout / ".venv" / "installed.lock").unlink(missing_ok=True)
+    assert is_made_again(
+        inv(checkout, PIP_USER="1", PIP_TARGET=str(target), PYTHONHOME="/nonexistent")
+    )
     assert (checkout / ".venv" / "installed.lock").is_file()
     assert not target.exists()
 
