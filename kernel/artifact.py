@@ -26,6 +26,7 @@ class KernelInfo(msgspec.Struct, frozen=True, kw_only=True):
     release: str  # uname -r
     source: str  # where it came from, e.g. "debian linux-source-7.3 7.3.4-1~bpo13+1"
     config_sha256: str
+    exports_sha256: str = ""  # of Module.symvers; empty for a prebuilt kernel
     toolchain: dict[str, str]  # program → version; empty for a prebuilt kernel
     wall_s: float = 0.0  # what the build took
     cpu_s: float = 0.0  # user and system time of the build

@@ -128,9 +128,20 @@ def _is_whole(job: Build) -> bool:
     kernel = store.peek("kernels", job.key)
     if not job.tree.place or kernel is None:
         return True
-    symbols = (kernel / "System.map").read_bytes()
-    there = untrusted.is_file(job.out, "System.map")
-    return there and untrusted.read(job.out, "System.map") == symbols
+    kept = {"System.map": kernel / "System.map", ".config": kernel / "config"}
+    if any(_content(job.out, name) != file.read_bytes() for name, file in kept.items()):
+        return False
+    known = artifact.load(kernel).info.exports_sha256
+    return not known or _sha256(_content(job.out, "Module.symvers")) == known
+
+
+def _content(out: Path, name: str) -> bytes:
+    """A file of the output tree; empty when there is none."""
+    return untrusted.read(out, name) if untrusted.is_file(out, name) else b""
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _make_kernel(job: Build, path: Path, begun: float) -> None:
@@ -225,7 +236,8 @@ def _describe(job: Build, wall_s: float) -> KernelInfo:
         name=job.name,
         release=_release(job),
         source=job.tree.origin,
-        config_sha256=hashlib.sha256(config).hexdigest(),
+        config_sha256=_sha256(config),
+        exports_sha256=_sha256(_content(job.out, "Module.symvers")),
         toolchain=dict(job.toolchain.versions),
         left_out=dict(job.left_out),
         wall_s=wall_s,

@@ -244,7 +244,8 @@ def _unreadable(path: Path) -> str | None:
     try:
         (path / SEAL).lstat()
     except FileNotFoundError:
-        return None
+        # an entry from before there were seals has no manifest either
+        return "its seal is gone" if os.path.lexists(path / MANIFEST) else None
     except OSError as error:
         return f"its seal cannot be read: {error.strerror}"
     return "its seal cannot be read"

@@ -153,11 +153,11 @@ def _back(inner: int, wanted: tuple[int, int], base: int, above: list[str]) -> i
     return place
 
 
-def size(top: Path) -> int:
-    """Bytes on the disk below a folder; 0 when there is none."""
+def size(top: Path, *, forced: bool = False) -> int:
+    """Bytes on the disk below a folder; 0 when there is none. forced: see `walk`."""
     total = 0
     with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-        for one in walk(top):
+        for one in walk(top, forced=forced):
             total += one.status.st_blocks * 512 if one.status else 0
     return total
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kernel.host import trees
 from kernel.host.limits import Limits
 
 TICK_S = 0.2  # between two looks at the log and at the disk
@@ -67,7 +68,7 @@ class Watch:
         most = self.limits.output_mib
         if most is None or not self.outputs:
             return
-        size = sum(map(disk_usage, self.outputs))
+        size = sum(trees.size(folder, forced=True) for folder in self.outputs)
         if size > most << 20:
             raise Exceeded(
                 f"it wrote more than {most} MiB to {self.outputs[0]}", raised_by("build_output_gb")
@@ -139,16 +140,3 @@ def is_full(folder: Path, *, most_bytes: int = FREE_BYTES) -> bool:
         return False
     total, free = disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize
     return free < min(most_bytes, total // FREE_SHARE)
-
-
-def disk_usage(folder: Path) -> int:
-    """Bytes that a folder takes on its disk, without recursion; what cannot be read counts 0."""
-    size, folders = 0, [os.fspath(folder)]
-    while folders:
-        with suppress(OSError), os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                with suppress(OSError):
-                    size += entry.stat(follow_symlinks=False).st_blocks * 512
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-    return size

@@ -123,7 +123,9 @@ class TestFirstUse:
         assert "bzImage" in (seal.problem(tmp_path / "copy", "kernels") or "")
 
     def test_an_entry_without_a_seal(self, entry: Path) -> None:
-        (entry / seal.SEAL).unlink()
+        """From before there were seals."""
+        for name in (seal.SEAL, seal.MANIFEST):
+            (entry / name).unlink()
         assert seal.problem(entry, "kernels") is None
 
     def test_what_changes_by_design_may_change_but_has_to_be_read(self, entry: Path) -> None:

@@ -324,7 +324,8 @@ class TestReadOnly:
 
     def test_an_older_entry_without_a_seal(self, read_only: Path) -> None:
         path = read_only / "kernels" / KEY
-        (path / seal.SEAL).unlink()
+        for name in (seal.SEAL, seal.MANIFEST):
+            (path / name).unlink()
         script = HEAD + "print(store.use('kernels', KEY))"
         assert without_rights(script, read_only) == (0, f"{path}\n")
 
@@ -382,3 +383,20 @@ class TestReadOnly:
             assert "x.log" in str(known)
             error.filename = "/elsewhere"
             assert store.explained(error) is None
+
+
+def test_an_entry_whose_seal_was_removed_is_made_again(cache: Path) -> None:
+    """It is not taken for one from before there were seals, which would seal what was changed."""
+    key = store.digest("x")
+    made: list[int] = []
+
+    def make(path: Path) -> None:
+        made.append(1)
+        (path / "file").write_text("right")
+
+    path = store.get("kernels", key, "a thing", make)
+    (path / ".seal").unlink()
+    (path / "file").write_text("wrong")
+    store.forget()
+    assert (store.get("kernels", key, "a thing", make) / "file").read_text() == "right"
+    assert len(made) == 2

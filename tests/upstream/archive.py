@@ -18,6 +18,7 @@ from pathlib import Path
 from kernel.host import store
 from kernel.host.debian import ToolRoot
 from kernel.host.errors import Failed
+from kernel.host.limits import MODULE_S, build_limits
 from kernel.host.process import run
 from kernel.host.progress import note, step
 from kernel.host.sandbox import BIND, Sandbox
@@ -63,7 +64,8 @@ def _content(folder: Path) -> Iterator[tuple[str, int, str]]:
 
 def _compile(copy: Path, tools: ToolRoot, log: Path) -> None:
     log.unlink(missing_ok=True)
-    sandbox = Sandbox(tools.root, writable={"blktests": copy})
+    limits = build_limits().within(MODULE_S)
+    sandbox = Sandbox(tools.root, writable={"blktests": copy}, limits=limits, supervised=True)
     sources = copy / "src"
     for program in _programs(sources):  # those that are there were made for the user's own system
         program.unlink(missing_ok=True)
@@ -71,7 +73,7 @@ def _compile(copy: Path, tools: ToolRoot, log: Path) -> None:
     argv += [f"-j{os.cpu_count() or 1}", "CC=gcc", "CXX=clang++"]  # the tool root has no g++
     doing = "compiling the helper programs of blktests"
     with step(doing, log=log), contextlib.suppress(Failed):
-        run(sandbox.argv(argv), log=log, doing=doing)
+        run(sandbox.argv(argv), log=log, doing=doing, limits=limits, outputs=[copy])
     if names := ", ".join(not_built(sources)):
         note(f"blktests: not built, so that tests of them are skipped: {names} (log: {log})")
 
