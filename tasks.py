@@ -272,10 +272,13 @@ def build(c: Context, choice: Choice, json: bool = False) -> None:
 @plain_errors
 def init(c: Context, folder: str, dry_run: bool = False) -> None:
     """Write a manifest for a module outside the kernel tree, from what its sources show."""
-    from kernel import catalog
+    from kernel.host.errors import UserError
+    from kernel.host.settings import user_path
     from modules import draft
 
-    place = catalog.place(folder)
+    if not folder:
+        raise UserError("no folder is named", hint="./inv init DIR; . is the current one")
+    place = user_path(folder, "the module's folder")
     if dry_run:
         print(draft.text(place), end="")
         return

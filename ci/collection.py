@@ -59,12 +59,14 @@ class TestId:
 
 
 def test_id(item: pytest.Item) -> TestId:
-    """A collected item's name; parameters of the test's own stand in parentheses."""
+    """A collected item's name, its class in front; parameters of its own stand in parentheses."""
     assert isinstance(item, pytest.Function)
     slot = item.callspec.params["slot"]
     assert isinstance(slot, Slot)
     own = item.callspec.id.removeprefix(str(slot)).removesuffix(f"-{slot}").removeprefix("-")
     name = item.originalname.removeprefix("test_") + (f"({own})" if own else "")
+    if item.cls is not None:
+        name = f"{item.cls.__name__}.{name}"
     return TestId(
         suite="blktests" if item.path == UPSTREAM else item.path.parent.name,
         name=own if item.path == UPSTREAM else name,
@@ -194,7 +196,21 @@ def collect(plan: Path, wanted: Selection) -> dict[str, TestId]:
             names[own_id(suite, test.nodeid)] = name
     if not names:
         raise UserError("no test matches", hint="./inv test --suite all --list shows all of them")
+    _check_unique(names)
     return names
+
+
+def _check_unique(names: Mapping[str, TestId]) -> None:
+    """A record names a test by suite, class and function: two of one name would be one result."""
+    nodes: dict[tuple[str, Slot], str] = {}
+    for nodeid, name in names.items():
+        other = nodes.setdefault((name.id, name.slot), nodeid)
+        if other != nodeid:
+            first, second = (node.rpartition("!")[2].partition("[")[0] for node in (other, nodeid))
+            raise UserError(
+                f"two tests are called {name.id}: {first} and {second}",
+                hint="rename one: a suite's tests need names of their own, whatever their files",
+            )
 
 
 def own_id(suite: Suite, nodeid: str) -> str:

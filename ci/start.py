@@ -55,11 +55,53 @@ for name, attributes in STANDINS.items():
     sys.modules[name] = ModuleType(name)
     vars(sys.modules[name]).update(attributes)
 
+from invoke.config import Config  # noqa: E402
 from invoke.exceptions import Exit, ParseError  # noqa: E402
 from invoke.main import program  # noqa: E402
 
 for name in STANDINS:
     del sys.modules[name]
+
+
+class _Config(Config):
+    """invoke's settings, without the files that a user may have for other projects."""
+
+    def load_base_conf_files(self) -> None:
+        """Reads nothing: ~/.invoke.py would be run."""
+
+    def load_project(self, merge: bool = True) -> None:
+        """Reads nothing."""
+
+
+# invoke's options that make sense here; those with a value of their own
+OPTIONS = {"-h", "--help", "-l", "--list", "-V", "--version", "--complete"}
+VALUED = {"-r", "--search-root", "-F", "--list-format", "-D", "--list-depth"}
+VALUED |= {"--print-completion-script"}
+SHELLS = {"bash", "fish", "zsh"}
+
+
+def arranged(words: list[str]) -> list[str]:
+    """The command line as invoke understands it: help of a task, whatever else it takes.
+
+    Raises Exit for an option before the task that is not one of ours.
+    """
+    at = 0
+    while at < len(words) and words[at].startswith("-"):
+        name, _, value = words[at].partition("=")
+        if name not in OPTIONS | VALUED:
+            raise _usage(f"unknown option {name} before the command")
+        if name in VALUED and not value:
+            at += 1
+            value = words[at] if at < len(words) else ""
+        if name == "--print-completion-script" and value not in SHELLS:
+            raise _usage(f"no completion for {value!r}: there is one for {', '.join(SHELLS)}")
+        at += 1
+        if name == "--complete":  # what a shell's completion asks: any words
+            return words
+    task, rest = words[at : at + 1], words[at + 1 :]
+    if task and {"-h", "--help"} & set(rest[: rest.index("--")] if "--" in rest else rest):
+        return [*words[:at], "--help", *task]
+    return words
 
 
 def parse_tasks(parse: Callable[[], None] = program.parse_tasks) -> None:
@@ -80,13 +122,32 @@ def _usage(text: str) -> Exit:
 
 
 vars(program)["parse_tasks"] = parse_tasks
+program.config_class = _Config
+
+
+def run() -> None:
+    """Runs the command; a broken stderr is not the answer's fault."""
+    try:
+        program.run([sys.argv[0], *arranged(sys.argv[1:])])
+    except Exit as refused:  # of `arranged`
+        print(refused.message, file=sys.stderr)
+        sys.exit(refused.code)
+    except OSError:
+        if streams.broken(sys.stderr) is None:
+            raise
+        streams.silence(sys.stderr)
+        sys.exit(2)  # invoke had something to say: it did not understand the command
+    finally:
+        try:
+            sys.stderr.flush()
+        except OSError:
+            streams.silence(sys.stderr)
+        sys.stdout.flush()
+
 
 if __name__ == "__main__":
     try:
-        try:
-            program.run()
-        finally:
-            sys.stdout.flush()
+        run()
     except OSError as error:  # invoke's own lists; a task's output is looked after in ci/exits.py
         if not streams.is_output(error):
             raise

@@ -38,6 +38,8 @@ def paths(text: str) -> tuple[Path, ...]:
         if end > at + 1 or whole.strip():
             found.append(Path(whole if _exists(whole) else whole.strip()))
         at = end
+    if text and not found:
+        raise UserError(f"{text!r} names no path", hint="write paths with commas between them")
     return tuple(found)
 
 

@@ -191,6 +191,8 @@ class _Search:
             self.found[path] = _sha256(folder, name) + "x" * runs
         except Failed as error:
             raise UserError(f"cannot read {path}: {error.what}") from None
+        except OSError as error:  # a file of /proc, a disk with errors
+            raise UserError(f"cannot read {path}: {error.strerror}") from None
 
     def _follow(self, link: Path) -> None:
         """Takes what a link leads to, when the build may see that."""

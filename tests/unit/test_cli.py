@@ -176,3 +176,39 @@ class TestBadNames:
         monkeypatch.setattr(prepare, "ready", ready)
         with pytest.raises(UserError, match="console"):
             interactive.boot(Choice(), "true", console, "auto", 60.0, interactive.Wanted())
+
+
+class TestBeforeTheCommand:
+    """invoke's own options and files, of which ours are a few."""
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["-f", "/dev/zero", "kernel.list"], "unknown option -f before the command"),
+            (["-c", "foo", "kernel.list"], "unknown option -c before the command"),
+            (["--print-completion-script=nosuch"], "no completion for 'nosuch'"),
+            (["nope"], "nope"),
+            (["init", ""], "no folder is named"),
+            (["build", "--module", ","], "names no path"),
+            (["init", "/proc/self"], "cannot read /proc/"),
+        ],
+    )
+    def test_refused(self, words: list[str], message: str) -> None:
+        done = inv(*words)
+        assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+
+    @pytest.mark.parametrize("task", ["series", "init", "kernel.explain", "test"])
+    def test_help_behind_the_command(self, task: str) -> None:
+        assert inv(task, "--help").stdout == inv("--help", task).stdout
+
+    def test_a_stderr_that_is_full(self) -> None:
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run([str(PROJECT / "inv"), "nope"], stderr=full, timeout=300)
+        assert done.returncode == 2
+
+    def test_settings_of_invoke_are_not_run(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / ".invoke.py").write_text("raise SystemExit(7)\n")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert inv("--list").returncode == 0

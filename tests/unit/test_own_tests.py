@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -344,3 +345,21 @@ class TestCheck:
                     run.check(wanted)
         finally:
             settings.cache_clear()
+
+
+class TestNames:
+    """A record names a test by suite, class and function."""
+
+    def test_a_class_is_part_of_a_name(self, module: Module, tmp_path: Path) -> None:
+        folder = module(
+            test_a="class TestA:\n    def test_x(self, driver): pass\n"
+            "class TestB:\n    def test_x(self, driver): pass\n"
+        )
+        names = {one.partition("[")[0] for one in listed(folder, tmp_path)}
+        assert names == {"mine/TestA.x", "mine/TestB.x"}
+
+    def test_two_files_with_one_name_are_refused(self, module: Module, tmp_path: Path) -> None:
+        test = "def test_x(driver): pass\n"
+        with pytest.raises(UserError, match="two tests are called mine/x: ") as caught:
+            listed(module(test_a=test, test_b=test), tmp_path)
+        assert {"test_a.py", "test_b.py"} <= set(re.findall(r"test_\w\.py", caught.value.what))
