@@ -34,6 +34,27 @@ class TestDkms:
             (("CONFIG_CNULL", "m"), ("CONFIG_DEBUG", "y")),
         )
 
+    @pytest.mark.parametrize(
+        ("word", "location"),
+        [
+            ("src", "src"),
+            ("./src/driver/", "src/driver"),
+            (".hidden/a..b", ".hidden/a..b"),
+            (".", ""),
+            ("..", ""),
+            ("../../../etc", ""),
+            ("src/../../etc", ""),
+            ("src/.", ""),
+            ("src//driver", ""),
+            ("/etc", ""),
+            ("$kernelver/src", ""),
+            ("a b", ""),
+            ("a;b", ""),
+        ],
+    )
+    def test_a_location_is_a_folder_below(self, word: str, location: str) -> None:
+        assert dkms.parse(f'BUILT_MODULE_LOCATION[0]="{word}"\n').location == location
+
     def test_a_package_without_names_of_modules_is_one(self) -> None:
         assert dkms.parse('PACKAGE_NAME="x"\n').modules == ("x",)
 
