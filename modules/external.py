@@ -125,7 +125,7 @@ def build_module(
             given = " ".join(f"{symbol}={value}" for symbol, value in how.symbols.items())
             note(f"{driver.name}: make gets {given}, which kernel {kernel.info.name} has not")
         ran.append(make_modules(copy, maker, log, doing, how))
-        _collect(driver, sources, copy / how.place, path, log)
+        _collect(driver, sources, copy, how.place, path, log)
         store.remove(copy)
 
     def made_from() -> Provenance:
@@ -180,7 +180,9 @@ def _how(driver: Manifest, sources: Sources, kernel: Kernel, before: Mapping[str
         symbols |= {name: value for name, value in package.symbols if known.get(name) != value}
     place = sources.place
     if package and package.location and not any(name in texts for name in folder.MAKEFILES):
-        place = str(Path(sources.place, package.location))
+        below = (sources.folder / package.location).resolve()  # links in the copy lead there, too
+        if below.is_relative_to(sources.root):
+            place = str(below.relative_to(sources.root))
     names = {f"{BIND}/module/": f"{sources.root}/", f"{BIND}/src/": ""}
     return How(
         place,
@@ -202,16 +204,22 @@ def _hint(sources: Sources, texts: Mapping[str, str], kernel: Kernel) -> str:
     return sources.unseen[0] if sources.unseen else ""
 
 
-def _collect(driver: Manifest, sources: Sources, built: Path, path: Path, log: Path) -> None:
-    """Copies what make made to `path`: the modules of the manifest, and what they export."""
+def _collect(
+    driver: Manifest, sources: Sources, copy: Path, place: str, path: Path, log: Path
+) -> None:
+    """Copies what make made to `path`: the modules of the manifest, and what they export.
+
+    copy: the folder that the sandbox could write to. Below it all is make's, also the folder
+    `place`, which can be a link by now: only `copy` itself is opened without a check.
+    """
     try:
         made = [
             entry.name
-            for entry in untrusted.regular_files(built, lambda name: name.startswith("."), MADE)
+            for entry in untrusted.regular_files(copy, _hidden, MADE, place)
             if entry.name.endswith(".ko") and not entry.link
         ]
     except UserError as error:
-        raise Failed(f"{driver.folder}: make left {error.what}", log=log) from None
+        raise Failed(f"{driver.folder}: what make left: {error.what}", log=log) from None
     for name in driver.modules:
         found = [file for file in made if same(Path(file).stem, name)]
         if not found:
@@ -222,11 +230,16 @@ def _collect(driver: Manifest, sources: Sources, built: Path, path: Path, log: P
                 hint=_why_not(name, sources.makefiles()),
                 log=log,
             )
-        untrusted.copy(built, found[0], path / f"{name}.ko")
-    if untrusted.is_file(built, SYMBOLS):
-        untrusted.copy(built, SYMBOLS, path / SYMBOLS)
+        untrusted.copy(copy, found[0], path / f"{name}.ko")
+    exported = f"{place}/{SYMBOLS}"
+    if untrusted.is_file(copy, exported):
+        untrusted.copy(copy, exported, path / SYMBOLS)
     else:
         (path / SYMBOLS).touch()
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".")
 
 
 def _why_not(module: str, texts: Mapping[str, str]) -> str:

@@ -152,17 +152,22 @@ class Entry:
 
 
 def regular_files(
-    folder: Path, skipped: Callable[[str], bool], limits: Limits = Limits()
+    folder: Path,
+    skipped: Callable[[str], bool],
+    limits: Limits = Limits(),
+    start: str = ".",
 ) -> Iterator[Entry]:
     """The regular files and the links below a folder, sorted by name in each folder.
 
-    No link is followed; sockets, pipes and devices are left out. skipped: takes the last part of a
-    name, of a file or a folder, and says whether to leave it out. Raises UserError for a folder
-    that cannot be read or holds more than `limits`.
+    The folder itself may be reached through a link, and no other link is followed; sockets, pipes
+    and devices are left out. skipped: takes the last part of a name, of a file or a folder, and
+    says whether to leave it out. start: a folder below, to list only that; names are still relative
+    to `folder`. Raises UserError for a folder that cannot be read, a start that is a link, and more
+    than `limits`; Failed for a start that is not the name of a folder below.
     """
     count = size = 0
     # a stack and no recursion: folders can be deeper than Python's; "" is the folder itself
-    waiting = [""]
+    waiting = ["" if start == "." else "/".join(_parts(start))]
     while waiting:
         place = waiting.pop()
         if place.count("/") >= limits.depth:

@@ -254,6 +254,39 @@ class TestWorkTree:
         assert work_tree(repository) == repository.parent
 
 
+class TestStart:
+    @pytest.fixture
+    def base(self, tmp_path: Path) -> Path:
+        (tmp_path / "base" / "a" / "b").mkdir(parents=True)
+        for name in ("a/x", "a/b/y", "z"):
+            (tmp_path / "base" / name).touch()
+        return tmp_path / "base"
+
+    @pytest.mark.parametrize(
+        ("start", "found"),
+        [
+            (".", ["z", "a/x", "a/b/y"]),
+            ("a", ["a/x", "a/b/y"]),
+            ("a/b", ["a/b/y"]),
+            ("gone", []),
+        ],
+    )
+    def test_a_folder_below(self, base: Path, start: str, found: list[str]) -> None:
+        entries = untrusted.regular_files(base, lambda name: False, start=start)
+        assert [entry.name for entry in entries] == found
+
+    @pytest.mark.parametrize("start", ["link", "link/b"])
+    def test_a_link(self, base: Path, start: str) -> None:
+        (base / "link").symlink_to("a")
+        with pytest.raises(UserError, match="cannot read .*/link"):
+            list(untrusted.regular_files(base, lambda name: False, start=start))
+
+    @pytest.mark.parametrize("start", ["..", "a/../..", "/etc", ""])
+    def test_elsewhere(self, base: Path, start: str) -> None:
+        with pytest.raises(Failed, match="name of a file"):
+            list(untrusted.regular_files(base, lambda name: False, start=start))
+
+
 def test_the_limit_of_files(tmp_path: Path) -> None:
     for number in range(5):
         (tmp_path / str(number)).touch()
