@@ -31,6 +31,7 @@ from modules.makefiles import same
 from modules.manifest import Manifest
 
 if TYPE_CHECKING:
+    from kernel.host.debian import ToolRoot
     from kernel.host.provenance import Provenance
 
 RECIPE = 2  # raise it when the same inputs give other modules
@@ -73,10 +74,13 @@ class How:
         return words
 
 
-def build_modules(drivers: Sequence[Manifest], kernel: Kernel, maker: Maker) -> list[Path]:
+def build_modules(
+    drivers: Sequence[Manifest], kernel: Kernel, maker: Maker, tools: ToolRoot
+) -> list[Path]:
     """The folder that holds a driver's ``.ko`` files for this kernel, for each in this order.
 
-    They come from the cache or are built. Raises Failed with the compiler's errors and the log's
+    They come from the cache or are built. tools: has the compiler, where the kernel was built
+    elsewhere. Raises Failed with the compiler's errors and the log's
     path when one does not compile, and UserError for sources that are not to be had or that do not
     make the modules of the manifest.
     """
@@ -84,7 +88,7 @@ def build_modules(drivers: Sequence[Manifest], kernel: Kernel, maker: Maker) -> 
     before: dict[str, Path] = {}
     built = []
     for driver in drivers:
-        path = build_module(driver, kernel, maker, named, before)
+        path = build_module(driver, kernel, maker, tools, named, before)
         if (path / SYMBOLS).stat().st_size:
             before[driver.name] = path
         built.append(path)
@@ -95,6 +99,7 @@ def build_module(
     driver: Manifest,
     kernel: Kernel,
     maker: Maker,
+    tools: ToolRoot,
     named: Sequence[Path] = (),
     before: Mapping[str, Path] | None = None,
 ) -> Path:
@@ -112,6 +117,8 @@ def build_module(
         (sources.place, dict(sources.files), dict(sources.links)),
         (how.place, how.arguments(), exported),
         driver.modules,
+        # the key of a kernel that we built has its compiler, which is the modules' as well
+        *([] if kernel.info.toolchain else [tools.path.name]),
     )
 
     ran: list[Sandbox] = []

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,9 @@ import pytest
 from ci import prepare
 from kernel.artifact import Kernel
 from kernel.choice import Choice
+from kernel.host import store
 from kernel.host.errors import Failed, UserError
+from kernel.host.sandbox import Sandbox
 from kernel.host.settings import PROJECT
 from modules import external, manifest
 from modules.external import How
@@ -243,6 +246,40 @@ class TestHow:
         (folder / "mine.c").write_text('#include "../x.h"\n')
         hint = self.how(folder).hint
         assert hint.startswith(f"{folder}/mine.c names ../x.h, which the build does not see")
+
+
+class TestKey:
+    """Which modules the cache takes for the same."""
+
+    @pytest.mark.parametrize(
+        ("toolchain", "same"), [({"clang": "19.1"}, True), ({}, False)], ids=["ours", "prebuilt"]
+    )
+    def test_the_compiler_is_part_of_it(
+        self,
+        folder: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        toolchain: dict[str, str],
+        same: bool,
+    ) -> None:
+        """Once: the key of a kernel that was built here has it, that of a prebuilt one has not."""
+        keys: list[str] = []
+
+        def get(_kind: str, key: str, *_: object, **__: object) -> Path:
+            keys.append(key)
+            return tmp_path
+
+        monkeypatch.setattr(store, "get", get)
+        kernel = samples.kernel(tmp_path / "kernel")
+        kernel = Kernel(kernel.path, msgspec.structs.replace(kernel.info, toolchain=toolchain))
+        for root in ("a", "b"):
+            tools = samples.tools(tmp_path / root)
+            external.build_module(manifest.of_folder(folder), kernel, no_maker, tools)
+        assert (keys[0] == keys[1]) == same
+
+
+def no_maker() -> AbstractContextManager[tuple[Sandbox, list[str]]]:
+    raise AssertionError
 
 
 class TestCollect:
