@@ -24,9 +24,11 @@ from typing import BinaryIO
 from kernel.host.errors import Failed, UserError
 from kernel.host.progress import step
 
-TEXT_BYTES = 64 << 20  # no .config, makefile or list of modules is a tenth as long
+TEXT_BYTES = 64 << 20  # no list of symbols or modules is a tenth as long
 COPY_BYTES = 1 << 30  # of a kernel's image, list of symbols or module
 TOML_BYTES = 1 << 20  # a manifest, a topology, a list of known failures
+MAKEFILE_BYTES = 1 << 20  # a makefile or script of a tree (the kernel's Makefile: 70 kB), dkms.conf
+CONFIG_BYTES = 4 << 20  # a configuration or a fragment of one; allyesconfig has 500 kB
 SERIES_BYTES = 256 << 20  # a release's patch-X.Y.xz unpacks to 60 MB
 # What a shell passes: /dev/stdin, and /dev/fd/63 for a process substitution.
 _STREAM = re.compile(r"/dev/stdin|/dev/fd/\d+|/proc/self/fd/\d+")
@@ -109,18 +111,21 @@ def _open(name: str, how: int, place: int | None, whole: str) -> int:
         raise Failed(f"{whole} is not there as a file of its own ({error.strerror})") from None
 
 
-def read(base: Path, name: str) -> bytes:
-    """The contents of a file that is text; raises what `open_regular` does."""
+def read(base: Path, name: str, limit: int = TEXT_BYTES) -> bytes:
+    """The contents of a file that is text, at most `limit` bytes.
+
+    Raises what `open_regular` does, and Failed for a larger file.
+    """
     with open_regular(base, name) as file:
-        data = file.read(TEXT_BYTES + 1)
-    if len(data) > TEXT_BYTES:
-        raise Failed(f"{name} is larger than {TEXT_BYTES >> 20} MiB")
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise Failed(f"{name} is larger than {_size(limit)}")
     return data
 
 
-def read_text(base: Path, name: str) -> str:
-    """The same as text; what is no UTF-8 is replaced."""
-    return read(base, name).decode(errors="replace")
+def read_text(base: Path, name: str, limit: int = TEXT_BYTES) -> str:
+    """The same as text; bytes that are not UTF-8 are replaced."""
+    return read(base, name, limit).decode(errors="replace")
 
 
 def is_file(base: Path, name: str) -> bool:

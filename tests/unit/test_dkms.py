@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from kernel.host import untrusted
+from kernel.host.errors import UserError
 from modules import dkms, makefiles
 from modules.makefiles import Objects
 
@@ -67,6 +69,11 @@ class TestDkms:
         (tmp_path / "other").write_text(USUAL)
         (tmp_path / "dkms.conf").symlink_to("other")
         assert dkms.read(tmp_path) is None
+
+    def test_a_huge_one(self, tmp_path: Path) -> None:
+        (tmp_path / "dkms.conf").write_text("#" * (untrusted.MAKEFILE_BYTES + 1))
+        with pytest.raises(UserError, match=r"dkms\.conf is larger than 1 MiB"):
+            dkms.read(tmp_path)
 
     @pytest.mark.parametrize(
         "text",

@@ -81,6 +81,6 @@ def is_folder(base: Path, name: str) -> bool:
 def text(base: Path, name: str) -> str:
     """A file's text; empty when there is no such file of the checkout's own."""
     try:
-        return untrusted.read_text(base, name)
+        return untrusted.read_text(base, name, untrusted.MAKEFILE_BYTES)
     except Failed:
         return ""
