@@ -24,7 +24,7 @@ from kernel.host.errors import Failed, UserError
 from kernel.host.process import run
 from kernel.host.progress import note, step
 from kernel.host.sandbox import BIND, Sandbox
-from kernel.host.untrusted import Limits
+from kernel.host.untrusted import FolderLimits
 from modules import dkms, folder, makefiles
 from modules.folder import Sources
 from modules.makefiles import same
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 RECIPE = 2  # raise it when the same inputs give other modules
 SYMBOLS = "Module.symvers"  # what a module exports: one line per symbol
-MADE = Limits(files=100_000, size=8 << 30)  # what make may leave
+MADE = FolderLimits(files=100_000, size=8 << 30)  # what make may leave
 
 
 # Gives a kernel's sandbox, and make in it; nobody changes the kernel's output tree meanwhile.

@@ -138,7 +138,7 @@ def is_file(base: Path, name: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Limits:
+class FolderLimits:
     """What a folder from outside may hold; see `regular_files`."""
 
     files: int = 20_000
@@ -159,7 +159,7 @@ class Entry:
 def regular_files(
     folder: Path,
     skipped: Callable[[str], bool],
-    limits: Limits = Limits(),
+    limits: FolderLimits = FolderLimits(),
     start: str = ".",
 ) -> Iterator[Entry]:
     """The regular files and the links below a folder, sorted by name in each folder.

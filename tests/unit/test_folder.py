@@ -12,7 +12,7 @@ import pytest
 
 from kernel.host import untrusted
 from kernel.host.errors import Failed, UserError
-from kernel.host.untrusted import Limits
+from kernel.host.untrusted import FolderLimits
 from modules import folder
 from modules.folder import Sources, sources, work_tree
 
@@ -208,7 +208,7 @@ class TestNamedFiles:
     def test_a_neighbour_that_is_too_large_is_not_taken(
         self, repository: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(folder, "OTHERS", Limits(files=1))
+        monkeypatch.setattr(folder, "OTHERS", FolderLimits(files=1))
         (repository / "Kbuild").write_text("ccflags-y := -I$(src)/../common\n")
         found = sources(repository)
         assert found.place == "."
@@ -217,7 +217,7 @@ class TestNamedFiles:
     def test_a_file_of_a_large_neighbour_comes_alone(
         self, repository: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(folder, "OTHERS", Limits(files=1))
+        monkeypatch.setattr(folder, "OTHERS", FolderLimits(files=1))
         (repository / "mine.c").write_text('#include "../common/y.h"\n')
         assert names(sources(repository)) == {"mine/Kbuild", "mine/mine.c", "common/y.h"}
 
@@ -290,7 +290,7 @@ class TestStart:
 def test_the_limit_of_files(tmp_path: Path) -> None:
     for number in range(5):
         (tmp_path / str(number)).touch()
-    found = untrusted.regular_files(tmp_path, lambda name: name == "4", Limits(files=4))
+    found = untrusted.regular_files(tmp_path, lambda name: name == "4", FolderLimits(files=4))
     assert [entry.name for entry in found] == ["0", "1", "2", "3"]
     with pytest.raises(UserError, match="holds more than 4 files"):
-        list(untrusted.regular_files(tmp_path, lambda name: False, Limits(files=4)))
+        list(untrusted.regular_files(tmp_path, lambda name: False, FolderLimits(files=4)))
