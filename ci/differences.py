@@ -104,11 +104,11 @@ def side(name: str, what: str | Choice) -> Side:
 
 def _file(path: Path) -> dict[str, str]:
     what = "the configuration"
-    data = untrusted.read_input(path, what)  # /proc/config.gz is compressed
+    data = untrusted.read_input(path, what, untrusted.CONFIG_BYTES)  # /proc/config.gz is compressed
     try:
-        text = packed.unpacked(data, str(path), untrusted.TEXT_BYTES).decode("utf-8-sig")
+        text = packed.unpacked(data, str(path), untrusted.CONFIG_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise UserError(f"cannot read {what} {path}: it is no UTF-8 text") from None
+        raise UserError(f"cannot read {what} {path}: it is not UTF-8 text") from None
     return kconfig.parse(text, str(path))
 
 
@@ -120,7 +120,7 @@ def _config(job: Build) -> Mapping[str, str]:
         step(f"configuring kernel {job.name}", log=job.log),
     ):
         merged = configure.write_config(job)
-        config = kconfig.parse(untrusted.read_text(job.out, ".config"))
+        config = kconfig.parse(untrusted.read_text(job.out, ".config", untrusted.CONFIG_BYTES))
     if dropped := kconfig.prove(merged.requests, config):
         names = ", ".join(f"CONFIG_{one.symbol}" for one in dropped)
         note(f"kernel {job.name} cannot be built like this: its configuration lost {names}")

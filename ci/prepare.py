@@ -203,7 +203,7 @@ def modules(choice: Choice, built: Kernel, tools: ToolRoot, *, all_: bool) -> li
         if not reason and driver.out_of_tree:
             fitting.append(driver)
     maker = module_maker(choice, built, tools)
-    return external.build_modules(fitting, built, maker)
+    return external.build_modules(fitting, built, maker, tools)
 
 
 def module_maker(choice: Choice, built: Kernel, tools: ToolRoot) -> external.Maker:

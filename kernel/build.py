@@ -229,7 +229,7 @@ def _release(job: Build) -> str:
 
 
 def _describe(job: Build, wall_s: float) -> KernelInfo:
-    config = untrusted.read(job.out, ".config")
+    config = untrusted.read(job.out, ".config", untrusted.CONFIG_BYTES)
     cpu_s, reused = usage(job.usage)
     return KernelInfo(
         key=job.key,

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kernel.host import causes
+
 WINDOW = 8 << 20  # bytes of a log, from its end
 LINE_LENGTH = 1000  # characters of a line that count; longer ones are no errors' own
 MOST_LINES = 20  # of errors in a message
@@ -26,9 +28,7 @@ WHOLE = 2  # errors that are shown with what belongs to them
 MOST_KEPT = 1000  # errors that are told apart; more are counted
 SHOWN_LENGTH = 200  # characters of a line in a message
 
-MEMORY = "memory may have run out: fewer jobs take less (BLOCKYARD_JOBS=1)"
-DISK = "the disk is full: free some space, or set BLOCKYARD_CACHE to another disk"
-MISSING = "the toolchain has not got this program, which the build runs"
+MISSING = "the toolchain lacks this program, which the build runs"
 
 _PROGRESS = re.compile(
     r"  (?:\[[MR]\] )?[A-Z][A-Z0-9_+-]*(?: \[[MR]\])? |make(?:\[\d+\])?: (?:Enter|Leav)ing "
@@ -53,20 +53,6 @@ _NOT_FOUND = re.compile(
     r"|[^\s:]*env: .{1,80}: No such file or directory$"
 )
 _PANIC = re.compile(r"thread '[^']*' (?:\(\d+\) )?panicked at ")
-_NO_MEMORY = (
-    "LLVM ERROR: out of memory",
-    "virtual memory exhausted",
-    "out of memory allocating",
-    "unable to execute command: Killed",
-    "Killed signal terminated program",
-    "(signal: 9",
-    "signal: 9, SIGKILL",
-    "std::bad_alloc",
-    "Cannot allocate memory",
-)
-_ALLOCATION = re.compile(r"memory allocation of \d+ bytes failed")
-_KILLED = re.compile(r"(?:make(?:\[\d+\])?: \*\*\* \[.*\] |[^\s:]*sh: .*)?\bKilled\b")
-_NO_SPACE = ("No space left on device", "Disk quota exceeded")
 _NOISE = (
     "too many errors emitted, stopping now",
     "linker command failed with exit code",
@@ -181,14 +167,10 @@ def _problem(line: str) -> Problem | None:
     """The error that a line begins; None for any other line."""
     if any(words in line for words in _NOISE) or _RUST_END.match(line):
         return None
-    if any(words in line for words in _NO_SPACE):
-        return Problem([line], _nothing, DISK, key=DISK)
-    if (
-        any(words in line for words in _NO_MEMORY)
-        or _ALLOCATION.search(line)
-        or _KILLED.match(line)
-    ):
-        return Problem([line], _nothing, MEMORY, key=MEMORY)
+    if causes.says_no_space(line):
+        return Problem([line], _nothing, key="no space")
+    if causes.says_no_memory(line):
+        return Problem([line], _nothing, key="no memory")
     if match := _COMPILER.match(line):
         return Problem([line], _context, key=line, file=match[1])
     if _RUST.match(line):

@@ -62,7 +62,7 @@ def configure(job: Build) -> None:
     in, lines of a user's fragment that win over others.
     """
     merged = write_config(job)
-    config = kconfig.parse(untrusted.read_text(job.out, ".config"))
+    config = kconfig.parse(untrusted.read_text(job.out, ".config", untrusted.CONFIG_BYTES))
     for text in (
         *unknown_words(job),
         *_overruled(merged),

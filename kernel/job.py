@@ -157,8 +157,9 @@ def read_fragment(path: Path) -> Fragment:
     else:  # not to be taken for one of ours, in a folder of the same name
         name = str(path) if path.is_absolute() else f"./{path}"
     what = "the configuration fragment"
+    data = untrusted.read_input(path, what, untrusted.CONFIG_BYTES)
     try:
         # with the mark that editors of Windows put at the beginning
-        return Fragment(name, untrusted.read_input(path, what).decode("utf-8-sig"))
+        return Fragment(name, data.decode("utf-8-sig"))
     except UnicodeDecodeError:
-        raise UserError(f"cannot read {what} {path}: it is no UTF-8 text") from None
+        raise UserError(f"cannot read {what} {path}: it is not UTF-8 text") from None

@@ -80,7 +80,9 @@ def minimum(tree: Tree, tool: str) -> str:
     sandbox per question would take longer than all of the rest.
     """
     try:
-        script = untrusted.read_text(tree.path, "scripts/min-tool-version.sh")
+        script = untrusted.read_text(
+            tree.path, "scripts/min-tool-version.sh", untrusted.MAKEFILE_BYTES
+        )
     except Failed:  # none, or a link to somewhere
         return ""
     case = script.partition(f"\n{tool})\n")[2].partition(";;")[0]

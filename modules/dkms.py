@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kernel.host import untrusted
+from kernel.host.errors import Failed, UserError
 
 FILE = "dkms.conf"
 _ASSIGNMENT = re.compile(r"""^[ \t]*(\w+)(?:\[(\d+)\])?=("[^"\n]*"|'[^'\n]*'|[^\s#;]*)""", re.M)
 _REFERENCE = re.compile(r"\$\{?(\w+)(?:\[(\d+)\])?\}?")
+_LOCATION = re.compile(r"(?!\.\.?(?:/|$))[\w.+-]+(?:/(?!\.\.?(?:/|$))[\w.+-]+)*")  # a/b
 _SYMBOL = re.compile(r"\b(CONFIG_\w+)=([ym])\b")
 
 
@@ -25,15 +27,20 @@ class Dkms:
 
     name: str = ""  # PACKAGE_NAME
     modules: tuple[str, ...] = ()  # BUILT_MODULE_NAME[n]
-    location: str = ""  # BUILT_MODULE_LOCATION[0], below the folder
+    # BUILT_MODULE_LOCATION[0]: a folder below; empty for the folder itself, and for what leads
+    # elsewhere, such as "../x", "/x" or a "$x" that the file does not assign, which is ignored
+    location: str = ""
     symbols: tuple[tuple[str, str], ...] = ()  # CONFIG_X and y or m, from the make command
 
 
 def read(folder: Path) -> Dkms | None:
-    """The dkms.conf of a folder; None when there is none."""
+    """The dkms.conf of a folder; None when there is none. Raises UserError for one of > 1 MiB."""
     if not untrusted.is_file(folder, FILE):
         return None
-    return parse(untrusted.read_text(folder, FILE))
+    try:
+        return parse(untrusted.read_text(folder, FILE, untrusted.MAKEFILE_BYTES))
+    except Failed as error:
+        raise UserError(f"{folder}: {error.what}") from None
 
 
 def parse(text: str) -> Dkms:
@@ -51,10 +58,10 @@ def parse(text: str) -> Dkms:
         )
     names = {index: name for (key, index), name in values.items() if key == "BUILT_MODULE_NAME"}
     package = values.get(("PACKAGE_NAME", 0), "")
-    location = values.get(("BUILT_MODULE_LOCATION", 0), "").strip("/")
+    location = values.get(("BUILT_MODULE_LOCATION", 0), "").removeprefix("./").rstrip("/")
     return Dkms(
         package,
         tuple(name for _, name in sorted(names.items()) if name) or ((package,) if package else ()),
-        location,
+        location if _LOCATION.fullmatch(location) else "",
         tuple(dict.fromkeys(_SYMBOL.findall(values.get(("MAKE", 0), "")))),
     )

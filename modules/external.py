@@ -24,18 +24,19 @@ from kernel.host.errors import Failed, UserError
 from kernel.host.process import run
 from kernel.host.progress import note, step
 from kernel.host.sandbox import BIND, Sandbox
-from kernel.host.untrusted import Limits
+from kernel.host.untrusted import FolderLimits
 from modules import dkms, folder, makefiles
 from modules.folder import Sources
 from modules.makefiles import same
 from modules.manifest import Manifest
 
 if TYPE_CHECKING:
+    from kernel.host.debian import ToolRoot
     from kernel.host.provenance import Provenance
 
 RECIPE = 2  # raise it when the same inputs give other modules
 SYMBOLS = "Module.symvers"  # what a module exports: one line per symbol
-MADE = Limits(files=100_000, size=8 << 30)  # what make may leave
+MADE = FolderLimits(files=100_000, size=8 << 30)  # what make may leave
 
 
 # Gives a kernel's sandbox, and make in it; nobody changes the kernel's output tree meanwhile.
@@ -73,10 +74,13 @@ class How:
         return words
 
 
-def build_modules(drivers: Sequence[Manifest], kernel: Kernel, maker: Maker) -> list[Path]:
+def build_modules(
+    drivers: Sequence[Manifest], kernel: Kernel, maker: Maker, tools: ToolRoot
+) -> list[Path]:
     """The folder that holds a driver's ``.ko`` files for this kernel, for each in this order.
 
-    They come from the cache or are built. Raises Failed with the compiler's errors and the log's
+    They come from the cache or are built. tools: has the compiler, where the kernel was built
+    elsewhere. Raises Failed with the compiler's errors and the log's
     path when one does not compile, and UserError for sources that are not to be had or that do not
     make the modules of the manifest.
     """
@@ -84,7 +88,7 @@ def build_modules(drivers: Sequence[Manifest], kernel: Kernel, maker: Maker) -> 
     before: dict[str, Path] = {}
     built = []
     for driver in drivers:
-        path = build_module(driver, kernel, maker, named, before)
+        path = build_module(driver, kernel, maker, tools, named, before)
         if (path / SYMBOLS).stat().st_size:
             before[driver.name] = path
         built.append(path)
@@ -95,6 +99,7 @@ def build_module(
     driver: Manifest,
     kernel: Kernel,
     maker: Maker,
+    tools: ToolRoot,
     named: Sequence[Path] = (),
     before: Mapping[str, Path] | None = None,
 ) -> Path:
@@ -112,6 +117,8 @@ def build_module(
         (sources.place, dict(sources.files), dict(sources.links)),
         (how.place, how.arguments(), exported),
         driver.modules,
+        # the key of a kernel that we built has its compiler, which is the modules' as well
+        *([] if kernel.info.toolchain else [tools.path.name]),
     )
 
     ran: list[Sandbox] = []
@@ -125,7 +132,7 @@ def build_module(
             given = " ".join(f"{symbol}={value}" for symbol, value in how.symbols.items())
             note(f"{driver.name}: make gets {given}, which kernel {kernel.info.name} has not")
         ran.append(make_modules(copy, maker, log, doing, how))
-        _collect(driver, sources, copy / how.place, path, log)
+        _collect(driver, sources, copy, how.place, path, log)
         store.remove(copy)
 
     def made_from() -> Provenance:
@@ -180,7 +187,9 @@ def _how(driver: Manifest, sources: Sources, kernel: Kernel, before: Mapping[str
         symbols |= {name: value for name, value in package.symbols if known.get(name) != value}
     place = sources.place
     if package and package.location and not any(name in texts for name in folder.MAKEFILES):
-        place = str(Path(sources.place, package.location))
+        below = (sources.folder / package.location).resolve()  # links in the copy lead there, too
+        if below.is_relative_to(sources.root):
+            place = str(below.relative_to(sources.root))
     names = {f"{BIND}/module/": f"{sources.root}/", f"{BIND}/src/": ""}
     return How(
         place,
@@ -202,16 +211,22 @@ def _hint(sources: Sources, texts: Mapping[str, str], kernel: Kernel) -> str:
     return sources.unseen[0] if sources.unseen else ""
 
 
-def _collect(driver: Manifest, sources: Sources, built: Path, path: Path, log: Path) -> None:
-    """Copies what make made to `path`: the modules of the manifest, and what they export."""
+def _collect(
+    driver: Manifest, sources: Sources, copy: Path, place: str, path: Path, log: Path
+) -> None:
+    """Copies what make made to `path`: the modules of the manifest, and what they export.
+
+    copy: the folder that the sandbox could write to. Below it all is make's, also the folder
+    `place`, which can be a link by now: only `copy` itself is opened without a check.
+    """
     try:
         made = [
             entry.name
-            for entry in untrusted.regular_files(built, lambda name: name.startswith("."), MADE)
+            for entry in untrusted.regular_files(copy, _hidden, MADE, place)
             if entry.name.endswith(".ko") and not entry.link
         ]
     except UserError as error:
-        raise Failed(f"{driver.folder}: make left {error.what}", log=log) from None
+        raise Failed(f"{driver.folder}: what make left: {error.what}", log=log) from None
     for name in driver.modules:
         found = [file for file in made if same(Path(file).stem, name)]
         if not found:
@@ -222,11 +237,16 @@ def _collect(driver: Manifest, sources: Sources, built: Path, path: Path, log: P
                 hint=_why_not(name, sources.makefiles()),
                 log=log,
             )
-        untrusted.copy(built, found[0], path / f"{name}.ko")
-    if untrusted.is_file(built, SYMBOLS):
-        untrusted.copy(built, SYMBOLS, path / SYMBOLS)
+        untrusted.copy(copy, found[0], path / f"{name}.ko")
+    exported = f"{place}/{SYMBOLS}"
+    if untrusted.is_file(copy, exported):
+        untrusted.copy(copy, exported, path / SYMBOLS)
     else:
         (path / SYMBOLS).touch()
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".")
 
 
 def _why_not(module: str, texts: Mapping[str, str]) -> str:

@@ -19,12 +19,12 @@ from pathlib import Path
 
 from kernel.host import untrusted
 from kernel.host.errors import Failed, UserError
-from kernel.host.untrusted import Limits
+from kernel.host.untrusted import FolderLimits
 
 # What builds leave behind; make would take it for its own, made for another kernel.
 PRODUCTS = (".cmd", ".ko", ".mod", ".mod.c", ".o", "Module.symvers", "modules.order")
-OWN = Limits()  # of the module's folder
-OTHERS = Limits(files=4_000, size=64 << 20)  # of a folder that it names
+OWN = FolderLimits()  # of the module's folder
+OTHERS = FolderLimits(files=4_000, size=64 << 20)  # of a folder that it names
 READ = 4 << 20  # bytes of a source that are searched for names of other files
 MAKEFILES = ("Kbuild", "Makefile")
 MOST_NAMES = 50_000  # of other files in sources and makefiles
@@ -162,7 +162,7 @@ class _Search:
             tuple(self.unseen),
         )
 
-    def _take(self, folder: Path, limits: Limits, *, deep: bool = True) -> None:
+    def _take(self, folder: Path, limits: FolderLimits, *, deep: bool = True) -> None:
         """Takes the files in a folder, and those below it."""
         if any(folder.is_relative_to(path) for path in self.taken) or (
             not deep and folder in self.files_of

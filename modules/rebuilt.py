@@ -47,10 +47,13 @@ def rebuilt(
 
     def make(path: Path) -> None:
         copy = path / "tree" / folder
-        for entry in untrusted.regular_files(tree.path / folder, lambda name: name == ".git"):
+        whole = path / "tree"
+        for entry in untrusted.regular_files(
+            tree.path, lambda name: name == ".git", start=str(folder)
+        ):
             if not entry.link:  # of a driver's folder in Linux none is
-                untrusted.copy(tree.path, f"{folder}/{entry.name}", copy / entry.name)
-                (copy / entry.name).chmod(0o755 if entry.runs else 0o644)
+                untrusted.copy(tree.path, entry.name, whole / entry.name)
+                (whole / entry.name).chmod(0o755 if entry.runs else 0o644)
         series.apply(tree, patches, path, tools)
         log = store.directory("logs") / f"module-{driver.name}-{key}.log"
         paths = {f"{BIND}/module/": f"{folder}/", f"{BIND}/src/": ""}

@@ -61,7 +61,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def read(path: Path) -> tuple[KnownFailure, ...]:
     """The entries of a file; UserError for one that says what cannot be."""
     try:
-        data = untrusted.read(path.parent, path.name)
+        data = untrusted.read(path.parent, path.name, untrusted.TOML_BYTES)
     except Failed as error:
         raise UserError(f"{path}: {error}") from None
     entries = toml.decode(data, _File, str(path), f"tests/{FILE} is an example").failure

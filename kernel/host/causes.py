@@ -12,25 +12,65 @@ from kernel.host.limits import Limits
 from kernel.host.watch import raised_by
 
 FULL = "the disk is full: free some space, or set BLOCKYARD_CACHE to another disk"
+MEMORY = "memory may have run out: fewer jobs take less (BLOCKYARD_JOBS=1)"
 FULL_BYTES = 1 << 20  # less than this is left on a disk that is full
+_NO_SPACE = ("No space left on device", "Disk quota exceeded")
+_NO_MEMORY = re.compile(
+    r"Cannot allocate memory|LLVM ERROR: out of memory|memory exhausted|\bbad_alloc\b|^MemoryError"
+    r"|out of memory allocating|memory allocation of \d+ bytes failed"
+)
+# by the kernel when the machine has no memory left, or by hand
+_KILLED = re.compile(
+    r"(?:make(?:\[\d+\])?: \*\*\* \[.*\] |[^\s:]*sh: .*)?\bKilled\b"
+    r"|.*(?:unable to execute command: Killed|Killed signal terminated program)"
+    r"|.*(?:\(signal: 9|signal: 9, SIGKILL)"
+)
 _REFUSED = r"Connection refused|Could not connect|Unable to connect"
 _TOO_MANY = r"fork: .*Resource temporarily unavailable|fork: retry"
 _TOO_LARGE = r"File size limit exceeded|File too large|Error 153"
-_MEMORY = r"Cannot allocate memory|LLVM ERROR: out of memory|memory exhausted|bad_alloc|MemoryError"
 
 
-def known(text: str, code: int, log: Path, limits: Limits, exceeded: str, offline: bool) -> str:
-    """A hint from the end of a log, and from what its disk and its control group say.
+def says_no_space(line: str) -> bool:
+    """Whether a line of a log is about a file system that is full."""
+    return any(words in line for words in _NO_SPACE)
 
-    code: its exit code. exceeded: the limit of the group that was hit. offline: there was no
-    network on purpose, so that nothing it says of the network is about the user's.
+
+def says_no_memory(line: str) -> bool:
+    """Whether a line of a log may be about memory that has run out."""
+    return bool(_NO_MEMORY.search(line) or _KILLED.match(line))
+
+
+def advice(
+    text: str,
+    code: int,
+    log: Path,
+    limits: Limits,
+    exceeded: str,
+    *,
+    offline: bool,
+    hint: str = "",
+) -> str:
+    """What to do about a failure; empty when nothing is known.
+
+    A limit that was hit and a disk that is full go first, then what the caller knows of the work
+    (`hint`), then what the log says of the machine.
+
+    text: lines of the log: its errors and its end. code: the exit code. exceeded: the limit of the
+    control group that was hit. offline: there was no network on purpose, so that nothing the log
+    says of the network is about the user's.
     """
-    if "No space left on device" in text or _is_full(log):
-        inside = f"; or it was /tmp in the sandbox, which holds {limits.tmpfs_mib} MiB"
-        return FULL + (inside if offline and not _is_full(log) else "")
+    return _limit(text, code, log, limits, exceeded, offline) or hint or _machine(text, offline)
+
+
+def _limit(text: str, code: int, log: Path, limits: Limits, exceeded: str, offline: bool) -> str:
+    lines = [line.strip() for line in text.splitlines()]
+    if _is_full(log):
+        return FULL
+    if any(map(says_no_space, lines)):
+        return _no_space_in(limits) if offline else FULL
     if exceeded == "processes" or (limits.processes and re.search(_TOO_MANY, text)):
         return f"it started more than {limits.processes} processes; " + raised_by("build_processes")
-    if exceeded == "memory" or (limits.memory_mib and re.search(_MEMORY, text)):
+    if exceeded == "memory" or (limits.memory_mib and any(map(_NO_MEMORY.search, lines))):
         return f"it took more than {limits.memory_mib} MiB of memory; " + raised_by(
             "build_memory_gb"
         )
@@ -39,6 +79,17 @@ def known(text: str, code: int, log: Path, limits: Limits, exceeded: str, offlin
         return f"it wrote a file of more than {limits.file_mib} MiB; " + raised_by(
             "build_output_gb"
         )
+    return MEMORY if any(map(says_no_memory, lines)) else ""
+
+
+def _no_space_in(limits: Limits) -> str:
+    return (
+        f"no space is left in the sandbox: its /tmp holds {limits.tmpfs_mib} MiB, "
+        "all else is on the disk of the cache (BLOCKYARD_CACHE)"
+    )
+
+
+def _machine(text: str, offline: bool) -> str:
     if "setting up uid map: Permission denied" in text or "No permissions to create" in text:
         return "user namespaces are not allowed here: see Troubleshooting in README.md"
     return _network(text, offline)

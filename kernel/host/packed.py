@@ -19,7 +19,6 @@ MEMORY_BYTES = 256 << 20  # for an unpacker's window; `xz -9` takes 65 MiB, `zst
 _CHUNK = 1 << 20
 _XZ_BYTES = 4096  # taken at once
 _ZSTD_BYTES = 256  # the same: four bytes can stand for 128 KiB
-SUFFIXES = (".gz", ".xz", ".zst", ".bz2")
 
 
 class _Unpacker(Protocol):

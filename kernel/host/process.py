@@ -108,7 +108,8 @@ def run(
     limits, outputs: what it may take, and the folders that it writes to; they are limited, too.
     used: is called with the CPU seconds of the process and all that it waited for (in a supervised
     sandbox: all inside), however it ends. explain: takes the log, and where in it this run begins,
-    and returns what to quote in place of the end.
+    and returns what to quote in place of the end. hint: what to do when it fails and neither a
+    limit nor a full disk is the cause.
 
     Raises Failed when it cannot be started, returns non-zero, or takes more than `timeout_s` or a
     limit; the message quotes the end of the log. `doing` names the work in that message.
@@ -148,13 +149,16 @@ def run(
     if code:
         name = Path(command_of(argv)[0]).name
         quoted = (explain(log, begin) if explain else "") or tail(log)
-        cause = causes.known(tail(log, 60), code, log, limits, exceeded, is_offline(argv))
-        advice = hint or cause
-        raise Failed(
-            f"{doing}: {name} ended with {_status(code)}\n{quoted}",
-            hint="" if advice in quoted else advice,
-            log=log,
+        advice = causes.advice(
+            f"{quoted}\n{tail(log, 60)}",
+            code,
+            log,
+            limits,
+            exceeded,
+            offline=is_offline(argv),
+            hint=hint,
         )
+        raise Failed(f"{doing}: {name} ended with {_status(code)}\n{quoted}", hint=advice, log=log)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import stat
 import time
 from collections.abc import Mapping
@@ -20,13 +19,12 @@ from typing import Any
 
 import msgspec
 
-from kernel.host import durable, seal, trees
+from kernel.host import durable, redact, seal, trees
 
 FILE = "provenance.json"
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
 BUILDER = "urn:blockyard:builder:v1"
-_SECRET = rb'(?<=://)[^/@\s"]*@'  # user and password in a URL
 
 
 class Input(msgspec.Struct, frozen=True):
@@ -86,9 +84,19 @@ def statement(path: Path, provenance: Provenance, begun_s: float, ended_s: float
 def write_statement(path: Path, provenance: Provenance, begun_s: float) -> None:
     """Writes ``provenance.json`` into an entry that has just been made."""
     trees.remove(path / FILE)
-    encoded = msgspec.json.encode(statement(path, provenance, begun_s, time.time()))
-    encoded = re.sub(_SECRET, b"", encoded)
+    encoded = msgspec.json.encode(_hidden(statement(path, provenance, begun_s, time.time())))
     durable.write(path / FILE, msgspec.json.format(encoded, indent=1) + b"\n")
+
+
+def _hidden(value: Any) -> Any:
+    """The same with the secrets of all URLs in it hidden."""
+    if isinstance(value, str):
+        return redact.text(value)
+    if isinstance(value, Mapping):
+        return {redact.text(name): _hidden(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_hidden(one) for one in value]
+    return value
 
 
 def _subjects(path: Path) -> list[dict[str, Any]]:

@@ -24,9 +24,11 @@ from typing import BinaryIO
 from kernel.host.errors import Failed, UserError
 from kernel.host.progress import step
 
-TEXT_BYTES = 64 << 20  # no .config, makefile or list of modules is a tenth as long
+TEXT_BYTES = 64 << 20  # no list of symbols or modules is a tenth as long
 COPY_BYTES = 1 << 30  # of a kernel's image, list of symbols or module
 TOML_BYTES = 1 << 20  # a manifest, a topology, a list of known failures
+MAKEFILE_BYTES = 1 << 20  # a makefile or script of a tree (the kernel's Makefile: 70 kB), dkms.conf
+CONFIG_BYTES = 4 << 20  # a configuration or a fragment of one; allyesconfig has 500 kB
 SERIES_BYTES = 256 << 20  # a release's patch-X.Y.xz unpacks to 60 MB
 # What a shell passes: /dev/stdin, and /dev/fd/63 for a process substitution.
 _STREAM = re.compile(r"/dev/stdin|/dev/fd/\d+|/proc/self/fd/\d+")
@@ -109,18 +111,21 @@ def _open(name: str, how: int, place: int | None, whole: str) -> int:
         raise Failed(f"{whole} is not there as a file of its own ({error.strerror})") from None
 
 
-def read(base: Path, name: str) -> bytes:
-    """The contents of a file that is text; raises what `open_regular` does."""
+def read(base: Path, name: str, limit: int = TEXT_BYTES) -> bytes:
+    """The contents of a file that is text, at most `limit` bytes.
+
+    Raises what `open_regular` does, and Failed for a larger file.
+    """
     with open_regular(base, name) as file:
-        data = file.read(TEXT_BYTES + 1)
-    if len(data) > TEXT_BYTES:
-        raise Failed(f"{name} is larger than {TEXT_BYTES >> 20} MiB")
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise Failed(f"{name} is larger than {_size(limit)}")
     return data
 
 
-def read_text(base: Path, name: str) -> str:
-    """The same as text; what is no UTF-8 is replaced."""
-    return read(base, name).decode(errors="replace")
+def read_text(base: Path, name: str, limit: int = TEXT_BYTES) -> str:
+    """The same as text; bytes that are not UTF-8 are replaced."""
+    return read(base, name, limit).decode(errors="replace")
 
 
 def is_file(base: Path, name: str) -> bool:
@@ -133,7 +138,7 @@ def is_file(base: Path, name: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Limits:
+class FolderLimits:
     """What a folder from outside may hold; see `regular_files`."""
 
     files: int = 20_000
@@ -152,17 +157,22 @@ class Entry:
 
 
 def regular_files(
-    folder: Path, skipped: Callable[[str], bool], limits: Limits = Limits()
+    folder: Path,
+    skipped: Callable[[str], bool],
+    limits: FolderLimits = FolderLimits(),
+    start: str = ".",
 ) -> Iterator[Entry]:
     """The regular files and the links below a folder, sorted by name in each folder.
 
-    No link is followed; sockets, pipes and devices are left out. skipped: takes the last part of a
-    name, of a file or a folder, and says whether to leave it out. Raises UserError for a folder
-    that cannot be read or holds more than `limits`.
+    The folder itself may be reached through a link, and no other link is followed; sockets, pipes
+    and devices are left out. skipped: takes the last part of a name, of a file or a folder, and
+    says whether to leave it out. start: a folder below, to list only that; names are still relative
+    to `folder`. Raises UserError for a folder that cannot be read, a start that is a link, and more
+    than `limits`; Failed for a start that is not the name of a folder below.
     """
     count = size = 0
     # a stack and no recursion: folders can be deeper than Python's; "" is the folder itself
-    waiting = [""]
+    waiting = ["" if start == "." else "/".join(_parts(start))]
     while waiting:
         place = waiting.pop()
         if place.count("/") >= limits.depth:

@@ -37,7 +37,7 @@ class Tree:
     @property
     def version(self) -> str:
         """The tree's version, such as ``7.3.4`` or ``7.4.0-rc2``, from its Makefile."""
-        return version(untrusted.read_text(self.path, "Makefile"))
+        return version(untrusted.read_text(self.path, "Makefile", untrusted.MAKEFILE_BYTES))
 
     def defines(self, symbol: str) -> bool:
         """Whether a Kconfig file of the tree defines a symbol (without CONFIG_)."""
@@ -60,7 +60,7 @@ def _symbols(path: Path) -> Iterator[str]:
                     if folder != path / "arch" or entry.name == "x86":
                         folders.append(folder / entry.name)
                 elif entry.name.startswith("Kconfig") and untrusted.is_file(folder, entry.name):
-                    text = untrusted.read_text(folder, entry.name)
+                    text = untrusted.read_text(folder, entry.name, untrusted.CONFIG_BYTES)
                     yield from re.findall(r"^[ \t]*(?:menu)?config[ \t]+(\w+)", text, re.MULTILINE)
 
 
@@ -81,7 +81,7 @@ def checked(path: Path, what: str) -> Path:
             f"{what} is no kernel source tree: {path} has no Kconfig and Makefile",
             hint="name the top folder of a Linux tree",
         )
-    if not version(untrusted.read_text(path, "Makefile")):
+    if not version(untrusted.read_text(path, "Makefile", untrusted.MAKEFILE_BYTES)):
         raise UserError(f"{what} is no kernel source tree: its Makefile states no VERSION")
     for product in BUILD_PRODUCTS:
         if (path / product).exists():

@@ -75,7 +75,9 @@ def test_many_files(tools: ToolRoot, log: Path) -> None:
 
 
 def test_a_full_tmp_is_not_the_hosts_memory(tools: ToolRoot, log: Path) -> None:
-    assert "No space left" in refused(tools, log, "head -c 20M /dev/zero >/tmp/x")
+    said = refused(tools, log, "head -c 20M /dev/zero >/tmp/x")
+    assert "No space left" in said
+    assert "its /tmp holds 16 MiB" in said
     assert "No space left" in refused(tools, log, "head -c 20M /dev/zero >/dev/shm/x")
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from kernel import build_errors
 from kernel.build_errors import explainer, problems, read
+from kernel.host import causes
 from kernel.host.errors import Failed
 from kernel.host.process import run
 
@@ -157,15 +158,27 @@ class TestLogs:
                 explain=explainer({}),
             )
 
-    def test_advice_is_given_once(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("line", "advice"),
+        [
+            ("cc: No space left on device", causes.FULL),
+            ("cc: Disk quota exceeded", causes.FULL),
+            ("memory allocation of 100368 bytes failed", causes.MEMORY),
+            ("make[2]: *** [Makefile:1: x.o] Killed", causes.MEMORY),
+        ],
+    )
+    def test_advice_is_given_once(self, tmp_path: Path, line: str, advice: str) -> None:
+        """Also when make goes on for hundreds of lines."""
+        script = 'echo "$0"; seq 500; exit 1'
         with pytest.raises(Failed) as caught:
             run(
-                ["sh", "-c", "echo 'cc: No space left on device'; exit 1"],
+                ["sh", "-c", script, line],
                 log=tmp_path / "log",
                 doing="building",
                 explain=explainer({}),
             )
-        assert str(caught.value).count(build_errors.DISK) == 1
+        assert caught.value.hint == advice
+        assert str(caught.value).count(advice) == 1
 
     def test_no_log(self, tmp_path: Path) -> None:
         assert explainer({})(tmp_path / "log", 0) == ""

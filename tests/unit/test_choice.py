@@ -14,6 +14,7 @@ import pytest
 from kernel import kconfig, variants
 from kernel.catalog import DEFAULT
 from kernel.choice import Choice, numbered, paths
+from kernel.host import untrusted
 from kernel.host.errors import UserError
 from kernel.host.settings import PROJECT
 from kernel.job import read_fragment
@@ -71,9 +72,14 @@ class TestFragments:
         with pytest.raises(UserError, match="it is a folder"):
             Choice(fragments=(tmp_path,))
 
+    def test_a_huge_one(self, fragment: Path) -> None:
+        fragment.write_text("#" * (untrusted.CONFIG_BYTES + 1))
+        with pytest.raises(UserError, match=r"mine\.config: it is larger than 4 MiB"):
+            Choice(fragments=(fragment,))
+
     def test_one_that_is_no_text(self, fragment: Path) -> None:
         fragment.write_bytes(b"\xff\xfe")
-        with pytest.raises(UserError, match=r"mine\.config: it is no UTF-8 text"):
+        with pytest.raises(UserError, match=r"mine\.config: it is not UTF-8 text"):
             Choice(fragments=(fragment,))
 
     def test_the_mark_of_an_editor_at_the_beginning_is_none_of_it(self, fragment: Path) -> None:

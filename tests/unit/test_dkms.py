@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from kernel.host import untrusted
+from kernel.host.errors import UserError
 from modules import dkms, makefiles
 from modules.makefiles import Objects
 
@@ -34,6 +36,27 @@ class TestDkms:
             (("CONFIG_CNULL", "m"), ("CONFIG_DEBUG", "y")),
         )
 
+    @pytest.mark.parametrize(
+        ("word", "location"),
+        [
+            ("src", "src"),
+            ("./src/driver/", "src/driver"),
+            (".hidden/a..b", ".hidden/a..b"),
+            (".", ""),
+            ("..", ""),
+            ("../../../etc", ""),
+            ("src/../../etc", ""),
+            ("src/.", ""),
+            ("src//driver", ""),
+            ("/etc", ""),
+            ("$kernelver/src", ""),
+            ("a b", ""),
+            ("a;b", ""),
+        ],
+    )
+    def test_a_location_is_a_folder_below(self, word: str, location: str) -> None:
+        assert dkms.parse(f'BUILT_MODULE_LOCATION[0]="{word}"\n').location == location
+
     def test_a_package_without_names_of_modules_is_one(self) -> None:
         assert dkms.parse('PACKAGE_NAME="x"\n').modules == ("x",)
 
@@ -46,6 +69,11 @@ class TestDkms:
         (tmp_path / "other").write_text(USUAL)
         (tmp_path / "dkms.conf").symlink_to("other")
         assert dkms.read(tmp_path) is None
+
+    def test_a_huge_one(self, tmp_path: Path) -> None:
+        (tmp_path / "dkms.conf").write_text("#" * (untrusted.MAKEFILE_BYTES + 1))
+        with pytest.raises(UserError, match=r"dkms\.conf is larger than 1 MiB"):
+            dkms.read(tmp_path)
 
     @pytest.mark.parametrize(
         "text",

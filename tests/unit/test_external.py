@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,9 @@ import pytest
 from ci import prepare
 from kernel.artifact import Kernel
 from kernel.choice import Choice
+from kernel.host import store
 from kernel.host.errors import Failed, UserError
+from kernel.host.sandbox import Sandbox
 from kernel.host.settings import PROJECT
 from modules import external, manifest
 from modules.external import How
@@ -211,6 +214,23 @@ class TestHow:
         (folder / "dkms.conf").write_text('BUILT_MODULE_LOCATION[0]="src"\n')
         assert self.how(folder).arguments()[0] == "M=/mnt/module/src"
 
+    @pytest.mark.parametrize("place", ["..", "../../etc", "/etc", "a/../..", "$(shell id)", "no"])
+    def test_a_makefile_elsewhere(self, folder: Path, place: str) -> None:
+        """What dkms.conf says of a place counts only for folders below."""
+        (folder / "dkms.conf").write_text(f"BUILT_MODULE_LOCATION[0]='{place}'\n")
+        assert self.how(folder).arguments()[0] == "M=/mnt/module"
+        (folder / "Kbuild").unlink()
+        (folder.parent / "Kbuild").touch()
+        with pytest.raises(UserError, match="has no Kbuild and no Makefile"):
+            manifest.of_folder(folder)
+
+    def test_a_link_to_the_folder_of_the_makefile(self, folder: Path) -> None:
+        (folder / "src").mkdir()
+        (folder / "Kbuild").rename(folder / "src" / "Kbuild")
+        (folder / "v1").symlink_to("src")
+        (folder / "dkms.conf").write_text('BUILT_MODULE_LOCATION[0]="v1"\n')
+        assert self.how(folder).place == "src"
+
     def test_symbols_of_modules_before(self, tmp_path: Path) -> None:
         words = How(before={"a": tmp_path, "b": tmp_path}).arguments()
         files = "/mnt/symbols/a/Module.symvers /mnt/symbols/b/Module.symvers"
@@ -228,16 +248,51 @@ class TestHow:
         assert hint.startswith(f"{folder}/mine.c names ../x.h, which the build does not see")
 
 
+class TestKey:
+    """Which modules the cache takes for the same."""
+
+    @pytest.mark.parametrize(
+        ("toolchain", "same"), [({"clang": "19.1"}, True), ({}, False)], ids=["ours", "prebuilt"]
+    )
+    def test_the_compiler_is_part_of_it(
+        self,
+        folder: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        toolchain: dict[str, str],
+        same: bool,
+    ) -> None:
+        """Once: the key of a kernel that was built here has it, that of a prebuilt one has not."""
+        keys: list[str] = []
+
+        def get(_kind: str, key: str, *_: object, **__: object) -> Path:
+            keys.append(key)
+            return tmp_path
+
+        monkeypatch.setattr(store, "get", get)
+        kernel = samples.kernel(tmp_path / "kernel")
+        kernel = Kernel(kernel.path, msgspec.structs.replace(kernel.info, toolchain=toolchain))
+        for root in ("a", "b"):
+            tools = samples.tools(tmp_path / root)
+            external.build_module(manifest.of_folder(folder), kernel, no_maker, tools)
+        assert (keys[0] == keys[1]) == same
+
+
+def no_maker() -> AbstractContextManager[tuple[Sandbox, list[str]]]:
+    raise AssertionError
+
+
 class TestCollect:
     @pytest.fixture
     def made(self, tmp_path: Path) -> Path:
         (made := tmp_path / "made").mkdir()
         return made
 
-    def collect(self, folder: Path, made: Path) -> Failed:
+    def collect(self, folder: Path, made: Path, place: str = ".") -> Failed:
         with pytest.raises(Failed) as caught:
             log = made / "log"
-            external._collect(manifest.of_folder(folder), sources(folder), made, made, log)
+            driver = manifest.of_folder(folder)
+            external._collect(driver, sources(folder), made, place, made, log)
         assert caught.value.log == made / "log"
         return caught.value
 
@@ -257,6 +312,31 @@ class TestCollect:
     def test_folders_that_never_end(self, folder: Path, made: Path) -> None:
         (made / "/".join(["d"] * 200)).mkdir(parents=True)
         assert "more than 64 deep" in self.collect(folder, made).what
+
+    @pytest.mark.parametrize("place", ["src", "src/driver"])
+    def test_a_module_in_a_folder_below(self, folder: Path, made: Path, place: str) -> None:
+        (made / place).mkdir(parents=True)
+        (made / place / "mine.ko").write_text("module")
+        (made / place / "Module.symvers").write_text("symbols")
+        driver = manifest.of_folder(folder)
+        external._collect(driver, sources(folder), made, place, made / "into", made / "log")
+        assert (made / "into" / "mine.ko").read_text() == "module"
+        assert (made / "into" / "Module.symvers").read_text() == "symbols"
+
+    @pytest.mark.parametrize("place", ["src", "src/driver"])
+    def test_a_folder_that_make_replaced_by_a_link(
+        self, folder: Path, made: Path, tmp_path: Path, place: str
+    ) -> None:
+        """Not even the names of the host's files get out."""
+        (tmp_path / "host" / "driver").mkdir(parents=True)
+        for host in (tmp_path / "host", tmp_path / "host" / "driver"):
+            (host / "mine.ko").write_text("secret")
+            (host / "Module.symvers").write_text("secret")
+        (made / "src").symlink_to(tmp_path / "host")
+        error = self.collect(folder, made, place)
+        assert "what make left: cannot read" in error.what
+        assert not (made / "mine.ko").exists()
+        assert not (made / "Module.symvers").exists()
 
     def test_a_link_is_no_module(self, folder: Path, made: Path) -> None:
         (made / "mine.ko").symlink_to("/etc/passwd")

@@ -12,7 +12,7 @@ import pytest
 
 from kernel.host import untrusted
 from kernel.host.errors import Failed, UserError
-from kernel.host.untrusted import Limits
+from kernel.host.untrusted import FolderLimits
 from modules import folder
 from modules.folder import Sources, sources, work_tree
 
@@ -208,7 +208,7 @@ class TestNamedFiles:
     def test_a_neighbour_that_is_too_large_is_not_taken(
         self, repository: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(folder, "OTHERS", Limits(files=1))
+        monkeypatch.setattr(folder, "OTHERS", FolderLimits(files=1))
         (repository / "Kbuild").write_text("ccflags-y := -I$(src)/../common\n")
         found = sources(repository)
         assert found.place == "."
@@ -217,7 +217,7 @@ class TestNamedFiles:
     def test_a_file_of_a_large_neighbour_comes_alone(
         self, repository: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(folder, "OTHERS", Limits(files=1))
+        monkeypatch.setattr(folder, "OTHERS", FolderLimits(files=1))
         (repository / "mine.c").write_text('#include "../common/y.h"\n')
         assert names(sources(repository)) == {"mine/Kbuild", "mine/mine.c", "common/y.h"}
 
@@ -254,10 +254,43 @@ class TestWorkTree:
         assert work_tree(repository) == repository.parent
 
 
+class TestStart:
+    @pytest.fixture
+    def base(self, tmp_path: Path) -> Path:
+        (tmp_path / "base" / "a" / "b").mkdir(parents=True)
+        for name in ("a/x", "a/b/y", "z"):
+            (tmp_path / "base" / name).touch()
+        return tmp_path / "base"
+
+    @pytest.mark.parametrize(
+        ("start", "found"),
+        [
+            (".", ["z", "a/x", "a/b/y"]),
+            ("a", ["a/x", "a/b/y"]),
+            ("a/b", ["a/b/y"]),
+            ("gone", []),
+        ],
+    )
+    def test_a_folder_below(self, base: Path, start: str, found: list[str]) -> None:
+        entries = untrusted.regular_files(base, lambda name: False, start=start)
+        assert [entry.name for entry in entries] == found
+
+    @pytest.mark.parametrize("start", ["link", "link/b"])
+    def test_a_link(self, base: Path, start: str) -> None:
+        (base / "link").symlink_to("a")
+        with pytest.raises(UserError, match="cannot read .*/link"):
+            list(untrusted.regular_files(base, lambda name: False, start=start))
+
+    @pytest.mark.parametrize("start", ["..", "a/../..", "/etc", ""])
+    def test_elsewhere(self, base: Path, start: str) -> None:
+        with pytest.raises(Failed, match="name of a file"):
+            list(untrusted.regular_files(base, lambda name: False, start=start))
+
+
 def test_the_limit_of_files(tmp_path: Path) -> None:
     for number in range(5):
         (tmp_path / str(number)).touch()
-    found = untrusted.regular_files(tmp_path, lambda name: name == "4", Limits(files=4))
+    found = untrusted.regular_files(tmp_path, lambda name: name == "4", FolderLimits(files=4))
     assert [entry.name for entry in found] == ["0", "1", "2", "3"]
     with pytest.raises(UserError, match="holds more than 4 files"):
-        list(untrusted.regular_files(tmp_path, lambda name: False, Limits(files=4)))
+        list(untrusted.regular_files(tmp_path, lambda name: False, FolderLimits(files=4)))

@@ -14,7 +14,6 @@ import pytest
 import tasks
 from kernel.host.debian import Mirrors, RootSpec, ToolRoot, configured_mirrors, load_spec
 from kernel.host.errors import Failed, UserError, unknown
-from kernel.host.modes import drop_setid
 from kernel.host.sandbox import BIND, Sandbox
 from kernel.host.settings import PROJECT
 from kernel.sources import tarball
@@ -197,14 +196,6 @@ class TestUnpacking:
             tmp_path / "a.tar", tmp_path / "tree", root_tools(), tmp_path / "log", strip=0
         )
         assert (tmp_path / "tree/program").stat().st_mode & 0o7777 == 0o755
-
-    def test_they_are_taken_from_what_came_otherwise(self, tmp_path: Path) -> None:
-        (tmp_path / "a").mkdir()
-        (tmp_path / "a/program").touch()
-        (tmp_path / "a/program").chmod(0o4711)
-        (tmp_path / "link").symlink_to("/usr/bin/passwd")
-        assert drop_setid(tmp_path) == 1
-        assert (tmp_path / "a/program").stat().st_mode & 0o7777 == 0o711
 
 
 def root_tools() -> ToolRoot:

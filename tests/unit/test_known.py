@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kernel.host import untrusted
 from kernel.host.errors import UserError
 from kernel.host.settings import PROJECT
 from tests.known import FILE, Known, KnownFailure, of, read
@@ -112,6 +113,11 @@ class TestFile:
         (folder / FILE).write_text('[[failure]]\ntest = "*"\nreason = "x"\ndriver = "null_*"\n')
         with pytest.raises(UserError, match="for the driver itself, mine"):
             of([str(folder)], "7.3.4", "plain")
+
+    def test_a_huge_file(self, tmp_path: Path) -> None:
+        (tmp_path / FILE).write_text("#" * (untrusted.TOML_BYTES + 1))
+        with pytest.raises(UserError, match="larger than 1 MiB"):
+            read(tmp_path / FILE)
 
     @pytest.mark.parametrize(
         ("text", "told"),

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from kernel.host import causes
 from kernel.host.errors import Failed
+from kernel.host.limits import Limits
 from kernel.host.process import TAIL_LINES, run, tail
 from kernel.host.settings import PROJECT
 
@@ -120,10 +122,40 @@ class TestFailure:
             run(["sh", "-c", 'echo "$0"; exit 1', line], log=log, doing="work")
         assert hint in caught.value.hint
 
-    def test_the_callers_hint_goes_first(self, log: Path) -> None:
+    @pytest.mark.parametrize("line", ["Connection refused", "x.c:1:1: error: EXTRA_CFLAGS"])
+    def test_the_callers_hint_goes_before_guesses(self, log: Path, line: str) -> None:
         with pytest.raises(Failed) as caught:
-            run(["sh", "-c", "echo Connection refused; exit 1"], log=log, doing="x", hint="mine")
+            run(["sh", "-c", 'echo "$0"; exit 1', line], log=log, doing="x", hint="mine")
         assert caught.value.hint == "mine"
+
+    @pytest.mark.parametrize(
+        ("line", "words"),
+        [
+            ("cp: error writing 'x': No space left on device", "the disk is full"),
+            ("LLVM ERROR: out of memory", "it took more than 8000 MiB of memory"),
+            ("sh: fork: retry: Resource temporarily unavailable", "more than 900 processes"),
+            ("ld: out/x.o: File too large", "it wrote a file of more than 700 MiB"),
+            ("make: *** [Makefile:1: x.o] Killed", "memory may have run out"),
+        ],
+    )
+    def test_a_limit_goes_before_the_callers_hint(self, log: Path, line: str, words: str) -> None:
+        limits = Limits(memory_mib=8000, processes=900, file_mib=700)
+        script = ["sh", "-c", 'echo "$0"; exit 1', line]
+        with pytest.raises(Failed) as caught:
+            run(script, log=log, doing="x", hint="mine", limits=limits)
+        assert words in caught.value.hint
+
+    def test_time_goes_before_the_callers_hint(self, log: Path) -> None:
+        with pytest.raises(Failed) as caught:
+            run(["sleep", "60"], log=log, doing="x", hint="mine", limits=Limits(time_s=0.1))
+        assert "x: no end after 0 s" in caught.value.what
+        assert "build_timeout_s" in caught.value.hint
+
+    def test_a_full_file_system_of_a_sandbox_need_not_be_the_disk(self, log: Path) -> None:
+        line = "as: /tmp/x.s: No space left on device"
+        hint = causes.advice(line, 1, log, Limits(tmpfs_mib=64), "", offline=True, hint="mine")
+        assert "its /tmp holds 64 MiB" in hint
+        assert "the disk is full" not in hint
 
 
 class TestNothingIsLeft:

@@ -126,7 +126,7 @@ def test_a_kernel(tools: ToolRoot) -> None:
         "kernels", job.key, "a kernel", fill, provenance=lambda: statements.of_kernel(job)
     )
     definition = check(path, "kernel")
-    assert definition["externalParameters"]["kernel"] == "https://example.org/linux.git#master"
+    assert definition["externalParameters"]["kernel"] == "https://***@example.org/linux.git#master"
     sandbox = definition["internalParameters"]["sandbox"]
     assert sandbox["network"] is False
     assert (sandbox["readOnly"], sandbox["writable"]) == (["src"], ["out"])
@@ -202,6 +202,24 @@ def test_one_that_a_build_left_is_replaced(tmp_path: Path) -> None:
     provenance.write_statement(path, Provenance("kernel", {}, {}, ()), time.time())
     check(path, "kernel")
     assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_secrets_of_urls(tmp_path: Path) -> None:
+    """Passwords with a slash in them, tokens of queries, and headers, wherever they stand."""
+    (tmp_path / "entry").mkdir()
+    one = "https://me:TOKEN/x@example.org/a.git?private_token=TOKEN&ref=main"
+    made_from = Provenance(
+        "kernel",
+        {"kernel": one, "options": [one, {one: "Authorization: Basic TOKEN"}]},
+        {"jobs": 2, "network": False},
+        (Input(one, {}, one, {"from": one}),),
+    )
+    provenance.write_statement(tmp_path / "entry", made_from, time.time())
+    text = (tmp_path / "entry" / provenance.FILE).read_text()
+    assert "TOKEN" not in text
+    assert text.count("https://***@example.org/a.git?private_token=***&ref=main") == 6
+    definition = json.loads(text)["predicate"]["buildDefinition"]
+    assert definition["internalParameters"] == {"jobs": 2, "network": False}
 
 
 def test_names_that_are_no_text(tmp_path: Path) -> None:

@@ -156,6 +156,9 @@ class TestArchive:
         assert (copy / "src/link").readlink() == victim
         assert (copy / "src").stat().st_mode & 0o777 == 0o755
         assert not (copy / "src/pipe.c").exists()
+        names = {str(one.relative_to(copy)) for one in copy.rglob("*")}
+        assert names >= {"check", "common/rc", "tests/zbd/002", "src/link", "src/file.c"}
+        assert not any(name.startswith(".git") for name in names)
         assert (victim / "mine").exists()
 
     @pytest.mark.parametrize("name", ["src", "tests", "common", "check"])
@@ -168,14 +171,17 @@ class TestArchive:
     def test_one_without_end_is_refused(self, tree: Path) -> None:
         with open(tree / "src/large", "wb") as large:
             large.truncate(1 << 40)
-        with pytest.raises(UserError, match="too large for a checkout"):
+        with pytest.raises(UserError, match="holds more than 256 MiB, with src/large"):
+            archive.digest(checkout.read(tree))
+        os.truncate(tree / "src/large", upstream_tree.FILE_BYTES + 1)
+        with pytest.raises(UserError, match="src/large is larger than 16 MiB"):
             archive.digest(checkout.read(tree))
         (tree / "src/large").unlink()
         deep = tree / "src"
-        for _ in range(upstream_tree.DEPTH + 1):
+        for _ in range(upstream_tree.LIMITS.depth + 1):
             deep /= "d"
         deep.mkdir(parents=True)
-        with pytest.raises(UserError, match="too many files or folders"):
+        with pytest.raises(UserError, match="more than 20 deep"):
             archive.digest(checkout.read(tree))
 
     def test_programs_that_were_not_built(self, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from kernel.host.untrusted import open_regular
 from tests.upstream import tree
 from tests.upstream.checkout import FOLDERS, Checkout
 
-RECIPE = 2  # raise it when the same checkout gives another archive
+RECIPE = 3  # raise it when the same checkout gives another archive
 TAKEN = ("check", *FOLDERS)  # of a checkout
 
 
@@ -51,15 +51,15 @@ def packed(checkout: Checkout, tools: ToolRoot) -> Path:
     return store.get("blktests", key, "upstream blktests", make) / "blktests.tar"
 
 
-def _content(folder: Path) -> Iterator[tuple[str, int, str]]:
-    """Name, mode and hash of each file that is taken; of a link where it leads."""
+def _content(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Name, kind and hash of each file that is taken; of a link where it leads."""
     for entry in tree.entries(folder, TAKEN):
-        if entry.kind == "link":
-            yield entry.name, -1, entry.leads_to
-        elif entry.kind == "file":
+        if entry.link:
+            yield entry.name, "link", entry.link
+        else:
             with open_regular(folder, entry.name) as file:
                 content = hashlib.sha256(file.read(tree.FILE_BYTES)).hexdigest()
-            yield entry.name, entry.mode, content
+            yield entry.name, "program" if entry.runs else "file", content
 
 
 def _compile(copy: Path, tools: ToolRoot, log: Path) -> None:
