@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,12 @@ from ci.record import UNREADABLE, Run
 from ci.run_journal import Header, Past, Planned
 from ci.selection import Selection
 from kernel.choice import Choice
-from kernel.host import store, untrusted
+from kernel.host import redact, store, untrusted
 from kernel.host.errors import Failed, UserError
 from kernel.host.settings import PROJECT, settings
 
 LATEST = "latest"  # the newest one with the same options
+DIGEST_LENGTH = 4  # hex digits
 # What outcomes depend on of Blockyard itself.
 CODE = ("ci", "images", "kernel", "modules", "tests/suites", "tests/upstream")
 CODE_FILES = ("tests/*.py", "tests/*.toml")
@@ -43,7 +45,7 @@ class Interrupted:
 def asked(choice: Choice, wanted: Selection) -> dict[str, str]:
     """The options of `./inv test` as a record of them, by name."""
     return {
-        "kernel": choice.kernel,
+        "kernel": _without_secrets(choice.kernel),
         "variant": choice.variant,
         "fragment": _paths(choice.fragments),
         "toolchain": choice.toolchain,
@@ -60,6 +62,18 @@ def asked(choice: Choice, wanted: Selection) -> dict[str, str]:
         "trust-tests": "yes" if wanted.trust_tests else "",
         "seed": "" if wanted.seed is None else str(wanted.seed),
     }
+
+
+def _without_secrets(text: str) -> str:
+    """A kernel's name without the secrets of its URL; another URL with others is another name.
+
+    The digest is too short to find a password by it. Should two URLs share one, their kernels have
+    different keys, which are compared as well.
+    """
+    shown = redact.text(text)
+    if shown == text:
+        return text
+    return f"{shown} (digest {hashlib.sha256(os.fsencode(text)).hexdigest()[:DIGEST_LENGTH]})"
 
 
 def _paths(paths: Iterable[Path]) -> str:

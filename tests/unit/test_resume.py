@@ -107,6 +107,29 @@ class TestOptions:
         assert options["suite"] == "block,smoke"
         assert (options["k"], options["seed"], options["budget"]) == ("size", "7", "default")
 
+    @pytest.mark.parametrize(
+        ("url", "shown"),
+        [
+            ("https://me:{}@example.com/linux.git#main", "https://***@example.com/linux.git#main"),
+            (
+                "https://example.com/linux.tar.gz?private_token={}#sha256=" + "0" * 64,
+                "https://example.com/linux.tar.gz?private_token=***#sha256=" + "0" * 64,
+            ),
+        ],
+    )
+    def test_a_token_is_not_kept(self, tmp_path: Path, url: str, shown: str) -> None:
+        wanted = selection.select("null_blk", "serial", "smoke")
+        one, same, other = (
+            resume.asked(Choice(url.format(token)), wanted)
+            for token in ("t0ken", "t0ken", "another")
+        )
+        header = msgspec.structs.replace(HEADER, asked=one)
+        Journal.begun(tmp_path, header).close()
+        data = (tmp_path / FILE).read_text()
+        assert shown in data
+        assert "t0ken" not in data
+        assert one == same != other
+
     def test_another_test_beside_a_module_is_another_run(self, tmp_path: Path) -> None:
         (tmp_path / "test_it.py").write_text("one")
         before = resume._tests_of(str(tmp_path))
