@@ -255,7 +255,7 @@ def run(suite: Suite, part: Part, collector: object) -> str:
             ) as child:
                 return _follow(child, reader, reports)
         finally:
-            own_folder.keep(guests, directory / "guests")
+            own_folder.keep(guests, directory / "guests", suite.driver)
 
 
 def workers(count: int) -> list[str]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,6 +115,14 @@ class Collector(Interruptible):
         count = f"[{done:{len(str(total))}}/{total}]"
         why = f"  {phases.reason.splitlines()[0]}" if phases.reason else ""
         note(f"{count} {phases.outcome:<7} {name} {phases.seconds:.1f} s{why}")
+
+    def lose(self, nodeids: Iterable[str], reason: str) -> None:
+        """Those of the tests that did not report to their end never will."""
+        for nodeid in nodeids:
+            if nodeid in self._waiting:
+                phases = self._phases.pop(nodeid, _Phases())
+                phases.outcome, phases.reason = "lost", reason
+                self._finish(nodeid, phases)
 
     def finish(self) -> tuple[TestResult, ...]:
         """All results, in a stable order; a test that never reported is lost.
