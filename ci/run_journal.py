@@ -27,6 +27,7 @@ from tests.outcomes import TestResult
 
 FILE = "journal.jsonl"
 FORMAT = 1
+RECORDS = ("run.json", "junit.xml")  # see ci.record
 SYNC_S = 1.0  # at most so much of a run is lost with the power; a flush to a disk takes 1 to 30 ms
 
 
@@ -122,6 +123,7 @@ class Journal:
     def reopened(cls, directory: Path, past: Past, at: str) -> Self:
         """That of a run which goes on after `past`; at: the time, UTC.
 
+        The record as it was at the interrupt is put aside: from now on the journal has more.
         Raises UserError when the run has gone on without us.
         """
         journal = cls(directory / FILE)
@@ -129,6 +131,9 @@ class Journal:
             raise UserError(f"{directory} has changed meanwhile", hint="start again")
         journal._length = past.length
         journal._write(Resumed(at))
+        for name in RECORDS:
+            with contextlib.suppress(OSError):  # a run that was killed has none
+                (directory / name).rename(directory / f"{name}.interrupted")
         return journal
 
     def started(self, test: str) -> None:

@@ -135,6 +135,29 @@ class TestGoingOn:
         assert run.under_way == ()
         assert run.booted
 
+    def test_a_part_that_was_killed_counts_more_than_the_record_before(
+        self, log: Journal, tmp_path: Path
+    ) -> None:
+        log.close()
+        past = run_journal.read(tmp_path / run_journal.FILE)
+        record.write(past.record(), tmp_path)
+        again = Journal.reopened(tmp_path, past, "now")
+        again.finished(NAMES[1], of(NAMES[1]), booted=True)
+        run = record.read(tmp_path)  # nothing was closed
+        assert [test.outcome for test in run.tests] == ["pass", "pass", "lost", "lost"]
+        assert run.interrupted
+        names = {path.name for path in tmp_path.iterdir()}
+        assert {"run.json.interrupted", "junit.xml.interrupted"} <= names
+        record.write(run_of(result("pass")), tmp_path)
+        assert record.read(tmp_path) == run_of(result("pass"))
+
+    def test_a_run_that_goes_on_now_keeps_its_record(self, log: Journal, tmp_path: Path) -> None:
+        past = run_journal.read(tmp_path / run_journal.FILE)
+        record.write(past.record(), tmp_path)
+        with pytest.raises(UserError, match="a run that goes on now"):
+            Journal.reopened(tmp_path, past, "now")
+        assert (tmp_path / "run.json").exists()
+
     def test_a_half_line_is_taken_away_first(self, log: Journal, tmp_path: Path) -> None:
         log.close()
         path = tmp_path / run_journal.FILE
