@@ -26,12 +26,13 @@ from kernel.choice import Choice
 from kernel.host import redact, store, untrusted
 from kernel.host.errors import Failed, UserError
 from kernel.host.settings import PROJECT, settings
+from modules.folder import skipped
 
 LATEST = "latest"  # the newest one with the same options
 DIGEST_LENGTH = 4  # hex digits
 # What outcomes depend on of Blockyard itself.
 CODE = ("ci", "images", "kernel", "modules", "tests/suites", "tests/upstream")
-CODE_FILES = ("tests/*.py", "tests/*.toml")
+CODE_FILES = ("tests/*.py", "tests/*.toml", "pyproject.toml", "requirements.lock")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ def asked(choice: Choice, wanted: Selection) -> dict[str, str]:
         "compiler": choice.compiler,
         "module": _paths(choice.modules),
         "series": _paths(choice.series),
+        "series-version": "" if choice.series_version is None else str(choice.series_version),
         "driver": ",".join(wanted.drivers),
         "console": ",".join(wanted.consoles),
         "suite": ",".join([*wanted.suites, *(["smoke"] if wanted.smoke else [])]),
@@ -91,14 +93,35 @@ def inputs(ready: Ready, wanted: Selection) -> dict[str, str]:
         "the accelerator": ready.accelerator.name,
         "the topology": store.digest(wanted.topology),
         "Blockyard": _blockyard(),
-        "the tests beside the modules": store.digest(list(map(_tests_of, wanted.folders))),
+        "the folders of the modules": store.digest(list(map(_content, wanted.folders))),
     }
 
 
-def _tests_of(folder: str) -> str:
-    """A hash of a module's own tests and known failures."""
-    place = Path(folder)
-    return _digest(place, sorted([*place.glob("*.py"), *place.glob("*.toml")]))
+def _content(folder: str) -> str:
+    """A hash of all that a module's own tests may be made of, import or read.
+
+    That of a folder which cannot be read, or is too large, is another one each time.
+    """
+    state = hashlib.sha256()
+    try:
+        for entry in untrusted.regular_files(Path(folder), _no_source):
+            found = entry.link or _sha256(Path(folder), entry.name)
+            state.update(store.digest([entry.name, bool(entry.link), found]).encode())
+    except UserError:  # no reason to refuse the run, only to go on with it later
+        state.update(os.urandom(32))
+    return state.hexdigest()[: store.KEY_LENGTH]
+
+
+def _no_source(name: str) -> bool:
+    return name == "__pycache__" or skipped(name)
+
+
+def _sha256(base: Path, name: str) -> str:
+    state = hashlib.sha256()
+    with untrusted.open_regular(base, name) as file:
+        while data := file.read(1 << 20):
+            state.update(data)
+    return state.hexdigest()
 
 
 def _entry(path: Path) -> str:
@@ -124,8 +147,7 @@ def _digest(base: Path, files: Iterable[Path]) -> str:
     for path in files:
         name = str(path.relative_to(base))
         if path.is_file() and not path.is_symlink():
-            data = untrusted.read(base, name)
-            state.update(msgspec.json.encode([name, hashlib.sha256(data).hexdigest()]))
+            state.update(msgspec.json.encode([name, _sha256(base, name)]))
     return state.hexdigest()[: store.KEY_LENGTH]
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -130,17 +131,47 @@ class TestOptions:
         assert "t0ken" not in data
         assert one == same != other
 
-    def test_another_test_beside_a_module_is_another_run(self, tmp_path: Path) -> None:
-        (tmp_path / "test_it.py").write_text("one")
-        before = resume._tests_of(str(tmp_path))
-        (tmp_path / "test_it.py").write_text("two")
-        assert resume._tests_of(str(tmp_path)) != before
-        (tmp_path / "test_link.py").symlink_to("/dev/zero")  # is not read
-        resume._tests_of(str(tmp_path))
+    @pytest.mark.parametrize(
+        "name", ["test_it.py", "more/test_it.py", "more/helper/__init__.py", "data/image.bin"]
+    )
+    def test_another_file_of_a_module_is_another_run(self, tmp_path: Path, name: str) -> None:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("one")
+        before = resume._content(str(tmp_path))
+        path.write_text("two")
+        assert resume._content(str(tmp_path)) != before
+
+    def test_what_a_build_or_python_makes_is_the_same_run(self, tmp_path: Path) -> None:
+        (tmp_path / "mine.c").write_text("one")
+        before = resume._content(str(tmp_path))
+        (tmp_path / "__pycache__").mkdir()
+        for name in ("__pycache__/x.pyc", "mine.ko", ".mine.cmd"):
+            (tmp_path / name).write_text("x")
+        assert resume._content(str(tmp_path)) == before
+
+    def test_a_link_in_a_module_is_not_followed(self, tmp_path: Path) -> None:
+        before = resume._content(str(tmp_path))
+        (tmp_path / "test_link.py").symlink_to("/dev/zero")
+        assert resume._content(str(tmp_path)) != before
+        os.mkfifo(tmp_path / "test_pipe.py")
+        resume._content(str(tmp_path))
+
+    def test_what_cannot_be_read_is_never_the_same(self, tmp_path: Path) -> None:
+        (tmp_path / "huge").touch()
+        os.truncate(tmp_path / "huge", 1 << 30)
+        assert resume._content(str(tmp_path)) != resume._content(str(tmp_path))
+
+    def test_another_version_of_a_series_is_another_run(self) -> None:
+        wanted = selection.select("null_blk", "serial", "smoke")
+        one, other = (resume.asked(Choice(series_version=n), wanted) for n in (None, 2))
+        assert one["series-version"] == ""
+        assert resume._differences(one, other) == {"series-version": ""}
 
     def test_every_suite_is_part_of_the_code(self) -> None:
         names = {path.name for path in resume._code()}
         assert {"run.py", "plugin.py", "known_failures.toml", "init.c", "null_blk.toml"} <= names
+        assert {"requirements.lock", "pyproject.toml"} <= names
         assert not any(path.suffix == ".pyc" for path in resume._code())
 
 
