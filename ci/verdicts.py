@@ -19,6 +19,8 @@ from tests.known import Known
 from tests.outcomes import BAD, Outcome, TestResult, worse
 from tests.plugin import PROPERTY
 
+LAST = ("teardown", "???")  # phases after which none comes; pytest-xdist's of a worker that died
+
 
 @dataclass
 class _Phases:
@@ -76,6 +78,8 @@ class Collector(Interruptible):
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """One phase of a test."""
+        if report.when == LAST[1] and report.nodeid not in self._waiting:
+            return  # the worker died just after the test
         phases = self._phases.setdefault(report.nodeid, _Phases())
         facts: dict[str, Any] = dict(report.user_properties).get(PROPERTY) or {}  # type: ignore[assignment]
         outcome: Outcome = facts.get("outcome") or ("fail" if report.failed else "pass")
@@ -92,7 +96,7 @@ class Collector(Interruptible):
             phases.outcome = outcome
             phases.reason = facts.get("reason", "")
         phases.kernel_log = facts.get("kernel_log") or phases.kernel_log
-        if report.when == "teardown" or not report.user_properties:
+        if report.when in LAST:
             self._finish(report.nodeid, self._phases.pop(report.nodeid))
 
     def _finish(self, nodeid: str, phases: _Phases) -> None:

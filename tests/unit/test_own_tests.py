@@ -180,9 +180,9 @@ from ci import journal
 def found(name):
     (one,) = [one for one in gc.get_objects() if type(one).__name__ == name]
     return one
-def report(nodeid, outcome="passed"):
+def report(nodeid, outcome="passed", facts=journal.Facts("pass")):
     for when in ("setup", "call", "teardown"):
-        found("Journal").write(journal.Phase(nodeid, when, outcome, 0.1))
+        found("Journal").write(journal.Phase(nodeid, when, outcome, 0.1, facts=facts))
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item):
     report(item.nodeid) if "first" in item.name else hostile(item)
@@ -249,6 +249,11 @@ class TestRun:
         results, problems, _ = self.run(module, tmp_path, hostile)
         assert self.outcomes(results) == self.LOST
         assert "a second outcome" in problems[0]
+
+    def test_an_outcome_without_facts_is_not_taken(self, module: Module, tmp_path: Path) -> None:
+        results, problems, _ = self.run(module, tmp_path, "report(item.nodeid, facts=None)")
+        assert self.outcomes(results) == self.LOST
+        assert "without facts" in problems[0]
 
     def test_an_endless_test_is_a_time_out(
         self, module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
