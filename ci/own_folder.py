@@ -9,6 +9,7 @@ removed.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -28,6 +29,7 @@ from kernel.host.progress import note
 from tests.plan import Plan
 
 COPIED = ("accelerator", "qemu")  # kinds of the cache: small files, what was found out
+PREFIX = ".own-"  # of its name, in the folder of a run
 LOG_BYTES = 512 << 20  # of one file that is kept
 KEPT_BYTES = 4 << 30  # of all of them
 KEPT_FILES = 10_000
@@ -53,12 +55,27 @@ def temporary() -> Iterator[Path]:
 @contextlib.contextmanager
 def of_a_run(directory: Path, name: str) -> Iterator[Path]:
     """One on the disk of the results, where guests' disks have room."""
-    path = directory / f".own-{name}"
+    path = directory / f"{PREFIX}{name}"
     path.mkdir()
     try:
-        yield path
+        with store.in_use(path):
+            yield path
     finally:
         store.remove(path)
+
+
+def left(run: Path) -> list[Path]:
+    """Those in the folder of a run: of one that has ended, it was killed."""
+    found = [*run.glob(f"{PREFIX}*"), *run.glob(f"resumed-*/{PREFIX}*")]
+    return [path for path in found if path.is_dir() and not path.is_symlink()]
+
+
+def remove_left(run: Path) -> None:
+    """Removes those that nobody holds from the folder of a run."""
+    for path in left(run):
+        # somebody is at work in it, or was quicker, or it is another user's
+        with contextlib.suppress(OSError), store.in_use(path, fcntl.LOCK_EX):
+            store.remove(path)
 
 
 def prepare(plan: Plan, folder: Path, hardware: Sequence[Topology]) -> None:

@@ -170,13 +170,15 @@ def planned(names: Mapping[str, TestId]) -> tuple[Planned, ...]:
 def find(which: str, options: Mapping[str, str]) -> Interrupted:
     """The interrupted run that is meant: a name in the results, a folder, or LATEST.
 
-    Raises UserError when there is none, or when its options were others.
+    Raises UserError when there is none, when its options were others, or when it goes on now.
     """
     if which != LATEST:
         folder = settings().results_dir / which if "/" not in which else Path(which)
         found = _interrupted(folder.resolve())
         if not found:
             raise UserError(f"{folder} has no run that was interrupted")
+        if run_journal.is_going_on(found.directory):
+            raise run_journal.going_on(found.directory)
         if different := _differences(found.past.header.asked, options):
             told = "; ".join(f"--{name} was {was or 'empty'}" for name, was in different.items())
             raise UserError(f"{folder.name} was another run: {told}", hint="give the same options")
@@ -185,6 +187,8 @@ def find(which: str, options: Mapping[str, str]) -> Interrupted:
     for folder in sorted(settings().results_dir.glob(f"*/{run_journal.FILE}"), reverse=True):
         header = run_journal.read_header(folder)
         if not header or folder.parent.is_symlink() or not _open(folder.parent):
+            continue
+        if run_journal.is_going_on(folder.parent):
             continue
         if not _differences(header.asked, options) and (found := _interrupted(folder.parent)):
             return found

@@ -9,11 +9,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ci import record, resume, selection
+from ci import own_folder, record, resume, run, selection
 from ci.record import Run
 from ci.resume import LATEST
 from ci.run_journal import FILE, Header, Journal, Planned
 from kernel.choice import Choice
+from kernel.host import store
 from kernel.host.errors import Failed, UserError
 from kernel.host.settings import settings
 from tests.unit.samples import result, run_of
@@ -70,6 +71,17 @@ class TestFind:
         for name in ("whole", "none", LATEST + "er"):
             with pytest.raises(UserError, match="has no run that was interrupted"):
                 resume.find(name, OPTIONS)
+
+    def test_one_that_goes_on_now_is_passed_over(self) -> None:
+        wanted = a_run("20260101-000000")
+        past = resume.find(wanted.name, OPTIONS).past
+        newer = a_run("20260102-000000")
+        goes_on = Journal.reopened(newer, past, "now")
+        assert resume.find(LATEST, OPTIONS).directory == wanted
+        with pytest.raises(UserError, match="20260102-000000 is of a run that goes on now"):
+            resume.find(newer.name, OPTIONS)
+        goes_on.close()
+        assert resume.find(LATEST, OPTIONS).directory == newer
 
     def test_a_broken_journal_is_passed_over(self) -> None:
         wanted = a_run("20260101-000000")
@@ -173,6 +185,57 @@ class TestOptions:
         assert {"run.py", "plugin.py", "known_failures.toml", "init.c", "null_blk.toml"} <= names
         assert {"requirements.lock", "pyproject.toml"} <= names
         assert not any(path.suffix == ".pyc" for path in resume._code())
+
+
+class TestTidy:
+    def left(self, name: str) -> list[Path]:
+        """A killed run's folders for own tests, one of them of a part that was resumed."""
+        folder = a_run(name)
+        left = [folder / ".own-mine", folder / "resumed-1" / ".own-mine"]
+        for path in left:
+            (path / "cache" / "snapshots").mkdir(parents=True)
+        (folder / "guests").mkdir()
+        return left
+
+    def test_what_killed_runs_left_goes(self) -> None:
+        left = [*self.left("20260101-000000"), *self.left("20260102-000000")]
+        run._tidy(left[0].parent)
+        assert not any(path.exists() for path in left)
+        assert (left[0].parent / "guests").is_dir()
+
+    def test_what_is_in_use_stays(self) -> None:
+        one, other = self.left("20260101-000000")
+        with store.in_use(one):
+            run._tidy(settings().results_dir / "20260102-000000")
+        assert one.exists()
+        assert not other.exists()
+
+    def test_what_a_run_has_that_goes_on_stays(self) -> None:
+        left = self.left("20260101-000000")
+        past = resume.find("20260101-000000", OPTIONS).past
+        goes_on = Journal.reopened(left[0].parent, past, "now")
+        run._tidy(settings().results_dir / "20260102-000000")
+        assert all(path.exists() for path in left)
+        goes_on.close()
+
+    def test_what_is_no_run_is_left_alone(self) -> None:
+        mine = settings().results_dir / "mine" / ".own-folder"
+        mine.mkdir(parents=True)
+        run._tidy(settings().results_dir / "20260102-000000")
+        assert mine.exists()
+
+    def test_links_are_left_alone(self, tmp_path: Path) -> None:
+        (tmp_path / "cache").mkdir()
+        folder = a_run("20260101-000000")
+        (folder / ".own-mine").symlink_to(tmp_path)
+        run._tidy(folder)
+        assert (tmp_path / "cache").exists()
+
+    def test_a_folder_for_own_tests_is_held(self, tmp_path: Path) -> None:
+        with own_folder.of_a_run(tmp_path, "mine") as folder:
+            own_folder.remove_left(tmp_path)
+            assert folder.exists()
+        assert not folder.exists()
 
 
 def test_planned_tests_have_the_names_of_lists() -> None:

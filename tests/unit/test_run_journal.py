@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import threading
 from pathlib import Path
 
 import msgspec
@@ -150,6 +152,18 @@ class TestGoingOn:
         assert {"run.json.interrupted", "junit.xml.interrupted"} <= names
         record.write(run_of(result("pass")), tmp_path)
         assert record.read(tmp_path) == run_of(result("pass"))
+
+    def test_who_only_looks_is_waited_for(self, log: Journal, tmp_path: Path) -> None:
+        assert run_journal.is_going_on(tmp_path)
+        log.close()
+        assert not run_journal.is_going_on(tmp_path)
+        path = tmp_path / run_journal.FILE
+        with open(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            timer = threading.Timer(0.03, fcntl.flock, (file, fcntl.LOCK_UN))
+            timer.start()
+            Journal.reopened(tmp_path, run_journal.read(path), "now").close()
+            timer.join()
 
     def test_a_run_that_goes_on_now_keeps_its_record(self, log: Journal, tmp_path: Path) -> None:
         past = run_journal.read(tmp_path / run_journal.FILE)
