@@ -127,9 +127,9 @@ class TestCollection:
 
     def test_a_test_of_another_driver_is_refused(self, module: Module, tmp_path: Path) -> None:
         forged = (
-            "import gc\nfrom ci import inside, journal\n"
-            "(one,) = [one for one in gc.get_objects() if type(one).__name__ == 'Journal']\n"
-            "one.write(journal.Test('n', 'size', 'null_blk', 'serial', ''))\n"
+            "import gc\nfrom ci import inside, own_reports\n"
+            "(one,) = [one for one in gc.get_objects() if type(one).__name__ == 'Reporter']\n"
+            "one.write(own_reports.Test('n', 'size', 'null_blk', 'serial', ''))\n"
         )
         with pytest.raises(Failed, match="claims to be a test of null_blk-serial"):
             listed(module(test_a=forged), tmp_path)
@@ -176,13 +176,13 @@ def test_a_checkout_in_an_odd_path(tmp_path: Path) -> None:
 # A conftest.py that does something in place of each test, so that no guest is needed.
 INSTEAD = """
 import gc, os, pathlib, pytest, time
-from ci import journal
+from ci import own_reports
 def found(name):
     (one,) = [one for one in gc.get_objects() if type(one).__name__ == name]
     return one
-def report(nodeid, outcome="passed", facts=journal.Facts("pass")):
+def report(nodeid, outcome="passed", facts=own_reports.Facts("pass")):
     for when in ("setup", "call", "teardown"):
-        found("Journal").write(journal.Phase(nodeid, when, outcome, 0.1, facts=facts))
+        found("Reporter").write(own_reports.Phase(nodeid, when, outcome, 0.1, facts=facts))
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item):
     report(item.nodeid) if "first" in item.name else hostile(item)
@@ -259,7 +259,7 @@ class TestRun:
         self, module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(own_tests, "TEST_S", 4.0)
-        hostile = "found('Journal').write(journal.Begun(item.nodeid))\ntime.sleep(1e9)"
+        hostile = "found('Reporter').write(own_reports.Begun(item.nodeid))\ntime.sleep(1e9)"
         results, problems, _ = self.run(module, tmp_path, hostile)
         assert self.outcomes(results) == {**self.LOST, "mine/second": "timeout"}
         assert results["mine/second"].reason == "no end after 4 s"

@@ -108,7 +108,7 @@ ORDER = {"setup": 0, "call": 1, "teardown": 2, "???": 2}
 
 @dataclass
 class Reader:
-    """Follows a journal from line to line."""
+    """Follows the reports from line to line."""
 
     expected: Collection[str]  # ids of the tests that are to run; none: they are being collected
     tests: dict[str, Test] = field(default_factory=dict)
