@@ -6,6 +6,7 @@ A module's own tests are in an enclosure (ci.own_tests), so no process has tests
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from ci.collection import TestId, own_id, portions
 from ci.own_tests import Part, Suite
 from ci.selection import Selection
 from ci.verdicts import Collector
+from kernel.host.errors import UserError
 from kernel.host.progress import note
 from tests.plan import Plan
 
@@ -71,6 +73,10 @@ class Execution:
         except KeyboardInterrupt:
             self.collector.interrupted = True
             return ""
+        except (UserError, OSError, subprocess.SubprocessError) as error:
+            # no folder, no copy, no snapshot, or a full disk: what was found out is still recorded
+            problem = str(error)
+            self.collector.lose(names, problem)
         if problem:
             problem = f"the tests in {suite.folder} ended before their time: {problem}"
             note(problem)

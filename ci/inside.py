@@ -2,7 +2,7 @@
 """pytest inside an enclosure: started by ci.own_tests, it runs a module's own test files.
 
 It limits itself before it imports anything of the module's: what is limited once stays so. Its
-reports go to a pipe that its workers do not have, as lines of JSON (ci.journal).
+reports go to a pipe that its workers do not have, as lines of JSON (ci.own_reports).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any  # noqa: E402
 import msgspec  # noqa: E402
 import pytest  # noqa: E402
 
-from ci import collection, journal  # noqa: E402
+from ci import collection, own_reports  # noqa: E402
 from tests.plugin import PROPERTY  # noqa: E402
 
 PROCESSES = 4096  # and threads, of an ordinary user; root has no such limit
 TEXT_LENGTH = 200_000  # of one report's texts
 
 
-class Journal:
+class Reporter:
     """The pytest plugin that reports."""
 
     def __init__(self, descriptor: int, together: dict[str, str]) -> None:
@@ -35,7 +35,7 @@ class Journal:
         self._file = open(descriptor, "wb", buffering=0)
         self._together = together
 
-    def write(self, line: journal.Line) -> None:
+    def write(self, line: own_reports.Line) -> None:
         """One line of it."""
         self._file.write(msgspec.json.encode(line) + b"\n")
 
@@ -55,16 +55,16 @@ class Journal:
     def pytest_collectstart(self, collector: pytest.Collector) -> None:
         """A file that never ends to be imported is known by its name."""
         if isinstance(collector, pytest.Module):
-            self.write(journal.Reading(str(collector.path)))
+            self.write(own_reports.Reading(str(collector.path)))
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """A file that cannot be read, or skips itself."""
         if not report.passed:
-            self.write(journal.Problem(_cut(str(report.longrepr))))
+            self.write(own_reports.Problem(_cut(str(report.longrepr))))
 
     def pytest_internalerror(self, excrepr: object) -> None:
         """A defect in pytest, a plugin or a conftest.py."""
-        self.write(journal.Problem(_cut(str(excrepr)), defect=True))
+        self.write(own_reports.Problem(_cut(str(excrepr)), defect=True))
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """The tests, when they are only collected."""
@@ -72,11 +72,11 @@ class Journal:
             test = collection.test_id(item)
             slot = test.slot
             names = test.name, slot.driver, slot.console, slot.topology
-            self.write(journal.Test(item.nodeid, *names, test.features))
+            self.write(own_reports.Test(item.nodeid, *names, test.features))
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """A test begins."""
-        self.write(journal.Begun(nodeid))
+        self.write(own_reports.Begun(nodeid))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """One phase of a test."""
@@ -84,10 +84,12 @@ class Journal:
         facts = None
         if found := properties.get(PROPERTY):
             texts = {name: _cut(found.get(name, "")) for name in ("reason", "kernel_log")}
-            facts = msgspec.convert({**found, **texts}, journal.Facts)
+            facts = msgspec.convert({**found, **texts}, own_reports.Facts)
         text = _cut(report.longreprtext) if report.failed else ""
         when: Any = report.when
-        self.write(journal.Phase(report.nodeid, when, report.outcome, report.duration, text, facts))
+        self.write(
+            own_reports.Phase(report.nodeid, when, report.outcome, report.duration, text, facts)
+        )
 
 
 def _cut(text: str) -> str:
@@ -108,11 +110,11 @@ def _limit(memory: int) -> None:
 
 def main(path: str, descriptor: str) -> None:
     """Does what the orders in a file say."""
-    orders = msgspec.json.decode(Path(path).read_bytes(), type=journal.Orders)
+    orders = msgspec.json.decode(Path(path).read_bytes(), type=own_reports.Orders)
     _limit(orders.memory)
-    reports = Journal(int(descriptor), orders.together)
+    reports = Reporter(int(descriptor), orders.together)
     code = pytest.main(list(orders.arguments), plugins=[reports])
-    reports.write(journal.Ended(int(code)))
+    reports.write(own_reports.Ended(int(code)))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 
 They are Python of whoever wrote the module. A pytest of their own imports and runs them, with no
 other tests in it; it boots its guests itself, inside. What it reports is checked line by line
-(ci.journal) and given to the collector of outcomes as pytest's own reports are.
+(ci.own_reports) and given to the collector of outcomes as pytest's own reports are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pytest
 
 from ci import own_folder
 from ci.enclosure import Enclosure, obstacle
-from ci.journal import Begun, Forged, Orders, Phase, Problem, Reader, Reading, Test
+from ci.own_reports import Begun, Forged, Orders, Phase, Problem, Reader, Reading, Test
 from ci.watch import Limits, Overrun, Watched, watched
 from images import topology
 from images.accelerator import Accelerator
@@ -194,7 +194,7 @@ class _Reports:
         self.manager.register(self.collector)
 
     def add(self, line: object) -> None:
-        """One line of the journal."""
+        """One line of the reports."""
         if isinstance(line, Begun):
             nodeid = self.ids[line.nodeid]
             self.manager.hook.pytest_runtest_logstart(nodeid=nodeid, location=_location(nodeid))
@@ -255,7 +255,7 @@ def run(suite: Suite, part: Part, collector: object) -> str:
             ) as child:
                 return _follow(child, reader, reports)
         finally:
-            own_folder.keep(guests, directory / "guests")
+            own_folder.keep(guests, directory / "guests", suite.driver)
 
 
 def workers(count: int) -> list[str]:

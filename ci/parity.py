@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 
-from ci import output, prepare, record, run, selection
+from ci import output, past_run, prepare, record, run, selection
 from kernel.choice import Choice
 from kernel.host.errors import UserError
 from kernel.host.progress import note
@@ -150,7 +150,7 @@ def recorded(paths: Iterable[Path], drivers: Sequence[str]) -> list[Pair]:
     pairs = []
     for path in paths:
         file = path / "run.json" if path.is_dir() else path
-        finished = record.read(file)
+        finished = past_run.read(file)
         if finished.interrupted:
             note(f"{file} is of a run that was interrupted: its other tests are lost")
         if finished.smoke:

@@ -2,7 +2,7 @@
 """The run record: `results/<run>/run.json`, with JUnit XML beside it (docs/run-record.md).
 
 It is written when a run ends. Until then, and when the run was killed, its journal (ci.run_journal)
-has the outcomes, and `read` makes a record of them.
+has the outcomes, and ci.past_run makes a record of them.
 """
 
 from __future__ import annotations
@@ -173,17 +173,8 @@ def _point(latest: Path, directory: Path) -> None:
         note(f"{latest} does not lead to this run: {error.strerror}")
 
 
-def read(path: Path) -> Run:
-    """A run from its folder or its run.json; of an interrupted one, from its journal.
-
-    Raises UserError for a file of another schema or shape.
-    """
-    file = path / "run.json" if path.is_dir() else path
-    journal = file.with_name("journal.jsonl")
-    if not file.exists() and journal.exists():
-        from ci.run_journal import read as read_journal  # which has records in it
-
-        return read_journal(journal).record()
+def read(file: Path) -> Run:
+    """A run from its run.json; raises UserError for a file of another schema or shape."""
     try:
         run = msgspec.json.decode(untrusted.read_input(file, "the run record", BYTES), type=Run)
     except UNREADABLE as error:

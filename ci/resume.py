@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +23,16 @@ from ci.record import UNREADABLE, Run
 from ci.run_journal import Header, Past, Planned
 from ci.selection import Selection
 from kernel.choice import Choice
-from kernel.host import store, untrusted
+from kernel.host import redact, store, untrusted
 from kernel.host.errors import Failed, UserError
 from kernel.host.settings import PROJECT, settings
+from modules.folder import skipped
 
 LATEST = "latest"  # the newest one with the same options
+DIGEST_LENGTH = 4  # hex digits
 # What outcomes depend on of Blockyard itself.
 CODE = ("ci", "images", "kernel", "modules", "tests/suites", "tests/upstream")
-CODE_FILES = ("tests/*.py", "tests/*.toml")
+CODE_FILES = ("tests/*.py", "tests/*.toml", "pyproject.toml", "requirements.lock")
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,14 @@ class Interrupted:
 def asked(choice: Choice, wanted: Selection) -> dict[str, str]:
     """The options of `./inv test` as a record of them, by name."""
     return {
-        "kernel": choice.kernel,
+        "kernel": _without_secrets(choice.kernel),
         "variant": choice.variant,
         "fragment": _paths(choice.fragments),
         "toolchain": choice.toolchain,
         "compiler": choice.compiler,
         "module": _paths(choice.modules),
         "series": _paths(choice.series),
+        "series-version": "" if choice.series_version is None else str(choice.series_version),
         "driver": ",".join(wanted.drivers),
         "console": ",".join(wanted.consoles),
         "suite": ",".join([*wanted.suites, *(["smoke"] if wanted.smoke else [])]),
@@ -60,6 +64,18 @@ def asked(choice: Choice, wanted: Selection) -> dict[str, str]:
         "trust-tests": "yes" if wanted.trust_tests else "",
         "seed": "" if wanted.seed is None else str(wanted.seed),
     }
+
+
+def _without_secrets(text: str) -> str:
+    """A kernel's name without the secrets of its URL; another URL with others is another name.
+
+    The digest is too short to find a password by it. Should two URLs share one, their kernels have
+    different keys, which are compared as well.
+    """
+    shown = redact.text(text)
+    if shown == text:
+        return text
+    return f"{shown} (digest {hashlib.sha256(os.fsencode(text)).hexdigest()[:DIGEST_LENGTH]})"
 
 
 def _paths(paths: Iterable[Path]) -> str:
@@ -77,14 +93,35 @@ def inputs(ready: Ready, wanted: Selection) -> dict[str, str]:
         "the accelerator": ready.accelerator.name,
         "the topology": store.digest(wanted.topology),
         "Blockyard": _blockyard(),
-        "the tests beside the modules": store.digest(list(map(_tests_of, wanted.folders))),
+        "the folders of the modules": store.digest(list(map(_content, wanted.folders))),
     }
 
 
-def _tests_of(folder: str) -> str:
-    """A hash of a module's own tests and known failures."""
-    place = Path(folder)
-    return _digest(place, sorted([*place.glob("*.py"), *place.glob("*.toml")]))
+def _content(folder: str) -> str:
+    """A hash of all that a module's own tests may be made of, import or read.
+
+    That of a folder which cannot be read, or is too large, is another one each time.
+    """
+    state = hashlib.sha256()
+    try:
+        for entry in untrusted.regular_files(Path(folder), _no_source):
+            found = entry.link or _sha256(Path(folder), entry.name)
+            state.update(store.digest([entry.name, bool(entry.link), found]).encode())
+    except UserError:  # no reason to refuse the run, only to go on with it later
+        state.update(os.urandom(32))
+    return state.hexdigest()[: store.KEY_LENGTH]
+
+
+def _no_source(name: str) -> bool:
+    return name == "__pycache__" or skipped(name)
+
+
+def _sha256(base: Path, name: str) -> str:
+    state = hashlib.sha256()
+    with untrusted.open_regular(base, name) as file:
+        while data := file.read(1 << 20):
+            state.update(data)
+    return state.hexdigest()
 
 
 def _entry(path: Path) -> str:
@@ -110,8 +147,7 @@ def _digest(base: Path, files: Iterable[Path]) -> str:
     for path in files:
         name = str(path.relative_to(base))
         if path.is_file() and not path.is_symlink():
-            data = untrusted.read(base, name)
-            state.update(msgspec.json.encode([name, hashlib.sha256(data).hexdigest()]))
+            state.update(msgspec.json.encode([name, _sha256(base, name)]))
     return state.hexdigest()[: store.KEY_LENGTH]
 
 
@@ -134,13 +170,15 @@ def planned(names: Mapping[str, TestId]) -> tuple[Planned, ...]:
 def find(which: str, options: Mapping[str, str]) -> Interrupted:
     """The interrupted run that is meant: a name in the results, a folder, or LATEST.
 
-    Raises UserError when there is none, or when its options were others.
+    Raises UserError when there is none, when its options were others, or when it goes on now.
     """
     if which != LATEST:
         folder = settings().results_dir / which if "/" not in which else Path(which)
         found = _interrupted(folder.resolve())
         if not found:
             raise UserError(f"{folder} has no run that was interrupted")
+        if run_journal.is_going_on(found.directory):
+            raise run_journal.going_on(found.directory)
         if different := _differences(found.past.header.asked, options):
             told = "; ".join(f"--{name} was {was or 'empty'}" for name, was in different.items())
             raise UserError(f"{folder.name} was another run: {told}", hint="give the same options")
@@ -149,6 +187,8 @@ def find(which: str, options: Mapping[str, str]) -> Interrupted:
     for folder in sorted(settings().results_dir.glob(f"*/{run_journal.FILE}"), reverse=True):
         header = run_journal.read_header(folder)
         if not header or folder.parent.is_symlink() or not _open(folder.parent):
+            continue
+        if run_journal.is_going_on(folder.parent):
             continue
         if not _differences(header.asked, options) and (found := _interrupted(folder.parent)):
             return found

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ci import collection, own_tests, record, resume
+from ci import collection, own_folder, own_tests, record, resume, run_journal
 from ci.collection import TestId
 from ci.execute import Execution
 from ci.prepare import Ready
@@ -30,6 +30,7 @@ from ci.verdicts import Collector
 from kernel.host import interrupts
 from kernel.host.errors import Failed, UserError
 from kernel.host.progress import note
+from kernel.host.settings import settings
 from kernel.variants import PLAIN
 from tests import known
 from tests.known import Known
@@ -121,6 +122,7 @@ def run(
         names, options = _without(names, earlier.past.known)
     else:
         log = Journal.begun(directory, header)
+    _tidy(directory)
     results = earlier.past.known if earlier else {}
     collector = Collector(names, is_known, trial, log, folder, results)
 
@@ -149,6 +151,20 @@ def _directory(ready: Ready, trial: Trial | None, earlier: Interrupted | None) -
     if earlier:
         return earlier.directory
     return trial.directory if trial else record.new_directory(ready.kernel.info.name)
+
+
+def _tidy(directory: Path) -> None:
+    """Removes what runs that were killed left in their folders: copies of a guest's memory.
+
+    directory: that of this run, whose journal is locked; it may be outside of the results.
+    """
+    for journal in settings().results_dir.glob(f"*/{run_journal.FILE}"):
+        other = journal.parent
+        if other == directory or other.is_symlink() or not own_folder.left(other):
+            continue
+        if not run_journal.is_going_on(other):
+            own_folder.remove_left(other)
+    own_folder.remove_left(directory)
 
 
 def _utc(seconds: float) -> str:

@@ -27,7 +27,10 @@ from tests.outcomes import TestResult
 
 FILE = "journal.jsonl"
 FORMAT = 1
+RECORDS = ("run.json", "junit.xml")  # see ci.record
 SYNC_S = 1.0  # at most so much of a run is lost with the power; a flush to a disk takes 1 to 30 ms
+
+LOOKS, LOOK_S = 5, 0.02  # who looks whether a run goes on (is_going_on) is done after a moment
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -109,7 +112,14 @@ class Journal:
             self._file = os.open(
                 self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644
             )
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock()
+
+    def _lock(self) -> None:
+        for _ in range(LOOKS):
+            with contextlib.suppress(BlockingIOError):
+                return fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            time.sleep(LOOK_S)
+        return fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     @classmethod
     def begun(cls, directory: Path, header: Header) -> Self:
@@ -122,6 +132,7 @@ class Journal:
     def reopened(cls, directory: Path, past: Past, at: str) -> Self:
         """That of a run which goes on after `past`; at: the time, UTC.
 
+        The record as it was at the interrupt is put aside: from now on the journal has more.
         Raises UserError when the run has gone on without us.
         """
         journal = cls(directory / FILE)
@@ -129,6 +140,9 @@ class Journal:
             raise UserError(f"{directory} has changed meanwhile", hint="start again")
         journal._length = past.length
         journal._write(Resumed(at))
+        for name in RECORDS:
+            with contextlib.suppress(OSError):  # a run that was killed has none
+                (directory / name).rename(directory / f"{name}.interrupted")
         return journal
 
     def started(self, test: str) -> None:
@@ -176,7 +190,7 @@ class Journal:
             yield
         except BlockingIOError:
             os.close(self._file)
-            raise UserError(f"{self._path.parent} is of a run that goes on now") from None
+            raise going_on(self._path.parent) from None
         except OSError as error:
             if not self._complained:
                 self._complained = True
@@ -250,6 +264,23 @@ def read(path: Path) -> Past:
             break
         length += len(line) + 1
     return _past(header, lines, length)
+
+
+def going_on(directory: Path) -> UserError:
+    """The error for the folder of a run that has not ended."""
+    return UserError(f"{directory} is of a run that goes on now")
+
+
+def is_going_on(directory: Path) -> bool:
+    """Whether a run writes to the journal in its folder at this moment."""
+    try:
+        with untrusted.open_regular(directory, FILE) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (Failed, OSError):  # there is none, or its file system has no locks
+        return False
+    return False
 
 
 def read_header(path: Path) -> Header | None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,8 @@ from kernel.host.progress import note
 from tests.known import Known
 from tests.outcomes import BAD, Outcome, TestResult, worse
 from tests.plugin import PROPERTY
+
+LAST = ("teardown", "???")  # phases after which none comes; pytest-xdist's of a worker that died
 
 
 @dataclass
@@ -76,6 +78,8 @@ class Collector(Interruptible):
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """One phase of a test."""
+        if report.when == LAST[1] and report.nodeid not in self._waiting:
+            return  # the worker died just after the test
         phases = self._phases.setdefault(report.nodeid, _Phases())
         facts: dict[str, Any] = dict(report.user_properties).get(PROPERTY) or {}  # type: ignore[assignment]
         outcome: Outcome = facts.get("outcome") or ("fail" if report.failed else "pass")
@@ -92,7 +96,7 @@ class Collector(Interruptible):
             phases.outcome = outcome
             phases.reason = facts.get("reason", "")
         phases.kernel_log = facts.get("kernel_log") or phases.kernel_log
-        if report.when == "teardown" or not report.user_properties:
+        if report.when in LAST:
             self._finish(report.nodeid, self._phases.pop(report.nodeid))
 
     def _finish(self, nodeid: str, phases: _Phases) -> None:
@@ -115,6 +119,14 @@ class Collector(Interruptible):
         count = f"[{done:{len(str(total))}}/{total}]"
         why = f"  {phases.reason.splitlines()[0]}" if phases.reason else ""
         note(f"{count} {phases.outcome:<7} {name} {phases.seconds:.1f} s{why}")
+
+    def lose(self, nodeids: Iterable[str], reason: str) -> None:
+        """Those of the tests that did not report to their end never will."""
+        for nodeid in nodeids:
+            if nodeid in self._waiting:
+                phases = self._phases.pop(nodeid, _Phases())
+                phases.outcome, phases.reason = "lost", reason
+                self._finish(nodeid, phases)
 
     def finish(self) -> tuple[TestResult, ...]:
         """All results, in a stable order; a test that never reported is lost.

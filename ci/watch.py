@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ci.journal import LINE_BYTES
+from ci.own_reports import LINE_BYTES
 from kernel.host.process import reaped, start
 
 TICK_S = 1.0
@@ -56,7 +56,7 @@ class Watched:
 
     process: subprocess.Popen[bytes]
     limits: Limits
-    _journal: int
+    _reports: int
     output: bytearray = field(default_factory=bytearray)  # its last words
 
     def lines(self) -> Iterator[bytes]:
@@ -66,14 +66,14 @@ class Watched:
         size = 0
         begun = heard = looked = time.monotonic()
         with selectors.DefaultSelector() as selector:
-            for descriptor in (self._journal, self.process.stdout.fileno()):
+            for descriptor in (self._reports, self.process.stdout.fileno()):
                 selector.register(descriptor, selectors.EVENT_READ)
             while selector.get_map():
                 for key, _ in selector.select(TICK_S):
                     data = os.read(key.fd, 1 << 16)
                     if not data:
                         selector.unregister(key.fd)
-                    elif key.fd == self._journal:
+                    elif key.fd == self._reports:
                         *whole, rest = (rest + data).split(b"\n")
                         yield from whole
                         if whole:

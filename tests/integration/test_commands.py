@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ci import record
+from ci import past_run, record
 from ci.prepare import Ready
 from kernel.host.settings import PROJECT
 from tests.integration.processes import descendants, left
@@ -159,7 +159,7 @@ class TestTest:
         process.communicate(timeout=TIMEOUT_S)
         assert left(mine) == set()
         (folder,) = (tmp_path / "results").iterdir()
-        killed = record.read(folder)
+        killed = past_run.read(folder)
         assert killed.interrupted
         known = {test.id: test for test in killed.tests if test.outcome != "lost"}
         assert known

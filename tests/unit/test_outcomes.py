@@ -168,10 +168,20 @@ class TestCollector:
         result = outcome_of(report(READ, "setup"), silent, report(READ, "teardown"))
         assert result.outcome in ("fail", "lost")
 
+    def test_phases_without_facts_are_one_result(self) -> None:
+        phases = [report(READ, when) for when in get_args(Phase)]
+        for one in phases:
+            one.user_properties = []
+        assert outcome_of(*phases).id == "io/read"
+
     def test_a_test_whose_worker_died_is_lost(self) -> None:
         result = outcome_of(report(READ, "setup"), died(READ))
         assert result.outcome == "lost"
         assert "crashed" in result.reason
+
+    def test_a_worker_that_died_after_its_test_changes_nothing(self) -> None:
+        result = outcome_of(report(READ, "call"), report(READ, "teardown"), died(READ))
+        assert result.outcome == "pass"
 
     def test_a_test_that_never_reported_is_lost(self) -> None:
         collector = Collector(NAMES, NOTHING_KNOWN)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -14,11 +15,12 @@ from typing import ClassVar
 import msgspec
 import pytest
 
-from ci import collection, enclosure, own_tests, run, selection
+from ci import collection, enclosure, own_folder, own_tests, run, selection
 from ci.collection import TestId
 from ci.execute import Execution
 from ci.selection import Selection
 from ci.verdicts import Collector
+from kernel.host import store
 from kernel.host.errors import Failed, UserError
 from kernel.host.settings import PROJECT, settings
 from modules import manifest
@@ -126,9 +128,9 @@ class TestCollection:
 
     def test_a_test_of_another_driver_is_refused(self, module: Module, tmp_path: Path) -> None:
         forged = (
-            "import gc\nfrom ci import inside, journal\n"
-            "(one,) = [one for one in gc.get_objects() if type(one).__name__ == 'Journal']\n"
-            "one.write(journal.Test('n', 'size', 'null_blk', 'serial', ''))\n"
+            "import gc\nfrom ci import inside, own_reports\n"
+            "(one,) = [one for one in gc.get_objects() if type(one).__name__ == 'Reporter']\n"
+            "one.write(own_reports.Test('n', 'size', 'null_blk', 'serial', ''))\n"
         )
         with pytest.raises(Failed, match="claims to be a test of null_blk-serial"):
             listed(module(test_a=forged), tmp_path)
@@ -175,13 +177,13 @@ def test_a_checkout_in_an_odd_path(tmp_path: Path) -> None:
 # A conftest.py that does something in place of each test, so that no guest is needed.
 INSTEAD = """
 import gc, os, pathlib, pytest, time
-from ci import journal
+from ci import own_reports
 def found(name):
     (one,) = [one for one in gc.get_objects() if type(one).__name__ == name]
     return one
-def report(nodeid, outcome="passed"):
+def report(nodeid, outcome="passed", facts=own_reports.Facts("pass")):
     for when in ("setup", "call", "teardown"):
-        found("Journal").write(journal.Phase(nodeid, when, outcome, 0.1))
+        found("Reporter").write(own_reports.Phase(nodeid, when, outcome, 0.1, facts=facts))
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item):
     report(item.nodeid) if "first" in item.name else hostile(item)
@@ -196,7 +198,7 @@ class TestRun:
     """What a hostile run comes to. The record also has a test of another driver."""
 
     def run(
-        self, module: Module, tmp_path: Path, hostile: str
+        self, module: Module, tmp_path: Path, hostile: str, **there: str
     ) -> tuple[dict[str, TestResult], list[str], Path]:
         """The results by name, why the run ended early, and the run's folder."""
         body = "".join(f"    {line}\n" for line in hostile.splitlines())
@@ -205,6 +207,9 @@ class TestRun:
         entry = tmp_path / "entry"
         for path in (directory, entry):
             path.mkdir()
+        for name, text in there.items():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            (directory / name).write_text(text)
         places = dict.fromkeys(("kernel", "tools"), str(entry))
         images = dict.fromkeys(("root", "modules", "initramfs"), str(entry / "file"))
         plan = msgspec.structs.replace(
@@ -246,11 +251,16 @@ class TestRun:
         assert self.outcomes(results) == self.LOST
         assert "a second outcome" in problems[0]
 
+    def test_an_outcome_without_facts_is_not_taken(self, module: Module, tmp_path: Path) -> None:
+        results, problems, _ = self.run(module, tmp_path, "report(item.nodeid, facts=None)")
+        assert self.outcomes(results) == self.LOST
+        assert "without facts" in problems[0]
+
     def test_an_endless_test_is_a_time_out(
         self, module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(own_tests, "TEST_S", 4.0)
-        hostile = "found('Journal').write(journal.Begun(item.nodeid))\ntime.sleep(1e9)"
+        hostile = "found('Reporter').write(own_reports.Begun(item.nodeid))\ntime.sleep(1e9)"
         results, problems, _ = self.run(module, tmp_path, hostile)
         assert self.outcomes(results) == {**self.LOST, "mine/second": "timeout"}
         assert results["mine/second"].reason == "no end after 4 s"
@@ -261,13 +271,15 @@ class TestRun:
         (victim / "key").write_text("secret")
         hostile = (
             f"guests = pathlib.Path({str(tmp_path)!r}, 'run', 'guests')\n"
-            f"(guests / 'linked').symlink_to({str(victim)!r})\n"
-            "(guests / 'mine-1').mkdir()\n"
-            "(guests / 'mine-1' / 'kernel.log').write_text('booted')\n"
-            "(guests / 'mine-1' / 'kernel.log').chmod(0o777)\n"
-            f"(guests / 'mine-1' / 'link').symlink_to({str(victim / 'key')!r})\n"
-            "os.mkfifo(guests / 'mine-1' / 'pipe')\n"
-            "os.truncate(os.open(guests / 'mine-1' / 'sparse', 65), 1 << 30)\n"
+            "(guests / 'null_blk-serial-2').mkdir()\n"
+            "(guests / 'null_blk-serial-2' / 'kernel.log').write_text('forged')\n"
+            f"(guests / 'mine-serial-own-2').symlink_to({str(victim)!r})\n"
+            "(guests / 'mine-serial-own-1').mkdir()\n"
+            "(guests / 'mine-serial-own-1' / 'kernel.log').write_text('booted')\n"
+            "(guests / 'mine-serial-own-1' / 'kernel.log').chmod(0o777)\n"
+            f"(guests / 'mine-serial-own-1' / 'link').symlink_to({str(victim / 'key')!r})\n"
+            "os.mkfifo(guests / 'mine-serial-own-1' / 'pipe')\n"
+            "os.truncate(os.open(guests / 'mine-serial-own-1' / 'sparse', 65), 1 << 30)\n"
             "for name in ('plan.json', 'run.json'):\n"
             "    try: (guests.parent / name).write_text('forged')\n"
             "    except OSError: pass\n"
@@ -276,10 +288,71 @@ class TestRun:
         results, problems, directory = self.run(module, tmp_path, hostile)
         assert (self.outcomes(results)["mine/second"], problems) == ("pass", [])
         kept = {str(one.relative_to(directory)) for one in directory.rglob("*")}
-        assert kept == {"plan.json", "guests", "guests/mine-1", "guests/mine-1/kernel.log"}
-        assert (directory / "guests" / "mine-1" / "kernel.log").stat().st_mode & 0o7777 == 0o644
+        assert kept == {
+            "plan.json",
+            "guests",
+            "guests/mine-serial-own-1",
+            "guests/mine-serial-own-1/kernel.log",
+        }
+        assert (
+            directory / "guests" / "mine-serial-own-1" / "kernel.log"
+        ).stat().st_mode & 0o7777 == 0o644
         assert "forged" not in (directory / "plan.json").read_text()
         assert (victim / "key").read_text() == "secret"
+
+    def test_files_of_other_guests_stay_as_they_are(self, module: Module, tmp_path: Path) -> None:
+        own, other = "guests/mine-serial-own-1", "guests/null_blk-serial-1"
+        there = {f"{own}/evidence/core": "real", f"{own}/qemu.log": "real"}
+        there |= {f"{other}/evidence/core": "real", f"{other}/kernel.log": "real"}
+        hostile = (
+            f"for name in {[own, other]!r}:\n"
+            f"    place = pathlib.Path({str(tmp_path)!r}, 'run', name)\n"
+            "    place.mkdir()\n"
+            "    for file in ('evidence', 'kernel.log', 'qemu.log', 'zone.log'):\n"
+            "        (place / file).write_text('new')\n"
+            "report(item.nodeid)"
+        )
+        results, problems, directory = self.run(module, tmp_path, hostile, **there)
+        assert (self.outcomes(results)["mine/second"], problems) == ("pass", [])
+        kept = {
+            str(path.relative_to(directory)): path.read_text()
+            for path in (directory / "guests").rglob("*")
+            if path.is_file()
+        }
+        assert kept == {**there, f"{own}/kernel.log": "new", f"{own}/zone.log": "new"}
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            Failed("no snapshot"),
+            OSError(errno.ENOSPC, "no snapshot"),
+            subprocess.CalledProcessError(1, "no snapshot"),
+            shutil.Error([("a", "b", "no snapshot")]),
+        ],
+    )
+    def test_what_cannot_be_prepared_loses_its_tests_alone(
+        self,
+        module: Module,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        error: Exception,
+    ) -> None:
+        def fails(*_: object) -> None:
+            raise error
+
+        monkeypatch.setattr(own_folder, "prepare", fails)
+        results, problems, _ = self.run(module, tmp_path, "pass")
+        assert self.outcomes(results) == {**self.LOST, "mine/first": "lost"}
+        assert "no snapshot" in results["mine/first"].reason
+        assert "no snapshot" not in results["block/read"].reason
+        assert "no snapshot" in problems[0]
+
+    def test_a_cache_that_others_write_to(self, module: Module, tmp_path: Path) -> None:
+        (store.directory("qemu") / ".half.json").symlink_to("gone")
+        (store.directory("qemu") / "whole.json").write_text("{}")
+        plan = selected(module(test_a=GOOD)).plan()
+        own_folder.prepare(plan, tmp_path, ())
+        assert [one.name for one in (tmp_path / "cache" / "qemu").iterdir()] == ["whole.json"]
 
 
 class TestCheck:

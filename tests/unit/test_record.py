@@ -181,12 +181,12 @@ class TestRead:
     def test_a_file_that_was_made_to_break_its_reader(self, tmp_path: Path, text: str) -> None:
         (tmp_path / "run.json").write_bytes(text.encode(errors="surrogateescape"))
         with pytest.raises(UserError, match="is not a run record"):
-            record.read(tmp_path)
+            record.read(tmp_path / "run.json")
 
     def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "run.json")
         with pytest.raises(UserError, match="not a regular file"):
-            record.read(tmp_path)
+            record.read(tmp_path / "run.json")
 
 
 class TestOk:

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import threading
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from ci import record, run_journal
+from ci import past_run, record, run_journal
 from ci.collection import TestId
 from ci.run_journal import Header, Journal, Planned
 from ci.verdicts import Collector
@@ -59,7 +61,7 @@ def outcomes(run: record.Run) -> list[tuple[str, Outcome]]:
 class TestRecord:
     def test_a_killed_run_has_what_it_knew(self, log: Journal, tmp_path: Path) -> None:
         """Nothing was closed: each line was written at once."""
-        run = record.read(tmp_path)
+        run = past_run.read(tmp_path)
         assert outcomes(run) == [
             ("io/0", "pass"),
             ("io/1", "lost"),
@@ -70,12 +72,12 @@ class TestRecord:
         assert run.under_way == (NAMES[1],)
         assert run.tests[1].reason == "the run ended during this test"
         assert run.tests[2].reason == "the run ended before this test"
-        assert record.read(tmp_path / "run.json") == run
+        assert past_run.read(tmp_path / "run.json") == run
 
     def test_run_json_counts_when_it_is_there(self, log: Journal, tmp_path: Path) -> None:
         whole = run_of(result("pass"))
         record.write(whole, tmp_path)
-        assert record.read(tmp_path) == whole
+        assert past_run.read(tmp_path) == whole
 
     @pytest.mark.parametrize("cut", range(1, 60, 7))
     def test_a_line_that_was_cut_off_is_no_line(
@@ -111,13 +113,13 @@ class TestRecord:
     def test_what_is_no_journal(self, tmp_path: Path, text: str) -> None:
         (tmp_path / run_journal.FILE).write_text(text)
         with pytest.raises(UserError, match="is not the journal of a run"):
-            record.read(tmp_path)
+            past_run.read(tmp_path)
         assert run_journal.read_header(tmp_path / run_journal.FILE) is None
 
     def test_a_journal_of_later_times(self, tmp_path: Path) -> None:
         Journal.begun(tmp_path, msgspec.structs.replace(HEADER, format=99)).close()
         with pytest.raises(UserError, match="format 99, not 1"):
-            record.read(tmp_path)
+            past_run.read(tmp_path)
 
 
 class TestGoingOn:
@@ -129,11 +131,46 @@ class TestGoingOn:
             again.started(name)
             again.finished(name, of(name, "skip"), booted=False)
         again.close()
-        run = record.read(tmp_path)
+        run = past_run.read(tmp_path)
         assert [test.outcome for test in run.tests] == ["pass", "skip", "skip", "skip"]
         assert run.resumed == ("2026-01-02T04:00:00Z",)
         assert run.under_way == ()
         assert run.booted
+
+    def test_a_part_that_was_killed_counts_more_than_the_record_before(
+        self, log: Journal, tmp_path: Path
+    ) -> None:
+        log.close()
+        past = run_journal.read(tmp_path / run_journal.FILE)
+        record.write(past.record(), tmp_path)
+        again = Journal.reopened(tmp_path, past, "now")
+        again.finished(NAMES[1], of(NAMES[1]), booted=True)
+        run = past_run.read(tmp_path)  # nothing was closed
+        assert [test.outcome for test in run.tests] == ["pass", "pass", "lost", "lost"]
+        assert run.interrupted
+        names = {path.name for path in tmp_path.iterdir()}
+        assert {"run.json.interrupted", "junit.xml.interrupted"} <= names
+        record.write(run_of(result("pass")), tmp_path)
+        assert past_run.read(tmp_path) == run_of(result("pass"))
+
+    def test_who_only_looks_is_waited_for(self, log: Journal, tmp_path: Path) -> None:
+        assert run_journal.is_going_on(tmp_path)
+        log.close()
+        assert not run_journal.is_going_on(tmp_path)
+        path = tmp_path / run_journal.FILE
+        with open(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            timer = threading.Timer(0.03, fcntl.flock, (file, fcntl.LOCK_UN))
+            timer.start()
+            Journal.reopened(tmp_path, run_journal.read(path), "now").close()
+            timer.join()
+
+    def test_a_run_that_goes_on_now_keeps_its_record(self, log: Journal, tmp_path: Path) -> None:
+        past = run_journal.read(tmp_path / run_journal.FILE)
+        record.write(past.record(), tmp_path)
+        with pytest.raises(UserError, match="a run that goes on now"):
+            Journal.reopened(tmp_path, past, "now")
+        assert (tmp_path / "run.json").exists()
 
     def test_a_half_line_is_taken_away_first(self, log: Journal, tmp_path: Path) -> None:
         log.close()
@@ -143,7 +180,7 @@ class TestGoingOn:
         past = run_journal.read(path)
         again = Journal.reopened(tmp_path, past, "now")
         again.finished(NAMES[1], of(NAMES[1], "fail"), booted=True)
-        assert [test.outcome for test in record.read(tmp_path).tests[:2]] == ["pass", "fail"]
+        assert [test.outcome for test in past_run.read(tmp_path).tests[:2]] == ["pass", "fail"]
 
     def test_a_lost_test_is_not_known(self, log: Journal, tmp_path: Path) -> None:
         log.finished(NAMES[1], of(NAMES[1], "lost"), booted=True)

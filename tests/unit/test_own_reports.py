@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ci import journal, verdicts
-from ci.journal import Begun, Ended, Facts, Forged, Line, Phase, Reader, Test
+from ci import own_reports, verdicts
+from ci.own_reports import Begun, Ended, Facts, Forged, Line, Phase, Reader, Test
 
 MINE = "test_mine.py::test_x[mine-serial]"
 OTHERS = "tests/suites/block/test_io.py::test_read[null_blk-serial]"
@@ -23,7 +23,7 @@ def data(line: Line) -> bytes:
 
 def phase(when: str, nodeid: str = MINE, **more: object) -> bytes:
     values = {"type": "phase", "nodeid": nodeid, "when": when, "outcome": "passed"}
-    return msgspec.json.encode({"duration": 0.5, **values, **more})
+    return msgspec.json.encode({"duration": 0.5, "facts": {"outcome": "pass"}, **values, **more})
 
 
 def a_test(nodeid: str, name: str = "x") -> Test:
@@ -51,6 +51,8 @@ class TestRun:
             phase("later"),
             phase("setup", duration=-1.0),
             phase("setup", duration=1e300),
+            phase("setup", facts=None),
+            phase("teardown", facts=None),
             phase("setup", facts={"outcome": "great"}),
             phase("setup", facts={"outcome": "pass", "reason": 5}),
             phase("setup", facts={"outcome": "pass", "guest": "../../../etc"}),
@@ -63,7 +65,7 @@ class TestRun:
             b"[" * 100_000,
             b'{"type": "else"}',
         ],
-        ids=range(17),
+        ids=range(19),
     )
     def test_what_cannot_be(self, line: bytes) -> None:
         with pytest.raises(Forged):
@@ -75,6 +77,13 @@ class TestRun:
         reader.read(phase(first))
         with pytest.raises(Forged, match="second"):
             reader.read(phase(first))
+
+    def test_a_worker_that_died_is_reported_without_facts(self) -> None:
+        reader = Reader([MINE])
+        reader.read(data(Begun(MINE)))
+        reader.read(phase("setup"))
+        reader.read(phase("???", outcome="failed", facts=None))
+        assert not reader.running
 
     def test_nothing_follows_the_end(self) -> None:
         reader = Reader([MINE])
@@ -100,7 +109,7 @@ class TestCollection:
             reader.read(data(line))
 
     def test_there_is_an_end_to_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(journal, "TESTS", 2)
+        monkeypatch.setattr(own_reports, "TESTS", 2)
         reader = Reader(())
         reader.read(data(a_test("a")))
         reader.read(data(a_test("b")))
