@@ -224,7 +224,7 @@ def module_name(line: str) -> str:
 def _release(job: Build) -> str:
     release = untrusted.read_text(job.out, "include/config/kernel.release").strip()
     if not re.fullmatch(r"[0-9][\w.+~-]*", release):
-        raise Failed(f"{release!r} is no name for a kernel's release")
+        raise Failed(f"invalid kernel release {release!r}: expected a version such as 7.3.4")
     return release
 
 

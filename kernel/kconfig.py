@@ -173,7 +173,7 @@ def no_fragment(dropped: Sequence[Dropped]) -> str:
         return ""
     symbols = [one.symbol for one in dropped if one.fragment == name]
     return (
-        f"{name} is no fragment for this kernel: {lost} of its symbols are lost "
+        f"{name} does not fit this kernel as a fragment: {lost} of its symbols are lost "
         f"({', '.join(symbols[:3])}, ...)\n"
         "  a defconfig or a whole .config counts on defaults, and on menus that are off here:\n"
         "  write only the symbols that you need, each with those that it depends on;\n"

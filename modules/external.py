@@ -130,7 +130,7 @@ def build_module(
         doing = f"building {driver.name} for kernel {kernel.info.name}"
         if how.symbols:
             given = " ".join(f"{symbol}={value}" for symbol, value in how.symbols.items())
-            note(f"{driver.name}: make gets {given}, which kernel {kernel.info.name} has not")
+            note(f"{driver.name}: make gets {given}, which kernel {kernel.info.name} does not set")
         ran.append(make_modules(copy, maker, log, doing, how))
         _collect(driver, sources, copy, how.place, path, log)
         store.remove(copy)

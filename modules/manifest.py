@@ -184,7 +184,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return f"{self.name} needs Linux {wanted}, and this is {called}"
         off = [name for name in self.requires.symbols if kernel.config.get(name) != "y"]
         names = " and ".join(f"CONFIG_{name}=y" for name in off)
-        return f"{self.name} needs {names}, which {called} has not" if off else ""
+        return f"{self.name} needs {names}, which {called} does not have" if off else ""
 
     def built_in(self, kernel: Kernel) -> bool:
         """Whether the driver is part of the kernel image, so that nothing can be loaded."""

@@ -177,7 +177,9 @@ def unfit(path: Path, kind: str) -> str:
 
 
 def verify(path: Path, kind: str, advance: Callable[[int], None] = lambda _: None) -> list[str]:
-    """What differs from the manifest, all of it hashed; advance: is told of bytes that were.
+    """What differs from the manifest, all of it hashed.
+
+    advance: is called with the number of bytes that were hashed since the last call.
 
     Raises PermissionError for another user's entry that has files of that user alone.
     """
@@ -278,7 +280,7 @@ def _look(path: Path, known: Checked) -> Checked:
     except OSError as error:
         raise Broken(f"{known.name}: {error.strerror}") from None
     if not stat.S_ISREG(status.st_mode):
-        raise Broken(f"{known.name} is no regular file")
+        raise Broken(f"{known.name} is not a regular file")
     if status.st_size != known.size:
         raise Broken(f"{known.name} has {status.st_size} bytes, not {known.size}")
     if (status.st_mtime_ns, status.st_ctime_ns) == (known.mtime_ns, known.ctime_ns):

@@ -93,14 +93,14 @@ def open_regular(base: Path, name: str) -> BinaryIO:
         file = _open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, place, name)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
-        raise Failed(f"{name} is no regular file")
+        raise Failed(f"{name} is not a regular file")
     return os.fdopen(file, "rb")
 
 
 def _parts(name: str) -> tuple[str, ...]:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts:
-        raise Failed(f"{name!r} is no name of a file below a folder")
+        raise Failed(f"invalid file name {name!r}: expected a path below the folder")
     return path.parts
 
 

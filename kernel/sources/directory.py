@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A kernel tree of the user's own, built where it is and never written to.
 
-Its state is told by the names, sizes and times of its files, as make does it. The output tree
+Its state is known from the names, sizes and times of its files, as for make. The output tree
 belongs to the place and not to the state, so a changed file is all that is compiled again.
 """
 

@@ -139,7 +139,9 @@ def _unreadable(path: Path, errors: str) -> UserError:
             hint=f"mount it at this path; or --kernel {path} takes the files as they are",
         )
     if "not a git repository" in errors:
-        return UserError(f"{path} is no git repository", hint=f"--kernel {path} takes it as it is")
+        return UserError(
+            f"{path} is not a git repository", hint=f"--kernel {path} takes it as it is"
+        )
     return UserError(f"git cannot read {path}: {errors}")
 
 

@@ -183,5 +183,5 @@ def _listed(files: _Folder) -> Iterator[tuple[str, int | None]]:
                 raise UserError(f"{order}:{number}: {option} is not understood", hint=hint)
             strip = int(found[1])
         if not untrusted.is_file(files.path, name):
-            raise UserError(f"{order} names {name}, which is no file in {files.path}")
+            raise UserError(f"{order} names {name}, which is not a regular file in {files.path}")
         yield name, strip

@@ -74,7 +74,7 @@ def commit(repository: str, ref: str) -> str:
 
 def _checked(found: str, shown: str) -> str:
     if not COMMIT.fullmatch(found):
-        raise Failed(f"{shown} answers with {found!r}, which is no commit's id")
+        raise Failed(f"{shown} answers with {found!r}: expected a commit ID")
     return found
 
 
@@ -117,7 +117,7 @@ def _access(repository: str, ours: Path) -> tuple[str, dict[str, str]]:
         try:
             secret = redact.split(repository)
         except ValueError as error:
-            raise UserError(f"{redact.text(repository)} is no URL: {error}") from None
+            raise UserError(f"invalid URL {redact.text(repository)!r}: {error}") from None
         if any(ord(letter) < 32 for letter in secret.user + secret.password):
             raise UserError(f"{redact.text(repository)}: control characters in user or password")
         if secret.user:

@@ -3,8 +3,8 @@
 
 What a series is, `kernel.sources.reader` knows. Files that no patch touches are hard links to the
 tree's own, so that only what changes takes time and space. GNU patch writes a file anew and renames
-it: the tree itself never changes. It runs in the tool root without network, gets the diffs alone,
-and is told that they are unified ones, since it runs an editor for other ones.
+it: the tree itself never changes. It runs in the tool root without network, and gets the diffs
+alone, with --unified: for some other formats it would run an editor.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _REFUSALS = {
     r"Ignoring (potentially dangerous file name.*)": "{1}",
     r".*(malformed patch.*)": "{1}",
 }
-SHOWN = 30  # lines of a series that are told before it is applied
+SHOWN = 30  # lines of a series that are printed before it is applied
 ASKED = 50  # patches that are tried backwards, to see whether they are there already
 
 

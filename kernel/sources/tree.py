@@ -78,11 +78,11 @@ def checked(path: Path, what: str) -> Path:
     """`path` when it holds a kernel tree that can be built from; else UserError says why not."""
     if not all(untrusted.is_file(path, name) for name in ("Kconfig", "Makefile")):
         raise UserError(
-            f"{what} is no kernel source tree: {path} has no Kconfig and Makefile",
+            f"{what} is not a kernel source tree: {path} has no Kconfig and Makefile",
             hint="name the top folder of a Linux tree",
         )
     if not version(untrusted.read_text(path, "Makefile", untrusted.MAKEFILE_BYTES)):
-        raise UserError(f"{what} is no kernel source tree: its Makefile states no VERSION")
+        raise UserError(f"{what} is not a kernel source tree: its Makefile does not set VERSION")
     for product in BUILD_PRODUCTS:
         if (path / product).exists():
             raise UserError(

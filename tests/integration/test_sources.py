@@ -79,5 +79,5 @@ def test_a_tarball_of_something_else(tmp_path: Path, tools: ToolRoot) -> None:
     (tmp_path / "other").mkdir()
     tarball = tmp_path / "other.tar"
     subprocess.run(["tar", "-cf", tarball, "-C", tmp_path, "other"], check=True)
-    with pytest.raises(UserError, match="is no kernel source tree"):
+    with pytest.raises(UserError, match="is not a kernel source tree"):
         fetch("mine", Tarball(str(tarball)), tools)

@@ -132,7 +132,7 @@ class TestKernels:
 
     def test_one_without_what_it_needs(self, folder: Path, tmp_path: Path) -> None:
         reason = self.reason(folder, self.kernel(tmp_path, "CONFIG_BLOCK=m\n"))
-        assert reason == "mine needs CONFIG_BLOCK=y, which kernel 7.3 (7.3.4) has not"
+        assert reason == "mine needs CONFIG_BLOCK=y, which kernel 7.3 (7.3.4) does not have"
 
     def test_rust_without_rust(self, folder: Path, tmp_path: Path) -> None:
         reason = self.reason(folder, self.kernel(tmp_path), "Rust")

@@ -181,7 +181,9 @@ class TestNoFragment:
 
     def test_a_defconfig_gets_one_message(self) -> None:
         told = no_fragment([*self.lost(67, "x86_64_defconfig"), *self.lost(3, "mine.config")])
-        assert told.startswith("x86_64_defconfig is no fragment for this kernel: 67 of its symbols")
+        assert told.startswith(
+            "x86_64_defconfig does not fit this kernel as a fragment: 67 of its symbols"
+        )
         assert "(S0, S1, S2, ...)" in told
         assert "./inv kernel.explain S0" in told
         assert len(told.splitlines()) == 4

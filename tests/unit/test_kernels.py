@@ -165,7 +165,7 @@ class TestList:
     def test_the_users_own_kernels(self, known: dict[str, Entry], tmp_path: Path) -> None:
         known["gone"] = Directory(str(tmp_path / "gone"))
         known["remote"] = Git("https://git.example/linux.git", "main")
-        assert "no kernel source tree" in row("gone").rust
+        assert "not a kernel source tree" in row("gone").rust
         assert row("remote").state == "not fetched"
 
     def test_a_look_is_no_use(self) -> None:

@@ -68,7 +68,7 @@ class TestFolder:
         folder = tmp_path / "patches"
         folder.mkdir()
         (folder / "series").write_text(f"{name}\n")
-        with pytest.raises(UserError, match="series names .*which is no file"):
+        with pytest.raises(UserError, match="series names .*which is not a regular file"):
             series.read(folder)
 
 

@@ -78,7 +78,7 @@ class TestTree:
         assert checked(linux, "it") == linux
 
     def test_another_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="no kernel source tree"):
+        with pytest.raises(UserError, match="not a kernel source tree"):
             checked(tmp_path, str(tmp_path))
 
     @pytest.mark.parametrize("product", [".config", "include/config"])
@@ -155,7 +155,7 @@ class TestGit:
     def test_a_folder_that_is_no_repository(self, tmp_path: Path) -> None:
         empty = tmp_path / "empty"
         empty.mkdir()
-        with pytest.raises(UserError, match="is no git repository"):
+        with pytest.raises(UserError, match="is not a git repository"):
             fetch("mine", Git(str(empty), "v7.2"), NO_TOOLS)
 
 

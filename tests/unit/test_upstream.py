@@ -66,12 +66,12 @@ class TestCheckout:
 
     def test_a_folder_without_check_is_none(self, tree: Path) -> None:
         (tree / "check").unlink()
-        with pytest.raises(UserError, match="is no checkout of blktests") as raised:
+        with pytest.raises(UserError, match="is not a checkout of blktests") as raised:
             checkout.read(tree)
         assert checkout.URL in raised.value.hint
 
     def test_no_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="is no checkout"):
+        with pytest.raises(UserError, match="is not a checkout"):
             checkout.read(tmp_path / "nowhere")
 
     @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ class TestArchive:
     def test_a_checkout_of_links_is_none(self, tree: Path, tmp_path: Path, name: str) -> None:
         (tree / name).rename(tmp_path / "elsewhere")
         (tree / name).symlink_to(tmp_path / "elsewhere")
-        with pytest.raises(UserError, match="is no checkout of blktests"):
+        with pytest.raises(UserError, match="is not a checkout of blktests"):
             checkout.read(tree)
 
     def test_one_without_end_is_refused(self, tree: Path) -> None:

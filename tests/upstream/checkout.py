@@ -131,7 +131,7 @@ def _nearest(kind: str, name: str, known: Sequence[str]) -> UserError:
 
 
 def read(folder: Path) -> Checkout:
-    """What stands in a folder; raises UserError for one that is no checkout of blktests."""
+    """What stands in a folder; raises UserError for one that is not a checkout of blktests."""
     try:
         tests = tuple(_tests(folder.resolve()))
     except OSError as error:
@@ -139,7 +139,7 @@ def read(folder: Path) -> Checkout:
     there = is_file(folder, "check") and all(tree.is_folder(folder, one) for one in FOLDERS)
     if not tests or not there:
         raise UserError(
-            f"{folder} is no checkout of blktests: it has no check, common, src or tests",
+            f"{folder} is not a checkout of blktests: it has no check, common, src or tests",
             hint=f"git clone {URL}, and name the folder with --tree",
         )
     return Checkout(folder.resolve(), tests)
