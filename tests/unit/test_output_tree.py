@@ -3,19 +3,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from kernel import build, toolchain
+from kernel import artifact, build, toolchain
 from kernel.host import store
 from kernel.job import Build
 from kernel.kconfig import Fragment
 from kernel.sources.tree import Tree
 from tests.unit import samples
 
-BASE = Fragment("base.config", "CONFIG_BLOCK=y\n")
+CONFIG, EXPORTS = "CONFIG_BLOCK=y\n", "0x1\ta\tvmlinux\tEXPORT_SYMBOL\n"
+BASE = Fragment("base.config", CONFIG)
 
 
 @pytest.fixture
@@ -34,16 +37,22 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def output_tree(job: Build, system_map: str = "a") -> None:
+def output_tree(
+    job: Build, system_map: str = "a", config: str = CONFIG, exports: str = EXPORTS
+) -> None:
     job.out.mkdir(parents=True, exist_ok=True)
-    (job.out / "Module.symvers").touch()
+    (job.out / "Module.symvers").write_text(exports)
     (job.out / "System.map").write_text(system_map)
+    (job.out / ".config").write_text(config)
 
 
 def kernel(job: Build, system_map: str) -> None:
     path = store.directory("kernels") / job.key
     path.mkdir()
     (path / "System.map").write_text(system_map)
+    (path / "config").write_text(CONFIG)
+    exports = hashlib.sha256(EXPORTS.encode()).hexdigest()
+    artifact.save_info(path, msgspec.structs.replace(samples.info(), exports_sha256=exports))
 
 
 def test_a_whole_one_is_taken_as_it_is(job: Build, made: list[str]) -> None:
@@ -73,3 +82,17 @@ def test_a_directory_s_is_that_of_one_state(job: Build, made: list[str]) -> None
         pass
     assert made == ["old"]
     assert (old.out / "Module.symvers").exists(), "what make can use again was removed"
+
+
+@pytest.mark.parametrize(
+    "other", [{"system_map": "b"}, {"config": "CONFIG_BLOCK=y\nCONFIG_A=y\n"}, {"exports": "x"}]
+)
+def test_one_of_another_state_is_made_again(
+    job: Build, made: list[str], other: dict[str, str]
+) -> None:
+    job = replace(job, tree=replace(job.tree, place="x"))
+    kernel(job, "a")
+    output_tree(job, **other)
+    with build.ready_for_modules(job):
+        pass
+    assert made == [job.tree.origin]
