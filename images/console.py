@@ -67,6 +67,9 @@ class Guest(Protocol):
     def time(self) -> float:
         """The clock of all deadlines: seconds in which the guest could run (images.pace)."""
 
+    def stalled_s(self) -> float:
+        """For how many seconds so far the guest waited for a disk of the host's (images.pace)."""
+
     def watch(self) -> None:
         """Raises what is wrong with the machine (images.errors)."""
 
@@ -131,7 +134,7 @@ class Console:
         self.name = name
         self._transport = transport
         self._guest = guest
-        self._stream = Stream(transport, guest.watch, guest.time)
+        self._stream = Stream(transport, guest.watch, guest.time, guest.stalled_s)
         self._nonce = secrets.token_hex(16)
         self._seq = 0
         self._dead = ""

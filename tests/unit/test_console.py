@@ -348,6 +348,20 @@ class TestBlocked:
 
         assert connect(run).run("x", blocked_s=60).exit_code == 0
 
+    def test_what_a_disk_of_the_host_takes_is_not_counted(self, connect: Connect) -> None:
+        """Before the command was blocked it was 7 s, then 15 s more."""
+        stalls = iter([0.0, 7.0, 15.0, 22.0, 22.0, 22.0])  # the last: of the kill
+        guest = FakeGuest(stalled=lambda: next(stalls))
+
+        def run(r: Request) -> Iterable[bytes]:
+            yield r.begin() + r.blocked(0)
+            yield r.blocked(20_000) + r.blocked(34_000) + r.blocked(35_000)
+
+        console = connect(run, lambda r: [r.end(137, 0)], guest=guest)
+        with pytest.raises(CommandHung, match="for 20 s while"):
+            console.run("x", timeout_s=6000)
+        assert next(stalls, None) is None
+
     def test_one_that_the_guest_cannot_name(self, connect: Connect) -> None:
         def run(r: Request) -> Iterable[bytes]:
             yield r.begin() + r.blocked(20_000)
