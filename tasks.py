@@ -300,6 +300,8 @@ def init(c: Context, folder: str, dry_run: bool = False) -> None:
         "dump": "a panic leaves the guest's memory in a file for drgn or crash",
         "accel": ACCEL_HELP,
         "timeout": "seconds that --run's command may take on KVM; more where guests are slower",
+        "blocked": "seconds that --run's command may wait in the kernel while the guest is idle "
+        "(default 20) before that is taken for a hang; 0: until --timeout",
     }
 )
 @plain_errors
@@ -317,6 +319,7 @@ def boot(
     raw: bool = False,
     accel: str = "auto",
     timeout: int = 600,
+    blocked: int = 20,
 ) -> None:
     """Boot a kernel: an interactive shell (Ctrl-] leaves it), or one command with --run.
 
@@ -324,7 +327,9 @@ def boot(
     """
     from ci import interactive
 
-    wanted = interactive.Wanted(topology, start, monitor=monitor, gdb=gdb, dump=dump, raw=raw)
+    wanted = interactive.Wanted(
+        topology, start, monitor=monitor, gdb=gdb, dump=dump, raw=raw, blocked_s=float(blocked)
+    )
     code = interactive.boot(choice, run, console, accel, float(timeout), wanted)
     if code:
         raise Exit(code=code)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import shutil
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ci import prepare, stdin
 from images import abilities, qemu, topology
+from images.errors import CommandHung
 from images.machine import SSH_S, Machine, machine
 from images.setup import Setup, start_named
 from kernel.choice import Choice
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     import paramiko
 
 LEAVE = b"\x1d"  # Ctrl-], as telnet has it
+LONGER = "--blocked SECONDS lets a command wait for longer; 0: until --timeout"
 
 
 class Stream(Protocol):
@@ -53,6 +56,8 @@ class Wanted:
     gdb: bool = False
     dump: bool = False
     raw: bool = False  # the output of a command as it is, on a terminal, too
+    # seconds for which a command may wait in the kernel of an idle guest; 0: up to its deadline
+    blocked_s: float = 20.0
 
 
 def boot(
@@ -64,6 +69,8 @@ def boot(
     """
     if console not in prepare.CONSOLES:
         raise unknown("console", console, prepare.CONSOLES)
+    if not (wanted.blocked_s >= 0):
+        raise UserError(f"invalid --blocked {wanted.blocked_s:g}: expected seconds, 0 for no limit")
     if not command and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UserError(
             "a shell needs a terminal on standard input and output",
@@ -91,7 +98,7 @@ def boot(
             _tell_ports(setup)
             if command:
                 given = coming.data() if coming else b""
-                return _run(guest, command, console, timeout_s, given, raw=wanted.raw)
+                return run_command(guest, command, console, timeout_s, given, wanted)
             accelerator = ready.accelerator
             note(
                 f"{ready.kernel.info.release} over {console}, {accelerator.name} "
@@ -118,11 +125,20 @@ def _tell_ports(setup: Setup) -> None:
         note(f"a panic writes {setup.directory / qemu.MEMORY_DUMP}")
 
 
-def _run(
-    guest: Machine, command: str, console: str, timeout_s: float, given: bytes, *, raw: bool
+def run_command(
+    guest: Machine, command: str, console: str, timeout_s: float, given: bytes, wanted: Wanted
 ) -> int:
-    result = guest.console(console).run(command, timeout_s, stdin=given)
-    pass_on(result.data, raw=raw)
+    """Runs `command` with `given` as its input, prints its output, returns its exit code.
+
+    Raises what images.console.Console.run does.
+    """
+    blocked_s = wanted.blocked_s or math.inf
+    try:
+        result = guest.console(console).run(command, timeout_s, stdin=given, blocked_s=blocked_s)
+    except CommandHung as hung:
+        hung.hint = LONGER
+        raise
+    pass_on(result.data, raw=wanted.raw)
     return result.exit_code
 
 

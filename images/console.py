@@ -50,6 +50,9 @@ DEFAULT_S = 20.0  # a command that says nothing of its own time; stretched like 
 # A command that waits in the kernel for so long, in an idle guest, hangs. In seconds of the guest:
 # how slow it is does not matter, since it has nothing to do.
 BLOCKED_S = 20.0
+# So long may wait what the kernel ends by itself: NVMe gives an admin command 60 s, I/O 30 s.
+TIME_OUTS_S = 100.0
+LONGER = "a command that waits so long on purpose is run with a larger blocked_s"
 LET_GO_S = 1.0  # one that hangs and can be killed has ended within this
 
 
@@ -66,6 +69,9 @@ class Guest(Protocol):
 
     def time(self) -> float:
         """The clock of all deadlines: seconds in which the guest could run (images.pace)."""
+
+    def stalled_s(self) -> float:
+        """For how many seconds so far the guest waited for a disk of the host's (images.pace)."""
 
     def watch(self) -> None:
         """Raises what is wrong with the machine (images.errors)."""
@@ -131,13 +137,26 @@ class Console:
         self.name = name
         self._transport = transport
         self._guest = guest
-        self._stream = Stream(transport, guest.watch, guest.time)
+        self._stream = Stream(transport, guest.watch, guest.time, guest.stalled_s)
         self._nonce = secrets.token_hex(16)
         self._seq = 0
         self._dead = ""
         # after the first error of the guest: raise it again, and ask nothing more of the guest
         self.gives_up = False
         self._last_error: GuestError | None = None
+        self._blocked_s = BLOCKED_S
+
+    @contextmanager
+    def may_wait(self, blocked_s: float = TIME_OUTS_S) -> Iterator[None]:
+        """In the block, commands that do not say for how long they may be blocked may for so long.
+
+        blocked_s: as of `run`.
+        """
+        before, self._blocked_s = self._blocked_s, blocked_s
+        try:
+            yield
+        finally:
+            self._blocked_s = before
 
     def wait_ready(
         self, timeout_s: float, progress: Callable[[], int] = lambda: 0, steps: int = 1
@@ -165,13 +184,14 @@ class Console:
         timeout_s: float = DEFAULT_S,
         *,
         stdin: bytes = b"",
-        blocked_s: float = BLOCKED_S,
+        blocked_s: float | None = None,
     ) -> Result:
         """Runs a bash script in the guest.
 
         timeout_s is for a guest of scale 1 and stretched by the scale. blocked_s: for how long the
-        script may wait in the kernel while the guest is idle, in seconds of the guest; more than
-        the default is for those that wait for the end of a driver's own time-outs. Raises
+        script may wait in the kernel while the guest is idle, in seconds of the guest (math.inf:
+        up to its deadline), by default BLOCKED_S or what `may_wait` says; more is for scripts that
+        wait on purpose, such as for the end of a driver's own time-outs (TIME_OUTS_S). Raises
         CommandHung and CommandTimedOut (the command was killed, the console goes on), ConsoleDead,
         GuestHung, GuestPanicked or QemuDied, each with the kernel log of that moment.
         """
@@ -191,7 +211,7 @@ class Console:
         timeout_s: float = DEFAULT_S,
         *,
         stdin: bytes = b"",
-        blocked_s: float = BLOCKED_S,
+        blocked_s: float | None = None,
     ) -> Iterator[Running]:
         """Runs a script whose output is read while it comes; as `run` otherwise.
 
@@ -209,12 +229,13 @@ class Console:
                 self._kill()
 
     def _run(
-        self, command: str | bytes, timeout_s: float, stdin: bytes, blocked_s: float
+        self, command: str | bytes, timeout_s: float, stdin: bytes, blocked_s: float | None
     ) -> Generator[bytes, None, Result]:
         script = command.encode() if isinstance(command, str) else command
         begun = time.monotonic()
         self._request(b"run", script, stdin)
         limit_s = timeout_s * self._guest.scale
+        blocked_s = self._blocked_s if blocked_s is None else blocked_s
         output = Capture(self._output_file())
         try:
             code = yield from self._output(self._guest.time() + limit_s, output, blocked_s)
@@ -244,10 +265,15 @@ class Console:
             f"{blocked.command or _short(script)}, pid {blocked.pid}, hangs: it has waited in the "
             f"kernel for {blocked.seconds:.0f} s while the guest is idle"
         )
-        return self._ended(CommandHung, told, output, LET_GO_S)
+        return self._ended(CommandHung, told, output, LET_GO_S, LONGER)
 
     def _ended(
-        self, kind: type[GuestError], told: str, output: Capture, kill_s: float
+        self,
+        kind: type[GuestError],
+        told: str,
+        output: Capture,
+        kill_s: float,
+        hint: str = "",
     ) -> GuestError:
         """Ends a command that is given up; the error that says why."""
         kernel_log = self._guest.show_stuck()  # before the kill: what the command waits for
@@ -255,7 +281,8 @@ class Console:
         if isinstance(end, GuestError):
             return end
         stuck = "; it could not be killed: it is stuck in the kernel" if end == GIVEN_UP else ""
-        return kind(f"{self.name} console: {told}{stuck}{output.tail()}", kernel_log=kernel_log)
+        what = f"{self.name} console: {told}{stuck}{output.tail()}"
+        return kind(what, kernel_log=kernel_log, hint=hint)
 
     def log(self, line: str) -> None:
         """Writes a line (with its level, such as ``<6>``) into the guest's kernel log.
@@ -271,33 +298,43 @@ class Console:
         if code:
             raise CommandFailed(f"the guest cannot write to its kernel log: {line}")
 
-    def check(self, command: str, timeout_s: float = DEFAULT_S) -> str:
+    def check(
+        self, command: str, timeout_s: float = DEFAULT_S, *, blocked_s: float | None = None
+    ) -> str:
         """Runs a script in which every command has to succeed; returns its output.
 
-        Raises CommandFailed otherwise, and what `run` raises.
+        timeout_s, blocked_s: as of `run`. Raises CommandFailed otherwise, and what `run` raises.
         """
-        result = self.run(f"set -e -o pipefail\n{command}", timeout_s)
+        result = self.run(f"set -e -o pipefail\n{command}", timeout_s, blocked_s=blocked_s)
         if result.exit_code:
             raise CommandFailed(
                 f"exit code {result.exit_code} from: {_short(command.encode())}\n{result.output}"
             )
         return result.output
 
-    def put(self, source: Path | bytes, path: str, timeout_s: float = 300.0) -> None:
-        """Writes a file in the guest and checks its sha256."""
+    def put(
+        self,
+        source: Path | bytes,
+        path: str,
+        timeout_s: float = 300.0,
+        *,
+        blocked_s: float | None = None,
+    ) -> None:
+        """Writes a file in the guest and checks its sha256. timeout_s, blocked_s: as of `run`."""
         data = source if isinstance(source, bytes) else source.read_bytes()
         quoted = shlex.quote(path)
-        result = self.run(f"cat > {quoted} && sha256sum < {quoted}", timeout_s, stdin=data)
+        script = f"cat > {quoted} && sha256sum < {quoted}"
+        result = self.run(script, timeout_s, stdin=data, blocked_s=blocked_s)
         if result.exit_code or result.output.split()[0] != hashlib.sha256(data).hexdigest():
             raise Failed(f"cannot write {path} in the guest: {result.output.strip()}")
 
-    def get(self, path: str, timeout_s: float = 300.0) -> bytes:
-        """A file of the guest, its sha256 checked."""
+    def get(self, path: str, timeout_s: float = 300.0, *, blocked_s: float | None = None) -> bytes:
+        """A file of the guest, its sha256 checked. timeout_s, blocked_s: as of `run`."""
         quoted = shlex.quote(path)
-        result = self.run(f"cat -- {quoted}", timeout_s)
+        result = self.run(f"cat -- {quoted}", timeout_s, blocked_s=blocked_s)
         if result.exit_code:
             raise Failed(f"cannot read {path} in the guest: {result.output.strip()}")
-        told = self.check(f"sha256sum < {quoted}", timeout_s).split()[0]
+        told = self.check(f"sha256sum < {quoted}", timeout_s, blocked_s=blocked_s).split()[0]
         data = result.whole()
         if hashlib.sha256(data).hexdigest() != told:
             raise Failed(f"{path} changed while it was read from the guest")

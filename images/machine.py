@@ -116,6 +116,10 @@ class Machine:
         """The clock that deadlines are counted on, see images.pace."""
         return self.pace.now()
 
+    def stalled_s(self) -> float:
+        """For how many seconds so far QEMU waited for a disk of the host's, see images.pace."""
+        return self.pace.stalled_s()
+
     @property
     def directory(self) -> Path:
         """Where its logs are, and what of its output is too long for memory."""

@@ -33,6 +33,7 @@ class Pace:
         self._begun = self._at = clock()
         self._now = 0.0
         self._stopped_s = 0.0
+        self._stalled_s = 0.0
         self._qemu: int | None = None
         self._waited: dict[str, int] = {}  # ns, of each thread
 
@@ -43,6 +44,14 @@ class Pace:
             self._at = at
             self._now += self._usable(min(step, STEP_S))
         return self._now
+
+    def stalled_s(self) -> float:
+        """Seconds so far for which a thread of QEMU waited for a disk of the host's.
+
+        The guest may have been idle for nothing else. As of the last look of `now`.
+        """
+        self.now()
+        return self._stalled_s
 
     def cpu_s(self) -> float | None:
         """What QEMU's threads have computed for; None where the host does not say."""
@@ -56,6 +65,9 @@ class Pace:
             return 0.0
         if not self._is_stopped():
             self._stopped_s = 0.0
+        tasks = PROC / str(self._qemu) / "task"
+        if any(_stat(tasks / name)[0] == "D" for name in threads):
+            self._stalled_s += step
         waited = {name: wait for name, (_, wait) in threads.items()}
         most = max((wait - self._waited.get(name, 0) for name, wait in waited.items()), default=0)
         self._waited = waited
@@ -74,12 +86,12 @@ class Pace:
         return found
 
     def _is_stopped(self) -> bool:
-        return self._qemu is not None and _stat(self._qemu)[0] in ("T", "t")
+        return self._qemu is not None and _stat(PROC / str(self._qemu))[0] in ("T", "t")
 
 
 def _find(starter: int) -> int | None:
     """QEMU among a process and those below it."""
-    parents = {pid: int(_stat(pid)[1]) for pid in _pids()}
+    parents = {pid: int(_stat(PROC / str(pid))[1]) for pid in _pids()}
     level = {starter}
     while level:
         for pid in level:
@@ -95,10 +107,10 @@ def _pids() -> Iterator[int]:
         yield from (int(path.name) for path in PROC.iterdir() if path.name.isdecimal())
 
 
-def _stat(pid: int) -> tuple[str, str]:
-    """A process's state and its parent."""
+def _stat(folder: Path) -> tuple[str, str]:
+    """The state of a process or thread, and its parent."""
     try:
-        text = (PROC / str(pid) / "stat").read_text(errors="replace")
+        text = (folder / "stat").read_text(errors="replace")
     except OSError:
         return "X", "0"
     state, parent = text.rpartition(")")[2].split()[:2]

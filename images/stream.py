@@ -64,11 +64,16 @@ class Blocked(Exception):
 class Stream(_SpawnBase):
     """A transport that can be searched.
 
-    watch: raises what is wrong with the machine. clock: what deadlines are counted on.
+    watch: raises what is wrong with the machine. clock: what deadlines are counted on. stalled_s:
+    for how many seconds so far the machine waited for a disk of the host's.
     """
 
     def __init__(
-        self, transport: Transport, watch: Callable[[], None], clock: Callable[[], float]
+        self,
+        transport: Transport,
+        watch: Callable[[], None],
+        clock: Callable[[], float],
+        stalled_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         super().__init__(timeout=None, maxread=CHUNK, searchwindowsize=None)
         self.delayafterread = None
@@ -76,6 +81,7 @@ class Stream(_SpawnBase):
         self._transport = transport
         self._watch = watch
         self._clock = clock
+        self._stalled_s = stalled_s
         self._watched = 0.0
         self._skipped = 0  # bytes that came while a marker was awaited
         self._seek_until = 0.0
@@ -130,12 +136,14 @@ class Stream(_SpawnBase):
         """Yields a command's output as it comes; returns its exit code and how long it was.
 
         prefix: what the command's markers begin with. Raises Silence when nothing, not even a
-        sign of life, came for `quiet_s`; Blocked when the command was blocked for `blocked_s`;
-        pexpect's TIMEOUT at `deadline` (of the clock) and EOF; and what the watch raises.
+        sign of life, came for `quiet_s`; Blocked when the command was blocked for `blocked_s`, in
+        which the machine waited for no disk of the host's; pexpect's TIMEOUT at `deadline` (of the
+        clock) and EOF; and what the watch raises.
         """
         marker = re.compile(re.escape(prefix) + _ALIVE_OR_END)
         held, self.buffer = self.buffer, b""
         late = False
+        stalled_s = self._stalled_s()  # before the command was blocked
         try:
             while True:
                 match = marker.search(held)
@@ -150,9 +158,12 @@ class Stream(_SpawnBase):
                     held += self._read(deadline, quiet_s)
                 elif match["status"] is not None:
                     return int(match["status"]), int(match["size"])
-                elif int(match["ms"]) >= blocked_s * 1000:
-                    name = match["name"].decode()
-                    raise Blocked(int(match["ms"]) / 1000, int(match["pid"]), name)
+                elif not int(match["ms"]):
+                    stalled_s = self._stalled_s()
+                else:
+                    seconds = int(match["ms"]) / 1000 - (self._stalled_s() - stalled_s)
+                    if seconds >= blocked_s:
+                        raise Blocked(seconds, int(match["pid"]), match["name"].decode())
         finally:
             self.buffer = held
 

@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from images.console import Console
+from images.console import TIME_OUTS_S, Console
 from images.errors import GuestError
 from kernel.artifact import Kernel
 from kernel.host.errors import Failed
@@ -117,7 +117,8 @@ class Driver:
         """Unloads the modules; CommandFailed when one is in use."""
         modules = " ".join(reversed(self.manifest.modules))
         release = self.binding.release() if self.binding else ""
-        self.console.check(f"modprobe --remove -- {modules} || exit\n{release}", timeout_s=60)
+        script = f"modprobe --remove -- {modules} || exit\n{release}"
+        self.console.check(script, timeout_s=60, blocked_s=TIME_OUTS_S)
 
     def loaded(self) -> bool:
         """Whether all modules are in the kernel now."""
@@ -224,7 +225,7 @@ class Driver:
 
     def remove(self, disk: Disk) -> None:
         """Powers a configfs disk off and removes it."""
-        self.console.check(f"rmdir -- {disk.directory}", timeout_s=60)
+        self.console.check(f"rmdir -- {disk.directory}", timeout_s=60, blocked_s=TIME_OUTS_S)
 
     def has_program(self, name: str) -> bool:
         """Whether the guest has a program; asked once."""

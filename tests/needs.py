@@ -37,6 +37,14 @@ def feature(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.feature(*names)
 
 
+def waits() -> pytest.MarkDecorator:
+    """Marks a test (or a module) whose commands may wait for what the kernel ends by itself.
+
+    That is no hang before images.console.TIME_OUTS_S, where others have hung after BLOCKED_S.
+    """
+    return pytest.mark.usefixtures("patient_console")
+
+
 def smoke(test: Callable[..., None]) -> Callable[..., None]:
     """Marks one of the tests that show first whether a driver works: `./inv test` has no others."""
     marked: Callable[..., None] = pytest.mark.smoke(test)

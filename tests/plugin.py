@@ -218,6 +218,13 @@ def driver(guest: Guest) -> Driver:
     return guest.driver
 
 
+@pytest.fixture
+def patient_console(driver: Driver) -> Iterator[None]:
+    """Lets the test's commands wait for a driver's own time-outs (`tests.needs.waits`)."""
+    with driver.console.may_wait():
+        yield
+
+
 @pytest.fixture(name="plan")
 def plan_of_the_run(request: pytest.FixtureRequest) -> plan.Plan:
     """What this run is to do."""

@@ -22,7 +22,8 @@
 
 #define LOOK_MS 2000	/* one look counts for no more: the guest may have been stopped meanwhile */
 #define MOST_TASKS 256	/* of a script; more than these are not looked at */
-#define MOST_OTHERS 256 /* tasks of others, that were started later */
+#define MOST_OTHERS 4096 /* processes of others; nothing says which are older: numbers wrap */
+#define DISK_SIZE 32	/* of its name, with the zero at its end */
 #define NAMED_MS 3000	/* one that is blocked for so long is named */
 #define TICK_MS 10	/* of the times in /proc/stat */
 #define FNV_START 14695981039346656037ull
@@ -146,8 +147,6 @@ static int visit_process(void *with, const char *parent, pid_t pid)
 	char folder[64], path[96], stat[1024];
 	int session = 0, threads = 0;
 
-	if (pid < search->session) /* was there before the script */
-		return 0;
 	snprintf(folder, sizeof(folder), "%.32s/%d", parent, pid);
 	snprintf(path, sizeof(path), "%s/stat", folder);
 	if (!slurp(path, stat, sizeof(stat)))
@@ -167,8 +166,8 @@ static int visit_process(void *with, const char *parent, pid_t pid)
 	return tasks->count > MOST_TASKS;
 }
 
-/* What disks have done, as a hash; says how many requests are under way. */
-static uint64_t disks_mark(unsigned long long *under_way)
+/* What disks have done, as a hash; says how many requests are under way, and one of their disks. */
+static uint64_t disks_mark(unsigned long long *under_way, char disk[static DISK_SIZE])
 {
 	static char text[1 << 16];
 	uint64_t mark = FNV_START;
@@ -179,9 +178,12 @@ static uint64_t disks_mark(unsigned long long *under_way)
 	for (char *line; (line = strsep(&rest, "\n"));) {
 		/* iostats.rst: reads, writes, requests under way, discards; the rest are times */
 		unsigned long long reads = 0, writes = 0, now = 0, discards = 0;
-		sscanf(line, "%*u %*u %*s %llu %*u %*u %*u %llu %*u %*u %*u %llu %*u %*u %llu",
-		       &reads, &writes, &now, &discards);
+		char name[DISK_SIZE] = "";
+		sscanf(line, "%*u %*u %31s %llu %*u %*u %*u %llu %*u %*u %*u %llu %*u %*u %llu",
+		       name, &reads, &writes, &now, &discards);
 		mark = mix(mix(mix(mark, reads), writes), discards);
+		if (now && !*under_way)
+			strcpy(disk, name);
 		*under_way += now;
 	}
 	return mark;
@@ -243,12 +245,13 @@ void blocked_look(struct blocked *blocked, pid_t session, long long now_ms)
 	struct search search = {.tasks = &tasks, .session = session};
 	struct blocked before = *blocked;
 	unsigned long long under_way;
+	char disk[DISK_SIZE] = "";
 
 	*blocked = (struct blocked){.session = session, .at_ms = now_ms};
 	each_number("/proc", visit_process, &search);
 	if (!tasks.count || tasks.count > MOST_TASKS)
 		return;
-	blocked->mark = mix(tasks.mark, disks_mark(&under_way));
+	blocked->mark = mix(tasks.mark, disks_mark(&under_way, disk));
 	if (!tasks.blocked && !under_way)
 		return;
 	blocked->busy_ms = busy_ms();
@@ -260,6 +263,12 @@ void blocked_look(struct blocked *blocked, pid_t session, long long now_ms)
 	if (before.busy_ms && blocked->busy_ms - before.busy_ms < (unsigned long long)passed / 2)
 		blocked->ms += passed < LOOK_MS ? passed : LOOK_MS;
 	blocked->pid = tasks.blocked ? tasks.blocked : tasks.last;
-	if (blocked->ms > NAMED_MS)
-		name_task(blocked->pid, blocked->name, sizeof(blocked->name));
+	if (blocked->ms <= NAMED_MS)
+		return;
+	name_task(blocked->pid, blocked->name, sizeof(blocked->name));
+	if (!tasks.blocked) {
+		size_t length = strlen(blocked->name);
+		snprintf(blocked->name + length, sizeof(blocked->name) - length,
+			 " (a request to %s)", disk);
+	}
 }

@@ -220,6 +220,13 @@ def killable(place: Place) -> None:
     with place.guest() as guest:
         vfork = "perl -e 'if (syscall(58) == 0) { sleep 600 }'"
         assert "killed" not in hangs(guest, vfork, "perl").what
+        # the number of perl's process is less than that of its session: the numbers wrap
+        most = "/proc/sys/kernel/pid_max"
+        guest.serial.check("for n in {1..400}; do (:); done", 60)
+        goes_on(guest.serial)  # the next shell but one is started after these
+        wrap = f"echo $((BASHPID + 20)) > {most}; for n in {{1..30}}; do (:); done"
+        wrapped = "(exec perl -e '$$ < getppid or exit 9; syscall(58) or sleep 600')"
+        hangs(guest, f"{wrap}\n{wrapped}", "perl")
 
 
 @fault("a disk completes no request, and who waits for it polls", HUNG)
@@ -234,7 +241,8 @@ def lost_request(place: Place) -> None:
         ]
         guest.qmp.execute("block_set_io_throttle", {"id": disk, "bps": 1, **limits})
         fio = "fio --name=io --filename=/dev/nvme0n1 --rw=randread --direct=1 --size=1M"
-        hangs(guest, f"{fio} --ioengine=libaio --iodepth=4", "fio --name=io")
+        lost = r"fio --name=io .*\(a request to nvme0n1\), pid"
+        hangs(guest, f"{fio} --ioengine=libaio --iodepth=4", lost)
         guest.kill_qemu()  # it would complete them first
 
 

@@ -64,9 +64,13 @@ class FakeGuest:
     directory: Path = Path(tempfile.gettempdir())
     examined: list[str] = field(default_factory=list)
     blocked: int = 0
+    stalled: Callable[[], float] = lambda: 0.0
 
     def time(self) -> float:
         return time.monotonic()
+
+    def stalled_s(self) -> float:
+        return self.stalled()
 
     def kernel_log_tail(self) -> str:
         return ""

@@ -3,18 +3,26 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+import tasks
 from ci import interactive, prepare
 from ci.prepare import CONSOLES, chosen
+from images.console import BLOCKED_S, Console
+from images.errors import CommandHung
+from images.serial import SocketTransport
 from kernel.choice import Choice
 from kernel.host.errors import UserError
 from kernel.host.settings import PROJECT
+from tests.unit.fake_agent import FakeAgent, FakeGuest, Request
 
 
 def inv(*arguments: str, cwd: Path = PROJECT) -> subprocess.CompletedProcess[str]:
@@ -212,3 +220,47 @@ class TestBeforeTheCommand:
         (tmp_path / ".invoke.py").write_text("raise SystemExit(7)\n")
         monkeypatch.setenv("HOME", str(tmp_path))
         assert inv("--list").returncode == 0
+
+
+class TestBlocked:
+    """For how long a command of `boot --run` may wait in the kernel."""
+
+    def hangs(self, blocked_s: float) -> CommandHung:
+        def run(request: Request) -> Iterator[bytes]:
+            yield request.begin() + request.blocked(24_000) + request.blocked(61_000)
+
+        agent = FakeAgent(run, lambda request: [request.end(137, 0)])
+        guest = Mock(console=lambda name: Console(name, SocketTransport(agent.host), FakeGuest()))
+        wanted = interactive.Wanted(blocked_s=blocked_s)
+        try:
+            with pytest.raises(CommandHung) as caught:
+                interactive.run_command(guest, "x", "serial", 6000, b"", wanted)
+        finally:
+            agent.close()
+        return caught.value
+
+    def test_by_default_as_elsewhere(self) -> None:
+        assert interactive.Wanted().blocked_s == BLOCKED_S
+        assert inspect.signature(tasks.boot.body).parameters["blocked"].default == BLOCKED_S
+        assert "for 24 s" in self.hangs(BLOCKED_S).what
+
+    def test_the_option_is_passed_on_and_named(self) -> None:
+        hung = self.hangs(60.0)
+        assert "for 61 s" in hung.what
+        assert "--blocked SECONDS" in hung.hint
+
+    def test_without_a_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def run(request: Request) -> Iterator[bytes]:
+            yield request.begin() + request.blocked(10**9) + request.end(3, 0)
+
+        agent = FakeAgent(run)
+        guest = Mock(console=lambda name: Console(name, SocketTransport(agent.host), FakeGuest()))
+        monkeypatch.setattr(interactive, "pass_on", Mock())
+        wanted = interactive.Wanted(blocked_s=0)
+        assert interactive.run_command(guest, "x", "serial", 6000, b"", wanted) == 3
+        agent.close()
+
+    def test_less_than_nothing(self) -> None:
+        wanted = interactive.Wanted(blocked_s=-1)
+        with pytest.raises(UserError, match="invalid --blocked -1: expected"):
+            interactive.boot(Choice(), "true", "serial", "auto", 60.0, wanted)

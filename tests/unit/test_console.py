@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -338,6 +339,7 @@ class TestBlocked:
         console = connect(self.blocked(19_000, 20_000), kill, guest=guest)
         with pytest.raises(CommandHung, match=r"dd if=/dev/x, pid 7, hangs: .* for 20 s") as caught:
             console.run("set -e\ndd if=/dev/x of=/dev/y", timeout_s=6000)
+        assert "a larger blocked_s" in caught.value.hint
         assert "set -e" not in str(caught.value)
         assert guest.blocked == 1
         assert console.run("x").data == b"next"
@@ -347,6 +349,42 @@ class TestBlocked:
             yield r.begin() + r.blocked(20_000) + r.blocked(59_000) + r.end(0, 0)
 
         assert connect(run).run("x", blocked_s=60).exit_code == 0
+
+    def test_so_may_those_of_check_put_and_get(self, connect: Connect) -> None:
+        def run(r: Request) -> Iterable[bytes]:
+            data = b"" if r.script.startswith(b"cat -- ") else hashlib.sha256().hexdigest().encode()
+            yield r.begin() + r.blocked(59_000) + data + r.end(0, len(data))
+
+        console = connect(run)
+        console.check("x", blocked_s=60)
+        console.put(b"", "/x", blocked_s=60)
+        assert console.get("/x", blocked_s=60) == b""
+        with console.may_wait(60):
+            console.check("x")
+            console.put(b"", "/x")
+            with console.follow("x") as running:
+                running.result()
+
+    def test_what_may_wait_says_ends_with_its_block(self, connect: Connect) -> None:
+        console = connect(self.blocked(20_000), lambda r: [r.end(137, 0)])
+        with console.may_wait():
+            pass
+        with pytest.raises(CommandHung):
+            console.check("x", timeout_s=6000)
+
+    def test_what_a_disk_of_the_host_takes_is_not_counted(self, connect: Connect) -> None:
+        """Before the command was blocked it was 7 s, then 15 s more."""
+        stalls = iter([0.0, 7.0, 15.0, 22.0, 22.0, 22.0])  # the last: of the kill
+        guest = FakeGuest(stalled=lambda: next(stalls))
+
+        def run(r: Request) -> Iterable[bytes]:
+            yield r.begin() + r.blocked(0)
+            yield r.blocked(20_000) + r.blocked(34_000) + r.blocked(35_000)
+
+        console = connect(run, lambda r: [r.end(137, 0)], guest=guest)
+        with pytest.raises(CommandHung, match="for 20 s while"):
+            console.run("x", timeout_s=6000)
+        assert next(stalls, None) is None
 
     def test_one_that_the_guest_cannot_name(self, connect: Connect) -> None:
         def run(r: Request) -> Iterable[bytes]:

@@ -24,7 +24,14 @@ class Host:
             (proc / f"{pid}" / "task").mkdir(parents=True)
             (proc / f"{pid}" / "comm").write_text(f"{name}\n")
             self.state(pid, name, "S", parent)
+        self.disk_wait(waits=False)
         self.passes(0)
+
+    def disk_wait(self, *, waits: bool) -> None:
+        """Whether the second thread of QEMU waits for a disk."""
+        thread = self.proc / f"{QEMU}" / "task" / "13"
+        thread.mkdir(exist_ok=True)
+        (thread / "stat").write_text(f"13 (CPU 0/TCG) {'D' if waits else 'S'} 11 1 1")
 
     def state(self, pid: int, name: str, state: str, parent: int) -> None:
         (self.proc / f"{pid}" / "stat").write_text(f"{pid} ({name}) {state} {parent} 1 1")
@@ -105,6 +112,22 @@ class TestStopped:
 
     def test_a_stop_of_this_process_does_not(self, host: Host, clock: Pace) -> None:
         assert passed(host, clock, 1, 600) == pytest.approx(1)
+
+
+class TestDisksOfTheHost:
+    def test_what_a_thread_waits_for_them(self, host: Host, clock: Pace) -> None:
+        assert passed(host, clock, 10, 0.2) == pytest.approx(2)
+        assert clock.stalled_s() == 0
+        host.disk_wait(waits=True)
+        assert passed(host, clock, 50, 0.2) == pytest.approx(10)
+        host.disk_wait(waits=False)
+        passed(host, clock, 10, 0.2)
+        assert clock.stalled_s() == pytest.approx(10)
+
+    def test_a_host_that_says_nothing(self, host: Host, clock: Pace) -> None:
+        (host.proc / f"{QEMU}" / "task" / "13" / "stat").unlink()
+        passed(host, clock, 10, 0.2)
+        assert clock.stalled_s() == 0
 
 
 def test_what_qemu_computed(host: Host, clock: Pace) -> None:

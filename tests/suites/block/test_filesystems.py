@@ -7,9 +7,9 @@ import pytest
 
 from modules.disk import Disk
 from modules.driver import Driver
-from tests.needs import feature, needs, smoke
+from tests.needs import feature, needs, smoke, waits
 
-pytestmark = feature("file systems")
+pytestmark = [feature("file systems"), waits()]
 
 MAKE = {
     "ext2": ("mkfs.ext2 -q -F", "fsck.ext2 -f -n"),

@@ -6,10 +6,10 @@ import pytest
 from modules.disk import Disk
 from modules.driver import Driver
 from tests.budget import Budget
-from tests.needs import feature, needs, smoke
+from tests.needs import feature, needs, smoke, waits
 from tests.workload import background_io
 
-pytestmark = [needs("configfs"), feature("removal")]
+pytestmark = [needs("configfs"), feature("removal"), waits()]
 
 
 @needs(program="fio")

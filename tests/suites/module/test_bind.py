@@ -7,9 +7,9 @@ import pytest
 
 from modules.binding import Binding
 from modules.driver import Driver
-from tests.needs import needs, smoke
+from tests.needs import needs, smoke, waits
 
-pytestmark = needs("bind")
+pytestmark = [needs("bind"), waits()]
 
 CYCLES = 5
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 import pytest
 
 from modules.disk import Disk
-from tests.needs import feature, needs
+from tests.needs import feature, needs, waits
 from tests.nvme import INVALID_FORMAT, Nvme
 from tests.workload import background_io, fio
 
-pytestmark = [feature("format"), needs("nvme", program="nvme")]
+pytestmark = [feature("format"), needs("nvme", program="nvme"), waits()]
 
 # QEMU's nvme-ns offers 512-byte blocks as formats 0-3 and 4096-byte ones as 4-7, each without
 # metadata and with 8, 16 and 64 bytes of it.

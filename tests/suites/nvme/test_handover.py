@@ -6,11 +6,11 @@ from collections.abc import Iterator
 import pytest
 
 from modules.disk import write_file
-from tests.needs import feature, needs
+from tests.needs import feature, needs, waits
 from tests.nvme import Nvme
 from tests.workload import background_io, fio
 
-pytestmark = [feature("driver_override"), needs("nvme", program="fio")]
+pytestmark = [feature("driver_override"), needs("nvme", program="fio"), waits()]
 
 BUS = "/sys/bus/pci"
 # Drivers that take any function by driver_override; their modules are called the same

@@ -2,11 +2,11 @@
 """Power states: the controller's own, and those of its PCI function."""
 
 from modules.disk import write_file
-from tests.needs import feature, needs
+from tests.needs import feature, needs, waits
 from tests.nvme import NOT_CHANGEABLE, Nvme
 from tests.workload import fio
 
-pytestmark = [feature("power-states"), needs("nvme", program="nvme")]
+pytestmark = [feature("power-states"), needs("nvme", program="nvme"), waits()]
 
 POWER_MANAGEMENT = 2  # a feature (section 5.27.1.2)
 DRIVER = "/sys/bus/pci/drivers/nvme"

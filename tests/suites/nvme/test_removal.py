@@ -4,11 +4,11 @@
 from images import hotplug
 from images.topology import Controller, Namespace
 from modules.disk import Disk, write_file
-from tests.needs import feature, hardware, needs, smoke
+from tests.needs import feature, hardware, needs, smoke, waits
 from tests.nvme import APPEAR_S, Nvme, disk_of
 from tests.workload import background_io, fio
 
-pytestmark = [feature("hot-plug"), needs("nvme", program="fio")]
+pytestmark = [feature("hot-plug"), needs("nvme", program="fio"), waits()]
 
 DRIVER = "/sys/bus/pci/drivers/nvme"
 

@@ -7,11 +7,11 @@ import pytest
 
 from modules.disk import named_error, write_file
 from tests.budget import Budget
-from tests.needs import feature, hardware, needs, smoke
+from tests.needs import feature, hardware, needs, smoke, waits
 from tests.nvme import Nvme
 from tests.workload import background_io, fio, verified
 
-pytestmark = [feature("reset"), needs("nvme", program="nvme")]
+pytestmark = [feature("reset"), needs("nvme", program="nvme"), waits()]
 
 
 def vectors(nvme: Nvme) -> int:

@@ -7,11 +7,11 @@ import pytest
 
 from modules.disk import Disk
 from modules.driver import Driver
-from tests.needs import feature, hardware, needs
+from tests.needs import feature, hardware, needs, waits
 from tests.nvme import APPEAR_S, Nvme, disk_of
 from tests.workload import background_io, fio, statistics
 
-pytestmark = [feature("sharing"), needs("nvme", program="nvme")]
+pytestmark = [feature("sharing"), needs("nvme", program="nvme"), waits()]
 
 SHARED, FIRST_ALONE, SECOND_ALONE = 1, 2, 3  # NSIDs
 

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 import pytest
 
 from modules.disk import Disk, read_file, write_file
-from tests.needs import feature, needs
+from tests.needs import feature, needs, waits
 from tests.nvme import Nvme
 from tests.workload import background_io, verified
 
-pytestmark = [feature("timeouts"), needs("nvme", program="nvme")]
+pytestmark = [feature("timeouts"), needs("nvme", program="nvme"), waits()]
 
 TIMEOUT_MS = 1000  # the block layer looks once a second
 AT = 64  # MiB; nothing else reads there

@@ -4,13 +4,14 @@
 import errno
 
 from tests import nvme
-from tests.needs import feature, hardware, needs
+from tests.needs import feature, hardware, needs, waits
 from tests.zones import OPEN, UNIT, Condition, ZonedDisk
 
 pytestmark = [
     feature("zoned"),
     hardware("zns"),
     needs("nvme", program="nvme"),
+    waits(),
 ]
 
 
