@@ -197,7 +197,7 @@ class _Search:
     def _follow(self, link: Path) -> None:
         """Takes what a link leads to, when the build may see that."""
         target = Path(os.path.realpath(link))
-        if not target.exists():  # nothing is there to be seen
+        if not untrusted.kind(target):  # nothing is there to be seen
             return
         if not self._may_see(target):
             if not link.is_relative_to(self.folder):
@@ -251,7 +251,7 @@ class _Search:
         if self.looked > MOST_NAMES:
             return
         target = Path(os.path.realpath(target))
-        there = target.is_file() or (folders and target.is_dir())
+        there = untrusted.kind(target) in ("file", "folder" if folders else "file")
         if target.is_relative_to(self.folder) or not there:
             return
         if not self._may_see(target):

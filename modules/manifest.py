@@ -267,7 +267,7 @@ def _check_inside(manifest: Manifest, path: Path) -> None:
     hint = "write the name of a folder or file of patches that is beside the manifest"
     if Path(manifest.series).is_absolute() or not patches.is_relative_to(real):
         raise UserError(what, hint=hint)
-    if not patches.is_dir():
+    if untrusted.kind(patches) != "folder":
         return
     for entry in untrusted.regular_files(patches, lambda name: name == ".git"):
         target = (patches / entry.name).resolve()
@@ -278,7 +278,8 @@ def _check_inside(manifest: Manifest, path: Path) -> None:
 def _check_out_of_tree(manifest: Manifest, path: Path) -> None:
     package = dkms.read(path.parent)
     places = [path.parent, path.parent / package.location if package else path.parent]
-    if not any((place / name).is_file() for place in places for name in ("Kbuild", "Makefile")):
+    files = [place / name for place in places for name in ("Kbuild", "Makefile")]
+    if not any(untrusted.kind(file) == "file" for file in files):
         raise UserError(
             f"{path.parent} has no Kbuild and no Makefile: make cannot know what to build",
             hint="one line is enough: obj-m := NAME.o",

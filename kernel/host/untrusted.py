@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from kernel.host.errors import Failed, UserError
 from kernel.host.progress import step
@@ -229,6 +229,18 @@ def _folder(base: Path, place: str) -> Iterator[int]:
             descriptor = os.open(part, how | os.O_NOFOLLOW, dir_fd=descriptor)
             stack.callback(os.close, descriptor)
         yield descriptor
+
+
+def kind(path: Path) -> Literal["", "file", "folder", "other"]:
+    """What is there, through links; nothing for a name that no file can have.
+
+    For names that stand in foreign texts: pathlib raises OSError for one that is too long.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return ""
+    return "file" if stat.S_ISREG(mode) else "folder" if stat.S_ISDIR(mode) else "other"
 
 
 def copy(base: Path, name: str, target: Path, limit: int = COPY_BYTES) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from email.message import Message
 from email.policy import SMTP, EmailPolicy
-from email.utils import parseaddr
+from email.utils import mktime_tz, parseaddr, parsedate_tz
 
 from kernel.host import packed
 from kernel.host.errors import UserError
@@ -73,6 +73,7 @@ class Mail:
     is_mail: bool = True
     html: bool = False  # a diff stands in HTML and in no text
     inside: Mail | None = None  # the mail that this one was attached to, or pasted into
+    date: float | None = None  # seconds since 1970; None: it says none
 
 
 def mails(data: bytes, what: str) -> list[Mail]:
@@ -205,6 +206,7 @@ def _of_message(message: Message, what: str, inside: Mail | None, depth: int) ->
         (*_ids(message, "In-Reply-To"), *reversed(_ids(message, "References"))),
         html=html,
         inside=inside,
+        date=_date(_raw(message, "Date")),
     )
     yield mail
     for one in nested:
@@ -257,6 +259,13 @@ def _header(part: Message, name: str) -> str:
 def _person(author: str) -> str:
     name, address = parseaddr(author)
     return name or address or author
+
+
+def _date(text: str) -> float | None:
+    with contextlib.suppress(ValueError, OverflowError, TypeError, IndexError):
+        if found := parsedate_tz(text):
+            return float(mktime_tz(found))
+    return None
 
 
 def _ids(part: Message, name: str) -> list[str]:

@@ -24,27 +24,36 @@ from kernel.host.errors import Failed, UserError
 from kernel.host.process import run
 from kernel.host.progress import note, step
 from kernel.host.sandbox import BIND, Sandbox
-from kernel.sources import directory, prefixes, unified
+from kernel.sources import directory, prefixes, targets, unified
 from kernel.sources.patches import LeftOut, Patch, Series
 from kernel.sources.reader import read
 from kernel.sources.tree import Tree, checked
 
 __all__ = ["LeftOut", "Patch", "Series", "applied", "apply", "read", "refusals"]
 
-RECIPE = 2  # raise it when the same tree and patches give another tree
+RECIPE = 3  # raise it when the same tree and patches give another tree
 PATCH_S = 60  # what one patch may take
 # Which file GNU patch is at, and what it says of one that it cannot change. In a refusal {0} is the
 # file, {1} and so on are what the pattern's groups found.
-_FILE = re.compile(r"patching file '?(.+?)'?$|\|(?:---|\+\+\+) [^/]+/(\S+)")
+_FILE = re.compile(
+    r"patching file '?(.+?)'?(?: \((?:renamed|copied) from .+\))?$"
+    r"|\|(?:---|\+\+\+|diff --git) [^/]+/(\S+)"
+)
+_OFFSET = re.compile(r"Hunk #(\d+) succeeded at \d+ .*\(offset (-?)(\d+) lines?\)")
 _REFUSALS = {
     r"Hunk #(\d+) FAILED at (\d+)": "{0}: hunk {1} does not fit at line {2}",
     r"No file to patch": "{0}: there is no such file",
+    r"Not deleting file (.+) as content differs": "{1}: it has other lines than the patch removes",
     r"The next patch would create the file (.+),$": "{1}: the file is there already",
+    r"The next patch would delete the file (.+),$": "{1}: there is no such file",
+    r"Cannot (rename|copy) file without": "cannot {1} a file that the same patch moves, or whose "
+    "name has a space",
     r".*previously applied": "{0}: the change is there already",
     r"Ignoring (potentially dangerous file name.*)": "{1}",
     r".*(malformed patch.*)": "{1}",
 }
 SHOWN = 30  # lines of a series that are printed before it is applied
+OFFSETS = 5  # hunks at other lines that are named, per patch
 ASKED = 50  # patches that are tried backwards, to see whether they are there already
 
 
@@ -149,7 +158,8 @@ def _copy_file(entry: os.DirEntry[str], target: Path, *, link: bool) -> None:
 def apply(tree: Tree, patches: Sequence[Patch], path: Path, tools: ToolRoot) -> None:
     """Changes `path`/tree, a copy of a tree or of a part of it, by patches.
 
-    Raises Failed with the patch, the file and the hunk that does not fit; `path` holds the log.
+    Notes hunks that fit at other lines than they name. Raises Failed with the patch, the file and
+    the hunk that does not fit; `path` holds the log.
     """
     sandbox = Sandbox(
         tools.root,
@@ -164,35 +174,57 @@ def apply(tree: Tree, patches: Sequence[Patch], path: Path, tools: ToolRoot) -> 
         argv = ["patch", "--unified", "--strip=1", "--forward", "--batch", "--fuzz=0"]
         argv += ["--no-backup-if-mismatch", "--reject-file=-", f"--directory={BIND}/tree"]
         argv += [f"--input={BIND}/patches/{number}"]
+        if objections := targets.objections(path / "tree", unified.scan(patch.text).files):
+            raise _refused(tree, patches, number, objections, path, tools)
         try:
             run(sandbox.argv(argv), log=log, doing=patch.name, timeout_s=PATCH_S)
         except Failed as error:
-            told = log.read_text(errors="replace")
-            there = _already(tree, range(number, len(patches) + 1), path, tools)
-            lines = [f"    {line}" for line in refusals(told)]
-            hint = "choose the kernel that the series is for, or rebase it"
-            if there:
-                names = ", ".join(f"{one} ({patches[one - 1].name})" for one in there)
-                lines.append(f"  already in Linux {tree.version}: patch {names}")
-                hint = (
-                    "leave out what is there: list the others in a file `series`, as quilt has it"
-                )
-            raise Failed(
-                f"{patch.name} (patch {number} of {len(patches)}) does not apply to Linux "
-                f"{tree.version}:\n" + "\n".join(lines),
-                hint=hint,
-            ) from error
+            told = refusals(log.read_text(errors="replace"))
+            raise _refused(tree, patches, number, told, path, tools) from error
+        if moved := offsets(log.read_text(errors="replace")):
+            note(f"{patch.name}: {'; '.join(moved)}")
         log.unlink()
     store.remove(path / "patches")
 
 
-def _already(tree: Tree, numbers: Sequence[int], path: Path, tools: ToolRoot) -> list[int]:
-    """Which patches the tree has already: those that come off it without a rest."""
+def _refused(
+    tree: Tree,
+    patches: Sequence[Patch],
+    number: int,
+    reasons: Sequence[str],
+    path: Path,
+    tools: ToolRoot,
+) -> Failed:
+    """The error for a patch that does not apply."""
+    lines = [f"    {line}" for line in reasons]
+    hint = "choose the kernel that the series is for, or rebase it"
+    if any(targets.NO_CONTEXT in reason for reason in reasons):
+        hint = "make the diff with context lines: git diff, or diff -u"
+    if there := _already(tree, patches, number, path, tools):
+        names = ", ".join(f"{one} ({patches[one - 1].name})" for one in there)
+        lines.append(f"  already in Linux {tree.version}: patch {names}")
+        hint = "leave out what is there: list the others in a file `series`, as quilt has it"
+    return Failed(
+        f"{patches[number - 1].name} (patch {number} of {len(patches)}) does not apply to Linux "
+        f"{tree.version}:\n" + "\n".join(lines),
+        hint=hint,
+    )
+
+
+def _already(
+    tree: Tree, patches: Sequence[Patch], first: int, path: Path, tools: ToolRoot
+) -> list[int]:
+    """Which patches from `first` on the tree has already: each file shows what they leave.
+
+    What their hunks leave, GNU patch can take back; whether files are there, it does not look.
+    """
     sandbox = Sandbox(tools.root, read_only={"patches": path / "patches", "tree": tree.path})
     argv = ["patch", "--unified", "--strip=1", "--reverse", "--dry-run", "--force", "--fuzz=0"]
     argv += ["--reject-file=-", f"--directory={BIND}/tree"]
     found = []
-    for number in numbers[:ASKED]:
+    for number in range(first, min(first + ASKED, len(patches) + 1)):
+        if not targets.shows(tree.path, unified.scan(patches[number - 1].text).files):
+            continue
         command = sandbox.argv([*argv, f"--input={BIND}/patches/{number}"])
         with contextlib.suppress(Failed):
             run(command, log=path / "backwards", doing="", timeout_s=PATCH_S)
@@ -214,3 +246,17 @@ def _refusals(told: str) -> Iterator[str]:
         for pattern, refusal in _REFUSALS.items():
             if found := re.match(pattern, line):
                 yield refusal.format(file, *found.groups())
+
+
+def offsets(told: str) -> list[str]:
+    """The hunks that GNU patch put at other lines than they name, from its output."""
+    found, file = [], ""
+    for line in told.splitlines():
+        if name := _FILE.match(line):
+            file = name[1] or name[2]
+        if at := _OFFSET.match(line):
+            lines = f"{at[3]} line{'s' if at[3] != '1' else ''}"
+            found.append(f"hunk {at[1]} of {file} fits {lines} further {'up' if at[2] else 'down'}")
+    if len(found) > OFFSETS:
+        return [*found[:OFFSETS], f"and {len(found) - OFFSETS} hunks more"]
+    return found

@@ -11,7 +11,9 @@ _ANSWER = re.compile(
 )
 _TAG = re.compile(r"\[([^][]{0,200})\]\s*")
 _VERSION = re.compile(r"(?:rfc|patch|resend)?-?v(\d{1,3})(?:\.\d{1,3})?", re.I)
-_NUMBER = re.compile(r"(\d{1,4})/(\d{1,4})")
+_NUMBER = re.compile(r"(\d{1,200})/(\d{1,200})")
+_RFC = re.compile(r"(?:patch[-/])?rfc(?:[-/]?patch(?:es)?)?(?:-?v\d{1,3}(?:\.\d{1,3})?)?", re.I)
+_RESEND = re.compile(r"(?:patch-)?(?:re-?send|re-?sent|repost)(?:-?v\d{1,3}(?:\.\d{1,3})?)?", re.I)
 _PATCH = re.compile(r"(?:rfc|patch|rfc-?patch|resend)(?:es)?(?:-?v\d{1,3}(?:\.\d{1,3})?)?", re.I)
 
 
@@ -25,12 +27,15 @@ class Subject:
     number: int | None = None  # 0: a cover letter
     total: int = 0
     is_answer: bool = False  # "Re:", in some languages, or forwarded
+    is_rfc: bool = False  # a request for comments
+    is_resend: bool = False
 
 
 def parse(text: str) -> Subject:
     """Reads a subject; every text is one."""
     rest, is_answer, is_patch = text.strip(), False, False
     version, number, total = 1, None, 0
+    is_rfc, is_resend = False, False
     while True:
         if not is_patch and (found := _ANSWER.match(rest)):
             is_answer = True
@@ -41,7 +46,9 @@ def parse(text: str) -> Subject:
                     continue
                 if versioned := _VERSION.fullmatch(word):
                     version = int(versioned[1])
+                is_rfc = is_rfc or bool(_RFC.fullmatch(word))
+                is_resend = is_resend or bool(_RESEND.fullmatch(word))
                 is_patch = is_patch or bool(_PATCH.fullmatch(word))
         else:
-            return Subject(rest, is_patch, version, number, total, is_answer)
+            return Subject(rest, is_patch, version, number, total, is_answer, is_rfc, is_resend)
         rest = rest[found.end() :]

@@ -9,27 +9,20 @@ for. A series with a number missing is refused: half a series is another kernel 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 from kernel.host.errors import UserError
+from kernel.sources import postings as sent
 from kernel.sources import subject
 from kernel.sources.items import Item, facts_of
 from kernel.sources.mail import Mail
 from kernel.sources.patches import LeftOut, Patch, Series
+from kernel.sources.postings import Posting
 
 PATCHES = 1000  # of one series
 MAILS = 5000  # with diffs, and cover letters, in one thread
 _QUILT = "to apply some of them only, list their files in a file `series`, as quilt has it"
-
-
-@dataclass(eq=False)
-class _Posting:
-    """The patches of one version of a series, as they were sent together."""
-
-    version: int
-    total: int
-    items: dict[int, Item] = field(default_factory=dict)  # by number
 
 
 def series(
@@ -87,13 +80,19 @@ class _Thread:
         if html := [item for item in own if item.mail.html]:
             first = f"{html[0].title}" + (f" and {len(html) - 1} more" if html[1:] else "")
             self.left_out.append(LeftOut(first, "the HTML beside the text"))
-        postings = self._chosen(self._postings(own), covers)
+        postings = self._chosen(self._postings(own, covers), covers)
         taken = [item for one in postings for _, item in sorted(one.items.items())]
         if len(taken) > PATCHES:
             raise UserError(f"{self.name} has more than {PATCHES} patches")
+        kind = (
+            all(one.is_rfc for one in postings),
+            all(one.is_resend for one in postings),
+        )
         versions = {one.subject.version for one in own if one.subject.is_patch}
         chosen = max((one.version for one in postings), default=0)
-        described = [one for one in covers if one.subject.version == chosen] + taken
+        about = [one for one in covers if one.subject.version == chosen]
+        like = [one for one in about if (one.subject.is_rfc, one.subject.is_resend) == kind]
+        described = (like or about) + taken
         return _series(self.name, taken, self.left_out, described, chosen, sorted(versions))
 
     def _nothing(self, replies: Sequence[Item]) -> UserError:
@@ -120,81 +119,99 @@ class _Thread:
         known = [one for one in item.mail.answers if one in self.by_id]
         if about.number or not known:
             return False
+        answered = self.by_id[known[0]].subject
+        same = about.title.casefold() == answered.title.casefold()
+        if same and answered.is_rfc and not about.is_rfc and answered.total < 2:
+            return False  # what was made of the request for comments
         if self._thread(item) in numbered:
             return True
-        return about.version <= self.by_id[known[0]].subject.version
+        return about.version <= answered.version
 
-    def _postings(self, items: Sequence[Item]) -> list[_Posting]:
-        postings: list[_Posting] = []
+    def _postings(self, items: Sequence[Item], covers: Sequence[Item]) -> list[Posting]:
+        postings: list[Posting] = []
         singles: set[tuple[int, bytes]] = set()
+        split = sent.Split(items)
+        alike: dict[tuple[int, int, bool, bool], list[Posting]] = {}
+        together = Counter(self._sent_with(item) for item in (*items, *covers))
         for item in items:
             about = item.subject
             if not about.number:
-                posting = _Posting(about.version if about.is_patch else 0, 0, {1: item})
+                posting = Posting(about.version if about.is_patch else 0, 0, {1: item})
                 if about.is_patch and (about.version, item.scan.text) in singles:
                     self._leave(item, "there twice")
                 else:
                     postings.append(posting)
                 singles.add((about.version, item.scan.text))
                 continue
-            same = [
-                one for one in postings if (one.version, one.total) == (about.version, about.total)
-            ]
-            place = self._place(item, same)
+            same = alike.setdefault(split.key(item), [])
+            place = self._place(item, same, alone=together[self._sent_with(item)] < 2)
             if place is None:
-                place = _Posting(about.version, about.total)
+                place = Posting(about.version, about.total)
                 postings.append(place)
+                same.append(place)
             if about.number not in place.items:
                 place.items[about.number] = item
             elif place.items[about.number].scan.text == item.scan.text:
                 self._leave(item, "there twice")
-        return postings
+        kept, copies = sent.without_copies(postings)
+        for item in copies:
+            self._leave(item, "there twice")
+        return kept
 
-    def _place(self, item: Item, postings: Sequence[_Posting]) -> _Posting | None:
+    def _sent_with(self, item: Item) -> tuple[int, int, str | Item]:
+        """What mails of one version in one thread have in common."""
+        return item.subject.version, item.subject.total, self._thread(item) or item
+
+    def _place(self, item: Item, postings: Sequence[Posting], *, alone: bool) -> Posting | None:
+        """The posting that a patch belongs to; alone: its thread has no other patch of it."""
         number, thread = item.subject.number or 0, self._thread(item)
         for one in postings:
             others = one.items.values()
-            if number in one.items and one.items[number].scan.text == item.scan.text:
-                return one
+            again = number in one.items and one.items[number].scan.text == item.scan.text
             if thread and any(self._thread(other) == thread for other in others):
-                if number in one.items:
+                if number in one.items and not again:
                     raise UserError(
                         f"{self.name} has two patches {_number(item)}: "
                         f"{one.items[number].title!r} and {item.title!r}",
                         hint="save the series that is meant to a file of its own",
                     )
                 return one
+            if again and alone:
+                return one
         return next((one for one in reversed(postings) if number not in one.items), None)
 
-    def _chosen(self, postings: list[_Posting], covers: Sequence[Item]) -> list[_Posting]:
+    def _chosen(self, postings: list[Posting], covers: Sequence[Item]) -> list[Posting]:
         """Of each series the newest version, or the one that was asked for; complete."""
         groups = self._groups(postings, covers)
-        chosen: list[_Posting] = []
+        chosen: list[Posting] = []
         for group in groups:
             versions = sorted({one.version for one in group})
-            wanted = versions[-1]
-            if self.version is not None and versions != [0]:
+            if self.version is None or versions == [0]:
+                taken = sent.newest(group, covers, self.name)
+            else:
                 if self.version not in versions:
                     there = ", ".join(f"v{one}" for one in versions)
                     raise UserError(
                         f"{self.name} has no version {self.version} of "
-                        f"{group[0].items[min(group[0].items)].subject.title!r}, but {there}"
+                        f"{group[0].first.subject.title!r}, but {there}"
                     )
-                wanted = self.version
+                taken = sent.of_version(group, self.version)
+            last = sent.sent_last(taken, self.name)
+            chosen += last
             for one in group:
-                if one.version == wanted:
-                    chosen.append(one)
-                    continue
-                which = "an older" if one.version < wanted else "a newer"
-                count = f" ({len(one.items)} patches)" if len(one.items) > 1 else ""
-                first = one.items[min(one.items)]
-                self._leave(first, f"{which} version, v{one.version}{count}")
+                if one not in last:
+                    self._leave(one.first, _not_taken(one, last[0]))
         chosen.sort(key=postings.index)
         for one in chosen:
             self._check(one, postings, alone=self.alone and len(self.items) == 1)
         return chosen
 
-    def _check(self, posting: _Posting, postings: Sequence[_Posting], alone: bool) -> None:
+    def _check(self, posting: Posting, postings: Sequence[Posting], alone: bool) -> None:
+        if posting.total > PATCHES:
+            raise UserError(
+                f"{self.name}: {posting.first.title!r} is of more than {PATCHES} patches",
+                hint=_QUILT,
+            )
         numbers = range(1, posting.total + 1)
         missing = [str(one) for one in numbers if one not in posting.items][:10]
         extra = [number for number in posting.items if posting.total and number not in numbers]
@@ -217,7 +234,7 @@ class _Thread:
             hint=f"{hint}fetch the whole thread; {_QUILT}",
         )
 
-    def _groups(self, postings: Sequence[_Posting], covers: Sequence[Item]) -> list[list[_Posting]]:
+    def _groups(self, postings: Sequence[Posting], covers: Sequence[Item]) -> list[list[Posting]]:
         """The postings of each series: of one thread, with one title or one change-id."""
         parent = list(range(len(postings)))
 
@@ -233,12 +250,12 @@ class _Thread:
                 continue
             for mark in self._marks(posting, covers):
                 parent[find(at)] = find(first.setdefault(mark, at))
-        groups: dict[int, list[_Posting]] = {}
+        groups: dict[int, list[Posting]] = {}
         for at, posting in enumerate(postings):
             groups.setdefault(find(at), []).append(posting)
         return list(groups.values())
 
-    def _marks(self, posting: _Posting, covers: Sequence[Item]) -> Iterable[tuple[str, str]]:
+    def _marks(self, posting: Posting, covers: Sequence[Item]) -> Iterable[tuple[str, str]]:
         items = list(posting.items.values())
         threads = {thread for item in items if (thread := self._thread(item))}
         for cover in covers:
@@ -283,6 +300,18 @@ def _series(
         facts.prerequisites,
         facts.trailers,
     )
+
+
+def _not_taken(posting: Posting, taken: Posting) -> str:
+    """Why a posting is left out."""
+    count = f" ({len(posting.items)} patches)" if len(posting.items) > 1 else ""
+    if posting.is_rfc != taken.is_rfc:
+        kind = "a request for comments" if posting.is_rfc else "not the request for comments"
+        return f"{kind}, v{posting.version}{count}"
+    if posting.version == taken.version:
+        return f"sent again, v{posting.version}{count}"
+    which = "an older" if posting.version < taken.version else "a newer"
+    return f"{which} version, v{posting.version}{count}"
 
 
 def _number(item: Item) -> str:

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 
 NULL = "/dev/null"
-_HUNK = re.compile(rb"@@ -\d{1,9}(?:,(\d{1,9}))? \+\d{1,9}(?:,(\d{1,9}))? @@")
+_HUNK = re.compile(rb"@@ -(\d{1,9})(?:,(\d{1,9}))? \+\d{1,9}(?:,(\d{1,9}))? @@")
 # What git writes between "diff --git" and the hunks; `index` alone changes nothing.
 _EXTENDED = re.compile(
     rb"(old mode|new mode|deleted file mode|new file mode|copy from|copy to|rename from|rename to"
@@ -30,6 +30,15 @@ _ESCAPES = {"t": "\t", "n": "\n", "r": "\r", '"': '"', "\\": "\\"}
 
 
 @dataclass(frozen=True)
+class Hunk:
+    """What a hunk's header says."""
+
+    line: int  # of the old file
+    old: int  # lines that it needs there: context and removed ones
+    new: int  # lines that it leaves there: context and added ones
+
+
+@dataclass(frozen=True)
 class FileDiff:
     """The changes of one file."""
 
@@ -39,7 +48,10 @@ class FileDiff:
     line: int  # of the text, where it begins
     before: bytes = b""  # git's ids of the contents, abbreviated; empty when not stated
     after: bytes = b""
-    renames: bool = False
+    renames: bool = False  # or copies
+    copies: bool = False
+    mode: str = ""  # the new one; empty when it stays
+    hunks: tuple[Hunk, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,6 +138,7 @@ class _Scanner:
             at += 1
         line = self._line(at)
         old, new = _git_names(self.lines[begin][len(b"diff --git ") :])
+        hunks: list[Hunk] = []
         if line == b"GIT binary patch" or line.startswith(b"Binary files "):
             raise _Damaged(begin, f"GNU patch cannot change the binary {new or 'file'}", _BY_GIT)
         modes = [value for name, value in extended.items() if b"mode" in name or name == b"index"]
@@ -133,7 +146,7 @@ class _Scanner:
             raise _Damaged(begin, f"{new or 'a file'} is a submodule of git", _BY_GIT)
         if line.startswith(b"--- ") and self._line(at + 1).startswith(b"+++ "):
             old, new = _name(line), _name(self.lines[at + 1])
-            at = self._hunks(at + 2, new if new != NULL else old)
+            at, hunks = self._hunks(at + 2, new if new != NULL else old)
         elif not extended:
             return begin + 1  # words about a diff
         elif set(extended) == {b"index"}:
@@ -143,14 +156,27 @@ class _Scanner:
         elif b"deleted file mode" in extended:
             new = NULL
         before, _, after = extended.get(b"index", b"").split(b" ")[0].partition(b"..")
-        renames = b"rename from" in extended or b"copy from" in extended
-        self._add(FileDiff(old, new, self._text(begin, at), begin + 1, before, after, renames))
+        copies = b"copy from" in extended
+        self._add(
+            FileDiff(
+                old,
+                new,
+                self._text(begin, at),
+                begin + 1,
+                before,
+                after,
+                copies or b"rename from" in extended,
+                copies,
+                extended.get(b"new mode", b"").decode(errors="replace").strip(),
+                tuple(hunks),
+            )
+        )
         return at
 
     def _plain(self, begin: int) -> int:
         old, new = _name(self.lines[begin]), _name(self.lines[begin + 1])
-        at = self._hunks(begin + 2, new if new != NULL else old)
-        self._add(FileDiff(old, new, self._text(begin, at), begin + 1))
+        at, hunks = self._hunks(begin + 2, new if new != NULL else old)
+        self._add(FileDiff(old, new, self._text(begin, at), begin + 1, hunks=tuple(hunks)))
         return at
 
     def _add(self, file: FileDiff) -> None:
@@ -162,17 +188,20 @@ class _Scanner:
     def _text(self, begin: int, end: int) -> bytes:
         return b"".join(line + b"\n" for line in self.lines[begin:end])
 
-    def _hunks(self, at: int, name: str) -> int:
+    def _hunks(self, at: int, name: str) -> tuple[int, list[Hunk]]:
         """Goes over the hunks of a file, of which there must be one; returns the line behind."""
+        hunks = []
         if not _HUNK.match(self._line(at)):
             raise _Damaged(at, f"the diff of {name} has no hunk")
         while found := _HUNK.match(self._line(at)):
-            at = self._hunk(at, *(1 if count is None else int(count) for count in found.groups()))
+            hunk = Hunk(*(1 if count is None else int(count) for count in found.groups()))
+            at = self._hunk(at, hunk.old, hunk.new)
+            hunks.append(hunk)
         line = self._line(at)
         header = line.startswith(b"--- ") and self._line(at + 1).startswith(b"+++ ")
         if not header and re.match(rb"\+|-[^-]", line) and line.rstrip() != b"--":
             raise _Damaged(at, f"a hunk of {name} has more lines than its header says")
-        return at
+        return at, hunks
 
     def _hunk(self, header: int, old: int, new: int) -> int:
         at = header + 1

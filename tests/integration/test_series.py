@@ -63,6 +63,12 @@ diff --git a/block/old.c b/block/old.c
 old mode 100644
 new mode 100755
 """
+NOWHERE = """\
+--- a/block/x.c
++++ b/block/x.c
+@@ -500,0 +501 @@
++nowhere
+"""
 OUTSIDE = """\
 --- a/../../outside
 +++ b/../../outside
@@ -191,8 +197,16 @@ def test_the_same_patches_give_the_same_tree(tree: Tree, tools: ToolRoot, tmp_pa
         (CHANGE.replace("line 18", "line 80"), "block/x.c: hunk 2 does not fit at line 17"),
         (CHANGE.replace("block/x.c", "block/gone.c"), "block/gone.c: there is no such file"),
         (ADD.replace("new.c", "old.c"), "block/old.c: the file is there already"),
+        (RENAME.replace("older.c", "new.c"), "block/new.c: the file is there already"),
+        (EXECUTABLE.replace("old.c", "gone.c"), "block/gone.c: there is no such file"),
+        (
+            REMOVE.replace("old.c", "x.c").replace("-old", "-line 1"),
+            "block/x.c: it has other lines than the patch removes",
+        ),
+        (ADD.replace("block/new.c", ".git/x"), ".git/x: no git makes such a file"),
+        (NOWHERE, "block/x.c: hunk 1 (line 500) has neither context nor a removed line"),
     ],
-    ids=["hunk", "no-file", "file-is-there"],
+    ids=["hunk", "no-file", "file-is-there", "mv", "chmod", "rm", "git", "no-context"],
 )
 def test_a_patch_that_does_not_apply(
     tree: Tree, tools: ToolRoot, tmp_path: Path, text: str, reason: str
@@ -203,6 +217,7 @@ def test_a_patch_that_does_not_apply(
     told = str(caught.value)
     assert told.startswith("0002.patch (patch 2 of 2) does not apply to Linux 7.3.4:")
     assert reason in told
+    assert "already in" not in told
     assert state(tree.path) == before
     assert not list(store.directory("sources").iterdir())
 
@@ -217,6 +232,30 @@ def test_what_the_tree_has_already_is_named(tree: Tree, tools: ToolRoot, tmp_pat
     assert "block/x.c: the change is there already" in told
     assert "already in Linux 7.3.4: patch 2 (0002.patch), 3 (0003.patch)" in told
     assert "list the others in a file `series`" in told
+
+
+@pytest.mark.parametrize("name", ["x.c", "gone.c"])
+def test_a_file_that_is_not_as_the_patch_says_is_not_there_already(
+    tree: Tree, tools: ToolRoot, tmp_path: Path, name: str
+) -> None:
+    text = f"diff --git a/block/{name} b/block/{name}\ndeleted file mode 100644\n"
+    with pytest.raises(Failed) as caught:
+        patched(tree, tools, tmp_path / "patches", text)
+    assert f"block/{name}" in str(caught.value)
+    assert "already in" not in str(caught.value)
+
+
+def test_a_name_that_a_patch_before_made_free(tree: Tree, tools: ToolRoot, tmp_path: Path) -> None:
+    onto = RENAME.replace("old.c", "x.c").replace("older.c", "old.c")
+    result = patched(tree, tools, tmp_path / "patches", REMOVE, onto)
+    assert (result.path / "block/old.c").read_text() == LINES
+
+
+def test_a_hunk_that_fits_at_another_line_is_noted(
+    tree: Tree, tools: ToolRoot, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    patched(tree, tools, tmp_path / "patches", CHANGE.replace("@@ -2,3 +2,3", "@@ -8,3 +8,3"))
+    assert "0001.patch: hunk 1 of block/x.c fits 6 lines further up" in capfd.readouterr().err
 
 
 def test_files_without_a_prefix_are_found(tree: Tree, tools: ToolRoot, tmp_path: Path) -> None:

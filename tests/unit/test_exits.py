@@ -75,6 +75,7 @@ class TestCodeOf:
         ("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGTERM, 143)]
     )
     def test_each_signal(self, number: signal.Signals, code: int) -> None:
+        signal.signal(number, signal.SIG_DFL)  # also when these tests run under nohup
         assert exits.code_of(lambda: os.kill(os.getpid(), number)) == code
 
     def test_a_hang_up_that_was_to_be_ignored(self) -> None:

@@ -294,3 +294,13 @@ def test_the_limit_of_files(tmp_path: Path) -> None:
     assert [entry.name for entry in found] == ["0", "1", "2", "3"]
     with pytest.raises(UserError, match="holds more than 4 files"):
         list(untrusted.regular_files(tmp_path, lambda name: False, FolderLimits(files=4)))
+
+
+def test_names_that_no_file_can_have(tmp_path: Path) -> None:
+    """Too long for a path or for one part of it; found by the property tests."""
+    folder = tmp_path / "driver"
+    folder.mkdir()
+    long = "a" * 300
+    (folder / "Makefile").write_text(f"obj-m := x.o\nccflags-y := -I$(src)/../{long}\n")
+    (folder / "x.c").write_text(f'#include "../{long}.h"\n#include "../../{"b/" * 3000}x.h"\n')
+    assert {str(name) for name in sources(folder).files} == {"Makefile", "x.c"}

@@ -137,11 +137,35 @@ class TestNone:
             ["block/y z.c: hunk 2 does not fit at line 12"],
         ),
         ("patch: **** malformed patch at line 4: x\n", ["malformed patch at line 4: x"]),
+        (
+            "|diff --git a/block/x.c b/block/x.c\n|old mode 100644\nNo file to patch.  Skipping\n",
+            ["block/x.c: there is no such file"],
+        ),
+        (
+            "The next patch would delete the file block/x.c,\nwhich does not exist!  Skipping\n",
+            ["block/x.c: there is no such file"],
+        ),
+        (
+            "Cannot rename file without two valid file names\n",
+            ["cannot rename a file that the same patch moves, or whose name has a space"],
+        ),
         ("something new\n", ["something new"]),
     ],
 )
 def test_refusals_name_file_and_hunk(told: str, refusals: list[str]) -> None:
     assert series.refusals(told) == refusals
+
+
+def test_hunks_at_other_lines_are_named() -> None:
+    told = "patching file block/y.c (renamed from block/x.c)\n"
+    told += "Hunk #1 succeeded at 2 (offset -13 lines).\nHunk #2 succeeded at 9 (offset 1 line).\n"
+    found = series.offsets(told)
+    assert found == [
+        "hunk 1 of block/y.c fits 13 lines further up",
+        "hunk 2 of block/y.c fits 1 line further down",
+    ]
+    many = "".join(f"Hunk #{at} succeeded at 9 (offset 3 lines).\n" for at in range(1, 9))
+    assert series.offsets(f"patching file x\n{many}")[5:] == ["and 3 hunks more"]
 
 
 class TestOutside:

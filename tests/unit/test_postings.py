@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which posting of a series is taken: requests for comments, patches, what was sent again."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from kernel.host.errors import UserError
+from kernel.sources.patches import Series
+from kernel.sources.reader import read
+
+DIFF = "--- a/block/x.c\n+++ b/block/x.c\n@@ -1 +1 @@\n-a\n+{}\n"
+QUARTER = "Thu, 1 {} 2026 12:00:00 +0000"
+
+
+def mail(
+    subject: str, id: str, to: str = "", *, word: str = "", date: str = "", diff: bool = True
+) -> str:
+    """A mail; word: what its diff writes."""
+    headers = f"Message-ID: <{id}@x>\n"
+    headers += f"In-Reply-To: <{to}@x>\n" if to else ""
+    headers += f"Date: {QUARTER.format(date)}\n" if date else ""
+    return (
+        f"From a Mon Sep 17 00:00:00 2001\nFrom: A <a@example.org>\nSubject: {subject}\n{headers}\n"
+        f"Why.\n---\n{DIFF.format(word or id) if diff else ''}-- \n2.47.3\n\n"
+    )
+
+
+def pair(tags: str, id: str, *, to: str = "", date: str = "", words: str = "") -> list[str]:
+    """A series of two patches in a thread."""
+    first, second = (f"{id}{number}" for number in (1, 2))
+    return [
+        mail(f"[{tags} 1/2] a", first, to, date=date, word=words and f"{words}1"),
+        mail(f"[{tags} 2/2] b", second, first, date=date, word=words and f"{words}2"),
+    ]
+
+
+def found(folder: Path, mails: list[str], version: int | None = None) -> Series:
+    path = folder / "thread.mbox"
+    path.write_text("".join(mails))
+    return read(path, version)
+
+
+def words(series: Series) -> list[str]:
+    """What the diffs of the patches write."""
+    return [patch.text.decode().splitlines()[-1][1:] for patch in series.patches]
+
+
+@pytest.mark.parametrize(
+    ("mails", "expected"),
+    [
+        (pair("RFC v2", "r") + pair("PATCH", "p", to="r1"), ["p1", "p2"]),
+        (pair("PATCH", "p", to="r1") + pair("RFC v2", "r"), ["p1", "p2"]),
+        (pair("RFC v2", "r", date="Jan") + pair("PATCH", "p", date="Apr"), ["p1", "p2"]),
+        (pair("RFC PATCH", "r", date="Jan") + pair("PATCH", "p", date="Apr"), ["p1", "p2"]),
+        (pair("RFC PATCH", "r") + pair("PATCH v2", "p"), ["p1", "p2"]),
+        (pair("PATCH", "p", date="Jan") + pair("RFC PATCH v2", "r", date="Apr"), ["r1", "r2"]),
+        (
+            [mail("[RFC v2] a", "r"), mail("[PATCH] a", "p", "r")],
+            ["p"],
+        ),
+        (
+            pair("RFC", "r", date="Jan")
+            + pair("RFC v3", "s", date="Feb")
+            + pair("PATCH", "p", date="Mar")
+            + pair("PATCH v2", "q", date="Apr"),
+            ["q1", "q2"],
+        ),
+        ([pair("RFC PATCH", "r")[0], pair("PATCH", "r")[1]], ["r1", "r2"]),
+        (pair("RFC/PATCH v2", "r", words="w") + pair("PATCH v2", "p", words="w"), ["w1", "w2"]),
+    ],
+    ids=["answered", "any-order", "date", "same-version", "version", "rfc-newer", "single",
+         "many", "tag-of-one", "unchanged"],
+)  # fmt: skip
+def test_patches_that_came_of_an_rfc_are_newer(
+    tmp_path: Path, mails: list[str], expected: list[str]
+) -> None:
+    assert words(found(tmp_path, mails)) == expected
+
+
+@pytest.mark.parametrize(
+    "mails",
+    [
+        pair("RFC PATCH", "r") + pair("PATCH", "p"),
+        pair("RFC v2", "r") + pair("PATCH", "p"),
+        pair("RFC v2", "r", date="Jan") + pair("PATCH", "p", date="Jan"),
+        pair("RFC v1", "r", date="Apr") + pair("PATCH v2", "p", date="Jan"),
+    ],
+    ids=["no-date", "no-date-newer-version", "same-date", "dates-against-versions"],
+)
+def test_where_it_is_not_clear_the_user_says_it(tmp_path: Path, mails: list[str]) -> None:
+    with pytest.raises(UserError, match=r"not clear which of '\[RFC.* 1/2\] a' and") as caught:
+        found(tmp_path, mails)
+    assert "'[PATCH" in str(caught.value)
+    number = 2 if "PATCH v2" in mails[2] else 1
+    assert f"--series-version {number} takes the patches" in (caught.value.hint or "")
+    assert words(found(tmp_path, mails, number)) == ["p1", "p2"]
+
+
+def test_the_rfc_is_there_for_who_asks(tmp_path: Path) -> None:
+    mails = pair("RFC v2", "r") + pair("PATCH", "p", to="r1")
+    series = found(tmp_path, mails, 2)
+    assert words(series) == ["r1", "r2"]
+    assert [one.why for one in series.left_out] == ["not the request for comments, v1 (2 patches)"]
+    series = found(tmp_path, mails)
+    assert [one.why for one in series.left_out] == ["a request for comments, v2 (2 patches)"]
+
+
+def test_a_fix_in_answer_to_an_rfc_is_a_reply(tmp_path: Path) -> None:
+    mails = [mail("[RFC] a", "r"), mail("[PATCH] fix for a", "f", "r")]
+    assert words(found(tmp_path, mails)) == ["r"]
+
+
+def resent(*, cover: str, to: str = "") -> list[str]:
+    """A series of which the second patch differs when it is sent again."""
+    return [
+        mail("[PATCH 0/2] s", "c", diff=False),
+        mail("[PATCH 1/2] a", "a", "c", word="same"),
+        mail("[PATCH 2/2] b", "b", "c", word="old"),
+        mail(f"[{cover} 0/2] s", "d", to, diff=False),
+        mail(f"[{cover} 1/2] a", "e", "d", word="same"),
+        mail(f"[{cover} 2/2] b", "f", "d", word="new"),
+    ]
+
+
+@pytest.mark.parametrize("to", ["", "c"])
+@pytest.mark.parametrize("tags", ["RESEND PATCH", "PATCH RESEND", "RESEND"])
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_sent_again_takes_the_place_of_what_was_sent(
+    tmp_path: Path, tags: str, to: str, seed: int
+) -> None:
+    mails = resent(cover=tags, to=to)
+    random.Random(seed).shuffle(mails)
+    series = found(tmp_path, mails)
+    assert words(series) == ["same", "new"]
+    assert "sent again, v1 (2 patches)" in [one.why for one in series.left_out]
+
+
+def test_without_the_tag_it_is_not_clear(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"two series with '\[PATCH 1/2\] a'"):
+        found(tmp_path, resent(cover="PATCH"))
+
+
+def test_one_patch_that_is_sent_again_unchanged(tmp_path: Path) -> None:
+    again = mail("[RESEND PATCH 2/2] b", "f", word="p2")
+    for mails in ([*pair("PATCH", "p"), again], [again, *pair("PATCH", "p")]):
+        series = found(tmp_path, mails)
+        assert words(series) == ["p1", "p2"]
+        assert [one.why for one in series.left_out] == ["there twice"]
+
+
+def test_a_patch_of_very_many_is_named(tmp_path: Path) -> None:
+    for total in ("99999", "9" * 50):
+        with pytest.raises(UserError, match=rf"'\[PATCH 1/{total}\] a' is of more than 1000"):
+            found(tmp_path, [mail(f"[PATCH 1/{total}] a", "a")])

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a patch says of files, beside what its hunks say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kernel.sources import targets, unified
+
+LINES = "".join(f"line {number}\n" for number in range(1, 21))
+THERE = "the file is there already"
+
+
+def git(old: str, new: str, rest: str) -> str:
+    return f"diff --git a/block/{old} b/block/{new}\n{rest}"
+
+
+def moves(old: str, new: str, how: str = "rename") -> str:
+    names = f"{how} from block/{old}\n{how} to block/{new}\n"
+    return git(old, new, f"similarity index 100%\n{names}")
+
+
+def makes(name: str, line: str = "+x") -> str:
+    hunk = f"--- /dev/null\n+++ b/block/{name}\n@@ -0,0 +1 @@\n{line}\n" if line else ""
+    return git(name, name, f"new file mode 100644\n{hunk}")
+
+
+def removes(name: str, lines: str = "") -> str:
+    hunk = f"--- a/block/{name}\n+++ /dev/null\n@@ -1 +0,0 @@\n-{lines}\n" if lines else ""
+    return git(name, name, f"deleted file mode 100644\n{hunk}")
+
+
+def inserts(name: str, header: str = "@@ -500,0 +501 @@", old: str = "") -> str:
+    return f"--- a/block/{old or name}\n+++ b/block/{name}\n{header}\n+zzz\n"
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    block = tmp_path / "block"
+    (block / "folder").mkdir(parents=True)
+    (block / "x.c").write_text(LINES)
+    (block / "full.c").write_text("full\n")
+    (block / "same.c").write_text("full\n")
+    (block / "empty.c").write_text("")
+    (block / "link.c").symlink_to("/nowhere")
+    (block / "out").symlink_to("/")
+    return tmp_path
+
+
+def objections(tree: Path, text: str) -> list[str]:
+    return targets.objections(tree, unified.scan(text.encode()).files)
+
+
+@pytest.mark.parametrize("name", ["full.c", "empty.c", "link.c", "folder"])
+@pytest.mark.parametrize("how", ["rename", "copy", "new"])
+def test_no_file_is_written_over(tree: Path, name: str, how: str) -> None:
+    text = makes(name) if how == "new" else moves("x.c", name, how)
+    assert objections(tree, text) == [f"block/{name}: {THERE}"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        moves("x.c", "y.c"),
+        moves("full.c", "away.c") + moves("x.c", "full.c"),
+        moves("x.c", "full.c") + moves("full.c", "x.c"),
+        removes("full.c", "full") + moves("x.c", "full.c"),
+        removes("full.c", "full") + makes("full.c"),
+    ],
+    ids=["free", "moved", "swapped", "removed", "made-anew"],
+)
+def test_a_name_that_the_patch_makes_free_can_be_taken(tree: Path, text: str) -> None:
+    assert objections(tree, text) == []
+
+
+def test_a_name_is_taken_once(tree: Path) -> None:
+    text = moves("x.c", "y.c", "copy") + moves("full.c", "y.c")
+    assert objections(tree, text) == [f"block/y.c: {THERE}"]
+
+
+@pytest.mark.parametrize("how", ["rename", "copy"])
+def test_what_is_renamed_has_to_be_there(tree: Path, how: str) -> None:
+    text = moves("none.c", "y.c", how)
+    assert objections(tree, text) == ["block/none.c: there is no such file"]
+
+
+@pytest.mark.parametrize("header", ["@@ -500,0 +501 @@", "@@ -0,0 +1 @@"])
+def test_lines_without_context_have_no_place(tree: Path, header: str) -> None:
+    for text in (inserts("x.c", header), inserts("x.c", header, "x.c.orig")):
+        (told,) = objections(tree, text)
+        assert told.startswith("block/x.c: hunk 1 (line ")
+        assert targets.NO_CONTEXT in told
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        inserts("empty.c", "@@ -0,0 +1 @@"),
+        inserts("new.c", "@@ -0,0 +1 @@"),
+        makes("new.c"),
+        makes("new.c", "") + inserts("new.c", "@@ -0,0 +1 @@"),
+        inserts("x.c", "@@ -3 +3,2 @@").replace("+zzz", " line 3\n+zzz"),
+        inserts("x.c", "@@ -3 +3 @@").replace("+zzz", "-line 3\n+zzz"),
+    ],
+    ids=["empty", "not-there", "new", "new-and-empty", "context", "removed"],
+)
+def test_lines_that_have_one(tree: Path, text: str) -> None:
+    assert objections(tree, text) == []
+
+
+@pytest.mark.parametrize("name", ["../.git/x", ".GIT/hooks/x", "sub/.git", ".git/x y"])
+def test_nothing_of_git_s_own_is_changed(tree: Path, name: str) -> None:
+    (told,) = objections(tree, makes(name))
+    assert told.endswith(f"{name}: no git makes such a file")
+
+
+def test_git_s_own_in_a_line_that_is_unclear(tree: Path) -> None:
+    (told,) = objections(tree, "diff --git a/.git/x b/q b/z\nnew file mode 100644\n")
+    assert told.endswith("no git makes such a file")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (removes("x.c"), False),
+        (removes("none.c"), False),
+        (moves("x.c", "y.c") + moves("y.c", "x.c"), False),
+        (moves("none.c", "x.c"), True),
+        (moves("full.c", "x.c"), False),
+        (moves("full.c", "x.c", "copy"), False),
+        (moves("full.c", "same.c", "copy"), True),
+        (moves("none.c", "same.c", "copy"), False),
+        (makes("empty.c", ""), True),
+        (makes("x.c", ""), False),
+        (makes("link.c", ""), False),
+        (git("x.c", "x.c", "old mode 100755\nnew mode 100644\n"), True),
+        (git("x.c", "x.c", "old mode 100644\nnew mode 100755\n"), False),
+        (git("none.c", "none.c", "old mode 100644\nnew mode 100755\n"), False),
+        (inserts("x.c", "@@ -3 +2,0 @@").replace("+zzz", "-line 30"), False),
+    ],
+)
+def test_whether_a_tree_shows_what_a_patch_leaves(tree: Path, text: str, expected: bool) -> None:
+    assert targets.shows(tree, unified.scan(text.encode()).files) is expected
+
+
+def test_nothing_outside_is_looked_at(tree: Path) -> None:
+    for name in ("out/etc/passwd", "../../etc/passwd", "x\0y", "n" * 5000):
+        assert objections(tree, makes(name)) == []
