@@ -26,7 +26,8 @@ _SUBMODULE = b"160000"
 _BLANKS = 3  # context lines at the very end of a text, which editors and mail programs cut off
 AS_SENT = "take it from the list's archive as it was sent (b4 am, or the raw mail)"
 _BY_GIT = "apply it with git am in a repository, and take --kernel REPOSITORY#BRANCH"
-_ESCAPES = {"t": "\t", "n": "\n", "r": "\r", '"': '"', "\\": "\\"}
+# git's quote.c
+_ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
 
 @dataclass(frozen=True)
@@ -246,8 +247,8 @@ def _unquoted(name: bytes) -> str:
 
     def character(found: re.Match[str]) -> str:
         code = found[1]
-        return chr(int(code, 8)) if code[0].isdigit() else _ESCAPES.get(code, code)
+        return chr(int(code, 8)) if len(code) == 3 else _ESCAPES.get(code, code)
 
-    plain = re.sub(r"\\([0-7]{3}|.)", character, text.rstrip().strip('"'))
+    plain = re.sub(r"\\([0-3][0-7]{2}|.)", character, text.rstrip().strip('"'))
     with_bytes = plain.encode("latin-1", errors="replace")
     return with_bytes.decode(errors="surrogateescape")

@@ -21,7 +21,7 @@ import zstandard
 
 from kernel.host.errors import UserError
 from kernel.host.settings import PROJECT
-from kernel.sources import reader, series, thread
+from kernel.sources import reader, series, thread, unified
 
 DIFF = """\
 diff --git a/block/x.c b/block/x.c
@@ -375,3 +375,19 @@ class TestSize:
         (tmp_path / "deep").write_text(inner)
         with pytest.raises(UserError, match="cannot read"):
             series.read(tmp_path / "deep")
+
+
+@pytest.mark.parametrize(
+    ("quoted", "name"),
+    [
+        (r'"b/t\303\274r"', "b/tür"),
+        (r'"b/a\tb\"c\\d"', 'b/a\tb"c\\d'),
+        (r'"b/\970"', "b/970"),
+        (r'"b/\7"', "b/7"),
+        (r'"b/\777"', "b/777"),
+    ],
+)
+def test_a_quoted_name(quoted: str, name: str) -> None:
+    """As git writes it; what it never writes is no reason to stumble (found by fuzzing)."""
+    text = f"--- a/x\n+++ {quoted}\n@@ -1 +1 @@\n-a\n+b\n"
+    assert unified.scan(text.encode()).files[0].new == name
