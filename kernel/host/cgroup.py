@@ -61,12 +61,22 @@ def group(memory_mib: int | None, processes: int | None) -> Iterator[Group]:
         name = f"blockyard-{os.getpid()}-{next(_count)}"
         for controller, limit in wanted.items():
             if limit and (parent := _parent(controller)):
+                _sweep(parent)
                 _make(parent / name, controller, limit, folders)
     try:
         yield Group(tuple(folders))
     finally:
         for folder in folders:
             _remove(folder)
+
+
+def _sweep(parent: Path) -> None:
+    """Removes groups of processes of ours that were killed."""
+    for folder in parent.glob("blockyard-*-*"):
+        pid = folder.name.split("-")[1]
+        if pid.isdecimal() and not Path("/proc", pid).exists():
+            with contextlib.suppress(OSError):  # another run was quicker, or it is not empty
+                folder.rmdir()
 
 
 def _make(folder: Path, controller: str, limit: int, folders: list[Path]) -> None:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,16 @@ def test_a_controller_that_is_not_ours_to_enable(hierarchy: Path) -> None:
 def test_which_limit_was_hit(tmp_path: Path, file: str, text: str, what: str) -> None:
     (tmp_path / file).write_text(text)
     assert Group((tmp_path,)).exceeded == what
+
+
+def test_groups_of_runs_that_were_killed_go(hierarchy: Path) -> None:
+    with subprocess.Popen(["true"]) as ended:
+        ended.wait()
+    dead = hierarchy / f"blockyard-{ended.pid}-0"
+    others = [hierarchy / f"blockyard-{os.getppid()}-0", hierarchy / "blockyard-of-others"]
+    for folder in (dead, *others):
+        folder.mkdir()
+    with cgroup.group(64, 16):
+        pass
+    assert not dead.exists()
+    assert all(folder.exists() for folder in others)
