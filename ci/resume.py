@@ -105,7 +105,7 @@ def _content(folder: str) -> str:
     state = hashlib.sha256()
     try:
         for entry in untrusted.regular_files(Path(folder), _no_source):
-            found = entry.link or _sha256(Path(folder), entry.name)
+            found = entry.link or untrusted.sha256(Path(folder), entry.name)
             state.update(store.digest([entry.name, bool(entry.link), found]).encode())
     except UserError:  # no reason to refuse the run, only to go on with it later
         state.update(os.urandom(32))
@@ -114,14 +114,6 @@ def _content(folder: str) -> str:
 
 def _no_source(name: str) -> bool:
     return name == "__pycache__" or skipped(name)
-
-
-def _sha256(base: Path, name: str) -> str:
-    state = hashlib.sha256()
-    with untrusted.open_regular(base, name) as file:
-        while data := file.read(1 << 20):
-            state.update(data)
-    return state.hexdigest()
 
 
 def _entry(path: Path) -> str:
@@ -147,7 +139,7 @@ def _digest(base: Path, files: Iterable[Path]) -> str:
     for path in files:
         name = str(path.relative_to(base))
         if path.is_file() and not path.is_symlink():
-            state.update(msgspec.json.encode([name, _sha256(base, name)]))
+            state.update(msgspec.json.encode([name, untrusted.sha256(base, name)]))
     return state.hexdigest()[: store.KEY_LENGTH]
 
 

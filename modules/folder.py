@@ -10,7 +10,6 @@ folder makes us read /etc/shadow or wait for a pipe.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -70,7 +69,7 @@ class Sources:
             untrusted.copy(self.root, name, copied)
             runs = state.endswith("x")
             copied.chmod(0o755 if runs else 0o644)
-            if _sha256(target, name) != state.removesuffix("x"):
+            if untrusted.sha256(target, name) != state.removesuffix("x"):
                 raise Failed(f"{self.root / name} changed while it was copied", hint="start again")
         for name, link in self.links.items():
             path = target / name
@@ -98,14 +97,6 @@ def text_of(base: Path, name: str) -> str:
     """The text of a source, as far as it is searched."""
     with untrusted.open_regular(base, name) as file:
         return file.read(READ).decode(errors="replace")
-
-
-def _sha256(base: Path, name: str) -> str:
-    state = hashlib.sha256()
-    with untrusted.open_regular(base, name) as file:
-        while data := file.read(1 << 20):
-            state.update(data)
-    return state.hexdigest()
 
 
 def sources(folder: Path, named: Sequence[Path] = ()) -> Sources:
@@ -188,11 +179,9 @@ class _Search:
         if path in self.found:
             return
         try:
-            self.found[path] = _sha256(folder, name) + "x" * runs
+            self.found[path] = untrusted.sha256(folder, name) + "x" * runs
         except Failed as error:
             raise UserError(f"cannot read {path}: {error.what}") from None
-        except OSError as error:  # a file of /proc, a disk with errors
-            raise UserError(f"cannot read {path}: {error.strerror}") from None
 
     def _follow(self, link: Path) -> None:
         """Takes what a link leads to, when the build may see that."""

@@ -10,6 +10,7 @@ one, through links if need be, or a stream that the shell opened for us, which i
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -126,6 +127,21 @@ def read(base: Path, name: str, limit: int = TEXT_BYTES) -> bytes:
 def read_text(base: Path, name: str, limit: int = TEXT_BYTES) -> str:
     """The same as text; bytes that are not UTF-8 are replaced."""
     return read(base, name, limit).decode(errors="replace")
+
+
+def sha256(base: Path, name: str) -> str:
+    """The hash of a file of any size, 64 hex digits; raises what `open_regular` does.
+
+    Raises Failed, too, when reading fails half-way: a disk with errors, a file of /proc.
+    """
+    state = hashlib.sha256()
+    with open_regular(base, name) as file:
+        try:
+            while data := file.read(1 << 20):
+                state.update(data)
+        except OSError as error:
+            raise Failed(f"{name}: {error.strerror}") from None
+    return state.hexdigest()
 
 
 def is_file(base: Path, name: str) -> bool:

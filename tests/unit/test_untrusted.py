@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -100,3 +101,16 @@ def test_a_process_substitution_is_read_once_and_can_be_asked_for_again() -> Non
     for _ in range(2):
         assert untrusted.read_input(path, "the fragment") == b"CONFIG_B=y\n"
     os.close(reader)
+
+
+def test_the_hash_of_a_file(out: Path) -> None:
+    data = (out / ".config").read_bytes()
+    assert untrusted.sha256(out, ".config") == hashlib.sha256(data).hexdigest()
+    with pytest.raises(Failed):
+        untrusted.sha256(out, "link")
+
+
+def test_a_file_whose_reading_fails() -> None:
+    """A process has no memory at address 0."""
+    with pytest.raises(Failed, match="mem: Input/output error"):
+        untrusted.sha256(Path("/proc/self"), "mem")
