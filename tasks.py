@@ -21,7 +21,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import task
 
 if TYPE_CHECKING:
-    from kernel.choice import Choice
+    from blockyard.kernel.spec import Choice
 
 # With Python's default of 700 the collector runs a hundred times while modules are imported, and
 # finds nothing: 10 ms.
@@ -52,14 +52,14 @@ ACCEL_HELP = "auto (KVM where it really works), kvm or tcg"
 
 
 def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A user's error is one message and an exit code (ci/exits.py), not a traceback."""
+    """A user's error is one message and an exit code (ci/run/exits.py), not a traceback."""
 
     @functools.wraps(function)
     def wrapper(c: Context, *arguments: Any, **options: Any) -> None:
-        from ci import exits
+        from blockyard.ci.run import exits
 
         def work() -> None:
-            from kernel.host.errors import UserError
+            from blockyard.kernel.host.errors import UserError
 
             if c.remainder and function.__name__ not in TAKES_REMAINDER:
                 raise UserError(f"{function.__name__} takes nothing behind --: {c.remainder}")
@@ -76,7 +76,7 @@ def on_a_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def wrapper(c: Context, *arguments: Any, **options: Any) -> Any:
-        from kernel.choice import Choice, numbered, paths
+        from blockyard.kernel.spec import Choice, numbered, paths
 
         chosen = {name: options.pop(name, default) for name, (default, _) in KERNEL_OPTIONS.items()}
         fragments, modules, series = (
@@ -154,8 +154,10 @@ def test(
     import tempfile
     from pathlib import Path
 
-    from ci import collection, exits, output, prepare, report, run, selection
-    from ci import resume as resumption
+    from blockyard.ci import output
+    from blockyard.ci.report import terminal
+    from blockyard.ci.run import collection, exits, prepare, run, selection
+    from blockyard.ci.run import resume as resumption
 
     outside, workers = prepare.outside(choice), run.workers(guests)
     spend = selection.budget_named(quick=quick, long=long)
@@ -180,7 +182,7 @@ def test(
     finished, path = run.run(ready, wanted, workers, choice.variant, asked=asked, earlier=earlier)
 
     def show() -> None:
-        print(output.as_json(finished)) if json else report.show(finished, path)
+        print(output.as_json(finished)) if json else terminal.show(finished, path)
 
     exits.end(exits.of_run(finished), show)
 
@@ -224,8 +226,8 @@ def blktests(
     `-x NAME` there excludes a test or a group.
     Record and exit code are as those of ./inv test.
     """
-    from ci import blktests as upstream
-    from ci import output
+    from blockyard.ci import output
+    from blockyard.ci.studies import blktests as upstream
 
     names = tuple(c.remainder.split())
     wanted = upstream.Wanted(tree, names, driver, console, topology, start, seconds)
@@ -245,10 +247,10 @@ def blktests(
 @on_a_kernel
 def build(c: Context, choice: Choice, json: bool = False) -> None:
     """Build a kernel with the block drivers, or take it from the cache."""
-    from ci import prepare
-    from ci.output import say
-    from kernel.host.debian import tool_root
-    from kernel.host.progress import printable_json
+    from blockyard.ci.output import say
+    from blockyard.ci.run import prepare
+    from blockyard.kernel.host.debian import tool_root
+    from blockyard.kernel.host.progress import printable_json
 
     prepare.outside(choice)
     tools = tool_root()
@@ -272,9 +274,9 @@ def build(c: Context, choice: Choice, json: bool = False) -> None:
 @plain_errors
 def init(c: Context, folder: str, dry_run: bool = False) -> None:
     """Write a manifest for a module outside the kernel tree, from what its sources show."""
-    from kernel.host.errors import UserError
-    from kernel.host.settings import user_path
-    from modules import draft
+    from blockyard.kernel.host.errors import UserError
+    from blockyard.kernel.host.settings import user_path
+    from blockyard.modules import draft
 
     if not folder:
         raise UserError("no folder is named", hint="./inv init DIR; . is the current one")
@@ -325,12 +327,12 @@ def boot(
 
     The command gets what is piped in: ./inv boot --run 'tar -x -C /tmp; ...' < FILE
     """
-    from ci import interactive
+    from blockyard.ci.commands import shell
 
-    wanted = interactive.Wanted(
+    wanted = shell.Wanted(
         topology, start, monitor=monitor, gdb=gdb, dump=dump, raw=raw, blocked_s=float(blocked)
     )
-    code = interactive.boot(choice, run, console, accel, float(timeout), wanted)
+    code = shell.boot(choice, run, console, accel, float(timeout), wanted)
     if code:
         raise Exit(code=code)
 
@@ -348,9 +350,9 @@ def check(
     c: Context, unit: bool = False, faults: bool = False, hostile: bool = False, k: str = ""
 ) -> None:
     """Run our own checks: ruff, mypy, unit tests, integration tests with a real kernel."""
-    from kernel.host import environment
-    from kernel.host.process import GRACE_S, reaped, start
-    from kernel.host.settings import PROJECT
+    from blockyard.kernel.host import environment
+    from blockyard.kernel.host.process import GRACE_S, reaped, start
+    from blockyard.kernel.host.settings import PROJECT
 
     environment.mention_ignored()
     breaking = "tests/integration/test_reliability.py"
@@ -414,10 +416,11 @@ def mutants(
 
     Only the driver is built again. The exit code is 0 only if all bugs were caught.
     """
-    from ci import mutants_report, run, selection
-    from ci.mutants import Conditions
-    from ci.mutants import mutants as chosen
-    from kernel.host.errors import UserError
+    from blockyard.ci.run import run, selection
+    from blockyard.ci.studies import mutants_report
+    from blockyard.ci.studies.mutants import Conditions
+    from blockyard.ci.studies.mutants import mutants as chosen
+    from blockyard.kernel.host.errors import UserError
 
     selection.select(suite=suite)  # checked before anything is built
     if write and (driver or k or suite):
@@ -451,7 +454,7 @@ def perf(
     json: bool = False,
 ) -> None:
     """Measure what we cost over the bare tools, and beside our peers."""
-    from ci import perf as measure
+    from blockyard.ci import selfbench as measure
 
     measure.show(measure.measure(choice, accel, what, runs, tree), as_json=json)
 
@@ -482,8 +485,8 @@ def parity(
     The suites are run on both, briefly and over one console; what differs, is missing or is broken
     is told per kernel, and which missing feature most tests wait for.
     """
-    from ci import parity as comparison
-    from kernel.choice import Choice
+    from blockyard.ci.studies import parity as comparison
+    from blockyard.kernel.spec import Choice
 
     choices = [Choice(name, variant=variant) for name in kernel or [DEFAULT_KERNEL]]
     comparison.show(choices, driver, record, write=write, as_json=json)
@@ -502,8 +505,8 @@ def doctor(c: Context, json: bool = False, cache: bool = False) -> None:
     The exit code is 1 when something is missing that Blockyard does not make by itself, or when an
     entry of the cache is broken.
     """
-    from ci import doctor as examination
-    from ci import integrity
+    from blockyard.ci.commands import doctor as examination
+    from blockyard.ci.commands import integrity
 
     if cache:
         if not integrity.show(as_json=json):
@@ -526,8 +529,9 @@ def doctor(c: Context, json: bool = False, cache: bool = False) -> None:
 @on_a_kernel
 def kernel_explain(c: Context, choice: Choice, symbol: str) -> None:
     """Say in words why a Kconfig symbol is on, off or impossible in a tree."""
-    from ci import explain, output
-    from kernel.host.debian import tool_root
+    from blockyard.ci import output
+    from blockyard.ci.commands import explain
+    from blockyard.kernel.host.debian import tool_root
 
     output.say(explain.why(choice, symbol, tool_root()))
 
@@ -536,7 +540,7 @@ def kernel_explain(c: Context, choice: Choice, symbol: str) -> None:
 @plain_errors
 def kernel_list(c: Context, json: bool = False) -> None:
     """List the kernels that have a name: what is cached, and what can be built in each."""
-    from ci import kernels
+    from blockyard.ci.commands import kernels
 
     kernels.show(as_json=json)
 
@@ -549,7 +553,8 @@ def kernel_list(c: Context, json: bool = False) -> None:
 @plain_errors
 def kernel_fetch(c: Context, name: str) -> None:
     """Fetch the source or the packages of kernels; nothing is built."""
-    from ci import output, upkeep
+    from blockyard.ci import output
+    from blockyard.ci.commands import cache as upkeep
 
     for kernel, tree in upkeep.fetch(name).items():
         output.say(f"{kernel}  {tree.origin}  {tree.path}")
@@ -566,7 +571,7 @@ def kernel_fetch(c: Context, name: str) -> None:
 @plain_errors
 def kernel_update(c: Context, name: str = "", yes: bool = False, json: bool = False) -> None:
     """Ask the mirror which kernels have a newer point release, and what that would change."""
-    from ci import upkeep
+    from blockyard.ci.commands import cache as upkeep
 
     upkeep.show_updates(name, record=yes, as_json=json)
 
@@ -583,9 +588,9 @@ def kernel_update(c: Context, name: str = "", yes: bool = False, json: bool = Fa
 @plain_errors
 def kernel_diff(c: Context, a: str, b: str, json: bool = False) -> None:
     """Compare two configurations: symbols, drivers, and the oldest tools that will do."""
-    from ci import differences
+    from blockyard.ci.commands import config_diff
 
-    differences.show(a, b, as_json=json)
+    config_diff.show(a, b, as_json=json)
 
 
 @task(
@@ -602,7 +607,7 @@ def kernel_gc(c: Context, days: str = "", max_gb: str = "", dry_run: bool = Fals
 
     What a running command uses is left alone.
     """
-    from ci import upkeep
+    from blockyard.ci.commands import cache as upkeep
 
     upkeep.clean(days, max_gb, dry_run=dry_run)
 
@@ -627,7 +632,7 @@ def kernel_survey(
     json: bool = False,
 ) -> None:
     """Fetch, build, boot and test every kernel, and tell what works on which."""
-    from ci import survey
+    from blockyard.ci.studies import survey
 
     survey.show(kernels, accel, guests, write=write, as_json=json)
 
@@ -646,9 +651,9 @@ def show_series(c: Context, path: str, series_version: str = "", json: bool = Fa
     """List the patches of a series, and what of it is left out and why; nothing is applied."""
     from pathlib import Path
 
-    from kernel.choice import numbered
-    from kernel.host.progress import printable
-    from kernel.sources.reader import read
+    from blockyard.kernel.host.progress import printable
+    from blockyard.kernel.sources.reader import read
+    from blockyard.kernel.spec import numbered
 
     found = read(Path(path), numbered("--series-version", series_version))
     print(found.as_json() if json else printable("\n".join(found.table())))

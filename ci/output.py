@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from kernel.host import store
-from kernel.host.progress import note, printable, printable_json
+from blockyard.kernel.host import store
+from blockyard.kernel.host.progress import note, printable, printable_json
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 if not __debug__:
     sys.exit("error: without -O: helpers of tests fail by assertions, which it removes")
 
-from kernel.host import environment  # noqa: E402
+from blockyard.kernel.host import environment  # noqa: E402
 
 try:
     Path.cwd()
@@ -43,7 +43,7 @@ def version(package: str) -> str:
     return next(line.split()[0].split("==")[1] for line in lines if line.startswith(package))
 
 
-from kernel.host import streams  # noqa: E402
+from blockyard.kernel.host import streams  # noqa: E402
 
 streams.prepare()
 
@@ -115,8 +115,8 @@ def parse_tasks(parse: Callable[[], None] = program.parse_tasks) -> None:
 
 
 def _usage(text: str) -> Exit:
-    from kernel.host.errors import ExitCode
-    from kernel.host.progress import printable
+    from blockyard.kernel.host.errors import ExitCode
+    from blockyard.kernel.host.progress import printable
 
     return Exit(printable(f"error: {text}"), ExitCode.USAGE)
 
@@ -148,10 +148,12 @@ def run() -> None:
 if __name__ == "__main__":
     try:
         run()
-    except OSError as error:  # invoke's own lists; a task's output is looked after in ci/exits.py
+    except (
+        OSError
+    ) as error:  # invoke's own lists; a task's output is looked after in ci/run/exits.py
         if not streams.is_output(error):
             raise
         streams.silence(sys.stdout)
-        from ci.exits import lost_output
+        from blockyard.ci.run.exits import lost_output
 
         sys.exit(lost_output(error))

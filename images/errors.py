@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kernel.host.errors import ExitCode, Failed
+from blockyard.kernel.host.errors import ExitCode, Failed
 
 
 class GuestError(Failed):

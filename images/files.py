@@ -19,19 +19,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from images import cpio
-from kernel.artifact import Kernel
-from kernel.depmod import depmod
-from kernel.host import store
-from kernel.host.debian import RECIPE, ToolRoot, load_spec, make_tar
-from kernel.host.errors import Failed
-from kernel.host.process import run
-from kernel.host.progress import step
-from kernel.host.sandbox import BIND, Sandbox
-from kernel.host.settings import PROJECT
+from blockyard.images import cpio
+from blockyard.kernel.artifact import Kernel
+from blockyard.kernel.build.depmod import depmod
+from blockyard.kernel.host import store
+from blockyard.kernel.host.debian import RECIPE, ToolRoot, load_spec, make_tar
+from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.process import run
+from blockyard.kernel.host.progress import step
+from blockyard.kernel.host.sandbox import BIND, Sandbox
+from blockyard.kernel.host.settings import PROJECT
 
 if TYPE_CHECKING:
-    from kernel.host.provenance import Provenance
+    from blockyard.kernel.host.provenance import Provenance
 
 GUEST_SOURCES = PROJECT / "images" / "guest"
 DPKG_STATUS = "var/lib/dpkg/status"
@@ -77,7 +77,7 @@ def guest_root(tools: ToolRoot) -> Path:
             (path / "root.tar").unlink()
 
     def made_from() -> Provenance:
-        from kernel import statements  # only for what is made now
+        from blockyard.kernel.build import statements  # only for what is made now
 
         return statements.of_guest_root(spec, RECIPE, packages, tools)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import msgspec
 
-from kernel import kconfig
-from kernel.host.decoding import BROKEN_FILE
-from kernel.host.errors import Failed
+from blockyard.kernel.config import kconfig
+from blockyard.kernel.host.decoding import BROKEN_FILE
+from blockyard.kernel.host.errors import Failed
 
 SCHEMA = 1  # of kernel.json
 UNPACKED = "vmlinux.bin"  # what the kernel's makefiles call it (arch/x86/boot/compressed)

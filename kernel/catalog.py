@@ -20,9 +20,9 @@ from typing import Annotated
 
 import msgspec
 
-from kernel.host import redact, toml
-from kernel.host.errors import UserError, unknown
-from kernel.host.settings import PROJECT, config_directory, user_path
+from blockyard.kernel.host import redact, toml
+from blockyard.kernel.host.errors import UserError, unknown
+from blockyard.kernel.host.settings import PROJECT, config_directory, user_path
 
 DEFAULT = "7.3"
 MOST_LETTERS = 4096  # as in a path

@@ -7,7 +7,7 @@ import re
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UserError
 
 
 def release(version: str) -> str:

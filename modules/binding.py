@@ -6,10 +6,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from images.console import Console
-from kernel.host.errors import Failed
-from modules.disk import write_file
-from modules.manifest import Bind
+from blockyard.images.console.console import Console
+from blockyard.kernel.host.errors import Failed
+from blockyard.modules.disk import write_file
+from blockyard.modules.manifest import Bind
 
 
 @dataclass(frozen=True)

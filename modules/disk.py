@@ -8,8 +8,8 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from images.console import Console
-from images.output import Result
+from blockyard.images.console.console import Console
+from blockyard.images.console.result import Result
 
 # The longest first: a text may end like a shorter one.
 _NUMBERS = sorted(range(1, 134), key=lambda number: len(os.strerror(number)), reverse=True)

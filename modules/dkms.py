@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernel.host import untrusted
-from kernel.host.errors import Failed, UserError
+from blockyard.kernel.host import untrusted
+from blockyard.kernel.host.errors import Failed, UserError
 
 FILE = "dkms.conf"
 _ASSIGNMENT = re.compile(r"""^[ \t]*(\w+)(?:\[(\d+)\])?=("[^"\n]*"|'[^'\n]*'|[^\s#;]*)""", re.M)

@@ -9,11 +9,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from kernel.host import toml
-from kernel.host.errors import Failed, UserError
-from modules import folder, looks, manifest
-from modules.looks import Look
-from modules.manifest import FILE, Manifest
+from blockyard.kernel.host import toml
+from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.modules import folder, looks, manifest
+from blockyard.modules.looks import Look
+from blockyard.modules.manifest import FILE, Manifest
 
 NVME_CLASS = "0x010802"
 SCSI_CLASS = "0x010000"

@@ -26,13 +26,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from images.console import TIME_OUTS_S, Console
-from images.errors import GuestError
-from kernel.artifact import Kernel
-from kernel.host.errors import Failed
-from modules.binding import Binding
-from modules.disk import Disk, named_error
-from modules.manifest import Configfs, Loaded, Manifest, NoDisks, Pci
+from blockyard.images.console.console import TIME_OUTS_S, Console
+from blockyard.images.errors import GuestError
+from blockyard.kernel.artifact import Kernel
+from blockyard.kernel.host.errors import Failed
+from blockyard.modules.binding import Binding
+from blockyard.modules.disk import Disk, named_error
+from blockyard.modules.manifest import Configfs, Loaded, Manifest, NoDisks, Pci
 
 PREFIX = "by"  # of the configfs directories that are ours
 SIZE_MIB = 64  # of a disk that no test asked a size for

@@ -17,22 +17,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kernel import build_errors, versions
-from kernel.artifact import Kernel
-from kernel.host import store, untrusted
-from kernel.host.errors import Failed, UserError
-from kernel.host.process import run
-from kernel.host.progress import note, step
-from kernel.host.sandbox import BIND, Sandbox
-from kernel.host.untrusted import FolderLimits
-from modules import dkms, folder, makefiles
-from modules.folder import Sources
-from modules.makefiles import same
-from modules.manifest import Manifest
+from blockyard.kernel import versions
+from blockyard.kernel.artifact import Kernel
+from blockyard.kernel.build import errors
+from blockyard.kernel.host import store, untrusted
+from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.process import run
+from blockyard.kernel.host.progress import note, step
+from blockyard.kernel.host.sandbox import BIND, Sandbox
+from blockyard.kernel.host.untrusted import FolderLimits
+from blockyard.modules import dkms, folder, makefiles
+from blockyard.modules.folder import Sources
+from blockyard.modules.makefiles import same
+from blockyard.modules.manifest import Manifest
 
 if TYPE_CHECKING:
-    from kernel.host.debian import ToolRoot
-    from kernel.host.provenance import Provenance
+    from blockyard.kernel.host.debian import ToolRoot
+    from blockyard.kernel.host.provenance import Provenance
 
 RECIPE = 2  # raise it when the same inputs give other modules
 SYMBOLS = "Module.symvers"  # what a module exports: one line per symbol
@@ -51,7 +52,7 @@ class How:
     symbols: Mapping[str, str] = field(default_factory=dict)  # of its own Kconfig: CONFIG_X → value
     rust: bool = False
     before: Mapping[str, Path] = field(default_factory=dict)  # modules it may use → entries
-    names: Mapping[str, str] = field(default_factory=dict)  # see kernel.build_errors.explainer
+    names: Mapping[str, str] = field(default_factory=dict)  # see kernel.build.errors.explainer
     hint: str = ""  # when it fails
 
     def arguments(self) -> list[str]:
@@ -136,7 +137,7 @@ def build_module(
         store.remove(copy)
 
     def made_from() -> Provenance:
-        from kernel import statements  # only for what is made now
+        from blockyard.kernel.build import statements  # only for what is made now
 
         return statements.of_module(
             driver.name, key, RECIPE, dict(sources.files), kernel.path, ran[0]
@@ -163,7 +164,7 @@ def make_modules(
         )
         place = f"{BIND}/module" if how.place == "." else f"{BIND}/module/{how.place}"
         argv = sandbox.argv([*make_argv, *how.arguments(), "modules"], directory=place)
-        explain = build_errors.explainer(how.names)
+        explain = errors.explainer(how.names)
         with step(doing, log=log):
             run(
                 argv,

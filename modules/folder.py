@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kernel.host import untrusted
-from kernel.host.errors import Failed, UserError
-from kernel.host.untrusted import FolderLimits
+from blockyard.kernel.host import untrusted
+from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.untrusted import FolderLimits
 
 # What builds leave behind; make would take it for its own, made for another kernel.
 PRODUCTS = (".cmd", ".ko", ".mod", ".mod.c", ".o", "Module.symvers", "modules.order")

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernel.host.errors import UserError
-from modules import dkms, makefiles
-from modules.folder import MAKEFILES, Sources
+from blockyard.kernel.host.errors import UserError
+from blockyard.modules import dkms, makefiles
+from blockyard.modules.folder import MAKEFILES, Sources
 
 BLOCK = re.compile(r"\b(?:blk_(?:mq_)?alloc_disk|(?:device_)?add_disk|GenDiskBuilder)\b")
 _CONFIGFS = re.compile(r"\bconfigfs_register_subsystem\b|\bconfigfs::Subsystem\b")

@@ -11,19 +11,20 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from kernel import versions
-from kernel.artifact import Kernel
-from kernel.host import toml, untrusted
-from kernel.host.errors import UserError, unknown
-from kernel.host.settings import PROJECT
-from kernel.job import read_fragment
-from kernel.kconfig import Fragment
-from kernel.sources import series
-from kernel.sources.tree import Tree
-from modules import dkms
-from modules.serves import Serves
+from blockyard.kernel import versions
+from blockyard.kernel.artifact import Kernel
+from blockyard.kernel.build.spec import read_fragment
+from blockyard.kernel.config.kconfig import Fragment
+from blockyard.kernel.host import toml, untrusted
+from blockyard.kernel.host.errors import UserError, unknown
+from blockyard.kernel.host.settings import PROJECT
+from blockyard.kernel.sources import series
+from blockyard.kernel.sources.tree import Tree
+from blockyard.modules import dkms
+from blockyard.modules.serves import Serves
 
 FILE = "manifest.toml"
+DRIVERS = PROJECT / "modules" / "drivers"  # the manifests of drivers that we know
 EXAMPLE = "modules/examples/c_null/manifest.toml"
 
 # Names from a manifest become part of scripts in the guest.
@@ -134,7 +135,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def fragment(self) -> Fragment:
         """The Kconfig fragment that gets this driver built."""
-        folder = Path(self.folder) if self.folder else PROJECT / "modules"
+        folder = Path(self.folder) if self.folder else DRIVERS
         path = folder / f"{self.name}.config"
         if self.folder and path.exists() and not untrusted.is_file(folder, path.name):
             raise UserError(f"{path} is not a file of this folder", hint="replace it by a copy")
@@ -201,14 +202,14 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @cache
 def names() -> tuple[str, ...]:
     """All drivers that have a manifest."""
-    return tuple(sorted(path.stem for path in (PROJECT / "modules").glob("*.toml")))
+    return tuple(sorted(path.stem for path in DRIVERS.glob("*.toml")))
 
 
 def load(name: str) -> Manifest:
     """The manifest of a driver; raises UserError for an unknown name or a bad file."""
     if name not in names():
         raise unknown("driver", name, names())
-    return read(PROJECT / "modules" / f"{name}.toml")
+    return read(DRIVERS / f"{name}.toml")
 
 
 def of_folder(folder: Path) -> Manifest:

@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from kernel.artifact import Kernel
-from kernel.host import store, untrusted
-from kernel.host.debian import ToolRoot
-from kernel.host.errors import Failed
-from kernel.host.sandbox import BIND
-from kernel.sources import series
-from kernel.sources.series import Patch
-from kernel.sources.tree import Tree
-from modules.external import How, Maker, make_modules
-from modules.manifest import Manifest
+from blockyard.kernel.artifact import Kernel
+from blockyard.kernel.host import store, untrusted
+from blockyard.kernel.host.debian import ToolRoot
+from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.sandbox import BIND
+from blockyard.kernel.sources import series
+from blockyard.kernel.sources.series import Patch
+from blockyard.kernel.sources.tree import Tree
+from blockyard.modules.external import How, Maker, make_modules
+from blockyard.modules.manifest import Manifest
 
 RECIPE = 1  # raise it when the same inputs give other modules
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import msgspec
 
-from images.topology import Topology
+from blockyard.images.hardware.topology import Topology
 
 Size = Annotated[int, msgspec.Meta(ge=512, le=65536)]
 

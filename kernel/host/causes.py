@@ -8,8 +8,8 @@ import shutil
 import signal
 from pathlib import Path
 
-from kernel.host.limits import Limits
-from kernel.host.watch import raised_by
+from blockyard.kernel.host.limits import Limits
+from blockyard.kernel.host.watch import raised_by
 
 FULL = "the disk is full: free some space, or set BLOCKYARD_CACHE to another disk"
 MEMORY = "memory may have run out: fewer jobs take less (BLOCKYARD_JOBS=1)"

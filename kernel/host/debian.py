@@ -17,12 +17,12 @@ from pathlib import Path
 
 import msgspec
 
-from kernel.host import store
-from kernel.host.errors import Failed
-from kernel.host.process import run
-from kernel.host.progress import note, step
-from kernel.host.sandbox import BIND, Sandbox
-from kernel.host.settings import PROJECT, settings
+from blockyard.kernel.host import store
+from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.process import run
+from blockyard.kernel.host.progress import note, step
+from blockyard.kernel.host.sandbox import BIND, Sandbox
+from blockyard.kernel.host.settings import PROJECT, settings
 
 RECIPE = 3  # of roots and images: raise it when their making changes
 TOOL_ROOT = PROJECT / "kernel" / "toolroot.toml"

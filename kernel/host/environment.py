@@ -81,7 +81,7 @@ def of_the_checkout() -> dict[str, str]:
 def mention_ignored() -> None:
     """One line for the user whose options for pytest do not count; nothing the second time."""
     if _ignored:
-        from kernel.host.progress import note
+        from blockyard.kernel.host.progress import note
 
         note(f"ignored: {', '.join(sorted(_ignored))} (options of your own pytest runs)")
         _ignored.clear()

@@ -24,10 +24,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernel.host import locks, store, trees
-from kernel.host.errors import Failed
-from kernel.host.progress import note
-from kernel.host.settings import settings
+from blockyard.kernel.host import locks, store, trees
+from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.progress import note
+from blockyard.kernel.host.settings import settings
 
 GB = 1_000_000_000
 DAY_S = 86_400

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from kernel.host import redact
-from kernel.host.errors import Failed
-from kernel.host.process import reaped
+from blockyard.kernel.host import redact
+from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.process import reaped
 
 LOCAL_S = 120.0  # without an answer of a local repository; a slow disk takes some seconds
 MOST_OUTPUT = 64 << 20  # bytes of an answer; the names of all refs are the longest

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 
-from kernel.host.settings import settings
+from blockyard.kernel.host.settings import settings
 
 MODULE_S = 1800  # a module compiles in seconds, on a loaded host in minutes
 CONFIGURE_S = 1800  # make olddefconfig takes 7 s

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import msgspec
 
-from kernel.host import trees
-from kernel.host.errors import Failed
+from blockyard.kernel.host import trees
+from blockyard.kernel.host.errors import Failed
 
 LONGEST = 4096  # bytes of a path: PATH_MAX (limits.h)
 CHUNK = 1 << 20

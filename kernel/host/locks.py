@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from kernel.host.errors import Failed
-from kernel.host.progress import note
-from kernel.host.settings import settings
-from kernel.host.trees import remove
+from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.progress import note
+from blockyard.kernel.host.settings import settings
+from blockyard.kernel.host.trees import remove
 
 # opened: a folder; a link; a socket, or a pipe without a reader; and `_regular`'s own
 WRONG_TYPE = (errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EINVAL)

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable
 from typing import Protocol
 
-from kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UserError
 
 MEMORY_BYTES = 256 << 20  # for an unpacker's window; `xz -9` takes 65 MiB, `zstd --ultra` 128
 _CHUNK = 1 << 20

@@ -16,11 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kernel.host import causes, cgroup
-from kernel.host.errors import Failed
-from kernel.host.limits import Limits
-from kernel.host.sandbox import command_of, is_offline
-from kernel.host.watch import Exceeded, Watch, raised_by
+from blockyard.kernel.host import causes, cgroup
+from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.limits import Limits
+from blockyard.kernel.host.sandbox import command_of, is_offline
+from blockyard.kernel.host.watch import Exceeded, Watch, raised_by
 
 GRACE_S = 30.0  # an interrupted mmdebstrap removes its half-made root within this
 TAIL_LINES = 12  # of a log, quoted in the error

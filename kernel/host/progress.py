@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from kernel.host import redact, streams
+from blockyard.kernel.host import redact, streams
 
 QUIET_S = 1.0  # a step that ends within this time leaves no trace
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from kernel.host import durable, redact, seal, trees
+from blockyard.kernel.host import durable, redact, seal, trees
 
 FILE = "provenance.json"
 STATEMENT = "https://in-toto.io/Statement/v1"

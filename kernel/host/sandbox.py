@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from kernel.host import seccomp, store
-from kernel.host.limits import Limits
-from kernel.host.settings import PROJECT
+from blockyard.kernel.host import seccomp, store
+from blockyard.kernel.host.limits import Limits
+from blockyard.kernel.host.settings import PROJECT
 
 BIND = "/mnt"  # every bound path stands below it
 SCRIPT = PROJECT / "kernel" / "scripts" / "sandbox"

@@ -23,10 +23,10 @@ from pathlib import Path
 
 import msgspec
 
-from kernel.host import durable, trees
-from kernel.host.decoding import BROKEN_FILE
-from kernel.host.errors import Failed
-from kernel.host.listing import READ, Known, Line, lines, sha256_of, text
+from blockyard.kernel.host import durable, trees
+from blockyard.kernel.host.decoding import BROKEN_FILE
+from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.listing import READ, Known, Line, lines, sha256_of, text
 
 SCHEMA = 1
 SEAL, MANIFEST = ".seal", ".manifest"

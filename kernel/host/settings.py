@@ -14,7 +14,7 @@ from typing import Annotated
 
 import msgspec
 
-from kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -92,7 +92,7 @@ def config_directory() -> Path:
 @cache
 def settings() -> Settings:
     """Reads the settings once per process; raises UserError on one that is not understood."""
-    from kernel.host import toml
+    from blockyard.kernel.host import toml
 
     path = config_directory() / "config.toml"
     values: dict[str, object] = {}

@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from kernel.host import durable, seal
-from kernel.host.durable import write
-from kernel.host.errors import Failed
-from kernel.host.locks import (
+from blockyard.kernel.host import durable, seal
+from blockyard.kernel.host.durable import write
+from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.locks import (
     FULL,
     directory,
     explained,
@@ -46,11 +46,11 @@ from kernel.host.locks import (
     use_file,
     work_directory,
 )
-from kernel.host.progress import note, step
-from kernel.host.trees import remove
+from blockyard.kernel.host.progress import note, step
+from blockyard.kernel.host.trees import remove
 
 if TYPE_CHECKING:
-    from kernel.host.provenance import Provenance
+    from blockyard.kernel.host.provenance import Provenance
 
 # Also for those who know the cache as this module alone.
 __all__ = ["explained", "lock_file", "place", "remove", "use_file", "work_directory", "write"]
@@ -225,7 +225,7 @@ def get(
             begun_s = time.time()
             make(aside)
             if provenance is not None:
-                from kernel.host.provenance import write_statement
+                from blockyard.kernel.host.provenance import write_statement
 
                 write_statement(aside, provenance(), begun_s)
             if seal.is_sealed(kind):

@@ -14,8 +14,8 @@ from typing import TypeVar
 
 import msgspec
 
-from kernel.host import untrusted
-from kernel.host.errors import UserError
+from blockyard.kernel.host import untrusted
+from blockyard.kernel.host.errors import UserError
 
 T = TypeVar("T")
 

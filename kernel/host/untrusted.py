@@ -22,8 +22,8 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
 
-from kernel.host.errors import Failed, UserError
-from kernel.host.progress import step
+from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.progress import step
 
 TEXT_BYTES = 64 << 20  # no list of symbols or modules is a tenth as long
 COPY_BYTES = 1 << 30  # of a kernel's image, list of symbols or module

@@ -16,8 +16,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kernel.host import trees
-from kernel.host.limits import Limits
+from blockyard.kernel.host import trees
+from blockyard.kernel.host.limits import Limits
 
 TICK_S = 0.2  # between two looks at the log and at the disk
 WALK_S = 10.0  # between two looks at folders, at least

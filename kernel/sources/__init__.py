@@ -8,11 +8,11 @@ each time.
 
 from __future__ import annotations
 
-from kernel.catalog import DebianImage, DebianSource, Directory, Entry, Git, Tarball
-from kernel.host.debian import ToolRoot
-from kernel.host.errors import UserError
-from kernel.sources import debian, directory, git, tarball
-from kernel.sources.tree import Tree
+from blockyard.kernel.catalog import DebianImage, DebianSource, Directory, Entry, Git, Tarball
+from blockyard.kernel.host.debian import ToolRoot
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.sources import debian, directory, git, tarball
+from blockyard.kernel.sources.tree import Tree
 
 
 def cached(name: str, entry: Entry) -> Tree | None:

@@ -18,10 +18,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernel.host import git
-from kernel.host.errors import Failed
-from kernel.host.store import is_full
-from kernel.sources.objects import Answers, Reader, Repository
+from blockyard.kernel.host import git
+from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.store import is_full
+from blockyard.kernel.sources.objects import Answers, Reader, Repository
 
 MOST_FILES = 1_000_000  # Linux has 90,000; a few objects can stand for billions of files
 MOST_BYTES = 16 << 30  # Linux has 1.5 GB

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import msgspec
 
-from kernel.catalog import DebianImage, DebianSource
-from kernel.host import store
-from kernel.host.debian import Archive, Package, ToolRoot
-from kernel.host.decoding import BROKEN_FILE
-from kernel.host.errors import Failed
-from kernel.host.progress import note, step
-from kernel.host.sandbox import Sandbox
-from kernel.sources.tarball import unpack
-from kernel.sources.tree import Tree
+from blockyard.kernel.catalog import DebianImage, DebianSource
+from blockyard.kernel.host import store
+from blockyard.kernel.host.debian import Archive, Package, ToolRoot
+from blockyard.kernel.host.decoding import BROKEN_FILE
+from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.progress import note, step
+from blockyard.kernel.host.sandbox import Sandbox
+from blockyard.kernel.sources.tarball import unpack
+from blockyard.kernel.sources.tree import Tree
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from kernel import catalog
-from kernel.catalog import Directory
-from kernel.host.errors import UserError
-from kernel.host.store import KEY_LENGTH
-from kernel.sources.tree import Tree, checked
+from blockyard.kernel import catalog
+from blockyard.kernel.catalog import Directory
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.store import KEY_LENGTH
+from blockyard.kernel.sources.tree import Tree, checked
 
 SKIPPED = ".git"  # not compiled, and busy
 # Not compiled either, and large; what Kconfig reads of it counts.

@@ -14,15 +14,15 @@ import re
 import urllib.parse
 from pathlib import Path
 
-from kernel import catalog
-from kernel.catalog import Git
-from kernel.host import git, redact, store, untrusted
-from kernel.host.errors import Failed, UserError
-from kernel.host.progress import step
-from kernel.sources import commit as commits
-from kernel.sources import remote
-from kernel.sources.objects import FSCK, Missing, Repository
-from kernel.sources.tree import Tree, checked
+from blockyard.kernel import catalog
+from blockyard.kernel.catalog import Git
+from blockyard.kernel.host import git, redact, store, untrusted
+from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.progress import step
+from blockyard.kernel.sources import commit as commits
+from blockyard.kernel.sources import remote
+from blockyard.kernel.sources.objects import FSCK, Missing, Repository
+from blockyard.kernel.sources.tree import Tree, checked
 
 RECIPE = 2  # raise it when the same commit gives another tree
 

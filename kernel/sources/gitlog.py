@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from email.utils import mktime_tz, parsedate_tz
 
-from kernel.sources import unified
-from kernel.sources.unified import Scan
+from blockyard.kernel.sources import unified
+from blockyard.kernel.sources.unified import Scan
 
 _COMMIT = re.compile(rb"^commit [0-9a-f]{40}(?:[0-9a-f]{24})?(?: \([^\n]{0,500}\))?\n", re.M)
 _AUTHOR = re.compile(rb"^Author: +([^\n<]{1,200}?) *(?:<|$)", re.MULTILINE)

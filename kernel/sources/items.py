@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from kernel.host.errors import UserError
-from kernel.sources import gitlog, subject, unified
-from kernel.sources.mail import Mail
-from kernel.sources.subject import Subject
-from kernel.sources.unified import AS_SENT, Scan
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.sources import gitlog, subject, unified
+from blockyard.kernel.sources.mail import Mail
+from blockyard.kernel.sources.subject import Subject
+from blockyard.kernel.sources.unified import AS_SENT, Scan
 
 _TRAILER = re.compile(
     rb"^(base-commit|change-id|prerequisite-[a-z-]{1,40}|[a-z][a-z0-9]{0,20}(?:-[a-z0-9]{1,20}){0,3}"

@@ -18,9 +18,9 @@ from email.message import Message
 from email.policy import SMTP, EmailPolicy
 from email.utils import mktime_tz, parseaddr, parsedate_tz
 
-from kernel.host import packed
-from kernel.host.errors import UserError
-from kernel.host.untrusted import SERIES_BYTES
+from blockyard.kernel.host import packed
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.untrusted import SERIES_BYTES
 
 HEADER_CHARACTERS = 4096  # of one header; the parsers of some are quadratic
 PARTS = 300  # multiparts and mails in one mail

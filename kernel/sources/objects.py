@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from kernel.host import git
-from kernel.host.errors import Failed
+from blockyard.kernel.host import git
+from blockyard.kernel.host.errors import Failed
 
 MOST_WHOLE = 64 << 20  # bytes of a folder's list, or of a commit
 CHUNK = 1 << 20

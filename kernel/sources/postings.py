@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from kernel.host.errors import UserError
-from kernel.sources.items import Item
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.sources.items import Item
 
 
 @dataclass(eq=False)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from kernel.sources.unified import NULL, FileDiff
+from blockyard.kernel.sources.unified import NULL, FileDiff
 
 USUAL = 1  # folders to strip
 _TRIED = (1, 0, 2, 3)

@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from kernel.host import packed, untrusted
-from kernel.host.errors import Failed, UserError
-from kernel.host.progress import step
-from kernel.host.untrusted import SERIES_BYTES
-from kernel.sources import thread
-from kernel.sources.items import Item, items_of, natural
-from kernel.sources.mail import mails
-from kernel.sources.patches import LeftOut, Series
+from blockyard.kernel.host import packed, untrusted
+from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.progress import step
+from blockyard.kernel.host.untrusted import SERIES_BYTES
+from blockyard.kernel.sources import thread
+from blockyard.kernel.sources.items import Item, items_of, natural
+from blockyard.kernel.sources.mail import mails
+from blockyard.kernel.sources.patches import LeftOut, Series
 
 WHAT = "the patch series"
 FILES = 5000  # in a folder

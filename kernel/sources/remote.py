@@ -13,10 +13,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kernel.host import git, redact, store
-from kernel.host.errors import Failed, UserError
-from kernel.host.progress import step
-from kernel.host.settings import settings
+from blockyard.kernel.host import git, redact, store
+from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.progress import step
+from blockyard.kernel.host.settings import settings
 
 RECIPE = 2  # raise it when the same commit gives another clone
 _PREFIXES = ("", "refs/", "refs/tags/", "refs/heads/")  # in git's order (gitrevisions(7))

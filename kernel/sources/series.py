@@ -18,16 +18,16 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from kernel.host import store
-from kernel.host.debian import ToolRoot
-from kernel.host.errors import Failed, UserError
-from kernel.host.process import run
-from kernel.host.progress import note, step
-from kernel.host.sandbox import BIND, Sandbox
-from kernel.sources import directory, prefixes, targets, unified
-from kernel.sources.patches import LeftOut, Patch, Series
-from kernel.sources.reader import read
-from kernel.sources.tree import Tree, checked
+from blockyard.kernel.host import store
+from blockyard.kernel.host.debian import ToolRoot
+from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.process import run
+from blockyard.kernel.host.progress import note, step
+from blockyard.kernel.host.sandbox import BIND, Sandbox
+from blockyard.kernel.sources import directory, prefixes, targets, unified
+from blockyard.kernel.sources.patches import LeftOut, Patch, Series
+from blockyard.kernel.sources.reader import read
+from blockyard.kernel.sources.tree import Tree, checked
 
 __all__ = ["LeftOut", "Patch", "Series", "applied", "apply", "read", "refusals"]
 

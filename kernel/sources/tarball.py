@@ -13,17 +13,17 @@ from io import BufferedIOBase
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from kernel import catalog
-from kernel.catalog import Tarball
-from kernel.host import redact, store
-from kernel.host.debian import ToolRoot
-from kernel.host.errors import Failed, UserError
-from kernel.host.limits import build_limits
-from kernel.host.process import run
-from kernel.host.progress import step
-from kernel.host.sandbox import BIND, Sandbox
-from kernel.host.settings import settings
-from kernel.sources.tree import Tree, checked
+from blockyard.kernel import catalog
+from blockyard.kernel.catalog import Tarball
+from blockyard.kernel.host import redact, store
+from blockyard.kernel.host.debian import ToolRoot
+from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.limits import build_limits
+from blockyard.kernel.host.process import run
+from blockyard.kernel.host.progress import step
+from blockyard.kernel.host.sandbox import BIND, Sandbox
+from blockyard.kernel.host.settings import settings
+from blockyard.kernel.sources.tree import Tree, checked
 
 if TYPE_CHECKING:
     from urllib.request import Request

@@ -16,8 +16,8 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from kernel.sources import prefixes
-from kernel.sources.unified import NULL, FileDiff
+from blockyard.kernel.sources import prefixes
+from blockyard.kernel.sources.unified import NULL, FileDiff
 
 NO_CONTEXT = "has neither context nor a removed line, so it fits anywhere"
 _GIT = ".git"

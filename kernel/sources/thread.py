@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from kernel.host.errors import UserError
-from kernel.sources import postings as sent
-from kernel.sources import subject
-from kernel.sources.items import Item, facts_of
-from kernel.sources.mail import Mail
-from kernel.sources.patches import LeftOut, Patch, Series
-from kernel.sources.postings import Posting
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.sources import postings as sent
+from blockyard.kernel.sources import subject
+from blockyard.kernel.sources.items import Item, facts_of
+from blockyard.kernel.sources.mail import Mail
+from blockyard.kernel.sources.patches import LeftOut, Patch, Series
+from blockyard.kernel.sources.postings import Posting
 
 PATCHES = 1000  # of one series
 MAILS = 5000  # with diffs, and cover letters, in one thread

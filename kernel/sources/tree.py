@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernel.host import store, untrusted
-from kernel.host.errors import UserError
-from kernel.host.settings import settings
+from blockyard.kernel.host import store, untrusted
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.settings import settings
 
 # What a build inside the tree leaves behind; kbuild refuses to build such a tree elsewhere
 # (outputmakefile in the kernel's Makefile).

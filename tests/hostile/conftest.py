@@ -19,9 +19,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from kernel.host import sandbox as host_sandbox
-from kernel.host.debian import ToolRoot, tool_root
-from kernel.host.sandbox import Sandbox
+from blockyard.kernel.host import sandbox as host_sandbox
+from blockyard.kernel.host.debian import ToolRoot, tool_root
+from blockyard.kernel.host.sandbox import Sandbox
 
 HERE = Path(__file__).parent
 USER = 54321  # an ordinary user that no host has: nothing is his, and he has no process

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import pytest
 
-from kernel.host import locks, seal, store, trees
-from kernel.host.settings import PROJECT
-from tests.integration.processes import descendants, left
+from blockyard.kernel.host import locks, seal, store, trees
+from blockyard.kernel.host.settings import PROJECT
+from blockyard.tests.integration.processes import descendants, left
 
 KERNEL = "7.3"
 LIMIT_S = 600
@@ -33,7 +33,7 @@ GIT |= {"GIT_COMMITTER_NAME": "x", "GIT_COMMITTER_EMAIL": "x@y"}
 GET = """
 import os, sys
 from pathlib import Path
-from kernel.host import store
+from blockyard.kernel.host import store
 
 def make(path):
     for number in range(200):

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from kernel.host import cgroup, untrusted
-from kernel.host.debian import ToolRoot
-from kernel.host.errors import Failed
-from kernel.host.limits import Limits
-from kernel.host.process import run
-from kernel.host.sandbox import Sandbox
+from blockyard.kernel.host import cgroup, untrusted
+from blockyard.kernel.host.debian import ToolRoot
+from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.limits import Limits
+from blockyard.kernel.host.process import run
+from blockyard.kernel.host.sandbox import Sandbox
 
 SMALL = Limits(
     time_s=60, log_mib=8, output_mib=64, file_mib=32, memory_mib=256, processes=64, tmpfs_mib=16

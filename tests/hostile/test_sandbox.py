@@ -16,16 +16,16 @@ from pathlib import Path
 
 import pytest
 
-from ci import prepare
-from kernel import toolchain
-from kernel.choice import Choice
-from kernel.host.debian import ToolRoot
-from kernel.host.sandbox import BIND, Sandbox
-from kernel.job import Build, own_fragment
-from kernel.sources import series
-from kernel.sources.tree import Tree
-from tests.hostile import attacks
-from tests.hostile.conftest import HERE, Targets, old_argv, results, run_inside, show
+from blockyard.ci.run import prepare
+from blockyard.kernel.build import toolchain
+from blockyard.kernel.build.spec import Build, own_fragment
+from blockyard.kernel.host.debian import ToolRoot
+from blockyard.kernel.host.sandbox import BIND, Sandbox
+from blockyard.kernel.sources import series
+from blockyard.kernel.sources.tree import Tree
+from blockyard.kernel.spec import Choice
+from blockyard.tests.hostile import attacks
+from blockyard.tests.hostile.conftest import HERE, Targets, old_argv, results, run_inside, show
 
 KERNEL = "7.3"
 # Of a tree, what its top makefile reads.

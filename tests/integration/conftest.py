@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from ci import prepare
-from ci.prepare import Ready
-from images.console import Console
-from images.machine import Machine, machine
-from kernel.choice import Choice
+from blockyard.ci.run import prepare
+from blockyard.ci.run.prepare import Ready
+from blockyard.images.console.console import Console
+from blockyard.images.machine.machine import Machine, machine
+from blockyard.kernel.spec import Choice
 
 KERNEL = "7.3"
 

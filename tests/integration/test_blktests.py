@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from ci import record
-from ci.prepare import Ready
-from kernel.host.settings import PROJECT
-from tests.outcomes import TestResult
+from blockyard.ci.run import record
+from blockyard.ci.run.prepare import Ready
+from blockyard.kernel.host.settings import PROJECT
+from blockyard.tests.harness.outcomes import TestResult
 
 CHECK = """\
 #!/bin/bash

@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from ci import prepare
-from ci.prepare import Ready
-from kernel.choice import Choice
-from kernel.configure import configure, unknown_words
-from kernel.host import store
-from kernel.host.errors import Failed
-from kernel.host.sandbox import Sandbox
-from kernel.host.settings import settings
-from kernel.job import Build
-from kernel.kconfig import Fragment
-from kernel.sources.tree import Tree
-from kernel.toolchain import from_root
-from tests.integration.conftest import KERNEL
+from blockyard.ci.run import prepare
+from blockyard.ci.run.prepare import Ready
+from blockyard.kernel.build.spec import Build
+from blockyard.kernel.build.toolchain import from_root
+from blockyard.kernel.config.configure import configure, unknown_words
+from blockyard.kernel.config.kconfig import Fragment
+from blockyard.kernel.host import store
+from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.sandbox import Sandbox
+from blockyard.kernel.host.settings import settings
+from blockyard.kernel.sources.tree import Tree
+from blockyard.kernel.spec import Choice
+from blockyard.tests.integration.conftest import KERNEL
 
 ASKING_TOO_MUCH = Fragment(
     "mine.config",

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from kernel import ccache
-from kernel.ccache import DEBIAN, Objects
-from kernel.host import store
-from kernel.host.debian import ToolRoot, tool_root
-from kernel.host.sandbox import Sandbox
-from kernel.host.settings import settings
-from kernel.toolchain import from_root
+from blockyard.kernel.build import ccache
+from blockyard.kernel.build.ccache import DEBIAN, Objects
+from blockyard.kernel.build.toolchain import from_root
+from blockyard.kernel.host import store
+from blockyard.kernel.host.debian import ToolRoot, tool_root
+from blockyard.kernel.host.sandbox import Sandbox
+from blockyard.kernel.host.settings import settings
 
 CC = "clang -Wp,-MMD,/tmp/x.d -nostdinc -I/mnt/src -c -o /tmp/x.o /mnt/src/x.c"
 

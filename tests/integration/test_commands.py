@@ -13,10 +13,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ci import past_run, record
-from ci.prepare import Ready
-from kernel.host.settings import PROJECT
-from tests.integration.processes import descendants, left
+from blockyard.ci.run import past_run, record
+from blockyard.ci.run.prepare import Ready
+from blockyard.kernel.host.settings import PROJECT
+from blockyard.tests.integration.processes import descendants, left
 
 pytestmark = pytest.mark.usefixtures("ready")
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from images.console import Console
-from images.errors import CommandFailed, CommandTimedOut
-from images.machine import Machine
-from kernel.host.errors import Failed
+from blockyard.images.console.console import Console
+from blockyard.images.errors import CommandFailed, CommandTimedOut
+from blockyard.images.machine.machine import Machine
+from blockyard.kernel.host.errors import Failed
 
 ALL_BYTES = bytes(range(256))
 RANDOM = random.Random(5).randbytes(1 << 22)

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from ci import prepare
-from ci.prepare import Ready
-from images.files import guest_files
-from images.machine import Machine, machine
-from kernel.choice import Choice
-from kernel.host import seal, store
-from kernel.host.errors import Failed
-from kernel.host.settings import PROJECT
-from modules import manifest
-from modules.driver import Driver, LoadFailed
-from tests.integration.conftest import KERNEL
+from blockyard.ci.run import prepare
+from blockyard.ci.run.prepare import Ready
+from blockyard.images.files import guest_files
+from blockyard.images.machine.machine import Machine, machine
+from blockyard.kernel.host import seal, store
+from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.settings import PROJECT
+from blockyard.kernel.spec import Choice
+from blockyard.modules import manifest
+from blockyard.modules.driver import Driver, LoadFailed
+from blockyard.tests.integration.conftest import KERNEL
 
 EXAMPLES = PROJECT / "modules" / "examples"
 MANIFEST = """\

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from ci.prepare import Ready
-from images.errors import GuestError, GuestPanicked, GuestSilent, ImageDamaged, QemuDied
-from images.machine import machine
-from images.setup import Setup
-from kernel.artifact import Kernel
-from kernel.host.settings import PROJECT
-from tests.integration.conftest import KERNEL, Boot
-from tests.integration.processes import descendants, left
+from blockyard.ci.run.prepare import Ready
+from blockyard.images.errors import GuestError, GuestPanicked, GuestSilent, ImageDamaged, QemuDied
+from blockyard.images.machine.machine import machine
+from blockyard.images.machine.vm_config import Setup
+from blockyard.kernel.artifact import Kernel
+from blockyard.kernel.host.settings import PROJECT
+from blockyard.tests.integration.conftest import KERNEL, Boot
+from blockyard.tests.integration.processes import descendants, left
 
 
 class TestRunning:
@@ -130,8 +130,9 @@ class TestNothingIsLeft:
         self, ready: Ready, tmp_path: Path, number: int
     ) -> None:
         script = (
-            "import sys, time; from pathlib import Path; from ci import prepare\n"
-            "from images.machine import machine; from kernel.choice import Choice\n"
+            "import sys, time; from pathlib import Path; from blockyard.ci.run import prepare\n"
+            "from blockyard.images.machine.machine import machine\n"
+            "from blockyard.kernel.spec import Choice\n"
             "ready = prepare.ready(Choice(sys.argv[1]))\n"
             "with machine(ready.setup(Path(sys.argv[2]))):\n"
             "    print('up', flush=True)\n"

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from ci import prepare
-from ci.prepare import Ready
-from images.machine import Machine, machine
-from kernel.choice import Choice
-from modules import manifest
-from modules.driver import Driver
-from tests.integration.processes import descendants, listening, named
+from blockyard.ci.run import prepare
+from blockyard.ci.run.prepare import Ready
+from blockyard.images.machine.machine import Machine, machine
+from blockyard.kernel.spec import Choice
+from blockyard.modules import manifest
+from blockyard.modules.driver import Driver
+from blockyard.tests.integration.processes import descendants, listening, named
 
 LOOPBACK = "0100007F"  # 127.0.0.1 as /proc/net/tcp writes it on a little-endian machine
 
@@ -56,7 +56,7 @@ class TestSystem:
         assert "overlay" in types
 
     def test_its_log_holds_no_splat(self, shared_guest: Machine) -> None:
-        from images.splats import find
+        from blockyard.images.log.splats import find
 
         log = shared_guest.log  # tests of other files may have had time-outs
         assert find(log.unasked(0, log.size)) == []

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from ci import mutants, prepare
-from ci.mutants import Conditions, Mutant
-from ci.prepare import Ready
-from kernel.choice import Choice
-from kernel.host.errors import Failed
-from kernel.host.sandbox import Sandbox
-from kernel.sources import series
-from kernel.sources.series import Patch
-from modules import manifest, rebuilt
-from tests.integration.conftest import KERNEL
+from blockyard.ci.run import prepare
+from blockyard.ci.run.prepare import Ready
+from blockyard.ci.studies import mutants
+from blockyard.ci.studies.mutants import Conditions, Mutant
+from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.sandbox import Sandbox
+from blockyard.kernel.sources import series
+from blockyard.kernel.sources.series import Patch
+from blockyard.kernel.spec import Choice
+from blockyard.modules import manifest, rebuilt
+from blockyard.tests.integration.conftest import KERNEL
 
 CAUGHT = "rnull/irqmode-2-taken"
 HARMLESS = """\

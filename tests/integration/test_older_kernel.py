@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from ci import prepare
-from kernel import catalog, configure, kconfig, sources
-from kernel.choice import Choice
-from kernel.host import store
-from kernel.host.debian import tool_root
-from kernel.job import Build
+from blockyard.ci.run import prepare
+from blockyard.kernel import catalog, sources
+from blockyard.kernel.build.spec import Build
+from blockyard.kernel.config import configure, kconfig
+from blockyard.kernel.host import store
+from blockyard.kernel.host.debian import tool_root
+from blockyard.kernel.spec import Choice
 
 OLD = "6.1"  # its Rust code is for rustc 1.62 only
 

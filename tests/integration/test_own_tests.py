@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from ci import prepare, record, run, selection
-from ci.prepare import Ready
-from kernel.choice import Choice
-from kernel.host import store
-from kernel.host.settings import PROJECT, settings
-from modules import manifest
-from tests.integration.conftest import KERNEL
-from tests.outcomes import TestResult
+from blockyard.ci.run import prepare, record, run, selection
+from blockyard.ci.run.prepare import Ready
+from blockyard.kernel.host import store
+from blockyard.kernel.host.settings import PROJECT, settings
+from blockyard.kernel.spec import Choice
+from blockyard.modules import manifest
+from blockyard.tests.harness.outcomes import TestResult
+from blockyard.tests.integration.conftest import KERNEL
 
 TESTS = """\
 # SPDX-License-Identifier: GPL-2.0-or-later

@@ -23,11 +23,10 @@ from pathlib import Path
 
 import pytest
 
-from ci import prepare
-from ci.prepare import Ready
-from images import hotplug, qemu, snapshot, splats, topology
-from images.console import Console
-from images.errors import (
+from blockyard.ci.run import prepare
+from blockyard.ci.run.prepare import Ready
+from blockyard.images.console.console import Console
+from blockyard.images.errors import (
     CommandHung,
     CommandTimedOut,
     ConsoleDead,
@@ -37,15 +36,18 @@ from images.errors import (
     ImageDamaged,
     QemuDied,
 )
-from images.machine import Machine, machine
-from images.recovery import EVIDENCE
-from images.scratch import SCRATCH
-from kernel.choice import Choice
-from kernel.host import store
-from kernel.host.errors import Failed
-from kernel.host.settings import PROJECT
-from tests.integration.conftest import KERNEL, FaultTable
-from tests.integration.processes import descendants, left, named
+from blockyard.images.hardware import topology
+from blockyard.images.log import splats
+from blockyard.images.machine import hotplug, qemu, snapshot
+from blockyard.images.machine.diagnose import EVIDENCE
+from blockyard.images.machine.machine import Machine, machine
+from blockyard.images.machine.scratch import SCRATCH
+from blockyard.kernel.host import store
+from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.settings import PROJECT
+from blockyard.kernel.spec import Choice
+from blockyard.tests.integration.conftest import KERNEL, FaultTable
+from blockyard.tests.integration.processes import descendants, left, named
 
 TROUBLE = PROJECT / "tests" / "integration" / "trouble"
 GOES_ON = "the command ends, the guest goes on"

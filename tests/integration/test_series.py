@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from kernel.catalog import Directory
-from kernel.host import seal, store
-from kernel.host.debian import ToolRoot, tool_root
-from kernel.host.errors import Failed, UserError
-from kernel.host.settings import PROJECT, settings
-from kernel.sources import directory, series
-from kernel.sources.tree import Tree
+from blockyard.kernel.catalog import Directory
+from blockyard.kernel.host import seal, store
+from blockyard.kernel.host.debian import ToolRoot, tool_root
+from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.settings import PROJECT, settings
+from blockyard.kernel.sources import directory, series
+from blockyard.kernel.sources.tree import Tree
 
 MAKEFILE = "VERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\n"
 LINES = "".join(f"line {number}\n" for number in range(1, 21))

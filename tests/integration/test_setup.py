@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel.host.settings import PROJECT
+from blockyard.kernel.host.settings import PROJECT
 
 STARTED = "started"
 

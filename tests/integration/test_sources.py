@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from kernel.catalog import Git, Tarball
-from kernel.host.debian import ToolRoot, tool_root
-from kernel.host.errors import UserError
-from kernel.host.settings import settings
-from kernel.sources import debian, fetch
+from blockyard.kernel.catalog import Git, Tarball
+from blockyard.kernel.host.debian import ToolRoot, tool_root
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.settings import settings
+from blockyard.kernel.sources import debian, fetch
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from ci.prepare import Ready
-from images import qemu, splats, topology
-from images.errors import GuestPanicked, ImageDamaged
-from images.machine import Machine, machine
-from kernel.host.errors import UserError
-from modules import manifest
-from modules.driver import Driver
-from tests.workload import fio
+from blockyard.ci.run.prepare import Ready
+from blockyard.images.errors import GuestPanicked, ImageDamaged
+from blockyard.images.hardware import topology
+from blockyard.images.log import splats
+from blockyard.images.machine import qemu
+from blockyard.images.machine.machine import Machine, machine
+from blockyard.kernel.host.errors import UserError
+from blockyard.modules import manifest
+from blockyard.modules.driver import Driver
+from blockyard.tests.lib.fio import fio
 
 ELF = b"\x7fELF"
 

@@ -13,20 +13,21 @@ from typing import Any
 import msgspec
 import pytest
 
-from ci import prepare
-from ci.prepare import Ready
-from images import abilities, hotplug, topology
-from images.console import Console
-from images.launch import QEMU_LOG
-from images.machine import Machine, machine
-from images.splats import find
-from images.topology import Controller, Namespace, Topology
-from kernel.choice import Choice
-from kernel.host.errors import UserError
-from modules import manifest
-from modules.disk import Disk, named_error
-from modules.driver import Driver
-from tests.nvme import controllers, disk_of, settled, told
+from blockyard.ci.run import prepare
+from blockyard.ci.run.prepare import Ready
+from blockyard.images.console.console import Console
+from blockyard.images.hardware import topology
+from blockyard.images.hardware.topology import Controller, Namespace, Topology
+from blockyard.images.log.splats import find
+from blockyard.images.machine import hotplug, qemu_features
+from blockyard.images.machine.launch import QEMU_LOG
+from blockyard.images.machine.machine import Machine, machine
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.spec import Choice
+from blockyard.modules import manifest
+from blockyard.modules.disk import Disk, named_error
+from blockyard.modules.driver import Driver
+from blockyard.tests.lib.nvme import controllers, disk_of, settled, told
 
 SECTOR = 512  # sysfs counts in these, whatever the block size
 
@@ -74,7 +75,7 @@ def start(ready: Ready, tmp_path: Path) -> Callable[[str], Any]:
     @contextmanager
     def start(name: str) -> Iterator[Guest]:
         wanted = topology.load(name)
-        if reason := abilities.lacking(wanted, ready.tools):
+        if reason := qemu_features.lacking(wanted, ready.tools):
             pytest.skip(reason)
         with machine(ready.setup(tmp_path / "guest", topology=wanted)) as guest:
             if wanted.controllers:
@@ -345,7 +346,7 @@ def test_virtual_functions_come_online(tmp_path: Path) -> None:
     """On one of Debian's kernels; on ours it is a test of the suite `nvme`."""
     ready = prepare.ready(Choice("7.2-debian"))
     wanted = topology.load("sriov")
-    if reason := abilities.lacking(wanted, ready.tools):
+    if reason := qemu_features.lacking(wanted, ready.tools):
         pytest.skip(reason)
     with machine(ready.setup(tmp_path / "guest", topology=wanted)) as booted:
         Driver(manifest.load("nvme"), ready.kernel, booted.serial).load()

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from ci import record
-from ci.prepare import Ready
-from kernel.host.settings import PROJECT
-from tests.integration.conftest import KERNEL
-from tests.outcomes import TestResult
+from blockyard.ci.run import record
+from blockyard.ci.run.prepare import Ready
+from blockyard.kernel.host.settings import PROJECT
+from blockyard.tests.harness.outcomes import TestResult
+from blockyard.tests.integration.conftest import KERNEL
 
 VERDICTS = """\
 # SPDX-License-Identifier: GPL-2.0-or-later
 import pytest
 
-from tests.needs import needs
+from blockyard.tests.harness.requirements import needs
 
 SPLAT = "WARNING: drivers/block/mine.c:12 at mine+0x1/0x2, CPU#0: bash/1"
 
@@ -147,7 +147,7 @@ BETWEEN = """\
 # SPDX-License-Identifier: GPL-2.0-or-later
 import pytest
 
-from tests.needs import needs
+from blockyard.tests.harness.requirements import needs
 
 SPLAT = "WARNING: drivers/block/mine.c:12 at mine+0x1/0x2, CPU#0: bash/1"
 
@@ -180,8 +180,8 @@ RUN = """\
 import dataclasses
 import sys
 from pathlib import Path
-from ci import prepare, run, selection
-from kernel.choice import Choice
+from blockyard.ci.run import prepare, run, selection
+from blockyard.kernel.spec import Choice
 kernel, suites, consoles, modules_of = sys.argv[1:]
 selection.SUITES = Path(suites)
 consoles = tuple(consoles.split(","))

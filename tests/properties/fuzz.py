@@ -4,7 +4,7 @@
 Not part of ./inv check: atheris is compiled against one version of CPython and takes hours to be
 worth it. In an environment that has atheris and requirements.lock:
 
-    python -m tests.properties.fuzz log -max_total_time=3600
+    python -m blockyard.tests.properties.fuzz log -max_total_time=3600
 
 What stands behind the name goes to libFuzzer. An input that raises or takes over two seconds is
 written to the current folder, and the exit code is not 0.
@@ -24,12 +24,12 @@ LONGEST_S = 2.0
 DATA = Path(__file__).parents[1] / "unit" / "data"
 
 with atheris.instrument_imports(include=["images", "kernel"]):
-    from images import splats
-    from images.kernel_log import KernelLog
-    from kernel.host.errors import UserError
-    from kernel.sources import thread
-    from kernel.sources.items import items_of
-    from kernel.sources.mail import mails
+    from blockyard.images.log import splats
+    from blockyard.images.log.kernel_log import KernelLog
+    from blockyard.kernel.host.errors import UserError
+    from blockyard.kernel.sources import thread
+    from blockyard.kernel.sources.items import items_of
+    from blockyard.kernel.sources.mail import mails
 
 
 def log(data: bytes) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 
-from kernel import build_errors
-from kernel.host.errors import UserError
-from kernel.host.settings import PROJECT
-from modules import dkms, draft, looks, makefiles, manifest
-from modules.folder import sources
-from tests.properties.inputs import changed, contents
+from blockyard.kernel.build import errors
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.settings import PROJECT
+from blockyard.modules import dkms, draft, looks, makefiles, manifest
+from blockyard.modules.folder import sources
+from blockyard.tests.properties.inputs import changed, contents
 
 LOGS = contents(PROJECT / "tests" / "unit" / "data" / "build_errors", "*.log")
 EXAMPLES = PROJECT / "modules" / "examples"
@@ -32,8 +32,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(changed(LOGS, [b"error: ", b"Killed", b"*** ", b" | ", b"Kconfig:1:"]))
 def test_a_log(data: bytes) -> None:
     lines = data.decode(errors="replace").splitlines()
-    shown = build_errors.shown(build_errors.problems(lines), {"/mnt/src/": ""})
-    assert len(shown.split("\n")) <= build_errors.MOST_LINES + 1
+    shown = errors.shown(errors.problems(lines), {"/mnt/src/": ""})
+    assert len(shown.split("\n")) <= errors.MOST_LINES + 1
 
 
 @given(changed(DKMS, [b"$PACKAGE_NAME", b"[0]", b"\\\n"]))

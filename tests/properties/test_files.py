@@ -11,15 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from images import topology
-from kernel import artifact, kconfig
-from kernel.artifact import KernelInfo
-from kernel.host.errors import UserError
-from kernel.host.settings import PROJECT
-from kernel.kconfig import Fragment
-from modules import manifest
-from tests import known
-from tests.properties.inputs import changed, contents
+from blockyard.images.hardware import topology
+from blockyard.kernel import artifact
+from blockyard.kernel.artifact import KernelInfo
+from blockyard.kernel.config import kconfig
+from blockyard.kernel.config.kconfig import Fragment
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.settings import PROJECT
+from blockyard.modules import manifest
+from blockyard.tests.harness import known
+from blockyard.tests.properties.inputs import changed, contents
 
 FRAGMENTS = contents(PROJECT / "kernel" / "fragments", "**/*.config")
 TOPOLOGIES = contents(PROJECT / "images" / "topologies", "*.toml")

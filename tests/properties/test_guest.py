@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from images import splats, stream
-from images.console import READY, Console
-from images.errors import GuestError
-from images.kernel_log import KernelLog
-from kernel.host.settings import PROJECT
-from tests.properties.inputs import ODD, changed, contents
-from tests.unit.fake_agent import FakeGuest
+from blockyard.images.console import stream
+from blockyard.images.console.console import READY, Console
+from blockyard.images.errors import GuestError
+from blockyard.images.log import splats
+from blockyard.images.log.kernel_log import KernelLog
+from blockyard.kernel.host.settings import PROJECT
+from blockyard.tests.properties.inputs import ODD, changed, contents
+from blockyard.tests.unit.fake_agent import FakeGuest
 
 LOGS = contents(PROJECT / "tests" / "unit" / "data", "*.log")
 SPLAT_WORDS = (

@@ -21,15 +21,15 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernel.host.errors import UserError
-from kernel.host.settings import PROJECT
-from kernel.sources import unified
-from kernel.sources.items import items_of
-from kernel.sources.mail import mails
-from kernel.sources.patches import Series
-from kernel.sources.reader import read
-from kernel.sources.thread import series
-from tests.properties.inputs import changed, contents
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.settings import PROJECT
+from blockyard.kernel.sources import unified
+from blockyard.kernel.sources.items import items_of
+from blockyard.kernel.sources.mail import mails
+from blockyard.kernel.sources.patches import Series
+from blockyard.kernel.sources.reader import read
+from blockyard.kernel.sources.thread import series
+from blockyard.tests.properties.inputs import changed, contents
 
 DATA = PROJECT / "tests" / "unit" / "data" / "series"
 SAMPLES = contents(DATA, "*.mbox") + contents(DATA, "*.patch") + contents(DATA, "cover*/*")

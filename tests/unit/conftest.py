@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kernel.host import durable, environment, store
-from kernel.host.settings import settings
+from blockyard.kernel.host import durable, environment, store
+from blockyard.kernel.host.settings import settings
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from images.console import READY, Console
-from images.errors import ConsoleDead, GuestError
+from blockyard.images.console.console import READY, Console
+from blockyard.images.errors import ConsoleDead, GuestError
 
 _RUN = re.compile(rb"BLOCKYARD (\w+) (\d+) run (\d+) (\d+)\n")
 _KILL = re.compile(rb"BLOCKYARD (\w+) (\d+) kill\n")

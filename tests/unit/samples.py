@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ci.record import Host, Run, UsedAccelerator
-from kernel import artifact
-from kernel.artifact import Kernel, KernelInfo
-from kernel.host.debian import ToolRoot
-from tests.outcomes import Outcome, TestResult
+from blockyard.ci.run.record import Host, Run, UsedAccelerator
+from blockyard.kernel import artifact
+from blockyard.kernel.artifact import Kernel, KernelInfo
+from blockyard.kernel.host.debian import ToolRoot
+from blockyard.tests.harness.outcomes import Outcome, TestResult
 
 RELEASE = "7.3.4"
 

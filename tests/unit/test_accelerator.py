@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from images import accelerator
-from images.accelerator import Accelerator, choose
-from images.errors import GuestPanicked, GuestSilent
-from kernel.host.errors import Failed, UserError
+from blockyard.images.errors import GuestPanicked, GuestSilent
+from blockyard.images.machine import accelerator
+from blockyard.images.machine.accelerator import Accelerator, choose
+from blockyard.kernel.host.errors import Failed, UserError
 
 QEMU = "1:10.0.2+ds-2"
 

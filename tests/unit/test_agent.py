@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from images.console import Console
-from images.errors import CommandTimedOut
-from images.files import GUEST_SOURCES
-from images.serial import SocketTransport
-from tests.unit.fake_agent import FakeGuest
+from blockyard.images.console.console import Console
+from blockyard.images.console.serial import SocketTransport
+from blockyard.images.errors import CommandTimedOut
+from blockyard.images.files import GUEST_SOURCES
+from blockyard.tests.unit.fake_agent import FakeGuest
 
 ALL_BYTES = bytes(range(256))
 

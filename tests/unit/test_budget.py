@@ -3,9 +3,9 @@
 
 import pytest
 
-from ci.selection import budget_named
-from kernel.host.errors import UserError
-from tests.budget import NAMES, Budget
+from blockyard.ci.run.selection import budget_named
+from blockyard.kernel.host.errors import UserError
+from blockyard.tests.harness.budget import NAMES, Budget
 
 
 def test_default_is_what_a_test_says() -> None:

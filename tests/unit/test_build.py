@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from kernel import artifact, build, toolchain
-from kernel.build import MOST_FILES, module_name, prune, usage, warnings
-from kernel.host.errors import Failed
-from kernel.host.settings import PROJECT
-from kernel.job import Build, own_fragment, read_fragment
-from kernel.kconfig import Fragment, merge
-from kernel.sources.tree import Tree
-from modules import manifest
-from tests.unit import samples
+from blockyard.kernel import artifact
+from blockyard.kernel.build import build, toolchain
+from blockyard.kernel.build.build import MOST_FILES, module_name, prune, usage, warnings
+from blockyard.kernel.build.spec import Build, own_fragment, read_fragment
+from blockyard.kernel.config.kconfig import Fragment, merge
+from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.settings import PROJECT
+from blockyard.kernel.sources.tree import Tree
+from blockyard.modules import manifest
+from blockyard.tests.unit import samples
 
 BASE = Fragment("base.config", "CONFIG_BLOCK=y\nCONFIG_MODULES=y\n")
 DRIVER = Fragment("nvme.config", "CONFIG_BLK_DEV_NVME=m\n")

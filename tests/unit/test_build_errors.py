@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from kernel import build_errors
-from kernel.build_errors import explainer, problems, read
-from kernel.host import causes
-from kernel.host.errors import Failed
-from kernel.host.process import run
+from blockyard.kernel.build import errors
+from blockyard.kernel.build.errors import explainer, problems, read
+from blockyard.kernel.host import causes
+from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.process import run
 
 LOGS = Path(__file__).parent / "data" / "build_errors"
 NAMES = {"/mnt/module/": "/home/me/mine/", "/mnt/src/": ""}
@@ -26,7 +26,7 @@ NAMES = {"/mnt/module/": "/home/me/mine/", "/mnt/src/": ""}
 def test_golden(log: Path) -> None:
     expected = log.with_suffix(".txt").read_text().rstrip("\n")
     assert explainer(NAMES)(log, 0) == expected
-    assert len(expected.splitlines()) <= build_errors.MOST_LINES + 1
+    assert len(expected.splitlines()) <= errors.MOST_LINES + 1
 
 
 def heads(*lines: str) -> list[str]:
@@ -104,14 +104,14 @@ def test_other_jobs_speak_between_the_lines_of_an_error() -> None:
 
 def test_an_error_of_a_header_is_one_error() -> None:
     log = ["In file included from a.c:1:", "x.h:1:2: error: bad"]
-    shown = build_errors.shown(problems(log * 300), {})
+    shown = errors.shown(problems(log * 300), {})
     assert shown == "    In file included from a.c:1:\n    x.h:1:2: error: bad (300 times)"
 
 
 def test_paths_are_the_user_s() -> None:
     names = {"/mnt/src/": "/home/me/linux/", "/mnt/module/": "/home/me/mine/"}
     log = ["/mnt/src/block/x.c:1:2: error: a", "/mnt/module/y.c:3:4: error: b"]
-    shown = build_errors.shown(problems(log), names)
+    shown = errors.shown(problems(log), names)
     assert shown == (
         "    /home/me/linux/block/x.c:1:2: error: a\n    /home/me/mine/y.c:3:4: error: b"
     )
@@ -119,8 +119,8 @@ def test_paths_are_the_user_s() -> None:
 
 def test_many_errors_are_counted() -> None:
     found = problems(f"f{number}.c:1:1: error: bad" for number in range(500))
-    *lines, last = build_errors.shown(found, {}).splitlines()
-    assert (len(lines), last) == (build_errors.MOST_LINES, "    and 480 more errors")
+    *lines, last = errors.shown(found, {}).splitlines()
+    assert (len(lines), last) == (errors.MOST_LINES, "    and 480 more errors")
 
 
 class TestLogs:

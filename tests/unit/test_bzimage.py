@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kernel import bzimage
-from tests.unit import samples
+from blockyard.kernel.build import bzimage
+from blockyard.tests.unit import samples
 
 ZSTD = bytes.fromhex("28b52ffd") + b"a kernel"
 SIZE = struct.pack("<I", 4096)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from ci import prepare
-from kernel.choice import Choice
-from kernel.host.errors import UserError
-from kernel.sources.tree import Tree
-from modules import manifest
-from tests.unit import samples
+from blockyard.ci.run import prepare
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.sources.tree import Tree
+from blockyard.kernel.spec import Choice
+from blockyard.modules import manifest
+from blockyard.tests.unit import samples
 
 PATCH = """\
 --- a/drivers/block/Kconfig

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from kernel.catalog import (
+from blockyard.kernel.catalog import (
     DEFAULT,
     DebianImage,
     DebianSource,
@@ -19,11 +19,11 @@ from kernel.catalog import (
     catalog,
     find,
 )
-from kernel.host import store
-from kernel.host.debian import Package, ToolRoot
-from kernel.host.errors import Failed, UserError
-from kernel.sources import debian
-from kernel.sources.debian import image_files, source_tree
+from blockyard.kernel.host import store
+from blockyard.kernel.host.debian import Package, ToolRoot
+from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.sources import debian
+from blockyard.kernel.sources.debian import image_files, source_tree
 
 SOURCE = DebianSource("linux-source-7.3", ("trixie-backports",))
 IMAGE = DebianImage(("binary-7.2.*-amd64", "modules-7.2.*-amd64", "base-7.2.*-amd64"), ("s",))

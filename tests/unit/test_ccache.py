@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from kernel import ccache
-from kernel.catalog import DebianSource, Directory, Entry, Git, Tarball
-from kernel.ccache import DEBIAN, Objects, objects
-from kernel.host.sandbox import Sandbox
-from kernel.job import Build
-from kernel.kconfig import Fragment
-from kernel.sources.tree import Tree
-from kernel.toolchain import Toolchain
+from blockyard.kernel.build import ccache
+from blockyard.kernel.build.ccache import DEBIAN, Objects, objects
+from blockyard.kernel.build.spec import Build
+from blockyard.kernel.build.toolchain import Toolchain
+from blockyard.kernel.catalog import DebianSource, Directory, Entry, Git, Tarball
+from blockyard.kernel.config.kconfig import Fragment
+from blockyard.kernel.host.sandbox import Sandbox
+from blockyard.kernel.sources.tree import Tree
 
 ROOT = Toolchain("root", "llvm", Path("/tools"), {"clang": "1"})
 ENTRY = DebianSource("linux-source-7.3", ("trixie",))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kernel.host import cgroup
-from kernel.host.cgroup import Group
+from blockyard.kernel.host import cgroup
+from blockyard.kernel.host.cgroup import Group
 
 
 @pytest.fixture

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from kernel import kconfig, variants
-from kernel.catalog import DEFAULT
-from kernel.choice import Choice, numbered, paths
-from kernel.host import untrusted
-from kernel.host.errors import UserError
-from kernel.host.settings import PROJECT
-from kernel.job import read_fragment
-from kernel.sources import reader
+from blockyard.kernel.build.spec import read_fragment
+from blockyard.kernel.catalog import DEFAULT
+from blockyard.kernel.config import kconfig, variants
+from blockyard.kernel.host import untrusted
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.settings import PROJECT
+from blockyard.kernel.sources import reader
+from blockyard.kernel.spec import Choice, numbered, paths
 
 
 @pytest.fixture
@@ -88,8 +88,8 @@ class TestFragments:
 
     def test_a_stream_of_the_shell_is_there_each_time_it_is_read(self) -> None:
         script = (
-            "from pathlib import Path; from kernel.choice import Choice;"
-            "from kernel.job import read_fragment;"
+            "from pathlib import Path; from blockyard.kernel.spec import Choice;"
+            "from blockyard.kernel.build.spec import read_fragment;"
             "stream = Path('/dev/stdin'); choice = Choice(fragments=(stream,));"
             "print(read_fragment(stream).text)"
         )

@@ -14,15 +14,16 @@ from unittest.mock import Mock
 import pytest
 
 import tasks
-from ci import interactive, prepare
-from ci.prepare import CONSOLES, chosen
-from images.console import BLOCKED_S, Console
-from images.errors import CommandHung
-from images.serial import SocketTransport
-from kernel.choice import Choice
-from kernel.host.errors import UserError
-from kernel.host.settings import PROJECT
-from tests.unit.fake_agent import FakeAgent, FakeGuest, Request
+from blockyard.ci.commands import shell
+from blockyard.ci.run import prepare
+from blockyard.ci.run.prepare import CONSOLES, chosen
+from blockyard.images.console.console import BLOCKED_S, Console
+from blockyard.images.console.serial import SocketTransport
+from blockyard.images.errors import CommandHung
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.settings import PROJECT
+from blockyard.kernel.spec import Choice
+from blockyard.tests.unit.fake_agent import FakeAgent, FakeGuest, Request
 
 
 def inv(*arguments: str, cwd: Path = PROJECT) -> subprocess.CompletedProcess[str]:
@@ -183,7 +184,7 @@ class TestBadNames:
 
         monkeypatch.setattr(prepare, "ready", ready)
         with pytest.raises(UserError, match="console"):
-            interactive.boot(Choice(), "true", console, "auto", 60.0, interactive.Wanted())
+            shell.boot(Choice(), "true", console, "auto", 60.0, shell.Wanted())
 
 
 class TestBeforeTheCommand:
@@ -231,16 +232,16 @@ class TestBlocked:
 
         agent = FakeAgent(run, lambda request: [request.end(137, 0)])
         guest = Mock(console=lambda name: Console(name, SocketTransport(agent.host), FakeGuest()))
-        wanted = interactive.Wanted(blocked_s=blocked_s)
+        wanted = shell.Wanted(blocked_s=blocked_s)
         try:
             with pytest.raises(CommandHung) as caught:
-                interactive.run_command(guest, "x", "serial", 6000, b"", wanted)
+                shell.run_command(guest, "x", "serial", 6000, b"", wanted)
         finally:
             agent.close()
         return caught.value
 
     def test_by_default_as_elsewhere(self) -> None:
-        assert interactive.Wanted().blocked_s == BLOCKED_S
+        assert shell.Wanted().blocked_s == BLOCKED_S
         assert inspect.signature(tasks.boot.body).parameters["blocked"].default == BLOCKED_S
         assert "for 24 s" in self.hangs(BLOCKED_S).what
 
@@ -255,12 +256,12 @@ class TestBlocked:
 
         agent = FakeAgent(run)
         guest = Mock(console=lambda name: Console(name, SocketTransport(agent.host), FakeGuest()))
-        monkeypatch.setattr(interactive, "pass_on", Mock())
-        wanted = interactive.Wanted(blocked_s=0)
-        assert interactive.run_command(guest, "x", "serial", 6000, b"", wanted) == 3
+        monkeypatch.setattr(shell, "pass_on", Mock())
+        wanted = shell.Wanted(blocked_s=0)
+        assert shell.run_command(guest, "x", "serial", 6000, b"", wanted) == 3
         agent.close()
 
     def test_less_than_nothing(self) -> None:
-        wanted = interactive.Wanted(blocked_s=-1)
+        wanted = shell.Wanted(blocked_s=-1)
         with pytest.raises(UserError, match="invalid --blocked -1: expected"):
-            interactive.boot(Choice(), "true", "serial", "auto", 60.0, wanted)
+            shell.boot(Choice(), "true", "serial", "auto", 60.0, wanted)

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from kernel.catalog import Git
-from kernel.host import git as host_git
-from kernel.host import store
-from kernel.host.debian import ToolRoot
-from kernel.host.errors import Failed, UserError
-from kernel.sources import commit, fetch, objects
-from tests.unit import repositories
-from tests.unit.repositories import KCONFIG, MAKEFILE, git
+from blockyard.kernel.catalog import Git
+from blockyard.kernel.host import git as host_git
+from blockyard.kernel.host import store
+from blockyard.kernel.host.debian import ToolRoot
+from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.sources import commit, fetch, objects
+from blockyard.tests.unit import repositories
+from blockyard.tests.unit.repositories import KCONFIG, MAKEFILE, git
 
 NO_TOOLS = ToolRoot(Path("/nonexistent"))
 

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from images import output
-from images.console import GIVEN_UP, READY, Console
-from images.errors import (
+from blockyard.images.console import result as output
+from blockyard.images.console.console import GIVEN_UP, READY, Console
+from blockyard.images.console.serial import SocketTransport
+from blockyard.images.errors import (
     CommandFailed,
     CommandHung,
     CommandTimedOut,
     ConsoleDead,
     GuestPanicked,
 )
-from images.serial import SocketTransport
-from kernel.host.errors import Failed
-from tests.unit.fake_agent import FakeAgent, FakeGuest, Reply, Request, silence, well
+from blockyard.kernel.host.errors import Failed
+from blockyard.tests.unit.fake_agent import FakeAgent, FakeGuest, Reply, Request, silence, well
 
 ALL_BYTES = bytes(range(256))
 HASTE = 0.05  # a scale for tests that wait for a deadline: 1 s to begin, 0.25 s to be killed

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from images.cpio import File, archive
+from blockyard.images.cpio import File, archive
 
 FILES = [
     File("init", b"\x7fELF program", 0o755),

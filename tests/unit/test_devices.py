@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from images import abilities, devices, topology
-from images.topology import (
+from blockyard.images.hardware import devices, topology
+from blockyard.images.hardware.topology import (
     DEFAULT,
     Controller,
     Disk,
@@ -21,8 +21,9 @@ from images.topology import (
     Topology,
     Zoned,
 )
-from kernel.host.debian import ToolRoot
-from kernel.host.errors import UserError
+from blockyard.images.machine import qemu_features
+from blockyard.kernel.host.debian import ToolRoot
+from blockyard.kernel.host.errors import UserError
 
 PLAIN = Controller("x", (Namespace(64),))
 
@@ -286,9 +287,11 @@ class TestHotplug:
 
 class TestAbilities:
     def test_qemu_is_not_asked_for_what_the_default_has(self, tmp_path: Any) -> None:
-        assert abilities.lacking(DEFAULT, ToolRoot(tmp_path / "not there")) == ""
+        assert qemu_features.lacking(DEFAULT, ToolRoot(tmp_path / "not there")) == ""
         for name in ("4k", "controllers", "namespaces", "null", "memory", "errors"):
-            assert abilities.lacking(topology.load(name), ToolRoot(tmp_path / "not there")) == ""
+            assert (
+                qemu_features.lacking(topology.load(name), ToolRoot(tmp_path / "not there")) == ""
+            )
 
     def test_names_are_taken_from_qemus_help(self) -> None:
         told = [
@@ -297,18 +300,18 @@ class TestAbilities:
             "  serial=<str>",
             "  x-pcie-err-unc-mask=<bool> - on/off (default: on)",
         ]
-        assert abilities.parse(told) == {"atomic.dn", "serial", "x-pcie-err-unc-mask"}
-        assert abilities.parse([]) == frozenset()
+        assert qemu_features.parse(told) == {"atomic.dn", "serial", "x-pcie-err-unc-mask"}
+        assert qemu_features.parse([]) == frozenset()
 
     def test_a_reason_names_what_is_missing(self) -> None:
-        wanted = abilities.needed(topology.load("queues"))
+        wanted = qemu_features.needed(topology.load("queues"))
         there = {"nvme": frozenset({"serial", "max_ioqpairs", "msix_qsize", "mdts"})}
-        assert abilities.missing(wanted, there, "QEMU 8.2") == (
+        assert qemu_features.missing(wanted, there, "QEMU 8.2") == (
             "the device nvme of QEMU 8.2 has no mqes"
         )
-        assert abilities.missing(wanted, {}, "QEMU 8.2") == "QEMU 8.2 has no device nvme"
-        assert abilities.missing(wanted, wanted, "QEMU 8.2") == ""
+        assert qemu_features.missing(wanted, {}, "QEMU 8.2") == "QEMU 8.2 has no device nvme"
+        assert qemu_features.missing(wanted, wanted, "QEMU 8.2") == ""
 
     @pytest.mark.parametrize("name", topology.names())
     def test_all_that_a_topology_asks_for_can_be_asked_of_qemu(self, name: str) -> None:
-        assert abilities.needed(topology.load(name)).keys() <= set(abilities.DRIVERS)
+        assert qemu_features.needed(topology.load(name)).keys() <= set(qemu_features.DRIVERS)

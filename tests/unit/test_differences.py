@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from ci import differences
-from ci.differences import choice
-from kernel.compare import Pair, compare
-from kernel.host.errors import UserError
+from blockyard.ci.commands import config_diff
+from blockyard.ci.commands.config_diff import choice
+from blockyard.kernel.config.diff import Pair, compare
+from blockyard.kernel.host.errors import UserError
 
 PLAIN = """CONFIG_BLK_DEV_NULL_BLK=m
 CONFIG_BLK_DEV_NVME=y
@@ -86,41 +86,41 @@ class TestSides:
     def test_the_second_name_is_checked_before_the_first_kernel_is_configured(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def side(*arguments: object) -> differences.Side:
+        def side(*arguments: object) -> config_diff.Side:
             raise AssertionError("it was configured")
 
-        monkeypatch.setattr(differences, "side", side)
+        monkeypatch.setattr(config_diff, "side", side)
         with pytest.raises(UserError, match=r"7\.33"):
-            differences.report("7.3", "7.33")
+            config_diff.report("7.3", "7.33")
 
     def test_a_file_that_is_no_configuration(self, tmp_path: Path, files: tuple[str, str]) -> None:
         bad = tmp_path / "bad"
         bad.write_text("CONFIG_A=y\nnonsense\n")
         with pytest.raises(UserError, match="bad:2"):
-            differences.report(files[0], str(bad))
+            config_diff.report(files[0], str(bad))
 
     def test_a_tarball_is_a_kernel(
         self, tmp_path: Path, files: tuple[str, str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def side(text: str, what: object) -> differences.Side:
+        def side(text: str, what: object) -> config_diff.Side:
             raise UserError(f"taken for {what!r}")
 
-        monkeypatch.setattr(differences, "side", side)
+        monkeypatch.setattr(config_diff, "side", side)
         tarball = tmp_path / "linux-9.tar.xz"
         tarball.touch()
         with pytest.raises(UserError, match="Choice"):
-            differences.report(str(tarball), files[0])
+            config_diff.report(str(tarball), files[0])
 
     def test_a_file_that_is_no_text(self, tmp_path: Path, files: tuple[str, str]) -> None:
         bad = tmp_path / "bad"
         bad.write_bytes(b"\xff\xfe\x00")
         with pytest.raises(UserError, match="cannot read the configuration"):
-            differences.report(files[0], str(bad))
+            config_diff.report(files[0], str(bad))
 
 
 class TestReport:
     def test_drivers_of_two_files(self, files: tuple[str, str]) -> None:
-        found = differences.report(*files)
+        found = config_diff.report(*files)
         assert found.drivers == {
             "null_blk": Pair("module", "module"),
             "nvme": Pair("built in", "-"),
@@ -130,7 +130,7 @@ class TestReport:
         assert found.tools == {}
 
     def test_as_lines(self, files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-        differences.show(*files, as_json=False)
+        config_diff.show(*files, as_json=False)
         lines = capsys.readouterr().out.splitlines()
         assert lines[1:6] == [
             "-BLK_DEV_NVME y",
@@ -143,7 +143,7 @@ class TestReport:
         assert "  null_blk   module     module" in lines
 
     def test_as_json(self, files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-        differences.show(*files, as_json=True)
+        config_diff.show(*files, as_json=True)
         found = json.loads(capsys.readouterr().out)
         assert found["symbols"]["changed"] == {"HZ": {"a": "250", "b": "1000"}}
         assert found["drivers"]["nvme"] == {"a": "built in", "b": "-"}
@@ -157,31 +157,31 @@ class TestFiles:
         """As /proc/config.gz is."""
         packed = tmp_path / "config.gz"
         packed.write_bytes(pack(PLAIN.encode()))
-        found = differences.report(str(packed), files[0])
+        found = config_diff.report(str(packed), files[0])
         assert found.symbols == compare({}, {})
 
     def test_one_with_a_mark_at_its_beginning(self, files: tuple[str, str], tmp_path: Path) -> None:
         marked = tmp_path / "marked"
         marked.write_bytes(b"\xef\xbb\xbf" + PLAIN.encode())
-        assert differences.report(str(marked), files[0]).symbols == compare({}, {})
+        assert config_diff.report(str(marked), files[0]).symbols == compare({}, {})
 
     def test_a_damaged_one(self, files: tuple[str, str], tmp_path: Path) -> None:
         packed = tmp_path / "config.gz"
         packed.write_bytes(gzip.compress(PLAIN.encode())[:20])
         with pytest.raises(UserError, match=r"cannot unpack .*config\.gz"):
-            differences.report(str(packed), files[0])
+            config_diff.report(str(packed), files[0])
 
     def test_a_pipe_is_not_waited_for(self, files: tuple[str, str], tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe")
         with pytest.raises(UserError, match="it is not a regular file"):
-            differences.report(str(tmp_path / "pipe"), files[0])
+            config_diff.report(str(tmp_path / "pipe"), files[0])
 
     def test_escape_sequences_are_shown_and_not_obeyed(
         self, files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         odd = tmp_path / "odd.config"
         odd.write_text('CONFIG_LOCALVERSION="\x1b]0;title\x07"\n')
-        differences.show(files[0], str(odd), as_json=False)
+        config_diff.show(files[0], str(odd), as_json=False)
         shown = capsys.readouterr().out
         assert "\x1b" not in shown
         assert r"\x1b]0;title\x07" in shown

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from kernel.host import untrusted
-from kernel.host.errors import UserError
-from modules import dkms, makefiles
-from modules.makefiles import Objects
+from blockyard.kernel.host import untrusted
+from blockyard.kernel.host.errors import UserError
+from blockyard.modules import dkms, makefiles
+from blockyard.modules.makefiles import Objects
 
 USUAL = """\
 PACKAGE_NAME="cnull"

@@ -9,11 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from ci import doctor
-from ci.doctor import Check, kernel_needs, memory, space, too_old, tool_programs, version_of
-from kernel.host import gc
-from kernel.sources.tree import Tree
-from tests.unit import samples
+from blockyard.ci.commands import doctor
+from blockyard.ci.commands.doctor import (
+    Check,
+    kernel_needs,
+    memory,
+    space,
+    too_old,
+    tool_programs,
+    version_of,
+)
+from blockyard.kernel.host import gc
+from blockyard.kernel.sources.tree import Tree
+from blockyard.tests.unit import samples
 
 MEMINFO = "MemTotal: 32000000 kB\nMemAvailable: {} kB\n"
 PROGRAMS = {"clang": "19.1.7", "gcc": "14.2.0", "rustc": "1.85.1", "bindgen": "0.71.1"}
@@ -190,7 +198,7 @@ def test_what_is_not_looked_at_is_said() -> None:
 
 
 def test_no_nested_sandbox_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ci.enclosure.obstacle", lambda: "no")
+    monkeypatch.setattr("blockyard.ci.run.module_tests.enclosure.obstacle", lambda: "no")
     found = doctor.nesting()
     assert (found.state, found.found) == ("note", "no")
     assert "--trust-tests" in found.fix

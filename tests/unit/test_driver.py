@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from unittest.mock import Mock
 
-from images.console import TIME_OUTS_S
-from modules import manifest
-from modules.disk import Disk
-from modules.driver import Driver
+from blockyard.images.console.console import TIME_OUTS_S
+from blockyard.modules import manifest
+from blockyard.modules.disk import Disk
+from blockyard.modules.driver import Driver
 
 
 class TestWaits:

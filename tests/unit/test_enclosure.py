@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ci import enclosure
-from ci.enclosure import Enclosure
-from kernel.host.settings import PROJECT
+from blockyard.ci.run.module_tests import enclosure
+from blockyard.ci.run.module_tests.enclosure import Enclosure
+from blockyard.kernel.host.settings import PROJECT
 
 TRY = """
 import ctypes, os, signal, socket, sys

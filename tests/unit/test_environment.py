@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from kernel.host import environment
-from kernel.host.settings import PROJECT
+from blockyard.kernel.host import environment
+from blockyard.kernel.host.settings import PROJECT
 
 # what Python, pytest, its workers and we import, and what tells that it was
 NAMES = ("execnet", "pytest", "msgspec", "kernel", "ci", "tests", "invoke", "sitecustomize", "venv")
 HOSTILE = "import pathlib; pathlib.Path({mark!r}).touch()\n"
-# pytest with two workers, as ci.run calls it
+# pytest with two workers, as ci.run.run calls it
 WORKERS = """
 import sys
 sys.path.insert(0, {project!r})
-from kernel.host import environment
+from blockyard.kernel.host import environment
 environment.clean()
-from ci import collection
+from blockyard.ci.run import collection
 arguments = ["tests/unit/test_versions.py", "-n", "2", "-c", "pyproject.toml", "--rootdir", "."]
 sys.exit(collection.call(arguments, object()))
 """

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from invoke.exceptions import Exit
 
-from ci import exits
-from images.errors import CommandFailed, GuestPanicked, GuestSilent
-from kernel.host import interrupts
-from kernel.host.errors import ExitCode, Failed, UserError
-from kernel.host.settings import PROJECT
-from modules.driver import LoadFailed
-from tests.outcomes import Outcome
-from tests.unit.samples import result, run_of
+from blockyard.ci.run import exits
+from blockyard.images.errors import CommandFailed, GuestPanicked, GuestSilent
+from blockyard.kernel.host import interrupts
+from blockyard.kernel.host.errors import ExitCode, Failed, UserError
+from blockyard.kernel.host.settings import PROJECT
+from blockyard.modules.driver import LoadFailed
+from blockyard.tests.harness.outcomes import Outcome
+from blockyard.tests.unit.samples import result, run_of
 
 
 def raising(error: BaseException) -> Callable[[], None]:
@@ -105,9 +105,9 @@ BISECTED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {project!r})
-from ci import exits
-from images.errors import GuestSilent
-from kernel.host.errors import Failed
+from blockyard.ci.run import exits
+from blockyard.images.errors import GuestSilent
+from blockyard.kernel.host.errors import Failed
 
 def work():
     if error := eval({commits!r}[Path('state').read_text()]):
@@ -238,7 +238,7 @@ class TestStreams:
     def test_a_failed_run_is_no_success_for_a_reader_that_left(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from kernel.host import streams
+        from blockyard.kernel.host import streams
 
         def show() -> None:
             raise BrokenPipeError(errno.EPIPE, "no reader", streams.STDOUT)

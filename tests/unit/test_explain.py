@@ -14,13 +14,13 @@ from typing import cast
 
 import pytest
 
-from kernel.explain import explain, explain_dropped, explain_failure
-from kernel.host.settings import PROJECT
-from kernel.kconfig import Fragment, merge, parse, prove
-from kernel.kconfig_environment import kbuild_environment, kernel_version
-from kernel.kconfig_keywords import scan_keywords
-from kernel.kconfig_reader import nearest
-from kernel.kconfig_report import Report
+from blockyard.kernel.config.explain import explain, explain_dropped, explain_failure
+from blockyard.kernel.config.kconfig import Fragment, merge, parse, prove
+from blockyard.kernel.config.reader.environment import kbuild_environment, kernel_version
+from blockyard.kernel.config.reader.keywords import scan_keywords
+from blockyard.kernel.config.reader.reader import nearest
+from blockyard.kernel.config.reader.report import Report
+from blockyard.kernel.host.settings import PROJECT
 
 KCONFIG = """\
 mainmenu "Linux/$(ARCH) $(KERNELVERSION)"
@@ -123,7 +123,13 @@ def run(tree: Path, tmp_path: Path) -> Run:
 
     def run(*symbols: str, config: str = "", wanted: str = "", options: str = "") -> Report:
         (tmp_path / ".config").write_text(config)
-        argv = [sys.executable, "-m", "kernel.kconfig_reader", "--srctree", str(tree)]
+        argv = [
+            sys.executable,
+            "-m",
+            "blockyard.kernel.config.reader.reader",
+            "--srctree",
+            str(tree),
+        ]
         argv += [*options.split(), "--config", str(tmp_path / ".config")]
         argv += ["--make-var", "ARCH=x86_64"]
         environment = {**os.environ, "PYTHONPATH": str(PROJECT)}

@@ -9,19 +9,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ci import prepare
-from kernel.artifact import Kernel
-from kernel.choice import Choice
-from kernel.host import store
-from kernel.host.errors import Failed, UserError
-from kernel.host.sandbox import Sandbox
-from kernel.host.settings import PROJECT
-from modules import external, manifest
-from modules.external import How
-from modules.folder import sources
-from modules.manifest import Loaded, NoDisks
-from tests.plan import Plan
-from tests.unit import samples
+from blockyard.ci.run import prepare
+from blockyard.kernel.artifact import Kernel
+from blockyard.kernel.host import store
+from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.sandbox import Sandbox
+from blockyard.kernel.host.settings import PROJECT
+from blockyard.kernel.spec import Choice
+from blockyard.modules import external, manifest
+from blockyard.modules.external import How
+from blockyard.modules.folder import sources
+from blockyard.modules.manifest import Loaded, NoDisks
+from blockyard.tests.harness.plan import Plan
+from blockyard.tests.unit import samples
 
 MANIFEST = """\
 language = "C"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from images.files import BOOT_MODULES, boot_modules
-from kernel.artifact import Kernel
-from kernel.host.errors import Failed
-from tests.unit import samples
+from blockyard.images.files import BOOT_MODULES, boot_modules
+from blockyard.kernel.artifact import Kernel
+from blockyard.kernel.host.errors import Failed
+from blockyard.tests.unit import samples
 
 # as depmod writes it: the deepest dependency last
 DEBIAN = {

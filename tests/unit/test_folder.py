@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from kernel.host import untrusted
-from kernel.host.errors import Failed, UserError
-from kernel.host.untrusted import FolderLimits
-from modules import folder
-from modules.folder import Sources, sources, work_tree
+from blockyard.kernel.host import untrusted
+from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.untrusted import FolderLimits
+from blockyard.modules import folder
+from blockyard.modules.folder import Sources, sources, work_tree
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from kernel.host import gc, store
-from kernel.host.gc import DAY_S, collect
-from kernel.host.settings import PROJECT
+from blockyard.kernel.host import gc, store
+from blockyard.kernel.host.gc import DAY_S, collect
+from blockyard.kernel.host.settings import PROJECT
 
 MIB = 1 << 20
 
@@ -43,7 +43,7 @@ def names(cache: Path) -> set[str]:
 @contextmanager
 def elsewhere(code: str) -> Iterator[None]:
     """Another process that runs `code` and lives for as long as the block."""
-    script = f"from kernel.host import store\n{code}\nprint('ready', flush=True)\ninput()"
+    script = f"from blockyard.kernel.host import store\n{code}\nprint('ready', flush=True)\ninput()"
     process = subprocess.Popen(
         [sys.executable, "-c", script],
         cwd=PROJECT,

@@ -11,17 +11,17 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from images import topology
-from images.errors import CommandHung, GuestSilent, ImageDamaged
-from images.setup import Setup
-from modules import manifest
-from modules.driver import LoadFailed, NoDisk
-from modules.serves import Serves
-from tests import guests
-from tests.guests import THAT_MAY_FAIL, Guests, NotServed, Slot
-from tests.outcomes import NotTried, of_exception
-from tests.plan import Plan
-from tests.unit import samples
+from blockyard.images.errors import CommandHung, GuestSilent, ImageDamaged
+from blockyard.images.hardware import topology
+from blockyard.images.machine.vm_config import Setup
+from blockyard.modules import manifest
+from blockyard.modules.driver import LoadFailed, NoDisk
+from blockyard.modules.serves import Serves
+from blockyard.tests.harness import guests
+from blockyard.tests.harness.guests import THAT_MAY_FAIL, Guests, NotServed, Slot
+from blockyard.tests.harness.outcomes import NotTried, of_exception
+from blockyard.tests.harness.plan import Plan
+from blockyard.tests.unit import samples
 
 SERIAL = Slot("null_blk", "serial")
 SSH = Slot("null_blk", "ssh")

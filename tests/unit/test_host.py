@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 import tasks
-from kernel.host.debian import Mirrors, RootSpec, ToolRoot, configured_mirrors, load_spec
-from kernel.host.errors import Failed, UserError, unknown
-from kernel.host.sandbox import BIND, Sandbox
-from kernel.host.settings import PROJECT
-from kernel.sources import tarball
+from blockyard.kernel.host.debian import Mirrors, RootSpec, ToolRoot, configured_mirrors, load_spec
+from blockyard.kernel.host.errors import Failed, UserError, unknown
+from blockyard.kernel.host.sandbox import BIND, Sandbox
+from blockyard.kernel.host.settings import PROJECT
+from blockyard.kernel.sources import tarball
 
 
 class TestErrors:
@@ -157,7 +157,7 @@ class TestNested:
             Path(sys.executable).resolve(),
             (
                 "import subprocess; from pathlib import Path\n"
-                "from kernel.host.sandbox import Sandbox\n"
+                "from blockyard.kernel.host.sandbox import Sandbox\n"
                 "argv = Sandbox(Path('/')).argv(['sh', '-c', 'id -u; "
                 "touch /proc/sys/kernel/core_pattern || unshare -U true || echo held'])\n"
                 "print(subprocess.run(argv, capture_output=True, text=True).stdout)"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from kernel import host_toolchain, toolchain
-from kernel.host.errors import UserError
-from kernel.host_toolchain import from_host
-from kernel.sources.tree import Tree
+from blockyard.kernel.build import path_toolchain, toolchain
+from blockyard.kernel.build.path_toolchain import from_host
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.sources.tree import Tree
 
 GCC = ("make", "flex", "bison", "bc", "perl", "gcc", "ld")
 
@@ -101,7 +101,7 @@ def test_the_order_of_path_is_kept(
 
 
 def test_sockets_and_other_homes_are_hidden() -> None:
-    assert {Path("/home"), Path("/run")} <= set(host_toolchain._hidden())
+    assert {Path("/home"), Path("/run")} <= set(path_toolchain._hidden())
 
 
 @pytest.fixture

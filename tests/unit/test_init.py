@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from kernel.host.errors import UserError
-from kernel.host.settings import PROJECT
-from modules import draft, looks, manifest
-from modules.folder import sources
-from modules.manifest import Configfs, Loaded, NoDisks, Pci
-from tests.unit.test_cli import inv
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.settings import PROJECT
+from blockyard.modules import draft, looks, manifest
+from blockyard.modules.folder import sources
+from blockyard.modules.manifest import Configfs, Loaded, NoDisks, Pci
+from blockyard.tests.unit.test_cli import inv
 
 EXAMPLES = PROJECT / "modules" / "examples"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ci import doctor, integrity
-from kernel.host import seal, store
-from kernel.host.settings import PROJECT
+from blockyard.ci.commands import doctor, integrity
+from blockyard.kernel.host import seal, store
+from blockyard.kernel.host.settings import PROJECT
 
 KEYS = [f"{number:016x}" for number in range(1, 5)]
 
@@ -87,7 +87,7 @@ class TestWritable:
 
     def test_a_read_only_one_is_not_ok(self, cache: Path) -> None:
         script = (
-            "import sys; from pathlib import Path; from ci import doctor\n"
+            "import sys; from pathlib import Path; from blockyard.ci.commands import doctor\n"
             "check = doctor.space('cache', Path(sys.argv[1]), 0.0)\n"
             "print(check.state, check.found, check.fix)"
         )

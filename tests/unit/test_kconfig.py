@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from kernel.host.errors import UserError
-from kernel.kconfig import (
+from blockyard.kernel.config.kconfig import (
     Contradiction,
     Dropped,
     Fragment,
@@ -21,6 +20,7 @@ from kernel.kconfig import (
     prove,
     render,
 )
+from blockyard.kernel.host.errors import UserError
 
 
 def merged(**fragments: str) -> Merged:

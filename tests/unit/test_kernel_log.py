@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from images.errors import QemuDied
-from images.kernel_log import KernelLog, without_stamps
+from blockyard.images.errors import QemuDied
+from blockyard.images.log.kernel_log import KernelLog, without_stamps
 
 PANIC = b"[    2.701210] Kernel panic - not syncing: sysrq triggered crash\r\n"
 

@@ -10,16 +10,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ci import kernels, prepare, upkeep
-from kernel import artifact, catalog, sources
-from kernel.catalog import DebianImage, DebianSource, Directory, Entry, Git
-from kernel.choice import Choice
-from kernel.host import store
-from kernel.host.debian import Package, ToolRoot
-from kernel.host.errors import UserError
-from kernel.sources import debian
-from kernel.sources.tree import Tree
-from tests.unit import samples
+from blockyard.ci.commands import cache, kernels
+from blockyard.ci.run import prepare
+from blockyard.kernel import artifact, catalog, sources
+from blockyard.kernel.catalog import DebianImage, DebianSource, Directory, Entry, Git
+from blockyard.kernel.host import store
+from blockyard.kernel.host.debian import Package, ToolRoot
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.sources import debian
+from blockyard.kernel.sources.tree import Tree
+from blockyard.kernel.spec import Choice
+from blockyard.tests.unit import samples
 
 SOURCE = DebianSource("linux-source-7.3", ("trixie-backports",))
 IMAGE = DebianImage(("linux-image-6.12.*-amd64",), ("trixie",))
@@ -45,7 +46,7 @@ def known(monkeypatch: pytest.MonkeyPatch, tools: ToolRoot) -> dict[str, Entry]:
     entries = dict(ENTRIES)
     monkeypatch.setattr(catalog, "catalog", lambda: entries)
     monkeypatch.setattr(kernels, "ready_tool_root", lambda: tools)
-    monkeypatch.setattr(upkeep, "tool_root", lambda: tools)
+    monkeypatch.setattr(cache, "tool_root", lambda: tools)
     return entries
 
 
@@ -199,12 +200,12 @@ class TestFetch:
 
         monkeypatch.setattr(sources, "files", fetch)
         with pytest.raises(UserError, match=r"unknown kernel '7\.33'"):
-            upkeep.fetch("7.3,7.33")
+            cache.fetch("7.3,7.33")
 
     @pytest.mark.parametrize("text", ["", ",", " , "])
     def test_no_name_at_all(self, text: str) -> None:
         with pytest.raises(UserError, match="which kernel"):
-            upkeep.fetch(text)
+            cache.fetch(text)
 
 
 class Mirror:
@@ -229,7 +230,7 @@ class TestUpdate:
     ) -> None:
         built(fetched(), Choice(variant="debug"), tools)
         self.offer(monkeypatch, NEW)
-        upkeep.show_updates("", record=False, as_json=False)
+        cache.show_updates("", record=False, as_json=False)
         out = capsys.readouterr().out
         assert "7.3: 7.3.4-1 → 7.3.6-1 (143 MB to fetch; to build again: debug)" in out
         assert "--yes" in out
@@ -240,13 +241,13 @@ class TestUpdate:
     ) -> None:
         fetched()
         self.offer(monkeypatch, NEW)
-        upkeep.updates("7.3", record=True)
+        cache.updates("7.3", record=True)
         assert debian.recorded("7.3", SOURCE) == [NEW]
 
     def test_nothing_new(self, monkeypatch: pytest.MonkeyPatch) -> None:
         fetched()
         self.offer(monkeypatch, OLD)
-        (found,) = upkeep.updates("", record=True)
+        (found,) = cache.updates("", record=True)
         assert (found.newer, found.note) == (False, "up to date")
 
     def test_a_mirror_that_lags_behind_takes_nothing_back(
@@ -254,7 +255,7 @@ class TestUpdate:
     ) -> None:
         fetched((NEW,))
         self.offer(monkeypatch, OLD)
-        (found,) = upkeep.updates("7.3", record=True)
+        (found,) = cache.updates("7.3", record=True)
         assert not found.newer
         assert "behind" in found.note
         assert debian.recorded("7.3", SOURCE) == [NEW]
@@ -262,23 +263,23 @@ class TestUpdate:
     def test_a_package_that_has_left_the_mirror(self, monkeypatch: pytest.MonkeyPatch) -> None:
         fetched()
         self.offer(monkeypatch, problem="the Debian mirror has no linux-source-7.3")
-        (found,) = upkeep.updates("7.3", record=True)
+        (found,) = cache.updates("7.3", record=True)
         assert found.note == "the Debian mirror has no linux-source-7.3"
         assert debian.recorded("7.3", SOURCE) == [OLD]
 
     def test_a_kernel_that_was_never_fetched(self) -> None:
         with pytest.raises(UserError, match="never fetched") as caught:
-            upkeep.updates("7.3", record=False)
+            cache.updates("7.3", record=False)
         assert "kernel.fetch 7.3" in caught.value.hint
 
     def test_no_kernel_was(self) -> None:
         with pytest.raises(UserError, match="no kernel was fetched"):
-            upkeep.updates("", record=False)
+            cache.updates("", record=False)
 
     def test_a_directory_has_no_mirror(self, known: dict[str, Entry], tmp_path: Path) -> None:
         known["mine"] = Directory(str(tmp_path))
         with pytest.raises(UserError, match="does not come from Debian's mirror"):
-            upkeep.updates("mine", record=False)
+            cache.updates("mine", record=False)
 
 
 class TestRecord:
@@ -302,7 +303,7 @@ class TestClean:
     def test_a_number_that_is_none(self, text: str) -> None:
         for days, max_gb in ((text, ""), ("", text)):
             with pytest.raises(UserError, match="is no number"):
-                upkeep.clean(days, max_gb, dry_run=False)
+                cache.clean(days, max_gb, dry_run=False)
 
     def test_without_a_limit_the_setting_counts(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -311,10 +312,10 @@ class TestClean:
         path = store.directory("builds") / f"{1:016x}"
         path.mkdir(parents=True)
         (path / "data").write_bytes(b"x" * 2_000_000)
-        upkeep.clean("", "", dry_run=True)
+        cache.clean("", "", dry_run=True)
         assert path.exists()
         assert "would be dropped: builds/0000000000000001, 2 MB" in capsys.readouterr().out
-        upkeep.clean("", "", dry_run=False)
+        cache.clean("", "", dry_run=False)
         assert not path.exists()
         assert "dropped: builds/0000000000000001" in capsys.readouterr().out
 
@@ -323,5 +324,5 @@ class TestClean:
     ) -> None:
         key = built(fetched(), Choice(variant="debug"), tools)
         store.forget()  # a run of its own
-        upkeep.clean("", "0", dry_run=False)
+        cache.clean("", "0", dry_run=False)
         assert f"dropped: kernels/{key} (7.3 debug)" in capsys.readouterr().out

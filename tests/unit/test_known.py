@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from kernel.host import untrusted
-from kernel.host.errors import UserError
-from kernel.host.settings import PROJECT
-from tests.known import FILE, Known, KnownFailure, of, read
-from tests.outcomes import Outcome
+from blockyard.kernel.host import untrusted
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.settings import PROJECT
+from blockyard.tests.harness.known import FILE, Known, KnownFailure, of, read
+from blockyard.tests.harness.outcomes import Outcome
 
 ENTRY = KnownFailure(
     test="null_blk/size(*)", driver="rnull", kernels=">=6.18,<7.3", reason="too small", link="b/1"

@@ -10,15 +10,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ci import explain, prepare
-from kernel import artifact, toolchain
-from kernel.artifact import Kernel
-from kernel.choice import Choice
-from kernel.host.debian import ToolRoot
-from kernel.job import Build
-from kernel.sources.tree import Tree
-from modules import manifest
-from tests.unit import samples
+from blockyard.ci.commands import explain
+from blockyard.ci.run import prepare
+from blockyard.kernel import artifact
+from blockyard.kernel.artifact import Kernel
+from blockyard.kernel.build import toolchain
+from blockyard.kernel.build.spec import Build
+from blockyard.kernel.host.debian import ToolRoot
+from blockyard.kernel.sources.tree import Tree
+from blockyard.kernel.spec import Choice
+from blockyard.modules import manifest
+from blockyard.tests.unit import samples
 
 MINIMUM = """\
 #!/bin/sh

@@ -11,13 +11,14 @@ from collections.abc import Callable
 
 import pytest
 
-from images import kernel_log, recovery, splats
-from images.console import READY
-from images.shared_port import Decoder
-from images.stream import MARK
-from modules.disk import named_error
-from tests.upstream import checkout, results
-from tests.upstream.checkout import UpstreamTest
+from blockyard.images.console.console import READY
+from blockyard.images.console.shared_port import Decoder
+from blockyard.images.console.stream import MARK
+from blockyard.images.log import kernel_log, splats
+from blockyard.images.machine import diagnose
+from blockyard.modules.disk import named_error
+from blockyard.tests.blktests import checkout, results
+from blockyard.tests.blktests.checkout import UpstreamTest
 
 MUCH = 100_000
 WITHIN_S = 10.0
@@ -64,8 +65,8 @@ READERS: dict[str, Callable[[bytes], object]] = {
     "kernel log": lambda text: kernel_log.without_stamps(text.decode(errors="replace")),
     "damage": kernel_log._DAMAGE.search,
     "splats": lambda text: splats.find(text.decode(errors="replace")),
-    "registers": lambda text: recovery._RIP.findall(text.decode(errors="replace")),
-    "stacks": lambda text: recovery._shortened(text.decode(errors="replace")),
+    "registers": lambda text: diagnose._RIP.findall(text.decode(errors="replace")),
+    "stacks": lambda text: diagnose._shortened(text.decode(errors="replace")),
     "errno": lambda text: named_error(text.decode(errors="replace")),
     "checkout": lambda text: checkout._ON_A_DISK.search(text.decode(errors="replace")),
     "blktests": _results,

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from images.output import Result
-from kernel.host.errors import UserError
-from modules import manifest
-from modules.disk import error_number
-from modules.manifest import Configfs, Pci
-from tests.unit import samples
+from blockyard.images.console.result import Result
+from blockyard.kernel.host.errors import UserError
+from blockyard.modules import manifest
+from blockyard.modules.disk import error_number
+from blockyard.modules.manifest import Configfs, Pci
+from blockyard.tests.unit import samples
 
 GOOD = """\
 language = "C"

@@ -8,13 +8,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ci import mutants
-from ci.mutants import Catch, Idle, Mutant, Report, Verdict, catches, outcome
-from ci.mutants_report import page
-from kernel.host.errors import UserError
-from modules import manifest
-from modules.rebuilt import source_folder
-from tests.unit import samples
+from blockyard.ci.studies import mutants
+from blockyard.ci.studies.mutants import Catch, Idle, Mutant, Report, Verdict, catches, outcome
+from blockyard.ci.studies.mutants_report import page
+from blockyard.kernel.host.errors import UserError
+from blockyard.modules import manifest
+from blockyard.modules.rebuilt import source_folder
+from blockyard.tests.unit import samples
 
 PATCH = """\
 SPDX-License-Identifier: GPL-2.0

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from kernel import toolchain
-from kernel.catalog import Directory, Git, Tarball, catalog, find
-from kernel.choice import Choice
-from kernel.host import store
-from kernel.host.debian import ToolRoot
-from kernel.host.errors import Failed, UserError
-from kernel.host.settings import settings
-from kernel.sources import directory, fetch, series
-from kernel.sources.tree import Tree, version
-from tests.unit import repositories
+from blockyard.kernel.build import toolchain
+from blockyard.kernel.catalog import Directory, Git, Tarball, catalog, find
+from blockyard.kernel.host import store
+from blockyard.kernel.host.debian import ToolRoot
+from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.settings import settings
+from blockyard.kernel.sources import directory, fetch, series
+from blockyard.kernel.sources.tree import Tree, version
+from blockyard.kernel.spec import Choice
+from blockyard.tests.unit import repositories
 
 NO_TOOLS = ToolRoot(Path("/nonexistent"))
 SHA256 = "0123456789abcdef" * 4

@@ -8,11 +8,11 @@ from typing import Any, Literal, get_args
 
 import pytest
 
-from ci.collection import TestId
-from ci.run import of_trial
-from ci.selection import Trial
-from ci.verdicts import Collector
-from images.errors import (
+from blockyard.ci.run.collection import TestId
+from blockyard.ci.run.run import of_trial
+from blockyard.ci.run.selection import Trial
+from blockyard.ci.run.verdicts import Collector
+from blockyard.images.errors import (
     CommandFailed,
     CommandTimedOut,
     ConsoleDead,
@@ -20,10 +20,10 @@ from images.errors import (
     GuestSilent,
     QemuDied,
 )
-from tests.guests import Slot
-from tests.known import Known, KnownFailure
-from tests.outcomes import Outcome, TestResult, of_exception, worse
-from tests.plugin import PROPERTY
+from blockyard.tests.harness.guests import Slot
+from blockyard.tests.harness.known import Known, KnownFailure
+from blockyard.tests.harness.outcomes import Outcome, TestResult, of_exception, worse
+from blockyard.tests.harness.plugin import PROPERTY
 
 Phase = Literal["setup", "call", "teardown"]
 

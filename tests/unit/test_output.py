@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
-from ci import differences, interactive, output, report
-from kernel.host.progress import printable
-from tests.outcomes import OUTCOMES
-from tests.unit.samples import result, run_of
+from blockyard.ci import output
+from blockyard.ci.commands import config_diff, shell
+from blockyard.ci.report import terminal
+from blockyard.kernel.host.progress import printable
+from blockyard.tests.harness.outcomes import OUTCOMES
+from blockyard.tests.unit.samples import result, run_of
 
 # What a guest, a patch or a manifest might say to a terminal, to a CI's runner, and to rich.
 HOSTILE = (
@@ -53,7 +55,7 @@ class TestTextThatIsNotOurs:
         tests = [
             result(one, f"io/{HOSTILE}", reason=HOSTILE, kernel_log=HOSTILE) for one in OUTCOMES
         ]
-        report.show(run_of(*tests), Path("/r"))
+        terminal.show(run_of(*tests), Path("/r"))
         assert is_only_text(capsys.readouterr().out)
 
     @pytest.mark.parametrize("columns", [20, 80, 400])
@@ -72,7 +74,7 @@ class TestTextThatIsNotOurs:
     def test_in_a_comparison(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         for name, value in (("a", "x"), ("b", "\x1b]0;t\x07##[error]")):
             (tmp_path / name).write_text(f'CONFIG_A="{value}"\n')
-        differences.show(str(tmp_path / "a"), str(tmp_path / "b"), as_json=False)
+        config_diff.show(str(tmp_path / "a"), str(tmp_path / "b"), as_json=False)
         assert ' A "x" -> "\\x1b]0;t\\x07\\x23#[error]"\n' in capsys.readouterr().out
 
     def test_in_json_it_stays_what_it_is(self) -> None:
@@ -87,7 +89,7 @@ class TestNarrowTerminals:
     ) -> None:
         monkeypatch.setattr(output, "PIPE_COLUMNS", 20)
         run = run_of(*(result(one) for one in OUTCOMES), result("pass", driver="a_long_driver"))
-        report.show(run, Path("/results/run.json"))
+        terminal.show(run, Path("/results/run.json"))
         out = capsys.readouterr().out
         assert "\u2026" not in out
         assert all(word in out for word in ("a_long_driver", *OUTCOMES))
@@ -120,7 +122,7 @@ class TestOutputOfACommand:
         read, write = stdout
         with open(write, "w") as stream:
             monkeypatch.setattr(sys, "stdout", stream)
-            interactive.pass_on(self.DATA, raw=raw)
+            shell.pass_on(self.DATA, raw=raw)
             data = os.read(read, 1000)
         os.close(read)
         return data
@@ -144,7 +146,7 @@ class TestOutputOfACommand:
         monkeypatch.setenv("CI", "true")
         with open(tmp_path / "data", "w") as stream:
             monkeypatch.setattr(sys, "stdout", stream)
-            interactive.pass_on(self.DATA, raw=False)
+            shell.pass_on(self.DATA, raw=False)
         assert (tmp_path / "data").read_bytes() == self.DATA
 
     @pytest.mark.parametrize("raw", [False, True])

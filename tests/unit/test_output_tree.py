@@ -10,12 +10,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from kernel import artifact, build, toolchain
-from kernel.host import store
-from kernel.job import Build
-from kernel.kconfig import Fragment
-from kernel.sources.tree import Tree
-from tests.unit import samples
+from blockyard.kernel import artifact
+from blockyard.kernel.build import build, toolchain
+from blockyard.kernel.build.spec import Build
+from blockyard.kernel.config.kconfig import Fragment
+from blockyard.kernel.host import store
+from blockyard.kernel.sources.tree import Tree
+from blockyard.tests.unit import samples
 
 CONFIG, EXPORTS = "CONFIG_BLOCK=y\n", "0x1\ta\tvmlinux\tEXPORT_SYMBOL\n"
 BASE = Fragment("base.config", CONFIG)

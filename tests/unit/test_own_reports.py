@@ -10,8 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ci import own_reports, verdicts
-from ci.own_reports import Begun, Ended, Facts, Forged, Line, Phase, Reader, Test
+from blockyard.ci.run import verdicts
+from blockyard.ci.run.module_tests import reports
+from blockyard.ci.run.module_tests.reports import (
+    Begun,
+    Ended,
+    Facts,
+    Forged,
+    Line,
+    Phase,
+    Reader,
+    Test,
+)
 
 MINE = "test_mine.py::test_x[mine-serial]"
 OTHERS = "tests/suites/block/test_io.py::test_read[null_blk-serial]"
@@ -109,7 +119,7 @@ class TestCollection:
             reader.read(data(line))
 
     def test_there_is_an_end_to_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(own_reports, "TESTS", 2)
+        monkeypatch.setattr(reports, "TESTS", 2)
         reader = Reader(())
         reader.read(data(a_test("a")))
         reader.read(data(a_test("b")))

@@ -15,18 +15,20 @@ from typing import ClassVar
 import msgspec
 import pytest
 
-from ci import collection, enclosure, own_folder, own_tests, run, selection
-from ci.collection import TestId
-from ci.execute import Execution
-from ci.selection import Selection
-from ci.verdicts import Collector
-from kernel.host import store
-from kernel.host.errors import Failed, UserError
-from kernel.host.settings import PROJECT, settings
-from modules import manifest
-from tests.guests import Slot
-from tests.known import Known
-from tests.outcomes import TestResult
+from blockyard.ci.run import collection, run, selection
+from blockyard.ci.run.collection import TestId
+from blockyard.ci.run.execute import Execution
+from blockyard.ci.run.module_tests import enclosure, runner
+from blockyard.ci.run.module_tests import folder as own_folder
+from blockyard.ci.run.selection import Selection
+from blockyard.ci.run.verdicts import Collector
+from blockyard.kernel.host import store
+from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.settings import PROJECT, settings
+from blockyard.modules import manifest
+from blockyard.tests.harness.guests import Slot
+from blockyard.tests.harness.known import Known
+from blockyard.tests.harness.outcomes import TestResult
 
 GOOD = "def test_works(driver): pass\n"
 Module = Callable[..., Path]
@@ -57,7 +59,7 @@ def listed(folder: Path, tmp_path: Path, **options: str) -> list[str]:
 class TestCollection:
     def test_of_good_files(self, module: Module, tmp_path: Path) -> None:
         text = (
-            "import pytest\nfrom tests.needs import feature\n\n"
+            "import pytest\nfrom blockyard.tests.harness.requirements import feature\n\n"
             "@feature('size')\n@pytest.mark.parametrize('n', [1, 2])\n"
             "def test_counts(disk, n): pass\n"
         )
@@ -121,14 +123,14 @@ class TestCollection:
     def test_an_import_that_never_ends(
         self, module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
     ) -> None:
-        monkeypatch.setattr(own_tests, "COLLECT_S", 4.0)
+        monkeypatch.setattr(runner, "COLLECT_S", 4.0)
         files = {"test_a": GOOD, where: "import time\ntime.sleep(1e9)\n"}
         with pytest.raises(Failed, match=rf"no end after 4 s \(.*{where}.py"):
             listed(module(**files), tmp_path)
 
     def test_a_test_of_another_driver_is_refused(self, module: Module, tmp_path: Path) -> None:
         forged = (
-            "import gc\nfrom ci import inside, own_reports\n"
+            "import gc\nfrom blockyard.ci.run.module_tests import inside, reports as own_reports\n"
             "(one,) = [one for one in gc.get_objects() if type(one).__name__ == 'Reporter']\n"
             "one.write(own_reports.Test('n', 'size', 'null_blk', 'serial', ''))\n"
         )
@@ -163,8 +165,8 @@ class TestCollection:
 
 def test_a_checkout_in_an_odd_path(tmp_path: Path) -> None:
     checkout = tmp_path / "a [b]::c, $HOME"
-    for name in ("ci", "images", "kernel", "modules", "tests"):
-        shutil.copytree(PROJECT / name, checkout / name)
+    for name in ("blockyard", "ci", "images", "kernel", "modules", "tests"):
+        shutil.copytree(PROJECT / name, checkout / name, symlinks=True)
     for name in ("inv", "tasks.py", "pyproject.toml", "requirements.lock"):
         shutil.copy(PROJECT / name, checkout / name)
     (checkout / ".venv").symlink_to((PROJECT / ".venv").resolve())
@@ -177,7 +179,7 @@ def test_a_checkout_in_an_odd_path(tmp_path: Path) -> None:
 # A conftest.py that does something in place of each test, so that no guest is needed.
 INSTEAD = """
 import gc, os, pathlib, pytest, time
-from ci import own_reports
+from blockyard.ci.run.module_tests import reports as own_reports
 def found(name):
     (one,) = [one for one in gc.get_objects() if type(one).__name__ == name]
     return one
@@ -259,7 +261,7 @@ class TestRun:
     def test_an_endless_test_is_a_time_out(
         self, module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(own_tests, "TEST_S", 4.0)
+        monkeypatch.setattr(runner, "TEST_S", 4.0)
         hostile = "found('Reporter').write(own_reports.Begun(item.nodeid))\ntime.sleep(1e9)"
         results, problems, _ = self.run(module, tmp_path, hostile)
         assert self.outcomes(results) == {**self.LOST, "mine/second": "timeout"}
@@ -363,7 +365,7 @@ class TestCheck:
     ) -> None:
         wanted = selected(module(test_a=GOOD))
         run.check(wanted)
-        monkeypatch.setattr(own_tests, "obstacle", lambda: "no permission")
+        monkeypatch.setattr(runner, "obstacle", lambda: "no permission")
         with pytest.raises(UserError, match="inside another one here") as caught:
             run.check(wanted)
         assert "--trust-tests" in caught.value.hint

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from images import pace
-from images.pace import STOPPED_S, Pace
+from blockyard.images.machine import pace
+from blockyard.images.machine.pace import STOPPED_S, Pace
 
 STARTER, QEMU = 10, 12
 

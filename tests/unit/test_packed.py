@@ -12,8 +12,8 @@ from collections.abc import Callable
 import pytest
 import zstandard
 
-from kernel.host.errors import UserError
-from kernel.host.packed import unpacked
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.packed import unpacked
 
 FORMATS = [gzip.compress, lzma.compress, bz2.compress, zstandard.compress]
 DATA = random.Random(1).randbytes(50_000) + b"x" * 400_000

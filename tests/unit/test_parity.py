@@ -8,11 +8,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ci import parity, record
-from ci.parity import Cell, State, cell, pair, recorded, rust_drivers
-from kernel.host.errors import UserError
-from tests.outcomes import Outcome, TestResult
-from tests.unit.samples import result, run_of
+from blockyard.ci.run import record
+from blockyard.ci.studies import parity
+from blockyard.ci.studies.parity import Cell, State, cell, pair, recorded, rust_drivers
+from blockyard.kernel.host.errors import UserError
+from blockyard.tests.harness.outcomes import Outcome, TestResult
+from blockyard.tests.unit.samples import result, run_of
 
 
 def test_of(

@@ -8,14 +8,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ci import perf, record
-from ci.perf import fleet, peers, timing, virtme
-from ci.perf.table import show
-from ci.perf.timing import Spent
-from ci.perf.values import DECIMALS, Measurement, Report
-from kernel.choice import Choice
-from kernel.host.errors import Failed, UserError
-from kernel.job import read_fragment
+from blockyard.ci import selfbench
+from blockyard.ci.run import record
+from blockyard.ci.selfbench import fleet, peers, timing, virtme
+from blockyard.ci.selfbench.table import show
+from blockyard.ci.selfbench.timing import Spent
+from blockyard.ci.selfbench.values import DECIMALS, Measurement, Report
+from blockyard.kernel.build.spec import read_fragment
+from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.spec import Choice
 
 BOOT = Measurement(
     name="boot",
@@ -99,16 +100,16 @@ def test_wall_times_of_both_sides() -> None:
 
 def test_an_unknown_name_is_told_before_anything_is_made() -> None:
     with pytest.raises(UserError, match="unknown measurement 'bot'"):
-        perf.measure(Choice(), "auto", "boot,bot", 5)
+        selfbench.measure(Choice(), "auto", "boot,bot", 5)
 
 
 def test_no_runs_are_no_measurement() -> None:
     with pytest.raises(UserError, match="--runs 0"):
-        perf.measure(Choice(), "auto", "", 0)
+        selfbench.measure(Choice(), "auto", "", 0)
 
 
 def test_the_default_measurements_exist() -> None:
-    assert set(perf.DEFAULT_WHAT) <= set(perf.MEASUREMENTS)
+    assert set(selfbench.DEFAULT_WHAT) <= set(selfbench.MEASUREMENTS)
     assert set(DECIMALS) >= {one.unit for one in REPORT.measurements}
 
 

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from ci.collection import PORTION, TestId, portions
-from ci.verdicts import Collector
-from tests.guests import Slot
-from tests.known import Known, KnownFailure
-from tests.unit.test_outcomes import report
+from blockyard.ci.run.collection import PORTION, TestId, portions
+from blockyard.ci.run.verdicts import Collector
+from blockyard.tests.harness.guests import Slot
+from blockyard.tests.harness.known import Known, KnownFailure
+from blockyard.tests.unit.test_outcomes import report
 
 NVME, ZNS = Slot("nvme", "serial"), Slot("nvme", "serial", "zns")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kernel.host.errors import UserError
-from kernel.sources.patches import Series
-from kernel.sources.reader import read
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.sources.patches import Series
+from blockyard.kernel.sources.reader import read
 
 DIFF = "--- a/block/x.c\n+++ b/block/x.c\n@@ -1 +1 @@\n-a\n+{}\n"
 QUARTER = "Thu, 1 {} 2026 12:00:00 +0000"

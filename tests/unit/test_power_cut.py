@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from images.scratch import scratch
-from kernel import artifact
-from kernel.host import gc, seal, store
-from kernel.host.errors import UserError
-from kernel.host.settings import PROJECT, settings
+from blockyard.images.machine.scratch import scratch
+from blockyard.kernel import artifact
+from blockyard.kernel.host import gc, seal, store
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.settings import PROJECT, settings
 
 KEYS = [f"{number:016x}" for number in range(1, 5)]
 
@@ -27,9 +27,9 @@ KEYS = [f"{number:016x}" for number in range(1, 5)]
 WORK = """
 import os, sys
 from pathlib import Path
-from images.scratch import scratch
-from kernel import artifact
-from kernel.host import gc, store
+from blockyard.images.machine.scratch import scratch
+from blockyard.kernel import artifact
+from blockyard.kernel.host import gc, store
 
 KEYS = [f"{number:016x}" for number in range(1, 5)]
 
@@ -105,8 +105,8 @@ def cut(event, arguments):
         after_cut(CACHE, f"{COPIES}/{COUNT[0]:04}-{names}", names)
     BUSY.pop()
 
-from kernel.host import durable
-from kernel.host.settings import settings
+from blockyard.kernel.host import durable
+from blockyard.kernel.host.settings import settings
 durable.flush = flushed
 CACHE, COPIES = str(settings().cache_dir), sys.argv[1]
 sys.addaudithook(cut)

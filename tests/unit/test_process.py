@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from kernel.host import causes
-from kernel.host.errors import Failed
-from kernel.host.limits import Limits
-from kernel.host.process import TAIL_LINES, run, tail
-from kernel.host.settings import PROJECT
+from blockyard.kernel.host import causes
+from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.limits import Limits
+from blockyard.kernel.host.process import TAIL_LINES, run, tail
+from blockyard.kernel.host.settings import PROJECT
 
 
 @pytest.fixture
@@ -176,7 +176,8 @@ class TestNothingIsLeft:
             f"sleep 600 & echo $! > {tmp_path}/pid; wait"
         )
         script = (
-            "import signal, sys; from pathlib import Path; from kernel.host.process import run\n"
+            "import signal, sys; from pathlib import Path\n"
+            "from blockyard.kernel.host.process import run\n"
             "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
             "run(['sh', '-c', sys.argv[1]], log=Path(sys.argv[2]), doing='work')\n"
         )

@@ -14,8 +14,8 @@ import unicodedata
 
 import pytest
 
-from kernel.host.progress import note, printable, printable_json
-from kernel.host.settings import PROJECT
+from blockyard.kernel.host.progress import note, printable, printable_json
+from blockyard.kernel.host.settings import PROJECT
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_note_to_a_closed_stream_is_no_error() -> None:
 def test_after_its_reader_went_away_stderr_is_silent() -> None:
     """Also for programs that are started later."""
     script = (
-        "import os, subprocess, sys; from kernel.host.progress import note\n"
+        "import os, subprocess, sys; from blockyard.kernel.host.progress import note\n"
         "read, write = os.pipe(); os.dup2(write, 2); os.close(read); os.close(write)\n"
         "note('one'); note('two'); print('still here')\n"
         "sys.exit(subprocess.run(['sh', '-c', 'echo child >&2']).returncode)"

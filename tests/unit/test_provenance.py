@@ -13,15 +13,15 @@ from urllib.parse import urlparse
 
 import pytest
 
-from kernel import statements
-from kernel import toolchain as toolchains
-from kernel.host import provenance, seal, store
-from kernel.host.debian import RootSpec, ToolRoot
-from kernel.host.provenance import Input, Provenance
-from kernel.host.sandbox import Sandbox
-from kernel.job import Build
-from kernel.kconfig import Fragment
-from kernel.sources.tree import Tree
+from blockyard.kernel.build import statements
+from blockyard.kernel.build import toolchain as toolchains
+from blockyard.kernel.build.spec import Build
+from blockyard.kernel.config.kconfig import Fragment
+from blockyard.kernel.host import provenance, seal, store
+from blockyard.kernel.host.debian import RootSpec, ToolRoot
+from blockyard.kernel.host.provenance import Input, Provenance
+from blockyard.kernel.host.sandbox import Sandbox
+from blockyard.kernel.sources.tree import Tree
 
 KEY = f"{1:016x}"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

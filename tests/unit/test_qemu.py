@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from images.qemu import Options, Ports, arguments, best_serial
-from images.topology import DEFAULT, Controller, Namespace, Topology
+from blockyard.images.hardware.topology import DEFAULT, Controller, Namespace, Topology
+from blockyard.images.machine.qemu import Options, Ports, arguments, best_serial
 
 SERIAL = Ports(serial="virtio", console=5, events=7, monitor=8)
 SSH = replace(SERIAL, ssh=40022)

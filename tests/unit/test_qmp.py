@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from images.qmp import Events, Monitor, Refused, Silent
+from blockyard.images.machine.qmp import Events, Monitor, Refused, Silent
 
 GREETING = {"QMP": {"version": {"qemu": {"major": 10, "minor": 0, "micro": 0}}, "capabilities": []}}
 SHUTDOWN = {"event": "SHUTDOWN", "data": {"guest": True, "reason": "guest-reset"}, "timestamp": {}}

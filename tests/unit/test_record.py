@@ -13,12 +13,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ci import record
-from kernel.host import store
-from kernel.host.errors import Failed, UserError
-from kernel.host.settings import settings
-from tests.outcomes import BAD, Outcome
-from tests.unit.samples import result, run_of
+from blockyard.ci.run import record
+from blockyard.kernel.host import store
+from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.settings import settings
+from blockyard.tests.harness.outcomes import BAD, Outcome
+from blockyard.tests.unit.samples import result, run_of
 
 EVERY_OUTCOME = run_of(*(result(outcome, f"io/{outcome}") for outcome in get_args(Outcome)))
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from kernel.host import redact
+from blockyard.kernel.host import redact
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,15 @@ from pathlib import Path
 
 import pytest
 
-from kernel.catalog import Git, Tarball, find
-from kernel.choice import Choice
-from kernel.host import store
-from kernel.host.debian import ToolRoot
-from kernel.host.errors import Failed, UserError
-from kernel.host.settings import settings
-from kernel.sources import cached, fetch
-from tests.unit import repositories
-from tests.unit.repositories import git
+from blockyard.kernel.catalog import Git, Tarball, find
+from blockyard.kernel.host import store
+from blockyard.kernel.host.debian import ToolRoot
+from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.settings import settings
+from blockyard.kernel.sources import cached, fetch
+from blockyard.kernel.spec import Choice
+from blockyard.tests.unit import repositories
+from blockyard.tests.unit.repositories import git
 
 NO_TOOLS = ToolRoot(Path("/nonexistent"))
 USER, TOKEN = "me", "S3CRET"

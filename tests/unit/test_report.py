@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ci.report import show
-from tests.unit.samples import result, run_of
+from blockyard.ci.report.terminal import show
+from blockyard.tests.unit.samples import result, run_of
 
 RUN = run_of(
     result("pass"),

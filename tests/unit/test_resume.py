@@ -9,16 +9,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ci import own_folder, record, resume, run, selection
-from ci.record import Run
-from ci.resume import LATEST
-from ci.run_journal import FILE, Header, Journal, Planned
-from kernel.choice import Choice
-from kernel.host import store
-from kernel.host.errors import Failed, UserError
-from kernel.host.settings import settings
-from tests.unit.samples import result, run_of
-from tests.unit.test_run_journal import HEADER
+from blockyard.ci.run import record, resume, run, selection
+from blockyard.ci.run.journal import FILE, Header, Journal, Planned
+from blockyard.ci.run.module_tests import folder as own_folder
+from blockyard.ci.run.record import Run
+from blockyard.ci.run.resume import LATEST
+from blockyard.kernel.host import store
+from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.settings import settings
+from blockyard.kernel.spec import Choice
+from blockyard.tests.unit.samples import result, run_of
+from blockyard.tests.unit.test_run_journal import HEADER
 
 OPTIONS = {"kernel": "7.3", "driver": "null_blk"}
 

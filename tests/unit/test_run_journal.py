@@ -12,16 +12,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ci import past_run, record, run_journal
-from ci.collection import TestId
-from ci.run_journal import Header, Journal, Planned
-from ci.verdicts import Collector
-from kernel.host.errors import UserError
-from tests.guests import Slot
-from tests.known import Known
-from tests.outcomes import Outcome, TestResult
-from tests.unit.samples import result, run_of
-from tests.unit.test_outcomes import report
+from blockyard.ci.run import journal, past_run, record
+from blockyard.ci.run.collection import TestId
+from blockyard.ci.run.journal import Header, Journal, Planned
+from blockyard.ci.run.verdicts import Collector
+from blockyard.kernel.host.errors import UserError
+from blockyard.tests.harness.guests import Slot
+from blockyard.tests.harness.known import Known
+from blockyard.tests.harness.outcomes import Outcome, TestResult
+from blockyard.tests.unit.samples import result, run_of
+from blockyard.tests.unit.test_outcomes import report
 
 NAMES = tuple(f"io/{n}[null_blk-serial]" for n in range(4))
 
@@ -83,21 +83,19 @@ class TestRecord:
     def test_a_line_that_was_cut_off_is_no_line(
         self, log: Journal, tmp_path: Path, cut: int
     ) -> None:
-        path = tmp_path / run_journal.FILE
-        before = run_journal.read(path)
+        path = tmp_path / journal.FILE
+        before = journal.read(path)
         log.finished(NAMES[1], of(NAMES[1], "fail"), booted=True)
         with open(path, "r+b") as file:
             file.truncate(path.stat().st_size - cut)
-        assert run_journal.read(path) == before
+        assert journal.read(path) == before
 
     def test_blocks_that_went_with_the_power(self, log: Journal, tmp_path: Path) -> None:
-        path = tmp_path / run_journal.FILE
-        before = run_journal.read(path)
+        path = tmp_path / journal.FILE
+        before = journal.read(path)
         with open(path, "ab") as file:
-            file.write(
-                bytes(4096) + b"\n" + msgspec.json.encode(run_journal.Started("x", 1.0)) + b"\n"
-            )
-        assert run_journal.read(path) == before
+            file.write(bytes(4096) + b"\n" + msgspec.json.encode(journal.Started("x", 1.0)) + b"\n")
+        assert journal.read(path) == before
 
     @pytest.mark.parametrize(
         "text",
@@ -111,10 +109,10 @@ class TestRecord:
         ],
     )
     def test_what_is_no_journal(self, tmp_path: Path, text: str) -> None:
-        (tmp_path / run_journal.FILE).write_text(text)
+        (tmp_path / journal.FILE).write_text(text)
         with pytest.raises(UserError, match="is not the journal of a run"):
             past_run.read(tmp_path)
-        assert run_journal.read_header(tmp_path / run_journal.FILE) is None
+        assert journal.read_header(tmp_path / journal.FILE) is None
 
     def test_a_journal_of_later_times(self, tmp_path: Path) -> None:
         Journal.begun(tmp_path, msgspec.structs.replace(HEADER, format=99)).close()
@@ -125,7 +123,7 @@ class TestRecord:
 class TestGoingOn:
     def test_the_parts_make_one_run(self, log: Journal, tmp_path: Path) -> None:
         log.close()
-        past = run_journal.read(tmp_path / run_journal.FILE)
+        past = journal.read(tmp_path / journal.FILE)
         again = Journal.reopened(tmp_path, past, "2026-01-02T04:00:00Z")
         for name in NAMES[1:]:
             again.started(name)
@@ -141,7 +139,7 @@ class TestGoingOn:
         self, log: Journal, tmp_path: Path
     ) -> None:
         log.close()
-        past = run_journal.read(tmp_path / run_journal.FILE)
+        past = journal.read(tmp_path / journal.FILE)
         record.write(past.record(), tmp_path)
         again = Journal.reopened(tmp_path, past, "now")
         again.finished(NAMES[1], of(NAMES[1]), booted=True)
@@ -154,19 +152,19 @@ class TestGoingOn:
         assert past_run.read(tmp_path) == run_of(result("pass"))
 
     def test_who_only_looks_is_waited_for(self, log: Journal, tmp_path: Path) -> None:
-        assert run_journal.is_going_on(tmp_path)
+        assert journal.is_going_on(tmp_path)
         log.close()
-        assert not run_journal.is_going_on(tmp_path)
-        path = tmp_path / run_journal.FILE
+        assert not journal.is_going_on(tmp_path)
+        path = tmp_path / journal.FILE
         with open(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH)
             timer = threading.Timer(0.03, fcntl.flock, (file, fcntl.LOCK_UN))
             timer.start()
-            Journal.reopened(tmp_path, run_journal.read(path), "now").close()
+            Journal.reopened(tmp_path, journal.read(path), "now").close()
             timer.join()
 
     def test_a_run_that_goes_on_now_keeps_its_record(self, log: Journal, tmp_path: Path) -> None:
-        past = run_journal.read(tmp_path / run_journal.FILE)
+        past = journal.read(tmp_path / journal.FILE)
         record.write(past.record(), tmp_path)
         with pytest.raises(UserError, match="a run that goes on now"):
             Journal.reopened(tmp_path, past, "now")
@@ -174,32 +172,32 @@ class TestGoingOn:
 
     def test_a_half_line_is_taken_away_first(self, log: Journal, tmp_path: Path) -> None:
         log.close()
-        path = tmp_path / run_journal.FILE
+        path = tmp_path / journal.FILE
         with open(path, "ab") as file:
             file.write(b'{"line":"fini')
-        past = run_journal.read(path)
+        past = journal.read(path)
         again = Journal.reopened(tmp_path, past, "now")
         again.finished(NAMES[1], of(NAMES[1], "fail"), booted=True)
         assert [test.outcome for test in past_run.read(tmp_path).tests[:2]] == ["pass", "fail"]
 
     def test_a_lost_test_is_not_known(self, log: Journal, tmp_path: Path) -> None:
         log.finished(NAMES[1], of(NAMES[1], "lost"), booted=True)
-        assert set(run_journal.read(tmp_path / run_journal.FILE).known) == {NAMES[0]}
+        assert set(journal.read(tmp_path / journal.FILE).known) == {NAMES[0]}
 
     def test_a_run_that_goes_on_now(self, log: Journal, tmp_path: Path) -> None:
-        past = run_journal.read(tmp_path / run_journal.FILE)
+        past = journal.read(tmp_path / journal.FILE)
         with pytest.raises(UserError, match="a run that goes on now"):
             Journal.reopened(tmp_path, past, "now")
-        assert run_journal.read(tmp_path / run_journal.FILE) == past
+        assert journal.read(tmp_path / journal.FILE) == past
 
     def test_one_that_went_on_without_us(self, log: Journal, tmp_path: Path) -> None:
-        past = run_journal.read(tmp_path / run_journal.FILE)
+        past = journal.read(tmp_path / journal.FILE)
         log.finished(NAMES[1], of(NAMES[1]), booted=True)
         log.close()
-        whole = (tmp_path / run_journal.FILE).read_bytes()
+        whole = (tmp_path / journal.FILE).read_bytes()
         with pytest.raises(UserError, match="has changed meanwhile"):
             Journal.reopened(tmp_path, past, "now")
-        assert (tmp_path / run_journal.FILE).read_bytes() == whole
+        assert (tmp_path / journal.FILE).read_bytes() == whole
 
 
 class TestTroubles:
@@ -220,10 +218,10 @@ class TestTroubles:
         monkeypatch.setattr(os, "write", half)
         log.finished(NAMES[1], of(NAMES[1]), booted=True)
         log.started(NAMES[2])
-        assert set(run_journal.read(tmp_path / run_journal.FILE).results) >= {NAMES[0]}
+        assert set(journal.read(tmp_path / journal.FILE).results) >= {NAMES[0]}
         monkeypatch.undo()
         log.close()
-        past = run_journal.read(tmp_path / run_journal.FILE)
+        past = journal.read(tmp_path / journal.FILE)
         assert (set(past.results), past.under_way) == ({NAMES[0], NAMES[1]}, (NAMES[2],))
         err = capsys.readouterr().err
         assert err.count("No space left on device; outcomes are kept in memory") == 1
@@ -247,10 +245,10 @@ class TestCollector:
         facts = {"booted": True, "guest": "guests/g1", "outcome": "fail", "reason": "why"}
         collector.pytest_runtest_logstart("t::1")
         collector.pytest_runtest_logreport(report("t::1", "call", failed=True, facts=facts))
-        assert run_journal.read(tmp_path / run_journal.FILE).under_way == (NAMES[1],)
+        assert journal.read(tmp_path / journal.FILE).under_way == (NAMES[1],)
         collector.pytest_runtest_logreport(report("t::1", "teardown"))
         collector.pytest_runtest_logstart("t::2")
-        past = run_journal.read(tmp_path / run_journal.FILE)
+        past = journal.read(tmp_path / journal.FILE)
         assert past.results[NAMES[1]].outcome == "fail"
         assert past.results[NAMES[1]].guest == "resumed-1/guests/g1"
         assert past.under_way == collector.under_way.names() == (NAMES[2],)

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from ci import prepare
-from kernel import build, rustless, sources
-from kernel.artifact import Kernel
-from kernel.choice import Choice
-from kernel.configure import Lost
-from kernel.explain import in_one_line
-from kernel.job import Build
-from kernel.kconfig import prove
-from tests.unit import samples
-from tests.unit.test_left_out import NEW_ENOUGH, a_tree
+from blockyard.ci.run import prepare
+from blockyard.kernel import sources
+from blockyard.kernel.artifact import Kernel
+from blockyard.kernel.build import build, rust_support
+from blockyard.kernel.build.spec import Build
+from blockyard.kernel.config.configure import Lost
+from blockyard.kernel.config.explain import in_one_line
+from blockyard.kernel.config.kconfig import prove
+from blockyard.kernel.spec import Choice
+from blockyard.tests.unit import samples
+from blockyard.tests.unit.test_left_out import NEW_ENOUGH, a_tree
 
 WHY = "depends on RUST_IS_AVAILABLE [=n] (init/Kconfig:3)"
 
@@ -63,7 +64,7 @@ def test_the_next_run_does_not_try_again_until_a_day_has_gone(
     built.clear()
     prepare.kernel(Choice("7.3"), tools)
     assert ["Rust" in one.left_out for one in built] == [True]
-    os.utime(rustless._file(tried), (0, 0))
+    os.utime(rust_support._file(tried), (0, 0))
     built.clear()
     prepare.kernel(Choice("7.3"), tools)
     assert ["Rust" in one.left_out for one in built] == [False, True]

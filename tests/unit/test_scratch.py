@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from images.scratch import OWNER as OWNER_FILE
-from images.scratch import scratch
-from kernel.host import store
-from kernel.host.errors import Failed
-from kernel.host.settings import PROJECT, settings
+from blockyard.images.machine.scratch import OWNER as OWNER_FILE
+from blockyard.images.machine.scratch import scratch
+from blockyard.kernel.host import store
+from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.settings import PROJECT, settings
 
 OWNER = """
 import sys, time
 from pathlib import Path
-from images.scratch import scratch
+from blockyard.images.machine.scratch import scratch
 folder = Path(sys.argv[1])
 with scratch(folder):
     for name in ("nvme0n1.raw", "initrd", "kernel.log"):

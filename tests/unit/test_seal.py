@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from kernel.host import durable, listing, seal, trees
-from kernel.host.errors import Failed
+from blockyard.kernel.host import durable, listing, seal, trees
+from blockyard.kernel.host.errors import Failed
 
 
 @pytest.fixture

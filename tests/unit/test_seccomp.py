@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from kernel.host import seccomp
+from blockyard.kernel.host import seccomp
 
 ALLOW, ERRNO = 0x7FFF0000, 0x00050000
 OPENAT, CHMOD, EXIT = 257, 90, 60

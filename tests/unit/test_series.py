@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from kernel.host.errors import UserError
-from kernel.host.settings import PROJECT
-from kernel.sources import reader, series, thread, unified
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.settings import PROJECT
+from blockyard.kernel.sources import reader, series, thread, unified
 
 DIFF = """\
 diff --git a/block/x.c b/block/x.c
@@ -208,8 +208,8 @@ class TestOutside:
     def test_a_stream_of_the_shell(self, tmp_path: Path) -> None:
         """It is read once, and is there when the series is checked and when it is applied."""
         script = (
-            "from pathlib import Path; from kernel.choice import Choice;"
-            "from kernel.sources.reader import read;"
+            "from pathlib import Path; from blockyard.kernel.spec import Choice;"
+            "from blockyard.kernel.sources.reader import read;"
             "stream = Path('/dev/stdin'); Choice(series=(stream,));"
             "print(len(read(stream).patches))"
         )

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from kernel.host.errors import UserError
-from kernel.sources import series
-from kernel.sources.patches import Series
-from kernel.sources.reader import read
-from kernel.sources.tree import Tree
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.sources import series
+from blockyard.kernel.sources.patches import Series
+from blockyard.kernel.sources.reader import read
+from blockyard.kernel.sources.tree import Tree
 
 DATA = Path(__file__).parent / "data" / "series"
 SPELLED = {3: "three", 10: "ten", 17: "seventeen"}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kernel.host.errors import UserError
-from kernel.host.settings import PROJECT, settings
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.settings import PROJECT, settings
 
 
 @pytest.fixture

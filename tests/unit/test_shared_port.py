@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from images.kernel_log import KernelLog
-from images.shared_port import LINE_MAX, Decoder, SharedTransport
+from blockyard.images.console.shared_port import LINE_MAX, Decoder, SharedTransport
+from blockyard.images.log.kernel_log import KernelLog
 
 RECORD = b"[    1.234567] nvme nvme0: 2/0/0 default/read/poll queues ~\r\n"
 DATA = random.Random(1).randbytes(4000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from images.snapshot import _processor
+from blockyard.images.machine.snapshot import _processor
 
 CPUINFO = """\
 processor	: 0

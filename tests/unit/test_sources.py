@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from kernel.catalog import Directory, Entry, Git, Tarball, find
-from kernel.host.debian import ToolRoot
-from kernel.host.errors import UserError
-from kernel.sources import directory, fetch
-from kernel.sources.tree import Tree, checked, version
+from blockyard.kernel.catalog import Directory, Entry, Git, Tarball, find
+from blockyard.kernel.host.debian import ToolRoot
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.sources import directory, fetch
+from blockyard.kernel.sources.tree import Tree, checked, version
 
 MAKEFILE = "VERSION = 7\nPATCHLEVEL = 4\nSUBLEVEL = 0\nEXTRAVERSION = -rc2\nNAME = Baby\n"
 NO_TOOLS = ToolRoot(Path("/nonexistent"))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from images.kernel_log import without_stamps
-from images.splats import EXCERPT_LINES, Splat, find
+from blockyard.images.log.kernel_log import without_stamps
+from blockyard.images.log.splats import EXCERPT_LINES, Splat, find
 
 DATA = Path(__file__).with_name("data")
 

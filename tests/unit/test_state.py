@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a test left behind: the guest's state before and after."""
 
-from tests.state import differences, short
+from blockyard.tests.harness.guest_state import differences, short
 
 BEFORE = frozenset({"disk vda", "module null_blk 0", "cpus 0-1", "queue vda/queue/nr_requests 64"})
 

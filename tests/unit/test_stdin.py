@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from ci import stdin
-from kernel.host.errors import UserError
+from blockyard.ci.commands import stdin
+from blockyard.kernel.host.errors import UserError
 
 
 class Pipe:

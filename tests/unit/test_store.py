@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from kernel.host import store
-from kernel.host.errors import Failed
-from kernel.host.settings import PROJECT
+from blockyard.kernel.host import store
+from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.settings import PROJECT
 
 
 def fill(path: Path) -> None:
@@ -67,7 +67,7 @@ class TestGet:
     def test_a_killed_making_is_begun_anew(self, cache: Path) -> None:
         killed = python("""
             import os
-            from kernel.host import store
+            from blockyard.kernel.host import store
 
             def make(path):
                 (path / "half").write_text("half")
@@ -123,7 +123,7 @@ class TestLock:
             """
             import sys, time
             from pathlib import Path
-            from kernel.host import store
+            from blockyard.kernel.host import store
 
             def make(path):
                 print("making", flush=True)
@@ -162,7 +162,7 @@ class TestLock:
     def test_the_lock_of_a_killed_run_is_free(self) -> None:
         killed = python("""
             import os
-            from kernel.host import store
+            from blockyard.kernel.host import store
 
             with store.locked("things", "k", "a thing"):
                 os.kill(os.getpid(), 9)
@@ -175,7 +175,7 @@ class TestLock:
 class TestHeld:
     def test_the_end_of_a_process_is_silent(self) -> None:
         done = python("""
-            from kernel.host import locks, store
+            from blockyard.kernel.host import locks, store
 
             for number in range(3):
                 store.get("things", f"{number}", "a thing", lambda path: None)
@@ -207,7 +207,7 @@ class TestRemove:
         for folder in (tree / "a" / "b", tree / "a", tree):
             folder.chmod(0o500)
         without_rights = ["bwrap", "--dev-bind", "/", "/", "--unshare-user", "--uid", "1000"]
-        script = "import sys, pathlib; from kernel.host import store; "
+        script = "import sys, pathlib; from blockyard.kernel.host import store; "
         script += "store.remove(pathlib.Path(sys.argv[1]))"
         done = subprocess.run(
             [*without_rights, sys.executable, "-c", script, str(tree)],

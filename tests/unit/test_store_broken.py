@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from ci import kernels
-from kernel import artifact
-from kernel.artifact import KernelInfo
-from kernel.host import gc, locks, seal, store
-from kernel.host.errors import Failed, UserError
-from kernel.host.settings import PROJECT
+from blockyard.ci.commands import kernels
+from blockyard.kernel import artifact
+from blockyard.kernel.artifact import KernelInfo
+from blockyard.kernel.host import gc, locks, seal, store
+from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.settings import PROJECT
 
 KEY = f"{7:016x}"
 KINDS = ("kernels", "images", "modules", "snapshots", "sources", "roots", "qemu")
@@ -300,8 +300,8 @@ def without_rights(script: str, cache: Path, *, read_only: bool = True) -> tuple
 
 
 HEAD = f"""
-from kernel.host import gc, store
-from kernel.host.errors import UserError
+from blockyard.kernel.host import gc, store
+from blockyard.kernel.host.errors import UserError
 KEY = {KEY!r}
 def never(path): raise AssertionError
 """

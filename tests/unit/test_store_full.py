@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from kernel.host.settings import PROJECT
+from blockyard.kernel.host.settings import PROJECT
 
 HEAD = """
 import sys
 from pathlib import Path
-from kernel.host import gc, seal, store
-from kernel.host.errors import UserError
-from kernel.host.settings import settings
+from blockyard.kernel.host import gc, seal, store
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.settings import settings
 
 CACHE = settings().cache_dir
 KEYS = [f"{number:016x}" for number in range(9)]
@@ -165,7 +165,7 @@ def test_the_commands(
     script = f"""
         import subprocess
         def whole(path):
-            from kernel import artifact
+            from blockyard.kernel import artifact
             entry(path)
             artifact.save_info(path, artifact.KernelInfo(key=path.name, name="x", release="7",
                 source="s", config_sha256="", toolchain={{}}))

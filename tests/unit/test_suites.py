@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from ci import collection, selection
-from kernel.host.errors import UserError
-from kernel.host.settings import PROJECT
-from modules import manifest
-from tests.known import FILE, read
+from blockyard.ci.run import collection, selection
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.settings import PROJECT
+from blockyard.modules import manifest
+from blockyard.tests.harness.known import FILE, read
 
 
 @pytest.fixture(scope="module")

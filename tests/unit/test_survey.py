@@ -5,9 +5,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ci import output
-from ci.survey import Driver, Row, driver, joined, markdown, page, read_rows, size_mib
-from tests.unit import samples
+from blockyard.ci import output
+from blockyard.ci.studies.survey import (
+    Driver,
+    Row,
+    driver,
+    joined,
+    markdown,
+    page,
+    read_rows,
+    size_mib,
+)
+from blockyard.tests.unit import samples
 
 NO_RUST = "before 6.11 a kernel's Rust code compiles with one version of rustc only"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from images.symbols import Symbols
+from blockyard.images.log.symbols import Symbols
 
 SYMBOLS = Symbols((0x1000, 0x1200, 0x2000, 0x3000), ("first", "second", "third", "_etext"))
 

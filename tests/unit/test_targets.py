@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel.sources import targets, unified
+from blockyard.kernel.sources import targets, unified
 
 LINES = "".join(f"line {number}\n" for number in range(1, 21))
 THERE = "the file is there already"

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from kernel.host import toml
-from kernel.host.errors import UserError
+from blockyard.kernel.host import toml
+from blockyard.kernel.host.errors import UserError
 
 
 class Thing(msgspec.Struct, forbid_unknown_fields=True):

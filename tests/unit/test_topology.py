@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from images import topology, topology_bounds
-from images.topology import DEFAULT, Controller, Namespace, Subsystem, Topology
-from kernel.host.errors import UserError
+from blockyard.images.hardware import bounds, topology
+from blockyard.images.hardware.topology import DEFAULT, Controller, Namespace, Subsystem, Topology
+from blockyard.kernel.host.errors import UserError
 
 SHIPPED = (
     "4k",
@@ -329,7 +329,7 @@ class TestBad:
     def test_what_is_too_much_for_qemu_or_the_host(
         self, file: Path, text: str, place: str, words: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(topology_bounds, "host_memory_mib", lambda: 16000)
+        monkeypatch.setattr(bounds, "host_memory_mib", lambda: 16000)
         file.write_text(text)
         self.expect(file, place, words)
 
@@ -345,7 +345,7 @@ class TestBad:
     def test_as_much_as_qemu_takes(
         self, file: Path, text: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(topology_bounds, "host_memory_mib", lambda: 16000)
+        monkeypatch.setattr(bounds, "host_memory_mib", lambda: 16000)
         file.write_text(text)
         topology.load(str(file))
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from kernel.host import gc, store, trees
-from kernel.host.settings import PROJECT
+from blockyard.kernel.host import gc, store, trees
+from blockyard.kernel.host.settings import PROJECT
 
 DEEP = 1500  # Python recurses 1000 times; with names of 11 bytes a path is longer than PATH_MAX
 
@@ -150,7 +150,7 @@ class TestRemove:
         for folder in (tree / "a" / "b", tree / "a", tree):
             folder.chmod(0)
         without_rights = ["bwrap", "--dev-bind", "/", "/", "--unshare-user", "--uid", "1000"]
-        script = "import sys, pathlib; from kernel.host import trees; "
+        script = "import sys, pathlib; from blockyard.kernel.host import trees; "
         script += "trees.remove(pathlib.Path(sys.argv[1]))"
         done = subprocess.run(
             [*without_rights, sys.executable, "-c", script, str(tree)],

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from ci.under_way import UnderWay
+from blockyard.ci.run.under_way import UnderWay
 
 
 def test_long_tests_are_named_rarely(capfd: pytest.CaptureFixture[str]) -> None:

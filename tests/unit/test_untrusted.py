@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kernel.host import untrusted
-from kernel.host.errors import Failed, UserError
+from blockyard.kernel.host import untrusted
+from blockyard.kernel.host.errors import Failed, UserError
 
 
 @pytest.fixture

@@ -13,18 +13,19 @@ from typing import cast
 import msgspec
 import pytest
 
-from ci import blktests, selection
-from ci.perf import blktests as perf
-from images.console import Console
-from kernel.choice import Choice
-from kernel.host.errors import Failed, UserError
-from modules import manifest
-from modules.driver import Driver
-from tests.unit import samples
-from tests.unit.samples import result, run_of
-from tests.upstream import archive, checkout, guest, results
-from tests.upstream import tree as upstream_tree
-from tests.upstream.checkout import Upstream, UpstreamTest
+from blockyard.ci.run import selection
+from blockyard.ci.selfbench import blktests as perf
+from blockyard.ci.studies import blktests
+from blockyard.images.console.console import Console
+from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.spec import Choice
+from blockyard.modules import manifest
+from blockyard.modules.driver import Driver
+from blockyard.tests.blktests import archive, checkout, guest, results
+from blockyard.tests.blktests import tree as upstream_tree
+from blockyard.tests.blktests.checkout import Upstream, UpstreamTest
+from blockyard.tests.unit import samples
+from blockyard.tests.unit.samples import result, run_of
 
 ON_A_DISK = UpstreamTest("zbd/001", on_a_disk=True)
 OWN = UpstreamTest("block/021", on_null_blk=True)

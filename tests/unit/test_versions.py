@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from kernel import differences, kconfig, variants
-from kernel.differences import adapted, why_not
-from kernel.host.errors import UserError
-from kernel.job import own_fragment
-from kernel.kconfig import Fragment
-from kernel.versions import at_least, check_range, release, within
+from blockyard.kernel.build.spec import own_fragment
+from blockyard.kernel.config import kconfig, quirks, variants
+from blockyard.kernel.config.kconfig import Fragment
+from blockyard.kernel.config.quirks import adapted, why_not
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.versions import at_least, check_range, release, within
 
 RANGES = (
     ("7.3.4", "<7.3", False),
@@ -75,8 +75,8 @@ reason = "it came with 6.4"
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table of differences in place of ours."""
     (tmp_path / "versions.toml").write_text(TABLE)
-    rows = differences.read(tmp_path / "versions.toml")
-    monkeypatch.setattr(differences, "_table", lambda: rows)
+    rows = quirks.read(tmp_path / "versions.toml")
+    monkeypatch.setattr(quirks, "_table", lambda: rows)
 
 
 @pytest.mark.usefixtures("table")
@@ -107,7 +107,7 @@ class TestAdapted:
 
 class TestTable:
     def test_ours_is_read_and_every_row_concerns_a_fragment(self) -> None:
-        rows = differences.read(differences.TABLE)
+        rows = quirks.read(quirks.TABLE)
         asked = {
             symbol
             for name in variants.names()
@@ -134,4 +134,4 @@ class TestTable:
         path = tmp_path / "versions.toml"
         path.write_text(TABLE.replace(old, new))
         with pytest.raises(UserError, match=r"versions\.toml"):
-            differences.read(path)
+            quirks.read(path)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ci import watch
-from ci.watch import Limits, Overrun, used, watched
+from blockyard.ci.run.module_tests import watch
+from blockyard.ci.run.module_tests.watch import Limits, Overrun, used, watched
 
 HEAD = "import os, sys, time; pipe = open(int(sys.argv[1]), 'wb', buffering=0)\n"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from kernel.host import trees
-from kernel.host.limits import Limits
-from kernel.host.watch import Exceeded, Watch
+from blockyard.kernel.host import trees
+from blockyard.kernel.host.limits import Limits
+from blockyard.kernel.host.watch import Exceeded, Watch
 
 
 @pytest.fixture

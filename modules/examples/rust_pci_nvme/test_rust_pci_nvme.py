@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from modules.binding import Binding
-from modules.driver import Driver
-from tests.needs import needs
+from blockyard.modules.binding import Binding
+from blockyard.modules.driver import Driver
+from blockyard.tests.harness.requirements import needs
 
 
 @pytest.fixture

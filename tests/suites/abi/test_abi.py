@@ -7,12 +7,12 @@ says how. Differences that are known stand in tests/known_failures.toml.
 
 import pytest
 
-from modules.driver import Driver
-from tests import surface
-from tests.guests import Guest
-from tests.needs import feature, needs, smoke
-from tests.null_blk import ATTRIBUTES
-from tests.surface import Surface
+from blockyard.modules.driver import Driver
+from blockyard.tests.harness.guests import Guest
+from blockyard.tests.harness.requirements import feature, needs, smoke
+from blockyard.tests.lib import abi
+from blockyard.tests.lib.abi import Surface
+from blockyard.tests.lib.null_blk import ATTRIBUTES
 
 pytestmark = needs("configfs", "counterpart")
 
@@ -82,9 +82,9 @@ Pair = tuple[Surface, Surface]
 def pair(guest: Guest, driver: Driver) -> Pair:
     """The surfaces of the C driver and of the Rust one under test."""
     if driver.manifest.counterpart not in guest.surfaces:
-        with surface.counterpart(driver) as other:
-            guest.surfaces[driver.manifest.counterpart] = surface.read(other)
-        guest.surfaces[driver.name] = surface.read(driver)
+        with abi.counterpart(driver) as other:
+            guest.surfaces[driver.manifest.counterpart] = abi.read(other)
+        guest.surfaces[driver.name] = abi.read(driver)
     return guest.surfaces[driver.manifest.counterpart], guest.surfaces[driver.name]
 
 
@@ -119,9 +119,9 @@ def test_values_meet_the_same_answer(pair: Pair, driver: Driver, attribute: str)
         pytest.skip(f"{attribute} cannot be written")
     c, rust = (one.answers[attribute] for one in pair)
     differences = [
-        f"{value!r}: C {surface.told(c[value])}, Rust {surface.told(rust[value])}"
-        for value in surface.VALUES
-        if surface.told(c[value]) != surface.told(rust[value])
+        f"{value!r}: C {abi.told(c[value])}, Rust {abi.told(rust[value])}"
+        for value in abi.VALUES
+        if abi.told(c[value]) != abi.told(rust[value])
     ]
     assert not differences, "; ".join(differences)
 

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from modules.disk import Disk
-from modules.driver import Driver
-from tests import nvme
-from tests.needs import feature, needs, smoke
-from tests.workload import fio, statistics
+from blockyard.modules.disk import Disk
+from blockyard.modules.driver import Driver
+from blockyard.tests.harness.requirements import feature, needs, smoke
+from blockyard.tests.lib import nvme
+from blockyard.tests.lib.fio import fio, statistics
 
 pytestmark = feature("write cache")
 

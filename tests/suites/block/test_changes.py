@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from modules.disk import Disk
-from tests.budget import Budget
-from tests.needs import feature, needs
-from tests.workload import VERIFIED, background_io, verified
+from blockyard.modules.disk import Disk
+from blockyard.tests.harness.budget import Budget
+from blockyard.tests.harness.requirements import feature, needs
+from blockyard.tests.lib.fio import VERIFIED, background_io, verified
 
 pytestmark = [needs(program="fio"), feature("changes under load")]
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from modules.disk import Disk
-from modules.driver import Driver
-from tests.needs import feature, needs, smoke
-from tests.workload import fio, statistics, verified
+from blockyard.modules.disk import Disk
+from blockyard.modules.driver import Driver
+from blockyard.tests.harness.requirements import feature, needs, smoke
+from blockyard.tests.lib.fio import fio, statistics, verified
 
 MIB = 1 << 20
 PATTERNS: dict[str, dict[str, Any]] = {

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from modules.disk import Disk
-from modules.driver import Driver
-from tests.needs import feature, needs, smoke, waits
+from blockyard.modules.disk import Disk
+from blockyard.modules.driver import Driver
+from blockyard.tests.harness.requirements import feature, needs, smoke, waits
 
 pytestmark = [feature("file systems"), waits()]
 

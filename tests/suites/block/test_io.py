@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from modules.disk import Disk, error_number
-from modules.driver import Driver
-from tests.needs import feature, needs, smoke
-from tests.workload import background_io, fio, statistics
+from blockyard.modules.disk import Disk, error_number
+from blockyard.modules.driver import Driver
+from blockyard.tests.harness.requirements import feature, needs, smoke
+from blockyard.tests.lib.fio import background_io, fio, statistics
 
 MIB = 1 << 20
 BLOCK_SIZES = ("4k", "64k", "1M")  # one request, several segments, more than one request

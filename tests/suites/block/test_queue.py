@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from modules.disk import Disk
-from tests.needs import needs, smoke
-from tests.workload import background_io, fio, statistics
+from blockyard.modules.disk import Disk
+from blockyard.tests.harness.requirements import needs, smoke
+from blockyard.tests.lib.fio import background_io, fio, statistics
 
 
 @smoke

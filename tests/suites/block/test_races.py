@@ -3,10 +3,10 @@
 
 import pytest
 
-from modules.disk import Disk
-from tests.budget import Budget
-from tests.needs import feature, needs, smoke
-from tests.workload import background_io
+from blockyard.modules.disk import Disk
+from blockyard.tests.harness.budget import Budget
+from blockyard.tests.harness.requirements import feature, needs, smoke
+from blockyard.tests.lib.fio import background_io
 
 pytestmark = [needs(program="fio"), feature("changes under load")]
 

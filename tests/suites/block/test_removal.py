@@ -3,11 +3,11 @@
 
 import pytest
 
-from modules.disk import Disk
-from modules.driver import Driver
-from tests.budget import Budget
-from tests.needs import feature, needs, smoke, waits
-from tests.workload import background_io
+from blockyard.modules.disk import Disk
+from blockyard.modules.driver import Driver
+from blockyard.tests.harness.budget import Budget
+from blockyard.tests.harness.requirements import feature, needs, smoke, waits
+from blockyard.tests.lib.fio import background_io
 
 pytestmark = [needs("configfs"), feature("removal"), waits()]
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A disk's size, block size and life."""
 
-from modules.disk import Disk
-from tests.guests import Guest
-from tests.needs import needs, smoke
+from blockyard.modules.disk import Disk
+from blockyard.tests.harness.guests import Guest
+from blockyard.tests.harness.requirements import needs, smoke
 
 
 @needs("nvme")

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the disk counts: Documentation/ABI/stable/sysfs-block, "stat" and "inflight"."""
 
-from modules.disk import Disk
-from modules.driver import Driver
-from tests.needs import feature, needs, smoke
-from tests.workload import background_io, statistics
+from blockyard.modules.disk import Disk
+from blockyard.modules.driver import Driver
+from blockyard.tests.harness.requirements import feature, needs, smoke
+from blockyard.tests.lib.fio import background_io, statistics
 
 pytestmark = feature("statistics")
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from modules.binding import Binding
-from modules.driver import Driver
-from tests.needs import needs, smoke, waits
+from blockyard.modules.binding import Binding
+from blockyard.modules.driver import Driver
+from blockyard.tests.harness.requirements import needs, smoke, waits
 
 pytestmark = [needs("bind"), waits()]
 

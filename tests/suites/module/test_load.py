@@ -3,9 +3,9 @@
 
 import pytest
 
-from modules.disk import Disk
-from modules.driver import Driver
-from tests.needs import needs, smoke
+from blockyard.modules.disk import Disk
+from blockyard.modules.driver import Driver
+from blockyard.tests.harness.requirements import needs, smoke
 
 CYCLES = 5
 

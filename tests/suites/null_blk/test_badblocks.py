@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from modules.disk import Disk, error_number
-from modules.driver import Driver
-from tests.needs import needs, smoke
+from blockyard.modules.disk import Disk, error_number
+from blockyard.modules.driver import Driver
+from blockyard.tests.harness.requirements import needs, smoke
 
 pytestmark = needs("configfs", "attribute:badblocks")
 

@@ -5,12 +5,12 @@ import errno
 
 import pytest
 
-from kernel import versions
-from modules.disk import Disk, read_file
-from modules.driver import CreateFailed, Driver
-from tests import null_blk
-from tests.budget import Budget
-from tests.needs import feature, needs, smoke
+from blockyard.kernel import versions
+from blockyard.modules.disk import Disk, read_file
+from blockyard.modules.driver import CreateFailed, Driver
+from blockyard.tests.harness.budget import Budget
+from blockyard.tests.harness.requirements import feature, needs, smoke
+from blockyard.tests.lib import null_blk
 
 pytestmark = [needs("configfs"), feature("configfs")]
 

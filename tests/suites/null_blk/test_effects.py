@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from modules.disk import Disk
-from modules.driver import Driver
-from tests.budget import Budget
-from tests.needs import feature, needs, smoke
-from tests.null_blk import DEBUGFS, flags
-from tests.workload import VERIFIED, background_io, fio, statistics
+from blockyard.modules.disk import Disk
+from blockyard.modules.driver import Driver
+from blockyard.tests.harness.budget import Budget
+from blockyard.tests.harness.requirements import feature, needs, smoke
+from blockyard.tests.lib.fio import VERIFIED, background_io, fio, statistics
+from blockyard.tests.lib.null_blk import DEBUGFS, flags
 
 pytestmark = needs("configfs")
 

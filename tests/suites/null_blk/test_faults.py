@@ -8,10 +8,10 @@ import errno
 
 import pytest
 
-from modules.disk import Disk, error_number, write_file
-from modules.driver import Driver
-from tests.needs import feature, needs
-from tests.workload import verified
+from blockyard.modules.disk import Disk, error_number, write_file
+from blockyard.modules.driver import Driver
+from blockyard.tests.harness.requirements import feature, needs
+from blockyard.tests.lib.fio import verified
 
 pytestmark = [
     needs("configfs", symbol="BLK_DEV_NULL_BLK_FAULT_INJECTION"),

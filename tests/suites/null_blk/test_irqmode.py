@@ -5,9 +5,9 @@ import errno
 
 import pytest
 
-from modules.driver import CreateFailed, Driver
-from tests.needs import needs
-from tests.workload import fio
+from blockyard.modules.driver import CreateFailed, Driver
+from blockyard.tests.harness.requirements import needs
+from blockyard.tests.lib.fio import fio
 
 pytestmark = [needs("configfs", "attribute:irqmode"), needs(program="fio")]
 

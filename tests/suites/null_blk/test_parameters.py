@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from modules.disk import Disk
-from modules.driver import Driver
-from tests.needs import feature, needs, smoke
-from tests.null_blk import flags
+from blockyard.modules.disk import Disk
+from blockyard.modules.driver import Driver
+from blockyard.tests.harness.requirements import feature, needs, smoke
+from blockyard.tests.lib.null_blk import flags
 
 pytestmark = [needs("module", "configfs"), feature("module parameters")]
 

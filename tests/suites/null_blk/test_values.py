@@ -5,9 +5,9 @@ import errno
 
 import pytest
 
-from modules.disk import Disk
-from modules.driver import CreateFailed, Driver
-from tests.needs import needs
+from blockyard.modules.disk import Disk
+from blockyard.modules.driver import CreateFailed, Driver
+from blockyard.tests.harness.requirements import needs
 
 pytestmark = needs("configfs")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from modules.driver import Driver
-from tests.guests import Guest
-from tests.nvme import Nvme, controllers
+from blockyard.modules.driver import Driver
+from blockyard.tests.harness.guests import Guest
+from blockyard.tests.lib.nvme import Nvme, controllers
 
 DATA = "/tmp/nvme-data"  # random bytes
 DATA_BYTES = 1 << 20

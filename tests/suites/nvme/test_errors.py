@@ -8,9 +8,9 @@ import errno
 
 import pytest
 
-from modules.disk import Disk, error_number, write_file
-from tests.needs import feature, hardware, needs
-from tests.nvme import INVALID_OPCODE, UNRECOVERED_READ, Nvme, qemu_log
+from blockyard.modules.disk import Disk, error_number, write_file
+from blockyard.tests.harness.requirements import feature, hardware, needs
+from blockyard.tests.lib.nvme import INVALID_OPCODE, UNRECOVERED_READ, Nvme, qemu_log
 
 pytestmark = [feature("errors"), hardware("errors"), needs("nvme", program="nvme")]
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from modules.disk import Disk
-from tests.needs import feature, needs, waits
-from tests.nvme import INVALID_FORMAT, Nvme
-from tests.workload import background_io, fio
+from blockyard.modules.disk import Disk
+from blockyard.tests.harness.requirements import feature, needs, waits
+from blockyard.tests.lib.fio import background_io, fio
+from blockyard.tests.lib.nvme import INVALID_FORMAT, Nvme
 
 pytestmark = [feature("format"), needs("nvme", program="nvme"), waits()]
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from modules.disk import write_file
-from tests.needs import feature, needs, waits
-from tests.nvme import Nvme
-from tests.workload import background_io, fio
+from blockyard.modules.disk import write_file
+from blockyard.tests.harness.requirements import feature, needs, waits
+from blockyard.tests.lib.fio import background_io, fio
+from blockyard.tests.lib.nvme import Nvme
 
 pytestmark = [feature("driver_override"), needs("nvme", program="fio"), waits()]
 

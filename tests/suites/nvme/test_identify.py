@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What controllers and namespaces say they are, and what the kernel makes of it."""
 
-from images.topology import Namespace
-from tests.needs import feature, hardware, needs, smoke
-from tests.nvme import Nvme
-from tests.workload import fio
+from blockyard.images.hardware.topology import Namespace
+from blockyard.tests.harness.requirements import feature, hardware, needs, smoke
+from blockyard.tests.lib.fio import fio
+from blockyard.tests.lib.nvme import Nvme
 
 pytestmark = [feature("identify"), needs("nvme", program="nvme")]
 

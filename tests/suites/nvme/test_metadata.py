@@ -10,11 +10,11 @@ import errno
 
 import pytest
 
-from kernel import versions
-from modules.disk import Disk, error_number
-from modules.driver import Driver
-from tests.needs import feature, hardware, needs
-from tests.nvme import GUARD_CHECK, REFERENCE_TAG_CHECK, Nvme
+from blockyard.kernel import versions
+from blockyard.modules.disk import Disk, error_number
+from blockyard.modules.driver import Driver
+from blockyard.tests.harness.requirements import feature, hardware, needs
+from blockyard.tests.lib.nvme import GUARD_CHECK, REFERENCE_TAG_CHECK, Nvme
 
 pytestmark = [
     feature("metadata"),

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Several namespaces on one controller: each has its own disk and its own data."""
 
-from modules.disk import Disk
-from tests.needs import feature, hardware, needs
-from tests.nvme import Nvme
-from tests.workload import background_io, fio, verified
+from blockyard.modules.disk import Disk
+from blockyard.tests.harness.requirements import feature, hardware, needs
+from blockyard.tests.lib.fio import background_io, fio, verified
+from blockyard.tests.lib.nvme import Nvme
 
 pytestmark = [
     feature("multi-namespace"),

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.needs import feature, hardware, needs, smoke
-from tests.nvme import (
+from blockyard.tests.harness.requirements import feature, hardware, needs, smoke
+from blockyard.tests.lib.fio import statistics, verified
+from blockyard.tests.lib.nvme import (
     COMPARE_FAILURE,
     INVALID_FIELD,
     INVALID_OPCODE,
@@ -17,7 +18,6 @@ from tests.nvme import (
     Nvme,
     generic,
 )
-from tests.workload import statistics, verified
 
 pytestmark = [feature("passthrough"), needs("nvme", program="nvme")]
 

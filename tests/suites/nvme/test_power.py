@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Power states: the controller's own, and those of its PCI function."""
 
-from modules.disk import write_file
-from tests.needs import feature, needs, waits
-from tests.nvme import NOT_CHANGEABLE, Nvme
-from tests.workload import fio
+from blockyard.modules.disk import write_file
+from blockyard.tests.harness.requirements import feature, needs, waits
+from blockyard.tests.lib.fio import fio
+from blockyard.tests.lib.nvme import NOT_CHANGEABLE, Nvme
 
 pytestmark = [feature("power-states"), needs("nvme", program="nvme"), waits()]
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from kernel import versions
-from modules.driver import Driver
-from tests.needs import feature, needs, smoke
-from tests.nvme import Nvme, generic
+from blockyard.kernel import versions
+from blockyard.modules.driver import Driver
+from blockyard.tests.harness.requirements import feature, needs, smoke
+from blockyard.tests.lib.nvme import Nvme, generic
 
 pytestmark = [feature("passthrough"), needs("nvme", program="setpriv")]
 

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from modules.disk import read_file, write_file
-from modules.driver import Driver
-from tests.needs import feature, hardware, needs, smoke
-from tests.nvme import Nvme
-from tests.workload import background_io, fio, verified
+from blockyard.modules.disk import read_file, write_file
+from blockyard.modules.driver import Driver
+from blockyard.tests.harness.requirements import feature, hardware, needs, smoke
+from blockyard.tests.lib.fio import background_io, fio, verified
+from blockyard.tests.lib.nvme import Nvme
 
 pytestmark = [feature("queues"), needs("nvme", program="nvme")]
 

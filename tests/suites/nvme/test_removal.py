@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A controller goes from under its disk and comes back: by sysfs, by its driver, by its slot."""
 
-from images import hotplug
-from images.topology import Controller, Namespace
-from modules.disk import Disk, write_file
-from tests.needs import feature, hardware, needs, smoke, waits
-from tests.nvme import APPEAR_S, Nvme, disk_of
-from tests.workload import background_io, fio
+from blockyard.images.hardware.topology import Controller, Namespace
+from blockyard.images.machine import hotplug
+from blockyard.modules.disk import Disk, write_file
+from blockyard.tests.harness.requirements import feature, hardware, needs, smoke, waits
+from blockyard.tests.lib.fio import background_io, fio
+from blockyard.tests.lib.nvme import APPEAR_S, Nvme, disk_of
 
 pytestmark = [feature("hot-plug"), needs("nvme", program="fio"), waits()]
 

@@ -5,11 +5,11 @@ import errno
 
 import pytest
 
-from modules.disk import named_error, write_file
-from tests.budget import Budget
-from tests.needs import feature, hardware, needs, smoke, waits
-from tests.nvme import Nvme
-from tests.workload import background_io, fio, verified
+from blockyard.modules.disk import named_error, write_file
+from blockyard.tests.harness.budget import Budget
+from blockyard.tests.harness.requirements import feature, hardware, needs, smoke, waits
+from blockyard.tests.lib.fio import background_io, fio, verified
+from blockyard.tests.lib.nvme import Nvme
 
 pytestmark = [feature("reset"), needs("nvme", program="nvme"), waits()]
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from modules.disk import Disk
-from modules.driver import Driver
-from tests.needs import feature, hardware, needs, waits
-from tests.nvme import APPEAR_S, Nvme, disk_of
-from tests.workload import background_io, fio, statistics
+from blockyard.modules.disk import Disk
+from blockyard.modules.driver import Driver
+from blockyard.tests.harness.requirements import feature, hardware, needs, waits
+from blockyard.tests.lib.fio import background_io, fio, statistics
+from blockyard.tests.lib.nvme import APPEAR_S, Nvme, disk_of
 
 pytestmark = [feature("sharing"), needs("nvme", program="nvme"), waits()]
 

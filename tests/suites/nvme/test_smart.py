@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.needs import feature, needs, smoke
-from tests.nvme import Nvme
-from tests.workload import fio
+from blockyard.tests.harness.requirements import feature, needs, smoke
+from blockyard.tests.lib.fio import fio
+from blockyard.tests.lib.nvme import Nvme
 
 pytestmark = [feature("smart"), needs("nvme", program="nvme")]
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from modules.disk import Disk, read_file, write_file
-from tests.needs import feature, needs, waits
-from tests.nvme import Nvme
-from tests.workload import background_io, verified
+from blockyard.modules.disk import Disk, read_file, write_file
+from blockyard.tests.harness.requirements import feature, needs, waits
+from blockyard.tests.lib.fio import background_io, verified
+from blockyard.tests.lib.nvme import Nvme
 
 pytestmark = [feature("timeouts"), needs("nvme", program="nvme"), waits()]
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from modules.disk import Disk
-from modules.driver import Driver
-from tests import needs
-from tests.guests import Guest
-from tests.zones import DATA, DATA_BYTES, MIB, Layout, ZonedDisk
+from blockyard.modules.disk import Disk
+from blockyard.modules.driver import Driver
+from blockyard.tests.harness import requirements
+from blockyard.tests.harness.guests import Guest
+from blockyard.tests.lib.zones import DATA, DATA_BYTES, MIB, Layout, ZonedDisk
 
 # Limits that a few writes reach, and zones that are full soon.
 MADE = Layout(64 * MIB, 4 * MIB, 3 * MIB, conventional=2, max_open=4, max_active=8)
@@ -26,7 +26,7 @@ def zoned_disk(guest: Guest, driver: Driver) -> Iterator[ZonedDisk]:
             yield ZonedDisk(disk, MADE)
         return
     if "disk" not in driver.capabilities:
-        pytest.skip(needs.lack(driver, "disk"))
+        pytest.skip(requirements.lack(driver, "disk"))
     with driver.disk() as disk:
         _is_zoned(driver, disk)
         zoned = ZonedDisk(disk, _of_namespace(guest))
@@ -48,7 +48,7 @@ def made_attributes(driver: Driver) -> dict[str, str]:
     }
     for name in wanted:
         if f"attribute:{name}" not in driver.capabilities:
-            pytest.skip(needs.lack(driver, f"attribute:{name}"))
+            pytest.skip(requirements.lack(driver, f"attribute:{name}"))
     return wanted
 
 

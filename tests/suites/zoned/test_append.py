@@ -7,10 +7,10 @@ the NVMe Zoned Namespace Command Set specification, "Status Values".
 
 import re
 
-from images.output import Result
-from tests import nvme
-from tests.needs import feature, hardware, needs
-from tests.zones import DATA, UNIT, Condition, ZonedDisk
+from blockyard.images.console.result import Result
+from blockyard.tests.harness.requirements import feature, hardware, needs
+from blockyard.tests.lib import nvme
+from blockyard.tests.lib.zones import DATA, UNIT, Condition, ZonedDisk
 
 pytestmark = [
     feature("zoned"),

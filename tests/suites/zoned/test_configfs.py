@@ -5,10 +5,10 @@ import errno
 
 import pytest
 
-from modules.disk import Disk, error_number
-from modules.driver import CreateFailed, Driver
-from tests.needs import feature, needs
-from tests.zones import MIB, SECTOR, UNIT, Condition, ZonedDisk
+from blockyard.modules.disk import Disk, error_number
+from blockyard.modules.driver import CreateFailed, Driver
+from blockyard.tests.harness.requirements import feature, needs
+from blockyard.tests.lib.zones import MIB, SECTOR, UNIT, Condition, ZonedDisk
 
 pytestmark = [feature("zoned"), needs("configfs", "attribute:zoned", program="blkzone")]
 

@@ -7,8 +7,8 @@ The error numbers are those of Documentation/ABI/stable/sysfs-block, "max_open_z
 
 import errno
 
-from tests.needs import feature, hardware, needs, smoke
-from tests.zones import OPEN, UNIT, Condition, ZonedDisk
+from blockyard.tests.harness.requirements import feature, hardware, needs, smoke
+from blockyard.tests.lib.zones import OPEN, UNIT, Condition, ZonedDisk
 
 pytestmark = [feature("zoned"), hardware("zns"), needs(program="blkzone")]
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a zoned disk tells of itself: its zones one by one, and its queue."""
 
-from tests.needs import feature, hardware, needs, smoke
-from tests.zones import SECTOR, Condition, ZonedDisk
+from blockyard.tests.harness.requirements import feature, hardware, needs, smoke
+from blockyard.tests.lib.zones import SECTOR, Condition, ZonedDisk
 
 pytestmark = [feature("zoned"), hardware("zns"), needs(program="blkzone")]
 

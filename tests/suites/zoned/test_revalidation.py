@@ -3,9 +3,9 @@
 
 import errno
 
-from tests import nvme
-from tests.needs import feature, hardware, needs, waits
-from tests.zones import OPEN, UNIT, Condition, ZonedDisk
+from blockyard.tests.harness.requirements import feature, hardware, needs, waits
+from blockyard.tests.lib import nvme
+from blockyard.tests.lib.zones import OPEN, UNIT, Condition, ZonedDisk
 
 pytestmark = [
     feature("zoned"),

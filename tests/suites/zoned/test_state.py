@@ -5,8 +5,8 @@ import errno
 
 import pytest
 
-from tests.needs import feature, hardware, needs, smoke
-from tests.zones import UNIT, Condition, ZonedDisk
+from blockyard.tests.harness.requirements import feature, hardware, needs, smoke
+from blockyard.tests.lib.zones import UNIT, Condition, ZonedDisk
 
 pytestmark = [feature("zoned"), hardware("zns"), needs(program="blkzone")]
 

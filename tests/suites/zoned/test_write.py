@@ -5,9 +5,9 @@ import errno
 
 import pytest
 
-from tests.needs import feature, hardware, needs, smoke
-from tests.workload import fio, verified
-from tests.zones import KIB, MIB, OPEN, UNIT, Condition, ZonedDisk
+from blockyard.tests.harness.requirements import feature, hardware, needs, smoke
+from blockyard.tests.lib.fio import fio, verified
+from blockyard.tests.lib.zones import KIB, MIB, OPEN, UNIT, Condition, ZonedDisk
 
 pytestmark = [feature("zoned"), hardware("zns"), needs(program="blkzone")]
 

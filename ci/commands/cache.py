@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What fills the cache with kernels, renews them and makes room: fetch, update, clean."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from blockyard.ci import output
+from blockyard.ci.commands import kernels
+from blockyard.kernel import catalog, sources
+from blockyard.kernel.catalog import DebianImage, DebianSource
+from blockyard.kernel.host import gc, redact, store
+from blockyard.kernel.host.debian import Package, tool_root
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.settings import settings
+from blockyard.kernel.sources import debian
+from blockyard.kernel.sources.tree import Tree
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Comma-separated kernels, each one known."""
+    found = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not found:
+        raise UserError("which kernel?", hint="./inv kernel.list shows those that have a name")
+    for name in found:
+        catalog.find(name)
+    return found
+
+
+def fetch(text: str) -> dict[str, Tree]:
+    """Fetches sources or packages, and builds nothing; name → what there is then."""
+    wanted, tools = names(text), tool_root()
+    fetched = {name: sources.files(name, catalog.find(name), tools) for name in wanted}
+    gc.keep_to_budget()
+    return fetched
+
+
+class Update(msgspec.Struct, frozen=True, kw_only=True):
+    """What the mirror has for a kernel, beside what is recorded."""
+
+    name: str
+    recorded: str  # version
+    newest: str  # version; empty when the mirror has none
+    newer: bool  # whether there is anything to gain
+    fetch_bytes: int = 0
+    built_again: tuple[str, ...] = ()  # what was built from the recorded version
+    note: str = ""
+
+
+def updates(text: str, *, record: bool) -> tuple[Update, ...]:
+    """Asks the mirror about some kernels (all fetched ones when `text` is empty).
+
+    With `record`, the next build of a kernel takes the newer version.
+    """
+    entries = _asked(text)
+    offers = debian.offers(entries, tool_root())
+    built = {one.name: one.built for one in kernels.listing().kernels}
+    found = tuple(
+        _update(name, debian.recorded(name, entry), offers[name], built.get(name, ()))
+        for name, entry in entries.items()
+    )
+    for one in found:
+        if record and one.newer:
+            debian.record(one.name, offers[one.name].packages)
+    return found
+
+
+def _asked(text: str) -> dict[str, DebianSource | DebianImage]:
+    entries = {name: _of_debian(name) for name in names(text)} if text else {}
+    for name, entry in entries.items():
+        if not debian.recorded(name, entry):
+            raise UserError(
+                f"kernel {name} was never fetched: its first build takes the newest version",
+                hint=f"./inv kernel.fetch {name}",
+            )
+    entries = entries or {
+        name: entry
+        for name, entry in catalog.catalog().items()
+        if isinstance(entry, DebianSource | DebianImage) and debian.recorded(name, entry)
+    }
+    if not entries:
+        raise UserError("no kernel was fetched yet", hint="./inv kernel.list shows what there is")
+    return entries
+
+
+def _of_debian(name: str) -> DebianSource | DebianImage:
+    entry = catalog.find(name)
+    if isinstance(entry, DebianSource | DebianImage):
+        return entry
+    raise UserError(
+        f"kernel {redact.text(name)} does not come from Debian's mirror",
+        hint="a directory, a branch or a tarball is looked at anew at each build",
+    )
+
+
+def _update(
+    name: str, recorded: list[Package], offer: debian.Offer, built: tuple[str, ...]
+) -> Update:
+    have = recorded[0].version
+    if not offer.packages:
+        return Update(name=name, recorded=have, newest="", newer=False, note=offer.problem)
+    newest = offer.packages[0].version
+    if list(offer.packages) == recorded:
+        return Update(name=name, recorded=have, newest=newest, newer=False, note="up to date")
+    if debian.is_older(newest, have, tool_root()):
+        note = "the mirror is behind what is recorded"
+        return Update(name=name, recorded=have, newest=newest, newer=False, note=note)
+    return Update(
+        name=name,
+        recorded=have,
+        newest=newest,
+        newer=True,
+        fetch_bytes=0 if _in_cache(offer.packages) else offer.size,
+        built_again=built,
+    )
+
+
+def _in_cache(packages: Sequence[Package]) -> bool:
+    return store.peek("sources", debian.key(packages)) is not None
+
+
+def show_updates(text: str, *, record: bool, as_json: bool) -> None:
+    """Prints what `updates` found."""
+    found = updates(text, record=record)
+    if as_json:
+        print(output.as_json(found))
+        return
+    for one in found:
+        output.say(_told(one))
+    newer = [one.name for one in found if one.newer]
+    if newer and record:
+        output.say(f"recorded: the next build of {', '.join(newer)} takes the newer version")
+    elif newer:
+        output.say("with --yes it is recorded, and the next build takes the newer version")
+
+
+def _told(one: Update) -> str:
+    if not one.newer:
+        return f"{one.name}: {one.recorded}: {one.note}"
+    size = f"{one.fetch_bytes / 1e6:.0f} MB to fetch" if one.fetch_bytes else "fetched already"
+    again = f"; to build again: {', '.join(one.built_again)}" if one.built_again else ""
+    return f"{one.name}: {one.recorded} → {one.newest} ({size}{again})"
+
+
+def clean(days: str, max_gb: str, *, dry_run: bool) -> None:
+    """Drops what is older than `days`, then what is beyond `max_gb`, and prints what went.
+
+    Both are numbers as a user typed them, or empty for no limit; both empty: the setting.
+    """
+    age, size = _number("--days", days), _number("--max-gb", max_gb)
+    if age is None and size is None:
+        size = settings().cache_gb
+    # asked now: a dropped one cannot tell its name
+    made = {key: info.name for key, info in kernels.made().items()}
+    freed = gc.collect(
+        max_age_s=None if age is None else age * gc.DAY_S,
+        max_size=None if size is None else int(size * gc.GB),
+        dry_run=dry_run,
+    )
+    _show_freed(freed, made, dry_run=dry_run)
+
+
+def _number(option: str, text: str) -> float | None:
+    if not re.fullmatch(r"(\d+(\.\d*)?)?", text):
+        raise UserError(f"{option} {text!r} is no number", hint="such as 30 or 0.5")
+    return float(text) if text else None
+
+
+def _show_freed(freed: gc.Freed, made: Mapping[str, str], *, dry_run: bool) -> None:
+    would = "would be " if dry_run else ""
+    for path in freed.leftovers:
+        output.say(f"{would}removed: {path.parent.name}/{path.name}, left by a run that was killed")
+    for one in freed.dropped:
+        size, used = f"{one.size / 1e6:.0f} MB", _ago(one.used_s)
+        output.say(f"{would}dropped: {_title(one, made)}, {size}, last used {used}")
+    for one in freed.in_use:
+        output.say(f"kept: {_title(one, made)}, in use")
+    total = sum(one.size for one in freed.dropped)
+    output.say(
+        f"{total / gc.GB:.1f} GB {would}freed; "
+        f"{settings().cache_dir} has {freed.size / gc.GB:.1f} GB" + (" then" if dry_run else "")
+    )
+
+
+def _ago(then_s: float) -> str:
+    hours = (time.time() - then_s) / 3600
+    return f"{hours / 24:.0f} days ago" if hours >= 48 else f"{hours:.0f} h ago"
+
+
+def _title(entry: gc.Entry, made: Mapping[str, str]) -> str:
+    name = made.get(entry.key, "") if entry.kind in ("builds", "kernels") else ""
+    return f"{entry.kind}/{entry.key}" + (f" ({name})" if name else "")

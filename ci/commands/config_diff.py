@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`kernel.diff`: two configurations side by side, from files or from kernels.
+
+A kernel's configuration is taken from the cache when it is built; else its tree is configured, and
+nothing is compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from blockyard.ci import output
+from blockyard.ci.run import prepare
+from blockyard.kernel import artifact, catalog
+from blockyard.kernel.build import toolchain
+from blockyard.kernel.build.spec import Build
+from blockyard.kernel.catalog import DebianImage
+from blockyard.kernel.config import configure, diff, kconfig, variants
+from blockyard.kernel.config.diff import TOOLS, Differences, Pair, pairs
+from blockyard.kernel.host import packed, store, untrusted
+from blockyard.kernel.host.debian import tool_root
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.progress import note, step
+from blockyard.kernel.sources.tree import Tree
+from blockyard.kernel.spec import Choice
+from blockyard.modules import manifest
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two."""
+
+    name: str  # what the user typed
+    config: Mapping[str, str]  # symbol → value
+    tools: Mapping[str, str] = field(default_factory=dict)  # tool → oldest version that will do
+
+    @property
+    def drivers(self) -> dict[str, str]:
+        """Driver → "module", "built in" or "-"."""
+        return {one.name: self._driver(one) for one in map(manifest.load, manifest.names())}
+
+    def _driver(self, driver: manifest.Manifest) -> str:
+        if driver.off_in(self.config):
+            return "-"
+        values = {self.config[symbol] for symbol in driver.symbols}
+        return "built in" if values == {"y"} else "module"
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """All that differs, and what both offer."""
+
+    a: str
+    b: str
+    symbols: Differences
+    drivers: dict[str, Pair]
+    tools: dict[str, Pair]  # the oldest version that will do; empty for a file
+
+
+def report(a: str, b: str) -> Report:
+    """Compares two sides as a user typed them: a file, or KERNEL[:VARIANT]."""
+    # both names are checked before anything long begins
+    one, other = (text if _is_config(text) else choice(text) for text in (a, b))
+    first, second = side(a, one), side(b, other)
+    return Report(
+        a=a,
+        b=b,
+        symbols=diff.compare(first.config, second.config),
+        drivers=pairs(first.drivers, second.drivers),
+        tools=pairs(first.tools, second.tools),
+    )
+
+
+def _is_config(text: str) -> bool:
+    """Whether a file is meant that is no tarball of a kernel."""
+    path = Path(text)  # or a stream of the shell's
+    return path.exists() and not path.is_dir() and not catalog.TARBALL.search(text)
+
+
+def choice(text: str) -> Choice:
+    """A kernel, and a variant behind a colon (that of a URL is none)."""
+    name, _, variant = text.rpartition(":")
+    if name and variant in variants.names():
+        return Choice(name, variant)
+    if name and "/" not in variant and name in catalog.catalog():
+        return Choice(name, variant)  # which says that there is no such variant
+    try:
+        return Choice(text)
+    except UserError as error:
+        hint = f"{error.hint} (a .config file and KERNEL:VARIANT are understood, too)"
+        raise UserError(error.what, hint=hint) from None
+
+
+def side(name: str, what: str | Choice) -> Side:
+    """A file's or a kernel's side; the kernel is fetched and configured if need be."""
+    if isinstance(what, str):
+        return Side(name, _file(Path(what)))
+    tools = tool_root()
+    if isinstance(catalog.find(what.kernel), DebianImage):
+        return Side(name, prepare.kernel(what, tools).config)
+    job = prepare.kernel_job(what, tools)
+    return Side(name, _config(job), _minima(job.tree))
+
+
+def _file(path: Path) -> dict[str, str]:
+    what = "the configuration"
+    data = untrusted.read_input(path, what, untrusted.CONFIG_BYTES)  # /proc/config.gz is compressed
+    try:
+        text = packed.unpacked(data, str(path), untrusted.CONFIG_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"cannot read {what} {path}: it is not UTF-8 text") from None
+    return kconfig.parse(text, str(path))
+
+
+def _config(job: Build) -> Mapping[str, str]:
+    if path := store.use("kernels", job.key):
+        return artifact.load(path, job.name).config
+    with (
+        store.locked("builds", job.out_key, f"the build of {job.name}"),
+        step(f"configuring kernel {job.name}", log=job.log),
+    ):
+        merged = configure.write_config(job)
+        config = kconfig.parse(untrusted.read_text(job.out, ".config", untrusted.CONFIG_BYTES))
+    if dropped := kconfig.prove(merged.requests, config):
+        names = ", ".join(f"CONFIG_{one.symbol}" for one in dropped)
+        note(f"kernel {job.name} cannot be built like this: its configuration lost {names}")
+    return config
+
+
+def _minima(tree: Tree) -> dict[str, str]:
+    return {tool: toolchain.minimum(tree, tool) for tool in TOOLS}
+
+
+def show(a: str, b: str, *, as_json: bool) -> None:
+    """Prints what differs: JSON, or lines as scripts/diffconfig of the kernel has them."""
+    found = report(a, b)
+    if as_json:
+        print(output.as_json(found))
+        return
+    symbols = found.symbols
+    lines = [f"from {a} to {b}:"]
+    lines += [f"-{symbol} {value}" for symbol, value in symbols.removed.items()]
+    lines += [f" {symbol} {pair.a} -> {pair.b}" for symbol, pair in symbols.changed.items()]
+    lines += [f"+{symbol} {value}" for symbol, value in symbols.added.items()]
+    counts = (len(symbols.removed), len(symbols.changed), len(symbols.added))
+    lines += ["", "{} removed, {} changed, {} added".format(*counts)]
+    lines += _table("drivers", found.drivers)
+    lines += _table("oldest tools", found.tools)
+    output.say("\n".join(lines))
+
+
+def _table(title: str, rows: Mapping[str, Pair]) -> list[str]:
+    if not rows:
+        return []
+    return [
+        "",
+        f"{title}:",
+        *(
+            f"  {name:<10} {pair.a or '-':<10} {pair.b or '-'}".rstrip()
+            + ("" if pair.a == pair.b else "   differs")
+            for name, pair in rows.items()
+        ),
+    ]

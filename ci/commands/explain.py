@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`./inv kernel.explain`: a symbol of a kernel that is built here, or of a distribution's."""
+
+from __future__ import annotations
+
+from blockyard.ci.run import prepare
+from blockyard.kernel import catalog
+from blockyard.kernel.build.spec import Build
+from blockyard.kernel.catalog import DebianImage
+from blockyard.kernel.config import configure
+from blockyard.kernel.host.debian import ToolRoot
+from blockyard.kernel.spec import Choice
+from blockyard.modules import manifest
+
+
+def why(choice: Choice, symbol: str, tools: ToolRoot) -> str:
+    """In words: why a symbol is on, off or impossible; raises UserError for what is no name."""
+    name = configure.checked(symbol.removeprefix("CONFIG_"))
+    if isinstance(catalog.find(choice.kernel), DebianImage):
+        return _told_by_the_config(choice, name, tools)
+    job = prepare.kernel_job(choice, tools)
+    return configure.why(job, name, drivers_left_out(job, name))
+
+
+def drivers_left_out(job: Build, symbol: str) -> list[str]:
+    """Why the kernel is built without the drivers that a symbol stands for."""
+    return [
+        f"the driver {name} is left out of kernel {job.name}: {reason}"
+        for name, reason in job.left_out.items()
+        if name in manifest.names() and symbol in manifest.load(name).symbols
+    ]
+
+
+def _told_by_the_config(choice: Choice, symbol: str, tools: ToolRoot) -> str:
+    kernel = prepare.kernel(choice, tools)
+    value = kernel.config.get(symbol, "n")
+    lines = [
+        f"{symbol} is {value} in the configuration of {kernel.info.source}",
+        "  that is all a distribution's packages tell: Kconfig files come with source trees",
+    ]
+    source = choice.kernel.removesuffix("-debian")
+    if source != choice.kernel and source in catalog.catalog():
+        lines += ["  what to do:", f"    - ./inv kernel.explain {symbol} --kernel {source}"]
+    return "\n".join(lines)

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The tests of a selection, and how pytest is asked for them.
+
+Our suites are collected in this process, a module's own test files in an enclosure
+(module_tests.runner): a path of theirs never reaches this pytest, nor does an option of the user's
+own pytest runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from blockyard.ci.run import selection
+from blockyard.ci.run.module_tests import runner
+from blockyard.ci.run.module_tests.runner import Suite
+from blockyard.ci.run.selection import Selection
+from blockyard.kernel.host import environment
+from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.settings import PROJECT
+from blockyard.modules import manifest
+from blockyard.tests.harness import requirements
+from blockyard.tests.harness.guests import Slot
+from blockyard.tests.harness.plan import Plan
+from blockyard.tests.harness.plan import read as read_plan
+
+UPSTREAM = PROJECT / "tests" / "blktests" / "test_blktests.py"
+_PYTEST_SIGNS = ("[", "::")  # what follows them in an argument is no part of a path
+PORTION = 20  # tests; a guest is ready in the time that three or four of them take
+
+
+@dataclass(frozen=True)
+class TestId:
+    """Names one test of a run."""
+
+    __test__ = False
+
+    suite: str
+    name: str
+    slot: Slot
+    features: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """As in the record and in lists."""
+        return f"{self.suite}/{self.name}"
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """As TestResult.key: the same test in another run has the same."""
+        return self.id, self.slot.topology
+
+    def __str__(self) -> str:
+        return f"{self.id}[{self.slot}]"
+
+
+def test_id(item: pytest.Item) -> TestId:
+    """A collected item's name, its class in front; parameters of its own stand in parentheses."""
+    assert isinstance(item, pytest.Function)
+    slot = item.callspec.params["slot"]
+    assert isinstance(slot, Slot)
+    own = item.callspec.id.removeprefix(str(slot)).removesuffix(f"-{slot}").removeprefix("-")
+    name = item.originalname.removeprefix("test_") + (f"({own})" if own else "")
+    if item.cls is not None:
+        name = f"{item.cls.__name__}.{name}"
+    return TestId(
+        suite="blktests" if item.path == UPSTREAM else item.path.parent.name,
+        name=own if item.path == UPSTREAM else name,
+        slot=slot,
+        features=requirements.features(item),
+    )
+
+
+def portions(names: Mapping[str, TestId]) -> dict[str, str]:
+    """Which tests one worker does in a row: pytest's id → name of the portion.
+
+    A portion is a part of one slot's tests: large enough to be worth a guest, and small enough for
+    the workers to end together.
+    """
+    counts: Counter[Slot] = Counter()
+    found = {}
+    for nodeid, name in names.items():
+        found[nodeid] = f"{name.slot}#{counts[name.slot] // PORTION}"
+        counts[name.slot] += 1
+    return found
+
+
+class Interruptible:
+    """A pytest plugin that tells the user's Ctrl-C from pytest's own reasons to stop."""
+
+    interrupted = False
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """pytest's hook for both."""
+        self.interrupted = excinfo.type is KeyboardInterrupt
+
+
+# eq=False: where a suite has a conftest.py, pytest puts its plugins into a set
+@dataclass(eq=False)
+class _Collection(Interruptible):
+    """A pytest plugin that keeps what was collected: pytest's id → ours."""
+
+    names: dict[str, TestId] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """All tests that were selected, in their order."""
+        self.names = {item.nodeid: test_id(item) for item in session.items}
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A suite that cannot be read, or skips itself, is never taken for an empty one."""
+        if not report.passed:
+            self.problems.append(str(report.longrepr))
+
+    def pytest_internalerror(self, excrepr: object) -> None:
+        """A defect in pytest, a plugin or a conftest.py."""
+        self.problems.append(str(excrepr).splitlines()[-1])  # pytest has printed the rest
+
+
+def trusted(wanted: Selection) -> list[str]:
+    """The places of the selected suites that run in this process, as pytest is told of them.
+
+    Relative to the checkout, whose own path may have characters that pytest reads as something
+    else. Raises UserError for a module's folder that has such ones.
+    """
+    if wanted.upstream:
+        return [_relative(UPSTREAM)]
+    places = selection.suites(wanted.folders)
+    own = [suite.folder for suite in own_suites(wanted, wanted.plan())]
+    return [_relative(places[suite]) for suite in wanted.suites if places[suite] not in own]
+
+
+def _relative(place: Path) -> str:
+    if place.is_relative_to(PROJECT):
+        return str(place.relative_to(PROJECT))
+    if any(word in str(place) for word in _PYTEST_SIGNS):
+        raise UserError(
+            f"pytest does not take the folder {place}: it has one of {' '.join(_PYTEST_SIGNS)} in "
+            "its path",
+            hint="rename it, or run its tests without --trust-tests",
+        )
+    return str(place)
+
+
+def own_suites(wanted: Selection, plan: Plan) -> list[Suite]:
+    """The selected suites that modules bring and that are not trusted."""
+    if wanted.upstream or wanted.trust_tests:
+        return []
+    return [
+        Suite(
+            folder,
+            msgspec.structs.replace(plan, drivers=(driver,), folders=(str(folder),), own=True),
+            wanted.expression,
+            wanted.seed,
+        )
+        for folder in map(Path, wanted.folders)
+        if folder.name in wanted.suites and (driver := manifest.name_of(folder)) in wanted.drivers
+    ]
+
+
+def arguments(plan: Path, wanted: Selection) -> list[str]:
+    """What pytest is called with, in the checkout's folder, besides `trusted`."""
+    found = ["-c", "pyproject.toml", "--rootdir", "."]
+    found += ["-p", "blockyard.tests.harness.plugin", "--blockyard-plan", str(plan)]
+    # the output is ours, the order is by guest, and suites leave no files in the checkout
+    found += ["-p", "no:terminal", "-p", "no:cacheprovider"]
+    seeded = wanted.seed is not None
+    found += [f"--randomly-seed={wanted.seed}"] if seeded else ["-p", "no:randomly"]
+    found += ["-p", "no:junitxml", "-o", "addopts=--import-mode=importlib --strict-markers"]
+    if wanted.expression:
+        found += ["-k", wanted.expression]
+    return found
+
+
+def call(arguments: list[str], plugin: object) -> int:
+    """Runs pytest in this process, in the checkout's folder; its exit code."""
+    with environment.cleaned(), contextlib.chdir(PROJECT):
+        environment.mention_ignored()
+        return pytest.main(arguments, plugins=[plugin])
+
+
+def collect(plan: Path, wanted: Selection) -> dict[str, TestId]:
+    """The selected tests in their order: pytest's id → ours; see `own_id` for a module's own.
+
+    Raises UserError when nothing matches, Failed when a suite cannot be read, KeyboardInterrupt.
+    """
+    places = trusted(wanted)
+    names = _collect_trusted(plan, wanted, places) if places else {}
+    for suite in own_suites(wanted, read_plan(str(plan))):
+        for test in runner.collect(suite):
+            name = TestId(suite.name, test.name, test.slot, test.features)
+            names[own_id(suite, test.nodeid)] = name
+    if not names:
+        raise UserError("no test matches", hint="./inv test --suite all --list shows all of them")
+    _check_unique(names)
+    return names
+
+
+def _check_unique(names: Mapping[str, TestId]) -> None:
+    """A record names a test by suite, class and function: two of one name would be one result."""
+    nodes: dict[tuple[str, Slot], str] = {}
+    for nodeid, name in names.items():
+        other = nodes.setdefault((name.id, name.slot), nodeid)
+        if other != nodeid:
+            first, second = (node.rpartition("!")[2].partition("[")[0] for node in (other, nodeid))
+            raise UserError(
+                f"two tests are called {name.id}: {first} and {second}",
+                hint="rename one: a suite's tests need names of their own, whatever their files",
+            )
+
+
+def own_id(suite: Suite, nodeid: str) -> str:
+    """What a module's own test is called in the run; two modules' files may have one name."""
+    return f"{suite.name}!{nodeid}"
+
+
+def _collect_trusted(plan: Path, wanted: Selection, places: list[str]) -> dict[str, TestId]:
+    collection = _Collection()
+    asked = [*places, *arguments(plan, wanted), "--collect-only", "-p", "no:xdist"]
+    code = call(asked, collection)
+    if collection.interrupted:
+        raise KeyboardInterrupt
+    if collection.problems:
+        raise Failed("a suite cannot be read:\n" + "\n".join(collection.problems))
+    if code == pytest.ExitCode.USAGE_ERROR:  # which pytest has told
+        why = f"-k {wanted.expression!r}, or " if wanted.expression else ""
+        raise UserError(f"pytest does not understand {why}the files of a suite")
+    return collection.names
+
+
+def listing(wanted: Selection, directory: Path) -> list[TestId]:
+    """The tests that a run would have; nothing is built or booted."""
+    plan = directory / "plan.json"
+    plan.write_bytes(msgspec.json.encode(wanted.plan()))
+    return list(collect(plan, wanted).values())

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Running the tests of a run: our suites in this process's pytest, then each module's own ones.
+
+A module's own tests are in an enclosure (module_tests.runner), so no process has tests of two
+owners.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from blockyard.ci.run import collection
+from blockyard.ci.run.collection import TestId, own_id, portions
+from blockyard.ci.run.module_tests import runner
+from blockyard.ci.run.module_tests.runner import Part, Suite
+from blockyard.ci.run.selection import Selection
+from blockyard.ci.run.verdicts import Collector
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.progress import note
+from blockyard.tests.harness.plan import Plan
+
+Names = dict[str, TestId]  # pytest's id of a test → ours
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the tests are run."""
+
+    plan: Path  # the file
+    wanted: Selection
+    collector: Collector  # the pytest plugin that gets all reports
+    options: Sequence[str]  # more for pytest
+    guests: int  # side by side
+    over: Callable[[], bool]  # whether no more tests are to be run
+
+    def run(self, names: Names, plan: Plan) -> tuple[int, list[str]]:
+        """Runs them; pytest's exit code, and what kept modules' own tests from their end."""
+        left, parts = dict(names), []
+        for suite in collection.own_suites(self.wanted, plan):
+            mine = {one: names[one] for one in names if one.startswith(own_id(suite, ""))}
+            parts.append((suite, mine))
+            left = {one: name for one, name in left.items() if one not in mine}
+        code = self._trusted(left) if left else int(pytest.ExitCode.OK)
+        problems = []
+        for suite, mine in parts:
+            if mine and not self.collector.interrupted and not self.over():
+                problems.append(self._own(suite, mine))
+        return code, [problem for problem in problems if problem]
+
+    def _trusted(self, names: Names) -> int:
+        arguments = collection.trusted(self.wanted)
+        arguments += [*collection.arguments(self.plan, self.wanted), *self.options]
+        arguments += runner.workers(min(self.guests, len(set(portions(names).values()))))
+        return collection.call(arguments, self.collector)
+
+    def _own(self, suite: Suite, names: Names) -> str:
+        prefix = own_id(suite, "")
+        inner = {nodeid.removeprefix(prefix): nodeid for nodeid in names}
+        together = portions(names)
+        topologies = {name.slot.topology for name in names.values()}
+        part = Part(
+            ids=inner,
+            portions={short: together[nodeid] for short, nodeid in inner.items()},
+            hardware=[suite.plan.hardware(name) for name in topologies],
+            options=[option.replace(f"={prefix}", "=", 1) for option in self.options],
+            guests=self.guests,
+        )
+        try:
+            problem = runner.run(suite, part, self.collector)
+        except KeyboardInterrupt:
+            self.collector.interrupted = True
+            return ""
+        except (UserError, OSError, subprocess.SubprocessError) as error:
+            # no folder, no copy, no snapshot, or a full disk: what was found out is still recorded
+            problem = str(error)
+            self.collector.lose(names, problem)
+        if problem:
+            problem = f"the tests in {suite.folder} ended before their time: {problem}"
+            note(problem)
+        return problem

@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The test files in a module's own folder: collected and run inside an enclosure.
+
+They are Python of whoever wrote the module. A pytest of their own imports and runs them, with no
+other tests in it; it boots its guests itself, inside. What it reports is checked line by line
+(ci.run.module_tests.reports) and given to the collector of outcomes as pytest's own reports are.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from blockyard.ci.run.module_tests import folder as own_folder
+from blockyard.ci.run.module_tests.enclosure import Enclosure, obstacle
+from blockyard.ci.run.module_tests.reports import (
+    Begun,
+    Forged,
+    Orders,
+    Phase,
+    Problem,
+    Reader,
+    Reading,
+    Test,
+)
+from blockyard.ci.run.module_tests.watch import Limits, Overrun, Watched, watched
+from blockyard.images.hardware import topology
+from blockyard.images.hardware.topology import Topology
+from blockyard.images.machine.accelerator import Accelerator
+from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.progress import step
+from blockyard.kernel.host.settings import PROJECT, settings
+from blockyard.tests.harness.plan import Plan
+from blockyard.tests.harness.plugin import PROPERTY
+
+ORDERS = "orders"  # a part of the folder,
+PROGRAM = PROJECT / "ci" / "run" / "module_tests" / "inside.py"  # what runs in the enclosure
+INSIDE = Path("/mnt/own")  # and where the enclosure has it, read-only
+COLLECT_S = 60.0  # one file is imported within this
+FILES = 10  # times that is the limit of all
+TEST_S = 1800.0  # a phase of a test ends within this; it contains a boot, and waits for commands
+LONG = 10  # times that, with the budget `long`
+PROCESS_BYTES = 8 << 30  # of address space, beside a guest's memory
+BESIDE_A_GUEST = 3 << 29  # bytes of memory: QEMU's own, a worker of pytest
+PYTEST_BYTES = 2 << 30
+COLLECTED = ("-p", "no:xdist", "--collect-only")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A folder of test files that belongs to a driver outside the tree."""
+
+    folder: Path
+    plan: Plan  # the run's, reduced to this driver
+    expression: str = ""  # pytest's -k
+    seed: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The suite's."""
+        return self.folder.name
+
+    @property
+    def driver(self) -> str:
+        """The driver's: see `manifest.name_of`."""
+        return self.plan.drivers[0]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Tests of a suite that are to run. Each is named by pytest's id inside the enclosure."""
+
+    ids: Mapping[str, str]  # → its id in the run
+    portions: Mapping[str, str]  # → tests that one worker does in a row
+    hardware: Sequence[Topology]  # of its guests
+    options: Sequence[str] = ()  # more for pytest
+    guests: int = 1  # side by side
+
+
+def check_nesting(suites: Sequence[Suite]) -> None:
+    """Raises UserError where the guests of such suites cannot be started inside an enclosure."""
+    if suites and (why := obstacle()):
+        raise UserError(
+            f"the tests in {suites[0].folder} cannot be run in a sandbox: no sandbox can be made "
+            f"inside another one here ({why})",
+            hint="read them, and add --trust-tests to run them without one; or leave them out "
+            "with --suite",
+        )
+
+
+def collect(suite: Suite) -> list[Test]:
+    """The tests of a suite, in their order.
+
+    Raises Failed for files that cannot be read or do not end, UserError for a wrong -k.
+    """
+    problems: list[str] = []
+    with own_folder.temporary() as folder:
+        orders = _orders(suite, folder, COLLECTED, {}, PROCESS_BYTES)
+        enclosure = _enclosure(folder, [suite.folder], _writable(folder))
+        limits = Limits(COLLECT_S, COLLECT_S * FILES, PYTEST_BYTES, folder)
+        reader = Reader(())
+        with (
+            step(f"reading the tests in {suite.folder}"),
+            _started(enclosure, suite, orders, limits) as child,
+        ):
+            try:
+                for data in child.lines():
+                    line = reader.read(data)
+                    if isinstance(line, Problem):
+                        problems.append(line.text)
+            except Overrun as overrun:
+                where = reader.reading or "conftest.py, or what it imports"
+                raise Failed(f"{suite.folder}: reading the tests: {overrun} ({where})") from None
+            except Forged as forged:
+                raise Failed(f"{suite.folder}: its tests report {forged}") from None
+    if problems:
+        raise Failed("a suite cannot be read:\n" + "\n".join(problems))
+    if reader.ended is None:
+        raise Failed(
+            f"{suite.folder}: the collection ended before it reported (exit code "
+            f"{child.process.returncode}, {reader.reading or 'conftest.py'})\n{_words(child)}"
+        )
+    if reader.ended.code == pytest.ExitCode.USAGE_ERROR:
+        why = f"-k {suite.expression!r}, or " if suite.expression else ""
+        raise UserError(f"pytest does not understand {why}the files of a suite:\n{_words(child)}")
+    for test in reader.tests.values():
+        _check(test, suite)
+    return list(reader.tests.values())
+
+
+def _check(test: Test, suite: Suite) -> None:
+    """A test of another driver than its own, or on other consoles, would be another's result."""
+    plan = suite.plan
+    known = not test.topology or test.topology in topology.names()
+    if test.driver != suite.driver or test.console not in plan.consoles or not known:
+        raise Failed(f"{suite.folder}: {test.nodeid} claims to be a test of {test.slot}")
+
+
+def _orders(
+    suite: Suite, folder: Path, more: Sequence[str], together: Mapping[str, str], memory: int
+) -> list[str]:
+    """Writes what the pytest inside is to do; what its script gets, but for the descriptor."""
+    place = own_folder.part(folder, ORDERS)
+    (place / "plan.json").write_bytes(msgspec.json.encode(suite.plan))
+    # the current folder is the suite's: its path may have characters that pytest reads as others
+    words = [".", "--rootdir", ".", "--confcutdir", ".", "-c", str(PROJECT / "pyproject.toml")]
+    words += ["-p", "blockyard.tests.harness.plugin", "--blockyard-plan", f"{INSIDE}/plan.json"]
+    words += ["-p", "no:terminal", "-p", "no:cacheprovider", "-p", "no:junitxml"]
+    seeded = suite.seed is not None
+    words += [f"--randomly-seed={suite.seed}"] if seeded else ["-p", "no:randomly"]
+    words += ["-o", "addopts=--import-mode=importlib --strict-markers"]
+    if suite.expression:
+        words += ["-k", suite.expression]
+    orders = Orders((*words, *more), memory, dict(together))
+    (place / "orders.json").write_bytes(msgspec.json.encode(orders))
+    return [sys.executable, "-I", str(PROGRAM), f"{INSIDE}/orders.json"]
+
+
+def _writable(folder: Path) -> dict[Path, Path]:
+    """Where the enclosure may write: name inside → part of the folder (not to be replaced)."""
+    return {
+        Path("/tmp"): own_folder.part(folder, "tmp"),
+        settings().cache_dir: own_folder.part(folder, "cache"),
+    }
+
+
+def _enclosure(
+    folder: Path, needed: Sequence[Path], writable: Mapping[Path, Path], devices: Sequence[str] = ()
+) -> Enclosure:
+    return Enclosure(needed, {INSIDE: own_folder.part(folder, ORDERS)}, writable, devices)
+
+
+@contextmanager
+def _started(
+    enclosure: Enclosure, suite: Suite, argv: Sequence[str], limits: Limits
+) -> Iterator[Watched]:
+    def with_pipe(descriptor: int) -> list[str]:
+        return enclosure.argv([*argv, str(descriptor)], suite.folder)
+
+    with watched(with_pipe, limits) as child:
+        yield child
+
+
+def _words(child: Watched) -> str:
+    lines = child.output.decode(errors="replace").strip().splitlines()
+    return "\n".join(f"    {line}" for line in lines[-12:])
+
+
+@dataclass
+class _Reports:
+    """Gives the reports of an enclosure to the collector, as pytest's own."""
+
+    ids: Mapping[str, str]  # pytest's id inside → that of the run
+    collector: object  # a pytest plugin
+    manager: pytest.PytestPluginManager = field(default_factory=pytest.PytestPluginManager)
+
+    def __post_init__(self) -> None:
+        self.manager.register(self.collector)
+
+    def add(self, line: object) -> None:
+        """One line of the reports."""
+        if isinstance(line, Begun):
+            nodeid = self.ids[line.nodeid]
+            self.manager.hook.pytest_runtest_logstart(nodeid=nodeid, location=_location(nodeid))
+        elif isinstance(line, Phase):
+            facts = msgspec.to_builtins(line.facts) if line.facts else None
+            self._report(self.ids[line.nodeid], line, facts)
+
+    def end(self, inner: str, outcome: str, reason: str) -> None:
+        """A test that did not come to its end by itself."""
+        phase = Phase(inner, "teardown", "failed", 0.0, reason)
+        self._report(self.ids[inner], phase, {"outcome": outcome, "reason": reason})
+
+    def _report(self, nodeid: str, phase: Phase, facts: dict[str, object] | None) -> None:
+        report = pytest.TestReport(
+            nodeid=nodeid,
+            location=_location(nodeid),
+            keywords={},
+            outcome=phase.outcome,
+            longrepr=phase.text or None,
+            when=phase.when,  # type: ignore[arg-type]  # xdist's "???"
+            user_properties=[(PROPERTY, facts)] if facts else [],
+            duration=phase.duration,
+        )
+        self.manager.hook.pytest_runtest_logreport(report=report)
+        if phase.when in ("teardown", "???"):
+            self.manager.hook.pytest_runtest_logfinish(nodeid=nodeid, location=_location(nodeid))
+
+
+def _location(nodeid: str) -> tuple[str, int | None, str]:
+    return nodeid, None, nodeid
+
+
+def run(suite: Suite, part: Part, collector: object) -> str:
+    """Runs tests of a suite; why it ended before its time, or empty.
+
+    collector: the plugin of pytest that gets the reports.
+    """
+    plan = suite.plan
+    directory = Path(plan.directory)
+    count = min(part.guests, len(set(part.portions.values())))
+    options = [*part.options, *workers(count)]
+    guest_bytes = max(one.memory_mib for one in part.hardware) << 20
+    silence_s = TEST_S * (LONG if plan.budget == "long" else 1)
+    with own_folder.of_a_run(directory, suite.name) as folder:
+        own_folder.prepare(plan, folder, part.hardware)
+        writable = _writable(folder)
+        guests = own_folder.part(folder, "guests")
+        writable[directory / "guests"] = guests  # as outside: errors name the logs there
+        needed = [suite.folder, *own_folder.needed(plan)]
+        devices = Accelerator(plan.accelerator, "", 1.0).devices
+        memory = PYTEST_BYTES + count * (guest_bytes + BESIDE_A_GUEST)
+        orders = _orders(suite, folder, options, part.portions, PROCESS_BYTES + guest_bytes)
+        limits = Limits(silence_s, silence_s * (1 + len(part.ids)), memory, folder)
+        reader, reports = Reader(part.ids.keys()), _Reports(part.ids, collector)
+        try:
+            with _started(
+                _enclosure(folder, needed, writable, devices), suite, orders, limits
+            ) as child:
+                return _follow(child, reader, reports)
+        finally:
+            own_folder.keep(guests, directory / "guests", suite.driver)
+
+
+def workers(count: int) -> list[str]:
+    """What makes pytest use so many workers; how tests are shared out is up to a plugin."""
+    if count < 2:
+        return ["-p", "no:xdist"]
+    found = ["-n", str(count), "--dist", "loadscope", "--no-loadscope-reorder"]
+    return [*found, "--max-worker-restart", "0"]
+
+
+def _follow(child: Watched, reader: Reader, reports: _Reports) -> str:
+    """Hands on what the pytest inside reports, until it has ended; why it ended before its time."""
+    problems = []
+    try:
+        for data in child.lines():
+            line = reader.read(data)
+            if isinstance(line, Problem):
+                problems.append(line.text)
+            elif not isinstance(line, Reading):
+                reports.add(line)
+    except Overrun as overrun:
+        for nodeid in list(reader.running):
+            reports.end(nodeid, "timeout" if overrun.silent else "lost", str(overrun))
+        return str(overrun)
+    except Forged as forged:
+        return f"they report {forged}"
+    if problems:
+        return "\n".join(problems)
+    if reader.ended is None:
+        code = child.process.wait()
+        return f"pytest ended before it reported all (exit code {code})\n{_words(child)}".strip()
+    if reader.ended.code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        return f"pytest ended with {reader.ended.code}\n{_words(child)}"
+    return ""

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One run of the suites: plan it, let pytest do it, record what came of it.
+
+pytest runs in this process, with workers of pytest-xdist when guests are to run side by side; tests
+that a module brings run in an enclosure (run.execute). A collector of ours turns the reports into
+outcomes as they come and writes them to the run's journal. So an interrupted run has a record of
+what it did, and one that was killed can be taken up again (run.resume). A test that was to run and
+never reported is `lost`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Container, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from blockyard.ci.run import collection, record, resume
+from blockyard.ci.run import journal as run_journal
+from blockyard.ci.run.collection import TestId
+from blockyard.ci.run.execute import Execution
+from blockyard.ci.run.journal import Header, Journal
+from blockyard.ci.run.module_tests import folder as own_folder
+from blockyard.ci.run.module_tests import runner
+from blockyard.ci.run.prepare import Ready
+from blockyard.ci.run.resume import Interrupted
+from blockyard.ci.run.selection import Selection, Trial
+from blockyard.ci.run.verdicts import Collector
+from blockyard.kernel.config.variants import PLAIN
+from blockyard.kernel.host import interrupts
+from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.progress import note
+from blockyard.kernel.host.settings import settings
+from blockyard.tests.harness import known
+from blockyard.tests.harness.known import Known
+from blockyard.tests.harness.outcomes import BAD
+from blockyard.tests.harness.plan import Plan
+
+
+def workers(guests: int = 0) -> int:
+    """How many guests run side by side; 0: one per two CPUs, at least two."""
+    if guests < 0:
+        raise UserError(f"--guests takes a number from 1 on, or 0 for the default, not {guests}")
+    return guests or max(2, (os.cpu_count() or 1) // 2)
+
+
+def check(wanted: Selection) -> None:
+    """What can be wrong about a run before anything is built for it; raises UserError, Failed."""
+    known.check(wanted.folders)
+    runner.check_nesting(collection.own_suites(wanted, wanted.plan()))
+    record.check_place()
+
+
+def _plan(ready: Ready, wanted: Selection, directory: Path) -> Plan:
+    return msgspec.structs.replace(
+        wanted.plan(),
+        directory=str(directory),
+        kernel=str(ready.kernel.path),
+        kernel_name=ready.kernel.info.name,
+        tools=str(ready.tools.path),
+        root=str(ready.files.root),
+        modules=str(ready.files.modules),
+        initramfs=str(ready.files.initramfs),
+        accelerator=ready.accelerator.name,
+        accelerator_reason=ready.accelerator.reason,
+        accelerator_scale=ready.accelerator.scale,
+    )
+
+
+def of_trial(
+    names: dict[str, TestId], trial: Trial, is_known: Known
+) -> tuple[dict[str, TestId], list[str]]:
+    """The tests of a trial, and how pytest is told."""
+    left = {
+        nodeid: name
+        for nodeid, name in names.items()
+        if (trial.only is None or name.key in trial.only)
+        and not is_known.find(name.id, name.slot.driver, name.slot.topology)
+    }
+    arguments = [f"--deselect={nodeid}" for nodeid in names if nodeid not in left]
+    return left, [*arguments, *(["--maxfail=1"] if trial.stop else [])]
+
+
+def run(
+    ready: Ready,
+    wanted: Selection,
+    guests: int,
+    variant: str = PLAIN,
+    trial: Trial | None = None,
+    asked: dict[str, str] | None = None,
+    earlier: Interrupted | None = None,
+) -> tuple[record.Run, Path]:
+    """Runs the selected tests, `guests` at a time; the record and its path.
+
+    asked: the options of the command, by which --resume finds the run. earlier: an interrupted run
+    to go on with; raises Failed when its outcomes would say nothing about this kernel and tests.
+    """
+    begun = time.time()
+    runner.check_nesting(collection.own_suites(wanted, wanted.plan()))
+    directory = _directory(ready, trial, earlier)
+    # the guests of a part that is resumed stand in a folder of their own
+    folder = f"resumed-{len(earlier.past.resumed) + 1}/" if earlier else ""
+    (directory / folder).mkdir(exist_ok=True)
+    plan = directory / folder / "plan.json"
+    plan.write_bytes(msgspec.json.encode(_plan(ready, wanted, plan.parent)))
+    is_known = known.of(wanted.folders, ready.kernel.info.release, variant)
+    names, options = collection.collect(plan, wanted), list[str]()
+    if trial:
+        names, options = of_trial(names, trial, is_known)
+    blank = _blank(ready, wanted, variant, directory, tuple(is_known.over()))
+    header = Header(
+        asked=asked or {},
+        inputs=resume.inputs(ready, wanted),
+        run=blank,
+        tests=resume.planned(names),
+    )
+    if earlier:
+        resume.check(earlier, header)
+        blank = earlier.past.begun_again(_utc(begun))
+        log = Journal.reopened(directory, earlier.past, blank.resumed[-1])
+        names, options = _without(names, earlier.past.known)
+    else:
+        log = Journal.begun(directory, header)
+    _tidy(directory)
+    results = earlier.past.known if earlier else {}
+    collector = Collector(names, is_known, trial, log, folder, results)
+
+    def over() -> bool:
+        bad = any(one.outcome in BAD for one in collector.results)
+        return bool(trial and trial.stop and bad)
+
+    execution = Execution(plan, wanted, collector, options, guests, over)
+    code, problems = _executed(execution, names, _plan(ready, wanted, plan.parent))
+    with interrupts.held():  # whatever else comes: what was found out is saved first
+        finished = msgspec.structs.replace(
+            blank,
+            seconds=round(blank.seconds + time.time() - begun, 1),
+            booted=blank.booted or collector.booted,
+            interrupted=collector.interrupted,
+            under_way=collector.under_way.names(),
+            tests=collector.finish(),
+        )
+        log.close()
+        path = record.write(finished, directory)
+    _check(code, problems, collector, finished, path, "; --resume goes on with it" if asked else "")
+    return finished, path
+
+
+def _directory(ready: Ready, trial: Trial | None, earlier: Interrupted | None) -> Path:
+    if earlier:
+        return earlier.directory
+    return trial.directory if trial else record.new_directory(ready.kernel.info.name)
+
+
+def _tidy(directory: Path) -> None:
+    """Removes what runs that were killed left in their folders: copies of a guest's memory.
+
+    directory: that of this run, whose journal is locked; it may be outside of the results.
+    """
+    for journal in settings().results_dir.glob(f"*/{run_journal.FILE}"):
+        other = journal.parent
+        if other == directory or other.is_symlink() or not own_folder.left(other):
+            continue
+        if not run_journal.is_going_on(other):
+            own_folder.remove_left(other)
+    own_folder.remove_left(directory)
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def _blank(
+    ready: Ready, wanted: Selection, variant: str, directory: Path, outdated: tuple[str, ...]
+) -> record.Run:
+    """The record as it is before the first test."""
+    return record.Run(
+        run=directory.name,
+        started=_utc(time.time()),
+        seconds=0.0,
+        host=record.this_host(),
+        accelerator=record.UsedAccelerator(ready.accelerator.name, ready.accelerator.reason),
+        kernel=ready.kernel.info,
+        topology=wanted.topology.name,
+        variant=variant,
+        smoke=wanted.smoke,
+        budget=wanted.budget,
+        upstream=wanted.upstream.source if wanted.upstream else "",
+        outdated=outdated,
+        trusted_tests=wanted.folders if wanted.trust_tests else (),
+        booted=False,
+        tests=(),
+    )
+
+
+def _without(
+    names: Mapping[str, TestId], done: Container[str]
+) -> tuple[dict[str, TestId], list[str]]:
+    """The tests that are left to be done, and how pytest is told."""
+    left = {nodeid: name for nodeid, name in names.items() if str(name) not in done}
+    return left, [f"--deselect={nodeid}" for nodeid in names if nodeid not in left]
+
+
+def _executed(execution: Execution, names: dict[str, TestId], plan: Plan) -> tuple[int, list[str]]:
+    """Execution.run, which a second interrupt may leave before it has ended for the first."""
+    collector = execution.collector
+    try:
+        with collector.under_way if not collector.trial else nullcontext():
+            return execution.run(names, plan)
+    except KeyboardInterrupt:
+        collector.interrupted = True
+        return pytest.ExitCode.INTERRUPTED, []
+
+
+def _check(
+    code: int,
+    problems: list[str],
+    collector: Collector,
+    finished: record.Run,
+    path: Path,
+    how_on: str,
+) -> None:
+    """Raises what a run has to end with that is more than outcomes; how_on: what to do then."""
+    if collector.interrupted:
+        if finished.under_way:
+            note(f"under way when the run was interrupted: {', '.join(finished.under_way)}")
+        note(f"what was done is recorded in {path}{how_on}")
+        raise KeyboardInterrupt
+    if collector.defects:
+        raise Failed(f"pytest broke down (record: {path})\n" + "\n".join(collector.defects))
+    if problems and finished.ok:
+        raise Failed(f"{problems[0]} (record: {path})")
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and finished.ok:
+        raise Failed(f"pytest ended with {code!r} (record: {path})")

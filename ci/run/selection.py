@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What of the suites to run, from what a user typed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from blockyard.ci.run.prepare import CONSOLES, chosen
+from blockyard.images.hardware import topology
+from blockyard.images.hardware.topology import DEFAULT, Topology
+from blockyard.images.machine import vm_config
+from blockyard.images.machine.vm_config import Start
+from blockyard.kernel.artifact import Kernel
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.progress import note
+from blockyard.kernel.host.settings import PROJECT, settings
+from blockyard.modules import manifest
+from blockyard.modules.manifest import Manifest
+from blockyard.tests.blktests.checkout import Upstream
+from blockyard.tests.harness import budget
+from blockyard.tests.harness.plan import Plan
+
+SUITES = PROJECT / "tests" / "suites"
+BOTH = "both"  # consoles
+# words for --suite beside the suites' names
+ALL = "all"
+SMOKE = "smoke"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What of the suites to run."""
+
+    drivers: tuple[str, ...]
+    consoles: tuple[str, ...]
+    suites: tuple[str, ...]
+    smoke: bool = False  # of Linux's suites, only the tests that show first whether it works
+    expression: str = ""  # pytest's -k
+    folders: tuple[str, ...] = ()  # of drivers outside the kernel tree
+    topology: Topology = DEFAULT
+    start: Start = "boot"
+    budget: budget.Name = "default"
+    seed: int | None = None  # for another order of the tests
+    upstream: Upstream | None = None  # of blktests, in place of the suites
+    trust_tests: bool = False  # whether modules' own tests run without a sandbox
+
+    def plan(self) -> Plan:
+        """What pytest has to know to list the tests."""
+        return Plan(
+            drivers=self.drivers,
+            consoles=self.consoles,
+            folders=self.folders,
+            topology=self.topology,
+            start=self.start,
+            smoke=self.smoke,
+            budget=self.budget,
+            upstream=self.upstream,
+        )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run that is a part of something larger: it prints nothing, and may end early.
+
+    Known failures are left out: they say nothing, and many of them wait for a time-out.
+    """
+
+    directory: Path  # of its record, made by the caller
+    only: frozenset[tuple[str, str]] | None = None  # these tests, by their keys; None: all
+    stop: bool = False  # at the first bad test
+
+
+def suites(folders: Sequence[str] = ()) -> dict[str, Path]:
+    """The suites there are: name → folder of test files. Drivers' own folders come last.
+
+    Raises UserError for one of those that is called as another is.
+    """
+    found: dict[str, Path] = {}
+    for place in (*sorted(SUITES.glob("*/")), *map(Path, folders)):
+        if not any(place.glob("test_*.py")):
+            continue
+        if place.name in (*found, ALL, SMOKE):
+            raise UserError(f"{place} has tests, and another suite is called {place.name!r}")
+        found[place.name] = place
+    return found
+
+
+def select(
+    driver: str = "",
+    console: str = "",
+    suite: str = "",
+    expression: str = "",
+    outside: Sequence[Manifest] = (),
+    hardware: str = DEFAULT.name,
+    start: str = "boot",
+    spend: budget.Name = "default",
+    seed: str = "",
+) -> Selection:
+    """Checks what a user typed; an empty choice means all.
+
+    suite: names, and the words `all` and `smoke`: of the named suites, or of all, the smoke tests.
+
+    outside: drivers outside the kernel tree; when there are any, they are all drivers unless the
+    user names others. Else all are those of Linux; see `with_carried` for the rest.
+    """
+    for place in (str(PROJECT), str(settings().results_dir), *(one.folder for one in outside)):
+        _check_text(place)
+    names = tuple(one.name for one in outside)
+    known = (*names, *manifest.names())
+    of_linux = tuple(name for name in manifest.names() if not manifest.load(name).carried_by)
+    folders = tuple(one.folder for one in outside)
+    there = suites(folders)
+    asked = set(chosen("suite", suite, (*there, ALL, SMOKE)) if suite else ())
+    return Selection(
+        chosen("driver", driver, known) if driver else names or of_linux,
+        CONSOLES if console == BOTH else chosen("console", console, CONSOLES),
+        tuple(one for one in there if one in asked or ALL in asked or not asked - {SMOKE}),
+        SMOKE in asked,
+        expression,
+        folders,
+        topology.load(hardware),
+        vm_config.start_named(start),
+        spend,
+        _seed(seed),
+    )
+
+
+def _check_text(place: str) -> None:
+    """Records and what pytest's workers are sent are UTF-8."""
+    try:
+        place.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(place).decode(errors="backslashreplace")
+        raise UserError(
+            f"the path {shown} is not UTF-8: tests cannot be run from there",
+            hint="rename the folder, or use another one",
+        ) from None
+
+
+def trusting(wanted: Selection, *, trust: bool) -> Selection:
+    """The selection with --trust-tests or without; says which tests are trusted."""
+    own = [one for one in wanted.folders if Path(one).name in wanted.suites]
+    if not trust or not own:
+        return wanted
+    note(f"--trust-tests: the tests in {', '.join(own)} run without a sandbox")
+    return replace(wanted, trust_tests=True)
+
+
+def budget_named(*, quick: bool, long: bool) -> budget.Name:
+    """The budget that two options name."""
+    if quick and long:
+        raise UserError("--quick and --long exclude each other")
+    return "quick" if quick else "long" if long else "default"
+
+
+def _seed(text: str) -> int | None:
+    if text and not text.isdecimal():
+        raise UserError(f"--seed takes a number, not {text!r}")
+    return int(text) if text else None
+
+
+def with_carried(wanted: Selection, kernel: Kernel) -> Selection:
+    """The selection with the drivers that are not in Linux but in this kernel."""
+    carried = [
+        name
+        for name in manifest.names()
+        if manifest.load(name).carried_by and not manifest.load(name).missing_from(kernel)
+    ]
+    return replace(wanted, drivers=tuple(dict.fromkeys((*wanted.drivers, *carried))))

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From pytest's reports to outcomes, shown and written to the run's journal as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from blockyard.ci.run import journal as run_journal
+from blockyard.ci.run.collection import Interruptible, TestId, portions
+from blockyard.ci.run.journal import Journal
+from blockyard.ci.run.selection import Trial
+from blockyard.ci.run.under_way import UnderWay
+from blockyard.kernel.host.progress import note
+from blockyard.tests.harness.known import Known
+from blockyard.tests.harness.outcomes import BAD, Outcome, TestResult, worse
+from blockyard.tests.harness.plugin import PROPERTY
+
+LAST = ("teardown", "???")  # phases after which none comes; pytest-xdist's of a worker that died
+
+
+@dataclass
+class _Phases:
+    outcome: Outcome = "pass"
+    seconds: float = 0.0
+    reason: str = ""
+    kernel_log: str = ""
+    guest: str = ""
+    splat: bool = False  # whether the kernel complained
+
+
+@dataclass(eq=False)
+class Collector(Interruptible):
+    """A pytest plugin of the controlling process: gathers outcomes and shows them."""
+
+    names: dict[str, TestId]
+    known: Known
+    trial: Trial | None = None
+    journal: Journal | None = None
+    folder: str = ""  # of this part of a resumed run, in the run's
+    earlier: Mapping[str, TestResult] = field(default_factory=dict)  # of its earlier parts, by name
+    results: list[TestResult] = field(default_factory=list)
+    under_way: UnderWay = field(default_factory=UnderWay)
+    booted: bool = False  # whether any guest came up
+    defects: list[str] = field(default_factory=list)
+    _waiting: dict[str, TestId] = field(init=False)
+    _phases: dict[str, _Phases] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._waiting = dict(self.names)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
+        """Tests of one slot go to a worker together, so that they share a guest."""
+        from xdist.scheduler import LoadScopeScheduling
+
+        together = portions(self.names)
+
+        class BySlot(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+            def _split_scope(self, nodeid: str) -> str:
+                return together[nodeid]
+
+        return BySlot(config, log)
+
+    def pytest_internalerror(self, excrepr: object) -> None:
+        """A defect in pytest or a plugin: the run is worth nothing."""
+        self.defects.append(str(excrepr))
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """A test begins, in this process or in a worker."""
+        name = str(self.names.get(nodeid, nodeid))
+        self.under_way.begin(name)
+        if self.journal:
+            self.journal.started(name)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """One phase of a test."""
+        if report.when == LAST[1] and report.nodeid not in self._waiting:
+            return  # the worker died just after the test
+        phases = self._phases.setdefault(report.nodeid, _Phases())
+        facts: dict[str, Any] = dict(report.user_properties).get(PROPERTY) or {}  # type: ignore[assignment]
+        outcome: Outcome = facts.get("outcome") or ("fail" if report.failed else "pass")
+        if not facts and report.failed:  # a worker that died reports without facts
+            outcome = "lost"
+            facts = {"reason": report.longreprtext}
+        if report.failed and outcome not in BAD and outcome != "xpass":
+            outcome = "fail"
+        phases.seconds += report.duration
+        self.booted |= bool(facts.get("booted"))
+        phases.guest = facts.get("guest", phases.guest)
+        phases.splat |= facts.get("splat", False)
+        if worse(outcome, phases.outcome) != phases.outcome:
+            phases.outcome = outcome
+            phases.reason = facts.get("reason", "")
+        phases.kernel_log = facts.get("kernel_log") or phases.kernel_log
+        if report.when in LAST:
+            self._finish(report.nodeid, self._phases.pop(report.nodeid))
+
+    def _finish(self, nodeid: str, phases: _Phases) -> None:
+        self._waiting.pop(nodeid, None)
+        name = self.names[nodeid]
+        slot = name.slot
+        if entry := self.known.find(name.id, slot.driver, slot.topology):
+            phases.outcome = entry.verdict(phases.outcome, splat=phases.splat)
+            if phases.outcome == "xfail":
+                phases.reason = f"{entry}\n{phases.reason}"
+            elif phases.outcome == "xpass":
+                phases.reason = f"expected to fail: {entry}"
+        self._add(name, phases)
+        self.under_way.end(str(name))
+        if self.journal:
+            self.journal.finished(str(name), self.results[-1], booted=self.booted)
+        if self.trial:
+            return
+        done, total = (len(one) + len(self.earlier) for one in (self.results, self.names))
+        count = f"[{done:{len(str(total))}}/{total}]"
+        why = f"  {phases.reason.splitlines()[0]}" if phases.reason else ""
+        note(f"{count} {phases.outcome:<7} {name} {phases.seconds:.1f} s{why}")
+
+    def lose(self, nodeids: Iterable[str], reason: str) -> None:
+        """Those of the tests that did not report to their end never will."""
+        for nodeid in nodeids:
+            if nodeid in self._waiting:
+                phases = self._phases.pop(nodeid, _Phases())
+                phases.outcome, phases.reason = "lost", reason
+                self._finish(nodeid, phases)
+
+    def finish(self) -> tuple[TestResult, ...]:
+        """All results, in a stable order; a test that never reported is lost.
+
+        One that a trial did not wait for is no result.
+        """
+        at_work = self.under_way.names()
+        over = self.trial and self.trial.stop and any(one.outcome in BAD for one in self.results)
+        for name in () if over else self._waiting.values():
+            why = run_journal.why_lost(str(name) in at_work)
+            self._add(name, _Phases(outcome="lost", reason=why))
+        self._waiting.clear()
+        found = [*self.earlier.values(), *self.results]
+        return tuple(sorted(found, key=lambda one: (one.driver, one.console)))
+
+    def _add(self, name: TestId, phases: _Phases) -> None:
+        self.results.append(
+            TestResult(
+                id=name.id,
+                suite=name.suite,
+                driver=name.slot.driver,
+                console=name.slot.console,
+                topology=name.slot.topology,
+                features=name.features,
+                outcome=phases.outcome,
+                seconds=round(phases.seconds, 3),
+                reason=phases.reason,
+                kernel_log=phases.kernel_log,
+                guest=f"{self.folder}{phases.guest}" if phases.guest else "",
+            )
+        )

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What Blockyard costs over the bare tools, and how it stands beside its peers.
+
+Both sides of a comparison run in turn and medians are compared. Nothing is judged here: the limits
+are shown beside the figures. What each measurement does is told where it is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from blockyard.ci.run import prepare, record
+from blockyard.ci.selfbench import blktests, boot, build, commands, consoles, fleet, labgrid, virtme
+from blockyard.ci.selfbench.table import show
+from blockyard.ci.selfbench.timing import Subject
+from blockyard.ci.selfbench.values import Measurement, Report
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.progress import note
+from blockyard.kernel.spec import Choice
+
+__all__ = ["DEFAULT_WHAT", "MEASUREMENTS", "Measurement", "Report", "measure", "show"]
+
+MEASUREMENTS: Mapping[str, Callable[[Subject], Measurement | tuple[Measurement, ...]]] = {
+    "warm-build": commands.warm_build,
+    "boot": boot.boot,
+    "boot-plain": boot.boot_plain,
+    "snapshot": boot.snapshot,
+    "build": build.build,
+    "test": commands.test,
+    "cold-test": commands.cold_test,
+    "round-trip-serial": consoles.round_trip_serial,
+    "round-trip-ssh": consoles.round_trip_ssh,
+    "output": consoles.output,
+    "memory": fleet.memory,
+    "fleet": fleet.fleet,
+    "virtme-ng": virtme.virtme,
+    "labgrid": labgrid.labgrid,
+    "blktests": blktests.blktests,
+}
+DEFAULT_WHAT = ("warm-build", "boot")
+
+
+def measure(choice: Choice, accel: str, what: str, runs: int, tree: str = "") -> Report:
+    """Measures; raises UserError for an unknown name. tree: a checkout of blktests."""
+    if runs < 1:
+        raise UserError(f"--runs {runs}: nothing would be measured")
+    names = prepare.chosen("measurement", what, list(MEASUREMENTS)) if what else DEFAULT_WHAT
+    if "blktests" in names:
+        blktests.check(choice, tree)  # before anything is measured
+    ready = prepare.ready(choice, accel)
+    measurements: list[Measurement] = []
+    for name in names:
+        note(f"measuring {name} ...")  # no spinner: it would take part in what is measured
+        found = MEASUREMENTS[name](Subject(choice, ready, runs, tree))
+        measurements += [found] if isinstance(found, Measurement) else found
+    return Report(
+        host=record.this_host(),
+        kernel=choice.name,
+        accelerator=ready.accelerator.name,
+        measurements=tuple(measurements),
+    )

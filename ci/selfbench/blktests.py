@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``blktests``: our tests against those of upstream blktests that check the same.
+
+The pairs are in ``blktests.toml``. Both sides run in guests of the same kind, one guest per
+driver, and their boots do not count. Ours are run as ever and their times are taken from the run
+record, with the look at the kernel log; the first test of a guest, whose time has the boot in it,
+is none of the pairs. Upstream's are run by its own ``check``, as many as can be in one call. Tests
+with a time limit get one second: that is about how long our own loads run, upstream's default is
+30.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+
+import msgspec
+
+from blockyard.ci.run import prepare, run, selection
+from blockyard.ci.run.selection import Selection
+from blockyard.ci.selfbench import timing
+from blockyard.ci.selfbench.peers import HERE
+from blockyard.ci.selfbench.timing import Spent, Subject
+from blockyard.ci.selfbench.values import Measurement
+from blockyard.ci.studies.blktests import Wanted, selected
+from blockyard.images.console.console import Console
+from blockyard.images.machine.machine import machine
+from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.spec import Choice
+from blockyard.modules import manifest
+from blockyard.modules.driver import Driver
+from blockyard.tests.blktests import archive, guest
+from blockyard.tests.blktests.checkout import Checkout, Upstream, UpstreamTest
+
+PAIRS = HERE / "blktests.toml"
+FIRST = "block/read"  # the first test of a guest
+LIMIT = 1 / 1.5  # of our time to upstream's: one and a half times the tests per minute
+SECONDS = 1
+DEADLINE_S = 600.0
+
+
+class Pair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Tests that check the same."""
+
+    about: str
+    driver: str
+    ours: tuple[str, ...]
+    upstream: str
+
+
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    pair: tuple[Pair, ...]
+
+
+def pairs() -> tuple[Pair, ...]:
+    """Those of ``blktests.toml``."""
+    return msgspec.toml.decode(PAIRS.read_bytes(), type=_Table).pair
+
+
+def check(choice: Choice, tree: str) -> tuple[Checkout, Selection]:
+    """What of upstream's is run; raises UserError without a checkout of blktests."""
+    return selected(choice, Wanted(tree, tuple(one.upstream for one in pairs()), seconds=SECONDS))
+
+
+def blktests(subject: Subject) -> Measurement:
+    """The time that all pairs take."""
+    table = pairs()
+    tree, theirs = check(subject.choice, subject.tree)
+    assert theirs.upstream is not None
+    packed = str(archive.packed(tree, subject.ready.tools))
+    upstream = msgspec.structs.replace(theirs.upstream, archive=packed)
+    spent = [
+        (Spent(_ours(subject, table), 0), Spent(_theirs(subject, table, upstream), 0))
+        for _ in range(subject.runs)
+    ]
+    measured = timing.compared("blktests", spent, "", LIMIT)
+    medians = (measured.our_median, measured.bare_median or 0.0)
+    rates = [f"{len(table) * 60 / seconds:.1f}" for seconds in medians]
+    against = f"upstream's check: {rates[0]} of {len(table)} pairs a minute, upstream {rates[1]}"
+    return msgspec.structs.replace(measured, against=against)
+
+
+def _ours(subject: Subject, table: Sequence[Pair]) -> float:
+    """Seconds that our tests of the pairs took; raises Failed unless all passed."""
+    wanted = {(test, pair.driver) for pair in table for test in pair.ours}
+    drivers = ",".join(dict.fromkeys(pair.driver for pair in table))
+    names = sorted({test.partition("/")[2] for test, _ in wanted} | {FIRST.partition("/")[2]})
+    ours = selection.select(drivers, "serial", expression=" or ".join(names), start="fastest")
+    finished, path = run.run(subject.ready, ours, 1, subject.choice.variant)
+    found = {(test.id, test.driver): test for test in finished.tests}
+    for one in sorted(wanted):
+        if one not in found or found[one].outcome != "pass":
+            raise Failed(f"{one[0]} of {one[1]} did not pass, so it cannot be measured ({path})")
+    return round(sum(found[one].seconds for one in wanted), 3)
+
+
+def _theirs(subject: Subject, table: Sequence[Pair], upstream: Upstream) -> float:
+    """Seconds that upstream's took in their guests; raises Failed unless all passed."""
+    tests = {test.name: test for test in upstream.tests}
+    seconds = 0.0
+    for name, of_driver in groupby(table, key=lambda pair: pair.driver):
+        chosen = [tests[pair.upstream] for pair in of_driver]
+        with prepare.guest_directory() as folder, machine(subject.ready.setup(folder)) as booted:
+            kernel = subject.ready.kernel
+            driver = Driver(manifest.load(name).on(kernel), kernel, booted.serial)
+            driver.load()
+            guest.unpacked(driver, Path(upstream.archive))
+            for on_a_disk in (True, False):  # those that make their own disks remove all others
+                calls = [test for test in chosen if test.on_a_disk == on_a_disk]
+                if calls:
+                    seconds += _check(driver, calls, upstream)
+    return seconds
+
+
+def _check(driver: Driver, tests: Sequence[UpstreamTest], upstream: Upstream) -> float:
+    names = " ".join(test.name for test in tests)
+    with guest.given_disk(driver, tests[0]) as disk:
+        guest.configure(driver.console, disk, upstream)
+        script = f"cd {guest.FOLDER} && ./check -c {guest.CONFIG} {names} < /dev/null"
+        spent = timing.spent(partial(_passing, driver.console, script, len(tests)))
+    return spent.wall_s
+
+
+def _passing(console: Console, script: str, count: int) -> None:
+    printed = console.run(script, DEADLINE_S).output
+    if printed.count("[passed]") != count:
+        raise Failed(f"not all of upstream's tests passed, so they cannot be measured:\n{printed}")

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``boot``: ``./inv boot --run true`` against QEMU with the same kernel and an init that ends it.
+
+Machine, processor model, firmware, kernel image and command line are the same on both sides: what
+of our choice makes a kernel start sooner makes the bare one sooner, too. ``boot-plain`` is against
+QEMU as one starts it by hand, with a bzImage, its own firmware and processor model, and the same
+machine, memory and number of processors. ``snapshot`` starts from a saved guest.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from blockyard.ci.run import prepare
+from blockyard.ci.selfbench import timing
+from blockyard.ci.selfbench.commands import inv
+from blockyard.ci.selfbench.timing import Subject
+from blockyard.ci.selfbench.values import Measurement
+from blockyard.images import cpio
+from blockyard.images.hardware.topology import DEFAULT
+from blockyard.images.machine import qemu, tsc
+from blockyard.kernel.host import store
+from blockyard.kernel.host.debian import ToolRoot
+from blockyard.kernel.host.process import run
+from blockyard.kernel.host.sandbox import BIND, Sandbox
+from blockyard.kernel.host.settings import PROJECT
+
+LIMIT = 1.25
+
+
+@dataclass(frozen=True)
+class Bare:
+    """QEMU by itself: what it starts, and its arguments but for the kernel log's."""
+
+    image: Path
+    arguments: list[str]
+
+
+def boot(subject: Subject) -> Measurement:
+    """From the command to its end, with one command run in the guest."""
+    return _first_answer("boot", "boot", subject, _our_machine(subject), LIMIT)
+
+
+def boot_plain(subject: Subject) -> Measurement:
+    """The same, against QEMU as one starts it by hand."""
+    return _first_answer("boot-plain", "boot", subject, _plain_machine(subject), LIMIT)
+
+
+def snapshot(subject: Subject) -> Measurement:
+    """From a snapshot, which is there before the first run that counts."""
+    return _first_answer("snapshot", "snapshot", subject, _our_machine(subject), None)
+
+
+def _first_answer(
+    name: str, start: str, subject: Subject, bare: Bare, limit: float | None
+) -> Measurement:
+    ready = subject.ready
+    command = ["boot", *subject.choice.options, "--accel", ready.accelerator.name]
+    command += ["--start", start, "--run", "true"]
+    with tempfile.TemporaryDirectory(prefix="blockyard-") as folder:
+        bare_boot = _bare_boot(ready, bare, Path(folder))
+        pairs = timing.alternate(lambda: inv(command), bare_boot, subject.runs, warm_up=True)
+    return timing.compared(name, pairs, "QEMU, an init that powers off", limit)
+
+
+def _our_machine(subject: Subject) -> Bare:
+    accelerator, kernel = subject.ready.accelerator.name, subject.ready.kernel
+    lpj = tsc.loops_per_jiffy(accelerator, kernel.config)
+    arguments = [
+        *qemu.machine_arguments(DEFAULT, accelerator),
+        *("-append", " ".join(qemu.command_line(lpj))),
+    ]
+    return Bare(kernel.image, arguments)
+
+
+def _plain_machine(subject: Subject) -> Bare:
+    accelerator = subject.ready.accelerator.name
+    arguments = [
+        *(qemu.PROGRAM, "-nodefaults", "-display", "none", "-no-reboot"),
+        *("-machine", "q35", "-accel", accelerator),
+        *("-cpu", "host" if accelerator == "kvm" else "max"),
+        *("-smp", str(DEFAULT.cpus), "-m", str(DEFAULT.memory_mib)),
+        *("-kernel", f"{BIND}/kernel", "-initrd", f"{BIND}/initrd"),
+        *("-append", "console=ttyS0 panic=-1"),
+    ]
+    return Bare(subject.ready.kernel.bzimage, arguments)
+
+
+def _bare_boot(ready: prepare.Ready, bare: Bare, folder: Path) -> Callable[[], None]:
+    initramfs = folder / "initramfs"
+    initramfs.write_bytes(cpio.archive([cpio.File("init", _bare_init(ready.tools), 0o755)]))
+    sandbox = Sandbox(
+        ready.tools.root,
+        read_only={"kernel": bare.image, "initrd": initramfs},
+        writable={"run": folder},
+        devices=ready.accelerator.devices,
+    )
+    argv = sandbox.argv([*bare.arguments, *qemu.kernel_log_arguments()])
+
+    def boot() -> None:
+        run(argv, log=folder / "qemu.log", doing="booting bare QEMU", timeout_s=300)
+
+    return boot
+
+
+def _bare_init(tools: ToolRoot) -> bytes:
+    source = PROJECT / "ci" / "selfbench" / "bare"
+    key = store.digest("bare", (source / "init.c").read_text())
+
+    def make(path: Path) -> None:
+        sandbox = Sandbox(tools.root, read_only={"src": source}, writable={"out": path})
+        argv = ["gcc", "-O2", "-static", "-o", f"{BIND}/out/init", f"{BIND}/src/init.c"]
+        run(sandbox.argv(argv), log=path / "log", doing="compiling the bare init")
+
+    return (store.get("images", key, "the bare init", make) / "init").read_bytes()

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``build``: a whole kernel, twice in each run.
+
+Ours is configure, make and collect with an empty ccache; bare is make alone, without ccache, on a
+ready ``.config``.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from blockyard.ci.run import prepare
+from blockyard.ci.selfbench import timing
+from blockyard.ci.selfbench.timing import Subject
+from blockyard.ci.selfbench.values import Measurement
+from blockyard.kernel.build import build as builder
+from blockyard.kernel.build.ccache import Objects
+from blockyard.kernel.build.spec import Build
+from blockyard.kernel.host import store
+
+LIMIT = 1.03
+
+
+def build(subject: Subject) -> Measurement:
+    """A build of ours against make."""
+    kernel = prepare.kernel_job(subject.choice, subject.ready.tools)
+    # in an output tree of its own: modules may be built in the kernel's, and another may measure
+    job = replace(kernel, tree=replace(kernel.tree, place=f"perf {os.getpid()}"))
+    try:
+        pairs = timing.alternate(lambda: _ours(job), lambda: _bare(job), subject.runs)
+    finally:
+        store.remove(job.out)
+    return timing.compared("build", pairs, "make bzImage modules", LIMIT)
+
+
+def _ours(job: Build) -> None:
+    """What a build adds up to, from an empty output tree and ccache to an entry of the cache."""
+    store.remove(job.out)
+    empty = replace(job, objects=Objects(f"perf-{job.key}") if job.objects else None)
+    path = Path(tempfile.mkdtemp(prefix="kernel-", dir=store.directory("perf")))
+    try:
+        builder.make_kernel(empty, path)
+    finally:
+        store.remove(store.directory("ccache") / f"perf-{job.key}")
+        store.remove(path)
+
+
+def _bare(job: Build) -> None:
+    """make with the same arguments on the configuration that ours came to."""
+    config = (job.out / ".config").read_bytes()
+    store.remove(job.out)
+    job.out.mkdir()
+    (job.out / ".config").write_bytes(config)
+    job.make("bzImage", "modules", doing="the bare make failed")

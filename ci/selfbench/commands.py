@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whole commands of ours, run as a user would; there is nothing to compare them with.
+
+- ``warm-build``: ``./inv build`` when there is nothing to do.
+- ``test``: the default ``./inv test``; ``cold-test``: the same with an empty cache.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from blockyard.ci.selfbench.timing import Subject, spent
+from blockyard.ci.selfbench.values import Measurement
+from blockyard.kernel.host import store
+from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.process import GRACE_S, reaped, start
+from blockyard.kernel.host.settings import PROJECT, settings
+
+WARM_BUILD_S = 1.0
+TEST_S = 90.0
+COLD_TEST_S = 1200.0
+
+
+def warm_build(subject: Subject) -> Measurement:
+    """``./inv build`` with everything in the cache."""
+    command = ["build", *subject.choice.options]
+    return _measured("warm-build", WARM_BUILD_S, subject, lambda: inv(command))
+
+
+def test(subject: Subject) -> Measurement:
+    """``./inv test`` with everything in the cache."""
+    accel = subject.ready.accelerator.name
+    command = ["test", *subject.choice.options, "--accel", accel]
+    return _measured("test", TEST_S, subject, lambda: inv(command))
+
+
+def cold_test(subject: Subject) -> Measurement:
+    """``./inv test`` with an empty cache."""
+    command = ["test", *subject.choice.options]
+    return _measured("cold-test", COLD_TEST_S, subject, lambda: _cold(command))
+
+
+def _measured(name: str, limit_s: float, subject: Subject, once: Callable[[], None]) -> Measurement:
+    times = tuple(spent(once).wall_s for _ in range(subject.runs))
+    return Measurement(name=name, unit="s", ours=times, limit=limit_s)
+
+
+def inv(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+    """Runs ./inv as a user would; raises Failed when it fails."""
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    process = start(
+        [str(PROJECT / "inv"), *arguments], env={**os.environ, **(environment or {})}, **pipes
+    )
+    with reaped(process, GRACE_S):
+        _, told = process.communicate()
+    if process.returncode:
+        raise Failed(f"./inv {' '.join(arguments)} failed:\n{told[-2000:].decode()}")
+
+
+def _cold(arguments: Sequence[str]) -> None:
+    place = settings().cache_dir.parent  # /tmp may be in memory
+    with tempfile.TemporaryDirectory(prefix="blockyard-cold-", dir=place) as folder:
+        try:
+            inv(arguments, {"BLOCKYARD_CACHE": folder})
+        finally:
+            store.remove(Path(folder) / "sources")
+            store.remove(Path(folder) / "roots")

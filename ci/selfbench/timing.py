@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How times are taken.
+
+Both sides of a comparison run in turn (ours, bare, ours, bare, …), so that a machine whose speed
+drifts is fair to both.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from blockyard.ci.run.prepare import Ready
+from blockyard.ci.selfbench.values import Measurement
+from blockyard.kernel.spec import Choice
+
+
+class Subject(NamedTuple):
+    """What is measured, and how often."""
+
+    choice: Choice
+    ready: Ready
+    runs: int
+    tree: str = ""  # a checkout of upstream blktests, for what is compared with it
+
+
+class Spent(NamedTuple):
+    """What some work took."""
+
+    wall_s: float
+    cpu_s: float  # of this process, without its children
+
+
+def spent(work: Callable[[], object]) -> Spent:
+    """Does some work once."""
+    begun, cpu = time.perf_counter(), time.process_time()
+    work()
+    cpu_s = time.process_time() - cpu
+    return Spent(round(time.perf_counter() - begun, 6), round(cpu_s, 6))
+
+
+def alternate(
+    ours: Callable[[], object], bare: Callable[[], object], runs: int, *, warm_up: bool = False
+) -> list[tuple[Spent, Spent]]:
+    """Both, one after the other, `runs` times. `warm_up`: once before, not counted."""
+    if warm_up:
+        ours()
+        bare()
+    return [(spent(ours), spent(bare)) for _ in range(runs)]
+
+
+def compared(
+    name: str, pairs: Sequence[tuple[Spent, Spent]], against: str, limit: float | None
+) -> Measurement:
+    """Wall seconds of ours, as a ratio to the other side's."""
+    ours, bare = wall_s(pairs)
+    return Measurement(
+        name=name, unit="s", ours=ours, bare=bare, against=against, ratio=True, limit=limit
+    )
+
+
+def wall_s(pairs: Sequence[tuple[Spent, Spent]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Wall seconds of both sides."""
+    return tuple(ours.wall_s for ours, _ in pairs), tuple(bare.wall_s for _, bare in pairs)

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""``virtme-ng``: our ``./inv boot --run true`` against ``vng -- true``.
+
+Both boot the very same kernel, one with what virtme-ng needs besides (``virtme.config``), with as
+many processors and as much memory. virtme-ng runs inside a Debian of its own with little in it
+(``virtme_root.toml``), which is its guest's root, too. It is started in its fastest way: virtio-fs,
+its own init in Rust, no search for modules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from blockyard.ci.run import prepare
+from blockyard.ci.selfbench import peers, timing
+from blockyard.ci.selfbench.commands import inv
+from blockyard.ci.selfbench.timing import Subject
+from blockyard.ci.selfbench.values import Measurement
+from blockyard.images.hardware.topology import DEFAULT
+from blockyard.images.machine.qemu import PACKAGE
+from blockyard.kernel.host import store
+from blockyard.kernel.host.debian import ToolRoot, load_spec, make_root
+from blockyard.kernel.host.process import run
+from blockyard.kernel.host.progress import note, step
+from blockyard.kernel.host.sandbox import BIND, Sandbox
+
+NAME = "virtme-ng"
+FRAGMENT = peers.HERE / "virtme.config"
+PROGRAMS = {"vng": "virtme_ng.run", "virtme-run": "virtme.commands.run"}
+LIMIT = 0.4
+TIMEOUT_S = 300.0  # one boot
+
+
+def virtme(subject: Subject) -> Measurement:
+    """Both from the command to its end."""
+    choice = replace(subject.choice, fragments=(*subject.choice.fragments, FRAGMENT))
+    accel = subject.ready.accelerator.name
+    ready = prepare.ready(choice, accel)
+    root = _root(ready.tools)
+    peer = peers.installed(NAME, root, PROGRAMS)
+    log = store.directory("logs") / "perf-virtme-ng.log"
+    log.unlink(missing_ok=True)
+    sandbox = Sandbox(
+        root.root,
+        read_only={"peer": peer, "bzImage": ready.kernel.bzimage},
+        devices=ready.accelerator.devices,
+        environment=peers.environment(),
+    )
+    argv = sandbox.argv(["vng", *options(accel), "--", "true"])
+    command = ["boot", *choice.options, "--accel", accel, "--start", "boot", "--run", "true"]
+    pairs = timing.alternate(
+        lambda: inv(command),
+        lambda: run(argv, log=log, doing="vng", timeout_s=TIMEOUT_S),
+        subject.runs,
+        warm_up=True,
+    )
+    against = f"{NAME} {peers.version(NAME)}: vng {' '.join(options(accel))} -- true"
+    return timing.compared(NAME, pairs, against, LIMIT)
+
+
+def _root(tools: ToolRoot) -> ToolRoot:
+    """Where virtme-ng runs, made if need be (half a minute, 300 MB)."""
+    spec = load_spec(peers.HERE / "virtme_root.toml")
+
+    def make(path: Path) -> None:
+        with step("making a root for virtme-ng"):
+            make_root(spec, path)
+
+    root = ToolRoot(store.get("roots", spec.key, "virtme-ng's root", make))
+    ours, theirs = (one.versions[PACKAGE] for one in (tools, root))
+    if ours != theirs:
+        note(f"not the same QEMU: ours {ours}, virtme-ng's {theirs}")
+    return root
+
+
+def options(accel: str) -> list[str]:
+    """vng's options: the fastest way it has, on the same accelerator."""
+    own = ["--run", f"{BIND}/bzImage", "--skip-modules"]
+    own += ["--cpus", str(DEFAULT.cpus), "--memory", f"{DEFAULT.memory_mib}M"]
+    return own if accel == "kvm" else [*own, "--disable-kvm"]

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which kernel can do what: each one fetched, built, booted and tested, and told as one table.
+
+Every cell comes from something that was done: a cell of a driver from the run record, the rest
+from the kernel's own folder. A kernel that fails is a row with the reason, and the next one goes
+on.
+"""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from blockyard.ci import output
+from blockyard.ci.commands import cache
+from blockyard.ci.run import prepare, record, run, selection
+from blockyard.images.machine.machine import machine
+from blockyard.kernel import catalog, sources
+from blockyard.kernel.artifact import Kernel
+from blockyard.kernel.host import gc, store
+from blockyard.kernel.host.debian import tool_root
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.progress import note
+from blockyard.kernel.host.settings import PROJECT
+from blockyard.kernel.spec import Choice
+from blockyard.tests.harness.outcomes import BAD, OUTCOMES, Outcome
+
+EXAMPLES = PROJECT / "modules" / "examples"
+PAGE = PROJECT / "docs" / "kernels.md"
+DATA = PAGE.with_suffix(".json")  # its rows: a kernel that is surveyed anew leaves the others'
+CONSOLE = "serial"  # what a driver does depends on the kernel, not on how it is asked
+REASON_LETTERS = 200  # of a failure that are told
+STAGES = ("fetched", "built", "booted", "tested")
+
+
+class Driver(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one driver on one kernel."""
+
+    outcomes: dict[Outcome, int] = {}  # how many tests
+    reason: str = ""  # why there are none but skips
+    bad: dict[str, str] = {}  # test that failed, crashed, timed out or was lost → why
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One kernel."""
+
+    kernel: str  # as a user names it
+    date: str  # of the run, UTC
+    reached: tuple[str, ...] = ()  # of STAGES
+    problem: str = ""  # what kept it from the next stage
+    release: str = ""  # uname -r
+    source: str = ""
+    rust: str = ""  # "yes", or why not
+    cpu_min: float = 0.0  # user and system time of the build; 0 when nothing was built
+    size_mib: int = 0  # kernel, modules and what building modules needs
+    accelerator: str = ""
+    drivers: dict[str, Driver] = {}
+
+
+def survey(choices: Sequence[Choice], accel: str, workers: int) -> tuple[Row, ...]:
+    """Does it all, one kernel after the other."""
+    rows = []
+    for number, choice in enumerate(choices, start=1):
+        note(f"[{number}/{len(choices)}] kernel {choice.name}")
+        rows.append(_row(choice, accel, workers))
+    return tuple(rows)
+
+
+def _row(choice: Choice, accel: str, workers: int) -> Row:
+    row = Row(kernel=choice.name, date=time.strftime("%Y-%m-%d", time.gmtime()))
+    steps: list[Callable[[Row], Row]] = [
+        lambda row: _fetch(choice, row),
+        lambda row: _build(choice, row),
+        lambda row: _boot(choice, accel, row),
+        lambda row: _test(choice, accel, workers, row),
+    ]
+    for step in steps:
+        try:
+            row = step(row)
+        except UserError as error:
+            problem = str(error).splitlines()[0]
+            note(f"kernel {choice.name}: {error}")
+            return msgspec.structs.replace(row, problem=problem)
+    return row
+
+
+def _fetch(choice: Choice, row: Row) -> Row:
+    tree = sources.files(choice.kernel, catalog.find(choice.kernel), tool_root())
+    return msgspec.structs.replace(row, reached=STAGES[:1], source=tree.origin)
+
+
+def _build(choice: Choice, row: Row) -> Row:
+    built = prepare.kernel(choice, tool_root())
+    return msgspec.structs.replace(
+        row,
+        reached=STAGES[:2],
+        release=built.info.release,
+        rust=_rust(built),
+        cpu_min=round(built.info.cpu_s / 60, 1),
+        size_mib=size_mib(built.path, store.directory("builds") / built.info.key),
+    )
+
+
+def _rust(kernel: Kernel) -> str:
+    if kernel.config.get("RUST") == "y":
+        return "yes"
+    return kernel.info.left_out.get("Rust", "CONFIG_RUST is off in its configuration")
+
+
+def size_mib(*folders: Path) -> int:
+    """What folders take on the disk."""
+    return sum(map(gc.size, folders)) >> 20
+
+
+def _boot(choice: Choice, accel: str, row: Row) -> Row:
+    ready = prepare.ready(choice, accel, all_modules=False)
+    with prepare.guest_directory() as folder, machine(ready.setup(folder)) as guest:
+        guest.serial.check("true")
+    name = ready.accelerator.name
+    return msgspec.structs.replace(row, reached=STAGES[:3], accelerator=name)
+
+
+def _test(choice: Choice, accel: str, workers: int, row: Row) -> Row:
+    ready = prepare.ready(choice, accel, all_modules=False)
+    outside = prepare.outside(choice)
+    names = [*selection.select().drivers, *(one.name for one in outside)]
+    wanted = selection.select(",".join(names), CONSOLE, outside=outside)
+    finished, _ = run.run(ready, selection.with_carried(wanted, ready.kernel), workers)
+    tested = dict.fromkeys(test.driver for test in finished.tests)
+    drivers = {name: driver(finished, name) for name in (*names, *tested)}
+    return msgspec.structs.replace(row, reached=STAGES, drivers=drivers)
+
+
+def driver(finished: record.Run, name: str) -> Driver:
+    """What a run says of one driver."""
+    tests = [test for test in finished.tests if test.driver == name]
+    outcomes = finished.count(name)
+    reasons = {test.reason for test in tests}
+    nothing_ran = set(outcomes) == {"skip"} and len(reasons) == 1
+    return Driver(
+        outcomes=dict(outcomes),
+        reason=reasons.pop() if nothing_ran else "",
+        bad={
+            test.id: textwrap.shorten(test.reason, REASON_LETTERS)
+            for test in tests
+            if test.outcome in BAD
+        },
+    )
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The table with its reasons below it."""
+    names = list(dict.fromkeys(name for row in rows for name in row.drivers))
+    head = ["kernel", "release", *STAGES, "Rust", *names, "CPU min", "MiB"]
+    notes = output.Notes()
+    lines = []
+    for row in rows:
+        stages = ["yes" if stage in row.reached else "no" for stage in STAGES]
+        if row.problem:
+            stages[stages.index("no")] = f"no {notes.mark(row.problem)}"
+        rust = row.rust if row.rust in ("", "yes") else f"no {notes.mark(row.rust)}"
+        cells = [_cell(row.drivers.get(name), notes) for name in names]
+        costs = [f"{row.cpu_min:.1f}" if row.cpu_min else "-", str(row.size_mib or "-")]
+        lines.append([row.kernel, row.release, *stages, rust, *cells, *costs])
+    return "\n".join([*output.markdown(head, lines), "", *notes.lines()])
+
+
+def _cell(driver: Driver | None, notes: output.Notes) -> str:
+    if driver is None or not driver.outcomes:
+        return ""
+    if driver.reason:
+        return f"no {notes.mark(driver.reason)}"
+    found = ((outcome, driver.outcomes.get(outcome, 0)) for outcome in OUTCOMES)
+    counts = ", ".join(
+        f"**{count} {outcome}**" if outcome in BAD else f"{count} {outcome}"
+        for outcome, count in found
+        if count
+    )
+    marks = [notes.mark(f"{test}: {why}") for test, why in driver.bad.items()]
+    return " ".join([counts, *marks])
+
+
+HEAD = """# Kernels
+
+What was seen to work on which kernel, by `./inv kernel.survey --write`: each kernel was fetched,
+built, booted, and every suite run on every driver, those of modules/examples included, over the
+serial console. A driver's cell counts its tests by outcome (xfail: a known failure); what is
+missing or failed has its reason below. CPU minutes are user and system time of the build, MiB
+what the kernel keeps in the cache besides its source: image, modules, and what modules outside the
+tree are built against.
+"""
+
+
+def page(rows: Sequence[Row]) -> str:
+    """docs/kernels.md."""
+    dates = sorted({row.date for row in rows})
+    accelerators = sorted({row.accelerator for row in rows if row.accelerator})
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    return f"{HEAD}\nRun {when} with {' and '.join(accelerators)}.\n\n{markdown(rows)}\n"
+
+
+def read_rows(path: Path) -> tuple[Row, ...]:
+    """The rows that an earlier survey wrote; none when there was none."""
+    if not path.exists():
+        return ()
+    return msgspec.json.decode(path.read_bytes(), type=tuple[Row, ...])
+
+
+def joined(earlier: Sequence[Row], rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Each kernel's newest row: those of the catalog in its order, then the others."""
+    newest = {row.kernel: row for row in (*earlier, *rows)}
+    order = [name for name in catalog.catalog() if name in newest]
+    return tuple(newest[name] for name in dict.fromkeys([*order, *newest]))
+
+
+def show(kernels: str, accel: str, guests: int, *, write: bool, as_json: bool) -> None:
+    """Surveys the kernels in a comma-separated list, all of the catalog when it is empty."""
+    names = cache.names(kernels) if kernels else catalog.catalog()
+    examples = tuple(sorted(path.parent for path in EXAMPLES.glob("*/manifest.toml")))
+    choices = [Choice(name, modules=examples) for name in names]
+    rows = survey(choices, accel, run.workers(guests))
+    if write:
+        everything = joined(read_rows(DATA), rows)
+        store.write(DATA, output.as_json(everything).encode() + b"\n")
+        output.write_page(PAGE, page(everything))
+    if as_json:
+        print(output.as_json(rows))
+    else:
+        output.say(markdown(rows))

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A running guest: QEMU's command line, start, monitor, snapshots, end."""

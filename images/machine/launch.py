@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Starting QEMU, with our ends of its ports.
+
+QEMU runs in the tool root under bwrap, which ends it when this process dies. The console, the
+shell port and QEMU's monitors are socket pairs that it inherits: nothing is named, nothing
+listens. Only ssh needs a port, on the loopback address.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import subprocess
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blockyard.images.hardware import devices
+from blockyard.images.machine import qemu, tsc
+from blockyard.images.machine.scratch import make_disks
+from blockyard.images.machine.snapshot import Snapshot, bare
+from blockyard.images.machine.vm_config import Setup
+from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.limits import Limits
+from blockyard.kernel.host.process import reaped, start
+from blockyard.kernel.host.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from blockyard.images.console import ssh
+
+PORT_TRIES = 5
+PORT_S = 30.0  # QEMU has taken its port or given up within this, at accelerator scale 1
+QEMU_LOG = "qemu.log"  # in the guest's folder
+
+
+@dataclass(frozen=True)
+class Started:
+    """A QEMU that runs, and our ends of its ports."""
+
+    process: subprocess.Popen[bytes]
+    console: socket.socket
+    events: socket.socket  # QMP, for events only
+    monitor: socket.socket  # QMP, for commands
+    shell: socket.socket | None
+    sysrq: int  # descriptor: what is written there arrives at the kernel log's port
+    keys: ssh.Keys | None
+    ssh_port: int | None
+
+
+def launch(setup: Setup, stack: ExitStack, snapshot: Snapshot | None = None) -> Started:
+    """Starts QEMU, to boot or from a snapshot; it has ended when `stack` is closed.
+
+    A port that somebody took in the meantime is replaced by another.
+    """
+    if snapshot is not None:
+        setup = replace(setup, topology=bare(setup.topology))
+    try:
+        make_disks(setup.directory, devices.backing_files(setup.topology))
+    except OSError as error:
+        raise Failed(
+            f"cannot make the disks of topology {setup.topology.name} in {setup.directory}: "
+            f"{error.strerror}",
+            hint="a namespace may be larger than a file can be there (size_mib)",
+        ) from None
+    if not setup.ssh:
+        return _start(setup, None, None, stack, snapshot)
+    from blockyard.images.console import ssh  # heavy, and most guests do without
+
+    keys = ssh.make_keys()
+    for _ in range(PORT_TRIES):
+        with ExitStack() as trial:
+            started = _start(setup, keys, _free_port(), trial, snapshot)
+            if not _port_was_taken(setup, started):
+                stack.push(trial.pop_all())
+                return started
+    raise Failed(f"no free loopback port for ssh after {PORT_TRIES} tries")
+
+
+def _free_port() -> int:
+    """A loopback port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _port_was_taken(setup: Setup, started: Started) -> bool:
+    """QEMU opens its monitors after its network: it greets, or has ended with the message."""
+    select.select([started.events], [], [], PORT_S * setup.accelerator.scale)
+    return b"host forwarding rule" in (setup.directory / QEMU_LOG).read_bytes()
+
+
+def _start(
+    setup: Setup,
+    keys: ssh.Keys | None,
+    ssh_port: int | None,
+    stack: ExitStack,
+    snapshot: Snapshot | None,
+) -> Started:
+    console, console_end = _socket_pair(stack)
+    events, events_end = _socket_pair(stack)
+    monitor, monitor_end = _socket_pair(stack)
+    shell, shell_end = _socket_pair(stack) if setup.shell else (None, None)
+    ends = [end for end in (console_end, events_end, monitor_end, shell_end) if end]
+    ports = qemu.Ports(
+        serial=setup.serial_port,
+        console=console_end.fileno(),
+        events=events_end.fileno(),
+        monitor=monitor_end.fileno(),
+        shell=shell_end.fileno() if shell_end else None,
+        ssh=ssh_port,
+    )
+    options = qemu.Options(
+        monitor=setup.monitor,
+        gdb=setup.gdb,
+        dump=setup.dump,
+        saved=setup.saved,
+        lpj=tsc.loops_per_jiffy(setup.accelerator.name, setup.kernel.config),
+        resumed=snapshot is not None,
+    )
+    sysrq = _fifo(setup.directory / qemu.KERNEL_LOG_INPUT, stack)
+    memory = _memory_disks(setup, stack)
+    argv = qemu.arguments(setup.topology, setup.accelerator.name, ports, options)
+    argv += devices.inherited(setup.topology, memory)
+    argv = _sandbox(setup, _initrd(setup, keys), snapshot).argv(argv)
+    so_far = snapshot.kernel_log.read_bytes() if snapshot else b""
+    (setup.directory / qemu.KERNEL_LOG).write_bytes(so_far)
+    with open(setup.directory / QEMU_LOG, "wb") as errors:
+        inherited = [*(end.fileno() for end in ends), *memory.values()]
+        process = start(argv, stdout=errors, stderr=errors, pass_fds=inherited)
+    stack.enter_context(reaped(process))
+    for end in ends:
+        end.close()
+    return Started(process, console, events, monitor, shell, sysrq, keys, ssh_port)
+
+
+def _socket_pair(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair()
+    stack.callback(ours.close)
+    stack.callback(theirs.close)
+    return ours, theirs
+
+
+def _fifo(path: Path, stack: ExitStack) -> int:
+    """A pipe with a name that QEMU reads from; the descriptor to write to."""
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    # open for both, it has a reader from the start
+    descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    stack.callback(os.close, descriptor)
+    return descriptor
+
+
+def _initrd(setup: Setup, keys: ssh.Keys | None) -> Path:
+    """The initramfs; with keys, a copy that has them joined to it."""
+    initramfs = setup.files.initramfs
+    if keys is None:
+        return initramfs
+    joined = setup.directory / "initrd"
+    joined.write_bytes(initramfs.read_bytes() + keys.initramfs())
+    return joined
+
+
+def _sandbox(setup: Setup, initrd: Path, snapshot: Snapshot | None) -> Sandbox:
+    """What QEMU sees of the host: the files it starts from, and the guest's folder."""
+    return Sandbox(
+        setup.tools.root,
+        read_only={
+            "kernel": setup.kernel.image,
+            "initrd": initrd,
+            "root": setup.files.root,
+            "modules": setup.files.modules,
+            **({"snapshot": snapshot.path} if snapshot else {}),
+        },
+        writable={"run": setup.directory},
+        devices=setup.accelerator.devices,
+        network=setup.ssh,
+        proxies=False,
+        io_uring=True,
+        limits=Limits(file_mib=None),  # a disk under test has holes, and may be of any size
+    )
+
+
+def _memory_disks(setup: Setup, stack: ExitStack) -> dict[str, int]:
+    """Files in memory, for QEMU to inherit: name → descriptor."""
+    descriptors = {}
+    for name, size in devices.memory_files(setup.topology).items():
+        descriptors[name] = os.memfd_create(name)
+        stack.callback(os.close, descriptors[name])
+        os.truncate(descriptors[name], size)
+    return descriptors

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From what a guest should be to QEMU's argument list. Nothing is run here.
+
+The ports, each with one purpose: ttyS0 carries the kernel log and, in the other direction, SysRq
+keys; the serial console has port 1 of the virtio console, or a second UART (see SERIAL); hvc0 is
+for a person's shell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from blockyard.images.hardware import devices
+from blockyard.images.hardware.topology import Topology
+from blockyard.images.machine.qmp import Command
+from blockyard.kernel.host.sandbox import BIND
+
+PROGRAM = "qemu-system-x86_64"
+PACKAGE = "qemu-system-x86"  # Debian's, of the tool root
+RUN = f"{BIND}/run"  # the guest's folder, as QEMU sees it; in it:
+KERNEL_LOG = "kernel.log"
+KERNEL_LOG_INPUT = "kernel.in"
+MONITOR_SOCKET = "monitor.sock"
+GDB_SOCKET = "gdb.sock"
+MEMORY_DUMP = "vmcore"
+MEMORY = "memory"  # of a guest that is saved, and its other state
+STATE = "state"
+SNAPSHOT = f"{BIND}/snapshot"  # where a guest that starts from a saved one finds both
+
+# What can carry the serial console, the best first, and its device in the guest.
+SERIAL = {
+    "virtio": "vport0p1",  # fast
+    "uart": "ttyS1",  # a port of its own
+    "shared": "ttyS0",  # the only UART, between the kernel's lines
+}
+
+# panic=-1 with -no-reboot ends QEMU at a panic; the kernel log is written by then. A kernel that
+# hangs is asked by SysRq, then by an NMI, at which it panics with a backtrace. The devkmsg
+# option keeps the kernel from dropping the lines that separate one test from the next. The TSC's
+# watchdog would blame the clock for what a loaded host does to an emulated one. With five levels of
+# page tables KASAN reports a wild access when an interrupt hits identify_cpu(), which forgets LA57
+# for a moment (seen with 7.3.4; "kasan: Fix false-positive wild-memory-access on x86 under 5-level
+# paging", linux-mm, June 2026).
+_COMMAND_LINE = (
+    "console=ttyS0",
+    "panic=-1",
+    "printk.devkmsg=on",
+    "loglevel=8",
+    "rcupdate.rcu_expedited=1",
+    "random.trust_cpu=on",
+    "tsc=nowatchdog",
+    "sysrq_always_enabled",
+    "unknown_nmi_panic",
+    "no5lvl",
+    "net.ifnames=0",
+)
+
+
+@dataclass(frozen=True)
+class Ports:
+    """How the host reaches the guest's ports: inherited socket descriptors and a TCP port."""
+
+    serial: str  # what carries the serial console, of SERIAL
+    console: int  # file descriptor of the serial console
+    events: int  # file descriptor of the monitor that tells events
+    monitor: int  # file descriptor of the monitor that takes commands
+    shell: int | None = None  # file descriptor of hvc0, when a person wants a shell
+    ssh: int | None = None  # loopback TCP port that is forwarded to the guest's port 22
+
+
+@dataclass(frozen=True)
+class Options:
+    """What else a guest may be started with; sockets and files are in the guest's folder."""
+
+    monitor: bool = False  # QEMU's monitor, on MONITOR_SOCKET
+    gdb: bool = False  # gdb's remote protocol, on GDB_SOCKET
+    dump: bool = False  # QEMU stays when the guest wants to reboot, so that its memory is there
+    saved: bool = False  # its memory is a file, MEMORY, so that it can be saved
+    lpj: int = 0  # what the kernel need not measure, see images.machine.tsc
+    resumed: bool = False  # it starts from the saved one in SNAPSHOT
+
+
+def arguments(
+    topology: Topology, accelerator: str, ports: Ports, options: Options = Options()
+) -> list[str]:
+    """QEMU's argument list, with the paths that `launch` binds into the sandbox."""
+    return [
+        *machine_arguments(topology, accelerator),
+        *_memory(topology, options),
+        *("-append", " ".join(_command_line(ports, options.lpj))),
+        *_kernel_log(ports, append=options.resumed),
+        *_consoles(ports),
+        *_monitors(ports),
+        *_options(options),
+        *_read_only_disk("root"),
+        *_read_only_disk("modules"),
+        *_network(ports),
+        *devices.arguments(topology),
+    ]
+
+
+def machine_arguments(topology: Topology, accelerator: str) -> list[str]:
+    """The program and the part that every guest has: processors, memory, kernel, initramfs."""
+    return [
+        *(PROGRAM, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+        *("-machine", "q35,usb=off", "-accel", _ACCELERATORS[accelerator]),
+        *("-cpu", _CPUS[accelerator]),
+        *("-bios", "qboot.rom"),
+        *("-smp", str(topology.cpus), "-m", str(topology.memory_mib)),
+        *("-kernel", f"{BIND}/kernel", "-initrd", f"{BIND}/initrd"),
+    ]
+
+
+def kernel_log_arguments() -> list[str]:
+    """ttyS0, written to a file in the guest's folder."""
+    return ["-chardev", f"file,id=log,path={RUN}/{KERNEL_LOG}", "-serial", "chardev:log"]
+
+
+def best_serial(config: Mapping[str, str]) -> str:
+    """What can carry the serial console in a kernel of this configuration."""
+    if config.get("VIRTIO_CONSOLE", "n") != "n":
+        return "virtio"
+    return "uart" if int(config.get("SERIAL_8250_RUNTIME_UARTS", "1")) > 1 else "shared"
+
+
+_ACCELERATORS = {"kvm": "kvm", "tcg": "tcg,thread=multi"}
+# TCG runs `rep stosb` a byte at a time: without these features the kernel uses loops over words,
+# which takes 0.2 s off its boot.
+_CPUS = {"kvm": "host", "tcg": "max,-erms,-fsrm,-fsrs,-fzrm"}
+
+
+def command_line(lpj: int) -> list[str]:
+    """What every kernel is told; lpj: its loops per jiffy, 0 when it is to measure them."""
+    return [*_COMMAND_LINE, *([f"lpj={lpj}"] if lpj else [])]
+
+
+def _command_line(ports: Ports, lpj: int) -> Iterator[str]:
+    yield from command_line(lpj)
+    yield "blockyard.root=vda"
+    yield "blockyard.modules=vdb"
+    yield f"blockyard.console={SERIAL[ports.serial]}"
+    if ports.serial == "shared":
+        yield "printk.time=1"  # the stamp's bracket tells the kernel's lines from ours
+    if ports.shell is not None:
+        yield "blockyard.shell=hvc0"
+    if ports.ssh is not None:
+        yield "blockyard.ssh"
+
+
+def _memory(topology: Topology, options: Options) -> Iterator[str]:
+    if options.saved:
+        place = f"mem-path={RUN}/{MEMORY},share=on"
+    elif options.resumed:
+        place = f"mem-path={SNAPSHOT}/{MEMORY},share=off,readonly=on,rom=off"
+        yield from ("-incoming", "defer")  # RESUME follows
+    else:
+        return
+    size = f"size={topology.memory_mib}M"
+    yield from ("-object", f"memory-backend-file,id=ram,{size},{place}")
+    yield from ("-machine", "memory-backend=ram")
+
+
+# The memory is there already, what is to be read is all else.
+IGNORE_MEMORY: Command = (
+    "migrate-set-capabilities",
+    {"capabilities": [{"capability": "x-ignore-shared", "state": True}]},
+)
+# What a QEMU that starts from a snapshot is told.
+RESUME: tuple[Command, ...] = (
+    IGNORE_MEMORY,
+    ("migrate-incoming", {"uri": f"file:{SNAPSHOT}/{STATE}"}),
+)
+
+
+def _kernel_log(ports: Ports, *, append: bool) -> Iterator[str]:
+    """ttyS0: into a file in the guest's folder, with a pipe for what is sent to it."""
+    log = f"{RUN}/{KERNEL_LOG}"
+    if ports.serial == "shared":
+        yield from ("-chardev", f"socket,id=console,fd={ports.console},logfile={log}")
+        yield from ("-serial", "chardev:console")
+        return
+    source = f"input-path={RUN}/{KERNEL_LOG_INPUT},append={'on' if append else 'off'}"
+    yield from ("-chardev", f"file,id=log,path={log},{source}", "-serial", "chardev:log")
+
+
+def _consoles(ports: Ports) -> Iterator[str]:
+    if ports.shell is not None or ports.serial == "virtio":
+        yield from ("-device", "virtio-serial-pci,max_ports=4")
+    if ports.shell is not None:
+        yield from ("-chardev", f"socket,id=shell,fd={ports.shell}")
+        yield from ("-device", "virtconsole,chardev=shell,nr=0")
+    if ports.serial == "shared":
+        return
+    yield from ("-chardev", f"socket,id=console,fd={ports.console}")
+    if ports.serial == "uart":
+        yield from ("-serial", "chardev:console")
+    else:
+        yield from ("-device", "virtserialport,chardev=console,name=blockyard.console,nr=1")
+
+
+def _monitors(ports: Ports) -> Iterator[str]:
+    for name, descriptor in {"events": ports.events, "control": ports.monitor}.items():
+        yield from ("-chardev", f"socket,id={name},fd={descriptor}")
+        yield from ("-mon", f"chardev={name},mode=control")
+
+
+def _options(options: Options) -> Iterator[str]:
+    if options.monitor:
+        yield from ("-chardev", f"socket,id=monitor,path={RUN}/{MONITOR_SOCKET},server=on,wait=off")
+        yield from ("-mon", "chardev=monitor,mode=readline")
+    if options.gdb:
+        yield from ("-chardev", f"socket,id=gdb,path={RUN}/{GDB_SOCKET},server=on,wait=off")
+        yield from ("-gdb", "chardev:gdb")
+    if options.dump:
+        yield from ("-action", "shutdown=pause")
+        yield from ("-device", "vmcoreinfo")  # where the kernel says how to read a dump
+
+
+def _read_only_disk(name: str) -> Iterator[str]:
+    yield from ("-blockdev", f"file,node-name={name},filename={BIND}/{name},read-only=on")
+    yield from ("-device", f"virtio-blk-pci,drive={name},serial=blockyard-{name}")
+
+
+def _network(ports: Ports) -> Iterator[str]:
+    if ports.ssh is None:
+        return
+    forward = f"hostfwd=tcp:127.0.0.1:{ports.ssh}-:22"
+    yield from ("-netdev", f"user,id=net,restrict=on,{forward}")
+    # far away: a snapshot has none, and the others' places must not depend on it
+    yield from ("-device", "virtio-net-pci,netdev=net,romfile=,addr=0x1e")

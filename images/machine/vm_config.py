@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What to boot, and on what, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from blockyard.images.files import GuestFiles
+from blockyard.images.hardware.topology import Topology
+from blockyard.images.machine import qemu
+from blockyard.images.machine.accelerator import Accelerator
+from blockyard.kernel.artifact import Kernel
+from blockyard.kernel.host.debian import ToolRoot
+from blockyard.kernel.host.errors import unknown
+
+# boot; from a snapshot, made if need be; or from one where that is known to be faster
+Start = Literal["boot", "snapshot", "fastest"]
+STARTS: tuple[Start, ...] = get_args(Start)
+
+
+def start_named(name: str) -> Start:
+    """One of the ways to start a guest; raises UserError for another."""
+    for start in STARTS:
+        if start == name:
+            return start
+    raise unknown("start", name, STARTS)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One guest."""
+
+    kernel: Kernel
+    files: GuestFiles
+    tools: ToolRoot
+    accelerator: Accelerator
+    topology: Topology
+    directory: Path  # where this guest's kernel log and scratch files go
+    ssh: bool = False  # bring up the network and sshd
+    shell: bool = False  # a shell on hvc0
+    serial: str = ""  # what carries the serial console (qemu.SERIAL); empty: the best there is
+    monitor: bool = False  # QEMU's monitor for people, on a socket in the directory
+    gdb: bool = False  # gdb's protocol, on a socket in the directory
+    dump: bool = False  # a panic leaves the guest's memory in the directory
+    saved: bool = False  # its memory is a file, so that it can be saved (images.machine.snapshot)
+    start: Start = "boot"
+
+    @property
+    def serial_port(self) -> str:
+        """What carries the serial console in this kernel."""
+        return self.serial or qemu.best_serial(self.kernel.config)

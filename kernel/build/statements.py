@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What kernels, modules and guest roots are made from, for the statements beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from blockyard.kernel.build.spec import RECIPE, Build
+from blockyard.kernel.config import kconfig
+from blockyard.kernel.host.debian import RootSpec, ToolRoot
+from blockyard.kernel.host.provenance import Input, Provenance, of_entry, of_text
+from blockyard.kernel.host.sandbox import Sandbox
+from blockyard.kernel.sources.tree import Tree
+
+
+def of_kernel(job: Build) -> Provenance:
+    """A kernel that was built: tree, fragments, what was asked of Kconfig, compilers, tool root."""
+    fragments = (of_text(f"fragment {one.name}", one.text) for one in job.fragments)
+    asked = of_text("requested configuration", kconfig.render(job.merged))
+    return Provenance(
+        "kernel",
+        {"kernel": job.name, "leftOut": dict(job.left_out)},
+        {
+            "recipe": RECIPE,
+            "key": job.key,
+            "toolchain": dict(job.toolchain.versions),
+            "arguments": job.make_argv("bzImage", "modules"),
+            "sandbox": _sandbox(job.sandbox()),
+        },
+        (_tree(job.tree), *fragments, asked, *_tools(job.tools)),
+    )
+
+
+def of_prebuilt(name: str, key: str, recipe: int, files: Tree, tools: ToolRoot) -> Provenance:
+    """A distribution's kernel: the files of its packages."""
+    made = {"recipe": recipe, "key": key}
+    return Provenance("prebuilt-kernel", {"kernel": name}, made, (_tree(files), *_tools(tools)))
+
+
+def of_module(
+    driver: str, key: str, recipe: int, files: Mapping[str, str], kernel: Path, ran: Sandbox
+) -> Provenance:
+    """A module from outside the tree; files: name → sha256; kernel: its entry in the cache."""
+    made = {"recipe": recipe, "key": key, "sandbox": _sandbox(ran)}
+    sources = (Input(f"source {name}", {"sha256": sha[:64]}) for name, sha in files.items())
+    inputs = (*sources, of_entry("kernel", kernel))
+    return Provenance("module", {"driver": driver}, made, inputs)
+
+
+def of_guest_root(
+    spec: RootSpec, recipe: int, packages: Mapping[str, str], tools: ToolRoot
+) -> Provenance:
+    """The guests' Debian system; packages: what is in it, name → version, signed by Debian."""
+    installed = "".join(f"{name} {version}\n" for name, version in packages.items())
+    inputs = (
+        of_text("packages of the guest root", installed),
+        *(
+            Input(name, {}, f"pkg:deb/debian/{name}@{version}")
+            for name, version in packages.items()
+        ),
+        *_tools(tools),
+    )
+    asked = {"suite": spec.suite, "packages": list(spec.packages)}
+    return Provenance("guest-root", asked, {"recipe": recipe, "key": spec.key}, inputs)
+
+
+def _tools(tools: ToolRoot) -> tuple[Input, ...]:
+    versions = (tools.path / "versions.txt").read_bytes()
+    return of_text("packages of the tool root", versions), of_entry("tool root", tools.path)
+
+
+def _tree(tree: Tree) -> Input:
+    """A tree by its commit, its tarball's sha256 or its entry's manifest, as far as it has one."""
+    entry = tree.path.parent if tree.path.name == "tree" else tree.path
+    known = of_entry(f"source: {tree.origin}", entry)
+    digest = dict(known.digest)
+    uri = ""
+    if package := re.match(r"debian (\S+) (\S+)$", tree.origin):
+        uri = f"pkg:deb/debian/{package[1]}@{package[2]}"
+    if commit := re.search(r"^git (\S+) .*?\b([0-9a-f]{40}|[0-9a-f]{64})\b", tree.origin):
+        uri = f"git+{commit[1]}"
+        digest["gitCommit"] = commit[2]
+    return Input(
+        known.name, digest, uri, {**known.annotations, "blockyard.identity": tree.identity}
+    )
+
+
+def _sandbox(sandbox: Sandbox) -> dict[str, Any]:
+    """What a build could see and change; values of its environment are not told."""
+    return {
+        "root": str(sandbox.root.parent.name),
+        "network": sandbox.network,
+        "readOnly": sorted(sandbox.read_only),
+        "writable": sorted(sandbox.writable),
+        "devices": list(sandbox.devices),
+        "environment": sorted(sandbox.environment),
+    }

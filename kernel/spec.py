@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which kernel, built how: what a user asked for, checked before anything long begins."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from blockyard.kernel import catalog
+from blockyard.kernel.build.spec import read_fragment
+from blockyard.kernel.build.toolchain import COMPILERS, PLACES
+from blockyard.kernel.config import kconfig, variants
+from blockyard.kernel.config.variants import PLAIN
+from blockyard.kernel.host import redact
+from blockyard.kernel.host.errors import UserError, unknown
+from blockyard.kernel.sources import reader
+
+
+def paths(text: str) -> tuple[Path, ...]:
+    """The paths in a comma-separated option; a path that is there may have commas itself.
+
+    Raises UserError when a text is one path that is there, and several.
+    """
+    pieces = text.split(",")
+    found: list[Path] = []
+    at = 0
+    while at < len(pieces):
+        end = next(
+            (end for end in range(len(pieces), at + 1, -1) if _exists(",".join(pieces[at:end]))),
+            at + 1,
+        )
+        whole = ",".join(pieces[at:end])
+        if end > at + 1 and all(_exists(piece.strip()) for piece in pieces[at:end]):
+            raise UserError(
+                f"{whole!r} is one path, or {end - at} with commas between them: all are there",
+                hint=f"write ./{whole.replace(',', ',./')} for the {end - at}",
+            )
+        if end > at + 1 or whole.strip():
+            found.append(Path(whole if _exists(whole) else whole.strip()))
+        at = end
+    if text and not found:
+        raise UserError(f"{text!r} names no path", hint="write paths with commas between them")
+    return tuple(found)
+
+
+def _exists(text: str) -> bool:
+    return bool(text) and os.path.lexists(text)
+
+
+def numbered(option: str, text: str) -> int | None:
+    """The number in an option; None when it is not given."""
+    if text and not (text.isascii() and text.isdigit() and len(text) < 5):
+        raise UserError(f"invalid {option} {text!r}: expected a number, such as 2")
+    return int(text) if text else None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A kernel as `catalog.find` takes it, and what to build it with."""
+
+    kernel: str = catalog.DEFAULT
+    variant: str = PLAIN
+    fragments: tuple[Path, ...] = ()  # of the user's own; a later one wins
+    toolchain: str = "root"
+    compiler: str = "llvm"
+    modules: tuple[Path, ...] = ()  # folders of modules outside the kernel tree
+    series: tuple[Path, ...] = ()  # patches for the tree, see kernel.sources.reader
+    series_version: int | None = None  # of several in one thread; None takes the newest
+
+    def __post_init__(self) -> None:
+        catalog.find(self.kernel)
+        if self.variant not in variants.names():
+            raise unknown("variant", self.variant, variants.names())
+        kconfig.merge([read_fragment(path) for path in self.fragments])
+        for path in self.series:
+            reader.read(path, self.series_version)
+        if self.toolchain not in PLACES:
+            raise unknown("toolchain", self.toolchain, PLACES)
+        if self.compiler not in COMPILERS:
+            raise unknown("compiler", self.compiler, COMPILERS)
+
+    @property
+    def name(self) -> str:
+        """For people: ``7.3``, ``7.3 debug``."""
+        words = [redact.text(self.kernel)]
+        words += [self.variant] if self.variant != PLAIN else []
+        words += [path.name for path in (*self.series, *self.fragments)]
+        words += [self.compiler] if self.compiler != "llvm" else []
+        words += ["host"] if self.toolchain == "host" else []
+        return " ".join(words)
+
+    @property
+    def options(self) -> list[str]:
+        """As options of a command of ours."""
+        options = ["--kernel", self.kernel, "--variant", self.variant]
+        options += ["--toolchain", self.toolchain, "--compiler", self.compiler]
+        if self.fragments:
+            options += ["--fragment", ",".join(map(str, self.fragments))]
+        if self.modules:
+            options += ["--module", ",".join(map(str, self.modules))]
+        if self.series:
+            options += ["--series", ",".join(map(str, self.series))]
+        if self.series_version is not None:
+            options += ["--series-version", str(self.series_version)]
+        return options

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a guest gets of a checkout: a tar of its scripts and of the helper programs.
+
+The programs are compiled in the tool root, in a copy, without network: a checkout is the user's,
+and nothing of it runs on the host or is written to. The guest's Debian is that of the tool root, so
+they run there. One that does not compile is left out: upstream skips its tests and says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from blockyard.kernel.host import store
+from blockyard.kernel.host.debian import ToolRoot
+from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.limits import MODULE_S, build_limits
+from blockyard.kernel.host.process import run
+from blockyard.kernel.host.progress import note, step
+from blockyard.kernel.host.sandbox import BIND, Sandbox
+from blockyard.kernel.host.untrusted import open_regular
+from blockyard.tests.blktests import tree
+from blockyard.tests.blktests.checkout import FOLDERS, Checkout
+
+RECIPE = 3  # raise it when the same checkout gives another archive
+TAKEN = ("check", *FOLDERS)  # of a checkout
+
+
+def digest(checkout: Checkout) -> str:
+    """Names the content of a checkout."""
+    return store.digest("blktests", RECIPE, list(_content(checkout.folder)))
+
+
+def packed(checkout: Checkout, tools: ToolRoot) -> Path:
+    """The tar, from the cache or made now (a few seconds)."""
+    key = store.digest(digest(checkout), tools.path.name)
+
+    def make(path: Path) -> None:
+        copy = path / "blktests"
+        copy.mkdir()
+        tree.copy(checkout.folder, TAKEN, copy)
+        _compile(copy, tools, store.directory("logs") / f"blktests-{key}.log")
+        with tarfile.open(path / "blktests.tar", "w") as tar:
+            tar.add(copy, ".", filter=_plain)
+        store.remove(copy)
+
+    return store.get("blktests", key, "upstream blktests", make) / "blktests.tar"
+
+
+def _content(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Name, kind and hash of each file that is taken; of a link where it leads."""
+    for entry in tree.entries(folder, TAKEN):
+        if entry.link:
+            yield entry.name, "link", entry.link
+        else:
+            with open_regular(folder, entry.name) as file:
+                content = hashlib.sha256(file.read(tree.FILE_BYTES)).hexdigest()
+            yield entry.name, "program" if entry.runs else "file", content
+
+
+def _compile(copy: Path, tools: ToolRoot, log: Path) -> None:
+    log.unlink(missing_ok=True)
+    limits = build_limits().within(MODULE_S)
+    sandbox = Sandbox(tools.root, writable={"blktests": copy}, limits=limits, supervised=True)
+    sources = copy / "src"
+    for program in _programs(sources):  # those that are there were made for the user's own system
+        program.unlink(missing_ok=True)
+    argv = ["make", "-C", f"{BIND}/blktests/src", "--keep-going"]
+    argv += [f"-j{os.cpu_count() or 1}", "CC=gcc", "CXX=clang++"]  # the tool root has no g++
+    doing = "compiling the helper programs of blktests"
+    with step(doing, log=log), contextlib.suppress(Failed):
+        run(sandbox.argv(argv), log=log, doing=doing, limits=limits, outputs=[copy])
+    if names := ", ".join(not_built(sources)):
+        note(f"blktests: not built, so that tests of them are skipped: {names} (log: {log})")
+
+
+def not_built(folder: Path) -> list[str]:
+    """The programs that there are sources for in a folder, and that are not there."""
+    return sorted(path.name for path in _programs(folder) if not path.is_file())
+
+
+def _programs(folder: Path) -> list[Path]:
+    sources = [path for kind in ("c", "cpp") for path in folder.rglob(f"*.{kind}")]
+    return [path.with_suffix("") for path in sources]
+
+
+def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Without owners and times; None for what a makefile left that is too large, or no file."""
+    if not (member.isreg() or member.isdir() or member.issym()) or member.size > tree.FILE_BYTES:
+        return None
+    member.uid = member.gid = 0
+    member.uname = member.gname = "root"
+    member.mtime = 0
+    return member

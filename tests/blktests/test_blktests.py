@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Upstream blktests: one test of ours for each of theirs, on each driver that it fits.
+
+What such a test leaves behind ends its guest and is no failure: upstream's tests unload modules and
+load others, and that is not ours to judge. Splats are, here as everywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+
+from blockyard.kernel.host import store
+from blockyard.kernel.host.errors import Failed
+from blockyard.modules.manifest import Configfs
+from blockyard.tests.blktests import guest as upstream_guest
+from blockyard.tests.blktests import results
+from blockyard.tests.blktests.checkout import UpstreamTest
+from blockyard.tests.harness import guest_state
+from blockyard.tests.harness.guests import Guest, Slot
+from blockyard.tests.harness.plan import Plan
+
+pytestmark = pytest.mark.foreign
+
+
+class UpstreamFailed(AssertionError):
+    """Upstream's verdict. `kernel_log`: in which it found something."""
+
+    def __init__(self, verdict: results.Verdict) -> None:
+        super().__init__(verdict.reason)
+        self.kernel_log = verdict.kernel_log
+
+
+def test_blktests(guest: Guest, slot: Slot, upstream_test: UpstreamTest, plan: Plan) -> None:
+    driver = guest.driver
+    stands_in = upstream_guest.stands_in(driver)
+    if stands_in and not isinstance(driver.manifest.disks, Configfs):
+        pytest.skip(f"{driver.name} makes no disks by configfs in this kernel")
+    assert plan.upstream is not None
+    if upstream_guest.unpacked(driver, Path(plan.upstream.archive)):
+        guest.state = guest_state.read(driver)  # with what was mounted for it
+    cpus = guest.machine.setup.topology.cpus
+    if why := upstream_guest.unmet(upstream_test, driver, cpus):
+        pytest.skip(why)
+    try:
+        ran = upstream_guest.run(driver, upstream_test, plan.upstream)
+    finally:
+        # a module that it unloaded comes back; what is different still ends the guest
+        with contextlib.suppress(Failed):
+            driver.load()
+    name = f"{upstream_test.name.replace('/', '-')}-{slot}.tar"
+    store.write(Path(plan.directory) / "blktests" / name, ran.archive)
+    known = upstream_guest.attributes(driver) if stands_in else ()
+    verdict = results.judge(ran.results, upstream_test, ran.disk, driver.name, known)
+    if verdict.outcome == "skip":
+        pytest.skip(verdict.reason)
+    if verdict.outcome == "fail":
+        raise UpstreamFailed(verdict)

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A checkout as what it is: somebody else's folder, in which links and pipes can have any name.
+
+No link is followed, and what is neither a folder, a regular file nor a link is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from itertools import chain
+from pathlib import Path
+
+from blockyard.kernel.host import untrusted
+from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.untrusted import Entry, FolderLimits
+
+FILE_BYTES = 16 << 20
+# of each of its folders; all of upstream's have 1,000 files and 2 MB
+LIMITS = FolderLimits(files=20_000, size=256 << 20, depth=20)
+
+
+def entries(base: Path, tops: Collection[str]) -> Iterator[Entry]:
+    """The files and links with these names, and those below folders with these names.
+
+    Raises UserError for more than any checkout has.
+    """
+    folders = [name for name in tops if is_folder(base, name)]
+    files = [name for name in tops if name not in folders]
+    for entry in chain(
+        untrusted.regular_files(base, lambda name: name not in files, LIMITS),
+        *(untrusted.regular_files(base, _none, LIMITS, name) for name in folders),
+    ):
+        if entry.size > FILE_BYTES:
+            raise UserError(f"{base / entry.name} is larger than {FILE_BYTES >> 20} MiB")
+        yield entry
+
+
+def _none(_name: str) -> bool:
+    return False
+
+
+def copy(base: Path, tops: Collection[str], target: Path) -> None:
+    """Copies them: files and folders with rights of ours, links as links."""
+    for entry in entries(base, tops):
+        to = target / entry.name
+        if entry.link:
+            to.parent.mkdir(parents=True, exist_ok=True)
+            to.symlink_to(entry.link)
+        else:
+            untrusted.copy(base, entry.name, to, FILE_BYTES)
+            to.chmod(0o755 if entry.runs else 0o644)
+
+
+def is_folder(base: Path, name: str) -> bool:
+    """Whether it is a folder, and not a link to one."""
+    return (base / name).is_dir() and not (base / name).is_symlink()
+
+
+def text(base: Path, name: str) -> str:
+    """A file's text; empty when there is no such file of the checkout's own."""
+    try:
+        return untrusted.read_text(base, name, untrusted.MAKEFILE_BYTES)
+    except Failed:
+        return ""

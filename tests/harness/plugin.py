@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The pytest plugin that runs the suites against guests.
+
+Every test of a suite is run once per slot (driver, console, and hardware if it asks for some).
+Around each test the plugin boots or reuses the slot's guest, checks what the test needs, marks the
+kernel log, and afterwards scans the test's part of the log, whatever else happened. What it found
+goes with pytest's report as a user property, also across pytest-xdist's workers.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Generator, Iterator
+from typing import Any, NoReturn
+
+import pytest
+
+from blockyard.images.errors import GuestError
+from blockyard.images.log.splats import Splat
+from blockyard.modules.disk import Disk
+from blockyard.modules.driver import Driver
+from blockyard.tests.harness import outcomes, plan, requirements
+from blockyard.tests.harness.budget import Budget
+from blockyard.tests.harness.guests import Guest, Guests, NotServed, Slot
+
+PROPERTY = "blockyard"  # the user property: outcome, reason, kernel_log, guest of one phase
+
+_guests = pytest.StashKey[Guests]()
+_guest = pytest.StashKey[Guest]()
+_plan = pytest.StashKey[plan.Plan]()
+_ill = pytest.StashKey[bool]()
+_failed = pytest.StashKey[bool]()
+_last = pytest.StashKey[bool]()
+
+
+class SplatFound(Exception):
+    """The kernel complained during a test."""
+
+    def __init__(self, splats: list[Splat]) -> None:
+        super().__init__("; ".join(f"{splat.kind}: {splat.line}" for splat in splats))
+        self.kernel_log = excerpts(splats)
+
+
+class LeftBehind(Exception):
+    """A test left something in the guest."""
+
+
+def excerpts(splats: list[Splat]) -> str:
+    """The splats as the log has them."""
+    return "\n\n".join(splat.excerpt for splat in splats)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--blockyard-plan", help="the plan of the run (written by ./inv test)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*capabilities): what a test asks of a driver")
+    config.addinivalue_line("markers", "hardware(*topologies): what it is run on, one by one")
+    config.addinivalue_line("markers", "feature(*names): what of a driver a test is about")
+    config.addinivalue_line("markers", "smoke: one of the first that show whether a driver works")
+    config.addinivalue_line("markers", "foreign: a test of others, which may leave things behind")
+    path = config.getoption("--blockyard-plan")
+    if not path:
+        raise pytest.UsageError("the suites are run by ./inv test")
+    if not __debug__:  # helpers of tests fail by assertions
+        raise pytest.UsageError("Python runs with -O, which removes assertions")
+    config.stash[_plan] = plan.read(path)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if guests := config.stash.get(_guests, None):
+        guests.discard()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    here = metafunc.config.stash[_plan]
+    if "upstream_test" in metafunc.fixturenames:
+        metafunc.parametrize(("slot", "upstream_test"), list(_upstream(here)))
+        return
+    drivers = here.drivers
+    if (folder := str(metafunc.definition.path.parent)) in here.folders:
+        drivers = tuple(name for name in drivers if here.manifest(name).folder == folder)
+    wanted = metafunc.definition.get_closest_marker("hardware")
+    hardware = wanted.args if wanted else ("",)
+    slots = [
+        Slot(driver, console, topology)
+        for driver in drivers
+        for console in here.consoles
+        for topology in (hardware if here.manifest(driver).on_hardware else ("",))
+    ]
+    metafunc.parametrize("slot", slots, ids=str)
+
+
+def _upstream(here: plan.Plan) -> Iterator[object]:
+    """Each test of upstream's on the slots whose drivers it fits."""
+    for driver in here.drivers:
+        manifest = here.manifest(driver)
+        for slot in (Slot(driver, console) for console in here.consoles):
+            for test in here.upstream.tests if here.upstream else ():
+                if test.fits(manifest):
+                    yield pytest.param(slot, test, id=f"{slot}-{test.name}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """One slot after the other, so that each needs one guest; else as they come."""
+    here = config.stash[_plan]
+    if others := [item.nodeid for item in items if not hasattr(item, "callspec")]:
+        items.clear()  # they are collected even so
+        raise pytest.UsageError(f"{others[0]} is no plain function, so it tests no driver")
+    # a test of a driver that was not chosen comes without a slot
+    items[:] = [item for item in items if isinstance(_parameter(item), Slot)]
+    if here.smoke:
+        items[:] = [item for item in items if _is_first(item, here)]
+    items.sort(key=lambda item: str(_slot(item)))
+
+
+def _is_first(item: pytest.Item, here: plan.Plan) -> bool:
+    """Whether it is a smoke test, or one of a driver's own."""
+    return bool(item.get_closest_marker("smoke")) or str(item.path.parent) in here.folders
+
+
+def _parameter(item: pytest.Item) -> object:
+    assert isinstance(item, pytest.Function)
+    return item.callspec.params["slot"]
+
+
+def _slot(item: pytest.Item) -> Slot:
+    slot = _parameter(item)
+    assert isinstance(slot, Slot)
+    return slot
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Notes whether another test follows in the same guest."""
+    item.stash[_last] = nextitem is None or _slot(nextitem) != _slot(item)
+
+
+@pytest.fixture(autouse=True)
+def guest(request: pytest.FixtureRequest, slot: Slot) -> Iterator[Guest]:
+    """The slot's guest, ready for one test; afterwards its kernel log is judged."""
+    config = request.config
+    if _guests not in config.stash:
+        worker = getattr(config, "workerinput", {}).get("workerid", "")
+        if config.stash[_plan].own:  # a driver's own tests have guests of their own
+            worker = f"own-{worker}"
+        config.stash[_guests] = Guests(config.stash[_plan], worker)
+    guests = config.stash[_guests]
+    if problem := guests.manifest_problem(slot) or guests.hardware_problem(slot):
+        pytest.skip(problem)
+    try:
+        guest = guests.get(slot, request.node.name)
+    except NotServed as reason:
+        pytest.skip(str(reason))
+    request.node.stash[_guest] = guest
+    try:
+        problem = requirements.missing(request.node, guest.driver)
+        if problem and not request.node.stash[_last]:
+            _skip(guest, problem)
+        guest.begin(request.node.name)
+    except (GuestError, SplatFound):
+        guests.discard()
+        raise
+    try:
+        if problem:
+            pytest.skip(problem)
+        yield guest
+    finally:
+        _judge(guests, guest, request.node)
+
+
+def _skip(guest: Guest, problem: str) -> NoReturn:
+    """Skips a test, unless the kernel has complained since the one before: no other would tell."""
+    if splats := guest.splats():
+        raise SplatFound(splats)
+    pytest.skip(problem)
+
+
+def _judge(guests: Guests, guest: Guest, item: pytest.Item) -> None:
+    """Scans the test's part of the kernel log, whatever else happened, and raises what is wrong.
+
+    A guest with which anything is wrong is given up. That of a test that failed may have been left
+    half-way: it is looked at thoroughly, and kept when nothing is found.
+    """
+    if item.session.exitstatus == pytest.ExitCode.INTERRUPTED:  # half a test is not judged
+        guests.discard()
+        return
+    left: list[str] = []
+    trouble: Exception | None = None
+    end = None
+    failed = item.stash.get(_failed, False)
+    last = item.stash[_last]
+    if not item.stash.get(_ill, False):
+        try:
+            left, end = guest.end(item.name, thorough=failed, last=last)
+        except Exception as error:
+            trouble = error
+    splats = guest.splats(end)
+    if trouble or splats or left or last or end is None:
+        guests.discard()
+        splats += guest.splats()
+    if isinstance(trouble, GuestError):
+        trouble.kernel_log = excerpts(splats) or trouble.kernel_log
+        raise trouble
+    if splats:
+        raise SplatFound(splats) from trouble
+    if trouble:
+        raise trouble
+    if left and not failed and not item.get_closest_marker("foreign"):
+        raise LeftBehind(f"the test left the guest in another state: {'; '.join(left)}")
+
+
+@pytest.fixture
+def driver(guest: Guest) -> Driver:
+    """The driver under test, loaded."""
+    return guest.driver
+
+
+@pytest.fixture
+def patient_console(driver: Driver) -> Iterator[None]:
+    """Lets the test's commands wait for a driver's own time-outs (`requirements.waits`)."""
+    with driver.console.may_wait():
+        yield
+
+
+@pytest.fixture(name="plan")
+def plan_of_the_run(request: pytest.FixtureRequest) -> plan.Plan:
+    """What this run is to do."""
+    return request.config.stash[_plan]
+
+
+@pytest.fixture
+def budget(plan: plan.Plan) -> Budget:
+    """How long this run's loads and repetitions take."""
+    return Budget(plan.budget)
+
+
+@pytest.fixture
+def disk(driver: Driver) -> Iterator[Disk]:
+    """A disk of the driver, with its defaults."""
+    with driver.disk() as disk:
+        yield disk
+
+
+@pytest.fixture
+def storing_disk(driver: Driver) -> Iterator[Disk]:
+    """A disk that keeps what is written to it."""
+    with driver.disk(**driver.store_attributes()) as disk:
+        yield disk
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    facts: dict[str, Any] = {"outcome": "fail" if report.failed else "pass"}
+    guest = item.stash.get(_guest, None)
+    if guests := item.config.stash.get(_guests, None):
+        facts["booted"] = guests.booted
+    if guest:
+        facts["guest"] = guest.name
+    if hasattr(report, "wasxfail"):
+        outcome = "xfail" if report.skipped else "xpass"
+        facts |= {"outcome": outcome, "reason": report.wasxfail}
+    elif report.skipped:
+        facts |= {"outcome": "skip", "reason": _skip_reason(report)}
+    elif call.excinfo is not None:
+        item.stash[_failed] = True
+        errors = _causes(call.excinfo.value)
+        # the guest is given up after the test's part of the log has been looked at
+        item.stash[_ill] = any(isinstance(error, GuestError) for error in errors)
+        logs = [log for error in errors if (log := getattr(error, "kernel_log", ""))]
+        if item.stash[_ill] and guest and not logs:
+            logs = [guest.machine.log.tail()]
+        facts |= {
+            "outcome": functools.reduce(outcomes.worse, map(outcomes.of_exception, errors)),
+            "reason": "\n".join(dict.fromkeys(_reason(error) for error in errors)),
+            "kernel_log": logs[0] if logs else "",
+            "splat": any(isinstance(error, SplatFound) for error in errors),
+        }
+    elif report.failed:
+        facts["reason"] = report.longreprtext
+    report.user_properties.append((PROPERTY, facts))
+    return report
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The errors of a phase: pytest puts those of several finalizers into a group."""
+    if isinstance(error, BaseExceptionGroup):
+        return [one for inner in error.exceptions for one in _causes(inner)]
+    return [error]
+
+
+def _skip_reason(report: pytest.TestReport) -> str:
+    if isinstance(report.longrepr, tuple):
+        return report.longrepr[2].removeprefix("Skipped: ")
+    return "skipped"
+
+
+def _reason(error: BaseException) -> str:
+    what = getattr(error, "what", None) or str(error)
+    if isinstance(error, AssertionError):
+        return what or "an assertion failed"
+    plain = isinstance(error, (GuestError, SplatFound, LeftBehind, outcomes.NotTried))
+    return what if plain else f"{type(error).__name__}: {what}"

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a test needs and whether a driver in a guest has it.
+
+    @needs("configfs", "attribute:size", program="fio", symbol="BLK_DEV_ZONED")
+
+Capabilities are those of modules.driver; a program is looked up in the guest, a symbol in the
+kernel's configuration. What is missing becomes the reason of a skip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from blockyard.modules.driver import Driver
+
+# What the fixtures of tests/harness/plugin.py need.
+_OF_FIXTURES = {"disk": "disk", "storing_disk": "store"}
+
+
+def needs(*capabilities: str, program: str = "", symbol: str = "") -> pytest.MarkDecorator:
+    """Marks a test (or a module, as `pytestmark`) with what it needs."""
+    return pytest.mark.needs(*capabilities, program=program, symbol=symbol)
+
+
+def hardware(*topologies: str) -> pytest.MarkDecorator:
+    """Marks a test (or a module) to be run on these topologies, each by its name.
+
+    It holds for drivers of hardware; others make their disks themselves, and run it once.
+    """
+    return pytest.mark.hardware(*topologies)
+
+
+def feature(*names: str) -> pytest.MarkDecorator:
+    """Says which features of a driver a test (or a module) is about, for the parity table."""
+    return pytest.mark.feature(*names)
+
+
+def waits() -> pytest.MarkDecorator:
+    """Marks a test (or a module) whose commands may wait for what the kernel ends by itself.
+
+    That is no hang before console.TIME_OUTS_S, where others have hung after BLOCKED_S.
+    """
+    return pytest.mark.usefixtures("patient_console")
+
+
+def smoke(test: Callable[..., None]) -> Callable[..., None]:
+    """Marks one of the tests that show first whether a driver works: `./inv test` has no others."""
+    marked: Callable[..., None] = pytest.mark.smoke(test)
+    return marked
+
+
+def features(item: pytest.Item) -> tuple[str, ...]:
+    """The features that a test is about: those it names, else the attributes that it needs.
+
+    A test that names neither is about what its file is about.
+    """
+    named = [name for marker in item.iter_markers("feature") for name in marker.args]
+    needed = [name for marker in item.iter_markers("needs") for name in marker.args]
+    attributes = [
+        name.removeprefix("attribute:") for name in needed if name.startswith("attribute:")
+    ]
+    values = item.callspec.params if isinstance(item, pytest.Function) else {}
+    attributes += [values["attribute"]] if "attribute" in values else []
+    return tuple(dict.fromkeys(named or attributes)) or (item.path.stem.removeprefix("test_"),)
+
+
+def missing(item: pytest.Item, driver: Driver) -> str:
+    """Why the test cannot run on this driver; empty when it can."""
+    for fixture, capability in _OF_FIXTURES.items():
+        if fixture in getattr(item, "fixturenames", ()) and capability not in driver.capabilities:
+            return lack(driver, capability)
+    # what a whole suite needs is told before what one of its tests does
+    for marker in reversed(list(item.iter_markers("needs"))):
+        for capability in marker.args:
+            if capability not in driver.capabilities:
+                return lack(driver, capability)
+        symbol = marker.kwargs.get("symbol", "")
+        if symbol and driver.kernel.config.get(symbol, "n") == "n":
+            return f"kernel {driver.kernel.info.release} is built without CONFIG_{symbol}"
+        program = marker.kwargs.get("program", "")
+        if program and not driver.has_program(program):
+            return f"the guest has no program {program}"
+    return ""
+
+
+def lack(driver: Driver, capability: str) -> str:
+    """In words: the driver does not have the capability."""
+    kind, _, name = capability.partition(":")
+    if kind in ("attribute", "parameter"):
+        return f"{driver.name} has no {kind} {name}"
+    lacks = {
+        "module": "is built into this kernel, or cannot be unloaded",
+        "parameters": "has no parameter size_mib",
+        "pins": "does not promise that an open disk keeps its module",
+        "disk": "makes no disks",
+        "bind": "names no devices to bind to in its manifest",
+        "counterpart": "is no Rust driver with a counterpart in C",
+        "configfs": "has no configfs directory: its disks cannot be configured",
+        "features": "has no features file",
+        "nvme": "is no NVMe driver",
+        "store": "has no disks that keep their data in this kernel",
+    }
+    return f"{driver.name} {lacks[capability]}"
