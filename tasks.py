@@ -21,7 +21,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import task
 
 if TYPE_CHECKING:
-    from blockyard.kernel.spec import Choice
+    from blockyard.kernel.spec import KernelSpec
 
 # With Python's default of 700 the collector runs a hundred times while modules are imported, and
 # finds nothing: 10 ms.
@@ -72,18 +72,18 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def on_a_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options of KERNEL_OPTIONS; the function gets them as one `Choice`."""
+    """Adds the options of KERNEL_OPTIONS; the function gets them as one `KernelSpec`."""
 
     @functools.wraps(function)
     def wrapper(c: Context, *arguments: Any, **options: Any) -> Any:
-        from blockyard.kernel.spec import Choice, numbered, paths
+        from blockyard.kernel.spec import KernelSpec, numbered, paths
 
         chosen = {name: options.pop(name, default) for name, (default, _) in KERNEL_OPTIONS.items()}
         fragments, modules, series = (
             paths(chosen.pop(name)) for name in ("fragment", "module", "series")
         )
         version = numbered("--series-version", chosen.pop("series_version"))
-        choice = Choice(
+        choice = KernelSpec(
             fragments=fragments, modules=modules, series=series, series_version=version, **chosen
         )
         return function(c, choice, *arguments, **options)
@@ -126,7 +126,7 @@ def on_a_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 @on_a_kernel
 def test(
     c: Context,
-    choice: Choice,
+    choice: KernelSpec,
     driver: str = "",
     console: str = "",
     suite: str = "",
@@ -159,7 +159,7 @@ def test(
     from blockyard.ci.run import collection, exits, prepare, run, selection
     from blockyard.ci.run import resume as resumption
 
-    outside, workers = prepare.outside(choice), run.workers(guests)
+    outside, workers = prepare.out_of_tree(choice), run.workers(guests)
     spend = selection.budget_named(quick=quick, long=long)
     suite = suite or ("all" if k else selection.SMOKE)
     wanted = selection.select(driver, console, suite, k, outside, topology, start, spend, seed)
@@ -207,7 +207,7 @@ def test(
 @on_a_kernel
 def blktests(
     c: Context,
-    choice: Choice,
+    choice: KernelSpec,
     tree: str = "",
     driver: str = "",
     console: str = "serial",
@@ -245,14 +245,14 @@ def blktests(
 )
 @plain_errors
 @on_a_kernel
-def build(c: Context, choice: Choice, json: bool = False) -> None:
+def build(c: Context, choice: KernelSpec, json: bool = False) -> None:
     """Build a kernel with the block drivers, or take it from the cache."""
     from blockyard.ci.output import say
     from blockyard.ci.run import prepare
     from blockyard.kernel.host.debian import tool_root
     from blockyard.kernel.host.progress import printable_json
 
-    prepare.outside(choice)
+    prepare.out_of_tree(choice)
     tools = tool_root()
     built = prepare.kernel(choice, tools)
     modules = prepare.modules(choice, built, tools, all_=True)
@@ -310,7 +310,7 @@ def init(c: Context, folder: str, dry_run: bool = False) -> None:
 @on_a_kernel
 def boot(
     c: Context,
-    choice: Choice,
+    choice: KernelSpec,
     run: str = "",
     console: str = "serial",
     topology: str = "default",
@@ -446,7 +446,7 @@ def mutants(
 @on_a_kernel
 def perf(
     c: Context,
-    choice: Choice,
+    choice: KernelSpec,
     accel: str = "auto",
     what: str = "",
     tree: str = "",
@@ -486,9 +486,9 @@ def parity(
     is told per kernel, and which missing feature most tests wait for.
     """
     from blockyard.ci.studies import parity as comparison
-    from blockyard.kernel.spec import Choice
+    from blockyard.kernel.spec import KernelSpec
 
-    choices = [Choice(name, variant=variant) for name in kernel or [DEFAULT_KERNEL]]
+    choices = [KernelSpec(name, variant=variant) for name in kernel or [DEFAULT_KERNEL]]
     comparison.show(choices, driver, record, write=write, as_json=json)
 
 
@@ -527,7 +527,7 @@ def doctor(c: Context, json: bool = False, cache: bool = False) -> None:
 )
 @plain_errors
 @on_a_kernel
-def kernel_explain(c: Context, choice: Choice, symbol: str) -> None:
+def kernel_explain(c: Context, choice: KernelSpec, symbol: str) -> None:
     """Say in words why a Kconfig symbol is on, off or impossible in a tree."""
     from blockyard.ci import output
     from blockyard.ci.commands import explain

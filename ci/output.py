@@ -93,7 +93,7 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(escaped)} |"
 
 
-class Notes:
+class Footnotes:
     """Reasons that stand below a table once each, and in it as numbers."""
 
     def __init__(self) -> None:

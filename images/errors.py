@@ -32,7 +32,7 @@ class QemuDied(GuestError):
     """QEMU ended while the guest was needed."""
 
 
-class GuestEnded(QemuDied):
+class GuestShutdown(QemuDied):
     """The guest rebooted or powered off while it was needed."""
 
 
@@ -40,7 +40,7 @@ class GuestHung(GuestError):
     """The guest's kernel, or the whole emulated machine, does nothing any more."""
 
 
-class GuestSilent(GuestError):
+class BootTimeout(GuestError):
     """The guest did not come up in time."""
 
 
@@ -50,7 +50,7 @@ class ImageDamaged(GuestError):
     exit_code = ExitCode.UNTESTABLE
 
 
-class ConsoleDead(GuestError):
+class ConsoleLost(GuestError):
     """The guest takes no commands over this console, or its answer made no sense.
 
     Its kernel may be well.

@@ -33,7 +33,7 @@ class KernelInfo(msgspec.Struct, frozen=True, kw_only=True):
     reused_objects: int = 0  # C objects that ccache had, so that wall_s and cpu_s are less
     warnings: dict[str, int] = {}  # source file → compiler warnings
     # "Rust", a driver or "modules" (from outside) → why this kernel is without
-    left_out: dict[str, str] = {}
+    omitted: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,10 @@ def load(path: Path, name: str = "") -> Kernel:
     Raises Failed when the folder does not say what it holds.
     """
     try:
-        info = msgspec.json.decode((path / "kernel.json").read_bytes(), type=KernelInfo)
+        fields = msgspec.json.decode((path / "kernel.json").read_bytes(), type=dict[str, object])
+        if "left_out" in fields:  # the name of `omitted` until November 2026
+            fields["omitted"] = fields.pop("left_out")
+        info = msgspec.convert(fields, KernelInfo)
     except BROKEN_FILE as error:
         raise Failed(
             f"the kernel in {path} cannot be read: kernel.json: {error}",

@@ -102,12 +102,12 @@ def find(name: str) -> Entry:
     if entry is not None:
         return entry
     error = unknown("kernel", name, catalog())
-    if is_folder(place(name)):
+    if is_folder(expand_path(name)):
         error = UserError(error.what, hint=f"write ./{name} for the folder")
     raise error
 
 
-def place(text: str) -> Path:
+def expand_path(text: str) -> Path:
     """Where a file or a folder is that a user named; raises UserError when that cannot be."""
     return user_path(text, "a kernel's path")
 
@@ -144,13 +144,13 @@ def _given(text: str) -> Entry | None:
         if given and not re.fullmatch("[0-9a-f]{64}", sha256):
             raise UserError(f"invalid sha256 {sha256!r}: expected 64 hex digits, in lower case")
         return Tarball(location, sha256)
-    if "#" in text and (is_url or not is_folder(place(text))):
+    if "#" in text and (is_url or not is_folder(expand_path(text))):
         repository, _, ref = text.rpartition("#")
         if not repository or not ref or ref.startswith("-"):
             shown = redact.text(text)
             raise UserError(f"{shown!r} names no commit", hint="write /path/linux#REF or URL#REF")
         return Git(repository, ref)
-    if is_url and not is_folder(place(text)):
+    if is_url and not is_folder(expand_path(text)):
         shown = redact.text(text)
         raise UserError(
             f"{shown} names no commit",

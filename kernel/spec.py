@@ -56,7 +56,7 @@ def numbered(option: str, text: str) -> int | None:
 
 
 @dataclass(frozen=True)
-class Choice:
+class KernelSpec:
     """A kernel as `catalog.find` takes it, and what to build it with."""
 
     kernel: str = catalog.DEFAULT

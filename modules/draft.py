@@ -101,7 +101,7 @@ def _disks(seen: Look) -> Iterator[str]:
         yield f"path = {_string('/sys/kernel/config/' + (seen.configfs if found else 'NAME'))}" + (
             "" if found else " # its name was not seen: correct it"
         )
-        yield '# store = { NAME = "1" } # attributes of a disk that keeps its data'
+        yield '# persistent = { NAME = "1" } # attributes of a disk that keeps its data'
         yield from _parameters(seen)
     elif _by_class(seen):
         yield 'kind = "pci" # disks are of the PCI functions of this class'
@@ -115,10 +115,10 @@ def _disks(seen: Look) -> Iterator[str]:
             yield f"disks = {_list([seen.modules[-1] + '0'])} # no name was seen: correct it"
         yield from _parameters(seen)
         if seen.pins:
-            yield "pins_module = true # unloading is refused (EBUSY) while a disk is open"
+            yield "holds_module_ref = true # unloading is refused (EBUSY) while a disk is open"
         else:
-            yield "pins_module = false # true: unloading is refused (EBUSY) while a disk is open"
-        yield "# stores = true # what is written can be read back"
+            yield "holds_module_ref = false # true: an open disk makes unloading fail with EBUSY"
+        yield "# persistent = true # what is written can be read back"
 
 
 def _parameters(seen: Look) -> Iterator[str]:

@@ -32,7 +32,7 @@ from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.host.errors import Failed
 from blockyard.modules.binding import Binding
 from blockyard.modules.disk import Disk, named_error
-from blockyard.modules.manifest import Configfs, Loaded, Manifest, NoDisks, Pci
+from blockyard.modules.manifest import Configfs, Manifest, NoDisks, Pci, StaticDisks
 
 PREFIX = "by"  # of the configfs directories that are ours
 SIZE_MIB = 64  # of a disk that no test asked a size for
@@ -128,7 +128,7 @@ class Driver:
     def disks(self) -> list[Disk]:
         """The disks that are there without being made: of PCI functions, or of a loaded module."""
         disks = self.manifest.disks
-        if isinstance(disks, Loaded):
+        if isinstance(disks, StaticDisks):
             script = "\n".join(f"test -e /sys/block/{name} && echo {name}" for name in disks.disks)
             return [Disk(name, self.console) for name in self.console.run(script).output.split()]
         if not isinstance(disks, Pci):
@@ -150,7 +150,7 @@ class Driver:
         Raises NoDisk when none does.
         """
         disks = self.manifest.disks
-        names = disks.disks if isinstance(disks, Loaded) else ("nvme*",)
+        names = disks.disks if isinstance(disks, StaticDisks) else ("nvme*",)
         folders = " ".join(f"/sys/block/{name}" for name in names)
         script = f"""
             end=$((${{EPOCHREALTIME/./}} + {int(APPEAR_S * 1e6)}))
@@ -244,11 +244,11 @@ class Driver:
             found.add("disk")
         if isinstance(disks, Configfs):
             found |= self._configfs_capabilities(disks)
-        elif isinstance(disks, Loaded):
-            found |= {"store"} if disks.stores else set()
-            found |= {"pins"} if disks.pins_module else set()
+        elif isinstance(disks, StaticDisks):
+            found |= {"persistent"} if disks.persistent else set()
+            found |= {"holds_module_ref"} if disks.holds_module_ref else set()
         elif self.disks():
-            found |= {"nvme", "store"}
+            found |= {"nvme", "persistent"}
         if "size_mib" in disks.parameters:
             found.add("parameters")
         folders = " ".join(f"/sys/module/{name}/parameters" for name in self.manifest.modules)
@@ -271,8 +271,8 @@ class Driver:
             done
             rmdir {PREFIX}probe"""
         found = set(self.console.check(script).split())
-        if disks.store and {f"attribute:{name}" for name in disks.store} <= found:
-            found.add("store")
+        if disks.persistent and {f"attribute:{name}" for name in disks.persistent} <= found:
+            found.add("persistent")
         return found
 
     @property
@@ -287,4 +287,4 @@ class Driver:
     def store_attributes(self) -> dict[str, str]:
         """The attributes that make a configfs disk keep its data."""
         disks = self.manifest.disks
-        return dict(disks.store) if isinstance(disks, Configfs) else {}
+        return dict(disks.persistent) if isinstance(disks, Configfs) else {}

@@ -41,7 +41,7 @@ MADE = FolderLimits(files=100_000, size=8 << 30)  # what make may leave
 
 
 # Gives a kernel's sandbox, and make in it; nobody changes the kernel's output tree meanwhile.
-Maker = Callable[[], AbstractContextManager[tuple[Sandbox, list[str]]]]
+ModuleBuildEnv = Callable[[], AbstractContextManager[tuple[Sandbox, list[str]]]]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class How:
 
 
 def build_modules(
-    drivers: Sequence[Manifest], kernel: Kernel, maker: Maker, tools: ToolRoot
+    drivers: Sequence[Manifest], kernel: Kernel, maker: ModuleBuildEnv, tools: ToolRoot
 ) -> list[Path]:
     """The folder that holds a driver's ``.ko`` files for this kernel, for each in this order.
 
@@ -99,7 +99,7 @@ def build_modules(
 def build_module(
     driver: Manifest,
     kernel: Kernel,
-    maker: Maker,
+    maker: ModuleBuildEnv,
     tools: ToolRoot,
     named: Sequence[Path] = (),
     before: Mapping[str, Path] | None = None,
@@ -147,7 +147,7 @@ def build_module(
 
 
 def make_modules(
-    copy: Path, maker: Maker, log: Path, doing: str, how: How | None = None
+    copy: Path, maker: ModuleBuildEnv, log: Path, doing: str, how: How | None = None
 ) -> Sandbox:
     """Runs make on a folder of sources, which it writes to; returns the sandbox that it ran in.
 
@@ -218,7 +218,7 @@ def _collect(
     """Copies what make made to `path`: the modules of the manifest, and what they export.
 
     copy: the folder that the sandbox could write to. Below it all is make's, also the folder
-    `place`, which can be a link by now: only `copy` itself is opened without a check.
+    `expand_path`, which can be a link by now: only `copy` itself is opened without a check.
     """
     try:
         made = [

@@ -160,10 +160,10 @@ class _Search:
         ):
             return
 
-        def left_out(name: str) -> bool:
+        def omitted(name: str) -> bool:
             return skipped(name) or (not deep and (folder / name).is_dir())
 
-        entries = list(untrusted.regular_files(folder, left_out, limits))
+        entries = list(untrusted.regular_files(folder, omitted, limits))
         (self.taken if deep else self.files_of).add(folder)
         for entry in entries:
             path = folder / entry.name

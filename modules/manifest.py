@@ -43,18 +43,18 @@ class Configfs(
 
     path: ConfigfsPath
     parameters: dict[Name, str] = {}  # module parameters to load with
-    store: dict[Name, str] = {}  # attributes of a disk that keeps its data
+    persistent: dict[Name, str] = {}  # attributes of a disk that keeps its data
 
 
-class Loaded(
+class StaticDisks(
     msgspec.Struct, frozen=True, tag="module", tag_field="kind", forbid_unknown_fields=True
 ):
     """Disks are there as soon as the module is loaded, and gone with it."""
 
     disks: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
     parameters: dict[Name, str] = {}  # module parameters to load with
-    pins_module: bool = True  # unloading is refused while a disk is open
-    stores: bool = False  # what is written can be read back
+    holds_module_ref: bool = True  # unloading is refused while a disk is open
+    persistent: bool = False  # what is written can be read back
 
 
 class Pci(msgspec.Struct, frozen=True, tag="pci", tag_field="kind", forbid_unknown_fields=True):
@@ -72,10 +72,10 @@ class NoDisks(
     parameters: dict[Name, str] = {}  # module parameters to load with
 
 
-Disks = Configfs | Loaded | Pci | NoDisks
+Disks = Configfs | StaticDisks | Pci | NoDisks
 
 
-class Earlier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class OlderKernels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How disks came to be in earlier kernels."""
 
     kernels: str  # a range, see kernel.versions
@@ -106,13 +106,13 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     modules: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]  # in the order of loading
     disks: Disks
     symbols: tuple[Name, ...] = ()  # Kconfig symbols of the driver, without CONFIG_: y or m
-    earlier: tuple[Earlier, ...] = ()
+    older_kernels: tuple[OlderKernels, ...] = ()
     requires: Requires = Requires()
     bind: Bind | None = None
     serves: Serves = Serves()
     counterpart: str = ""  # the driver of the same promises in the other language
     unloads: bool = True  # the module can be removed
-    carried_by: str = ""  # where to find a tree that has the driver, when Linux has not
+    available_from: str = ""  # where to find a tree that has the driver, when Linux has not
     series: str = ""  # patches below the manifest's folder that add the driver to a tree
     name: str = ""  # the file's name, or the folder's
     folder: str = ""  # the manifest's, of a driver that is not in Linux
@@ -153,13 +153,13 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.language == "Rust" and no_rust:
             return f"no Rust: {no_rust}"
         absent = self.absent_from(tree)
-        where = f" ({self.carried_by})" if self.carried_by else ""
+        where = f" ({self.available_from})" if self.available_from else ""
         return f"Linux {tree.version} has no {' and no '.join(absent)}{where}" if absent else ""
 
     def missing_from(self, kernel: Kernel) -> str:
         """Why `kernel` does not have this driver; empty when it has."""
         called = f"kernel {kernel.info.name} ({kernel.info.release})"
-        if reason := kernel.info.left_out.get(self.name):
+        if reason := kernel.info.omitted.get(self.name):
             return f"kernel {kernel.info.name} has no {self.name}: {reason}"
         if self.out_of_tree:
             return self._unfit(kernel, called)
@@ -173,10 +173,10 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def _unfit(self, kernel: Kernel, called: str) -> str:
         """Why a module outside the tree cannot be built for `kernel`; empty when it can."""
-        if reason := kernel.info.left_out.get("modules"):
+        if reason := kernel.info.omitted.get("modules"):
             return f"{self.name} cannot be built for {called}: {reason}"
         if self.language == "Rust" and kernel.config.get("RUST") != "y":
-            reason = kernel.info.left_out.get("Rust", "it is built without CONFIG_RUST")
+            reason = kernel.info.omitted.get("Rust", "it is built without CONFIG_RUST")
             return f"{self.name} is Rust, and {called} has none: {reason}"
         if self.language == "Rust" and not kernel.info.toolchain:
             return f"{self.name} is Rust, and {called} is Debian's own build: its headers serve C"
@@ -193,7 +193,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def on(self, kernel: Kernel) -> Manifest:
         """The manifest as it holds for this kernel."""
-        for one in self.earlier:
+        for one in self.older_kernels:
             if versions.within(kernel.info.release, one.kernels):
                 return msgspec.structs.replace(self, disks=one.disks, earlier=())
         return self
@@ -306,6 +306,6 @@ def read(path: Path) -> Manifest:
 
 def _decode(path: Path) -> Manifest:
     manifest = toml.read(path, Manifest, "the manifest", f"{EXAMPLE} is an example")
-    for kernels in (manifest.requires.kernel, *(one.kernels for one in manifest.earlier)):
+    for kernels in (manifest.requires.kernel, *(one.kernels for one in manifest.older_kernels)):
         versions.check_range(kernels, str(path))
     return manifest

@@ -18,7 +18,7 @@ from blockyard.kernel.host.sandbox import BIND
 from blockyard.kernel.sources import series
 from blockyard.kernel.sources.series import Patch
 from blockyard.kernel.sources.tree import Tree
-from blockyard.modules.external import How, Maker, make_modules
+from blockyard.modules.external import How, ModuleBuildEnv, make_modules
 from blockyard.modules.manifest import Manifest
 
 RECIPE = 1  # raise it when the same inputs give other modules
@@ -30,7 +30,7 @@ def rebuilt(
     tree: Tree,
     patches: Sequence[Patch],
     tools: ToolRoot,
-    maker: Maker,
+    maker: ModuleBuildEnv,
 ) -> Path:
     """The folder that holds the driver's ``.ko`` files, from the cache or built.
 

@@ -17,7 +17,7 @@ from blockyard.ci import output
 from blockyard.ci.run import prepare
 from blockyard.kernel import artifact, catalog
 from blockyard.kernel.build import toolchain
-from blockyard.kernel.build.spec import Build
+from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.catalog import DebianImage
 from blockyard.kernel.config import configure, diff, kconfig, variants
 from blockyard.kernel.config.diff import TOOLS, Differences, Pair, pairs
@@ -26,7 +26,7 @@ from blockyard.kernel.host.debian import tool_root
 from blockyard.kernel.host.errors import UserError
 from blockyard.kernel.host.progress import note, step
 from blockyard.kernel.sources.tree import Tree
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
 
 
@@ -80,21 +80,21 @@ def _is_config(text: str) -> bool:
     return path.exists() and not path.is_dir() and not catalog.TARBALL.search(text)
 
 
-def choice(text: str) -> Choice:
+def choice(text: str) -> KernelSpec:
     """A kernel, and a variant behind a colon (that of a URL is none)."""
     name, _, variant = text.rpartition(":")
     if name and variant in variants.names():
-        return Choice(name, variant)
+        return KernelSpec(name, variant)
     if name and "/" not in variant and name in catalog.catalog():
-        return Choice(name, variant)  # which says that there is no such variant
+        return KernelSpec(name, variant)  # which says that there is no such variant
     try:
-        return Choice(text)
+        return KernelSpec(text)
     except UserError as error:
         hint = f"{error.hint} (a .config file and KERNEL:VARIANT are understood, too)"
         raise UserError(error.what, hint=hint) from None
 
 
-def side(name: str, what: str | Choice) -> Side:
+def side(name: str, what: str | KernelSpec) -> Side:
     """A file's or a kernel's side; the kernel is fetched and configured if need be."""
     if isinstance(what, str):
         return Side(name, _file(Path(what)))
@@ -115,7 +115,7 @@ def _file(path: Path) -> dict[str, str]:
     return kconfig.parse(text, str(path))
 
 
-def _config(job: Build) -> Mapping[str, str]:
+def _config(job: BuildSpec) -> Mapping[str, str]:
     if path := store.use("kernels", job.key):
         return artifact.load(path, job.name).config
     with (

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 from blockyard.ci.run import prepare
 from blockyard.kernel import catalog
-from blockyard.kernel.build.spec import Build
+from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.catalog import DebianImage
 from blockyard.kernel.config import configure
 from blockyard.kernel.host.debian import ToolRoot
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
 
 
-def why(choice: Choice, symbol: str, tools: ToolRoot) -> str:
+def why(choice: KernelSpec, symbol: str, tools: ToolRoot) -> str:
     """In words: why a symbol is on, off or impossible; raises UserError for what is no name."""
     name = configure.checked(symbol.removeprefix("CONFIG_"))
     if isinstance(catalog.find(choice.kernel), DebianImage):
@@ -22,16 +22,16 @@ def why(choice: Choice, symbol: str, tools: ToolRoot) -> str:
     return configure.why(job, name, drivers_left_out(job, name))
 
 
-def drivers_left_out(job: Build, symbol: str) -> list[str]:
+def drivers_left_out(job: BuildSpec, symbol: str) -> list[str]:
     """Why the kernel is built without the drivers that a symbol stands for."""
     return [
         f"the driver {name} is left out of kernel {job.name}: {reason}"
-        for name, reason in job.left_out.items()
+        for name, reason in job.omitted.items()
         if name in manifest.names() and symbol in manifest.load(name).symbols
     ]
 
 
-def _told_by_the_config(choice: Choice, symbol: str, tools: ToolRoot) -> str:
+def _told_by_the_config(choice: KernelSpec, symbol: str, tools: ToolRoot) -> str:
     kernel = prepare.kernel(choice, tools)
     value = kernel.config.get(symbol, "n")
     lines = [

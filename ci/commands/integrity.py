@@ -68,9 +68,9 @@ def examine() -> Report:
     found = sorted(gc.entries(), key=lambda one: (one.kind, one.key))
     sealed = [one for one in found if seal.is_sealed(one.kind)]
     entries = tuple(_examined(sealed))
-    left_out = {one.kind: seal.UNSEALED[one.kind] for one in found if one.kind in seal.UNSEALED}
+    omitted = {one.kind: seal.UNSEALED[one.kind] for one in found if one.kind in seal.UNSEALED}
     ok = all(one.state != "broken" for one in entries)
-    return Report(cache=str(cache), ok=ok, entries=entries, not_examined=left_out)
+    return Report(cache=str(cache), ok=ok, entries=entries, not_examined=omitted)
 
 
 def _examined(entries: list[gc.Entry]) -> Iterator[Examined]:

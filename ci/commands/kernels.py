@@ -28,7 +28,7 @@ from blockyard.kernel.host.progress import note
 from blockyard.kernel.host.settings import settings
 from blockyard.kernel.sources import debian
 from blockyard.kernel.sources.tree import Tree
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def _builds(
         return {}
     jobs = {
         f"{variant} {compiler}".removesuffix(f" {COMPILERS[0]}"): prepare.job_in(
-            tree, Choice(name, variant, compiler=compiler), tools
+            tree, KernelSpec(name, variant, compiler=compiler), tools
         )
         for variant in variants.names()
         for compiler in COMPILERS

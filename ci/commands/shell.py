@@ -23,10 +23,10 @@ from blockyard.images.errors import CommandHung
 from blockyard.images.hardware import topology
 from blockyard.images.machine import qemu, qemu_features
 from blockyard.images.machine.machine import SSH_S, Machine, machine
-from blockyard.images.machine.vm_config import Setup, start_named
+from blockyard.images.machine.vm_config import VmConfig, start_named
 from blockyard.kernel.host.errors import Failed, UserError, unknown
 from blockyard.kernel.host.progress import note, printable
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 
 if TYPE_CHECKING:
     import paramiko
@@ -63,7 +63,7 @@ class Wanted:
 
 
 def boot(
-    choice: Choice, command: str, console: str, accel: str, timeout_s: float, wanted: Wanted
+    choice: KernelSpec, command: str, console: str, accel: str, timeout_s: float, wanted: Wanted
 ) -> int:
     """Boots a kernel and runs `command`, or a shell when it is empty; returns the exit code.
 
@@ -112,7 +112,7 @@ def boot(
     return 0
 
 
-def _tell_ports(setup: Setup) -> None:
+def _tell_ports(setup: VmConfig) -> None:
     """How to reach what was asked for."""
     if setup.monitor:
         path = setup.directory / qemu.MONITOR_SOCKET

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from blockyard.ci import output
 from blockyard.ci.run.record import Run
 from blockyard.tests.harness.known import FILE
-from blockyard.tests.harness.outcomes import BAD, OUTCOMES, Outcome, TestResult
+from blockyard.tests.harness.outcomes import BAD, OUTCOMES, CaseResult, Outcome
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,7 +47,7 @@ def show(run: Run, path: Path) -> None:
             output.say(f"\n{head}:")
             for line in lines:
                 output.say(f"  {line}")
-    for line in run.outdated:
+    for line in run.obsolete_failures:
         output.say(f"\noutdated in a {FILE}: {line}")
     output.say("")
     output.print_table(_table(run), folded=False)
@@ -84,7 +84,7 @@ def _cell(outcome: Outcome, count: int) -> str:
     return f"[{STYLES[outcome]}]{count}[/]" if count else "-"
 
 
-def _failure(test: TestResult, folder: Path) -> str:
+def _failure(test: CaseResult, folder: Path) -> str:
     lines = [f"\n{test.outcome}: {test.id} [{', '.join(test.where)}]"]
     lines += [f"  {line}" for line in test.reason.splitlines()]
     if test.kernel_log:

@@ -36,7 +36,7 @@ PORTION = 20  # tests; a guest is ready in the time that three or four of them t
 
 
 @dataclass(frozen=True)
-class TestId:
+class CaseId:
     """Names one test of a run."""
 
     __test__ = False
@@ -53,14 +53,14 @@ class TestId:
 
     @property
     def key(self) -> tuple[str, str]:
-        """As TestResult.key: the same test in another run has the same."""
+        """As CaseResult.key: the same test in another run has the same."""
         return self.id, self.slot.topology
 
     def __str__(self) -> str:
         return f"{self.id}[{self.slot}]"
 
 
-def test_id(item: pytest.Item) -> TestId:
+def test_id(item: pytest.Item) -> CaseId:
     """A collected item's name, its class in front; parameters of its own stand in parentheses."""
     assert isinstance(item, pytest.Function)
     slot = item.callspec.params["slot"]
@@ -69,7 +69,7 @@ def test_id(item: pytest.Item) -> TestId:
     name = item.originalname.removeprefix("test_") + (f"({own})" if own else "")
     if item.cls is not None:
         name = f"{item.cls.__name__}.{name}"
-    return TestId(
+    return CaseId(
         suite="blktests" if item.path == UPSTREAM else item.path.parent.name,
         name=own if item.path == UPSTREAM else name,
         slot=slot,
@@ -77,7 +77,7 @@ def test_id(item: pytest.Item) -> TestId:
     )
 
 
-def portions(names: Mapping[str, TestId]) -> dict[str, str]:
+def portions(names: Mapping[str, CaseId]) -> dict[str, str]:
     """Which tests one worker does in a row: pytest's id → name of the portion.
 
     A portion is a part of one slot's tests: large enough to be worth a guest, and small enough for
@@ -106,7 +106,7 @@ class Interruptible:
 class _Collection(Interruptible):
     """A pytest plugin that keeps what was collected: pytest's id → ours."""
 
-    names: dict[str, TestId] = field(default_factory=dict)
+    names: dict[str, CaseId] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -185,7 +185,7 @@ def call(arguments: list[str], plugin: object) -> int:
         return pytest.main(arguments, plugins=[plugin])
 
 
-def collect(plan: Path, wanted: Selection) -> dict[str, TestId]:
+def collect(plan: Path, wanted: Selection) -> dict[str, CaseId]:
     """The selected tests in their order: pytest's id → ours; see `own_id` for a module's own.
 
     Raises UserError when nothing matches, Failed when a suite cannot be read, KeyboardInterrupt.
@@ -194,7 +194,7 @@ def collect(plan: Path, wanted: Selection) -> dict[str, TestId]:
     names = _collect_trusted(plan, wanted, places) if places else {}
     for suite in own_suites(wanted, read_plan(str(plan))):
         for test in runner.collect(suite):
-            name = TestId(suite.name, test.name, test.slot, test.features)
+            name = CaseId(suite.name, test.name, test.slot, test.features)
             names[own_id(suite, test.nodeid)] = name
     if not names:
         raise UserError("no test matches", hint="./inv test --suite all --list shows all of them")
@@ -202,7 +202,7 @@ def collect(plan: Path, wanted: Selection) -> dict[str, TestId]:
     return names
 
 
-def _check_unique(names: Mapping[str, TestId]) -> None:
+def _check_unique(names: Mapping[str, CaseId]) -> None:
     """A record names a test by suite, class and function: two of one name would be one result."""
     nodes: dict[tuple[str, Slot], str] = {}
     for nodeid, name in names.items():
@@ -220,7 +220,7 @@ def own_id(suite: Suite, nodeid: str) -> str:
     return f"{suite.name}!{nodeid}"
 
 
-def _collect_trusted(plan: Path, wanted: Selection, places: list[str]) -> dict[str, TestId]:
+def _collect_trusted(plan: Path, wanted: Selection, places: list[str]) -> dict[str, CaseId]:
     collection = _Collection()
     asked = [*places, *arguments(plan, wanted), "--collect-only", "-p", "no:xdist"]
     code = call(asked, collection)
@@ -234,7 +234,7 @@ def _collect_trusted(plan: Path, wanted: Selection, places: list[str]) -> dict[s
     return collection.names
 
 
-def listing(wanted: Selection, directory: Path) -> list[TestId]:
+def listing(wanted: Selection, directory: Path) -> list[CaseId]:
     """The tests that a run would have; nothing is built or booted."""
     plan = directory / "plan.json"
     plan.write_bytes(msgspec.json.encode(wanted.plan()))

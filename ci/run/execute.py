@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from blockyard.ci.run import collection
-from blockyard.ci.run.collection import TestId, own_id, portions
+from blockyard.ci.run.collection import CaseId, own_id, portions
 from blockyard.ci.run.module_tests import runner
 from blockyard.ci.run.module_tests.runner import Part, Suite
 from blockyard.ci.run.selection import Selection
@@ -24,7 +24,7 @@ from blockyard.kernel.host.errors import UserError
 from blockyard.kernel.host.progress import note
 from blockyard.tests.harness.plan import Plan
 
-Names = dict[str, TestId]  # pytest's id of a test → ours
+Names = dict[str, CaseId]  # pytest's id of a test → ours
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from blockyard.ci.run.record import BYTES, UNREADABLE, Run
 from blockyard.kernel.host import untrusted
 from blockyard.kernel.host.errors import Failed, UserError
 from blockyard.kernel.host.progress import note
-from blockyard.tests.harness.outcomes import TestResult
+from blockyard.tests.harness.outcomes import CaseResult
 
 FILE = "journal.jsonl"
 FORMAT = 1
@@ -44,9 +44,9 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     topology: str = ""
     features: tuple[str, ...] = ()
 
-    def lost(self, reason: str) -> TestResult:
+    def lost(self, reason: str) -> CaseResult:
         """Its outcome when it never reported."""
-        return TestResult(
+        return CaseResult(
             id=self.id,
             suite=self.suite,
             driver=self.driver,
@@ -88,7 +88,7 @@ class Finished(msgspec.Struct, frozen=True, tag="finished", tag_field="line"):
     test: str
     seconds: float
     booted: bool  # whether any guest has come up so far
-    result: TestResult
+    result: CaseResult
 
 
 Line = Header | Resumed | Started | Finished
@@ -149,7 +149,7 @@ class Journal:
         """A test began."""
         self._write(Started(test, self._seconds()))
 
-    def finished(self, test: str, result: TestResult, *, booted: bool) -> None:
+    def finished(self, test: str, result: CaseResult, *, booted: bool) -> None:
         """A test ended."""
         self._write(Finished(test, self._seconds(), booted, result))
 
@@ -203,14 +203,14 @@ class Past:
 
     header: Header
     resumed: tuple[str, ...]  # when, UTC
-    results: dict[str, TestResult]  # of the tests that ended, by name
+    results: dict[str, CaseResult]  # of the tests that ended, by name
     under_way: tuple[str, ...]  # names of the tests that began and did not end
     seconds: float
     booted: bool
     length: int  # of the journal's whole lines, in bytes
 
     @property
-    def known(self) -> dict[str, TestResult]:
+    def known(self) -> dict[str, CaseResult]:
         """The results that need not be found out again: a lost test has told nothing."""
         return {name: one for name, one in self.results.items() if one.outcome != "lost"}
 
@@ -295,7 +295,7 @@ def read_header(path: Path) -> Header | None:
 
 def _past(header: Header, lines: list[Line], length: int) -> Past:
     resumed: list[str] = []
-    results: dict[str, TestResult] = {}
+    results: dict[str, CaseResult] = {}
     under_way: dict[str, None] = {}
     seconds, before, booted = 0.0, 0.0, False
     for line in lines:

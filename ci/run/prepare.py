@@ -22,18 +22,18 @@ from blockyard.images.machine import accelerator
 from blockyard.images.machine.accelerator import Accelerator
 from blockyard.images.machine.machine import machine
 from blockyard.images.machine.qemu import PACKAGE
-from blockyard.images.machine.vm_config import Setup
+from blockyard.images.machine.vm_config import VmConfig
 from blockyard.kernel import catalog, sources
 from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.build import build, ccache, rust_support
 from blockyard.kernel.build import toolchain as toolchains
 from blockyard.kernel.build.path_toolchain import from_host
 from blockyard.kernel.build.prebuilt import module_make, prebuilt
-from blockyard.kernel.build.spec import Build, own_fragment, read_fragment
+from blockyard.kernel.build.spec import BuildSpec, own_fragment, read_fragment
 from blockyard.kernel.build.toolchain import Toolchain
 from blockyard.kernel.catalog import DebianImage
 from blockyard.kernel.config import variants
-from blockyard.kernel.config.configure import Lost
+from blockyard.kernel.config.configure import SymbolsDropped
 from blockyard.kernel.config.quirks import adapted
 from blockyard.kernel.host import store
 from blockyard.kernel.host.debian import ToolRoot, tool_root
@@ -42,7 +42,7 @@ from blockyard.kernel.host.progress import note
 from blockyard.kernel.host.sandbox import Sandbox
 from blockyard.kernel.sources import debian, series
 from blockyard.kernel.sources.tree import Tree
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import external, manifest
 from blockyard.modules.manifest import Manifest
 
@@ -51,7 +51,7 @@ GUESTS_KEPT = 20  # folders of guests that failed
 
 
 @dataclass(frozen=True)
-class Ready:
+class BootEnv:
     """What booting takes."""
 
     kernel: Kernel
@@ -59,9 +59,9 @@ class Ready:
     files: GuestFiles
     accelerator: Accelerator
 
-    def setup(self, directory: Path, *, topology: Topology = DEFAULT, **options: Any) -> Setup:
+    def setup(self, directory: Path, *, topology: Topology = DEFAULT, **options: Any) -> VmConfig:
         """One guest of it; options: those of images.machine.vm_config.Setup, such as ssh=True."""
-        return Setup(
+        return VmConfig(
             kernel=self.kernel,
             files=self.files,
             tools=self.tools,
@@ -88,7 +88,7 @@ def guest_directory() -> Iterator[Path]:
     store.remove(folder)
 
 
-def chosen(kind: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
+def parse_names(kind: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
     """The names in a comma-separated option (all when it is empty), each one known."""
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names:
@@ -99,7 +99,7 @@ def chosen(kind: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
     return names or tuple(known)
 
 
-def kernel_job(choice: Choice, tools: ToolRoot) -> Build:
+def kernel_job(choice: KernelSpec, tools: ToolRoot) -> BuildSpec:
     """The build of a source kernel with all drivers that have a manifest and can be built in it.
 
     All of them, so that choosing a driver for a run never asks for another kernel. What cannot be
@@ -107,13 +107,13 @@ def kernel_job(choice: Choice, tools: ToolRoot) -> Build:
     """
     tree = sources.fetch(choice.kernel, catalog.find(choice.kernel), tools)
     tree = series.applied(tree, choice.series, tools, choice.series_version)
-    for driver in carried(choice):
+    for driver in patch_drivers(choice):
         if driver.absent_from(tree):
             tree = series.applied(tree, [driver.patches], tools)
     return job_in(tree, choice, tools)
 
 
-def job_in(tree: Tree, choice: Choice, tools: ToolRoot) -> Build:
+def job_in(tree: Tree, choice: KernelSpec, tools: ToolRoot) -> BuildSpec:
     """The same for a tree that is there already."""
     toolchain = _toolchain(choice, tools)
     toolchains.check(tree, toolchain)
@@ -124,14 +124,16 @@ def job_in(tree: Tree, choice: Choice, tools: ToolRoot) -> Build:
     return job
 
 
-def _job(tree: Tree, choice: Choice, tools: ToolRoot, toolchain: Toolchain, no_rust: str) -> Build:
-    left_out = {"Rust": no_rust} if no_rust else {}
+def _job(
+    tree: Tree, choice: KernelSpec, tools: ToolRoot, toolchain: Toolchain, no_rust: str
+) -> BuildSpec:
+    omitted = {"Rust": no_rust} if no_rust else {}
     fragments = [own_fragment("base")]
     if not no_rust:
         fragments.append(own_fragment("rust"))
-    for driver in (*map(manifest.load, manifest.names()), *carried(choice)):
+    for driver in (*map(manifest.load, manifest.names()), *patch_drivers(choice)):
         if reason := driver.unbuildable(tree, no_rust):
-            left_out[driver.name] = reason
+            omitted[driver.name] = reason
         else:
             fragments.append(driver.fragment)
     fragments += variants.fragments(choice.variant, rust=not no_rust)
@@ -139,23 +141,23 @@ def _job(tree: Tree, choice: Choice, tools: ToolRoot, toolchain: Toolchain, no_r
     fragments += [read_fragment(path) for path in choice.fragments]
     entry = catalog.find(choice.kernel)
     # folders of modules that are built on their own have no part in the kernel
-    part = replace(choice, modules=tuple(Path(driver.folder) for driver in carried(choice)))
-    own = (*choice.fragments, *(Path(driver.folder) for driver in carried(choice)))
+    part = replace(choice, modules=tuple(Path(driver.folder) for driver in patch_drivers(choice)))
+    own = (*choice.fragments, *(Path(driver.folder) for driver in patch_drivers(choice)))
     objects = ccache.objects(entry, tree, toolchain, own, part.options)
-    return Build(choice.name, tree, tuple(fragments), toolchain, tools, left_out, objects)
+    return BuildSpec(choice.name, tree, tuple(fragments), toolchain, tools, omitted, objects)
 
 
-def _toolchain(choice: Choice, tools: ToolRoot) -> Toolchain:
+def _toolchain(choice: KernelSpec, tools: ToolRoot) -> Toolchain:
     if choice.toolchain == "host":
         return from_host(choice.compiler)
     return toolchains.from_root(tools, choice.compiler)
 
 
-def kernel(choice: Choice, tools: ToolRoot) -> Kernel:
+def kernel(choice: KernelSpec, tools: ToolRoot) -> Kernel:
     """The kernel that was chosen, from the cache or made now."""
     entry = catalog.find(choice.kernel)
     if isinstance(entry, DebianImage):
-        if choice != Choice(choice.kernel, modules=choice.modules):
+        if choice != KernelSpec(choice.kernel, modules=choice.modules):
             raise UserError(
                 f"kernel {choice.kernel} is Debian's own build: variants, fragments, patches and "
                 "toolchains are for kernels that are built here"
@@ -165,14 +167,14 @@ def kernel(choice: Choice, tools: ToolRoot) -> Kernel:
     job = kernel_job(choice, tools)
     try:
         return build.build(job)
-    except Lost as lost:
+    except SymbolsDropped as lost:
         if not rust_support.record(job, lost):
             raise
         note(f"kernel {choice.name} is built without Rust: {lost.reasons['RUST']}")
     return build.build(kernel_job(choice, tools))
 
 
-def outside(choice: Choice) -> tuple[Manifest, ...]:
+def out_of_tree(choice: KernelSpec) -> tuple[Manifest, ...]:
     """The drivers that are not in Linux and were chosen, by their folders."""
     found: dict[str, Manifest] = {}
     for folder in choice.modules:
@@ -186,19 +188,19 @@ def outside(choice: Choice) -> tuple[Manifest, ...]:
     return tuple(found.values())
 
 
-def carried(choice: Choice) -> tuple[Manifest, ...]:
+def patch_drivers(choice: KernelSpec) -> tuple[Manifest, ...]:
     """Those of them that come with patches for the kernel tree."""
-    return tuple(driver for driver in outside(choice) if driver.series)
+    return tuple(driver for driver in out_of_tree(choice) if driver.series)
 
 
-def modules(choice: Choice, built: Kernel, tools: ToolRoot, *, all_: bool) -> list[Path]:
+def modules(choice: KernelSpec, built: Kernel, tools: ToolRoot, *, all_: bool) -> list[Path]:
     """The folders that hold the modules of the drivers outside the tree, built if need be.
 
     A driver that does not fit the kernel is left to the tests, which are skipped with the reason;
     with `all_` it raises Failed.
     """
     fitting = []
-    for driver in outside(choice):
+    for driver in out_of_tree(choice):
         reason = driver.missing_from(built)
         if reason and all_:
             raise Failed(reason)
@@ -208,7 +210,7 @@ def modules(choice: Choice, built: Kernel, tools: ToolRoot, *, all_: bool) -> li
     return external.build_modules(fitting, built, maker, tools)
 
 
-def module_maker(choice: Choice, built: Kernel, tools: ToolRoot) -> external.Maker:
+def module_maker(choice: KernelSpec, built: Kernel, tools: ToolRoot) -> external.ModuleBuildEnv:
     """What gives the sandbox and the make that build modules for a kernel."""
     entry = catalog.find(choice.kernel)
     if isinstance(entry, DebianImage):
@@ -229,25 +231,25 @@ def module_maker(choice: Choice, built: Kernel, tools: ToolRoot) -> external.Mak
     return ours
 
 
-def _job_of(built: Kernel, choice: Choice, tools: ToolRoot) -> Build:
+def _job_of(built: Kernel, choice: KernelSpec, tools: ToolRoot) -> BuildSpec:
     job = kernel_job(choice, tools)
     if job.key != built.info.key:  # a branch that moved, a directory that was edited
         raise Failed(f"the source of kernel {choice.name} changed meanwhile", hint="start again")
     return job
 
 
-def ready(choice: Choice, accel: str = "auto", *, all_modules: bool = True) -> Ready:
+def ready(choice: KernelSpec, accel: str = "auto", *, all_modules: bool = True) -> BootEnv:
     """Everything to boot guests of that kernel, made if need be; see `modules`."""
     accelerator.check(accel)
-    outside(choice)
+    out_of_tree(choice)
     tools = tool_root()
     built = kernel(choice, tools)
     files = guest_files(built, tools, modules(choice, built, tools, all_=all_modules))
 
     def probe(candidate: Accelerator) -> None:
-        trial = Ready(built, tools, files, candidate)
+        trial = BootEnv(built, tools, files, candidate)
         with guest_directory() as folder, machine(trial.setup(folder)) as guest:
             guest.serial.check("true")
 
     qemu_version = tools.versions[PACKAGE]
-    return Ready(built, tools, files, accelerator.choose(accel, qemu_version, probe))
+    return BootEnv(built, tools, files, accelerator.choose(accel, qemu_version, probe))

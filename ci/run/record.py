@@ -27,7 +27,7 @@ from blockyard.kernel.host.errors import Failed, UserError
 from blockyard.kernel.host.progress import note
 from blockyard.kernel.host.settings import settings
 from blockyard.tests.harness import budget
-from blockyard.tests.harness.outcomes import BAD, Outcome, TestResult
+from blockyard.tests.harness.outcomes import BAD, CaseResult, Outcome
 
 BYTES = 256 << 20  # of a record or a journal; one of 500 tests has 200 KB
 # what a file of another kind, or one that was made to break us, raises
@@ -67,13 +67,15 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     smoke: bool = False  # whether it was of the smoke tests, and not of whole suites
     budget: budget.Name = "default"
     upstream: str = ""  # the checkout of blktests whose tests were run, and its hash
-    outdated: tuple[str, ...] = ()  # known failures that hold for no kernel any more, in words
+    obsolete_failures: tuple[
+        str, ...
+    ] = ()  # known failures that hold for no kernel any more, in words
     booted: bool = True  # whether any guest came up
     interrupted: bool = False  # whether the run ended before its tests did
     under_way: tuple[str, ...] = ()  # the tests that it was at then
     resumed: tuple[str, ...] = ()  # when it was taken up again, UTC
     trusted_tests: tuple[str, ...] = ()  # modules' folders whose tests ran without a sandbox
-    tests: tuple[TestResult, ...]
+    tests: tuple[CaseResult, ...]
 
     @property
     def ok(self) -> bool:
@@ -187,7 +189,7 @@ def read(file: Path) -> Run:
 def junit(run: Run) -> bytes:
     """The run as JUnit XML: a test suite per driver, console and hardware."""
     root = ElementTree.Element("testsuites", name="blockyard", time=f"{run.seconds:.3f}")
-    groups: dict[str, list[TestResult]] = {}
+    groups: dict[str, list[CaseResult]] = {}
     for test in run.tests:
         groups.setdefault("-".join(test.where), []).append(test)
     for name, tests in groups.items():
@@ -209,7 +211,7 @@ def junit(run: Run) -> bytes:
     return data + b"\n"
 
 
-def _add_case(suite: ElementTree.Element, name: str, test: TestResult) -> None:
+def _add_case(suite: ElementTree.Element, name: str, test: CaseResult) -> None:
     case = ElementTree.SubElement(
         suite, "testcase", classname=name, name=test.id, time=f"{test.seconds:.3f}"
     )

@@ -17,15 +17,15 @@ from pathlib import Path
 import msgspec
 
 from blockyard.ci.run import journal
-from blockyard.ci.run.collection import TestId
+from blockyard.ci.run.collection import CaseId
 from blockyard.ci.run.journal import Header, Past, Planned
-from blockyard.ci.run.prepare import Ready
+from blockyard.ci.run.prepare import BootEnv
 from blockyard.ci.run.record import UNREADABLE, Run
 from blockyard.ci.run.selection import Selection
 from blockyard.kernel.host import redact, store, untrusted
 from blockyard.kernel.host.errors import Failed, UserError
 from blockyard.kernel.host.settings import PROJECT, settings
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.modules.folder import skipped
 
 LATEST = "latest"  # the newest one with the same options
@@ -44,7 +44,7 @@ class Interrupted:
     past: Past
 
 
-def asked(choice: Choice, wanted: Selection) -> dict[str, str]:
+def asked(choice: KernelSpec, wanted: Selection) -> dict[str, str]:
     """The options of `./inv test` as a record of them, by name."""
     return {
         "kernel": _without_secrets(choice.kernel),
@@ -83,7 +83,7 @@ def _paths(paths: Iterable[Path]) -> str:
     return ",".join(str(path.absolute()) for path in paths)
 
 
-def inputs(ready: Ready, wanted: Selection) -> dict[str, str]:
+def inputs(ready: BootEnv, wanted: Selection) -> dict[str, str]:
     """What the outcomes of a run depend on besides its options, for people by name."""
     return {
         "the kernel": ready.kernel.info.key,
@@ -144,7 +144,7 @@ def _digest(base: Path, files: Iterable[Path]) -> str:
     return state.hexdigest()[: store.KEY_LENGTH]
 
 
-def planned(names: Mapping[str, TestId]) -> tuple[Planned, ...]:
+def planned(names: Mapping[str, CaseId]) -> tuple[Planned, ...]:
     """The tests of a run for its journal."""
     return tuple(
         Planned(

@@ -21,14 +21,14 @@ import pytest
 
 from blockyard.ci.run import collection, record, resume
 from blockyard.ci.run import journal as run_journal
-from blockyard.ci.run.collection import TestId
+from blockyard.ci.run.collection import CaseId
 from blockyard.ci.run.execute import Execution
 from blockyard.ci.run.journal import Header, Journal
 from blockyard.ci.run.module_tests import folder as own_folder
 from blockyard.ci.run.module_tests import runner
-from blockyard.ci.run.prepare import Ready
+from blockyard.ci.run.prepare import BootEnv
 from blockyard.ci.run.resume import Interrupted
-from blockyard.ci.run.selection import Selection, Trial
+from blockyard.ci.run.selection import Selection, SubRun
 from blockyard.ci.run.verdicts import Collector
 from blockyard.kernel.config.variants import PLAIN
 from blockyard.kernel.host import interrupts
@@ -55,7 +55,7 @@ def check(wanted: Selection) -> None:
     record.check_place()
 
 
-def _plan(ready: Ready, wanted: Selection, directory: Path) -> Plan:
+def _plan(ready: BootEnv, wanted: Selection, directory: Path) -> Plan:
     return msgspec.structs.replace(
         wanted.plan(),
         directory=str(directory),
@@ -72,8 +72,8 @@ def _plan(ready: Ready, wanted: Selection, directory: Path) -> Plan:
 
 
 def of_trial(
-    names: dict[str, TestId], trial: Trial, is_known: Known
-) -> tuple[dict[str, TestId], list[str]]:
+    names: dict[str, CaseId], trial: SubRun, is_known: Known
+) -> tuple[dict[str, CaseId], list[str]]:
     """The tests of a trial, and how pytest is told."""
     left = {
         nodeid: name
@@ -86,11 +86,11 @@ def of_trial(
 
 
 def run(
-    ready: Ready,
+    ready: BootEnv,
     wanted: Selection,
     guests: int,
     variant: str = PLAIN,
-    trial: Trial | None = None,
+    trial: SubRun | None = None,
     asked: dict[str, str] | None = None,
     earlier: Interrupted | None = None,
 ) -> tuple[record.Run, Path]:
@@ -111,7 +111,7 @@ def run(
     names, options = collection.collect(plan, wanted), list[str]()
     if trial:
         names, options = of_trial(names, trial, is_known)
-    blank = _blank(ready, wanted, variant, directory, tuple(is_known.over()))
+    blank = _blank(ready, wanted, variant, directory, tuple(is_known.obsolete()))
     header = Header(
         asked=asked or {},
         inputs=resume.inputs(ready, wanted),
@@ -150,7 +150,7 @@ def run(
     return finished, path
 
 
-def _directory(ready: Ready, trial: Trial | None, earlier: Interrupted | None) -> Path:
+def _directory(ready: BootEnv, trial: SubRun | None, earlier: Interrupted | None) -> Path:
     if earlier:
         return earlier.directory
     return trial.directory if trial else record.new_directory(ready.kernel.info.name)
@@ -175,7 +175,7 @@ def _utc(seconds: float) -> str:
 
 
 def _blank(
-    ready: Ready, wanted: Selection, variant: str, directory: Path, outdated: tuple[str, ...]
+    ready: BootEnv, wanted: Selection, variant: str, directory: Path, outdated: tuple[str, ...]
 ) -> record.Run:
     """The record as it is before the first test."""
     return record.Run(
@@ -190,7 +190,7 @@ def _blank(
         smoke=wanted.smoke,
         budget=wanted.budget,
         upstream=wanted.upstream.source if wanted.upstream else "",
-        outdated=outdated,
+        obsolete_failures=outdated,
         trusted_tests=wanted.folders if wanted.trust_tests else (),
         booted=False,
         tests=(),
@@ -198,14 +198,14 @@ def _blank(
 
 
 def _without(
-    names: Mapping[str, TestId], done: Container[str]
-) -> tuple[dict[str, TestId], list[str]]:
+    names: Mapping[str, CaseId], done: Container[str]
+) -> tuple[dict[str, CaseId], list[str]]:
     """The tests that are left to be done, and how pytest is told."""
     left = {nodeid: name for nodeid, name in names.items() if str(name) not in done}
     return left, [f"--deselect={nodeid}" for nodeid in names if nodeid not in left]
 
 
-def _executed(execution: Execution, names: dict[str, TestId], plan: Plan) -> tuple[int, list[str]]:
+def _executed(execution: Execution, names: dict[str, CaseId], plan: Plan) -> tuple[int, list[str]]:
     """Execution.run, which a second interrupt may leave before it has ended for the first."""
     collector = execution.collector
     try:

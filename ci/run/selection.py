@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from blockyard.ci.run.prepare import CONSOLES, chosen
+from blockyard.ci.run.prepare import CONSOLES, parse_names
 from blockyard.images.hardware import topology
 from blockyard.images.hardware.topology import DEFAULT, Topology
 from blockyard.images.machine import vm_config
@@ -62,7 +62,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class Trial:
+class SubRun:
     """A run that is a part of something larger: it prints nothing, and may end early.
 
     Known failures are left out: they say nothing, and many of them wait for a time-out.
@@ -110,13 +110,13 @@ def select(
         _check_text(place)
     names = tuple(one.name for one in outside)
     known = (*names, *manifest.names())
-    of_linux = tuple(name for name in manifest.names() if not manifest.load(name).carried_by)
+    of_linux = tuple(name for name in manifest.names() if not manifest.load(name).available_from)
     folders = tuple(one.folder for one in outside)
     there = suites(folders)
-    asked = set(chosen("suite", suite, (*there, ALL, SMOKE)) if suite else ())
+    asked = set(parse_names("suite", suite, (*there, ALL, SMOKE)) if suite else ())
     return Selection(
-        chosen("driver", driver, known) if driver else names or of_linux,
-        CONSOLES if console == BOTH else chosen("console", console, CONSOLES),
+        parse_names("driver", driver, known) if driver else names or of_linux,
+        CONSOLES if console == BOTH else parse_names("console", console, CONSOLES),
         tuple(one for one in there if one in asked or ALL in asked or not asked - {SMOKE}),
         SMOKE in asked,
         expression,
@@ -167,6 +167,6 @@ def with_carried(wanted: Selection, kernel: Kernel) -> Selection:
     carried = [
         name
         for name in manifest.names()
-        if manifest.load(name).carried_by and not manifest.load(name).missing_from(kernel)
+        if manifest.load(name).available_from and not manifest.load(name).missing_from(kernel)
     ]
     return replace(wanted, drivers=tuple(dict.fromkeys((*wanted.drivers, *carried))))

@@ -16,7 +16,7 @@ from blockyard.kernel.host.progress import note
 LONG_S = 30.0  # a test that takes so long is named; then after twice as long, and so on
 
 
-class UnderWay:
+class RunningTests:
     """The tests that began and did not end. As a context manager it names the long ones."""
 
     def __init__(self, long_s: float = LONG_S) -> None:

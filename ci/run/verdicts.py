@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from blockyard.ci.run import journal as run_journal
-from blockyard.ci.run.collection import Interruptible, TestId, portions
+from blockyard.ci.run.collection import CaseId, Interruptible, portions
 from blockyard.ci.run.journal import Journal
-from blockyard.ci.run.selection import Trial
-from blockyard.ci.run.under_way import UnderWay
+from blockyard.ci.run.selection import SubRun
+from blockyard.ci.run.under_way import RunningTests
 from blockyard.kernel.host.progress import note
 from blockyard.tests.harness.known import Known
-from blockyard.tests.harness.outcomes import BAD, Outcome, TestResult, worse
+from blockyard.tests.harness.outcomes import BAD, CaseResult, Outcome, worse
 from blockyard.tests.harness.plugin import PROPERTY
 
 LAST = ("teardown", "???")  # phases after which none comes; pytest-xdist's of a worker that died
@@ -36,17 +36,17 @@ class _Phases:
 class Collector(Interruptible):
     """A pytest plugin of the controlling process: gathers outcomes and shows them."""
 
-    names: dict[str, TestId]
+    names: dict[str, CaseId]
     known: Known
-    trial: Trial | None = None
+    trial: SubRun | None = None
     journal: Journal | None = None
     folder: str = ""  # of this part of a resumed run, in the run's
-    earlier: Mapping[str, TestResult] = field(default_factory=dict)  # of its earlier parts, by name
-    results: list[TestResult] = field(default_factory=list)
-    under_way: UnderWay = field(default_factory=UnderWay)
+    earlier: Mapping[str, CaseResult] = field(default_factory=dict)  # of its earlier parts, by name
+    results: list[CaseResult] = field(default_factory=list)
+    under_way: RunningTests = field(default_factory=RunningTests)
     booted: bool = False  # whether any guest came up
     defects: list[str] = field(default_factory=list)
-    _waiting: dict[str, TestId] = field(init=False)
+    _waiting: dict[str, CaseId] = field(init=False)
     _phases: dict[str, _Phases] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -128,7 +128,7 @@ class Collector(Interruptible):
                 phases.outcome, phases.reason = "lost", reason
                 self._finish(nodeid, phases)
 
-    def finish(self) -> tuple[TestResult, ...]:
+    def finish(self) -> tuple[CaseResult, ...]:
         """All results, in a stable order; a test that never reported is lost.
 
         One that a trial did not wait for is no result.
@@ -142,9 +142,9 @@ class Collector(Interruptible):
         found = [*self.earlier.values(), *self.results]
         return tuple(sorted(found, key=lambda one: (one.driver, one.console)))
 
-    def _add(self, name: TestId, phases: _Phases) -> None:
+    def _add(self, name: CaseId, phases: _Phases) -> None:
         self.results.append(
-            TestResult(
+            CaseResult(
                 id=name.id,
                 suite=name.suite,
                 driver=name.slot.driver,

@@ -16,7 +16,7 @@ from blockyard.ci.selfbench.timing import Subject
 from blockyard.ci.selfbench.values import Measurement, Report
 from blockyard.kernel.host.errors import UserError
 from blockyard.kernel.host.progress import note
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 
 __all__ = ["DEFAULT_WHAT", "MEASUREMENTS", "Measurement", "Report", "measure", "show"]
 
@@ -40,11 +40,11 @@ MEASUREMENTS: Mapping[str, Callable[[Subject], Measurement | tuple[Measurement, 
 DEFAULT_WHAT = ("warm-build", "boot")
 
 
-def measure(choice: Choice, accel: str, what: str, runs: int, tree: str = "") -> Report:
+def measure(choice: KernelSpec, accel: str, what: str, runs: int, tree: str = "") -> Report:
     """Measures; raises UserError for an unknown name. tree: a checkout of blktests."""
     if runs < 1:
         raise UserError(f"--runs {runs}: nothing would be measured")
-    names = prepare.chosen("measurement", what, list(MEASUREMENTS)) if what else DEFAULT_WHAT
+    names = prepare.parse_names("measurement", what, list(MEASUREMENTS)) if what else DEFAULT_WHAT
     if "blktests" in names:
         blktests.check(choice, tree)  # before anything is measured
     ready = prepare.ready(choice, accel)

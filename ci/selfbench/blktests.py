@@ -28,7 +28,7 @@ from blockyard.ci.studies.blktests import Wanted, selected
 from blockyard.images.console.console import Console
 from blockyard.images.machine.machine import machine
 from blockyard.kernel.host.errors import Failed
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
 from blockyard.modules.driver import Driver
 from blockyard.tests.blktests import archive, guest
@@ -59,7 +59,7 @@ def pairs() -> tuple[Pair, ...]:
     return msgspec.toml.decode(PAIRS.read_bytes(), type=_Table).pair
 
 
-def check(choice: Choice, tree: str) -> tuple[Checkout, Selection]:
+def check(choice: KernelSpec, tree: str) -> tuple[Checkout, Selection]:
     """What of upstream's is run; raises UserError without a checkout of blktests."""
     return selected(choice, Wanted(tree, tuple(one.upstream for one in pairs()), seconds=SECONDS))
 

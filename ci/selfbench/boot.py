@@ -89,7 +89,7 @@ def _plain_machine(subject: Subject) -> Bare:
     return Bare(subject.ready.kernel.bzimage, arguments)
 
 
-def _bare_boot(ready: prepare.Ready, bare: Bare, folder: Path) -> Callable[[], None]:
+def _bare_boot(ready: prepare.BootEnv, bare: Bare, folder: Path) -> Callable[[], None]:
     initramfs = folder / "initramfs"
     initramfs.write_bytes(cpio.archive([cpio.File("init", _bare_init(ready.tools), 0o755)]))
     sandbox = Sandbox(

@@ -18,7 +18,7 @@ from blockyard.ci.selfbench.timing import Subject
 from blockyard.ci.selfbench.values import Measurement
 from blockyard.kernel.build import build as builder
 from blockyard.kernel.build.ccache import Objects
-from blockyard.kernel.build.spec import Build
+from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.host import store
 
 LIMIT = 1.03
@@ -28,7 +28,7 @@ def build(subject: Subject) -> Measurement:
     """A build of ours against make."""
     kernel = prepare.kernel_job(subject.choice, subject.ready.tools)
     # in an output tree of its own: modules may be built in the kernel's, and another may measure
-    job = replace(kernel, tree=replace(kernel.tree, place=f"perf {os.getpid()}"))
+    job = replace(kernel, tree=replace(kernel.tree, build_id=f"perf {os.getpid()}"))
     try:
         pairs = timing.alternate(lambda: _ours(job), lambda: _bare(job), subject.runs)
     finally:
@@ -36,7 +36,7 @@ def build(subject: Subject) -> Measurement:
     return timing.compared("build", pairs, "make bzImage modules", LIMIT)
 
 
-def _ours(job: Build) -> None:
+def _ours(job: BuildSpec) -> None:
     """What a build adds up to, from an empty output tree and ccache to an entry of the cache."""
     store.remove(job.out)
     empty = replace(job, objects=Objects(f"perf-{job.key}") if job.objects else None)
@@ -48,7 +48,7 @@ def _ours(job: Build) -> None:
         store.remove(path)
 
 
-def _bare(job: Build) -> None:
+def _bare(job: BuildSpec) -> None:
     """make with the same arguments on the configuration that ours came to."""
     config = (job.out / ".config").read_bytes()
     store.remove(job.out)

@@ -11,16 +11,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from blockyard.ci.run.prepare import Ready
+from blockyard.ci.run.prepare import BootEnv
 from blockyard.ci.selfbench.values import Measurement
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 
 
 class Subject(NamedTuple):
     """What is measured, and how often."""
 
-    choice: Choice
-    ready: Ready
+    choice: KernelSpec
+    ready: BootEnv
     runs: int
     tree: str = ""  # a checkout of upstream blktests, for what is compared with it
 

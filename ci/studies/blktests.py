@@ -20,10 +20,10 @@ from blockyard.ci.run import collection, exits, prepare, record, run, selection
 from blockyard.ci.run.selection import Selection
 from blockyard.kernel.host.errors import UserError
 from blockyard.kernel.host.settings import PROJECT
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.tests.blktests import archive, checkout
 from blockyard.tests.blktests.checkout import URL, Checkout, Upstream
-from blockyard.tests.harness.outcomes import BAD, TestResult, worse
+from blockyard.tests.harness.outcomes import BAD, CaseResult, worse
 
 PAGE = PROJECT / "docs" / "blktests.md"
 DRIVERS = "null_blk,nvme"  # what upstream's tests are written for
@@ -43,14 +43,14 @@ class Wanted:
     seconds: int = checkout.SECONDS  # what a test with a time limit takes
 
 
-def selected(choice: Choice, wanted: Wanted) -> tuple[Checkout, Selection]:
+def selected(choice: KernelSpec, wanted: Wanted) -> tuple[Checkout, Selection]:
     """The checkout, and what a run of it does; raises UserError for what is not there."""
     if not wanted.tree:
         raise UserError("--tree is missing", hint=f"git clone {URL}, and name the folder")
     if not 1 <= wanted.seconds <= LONGEST_S:
         raise UserError(f"--seconds takes 1 to {LONGEST_S}, not {wanted.seconds}")
     tree = checkout.read(Path(wanted.tree).expanduser())
-    outside = prepare.outside(choice)
+    outside = prepare.out_of_tree(choice)
     drivers = wanted.driver or ("" if outside else DRIVERS)
     of_ours = selection.select(
         drivers, wanted.console, outside=outside, hardware=wanted.topology, start=wanted.start
@@ -68,7 +68,7 @@ def listed(wanted: Selection) -> list[str]:
 
 
 def done(
-    choice: Choice, tree: Checkout, wanted: Selection, accel: str, guests: int
+    choice: KernelSpec, tree: Checkout, wanted: Selection, accel: str, guests: int
 ) -> tuple[record.Run, Path]:
     """Runs them; the record and its path."""
     run.check(wanted)
@@ -112,7 +112,7 @@ test is run by upstream's own `check` in a guest, and the kernel log is judged b
 def page(finished: record.Run) -> str:
     """docs/blktests.md."""
     drivers = list(dict.fromkeys(test.driver for test in finished.tests))
-    by_name: dict[str, dict[str, TestResult]] = {}
+    by_name: dict[str, dict[str, CaseResult]] = {}
     for test in sorted(finished.tests, key=lambda one: one.id):
         of_test = by_name.setdefault(test.id.partition("/")[2], {})
         before = of_test.setdefault(test.driver, test)  # over another console
@@ -147,10 +147,10 @@ def _totals(finished: record.Run, drivers: Sequence[str]) -> list[str]:
     return output.markdown(head, rows)
 
 
-def _table(ran: dict[str, dict[str, TestResult]], drivers: Sequence[str]) -> list[str]:
-    notes = output.Notes()
+def _table(ran: dict[str, dict[str, CaseResult]], drivers: Sequence[str]) -> list[str]:
+    notes = output.Footnotes()
 
-    def cell(test: TestResult | None) -> str:
+    def cell(test: CaseResult | None) -> str:
         if test is None:
             return ""
         said = f"**{test.outcome}**" if test.outcome in BAD else test.outcome
@@ -163,7 +163,7 @@ def _table(ran: dict[str, dict[str, TestResult]], drivers: Sequence[str]) -> lis
     return [*output.markdown(head, rows), "", *notes.lines()]
 
 
-def _reasons(tests: Sequence[TestResult]) -> list[str]:
+def _reasons(tests: Sequence[CaseResult]) -> list[str]:
     """One row per reason and the drivers that it holds for: which tests it keeps from running."""
     drivers: dict[tuple[str, str], list[str]] = {}
     for test in tests:
@@ -184,7 +184,7 @@ def _brief(reason: str) -> str:
 
 
 def show(
-    choice: Choice, wanted: Wanted, accel: str, guests: int, *, write: bool, as_json: bool
+    choice: KernelSpec, wanted: Wanted, accel: str, guests: int, *, write: bool, as_json: bool
 ) -> None:
     """Runs the tests, prints the report and ends the command with the run's exit code."""
     tree, chosen = selected(choice, wanted)

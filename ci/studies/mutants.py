@@ -20,8 +20,8 @@ from pathlib import Path
 import msgspec
 
 from blockyard.ci.run import prepare, record, run, selection
-from blockyard.ci.run.prepare import Ready
-from blockyard.ci.run.selection import Trial
+from blockyard.ci.run.prepare import BootEnv
+from blockyard.ci.run.selection import SubRun
 from blockyard.images.files import guest_files
 from blockyard.kernel.config import variants
 from blockyard.kernel.config.variants import PLAIN
@@ -31,10 +31,10 @@ from blockyard.kernel.host.progress import note
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.kernel.sources.series import Patch
 from blockyard.kernel.sources.tree import Tree
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest, rebuilt
-from blockyard.modules.external import Maker
-from blockyard.tests.harness.outcomes import BAD, Outcome, TestResult
+from blockyard.modules.external import ModuleBuildEnv
+from blockyard.tests.harness.outcomes import BAD, CaseResult, Outcome
 
 REPORT = "mutants.json"  # in the folder of a run
 FOLDER = PROJECT / "tests" / "mutants"
@@ -78,7 +78,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     record: str = ""  # the folder of its run records
 
 
-class Idle(msgspec.Struct, frozen=True):
+class NeverFailed(msgspec.Struct, frozen=True):
     """A test that ran with some mutant and caught none, whatever its parameters and hardware."""
 
     test: str
@@ -93,8 +93,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     accelerator: str
     verdicts: tuple[Verdict, ...]
     every_test: bool  # whether mutants were run to the end, so that all catching tests are known
-    excused: tuple[str, ...] = ()  # tests that are bad without a bug, and so catch none
-    idle: tuple[Idle, ...] = ()  # only with every_test
+    baseline_failures: tuple[str, ...] = ()  # tests that are bad without a bug, and so catch none
+    never_failed: tuple[NeverFailed, ...] = ()  # only with every_test
 
     @property
     def caught(self) -> int:
@@ -129,7 +129,7 @@ def read(path: Path) -> Mutant:
         raise UserError(f"{path}: a mutant says in words what is wrong, then comes its diff")
     name = f"{path.parent.name}/{path.stem}"
     suites = fields.get("Suites", "")
-    first = prepare.chosen("suite", suites, tuple(selection.suites())) if suites else ()
+    first = prepare.parse_names("suite", suites, tuple(selection.suites())) if suites else ()
     return Mutant(name, about, variant, Patch(name, diff.encode()), first)
 
 
@@ -139,7 +139,7 @@ def mutants(driver: str = "", pattern: str = "") -> tuple[Mutant, ...]:
     pattern: a part of the name, or one with * and ?. Raises UserError when there are none.
     """
     known = sorted({path.parent.name for path in FOLDER.glob("*/*.patch")})
-    drivers = prepare.chosen("driver", driver, known)
+    drivers = prepare.parse_names("driver", driver, known)
     wanted = pattern if set(pattern) & set("*?") else f"*{pattern}*"
     found = tuple(
         mutant
@@ -163,7 +163,7 @@ class Conditions:
 
 
 @dataclass
-class _Laboratory:
+class MutationRun:
     """One variant of the kernel, and what its drivers did without a bug."""
 
     conditions: Conditions
@@ -172,16 +172,16 @@ class _Laboratory:
     baselines: dict[str, record.Run] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        choice = Choice(self.conditions.kernel, self.variant)
-        self.ready: Ready = prepare.ready(choice, self.conditions.accel)
+        choice = KernelSpec(self.conditions.kernel, self.variant)
+        self.ready: BootEnv = prepare.ready(choice, self.conditions.accel)
         self._tree: Tree = prepare.kernel_job(choice, self.ready.tools).tree
         kernel, tools = self.ready.kernel, self.ready.tools
-        self._maker: Maker = prepare.module_maker(choice, kernel, tools)
+        self._maker: ModuleBuildEnv = prepare.module_maker(choice, kernel, tools)
 
     def baseline(self, driver: str) -> record.Run:
         """The run of a driver without a patch; made once."""
         if driver not in self.baselines:
-            trial = Trial(self.directory / driver / f"baseline-{self.variant}")
+            trial = SubRun(self.directory / driver / f"baseline-{self.variant}")
             baseline = self._try(driver, [], trial)
             if not baseline.count(driver)["pass"]:
                 raise Failed(
@@ -207,7 +207,7 @@ class _Laboratory:
         for name, tests in (("first", first), ("others", others)):
             if tests:
                 only = frozenset(test.key for test in tests)
-                trial = Trial(directory / name, only, stop=not every_test)
+                trial = SubRun(directory / name, only, stop=not every_test)
                 yield self._try(mutant.driver, [mutant.patch], trial)
 
     def module(self, driver: str, patches: Sequence[Patch]) -> Path:
@@ -216,7 +216,7 @@ class _Laboratory:
         known = manifest.load(driver)
         return rebuilt.rebuilt(known, kernel, self._tree, patches, tools, self._maker)
 
-    def _try(self, driver: str, patches: Sequence[Patch], trial: Trial) -> record.Run:
+    def _try(self, driver: str, patches: Sequence[Patch], trial: SubRun) -> record.Run:
         kernel, tools = self.ready.kernel, self.ready.tools
         module = self.module(driver, patches)
         ready = replace(self.ready, files=guest_files(kernel, tools, [module]))
@@ -246,12 +246,12 @@ def _words(test: str, hardware: str) -> str:
 def examine(wanted: Sequence[Mutant], conditions: Conditions) -> Report:
     """Tries the mutants one after the other; what came of them is kept as it comes."""
     directory = record.new_directory("mutants")
-    laboratories: dict[str, _Laboratory] = {}
+    laboratories: dict[str, MutationRun] = {}
     verdicts: list[Verdict] = []
-    ran: list[TestResult] = []
+    ran: list[CaseResult] = []
     for number, mutant in enumerate(wanted, start=1):
         if not (laboratory := laboratories.get(mutant.variant)):
-            laboratory = _Laboratory(conditions, mutant.variant, directory)
+            laboratory = MutationRun(conditions, mutant.variant, directory)
             laboratories[mutant.variant] = laboratory
         verdict, tests = _examine(laboratory, mutant)
         verdicts.append(verdict)
@@ -264,15 +264,17 @@ def examine(wanted: Sequence[Mutant], conditions: Conditions) -> Report:
             accelerator=laboratory.ready.accelerator.name,
             verdicts=tuple(verdicts),
             every_test=conditions.every_test,
-            excused=tuple(sorted({one for run in baselines for one in _excuses(run)})),
-            idle=tuple(idle(ran)) if conditions.every_test else (),
+            baseline_failures=tuple(
+                sorted({one for run in baselines for one in _baseline_failures(run)})
+            ),
+            never_failed=tuple(never_failed(ran)) if conditions.every_test else (),
         )
         store.write(directory / REPORT, msgspec.json.format(msgspec.json.encode(report)))
     note(f"what came of them is also in {directory / REPORT}")
     return report
 
 
-def idle(tests: Iterable[TestResult]) -> Iterator[Idle]:
+def never_failed(tests: Iterable[CaseResult]) -> Iterator[NeverFailed]:
     """The test functions, by name, of which no test was bad with any mutant."""
     features: dict[str, dict[str, None]] = {}
     caught = set()
@@ -283,20 +285,20 @@ def idle(tests: Iterable[TestResult]) -> Iterator[Idle]:
         if test.outcome != "skip":
             features.setdefault(function, {}).update(dict.fromkeys(test.features))
     for function in sorted(features.keys() - caught):
-        yield Idle(function, tuple(features[function]))
+        yield NeverFailed(function, tuple(features[function]))
 
 
-def _excuses(baseline: record.Run) -> Iterator[str]:
+def _baseline_failures(baseline: record.Run) -> Iterator[str]:
     for test in baseline.tests:
         if test.outcome in BAD:
             yield f"{_words(*test.key)} [{test.driver}]: {' '.join(test.reason.split())}"
 
 
-def _examine(laboratory: _Laboratory, mutant: Mutant) -> tuple[Verdict, list[TestResult]]:
+def _examine(laboratory: MutationRun, mutant: Mutant) -> tuple[Verdict, list[CaseResult]]:
     """What came of a mutant, and of the tests that were run on it."""
     verdict = Verdict(mutant=mutant.name, about=mutant.about, variant=mutant.variant)
     caught_by: tuple[Catch, ...] = ()
-    ran: list[TestResult] = []
+    ran: list[CaseResult] = []
     try:
         laboratory.module(mutant.driver, [mutant.patch])  # sooner than the long baseline
     except UserError as error:

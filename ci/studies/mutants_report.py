@@ -57,12 +57,12 @@ def _rest(report: Report) -> Iterator[str]:
             yield f"{verdict.mutant} was not tried: {verdict.problem}"
         elif not verdict.caught_by:
             yield f"{verdict.mutant} was missed: {verdict.about} (record: {verdict.record})"
-    if report.excused:
+    if report.baseline_failures:
         yield "bad without a bug, so they catch none:"
-        yield from (f"  {line}" for line in report.excused)
-    if report.idle:
-        yield f"{len(report.idle)} tests ran and caught nothing:"
-        yield from (f"  {one.test} (of {', '.join(one.about)})" for one in report.idle)
+        yield from (f"  {line}" for line in report.baseline_failures)
+    if report.never_failed:
+        yield f"{len(report.never_failed)} tests ran and caught nothing:"
+        yield from (f"  {one.test} (of {', '.join(one.about)})" for one in report.never_failed)
 
 
 HEAD = """# Planted bugs
@@ -86,8 +86,8 @@ def page(report: Report) -> str:
     lines = [HEAD, f"Run {report.date} on Linux {report.kernel} with {report.accelerator}: "]
     lines[-1] += f"**{total(report)}**. {how}\n"
     lines += output.markdown(["bug", "what is wrong", "caught by"], map(_row, report.verdicts))
-    if report.idle:
-        rows = [[one.test, ", ".join(one.about)] for one in report.idle]
+    if report.never_failed:
+        rows = [[one.test, ", ".join(one.about)] for one in report.never_failed]
         lines += ["", IDLE, *output.markdown(["test", "of"], rows)]
     return "\n".join(lines) + "\n"
 

@@ -7,7 +7,7 @@ run says what became of the test on each driver, and both say what becomes of th
 ``supported``   its tests pass
 ``differs``     they pass, but user space can tell the drivers apart (the suite `abi`)
 ``broken``      a test fails, also when that is known
-``missing``     the driver lacks what the tests need
+``unmet``     the driver lacks what the tests need
 ``untested``    the kernel or the guest does
 """
 
@@ -25,9 +25,9 @@ from blockyard.ci.run import past_run, prepare, record, run, selection
 from blockyard.kernel.host.errors import UserError
 from blockyard.kernel.host.progress import note
 from blockyard.kernel.host.settings import PROJECT
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
-from blockyard.tests.harness.outcomes import BAD, TestResult
+from blockyard.tests.harness.outcomes import BAD, CaseResult
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -71,7 +71,7 @@ class Pair(msgspec.Struct, frozen=True):
         return dict(sorted(waiting.items(), key=lambda item: (-item[1], item[0])))
 
 
-def cell(driver: str, tests: Sequence[TestResult]) -> Cell:
+def cell(driver: str, tests: Sequence[CaseResult]) -> Cell:
     """What becomes of a feature, by the results of a driver's tests of it."""
     failed = [test for test in tests if test.outcome in BAD or test.outcome == "xfail"]
     broken = [test for test in failed if test.suite != ABI]
@@ -86,7 +86,7 @@ def cell(driver: str, tests: Sequence[TestResult]) -> Cell:
     return Cell("missing" if lacks else "untested", len(tests), _reasons(lacks or tests))
 
 
-def _reasons(tests: Iterable[TestResult]) -> tuple[str, ...]:
+def _reasons(tests: Iterable[CaseResult]) -> tuple[str, ...]:
     """Each reason once, in a line: what is known, and what was seen."""
     return tuple(dict.fromkeys(": ".join(test.reason.splitlines()[:2]) for test in tests))
 
@@ -97,7 +97,7 @@ def pair(finished: record.Run, path: Path, rust: str) -> Pair:
     A feature that none of the two has is left out.
     """
     c = manifest.load(rust).counterpart
-    found: dict[str, dict[str, list[TestResult]]] = {}
+    found: dict[str, dict[str, list[CaseResult]]] = {}
     for test in finished.tests:
         if test.driver in (c, rust):
             for feature in test.features:
@@ -129,11 +129,11 @@ def rust_drivers(names: str) -> tuple[str, ...]:
         if (one := manifest.load(name)).language == "Rust" and one.counterpart
     )
     if names:
-        return prepare.chosen("Rust driver", names, known)
-    return tuple(name for name in known if not manifest.load(name).carried_by)
+        return prepare.parse_names("Rust driver", names, known)
+    return tuple(name for name in known if not manifest.load(name).available_from)
 
 
-def measure(choices: Sequence[Choice], drivers: Sequence[str], workers: int) -> list[Pair]:
+def measure(choices: Sequence[KernelSpec], drivers: Sequence[str], workers: int) -> list[Pair]:
     """Runs the suites on each kernel, briefly and over one console, and compares."""
     pairs = []
     for choice in choices:
@@ -241,7 +241,7 @@ def _how(features: Mapping[str, Mapping[str, Cell]], driver: str) -> Iterable[st
 
 
 def show(
-    choices: Sequence[Choice], drivers: str, records: str, *, write: bool, as_json: bool
+    choices: Sequence[KernelSpec], drivers: str, records: str, *, write: bool, as_json: bool
 ) -> None:
     """Prints the comparison of these kernels, or of records, and writes docs/parity.md."""
     rust = rust_drivers(drivers)

@@ -26,7 +26,7 @@ from blockyard.kernel.host.debian import tool_root
 from blockyard.kernel.host.errors import UserError
 from blockyard.kernel.host.progress import note
 from blockyard.kernel.host.settings import PROJECT
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.tests.harness.outcomes import BAD, OUTCOMES, Outcome
 
 EXAMPLES = PROJECT / "modules" / "examples"
@@ -61,7 +61,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     drivers: dict[str, Driver] = {}
 
 
-def survey(choices: Sequence[Choice], accel: str, workers: int) -> tuple[Row, ...]:
+def survey(choices: Sequence[KernelSpec], accel: str, workers: int) -> tuple[Row, ...]:
     """Does it all, one kernel after the other."""
     rows = []
     for number, choice in enumerate(choices, start=1):
@@ -70,7 +70,7 @@ def survey(choices: Sequence[Choice], accel: str, workers: int) -> tuple[Row, ..
     return tuple(rows)
 
 
-def _row(choice: Choice, accel: str, workers: int) -> Row:
+def _row(choice: KernelSpec, accel: str, workers: int) -> Row:
     row = Row(kernel=choice.name, date=time.strftime("%Y-%m-%d", time.gmtime()))
     steps: list[Callable[[Row], Row]] = [
         lambda row: _fetch(choice, row),
@@ -88,12 +88,12 @@ def _row(choice: Choice, accel: str, workers: int) -> Row:
     return row
 
 
-def _fetch(choice: Choice, row: Row) -> Row:
+def _fetch(choice: KernelSpec, row: Row) -> Row:
     tree = sources.files(choice.kernel, catalog.find(choice.kernel), tool_root())
     return msgspec.structs.replace(row, reached=STAGES[:1], source=tree.origin)
 
 
-def _build(choice: Choice, row: Row) -> Row:
+def _build(choice: KernelSpec, row: Row) -> Row:
     built = prepare.kernel(choice, tool_root())
     return msgspec.structs.replace(
         row,
@@ -108,7 +108,7 @@ def _build(choice: Choice, row: Row) -> Row:
 def _rust(kernel: Kernel) -> str:
     if kernel.config.get("RUST") == "y":
         return "yes"
-    return kernel.info.left_out.get("Rust", "CONFIG_RUST is off in its configuration")
+    return kernel.info.omitted.get("Rust", "CONFIG_RUST is off in its configuration")
 
 
 def size_mib(*folders: Path) -> int:
@@ -116,7 +116,7 @@ def size_mib(*folders: Path) -> int:
     return sum(map(gc.size, folders)) >> 20
 
 
-def _boot(choice: Choice, accel: str, row: Row) -> Row:
+def _boot(choice: KernelSpec, accel: str, row: Row) -> Row:
     ready = prepare.ready(choice, accel, all_modules=False)
     with prepare.guest_directory() as folder, machine(ready.setup(folder)) as guest:
         guest.serial.check("true")
@@ -124,9 +124,9 @@ def _boot(choice: Choice, accel: str, row: Row) -> Row:
     return msgspec.structs.replace(row, reached=STAGES[:3], accelerator=name)
 
 
-def _test(choice: Choice, accel: str, workers: int, row: Row) -> Row:
+def _test(choice: KernelSpec, accel: str, workers: int, row: Row) -> Row:
     ready = prepare.ready(choice, accel, all_modules=False)
-    outside = prepare.outside(choice)
+    outside = prepare.out_of_tree(choice)
     names = [*selection.select().drivers, *(one.name for one in outside)]
     wanted = selection.select(",".join(names), CONSOLE, outside=outside)
     finished, _ = run.run(ready, selection.with_carried(wanted, ready.kernel), workers)
@@ -156,7 +156,7 @@ def markdown(rows: Sequence[Row]) -> str:
     """The table with its reasons below it."""
     names = list(dict.fromkeys(name for row in rows for name in row.drivers))
     head = ["kernel", "release", *STAGES, "Rust", *names, "CPU min", "MiB"]
-    notes = output.Notes()
+    notes = output.Footnotes()
     lines = []
     for row in rows:
         stages = ["yes" if stage in row.reached else "no" for stage in STAGES]
@@ -169,7 +169,7 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join([*output.markdown(head, lines), "", *notes.lines()])
 
 
-def _cell(driver: Driver | None, notes: output.Notes) -> str:
+def _cell(driver: Driver | None, notes: output.Footnotes) -> str:
     if driver is None or not driver.outcomes:
         return ""
     if driver.reason:
@@ -221,7 +221,7 @@ def show(kernels: str, accel: str, guests: int, *, write: bool, as_json: bool) -
     """Surveys the kernels in a comma-separated list, all of the catalog when it is empty."""
     names = cache.names(kernels) if kernels else catalog.catalog()
     examples = tuple(sorted(path.parent for path in EXAMPLES.glob("*/manifest.toml")))
-    choices = [Choice(name, modules=examples) for name in names]
+    choices = [KernelSpec(name, modules=examples) for name in names]
     rows = survey(choices, accel, run.workers(guests))
     if write:
         everything = joined(read_rows(DATA), rows)

@@ -25,12 +25,12 @@ from typing import Protocol
 import pexpect
 
 from blockyard.images.console.result import FILE_LIMIT, Capture, Result
-from blockyard.images.console.stream import MARK, Blocked, Silence, Stream, Transport
+from blockyard.images.console.stream import MARK, Blocked, NoHeartbeat, Stream, Transport
 from blockyard.images.errors import (
     CommandFailed,
     CommandHung,
     CommandTimedOut,
-    ConsoleDead,
+    ConsoleLost,
     GuestError,
 )
 from blockyard.kernel.host.errors import Failed
@@ -79,7 +79,7 @@ class Guest(Protocol):
     def kernel_log_tail(self) -> str:
         """The last lines of the kernel's log, for errors."""
 
-    def show_stuck(self) -> str:
+    def dump_blocked_tasks(self) -> str:
         """Has the kernel write into its log which tasks are stuck; the last lines, for errors."""
 
     def examine(self, console: Console, why: str) -> GuestError:
@@ -142,7 +142,7 @@ class Console:
         self._seq = 0
         self._dead = ""
         # after the first error of the guest: raise it again, and ask nothing more of the guest
-        self.gives_up = False
+        self.fail_fast = False
         self._last_error: GuestError | None = None
         self._blocked_s = BLOCKED_S
 
@@ -161,7 +161,7 @@ class Console:
     def wait_ready(
         self, timeout_s: float, progress: Callable[[], int] = lambda: 0, steps: int = 1
     ) -> None:
-        """Waits for the guest program's greeting; raises ConsoleDead when it does not come.
+        """Waits for the guest program's greeting; raises ConsoleLost when it does not come.
 
         As long as `progress` changes within timeout_s it is waited on, up to `steps` times.
         """
@@ -192,7 +192,7 @@ class Console:
         script may wait in the kernel while the guest is idle, in seconds of the guest (math.inf:
         up to its deadline), by default BLOCKED_S or what `may_wait` says; more is for scripts that
         wait on purpose, such as for the end of a driver's own time-outs (TIME_OUTS_S). Raises
-        CommandHung and CommandTimedOut (the command was killed, the console goes on), ConsoleDead,
+        CommandHung and CommandTimedOut (the command was killed, the console goes on), ConsoleLost,
         GuestHung, GuestPanicked or QemuDied, each with the kernel log of that moment.
         """
         if self._last_error:
@@ -200,7 +200,7 @@ class Console:
         try:
             return Running(self._run(command, timeout_s, stdin, blocked_s)).result()
         except GuestError as error:
-            if self.gives_up:
+            if self.fail_fast:
                 self._last_error = error
             raise
 
@@ -247,7 +247,7 @@ class Console:
         except OverflowError:
             told = f"more than {FILE_LIMIT >> 30} GiB of output"
             raise self._timed_out(told, script, output) from None
-        except Silence:
+        except NoHeartbeat:
             raise self._silent("no sign of life in the middle of a command") from None
         except pexpect.EOF:
             raise self._silent("the stream ended in the middle of a command") from None
@@ -276,7 +276,7 @@ class Console:
         hint: str = "",
     ) -> GuestError:
         """Ends a command that is given up; the error that says why."""
-        kernel_log = self._guest.show_stuck()  # before the kill: what the command waits for
+        kernel_log = self._guest.dump_blocked_tasks()  # before the kill: what the command waits for
         end = self._kill(kill_s)
         if isinstance(end, GuestError):
             return end
@@ -293,7 +293,7 @@ class Console:
         self._request(b"log", f"{line}\n".encode(), b"")
         try:
             code = _drained(self._output(self._guest.time() + SILENT_S * self._patience))
-        except (pexpect.TIMEOUT, pexpect.EOF, Silence):
+        except (pexpect.TIMEOUT, pexpect.EOF, NoHeartbeat):
             raise self._silent("a line for the kernel log was not answered") from None
         if code:
             raise CommandFailed(f"the guest cannot write to its kernel log: {line}")
@@ -347,7 +347,7 @@ class Console:
     def _request(self, verb: bytes, script: bytes, stdin: bytes) -> None:
         if self._dead:
             self._guest.watch()  # what is wrong with the whole guest comes first
-            raise ConsoleDead(f"{self.name} console: {self._dead}")
+            raise ConsoleLost(f"{self.name} console: {self._dead}")
         self._seq += 1
         header = b"BLOCKYARD %s %d %s %d %d\n" % (
             self._nonce.encode(),
@@ -403,7 +403,7 @@ class Console:
                     return _drained(self._output(deadline))
             except pexpect.TIMEOUT:
                 continue
-            except (pexpect.EOF, Silence):
+            except (pexpect.EOF, NoHeartbeat):
                 break
         return self._silent("it did not come back after a command was killed")
 
@@ -413,9 +413,9 @@ class Console:
         self._guest.watch()
         return self._guest.examine(self, why)
 
-    def _give_up(self, why: str) -> ConsoleDead:
+    def _give_up(self, why: str) -> ConsoleLost:
         self._dead = why
-        return ConsoleDead(f"{self.name} console: {why}", kernel_log=self._guest.kernel_log_tail())
+        return ConsoleLost(f"{self.name} console: {why}", kernel_log=self._guest.kernel_log_tail())
 
     def _output_file(self) -> Path:
         return self._guest.directory / f"output-{self.name}-{self._seq}"

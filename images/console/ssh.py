@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from blockyard.images import cpio
 from blockyard.images.console.stream import CHUNK
-from blockyard.images.errors import ConsoleDead
+from blockyard.images.errors import ConsoleLost
 from blockyard.kernel.host.settings import PROJECT
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _key() -> tuple[paramiko.PKey, bytes]:
 def connect(port: int, keys: Keys, watch: Callable[[], None], limit_s: float) -> paramiko.Transport:
     """Connects as soon as the guest's sshd is up.
 
-    Raises ConsoleDead after `limit_s`, or what `watch` raises when the machine is dead.
+    Raises ConsoleLost after `limit_s`, or what `watch` raises when the machine is dead.
     """
     deadline = time.monotonic() + limit_s
     last = ""
@@ -118,7 +118,7 @@ def connect(port: int, keys: Keys, watch: Callable[[], None], limit_s: float) ->
         except (OSError, EOFError, paramiko.SSHException) as error:
             last = str(error) or type(error).__name__
         time.sleep(RETRY_S)
-    raise ConsoleDead(f"ssh console: no connection within {limit_s:.0f} s ({last})")
+    raise ConsoleLost(f"ssh console: no connection within {limit_s:.0f} s ({last})")
 
 
 def _log_in(connection: socket.socket, keys: Keys, limit_s: float) -> paramiko.Transport:
@@ -128,7 +128,7 @@ def _log_in(connection: socket.socket, keys: Keys, limit_s: float) -> paramiko.T
         transport.auth_timeout = limit_s
         transport.start_client(timeout=limit_s)
         if transport.get_remote_server_key() != keys.host:
-            raise ConsoleDead("ssh console: the port is answered by another host")
+            raise ConsoleLost("ssh console: the port is answered by another host")
         transport.auth_publickey("root", keys.client)
         transport.set_keepalive(KEEPALIVE_S)
     except BaseException:
@@ -145,7 +145,7 @@ def open_channel(
 ) -> paramiko.Channel:
     """A channel on which `prepare` has asked the server for something.
 
-    paramiko waits for the answers without an end. Raises ConsoleDead after `limit_s` or when the
+    paramiko waits for the answers without an end. Raises ConsoleLost after `limit_s` or when the
     server refuses, or what `watch` raises; the connection is closed then.
     """
     answers: list[paramiko.Channel | Exception] = []
@@ -166,9 +166,9 @@ def open_channel(
             thread.join(RETRY_S)
             watch()
             if not answers and time.monotonic() > deadline:
-                raise ConsoleDead(f"ssh console: no answer within {limit_s:.0f} s")
+                raise ConsoleLost(f"ssh console: no answer within {limit_s:.0f} s")
         if isinstance(answer := answers[0], Exception):
-            raise ConsoleDead(f"ssh console: no channel: {answer}")
+            raise ConsoleLost(f"ssh console: no channel: {answer}")
     except BaseException:
         connection.close()
         raise

@@ -47,7 +47,7 @@ class Transport(Protocol):
         """Gives the stream back."""
 
 
-class Silence(Exception):
+class NoHeartbeat(Exception):
     """Nothing came for longer than a live guest program is silent."""
 
 
@@ -121,7 +121,7 @@ class Stream(_SpawnBase):
             if now >= deadline:
                 raise pexpect.TIMEOUT("nothing arrived")
             if quiet_s is not None and now - begun > quiet_s:
-                raise Silence
+                raise NoHeartbeat
 
     def _explain_end(self) -> None:
         """A dead machine explains the end better; it closes its streams before it has ended."""

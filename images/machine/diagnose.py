@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from blockyard.images.errors import ConsoleDead, GuestError, GuestHung, GuestPanicked, QemuDied
+from blockyard.images.errors import ConsoleLost, GuestError, GuestHung, GuestPanicked, QemuDied
 from blockyard.images.log.symbols import Symbols
-from blockyard.images.machine.qmp import Refused, Silent
+from blockyard.images.machine.qmp import QmpError, QmpTimeout
 
 if TYPE_CHECKING:
     from blockyard.images.console.console import Console
@@ -51,45 +51,45 @@ def examine(machine: Machine, console: Console, why: str) -> GuestError:
     (folder / "console-last-bytes").write_bytes(console.last_bytes)
     try:
         status, functions = _ask_qemu(machine, folder)
-    except Silent as silent:
+    except QmpTimeout as silent:
         machine.watch()
         machine.kill_qemu()
         return _error(GuestHung, machine, f"{told}: QEMU itself hangs ({silent.what})")
     if not status.get("running", True):
         return _error(GuestHung, machine, f"{told}: QEMU has paused it ({status.get('status')})")
-    if show_tasks(machine):
-        return _error(ConsoleDead, machine, f"{told}; its kernel is alive (see SysRq in the log)")
+    if dump_tasks(machine):
+        return _error(ConsoleLost, machine, f"{told}; its kernel is alive (see SysRq in the log)")
     _nmi(machine)
     machine.kill_qemu()
     where = f" ({'; '.join(functions)})" if functions else ""
     return _error(GuestHung, machine, f"{told}: the guest's kernel hangs{where}")
 
 
-def show_tasks(machine: Machine, keys: str = "wlt") -> bool:
+def dump_tasks(machine: Machine, keys: str = "wlt") -> bool:
     """Sends SysRq keys; whether the kernel answered."""
     answered = False
     for key in keys:
         try:
             answered = _sysrq(machine, key) or answered
-        except (Silent, Refused):
+        except (QmpTimeout, QmpError):
             break
         if not answered:
             break  # the others would wait in vain
     return answered
 
 
-def show_stuck(machine: Machine) -> str:
+def dump_blocked_tasks(machine: Machine) -> str:
     """Has the kernel tell of tasks that nothing interrupts, or else of all, which takes seconds.
 
     The lines of its log since the test began, for an error: with the stacks of the former, without
     those of the latter.
     """
     before, lines = machine.log.size, machine.log.since_begin()
-    if show_tasks(machine, "w"):
+    if dump_tasks(machine, "w"):
         stacks = machine.log.text(before)
         if " pid:" in stacks:
             return f"{lines}\n{_shortened(stacks)}"
-        show_tasks(machine, "t")
+        dump_tasks(machine, "t")
     return lines
 
 
@@ -149,7 +149,7 @@ def _functions(registers: str, symbols: Symbols) -> list[str]:
 
 def _nmi(machine: Machine) -> None:
     """The kernel was started with unknown_nmi_panic: it prints a backtrace and ends."""
-    with contextlib.suppress(Silent, Refused):
+    with contextlib.suppress(QmpTimeout, QmpError):
         machine.qmp.command("inject-nmi")
     deadline = machine.time() + NMI_S * machine.scale
     with contextlib.suppress(GuestPanicked, QemuDied):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from blockyard.images.hardware import devices
 from blockyard.images.hardware.topology import Controller
-from blockyard.images.machine.qmp import Refused
+from blockyard.images.machine.qmp import QmpError
 from blockyard.images.machine.scratch import make_disks
 from blockyard.kernel.host.errors import Failed, UserError
 
@@ -89,7 +89,7 @@ def _free(machine: Machine, command: str, arguments: dict[str, object]) -> None:
         try:
             machine.qmp.execute(command, arguments)
             return
-        except Refused as refused:
+        except QmpError as refused:
             if "in use" not in refused.what or machine.time() > deadline:
                 raise
         time.sleep(POLL_S)

@@ -21,7 +21,7 @@ from blockyard.images.hardware import devices
 from blockyard.images.machine import qemu, tsc
 from blockyard.images.machine.scratch import make_disks
 from blockyard.images.machine.snapshot import Snapshot, bare
-from blockyard.images.machine.vm_config import Setup
+from blockyard.images.machine.vm_config import VmConfig
 from blockyard.kernel.host.errors import Failed
 from blockyard.kernel.host.limits import Limits
 from blockyard.kernel.host.process import reaped, start
@@ -49,7 +49,7 @@ class Started:
     ssh_port: int | None
 
 
-def launch(setup: Setup, stack: ExitStack, snapshot: Snapshot | None = None) -> Started:
+def launch(setup: VmConfig, stack: ExitStack, snapshot: Snapshot | None = None) -> Started:
     """Starts QEMU, to boot or from a snapshot; it has ended when `stack` is closed.
 
     A port that somebody took in the meantime is replaced by another.
@@ -86,14 +86,14 @@ def _free_port() -> int:
         return port
 
 
-def _port_was_taken(setup: Setup, started: Started) -> bool:
+def _port_was_taken(setup: VmConfig, started: Started) -> bool:
     """QEMU opens its monitors after its network: it greets, or has ended with the message."""
     select.select([started.events], [], [], PORT_S * setup.accelerator.scale)
     return b"host forwarding rule" in (setup.directory / QEMU_LOG).read_bytes()
 
 
 def _start(
-    setup: Setup,
+    setup: VmConfig,
     keys: ssh.Keys | None,
     ssh_port: int | None,
     stack: ExitStack,
@@ -153,7 +153,7 @@ def _fifo(path: Path, stack: ExitStack) -> int:
     return descriptor
 
 
-def _initrd(setup: Setup, keys: ssh.Keys | None) -> Path:
+def _initrd(setup: VmConfig, keys: ssh.Keys | None) -> Path:
     """The initramfs; with keys, a copy that has them joined to it."""
     initramfs = setup.files.initramfs
     if keys is None:
@@ -163,7 +163,7 @@ def _initrd(setup: Setup, keys: ssh.Keys | None) -> Path:
     return joined
 
 
-def _sandbox(setup: Setup, initrd: Path, snapshot: Snapshot | None) -> Sandbox:
+def _sandbox(setup: VmConfig, initrd: Path, snapshot: Snapshot | None) -> Sandbox:
     """What QEMU sees of the host: the files it starts from, and the guest's folder."""
     return Sandbox(
         setup.tools.root,
@@ -183,7 +183,7 @@ def _sandbox(setup: Setup, initrd: Path, snapshot: Snapshot | None) -> Sandbox:
     )
 
 
-def _memory_disks(setup: Setup, stack: ExitStack) -> dict[str, int]:
+def _memory_disks(setup: VmConfig, stack: ExitStack) -> dict[str, int]:
     """Files in memory, for QEMU to inherit: name → descriptor."""
     descriptors = {}
     for name, size in devices.memory_files(setup.topology).items():

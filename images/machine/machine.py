@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 from blockyard.images.console.serial import SocketTransport
 from blockyard.images.console.shared_port import SharedTransport
 from blockyard.images.errors import (
-    ConsoleDead,
-    GuestEnded,
+    BootTimeout,
+    ConsoleLost,
     GuestError,
     GuestPanicked,
-    GuestSilent,
+    GuestShutdown,
     ImageDamaged,
     QemuDied,
 )
@@ -34,9 +34,9 @@ from blockyard.images.machine import snapshot, tsc
 from blockyard.images.machine.launch import QEMU_LOG, Started, launch
 from blockyard.images.machine.pace import Pace
 from blockyard.images.machine.qemu import KERNEL_LOG, MEMORY_DUMP, PROGRAM, RESUME, RUN
-from blockyard.images.machine.qmp import Events, Monitor, Refused, Silent
+from blockyard.images.machine.qmp import Events, Monitor, QmpError, QmpTimeout
 from blockyard.images.machine.scratch import scratch
-from blockyard.images.machine.vm_config import Setup
+from blockyard.images.machine.vm_config import VmConfig
 from blockyard.kernel.host.decoding import BROKEN_FILE
 from blockyard.kernel.host.errors import Failed, UserError
 from blockyard.kernel.host.process import tail
@@ -66,7 +66,7 @@ _LEFT = {"guest-reset": "rebooted", "guest-shutdown": "powered off"}
 class Machine:
     """A guest that has come up."""
 
-    setup: Setup
+    setup: VmConfig
     log: KernelLog
     events: Events
     qmp: Monitor
@@ -134,7 +134,7 @@ class Machine:
         if self.log.size > LOG_BYTES:
             self.kill_qemu()
             told = f"the guest wrote more than {LOG_BYTES >> 20} MiB into its kernel log"
-            self.verdict = GuestEnded(told, kernel_log=self.log.tail(), log=self.log.path)
+            self.verdict = GuestShutdown(told, kernel_log=self.log.tail(), log=self.log.path)
         elif damage := self.log.damage():
             self.verdict = self._damaged(damage)
         elif self.log.panicked():
@@ -180,7 +180,7 @@ class Machine:
 
     def _dump(self) -> None:
         """QEMU is paused where the panicked guest wanted to reboot."""
-        with contextlib.suppress(Refused, Silent):
+        with contextlib.suppress(QmpError, QmpTimeout):
             target = f"file:{RUN}/{MEMORY_DUMP}"
             wanted = {"paging": False, "protocol": target}
             self.qmp.execute("dump-guest-memory", wanted, DUMP_S)
@@ -192,7 +192,7 @@ class Machine:
         kernel_log, log = self.log.tail(), self.log.path
         if what := _LEFT.get(reason):
             told = f"the guest {what} while it was needed"
-            return GuestEnded(told, kernel_log=kernel_log, log=log)
+            return GuestShutdown(told, kernel_log=kernel_log, log=log)
         errors = tail(self.setup.directory / QEMU_LOG)
         how = self._qemu.process.returncode
         if how == 1 and not self.log.size:
@@ -210,11 +210,11 @@ class Machine:
         """The last lines of the kernel's log."""
         return self.log.tail()
 
-    def show_stuck(self) -> str:
+    def dump_blocked_tasks(self) -> str:
         """See images.machine.diagnose."""
         from blockyard.images.machine import diagnose
 
-        return diagnose.show_stuck(self)
+        return diagnose.dump_blocked_tasks(self)
 
     def examine(self, console: Console, why: str) -> GuestError:
         """See images.machine.diagnose."""
@@ -230,7 +230,7 @@ class Machine:
             try:
                 self._qemu.console.send(key.encode())
             except BlockingIOError:
-                raise Silent("the port of the kernel log takes nothing") from None
+                raise QmpTimeout("the port of the kernel log takes nothing") from None
         else:
             os.write(self._qemu.sysrq, key.encode())
 
@@ -277,10 +277,10 @@ class Machine:
 
 
 @contextlib.contextmanager
-def machine(setup: Setup) -> Iterator[Machine]:
+def machine(setup: VmConfig) -> Iterator[Machine]:
     """Boots a guest, or starts it from a snapshot; the block runs when its serial console answers.
 
-    Raises GuestPanicked, QemuDied, GuestSilent or ImageDamaged when it does not come up.
+    Raises GuestPanicked, QemuDied, BootTimeout or ImageDamaged when it does not come up.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(scratch(setup.directory))
@@ -289,7 +289,7 @@ def machine(setup: Setup) -> Iterator[Machine]:
         yield guest or _booted(setup, stack)
 
 
-def _booted(setup: Setup, stack: contextlib.ExitStack) -> Machine:
+def _booted(setup: VmConfig, stack: contextlib.ExitStack) -> Machine:
     begun = time.monotonic()
     guest = _started(setup, stack, None)
     _wait_for_boot(guest)
@@ -302,7 +302,7 @@ def _booted(setup: Setup, stack: contextlib.ExitStack) -> Machine:
     return guest
 
 
-def _woken(setup: Setup, stack: contextlib.ExitStack, saved: Snapshot) -> Machine | None:
+def _woken(setup: VmConfig, stack: contextlib.ExitStack, saved: Snapshot) -> Machine | None:
     """A guest that starts from a snapshot; None when it does not, and the snapshot is dropped."""
     try:
         begun = time.monotonic()
@@ -333,7 +333,7 @@ def _effort_s(pace: Pace) -> float:
     return pace.now() if computed_s is None else min(computed_s, pace.now())
 
 
-def _snapshot(setup: Setup) -> Snapshot | None:
+def _snapshot(setup: VmConfig) -> Snapshot | None:
     """What the guest starts from; None: it boots."""
     if setup.start == "boot":
         return None
@@ -355,16 +355,16 @@ def _wait_for_boot(guest: Machine) -> None:
     try:
         guest.serial.wait_ready(step_s, lambda: guest.log.size, steps)
         guest.watch()  # it may have come up without all of its files
-    except ConsoleDead:
+    except ConsoleLost:
         told = f"the guest did not come up in {guest.time() - begun:.0f} s"
-        raise GuestSilent(
+        raise BootTimeout(
             f"kernel {guest.setup.kernel.info.name}: {told}",
             kernel_log=guest.log.tail(),
             log=guest.log.path,
         ) from None
 
 
-def _started(setup: Setup, stack: contextlib.ExitStack, saved: Snapshot | None) -> Machine:
+def _started(setup: VmConfig, stack: contextlib.ExitStack, saved: Snapshot | None) -> Machine:
     closing = stack.enter_context(contextlib.ExitStack())  # after QEMU has ended
     started = launch(setup, stack, saved)
     guest = Machine(

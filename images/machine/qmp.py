@@ -29,11 +29,11 @@ logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 ANSWER_S = 10.0  # QEMU answers its monitor within this, whatever the guest does
 
 
-class Refused(Failed):
+class QmpError(Failed):
     """QEMU refused a command."""
 
 
-class Silent(Failed):
+class QmpTimeout(Failed):
     """QEMU does not answer."""
 
 
@@ -76,7 +76,7 @@ class Events:
             for line in lines:
                 message = msgspec.json.decode(line)
                 if "error" in message:
-                    raise Refused(f"QEMU refused a command: {message['error'].get('desc')}")
+                    raise QmpError(f"QEMU refused a command: {message['error'].get('desc')}")
                 if "event" in message:
                     self.seen.append(msgspec.convert(message, Event))
 
@@ -119,11 +119,11 @@ class Monitor:
         try:
             return self._loop.run_until_complete(asyncio.wait_for(ask(), timeout_s))
         except ExecuteError as error:
-            raise Refused(f"QEMU refused {name}: {error}") from None
+            raise QmpError(f"QEMU refused {name}: {error}") from None
         except TimeoutError:
-            raise Silent(f"QEMU did not answer {name} within {timeout_s:.0f} s") from None
+            raise QmpTimeout(f"QEMU did not answer {name} within {timeout_s:.0f} s") from None
         except (QMPError, OSError, EOFError) as error:
-            raise Silent(f"QEMU's monitor is gone: {error}") from None
+            raise QmpTimeout(f"QEMU's monitor is gone: {error}") from None
 
     def human(self, line: str) -> str:
         """A command of QEMU's monitor for people."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from blockyard.images.errors import GuestSilent
+from blockyard.images.errors import BootTimeout
 from blockyard.images.hardware import devices
 from blockyard.images.hardware.topology import Topology
 from blockyard.images.machine import hotplug
@@ -42,7 +42,7 @@ from blockyard.kernel.host.progress import step
 
 if TYPE_CHECKING:
     from blockyard.images.machine.machine import Machine
-    from blockyard.images.machine.vm_config import Setup
+    from blockyard.images.machine.vm_config import VmConfig
 
 NVME_CLASS = "0x010802"  # NVM Express I/O controller (PCI Code and ID Assignment)
 RECIPE = 1  # changes with what is saved
@@ -51,7 +51,7 @@ CPUINFO = Path("/proc/cpuinfo")
 RESUME_S = 10.0  # QEMU has read it within this, at scale 1
 SAVE_S = 120.0  # QEMU has written its state within this
 
-Booted = Callable[["Setup"], AbstractContextManager["Machine"]]
+Booted = Callable[["VmConfig"], AbstractContextManager["Machine"]]
 
 
 class Times(msgspec.Struct, frozen=True):
@@ -108,7 +108,7 @@ class Snapshot:
             store.remove(aside)
 
 
-def obstacle(setup: Setup) -> str:
+def obstacle(setup: VmConfig) -> str:
     """Why such a guest cannot start from a snapshot; empty when it can."""
     if setup.shell:
         return "a shell's port cannot be saved"
@@ -137,18 +137,18 @@ def bare(topology: Topology) -> Topology:
     return msgspec.structs.replace(topology, controllers=(), subsystems=(), hotplug_ports=ports)
 
 
-def note_boot(setup: Setup) -> None:
+def note_boot(setup: VmConfig) -> None:
     """Keeps in mind that such a guest comes up."""
     store.keep(store.place("booted") / _key(setup), b"")
 
 
-def is_due(setup: Setup) -> bool:
+def is_due(setup: VmConfig) -> bool:
     """Whether there is a snapshot, or one can be made: a guest that does not boot has none."""
     key = _key(setup)
     return store.peek("snapshots", key) is not None or (store.place("booted") / key).exists()
 
 
-def _key(setup: Setup) -> str:
+def _key(setup: VmConfig) -> str:
     hardware = bare(setup.topology)
     return store.digest(
         "snapshot",
@@ -173,7 +173,7 @@ def _processor(cpuinfo: str) -> list[str]:
     return [line for line in first.splitlines() if line.partition(":")[0].strip() in names]
 
 
-def snapshot(setup: Setup, boot: Booted) -> Snapshot:
+def snapshot(setup: VmConfig, boot: Booted) -> Snapshot:
     """The snapshot for guests like this one, made if need be; boot: machine.machine."""
     hardware = bare(setup.topology)
 
@@ -206,7 +206,7 @@ def _wait_until_it_runs(guest: Machine) -> None:
     deadline = guest.time() + RESUME_S * guest.scale
     while guest.events.last("RESUME") is None:
         if guest.time() > deadline:
-            raise GuestSilent("QEMU did not start the guest from its snapshot", log=guest.log.path)
+            raise BootTimeout("QEMU did not start the guest from its snapshot", log=guest.log.path)
         guest.watch()
         time.sleep(0.005)
 

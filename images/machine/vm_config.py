@@ -29,7 +29,7 @@ def start_named(name: str) -> Start:
 
 
 @dataclass(frozen=True)
-class Setup:
+class VmConfig:
     """One guest."""
 
     kernel: Kernel

@@ -22,7 +22,7 @@ from blockyard.kernel import artifact
 from blockyard.kernel.artifact import UNPACKED, Kernel, KernelInfo
 from blockyard.kernel.build import ccache
 from blockyard.kernel.build.depmod import depmod
-from blockyard.kernel.build.spec import Build
+from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.config import kconfig
 from blockyard.kernel.config.configure import configure
 from blockyard.kernel.host import gc, process, store, untrusted
@@ -60,7 +60,7 @@ KEPT = (
 )
 
 
-def build(job: Build) -> Kernel:
+def build(job: BuildSpec) -> Kernel:
     """The kernel of these inputs, from the cache or built now.
 
     Raises Failed with the path of the log when a symbol is dropped or the compile fails.
@@ -77,7 +77,7 @@ def build(job: Build) -> Kernel:
     path = store.use("kernels", job.key)
     if path is None:
         path = store.get("kernels", job.key, f"kernel {job.name}", make, provenance=made_from)
-        if not job.tree.place:
+        if not job.tree.build_id:
             with store.locked("builds", job.out_key, f"the build of {job.name}"):
                 prune(job.out)
         if job.objects:
@@ -86,7 +86,7 @@ def build(job: Build) -> Kernel:
     return artifact.load(path, job.name)
 
 
-def make_kernel(job: Build, path: Path) -> None:
+def make_kernel(job: BuildSpec, path: Path) -> None:
     """Configures, compiles and collects a kernel into `path`, an empty folder."""
     begun = time.monotonic()
     # two states of one directory share an output tree
@@ -100,7 +100,7 @@ def make_kernel(job: Build, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def ready_for_modules(job: Build) -> Iterator[None]:
+def ready_for_modules(job: BuildSpec) -> Iterator[None]:
     """Keeps the output tree what modules of this kernel are built against.
 
     It is made again when it is not that any more: the cache may have given it up, or another state
@@ -112,23 +112,23 @@ def ready_for_modules(job: Build) -> Iterator[None]:
         yield
 
 
-def _make_again(job: Build) -> None:
-    if not job.tree.place:
+def _make_again(job: BuildSpec) -> None:
+    if not job.tree.build_id:
         store.remove(job.out)
     with step(f"configuring kernel {job.name}", log=job.log):
         configure(job)
     with step(f"building kernel {job.name} again, which modules need", log=job.log):
         job.compile("bzImage", "modules", doing="the build failed")
-    if not job.tree.place:
+    if not job.tree.build_id:
         prune(job.out)
 
 
-def _is_whole(job: Build) -> bool:
+def _is_whole(job: BuildSpec) -> bool:
     """Whether modules can be built in the output tree for the kernel of this job."""
     if not (job.out / "Module.symvers").is_file():
         return False
     kernel = store.peek("kernels", job.key)
-    if not job.tree.place or kernel is None:
+    if not job.tree.build_id or kernel is None:
         return True
     kept = {"System.map": kernel / "System.map", ".config": kernel / "config"}
     if any(_content(job.out, name) != file.read_bytes() for name, file in kept.items()):
@@ -146,7 +146,7 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _make_kernel(job: Build, path: Path, begun: float) -> None:
+def _make_kernel(job: BuildSpec, path: Path, begun: float) -> None:
     with step(f"configuring kernel {job.name}", log=job.log):
         configure(job)
     with step(f"building kernel {job.name}", log=job.log):
@@ -160,7 +160,7 @@ def _make_kernel(job: Build, path: Path, begun: float) -> None:
     artifact.save_info(path, _describe(job, wall_s=round(time.monotonic() - begun, 1)))
 
 
-def _collect(job: Build, path: Path) -> None:
+def _collect(job: BuildSpec, path: Path) -> None:
     """Copies what a guest needs out of the output tree."""
     untrusted.copy(job.out, "arch/x86/boot/bzImage", path / "bzImage")
     untrusted.copy(job.out, "System.map", path / "System.map")
@@ -174,7 +174,7 @@ def _collect(job: Build, path: Path) -> None:
     _collect_modules(job, path / "modules")
 
 
-def _collect_modules(job: Build, modules: Path) -> None:
+def _collect_modules(job: BuildSpec, modules: Path) -> None:
     """What modules_install does to unsigned, uncompressed modules, without another make."""
     release = _release(job)
     lines = untrusted.read_text(job.out, "modules.order").split()
@@ -223,14 +223,14 @@ def module_name(line: str) -> str:
     return str(Path(line.removeprefix("kernel/")).with_suffix(".ko"))
 
 
-def _release(job: Build) -> str:
+def _release(job: BuildSpec) -> str:
     release = untrusted.read_text(job.out, "include/config/kernel.release").strip()
     if not re.fullmatch(r"[0-9][\w.+~-]*", release):
         raise Failed(f"invalid kernel release {release!r}: expected a version such as 7.3.4")
     return release
 
 
-def _describe(job: Build, wall_s: float) -> KernelInfo:
+def _describe(job: BuildSpec, wall_s: float) -> KernelInfo:
     config = untrusted.read(job.out, ".config", untrusted.CONFIG_BYTES)
     cpu_s, reused = usage(job.usage)
     return KernelInfo(
@@ -241,7 +241,7 @@ def _describe(job: Build, wall_s: float) -> KernelInfo:
         config_sha256=_sha256(config),
         exports_sha256=_sha256(_content(job.out, "Module.symvers")),
         toolchain=dict(job.toolchain.versions),
-        left_out=dict(job.left_out),
+        omitted=dict(job.omitted),
         wall_s=wall_s,
         cpu_s=cpu_s,
         reused_objects=reused,

@@ -106,7 +106,7 @@ def objects(
 
     fragments: the user's own, those of drivers of his included. options: all that a user chose.
     """
-    if toolchain.place != "root" or not settings().ccache_gb:
+    if toolchain.origin != "root" or not settings().ccache_gb:
         return None
     # A tree that is more than Debian's, or a fragment (its strings reach make), is not Debian's.
     if isinstance(entry, DebianSource) and tree.pristine and not fragments:
@@ -115,13 +115,13 @@ def objects(
     if isinstance(entry, Git):
         what = f"{redact.text(_absolute(entry.repository))} {entry.ref}"
     else:
-        what = tree.place or tree.origin
+        what = tree.build_id or tree.origin
     paths = [str(path.absolute()) for path in fragments]
     return Objects(store.digest("objects", what, options, paths), (DEBIAN,))
 
 
 def _absolute(repository: str) -> str:
-    path = catalog.place(repository)
+    path = catalog.expand_path(repository)
     return str(path) if catalog.is_folder(path) else repository
 
 

@@ -54,7 +54,7 @@ def prebuilt(name: str, files: Tree, tools: ToolRoot, *, headers: bool) -> Kerne
             source=files.origin,
             config_sha256=config_sha256,
             toolchain={},
-            left_out={} if headers else {"modules": NO_HEADERS},
+            omitted={} if headers else {"modules": NO_HEADERS},
         )
         artifact.save_info(path, info)
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from blockyard.kernel.build.spec import Build
-from blockyard.kernel.config.configure import OWN, Lost
+from blockyard.kernel.build.spec import BuildSpec
+from blockyard.kernel.config.configure import OWN, SymbolsDropped
 from blockyard.kernel.host import store
 
 HOLDS_S = 86_400
 
 
-def known(job: Build) -> str:
+def known(job: BuildSpec) -> str:
     """Why this build, planned with Rust, has to do without; empty when nothing is known."""
     file = _file(job)
     try:
@@ -27,7 +27,7 @@ def known(job: Build) -> str:
         return ""
 
 
-def record(job: Build, lost: Lost) -> bool:
+def record(job: BuildSpec, lost: SymbolsDropped) -> bool:
     """Records that a build lost Rust; false when it did not, or a user's fragment asks for it."""
     asked = job.merged.requests.get("RUST")
     if "RUST" not in lost.reasons or not asked or not asked.fragment.startswith(OWN):
@@ -37,5 +37,5 @@ def record(job: Build, lost: Lost) -> bool:
     return True
 
 
-def _file(job: Build) -> Path:
+def _file(job: BuildSpec) -> Path:
     return store.place("rustless") / job.key

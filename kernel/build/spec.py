@@ -35,7 +35,7 @@ REPRODUCIBLE = {
 
 
 @dataclass(frozen=True)
-class Build:
+class BuildSpec:
     """One kernel to build: everything that its bytes depend on, and what it does without."""
 
     name: str  # what the user called it
@@ -43,7 +43,7 @@ class Build:
     fragments: tuple[Fragment, ...]  # a later one wins
     toolchain: Toolchain
     tools: ToolRoot  # what is needed besides compilers
-    left_out: Mapping[str, str] = field(default_factory=dict)  # "Rust" or a driver → why
+    omitted: Mapping[str, str] = field(default_factory=dict)  # "Rust" or a driver → why
     objects: Objects | None = None  # where C objects are kept for other builds
 
     @property
@@ -68,9 +68,9 @@ class Build:
     @property
     def out_key(self) -> str:
         """Names the output tree in the cache."""
-        if not self.tree.place:
+        if not self.tree.build_id:
             return self.key
-        return store.digest("place", RECIPE, self.tree.place, *self._how())
+        return store.digest("place", RECIPE, self.tree.build_id, *self._how())
 
     @property
     def log(self) -> Path:
@@ -143,7 +143,7 @@ class Build:
     @property
     def known_paths(self) -> dict[str, str]:
         """Paths in what make prints → as the user knows them: below the tree, where it is ours."""
-        return {f"{BIND}/src/": f"{self.tree.place}/" if self.tree.place else ""}
+        return {f"{BIND}/src/": f"{self.tree.build_id}/" if self.tree.build_id else ""}
 
 
 def own_fragment(name: str) -> Fragment:

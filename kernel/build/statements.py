@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from blockyard.kernel.build.spec import RECIPE, Build
+from blockyard.kernel.build.spec import RECIPE, BuildSpec
 from blockyard.kernel.config import kconfig
 from blockyard.kernel.host.debian import RootSpec, ToolRoot
 from blockyard.kernel.host.provenance import Input, Provenance, of_entry, of_text
@@ -16,13 +16,13 @@ from blockyard.kernel.host.sandbox import Sandbox
 from blockyard.kernel.sources.tree import Tree
 
 
-def of_kernel(job: Build) -> Provenance:
+def of_kernel(job: BuildSpec) -> Provenance:
     """A kernel that was built: tree, fragments, what was asked of Kconfig, compilers, tool root."""
     fragments = (of_text(f"fragment {one.name}", one.text) for one in job.fragments)
     asked = of_text("requested configuration", kconfig.render(job.merged))
     return Provenance(
         "kernel",
-        {"kernel": job.name, "leftOut": dict(job.left_out)},
+        {"kernel": job.name, "omitted": dict(job.omitted)},
         {
             "recipe": RECIPE,
             "key": job.key,

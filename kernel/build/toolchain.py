@@ -38,7 +38,7 @@ _RUST_PACKAGES = {"rustc": "rustc", "bindgen": "bindgen"}
 class Toolchain:
     """Programs that compile kernels, and the file system that they are in."""
 
-    place: str  # one of PLACES
+    origin: str  # one of PLACES
     compiler: str  # one of COMPILERS
     root: Path  # the file system
     versions: Mapping[str, str]  # program → version; what is missing is not listed
@@ -103,9 +103,9 @@ def check(tree: Tree, toolchain: Toolchain) -> None:
         if needed and have and not versions.at_least(have, needed):
             raise Failed(
                 f"Linux {tree.version} needs {tool} {needed} or newer, "
-                f"the {toolchain.place} has {have}",
+                f"the {toolchain.origin} has {have}",
                 hint="--toolchain root has Debian's newer ones"
-                if toolchain.place == "host"
+                if toolchain.origin == "host"
                 else "--toolchain host takes newer ones that are on PATH",
             )
 
@@ -119,7 +119,7 @@ def rust_problem(tree: Tree, toolchain: Toolchain) -> str:
     for tool in ("rustc", "bindgen"):
         needed, have = minimum(tree, tool), toolchain.versions.get(tool, "")
         if not have:
-            return f"the {toolchain.place} toolchain has no {tool}"
+            return f"the {toolchain.origin} toolchain has no {tool}"
         if needed and not versions.at_least(have, needed):
-            return f"Linux {tree.version} needs {tool} {needed}, the {toolchain.place} has {have}"
+            return f"Linux {tree.version} needs {tool} {needed}, the {toolchain.origin} has {have}"
     return ""

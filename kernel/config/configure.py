@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from blockyard.kernel.build.spec import Build
+from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.config import explain, kconfig, quirks, variants
 from blockyard.kernel.config.kconfig import Dropped, Merged, Promoted
 from blockyard.kernel.config.reader.report import Report
@@ -49,7 +49,7 @@ ANSWER_MIB = 64  # that of a whole tree has 1 MB
 READ_S = 300  # reading a Kconfig takes 4 s; a tree whose Kconfig never ends is not waited for
 
 
-class Lost(Failed):
+class SymbolsDropped(Failed):
     """The tree or the toolchain cannot give what the fragments ask for.
 
     dropped: what. reasons: symbol → why, in one line.
@@ -63,7 +63,7 @@ class Lost(Failed):
         self.reasons = reasons
 
 
-def configure(job: Build) -> None:
+def configure(job: BuildSpec) -> None:
     """Writes the output tree's ``.config`` and proves it; raises Lost for a dropped symbol.
 
     What is worth a note and no error is told: unknown words of Kconfig, modules that came out built
@@ -72,7 +72,7 @@ def configure(job: Build) -> None:
     merged = write_config(job)
     config = kconfig.parse(untrusted.read_text(job.out, ".config", untrusted.CONFIG_BYTES))
     for text in (
-        *unknown_words(job),
+        *unknown_keywords(job),
         *_overruled(merged),
         *map(_promotion, kconfig.promoted(merged.requests, config)),
     ):
@@ -84,17 +84,17 @@ def configure(job: Build) -> None:
         if what := kconfig.no_fragment(users):
             with open(job.log, "a") as log:
                 log.write(f"lost: {names}\n")
-            raise Lost(f"kernel {job.name}: {what}", dropped, {}, job.log)
+            raise SymbolsDropped(f"kernel {job.name}: {what}", dropped, {}, job.log)
         report = ask(job, [one.symbol for one in dropped], merged)
         lost = f"kernel {job.name}: the configuration lost {names}\n"
         if failure := explain.explain_failure(report):
-            raise Lost(lost + failure, dropped, {}, job.log)
+            raise SymbolsDropped(lost + failure, dropped, {}, job.log)
         what = lost + explain.explain_dropped(report, dropped, merged.requests)
         reasons = {
             one.symbol: explain.in_one_line(explain.explain(report, one.symbol, merged.requests))
             for one in dropped
         }
-        raise Lost(what, dropped, reasons, job.log)
+        raise SymbolsDropped(what, dropped, reasons, job.log)
 
 
 def _overruled(merged: Merged) -> Iterator[str]:
@@ -111,7 +111,7 @@ def _promotion(one: Promoted) -> str:
     return f"CONFIG_{one.symbol} is built in: {one.fragment}:{one.line} asks for a module"
 
 
-def write_config(job: Build) -> Merged:
+def write_config(job: BuildSpec) -> Merged:
     """Writes the output tree's ``.config``, not proved; returns what was asked for."""
     job.out.mkdir(parents=True, exist_ok=True)
     merged = job.merged
@@ -138,7 +138,7 @@ def checked(symbol: str) -> str:
     return symbol
 
 
-def why(job: Build, symbol: str, refusals: Sequence[str] = ()) -> str:
+def why(job: BuildSpec, symbol: str, refusals: Sequence[str] = ()) -> str:
     """In words: why a symbol has its value in this tree with this toolchain and these fragments.
 
     refusals: what is known of why the symbol is not asked for.
@@ -146,7 +146,7 @@ def why(job: Build, symbol: str, refusals: Sequence[str] = ()) -> str:
     with store.locked("builds", job.out_key, f"the build of {job.name}"):
         with step(f"configuring kernel {job.name}", log=job.log):
             merged = write_config(job)
-        for text in unknown_words(job):
+        for text in unknown_keywords(job):
             note(text)
         report = ask(job, [symbol], merged)
     if failure := explain.explain_failure(report):
@@ -158,17 +158,17 @@ def why(job: Build, symbol: str, refusals: Sequence[str] = ()) -> str:
     return explain.explain(report, symbol, merged.requests, reasons, others)
 
 
-def _refusals(job: Build, symbol: str, merged: Merged, report: Report) -> list[str]:
+def _refusals(job: BuildSpec, symbol: str, merged: Merged, report: Report) -> list[str]:
     """Why Blockyard does not ask this tree for a symbol; empty when it does or could."""
     if symbol in merged.requests:
         return []
-    if "Rust" in job.left_out and "RUST" in report["symbols"]:
-        return [f"Rust is left out of kernel {job.name}: {job.left_out['Rust']}"]
+    if "Rust" in job.omitted and "RUST" in report["symbols"]:
+        return [f"Rust is left out of kernel {job.name}: {job.omitted['Rust']}"]
     reason = quirks.why_not(symbol, job.tree.version)
     return [f"not asked of Linux {job.tree.version}: {reason}"] if reason else []
 
 
-def ask(job: Build, symbols: Sequence[str], merged: Merged) -> Report:
+def ask(job: BuildSpec, symbols: Sequence[str], merged: Merged) -> Report:
     """What the tree's Kconfig says of some symbols, read in the sandbox (about 4 s).
 
     merged: what was asked for, so that the answer says what stands against it. A tree runs
@@ -182,7 +182,7 @@ def ask(job: Build, symbols: Sequence[str], merged: Merged) -> Report:
         return _read(job, [*arguments, *symbols], Path(folder, ANSWER))
 
 
-def unknown_words(job: Build) -> list[str]:
+def unknown_keywords(job: BuildSpec) -> list[str]:
     """A sentence for each word of the tree's Kconfig files that our reader does not know.
 
     The words are looked for once per tree (half a second).
@@ -202,7 +202,7 @@ def unknown_words(job: Build) -> list[str]:
     ]
 
 
-def _read(job: Build, arguments: Sequence[str], answer: Path) -> Report:
+def _read(job: BuildSpec, arguments: Sequence[str], answer: Path) -> Report:
     """What the reader says, which is kept in the file `answer`."""
     argv = [
         "env",

@@ -17,7 +17,7 @@ from blockyard.kernel.host.settings import PROJECT
 TABLE = PROJECT / "kernel" / "fragments" / "versions.toml"
 
 
-class Difference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Quirk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """In a range of kernels, lines that stand in place of those for some symbols."""
 
     kernels: str  # the range, see kernel.versions
@@ -27,10 +27,10 @@ class Difference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    difference: tuple[Difference, ...]
+    difference: tuple[Quirk, ...]
 
 
-def read(path: Path) -> tuple[Difference, ...]:
+def read(path: Path) -> tuple[Quirk, ...]:
     """The table in a file; raises UserError for one that is not understood."""
     rows = toml.read(path, _Table, "the table").difference
     for row in rows:
@@ -39,7 +39,7 @@ def read(path: Path) -> tuple[Difference, ...]:
 
 
 @cache
-def _table() -> tuple[Difference, ...]:
+def _table() -> tuple[Quirk, ...]:
     return read(TABLE)
 
 

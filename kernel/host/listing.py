@@ -87,17 +87,17 @@ class Known:
 
 
 def lines(
-    path: Path, left_out: Callable[[str], bool], known: Known, *, change: bool
+    path: Path, omitted: Callable[[str], bool], known: Known, *, change: bool
 ) -> Iterator[tuple[Line, int]]:
     """Everything below a folder, with the inode's change time in ns.
 
-    left_out: of names directly in it. change: setuid and setgid bits are dropped, and who
+    omitted: of names directly in it. change: setuid and setgid bits are dropped, and who
     may read the folder may read the files on top. Raises Failed for a tree that is nested too deep
     for a path, and OSError.
     """
     readers = path.stat().st_mode & 0o044
     for one in trees.walk(path):
-        if one.status is None or (not one.above and left_out(one.name)):
+        if one.status is None or (not one.above and omitted(one.name)):
             continue
         name = os.fsencode(one.path)
         if len(name) > LONGEST:

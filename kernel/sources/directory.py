@@ -27,9 +27,9 @@ MANUAL = "/Documentation/"
 
 def source_tree(entry: Directory) -> Tree:
     """The tree in a directory; raises UserError when there is none or it was built in place."""
-    path = checked(catalog.place(entry.path), entry.path)
+    path = checked(catalog.expand_path(entry.path), entry.path)
     state = fingerprint(path)
-    return Tree(path, f"directory {path} {state}", place=str(path), state=state)
+    return Tree(path, f"directory {path} {state}", build_id=str(path), state=state)
 
 
 def changed(tree: Tree) -> bool:

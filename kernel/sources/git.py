@@ -70,7 +70,7 @@ def _folder(entry: Git) -> Path | None:
         text = urllib.parse.unquote(urllib.parse.urlsplit(text).path)
     elif "://" in text:
         return None
-    path = catalog.place(text)
+    path = catalog.expand_path(text)
     if catalog.is_folder(path):
         return path
     if remote.is_url(text):

@@ -24,7 +24,7 @@ class Patch:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class Omitted:
     """What was there and is not applied."""
 
     what: str  # a subject or a file's name
@@ -38,7 +38,7 @@ class Series:
 
     name: str  # what the user called it
     patches: tuple[Patch, ...]
-    left_out: tuple[LeftOut, ...] = ()
+    omitted: tuple[Omitted, ...] = ()
     version: int = 0  # 0: it has none
     versions: tuple[int, ...] = ()  # all that are there
     base_commit: str = ""
@@ -56,7 +56,7 @@ class Series:
         count = len(self.patches)
         lines = [f"{self.name}: {count} patch{'es' if count > 1 else ''}{version}"]
         lines += [f"  {_line(at, patch)}" for at, patch in enumerate(self.patches, start=1)]
-        for one in self.left_out:
+        for one in self.omitted:
             by = f" ({one.author})" if one.author else ""
             lines.append(f"  left out: {_cut(one.what)}{by}: {one.why}")
         return lines

@@ -23,7 +23,7 @@ from blockyard.kernel.host.untrusted import SERIES_BYTES
 from blockyard.kernel.sources import thread
 from blockyard.kernel.sources.items import Item, items_of, natural
 from blockyard.kernel.sources.mail import mails
-from blockyard.kernel.sources.patches import LeftOut, Series
+from blockyard.kernel.sources.patches import Omitted, Series
 
 WHAT = "the patch series"
 FILES = 5000  # in a folder
@@ -94,8 +94,8 @@ def _of_folder(folder: Path, version: int | None) -> Series:
     names = [name for name in there if _NAMES.fullmatch(name)] or there
     others = [name for name in there if name not in set(names)]
     why = "not named as patches are (*.patch, *.diff, *.eml, *.mbox, 0001-...)"
-    left_out = [LeftOut(", ".join(others[:5] + ["..."] * (len(others) > 5)), why)] if others else []
-    return thread.series(files.items(names), str(folder), version, left_out)
+    omitted = [Omitted(", ".join(others[:5] + ["..."] * (len(others) > 5)), why)] if others else []
+    return thread.series(files.items(names), str(folder), version, omitted)
 
 
 @dataclass
@@ -146,14 +146,14 @@ class _Folder:
 def _quilt(files: _Folder, version: int | None) -> Series:
     """Patches as quilt's file `series` lists them: those, in that order."""
     items: list[Item] = []
-    left_out: list[LeftOut] = []
+    omitted: list[Omitted] = []
     for name, strip in _listed(files):
         found = files.items([name])
         patches = [one for one in found if one.is_patch]
         for one in patches:
             one.strip = strip
-        left_out += [
-            LeftOut(one.title, "the cover letter", one.mail.author)
+        omitted += [
+            Omitted(one.title, "the cover letter", one.mail.author)
             for one in found
             if one.subject.number == 0
         ]
@@ -162,7 +162,7 @@ def _quilt(files: _Folder, version: int | None) -> Series:
         items += patches
     if not items:
         raise UserError(f"{files.path} has no patches in it: its file `series` lists none")
-    return thread.as_listed(items, str(files.path), left_out)
+    return thread.as_listed(items, str(files.path), omitted)
 
 
 def _listed(files: _Folder) -> Iterator[tuple[str, int | None]]:

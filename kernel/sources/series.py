@@ -25,11 +25,11 @@ from blockyard.kernel.host.process import run
 from blockyard.kernel.host.progress import note, step
 from blockyard.kernel.host.sandbox import BIND, Sandbox
 from blockyard.kernel.sources import directory, prefixes, targets, unified
-from blockyard.kernel.sources.patches import LeftOut, Patch, Series
+from blockyard.kernel.sources.patches import Omitted, Patch, Series
 from blockyard.kernel.sources.reader import read
 from blockyard.kernel.sources.tree import Tree, checked
 
-__all__ = ["LeftOut", "Patch", "Series", "applied", "apply", "read", "refusals"]
+__all__ = ["Omitted", "Patch", "Series", "applied", "apply", "read", "refusals"]
 
 RECIPE = 3  # raise it when the same tree and patches give another tree
 PATCH_S = 60  # what one patch may take
@@ -80,7 +80,7 @@ def applied(
         checked(path / "tree", "the patched tree")
 
     path = store.get("sources", key, "the patched source", make, like=tree.path.parent)
-    place = f"{tree.place} with {key}" if tree.place else ""
+    place = f"{tree.build_id} with {key}" if tree.build_id else ""
     origin = f"{tree.origin} with {len(patches)} patches {key}"
     return Tree(path / "tree", origin, place, contents=f"series {key}")
 
@@ -123,7 +123,7 @@ def _copy(tree: Tree, target: Path) -> None:
     Folders, files and links: a socket or a pipe of what runs in the tree is no part of it. Raises
     Failed when the tree changed meanwhile, UserError for a file that cannot be read.
     """
-    link = not tree.place and tree.path.stat().st_dev == target.parent.stat().st_dev
+    link = not tree.build_id and tree.path.stat().st_dev == target.parent.stat().st_dev
     target.mkdir()
     folders = [""]
     try:
@@ -133,7 +133,7 @@ def _copy(tree: Tree, target: Path) -> None:
                 for entry in entries:
                     name = f"{folder}{entry.name}"
                     if entry.is_dir(follow_symlinks=False):
-                        if entry.name != ".git" or not tree.place:
+                        if entry.name != ".git" or not tree.build_id:
                             (target / name).mkdir()
                             folders.append(f"{name}/")
                     elif entry.is_symlink() or entry.is_file():

@@ -99,7 +99,7 @@ def unpack(tar: Path, tree: Path, tools: ToolRoot, log: Path, *, strip: int) -> 
 
 
 def _file(entry: Tarball) -> Path:
-    path = catalog.place(entry.location)
+    path = catalog.expand_path(entry.location)
     if not _is_file(path):
         raise UserError(f"there is no file {path}")
     return path

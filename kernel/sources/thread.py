@@ -17,7 +17,7 @@ from blockyard.kernel.sources import postings as sent
 from blockyard.kernel.sources import subject
 from blockyard.kernel.sources.items import Item, facts_of
 from blockyard.kernel.sources.mail import Mail
-from blockyard.kernel.sources.patches import LeftOut, Patch, Series
+from blockyard.kernel.sources.patches import Omitted, Patch, Series
 from blockyard.kernel.sources.postings import Posting
 
 PATCHES = 1000  # of one series
@@ -29,16 +29,16 @@ def series(
     items: Sequence[Item],
     name: str,
     version: int | None = None,
-    left_out: Sequence[LeftOut] = (),
+    omitted: Sequence[Omitted] = (),
     alone: bool = False,
 ) -> Series:
     """The series in some mails.
 
-    version: None takes the newest. left_out: what was left out before. alone: they are one file,
+    version: None takes the newest. omitted: what was left out before. alone: they are one file,
     so a single patch of a series is what was meant. Raises UserError for a version that is not
     there, a number that is missing, two patches with one number.
     """
-    return _Thread(items, name, version, list(left_out), alone).series()
+    return _Thread(items, name, version, list(omitted), alone).series()
 
 
 class _Thread:
@@ -47,10 +47,10 @@ class _Thread:
         items: Sequence[Item],
         name: str,
         version: int | None,
-        left_out: list[LeftOut],
+        omitted: list[Omitted],
         alone: bool,
     ) -> None:
-        self.items, self.name, self.version, self.left_out = items, name, version, left_out
+        self.items, self.name, self.version, self.omitted = items, name, version, omitted
         self.alone = alone
         self.root = _roots(item.mail for item in items)
         self.by_id = {item.mail.message_id: item for item in items if item.mail.message_id}
@@ -79,7 +79,7 @@ class _Thread:
                 self._leave(item, "the diff between two versions behind its own")
         if html := [item for item in own if item.mail.html]:
             first = f"{html[0].title}" + (f" and {len(html) - 1} more" if html[1:] else "")
-            self.left_out.append(LeftOut(first, "the HTML beside the text"))
+            self.omitted.append(Omitted(first, "the HTML beside the text"))
         postings = self._chosen(self._postings(own, covers), covers)
         taken = [item for one in postings for _, item in sorted(one.items.items())]
         if len(taken) > PATCHES:
@@ -93,7 +93,7 @@ class _Thread:
         about = [one for one in covers if one.subject.version == chosen]
         like = [one for one in about if (one.subject.is_rfc, one.subject.is_resend) == kind]
         described = (like or about) + taken
-        return _series(self.name, taken, self.left_out, described, chosen, sorted(versions))
+        return _series(self.name, taken, self.omitted, described, chosen, sorted(versions))
 
     def _nothing(self, replies: Sequence[Item]) -> UserError:
         hint = "a series is a folder of *.patch files, an mbox or one patch"
@@ -106,7 +106,7 @@ class _Thread:
     def _leave(self, item: Item, why: str) -> None:
         outer = item.mail.inside
         mail = outer if outer and subject.parse(outer.subject).is_answer else item.mail
-        self.left_out.append(LeftOut(mail.subject or item.name, why, mail.author))
+        self.omitted.append(Omitted(mail.subject or item.name, why, mail.author))
 
     def _thread(self, item: Item) -> str:
         mail = item.mail.inside or item.mail
@@ -271,17 +271,17 @@ class _Thread:
         yield from (("thread", thread) for thread in threads)
 
 
-def as_listed(items: Sequence[Item], name: str, left_out: Sequence[LeftOut]) -> Series:
+def as_listed(items: Sequence[Item], name: str, omitted: Sequence[Omitted]) -> Series:
     """Patches whose order and choice somebody has written down."""
     if len(items) > PATCHES:
         raise UserError(f"{name} has more than {PATCHES} patches")
-    return _series(name, items, left_out, items)
+    return _series(name, items, omitted, items)
 
 
 def _series(
     name: str,
     items: Sequence[Item],
-    left_out: Sequence[LeftOut],
+    omitted: Sequence[Omitted],
     described: Sequence[Item],
     version: int = 0,
     versions: Sequence[int] = (),
@@ -292,7 +292,7 @@ def _series(
     return Series(
         name,
         tuple(_patch(item) for item in items),
-        tuple(left_out),
+        tuple(omitted),
         version,
         tuple(versions),
         facts.base_commit,

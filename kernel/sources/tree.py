@@ -24,7 +24,7 @@ class Tree:
 
     path: Path
     origin: str  # for people: which source, in which state
-    place: str = ""  # names the output tree when it outlives a state; empty: the identity does
+    build_id: str = ""  # names the output tree when it outlives a state; empty: the identity does
     contents: str = ""  # what it is, wherever it came from; empty: the origin says it
     state: str = ""  # of a directory of the user's own, when it was looked at; empty: never changes
     pristine: bool = False  # a distribution's sources, unchanged

@@ -25,7 +25,7 @@ from blockyard.modules.manifest import Configfs
 from blockyard.tests.blktests import results
 from blockyard.tests.blktests.checkout import NULL_BLK, Upstream, UpstreamTest
 from blockyard.tests.blktests.results import Results
-from blockyard.tests.harness.requirements import lack
+from blockyard.tests.harness.requirements import missing_capability
 
 HERE = Path(__file__).parent
 NEEDS = HERE / "needs.toml"
@@ -68,7 +68,7 @@ class Needs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     symbols: tuple[str, ...] = ()  # of the kernel's configuration, without CONFIG_
     cpus: int = 1  # of the guest
-    store: bool = False  # the disk that it is given keeps its data
+    persistent: bool = False  # the disk that it is given keeps its data
     programs: tuple[str, ...] = ()  # of the guest, or below the checkout
 
 
@@ -99,10 +99,10 @@ def unmet(test: UpstreamTest, driver: Driver, cpus: int) -> str:
             return f"kernel {kernel.info.release} is built without CONFIG_{symbol}"
     if of_test.cpus > cpus:
         return f"the guest has {cpus} CPUs, the test needs {of_test.cpus}"
-    if of_test.store and "store" not in driver.capabilities:
+    if of_test.persistent and "persistent" not in driver.capabilities:
         missing = [f"attribute:{name}" for name in driver.store_attributes()]
         lacking = [one for one in missing if one not in driver.capabilities]
-        return lack(driver, (lacking or ["store"])[0])
+        return missing_capability(driver, (lacking or ["persistent"])[0])
     for program in of_test.programs:
         if not driver.has_program(f"{FOLDER}/{program}" if "/" in program else program):
             return f"the guest has no program {program}"
@@ -194,7 +194,7 @@ def _disk_attributes(driver: Driver, test: UpstreamTest) -> dict[str, str]:
     if test.group == "zbd" and "attribute:zoned" in driver.capabilities:
         return {"size": str(2 * DISK_MIB), "zoned": "1", "zone_size": "4"}
     found = {"size": str(DISK_MIB)}
-    found |= driver.store_attributes() if "store" in driver.capabilities else {}
+    found |= driver.store_attributes() if "persistent" in driver.capabilities else {}
     return found | ({"discard": "1"} if "attribute:discard" in driver.capabilities else {})
 
 

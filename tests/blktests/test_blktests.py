@@ -22,7 +22,7 @@ from blockyard.tests.harness import guest_state
 from blockyard.tests.harness.guests import Guest, Slot
 from blockyard.tests.harness.plan import Plan
 
-pytestmark = pytest.mark.foreign
+pytestmark = pytest.mark.third_party
 
 
 class UpstreamFailed(AssertionError):

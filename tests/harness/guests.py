@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from blockyard.images.errors import ConsoleDead, GuestError
+from blockyard.images.errors import ConsoleLost, GuestError
 from blockyard.images.hardware.topology import DEFAULT
 from blockyard.images.log.kernel_log import without_stamps
 from blockyard.images.log.splats import Splat, find
@@ -22,7 +22,7 @@ from blockyard.images.machine.machine import Machine, machine
 from blockyard.modules.driver import Driver, LoadFailed, NoDisk
 from blockyard.modules.manifest import Pci
 from blockyard.tests.harness import guest_state as state
-from blockyard.tests.harness.outcomes import NotTried
+from blockyard.tests.harness.outcomes import GuestUnavailable
 from blockyard.tests.harness.plan import Plan
 from blockyard.tests.lib import nvme
 from blockyard.tests.lib.abi import Surface
@@ -30,7 +30,7 @@ from blockyard.tests.lib.abi import Surface
 LOG_S = 10.0  # the kernel's log reaches the host within this, at accelerator scale 1
 # In a row: loads of a slot's driver, before its other tests are not tried any more; boots of any
 # guest, before nothing is.
-THAT_MAY_FAIL = 3
+MAX_CONSECUTIVE_FAILURES = 3
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Guest:
         last: no other test will run in this guest.
 
         The end is a mark in the kernel log. The kernel keeps the order of its log, so everything
-        that happened in the test stands before it. Raises ConsoleDead when the mark does not
+        that happened in the test stands before it. Raises ConsoleLost when the mark does not
         arrive, or what the watch finds.
         """
         start = self.machine.log.size
@@ -87,7 +87,7 @@ class Guest:
         limit_s = LOG_S * here.setup.accelerator.scale
         end = here.log.wait_for(line, start, limit_s, here.watch, here.time)
         if end is None:
-            raise ConsoleDead(f"the kernel log stopped: a mark did not arrive in {limit_s:.0f} s")
+            raise ConsoleLost(f"the kernel log stopped: a mark did not arrive in {limit_s:.0f} s")
         return left, end
 
     def splats(self, end: int | None = None) -> list[Splat]:
@@ -156,17 +156,20 @@ class Guests:
     def get(self, slot: Slot, test: str = "") -> Guest:
         """The guest of a slot, booted if need be, its driver loaded; test: for whom.
 
-        Raises the error of the boot or of the load. After three loads in a row the slot's other
-        tests get the last error again, without a boot; after three boots, all others NotTried.
+        Raises the error of the boot or of the load. After three failed loads in a row the slot's
+        other tests get the last error again, without a boot; after three failed boots, all others
+        get GuestUnavailable.
         NotServed when the driver finds no disk on this hardware, and does on the default.
         """
         if self._guest is not None and self._slot == slot:
             return self._guest
         self.discard()
-        if self._boots.count >= THAT_MAY_FAIL:
-            raise NotTried(f"{THAT_MAY_FAIL} boots in a row failed, the last: {self._boots.last}")
+        if self._boots.count >= MAX_CONSECUTIVE_FAILURES:
+            raise GuestUnavailable(
+                f"{MAX_CONSECUTIVE_FAILURES} boots in a row failed, the last: {self._boots.last}"
+            )
         loads = self._loads.setdefault(slot, _Failures())
-        if loads.count >= THAT_MAY_FAIL:
+        if loads.count >= MAX_CONSECUTIVE_FAILURES:
             raise loads.last
         try:
             with _counted(self._boots):
@@ -229,7 +232,7 @@ class Guests:
         manifest = self._plan.manifest(slot.driver).on(self._kernel)
         console = booted.console(slot.console)
         # a test's clean-up would hang like the test did, for as long again
-        console.gives_up = True
+        console.fail_fast = True
         driver = Driver(manifest, self._kernel, console)
         # a kernel that goes on after an Oops goes on with its locks held: what waits for them would
         # be waited for until its deadline

@@ -34,7 +34,7 @@ Expected = Literal["fail", "crash", "timeout"]  # a test that was lost says noth
 class KnownFailure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One entry."""
 
-    test: str  # its id, such as null_blk/size; * and ? stand for what they do in a shell
+    test: str  # its id, such as configfs/size; * and ? stand for what they do in a shell
     reason: str
     driver: str = "*"
     kernels: str = ""  # a range, see kernel.versions; empty: all of them
@@ -90,7 +90,7 @@ class Known:
     def _holds(self, entry: KnownFailure) -> bool:
         return versions.within(self.release, entry.kernels)
 
-    def over(self) -> list[str]:
+    def obsolete(self) -> list[str]:
         """The entries that hold for no kernel there is, in words: to be removed."""
         releases = [self.release, *(name for name in catalog.catalog() if name[0].isdigit())]
         return [

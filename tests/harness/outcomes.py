@@ -11,11 +11,11 @@ from typing import Literal, get_args
 import msgspec
 
 from blockyard.images.errors import (
+    BootTimeout,
     CommandTimedOut,
-    ConsoleDead,
+    ConsoleLost,
     GuestHung,
     GuestPanicked,
-    GuestSilent,
     ImageDamaged,
     QemuDied,
 )
@@ -37,11 +37,11 @@ _BADNESS: tuple[Outcome, ...] = (
 )
 
 
-class NotTried(Exception):
+class GuestUnavailable(Exception):
     """No guest comes up: a test was given up without a try."""
 
 
-class TestResult(msgspec.Struct, frozen=True, kw_only=True):
+class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the run record."""
 
     __test__ = False  # for pytest: not a test class
@@ -73,9 +73,9 @@ def of_exception(error: BaseException) -> Outcome:
     """The outcome of a phase that ended with `error`."""
     if isinstance(error, (GuestPanicked, QemuDied)):
         return "crash"
-    if isinstance(error, (NotTried, ImageDamaged)):
+    if isinstance(error, (GuestUnavailable, ImageDamaged)):
         return "lost"
-    if isinstance(error, (CommandTimedOut, ConsoleDead, GuestHung, GuestSilent)):
+    if isinstance(error, (CommandTimedOut, ConsoleLost, GuestHung, BootTimeout)):
         return "timeout"
     return "fail"
 

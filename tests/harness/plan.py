@@ -12,7 +12,7 @@ from blockyard.images.hardware import topology
 from blockyard.images.hardware.topology import DEFAULT, Topology
 from blockyard.images.machine import qemu_features
 from blockyard.images.machine.accelerator import Accelerator
-from blockyard.images.machine.vm_config import Setup, Start
+from blockyard.images.machine.vm_config import Start, VmConfig
 from blockyard.kernel import artifact
 from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.host.debian import ToolRoot
@@ -67,9 +67,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """Why QEMU cannot emulate that topology; empty when it can."""
         return qemu_features.lacking(self.hardware(name), ToolRoot(Path(self.tools)))
 
-    def setup(self, kernel: Kernel, directory: Path, hardware: str, *, ssh: bool) -> Setup:
-        """How one guest of this run is booted; hardware: see `hardware`."""
-        return Setup(
+    def setup(self, kernel: Kernel, directory: Path, hardware: str, *, ssh: bool) -> VmConfig:
+        """How one guest of this run is booted; hardware: see `topology`."""
+        return VmConfig(
             kernel=kernel,
             files=GuestFiles(Path(self.root), Path(self.modules), Path(self.initramfs)),
             tools=ToolRoot(Path(self.tools)),

@@ -41,7 +41,7 @@ class SplatFound(Exception):
         self.kernel_log = excerpts(splats)
 
 
-class LeftBehind(Exception):
+class StateLeak(Exception):
     """A test left something in the guest."""
 
 
@@ -56,10 +56,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*capabilities): what a test asks of a driver")
-    config.addinivalue_line("markers", "hardware(*topologies): what it is run on, one by one")
+    config.addinivalue_line("markers", "topology(*topologies): what it is run on, one by one")
     config.addinivalue_line("markers", "feature(*names): what of a driver a test is about")
     config.addinivalue_line("markers", "smoke: one of the first that show whether a driver works")
-    config.addinivalue_line("markers", "foreign: a test of others, which may leave things behind")
+    config.addinivalue_line(
+        "markers", "third_party: a test of others, which may leave things behind"
+    )
     path = config.getoption("--blockyard-plan")
     if not path:
         raise pytest.UsageError("the suites are run by ./inv test")
@@ -81,7 +83,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     drivers = here.drivers
     if (folder := str(metafunc.definition.path.parent)) in here.folders:
         drivers = tuple(name for name in drivers if here.manifest(name).folder == folder)
-    wanted = metafunc.definition.get_closest_marker("hardware")
+    wanted = metafunc.definition.get_closest_marker("topology")
     hardware = wanted.args if wanted else ("",)
     slots = [
         Slot(driver, console, topology)
@@ -156,7 +158,7 @@ def guest(request: pytest.FixtureRequest, slot: Slot) -> Iterator[Guest]:
         pytest.skip(str(reason))
     request.node.stash[_guest] = guest
     try:
-        problem = requirements.missing(request.node, guest.driver)
+        problem = requirements.unmet(request.node, guest.driver)
         if problem and not request.node.stash[_last]:
             _skip(guest, problem)
         guest.begin(request.node.name)
@@ -208,8 +210,8 @@ def _judge(guests: Guests, guest: Guest, item: pytest.Item) -> None:
         raise SplatFound(splats) from trouble
     if trouble:
         raise trouble
-    if left and not failed and not item.get_closest_marker("foreign"):
-        raise LeftBehind(f"the test left the guest in another state: {'; '.join(left)}")
+    if left and not failed and not item.get_closest_marker("third_party"):
+        raise StateLeak(f"the test left the guest in another state: {'; '.join(left)}")
 
 
 @pytest.fixture
@@ -245,7 +247,7 @@ def disk(driver: Driver) -> Iterator[Disk]:
 
 
 @pytest.fixture
-def storing_disk(driver: Driver) -> Iterator[Disk]:
+def data_disk(driver: Driver) -> Iterator[Disk]:
     """A disk that keeps what is written to it."""
     with driver.disk(**driver.store_attributes()) as disk:
         yield disk
@@ -304,5 +306,5 @@ def _reason(error: BaseException) -> str:
     what = getattr(error, "what", None) or str(error)
     if isinstance(error, AssertionError):
         return what or "an assertion failed"
-    plain = isinstance(error, (GuestError, SplatFound, LeftBehind, outcomes.NotTried))
+    plain = isinstance(error, (GuestError, SplatFound, StateLeak, outcomes.GuestUnavailable))
     return what if plain else f"{type(error).__name__}: {what}"

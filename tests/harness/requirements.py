@@ -16,7 +16,7 @@ import pytest
 from blockyard.modules.driver import Driver
 
 # What the fixtures of tests/harness/plugin.py need.
-_OF_FIXTURES = {"disk": "disk", "storing_disk": "store"}
+_OF_FIXTURES = {"disk": "disk", "data_disk": "persistent"}
 
 
 def needs(*capabilities: str, program: str = "", symbol: str = "") -> pytest.MarkDecorator:
@@ -24,12 +24,12 @@ def needs(*capabilities: str, program: str = "", symbol: str = "") -> pytest.Mar
     return pytest.mark.needs(*capabilities, program=program, symbol=symbol)
 
 
-def hardware(*topologies: str) -> pytest.MarkDecorator:
+def topology(*topologies: str) -> pytest.MarkDecorator:
     """Marks a test (or a module) to be run on these topologies, each by its name.
 
     It holds for drivers of hardware; others make their disks themselves, and run it once.
     """
-    return pytest.mark.hardware(*topologies)
+    return pytest.mark.topology(*topologies)
 
 
 def feature(*names: str) -> pytest.MarkDecorator:
@@ -66,16 +66,16 @@ def features(item: pytest.Item) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named or attributes)) or (item.path.stem.removeprefix("test_"),)
 
 
-def missing(item: pytest.Item, driver: Driver) -> str:
+def unmet(item: pytest.Item, driver: Driver) -> str:
     """Why the test cannot run on this driver; empty when it can."""
     for fixture, capability in _OF_FIXTURES.items():
         if fixture in getattr(item, "fixturenames", ()) and capability not in driver.capabilities:
-            return lack(driver, capability)
+            return missing_capability(driver, capability)
     # what a whole suite needs is told before what one of its tests does
     for marker in reversed(list(item.iter_markers("needs"))):
         for capability in marker.args:
             if capability not in driver.capabilities:
-                return lack(driver, capability)
+                return missing_capability(driver, capability)
         symbol = marker.kwargs.get("symbol", "")
         if symbol and driver.kernel.config.get(symbol, "n") == "n":
             return f"kernel {driver.kernel.info.release} is built without CONFIG_{symbol}"
@@ -85,7 +85,7 @@ def missing(item: pytest.Item, driver: Driver) -> str:
     return ""
 
 
-def lack(driver: Driver, capability: str) -> str:
+def missing_capability(driver: Driver, capability: str) -> str:
     """In words: the driver does not have the capability."""
     kind, _, name = capability.partition(":")
     if kind in ("attribute", "parameter"):
@@ -93,13 +93,13 @@ def lack(driver: Driver, capability: str) -> str:
     lacks = {
         "module": "is built into this kernel, or cannot be unloaded",
         "parameters": "has no parameter size_mib",
-        "pins": "does not promise that an open disk keeps its module",
+        "holds_module_ref": "does not promise that an open disk keeps its module",
         "disk": "makes no disks",
         "bind": "names no devices to bind to in its manifest",
         "counterpart": "is no Rust driver with a counterpart in C",
         "configfs": "has no configfs directory: its disks cannot be configured",
         "features": "has no features file",
         "nvme": "is no NVMe driver",
-        "store": "has no disks that keep their data in this kernel",
+        "persistent": "has no disks that keep their data in this kernel",
     }
     return f"{driver.name} {lacks[capability]}"

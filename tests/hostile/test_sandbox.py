@@ -18,12 +18,12 @@ import pytest
 
 from blockyard.ci.run import prepare
 from blockyard.kernel.build import toolchain
-from blockyard.kernel.build.spec import Build, own_fragment
+from blockyard.kernel.build.spec import BuildSpec, own_fragment
 from blockyard.kernel.host.debian import ToolRoot
 from blockyard.kernel.host.sandbox import BIND, Sandbox
 from blockyard.kernel.sources import series
 from blockyard.kernel.sources.tree import Tree
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.tests.hostile import attacks
 from blockyard.tests.hostile.conftest import HERE, Targets, old_argv, results, run_inside, show
 
@@ -41,7 +41,7 @@ def check(report: Path, output: Path, who: str) -> None:
 
 
 def test_a_module(tools: ToolRoot, targets: Targets, user: str, tmp_path: Path) -> None:
-    choice = Choice(KERNEL)
+    choice = KernelSpec(KERNEL)
     folder = tmp_path / "module"
     shutil.copytree(HERE / "module", folder)
     shutil.copy(HERE / "attacks.py", folder)
@@ -57,7 +57,7 @@ def test_a_module(tools: ToolRoot, targets: Targets, user: str, tmp_path: Path) 
 
 
 def test_a_patch(tools: ToolRoot, targets: Targets, user: str, tmp_path: Path) -> None:
-    whole = prepare.kernel_job(Choice(KERNEL), tools).tree
+    whole = prepare.kernel_job(KernelSpec(KERNEL), tools).tree
     for name in PARTS:
         source, target = whole.path / name, tmp_path / "tree" / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def test_a_patch(tools: ToolRoot, targets: Targets, user: str, tmp_path: Path) -
         )
     tree = Tree(tmp_path / "tree", f"hostile {tmp_path}")
     series.apply(tree, [series.Patch("hostile.patch", patch(tree.path))], tmp_path, tools)
-    job = Build("hostile", tree, (own_fragment("base"),), toolchain.from_root(tools), tools)
+    job = BuildSpec("hostile", tree, (own_fragment("base"),), toolchain.from_root(tools), tools)
     out = tmp_path / "out"
     out.mkdir()
     targets.write(out, f"{BIND}/out")

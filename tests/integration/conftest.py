@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from blockyard.ci.run import prepare
-from blockyard.ci.run.prepare import Ready
+from blockyard.ci.run.prepare import BootEnv
 from blockyard.images.console.console import Console
 from blockyard.images.machine.machine import Machine, machine
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 
 KERNEL = "7.3"
 
@@ -47,13 +47,13 @@ def _table(session: pytest.Session) -> FaultTable:
 
 
 @pytest.fixture(scope="session")
-def ready() -> Ready:
+def ready() -> BootEnv:
     """The kernel that Blockyard tests by default, built if need be."""
-    return prepare.ready(Choice(KERNEL))
+    return prepare.ready(KernelSpec(KERNEL))
 
 
 @pytest.fixture(scope="session")
-def shared_guest(ready: Ready, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+def shared_guest(ready: BootEnv, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A guest with both consoles, for tests that leave it as it is."""
     folder = tmp_path_factory.mktemp("guest")
     with machine(ready.setup(folder, ssh=True)) as guest:
@@ -61,14 +61,16 @@ def shared_guest(ready: Ready, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @pytest.fixture(scope="session")
-def uart_guest(ready: Ready, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+def uart_guest(ready: BootEnv, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A guest whose serial console is a second UART."""
     with machine(ready.setup(tmp_path_factory.mktemp("guest"), serial="uart")) as guest:
         yield guest
 
 
 @pytest.fixture(scope="session")
-def shared_port_guest(ready: Ready, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+def shared_port_guest(
+    ready: BootEnv, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Machine]:
     """A guest whose serial console shares the only UART with the kernel log."""
     with machine(ready.setup(tmp_path_factory.mktemp("guest"), serial="shared")) as guest:
         yield guest
@@ -100,7 +102,7 @@ def much(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture
-def boot(ready: Ready, tmp_path: Path) -> Boot:
+def boot(ready: BootEnv, tmp_path: Path) -> Boot:
     """Boots a guest of the test's own; its folder is the test's."""
 
     def boot(*, ssh: bool = False) -> AbstractContextManager[Machine]:

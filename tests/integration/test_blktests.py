@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from blockyard.ci.run import record
-from blockyard.ci.run.prepare import Ready
+from blockyard.ci.run.prepare import BootEnv
 from blockyard.kernel.host.settings import PROJECT
-from blockyard.tests.harness.outcomes import TestResult
+from blockyard.tests.harness.outcomes import CaseResult
 
 CHECK = """\
 #!/bin/bash
@@ -108,7 +108,7 @@ def tree(tmp_path: Path) -> Path:
     return folder
 
 
-def test_verdicts(ready: Ready, tree: Path, tmp_path: Path) -> None:
+def test_verdicts(ready: BootEnv, tree: Path, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in tree.rglob("*")}
     run = subprocess.run(
         [str(PROJECT / "inv"), "blktests", "--tree", str(tree), "--driver", "null_blk,rnull"],
@@ -125,7 +125,7 @@ def test_verdicts(ready: Ready, tree: Path, tmp_path: Path) -> None:
 
     found = {(test.id.removeprefix("blktests/"), test.driver): test for test in finished.tests}
 
-    def of(name: str, driver: str = "null_blk") -> TestResult:
+    def of(name: str, driver: str = "null_blk") -> CaseResult:
         return found.pop((NUMBERS[name], driver))
 
     assert of("pass").outcome == "pass"

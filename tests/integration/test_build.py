@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 
 from blockyard.ci.run import prepare
-from blockyard.ci.run.prepare import Ready
-from blockyard.kernel.build.spec import Build
+from blockyard.ci.run.prepare import BootEnv
+from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.build.toolchain import from_root
-from blockyard.kernel.config.configure import configure, unknown_words
+from blockyard.kernel.config.configure import configure, unknown_keywords
 from blockyard.kernel.config.kconfig import Fragment
 from blockyard.kernel.host import store
 from blockyard.kernel.host.errors import Failed
 from blockyard.kernel.host.sandbox import Sandbox
 from blockyard.kernel.host.settings import settings
 from blockyard.kernel.sources.tree import Tree
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.tests.integration.conftest import KERNEL
 
 ASKING_TOO_MUCH = Fragment(
@@ -31,15 +31,17 @@ ASKING_TOO_MUCH = Fragment(
 
 
 @pytest.fixture
-def job(ready: Ready) -> Iterator[Build]:
-    job = prepare.kernel_job(Choice(KERNEL), ready.tools)
+def job(ready: BootEnv) -> Iterator[BuildSpec]:
+    job = prepare.kernel_job(KernelSpec(KERNEL), ready.tools)
     job = replace(job, fragments=(*job.fragments, ASKING_TOO_MUCH))
     yield job
     store.remove(job.out)
     job.log.unlink(missing_ok=True)
 
 
-def test_a_dropped_symbol_is_told_with_the_reason_before_anything_is_compiled(job: Build) -> None:
+def test_a_dropped_symbol_is_told_with_the_reason_before_anything_is_compiled(
+    job: BuildSpec,
+) -> None:
     with pytest.raises(Failed) as caught:
         configure(job)
     text = str(caught.value)
@@ -53,7 +55,7 @@ def test_a_dropped_symbol_is_told_with_the_reason_before_anything_is_compiled(jo
 
 
 @pytest.fixture
-def own_cache(ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def own_cache(ready: BootEnv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A cache of the test's own, begun when the tool root is there."""
     monkeypatch.setenv("BLOCKYARD_CACHE", str(tmp_path / "cache"))
     settings.cache_clear()
@@ -63,7 +65,7 @@ def own_cache(ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_word_that_kconfig_did_not_have_is_told_and_looked_for_once(
-    ready: Ready, own_cache: Path, tmp_path: Path
+    ready: BootEnv, own_cache: Path, tmp_path: Path
 ) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
@@ -71,20 +73,24 @@ def test_a_word_that_kconfig_did_not_have_is_told_and_looked_for_once(
     kconfig = tree / "Kconfig"
     kconfig.write_text('config NEW\n\tbool "New"\n\tweakens OLD\n\thelp\n\t  weakens it.\n')
     toolchain = from_root(ready.tools)
-    job = Build("9.1", Tree(tree, "directory tree 1", place="tree"), (), toolchain, ready.tools)
+    job = BuildSpec(
+        "9.1", Tree(tree, "directory tree 1", build_id="tree"), (), toolchain, ready.tools
+    )
     job.out.mkdir(parents=True)
-    (told,) = unknown_words(job)
+    (told,) = unknown_keywords(job)
     assert told.startswith("kernel 9.1: 'weakens' (Kconfig:3) is not known")
     kconfig.write_text("")
-    assert unknown_words(job) == [told]
-    assert unknown_words(replace(job, tree=Tree(tree, "directory tree 2", place="tree"))) == []
+    assert unknown_keywords(job) == [told]
+    assert (
+        unknown_keywords(replace(job, tree=Tree(tree, "directory tree 2", build_id="tree"))) == []
+    )
 
 
 def inside(sandbox: Sandbox, script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(sandbox.argv(["sh", "-c", script]), capture_output=True, text=True)
 
 
-def test_the_kernel_that_guests_run_is_the_one_that_was_asked_for(ready: Ready) -> None:
+def test_the_kernel_that_guests_run_is_the_one_that_was_asked_for(ready: BootEnv) -> None:
     info = ready.kernel.info
     assert (info.name, info.release.rpartition(".")[0]) == ("7.3", "7.3")
     assert info.source.startswith("debian linux-source-7.3 ")
@@ -96,22 +102,22 @@ def test_the_kernel_that_guests_run_is_the_one_that_was_asked_for(ready: Ready) 
 
 
 class TestToolRoot:
-    def test_it_has_no_network(self, ready: Ready) -> None:
+    def test_it_has_no_network(self, ready: BootEnv) -> None:
         done = inside(Sandbox(ready.tools.root), "tail -n +3 /proc/net/dev | cut -d: -f1")
         assert done.stdout.split() == ["lo"]
 
-    def test_it_cannot_be_written_to(self, ready: Ready) -> None:
+    def test_it_cannot_be_written_to(self, ready: BootEnv) -> None:
         done = inside(Sandbox(ready.tools.root), "for d in / /usr /etc /var; do touch $d/x; done")
         assert done.stderr.count("Read-only file system") == 4
         assert not (ready.tools.root / "x").exists()
 
-    def test_a_source_tree_cannot_be_written_to(self, job: Build) -> None:
+    def test_a_source_tree_cannot_be_written_to(self, job: BuildSpec) -> None:
         job.out.mkdir(parents=True, exist_ok=True)
         done = inside(job.sandbox(), "touch /mnt/out/x && touch /mnt/src/x")
         assert (job.out / "x").exists()
         assert "Read-only file system" in done.stderr
         assert not (job.tree.path / "x").exists()
 
-    def test_its_versions_are_known(self, ready: Ready) -> None:
+    def test_its_versions_are_known(self, ready: BootEnv) -> None:
         versions = ready.tools.versions
         assert {"clang", "rustc", "bindgen", "make", "qemu-system-x86"} <= set(versions)

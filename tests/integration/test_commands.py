@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import pytest
 
 from blockyard.ci.run import past_run, record
-from blockyard.ci.run.prepare import Ready
+from blockyard.ci.run.prepare import BootEnv
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.tests.integration.processes import descendants, left
 
@@ -65,7 +65,7 @@ class TestBoot:
 
 class TestTest:
     def test_a_suite_is_recorded(
-        self, ready: Ready, environment: dict[str, str], tmp_path: Path
+        self, ready: BootEnv, environment: dict[str, str], tmp_path: Path
     ) -> None:
         process = start(
             environment,
@@ -95,7 +95,7 @@ class TestTest:
         """One guest in the files' order, and two of them side by side in another order."""
         found: list[Any] = []
         for options in (["--guests", "1"], ["--guests", "2", "--seed", "7"]):
-            arguments = ["--driver", "rnull", "--console", "serial", "--suite", "null_blk,module"]
+            arguments = ["--driver", "rnull", "--console", "serial", "--suite", "configfs,module"]
             process = start(environment, "test", *arguments, "--quick", *options)
             _, err = process.communicate(timeout=TIMEOUT_S)
             assert process.returncode == 0, err

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from blockyard.ci.run import prepare
-from blockyard.ci.run.prepare import Ready
+from blockyard.ci.run.prepare import BootEnv
 from blockyard.images.files import guest_files
 from blockyard.images.machine.machine import Machine, machine
 from blockyard.kernel.host import seal, store
 from blockyard.kernel.host.errors import Failed
 from blockyard.kernel.host.settings import PROJECT
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
 from blockyard.modules.driver import Driver, LoadFailed
 from blockyard.tests.integration.conftest import KERNEL
@@ -69,11 +69,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def built(ready: Ready, made: list[Path]) -> Built:
+def built(ready: BootEnv, made: list[Path]) -> Built:
     """Builds the module in a folder."""
 
     def built(folder: Path) -> Path:
-        choice = Choice(KERNEL, modules=(folder,))
+        choice = KernelSpec(KERNEL, modules=(folder,))
         (path,) = prepare.modules(choice, ready.kernel, ready.tools, all_=True)
         made.append(path)
         return path
@@ -82,7 +82,7 @@ def built(ready: Ready, made: list[Path]) -> Built:
 
 
 @pytest.fixture
-def boot(ready: Ready, built: Built, made: list[Path], tmp_path: Path) -> Boot:
+def boot(ready: BootEnv, built: Built, made: list[Path], tmp_path: Path) -> Boot:
     """Boots a guest that has the module in a folder."""
 
     def boot(folder: Path) -> AbstractContextManager[Machine]:
@@ -103,7 +103,7 @@ def state(folder: Path) -> dict[str, bytes]:
 
 class TestBuild:
     def test_nothing_is_written_to_the_user_s_folder(
-        self, ready: Ready, built: Built, folder: Path
+        self, ready: BootEnv, built: Built, folder: Path
     ) -> None:
         for name in ("mine.o", "mine.ko", ".mine.o.cmd", "Module.symvers"):
             (folder / name).write_text("left by a build for another kernel")
@@ -142,7 +142,7 @@ class TestBuild:
             built(folder)
 
     def test_a_folder_as_it_is_found(
-        self, ready: Ready, made: list[Path], folder: Path, tmp_path: Path
+        self, ready: BootEnv, made: list[Path], folder: Path, tmp_path: Path
     ) -> None:
         """With the symbols of another module, a Kconfig of its own, and headers all around it."""
         other = tmp_path / "repository" / "other-1.2"
@@ -167,7 +167,7 @@ class TestBuild:
         headers = '#include "own.h"\n#include "../common/common.h"\nint other(void);\n'
         (folder / "mine.c").write_text(headers + source)
         (tmp_path / "repository" / ".git").mkdir()
-        choice = Choice(KERNEL, modules=(other, folder))
+        choice = KernelSpec(KERNEL, modules=(other, folder))
         made += (paths := prepare.modules(choice, ready.kernel, ready.tools, all_=True))
         assert [(paths[0] / "other.ko").is_file(), (paths[1] / "mine.ko").is_file()] == [True] * 2
         assert b"depends=other\0" in (paths[1] / "mine.ko").read_bytes()
@@ -187,7 +187,7 @@ class TestBuild:
 
 class TestGuest:
     def test_an_example_is_loaded_and_unloaded(
-        self, ready: Ready, boot: Boot, tmp_path: Path
+        self, ready: BootEnv, boot: Boot, tmp_path: Path
     ) -> None:
         folder = tmp_path / "mine"
         shutil.copytree(EXAMPLES / "c_null", folder)
@@ -198,11 +198,13 @@ class TestGuest:
             driver.load()
             (disk,) = driver.disks()
             assert (disk.name, disk.size_bytes) == ("cnull0", 64 << 20)
-            assert {"module", "disk", "pins"} <= driver.capabilities
+            assert {"module", "disk", "holds_module_ref"} <= driver.capabilities
             driver.unload()
             assert not disk.exists()
 
-    def test_one_that_fails_to_load_says_why(self, ready: Ready, boot: Boot, folder: Path) -> None:
+    def test_one_that_fails_to_load_says_why(
+        self, ready: BootEnv, boot: Boot, folder: Path
+    ) -> None:
         with boot(folder) as guest:
             driver = Driver(manifest.of_folder(folder), ready.kernel, guest.serial)
             with pytest.raises(LoadFailed) as caught:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.ci.run.prepare import Ready
-from blockyard.images.errors import GuestError, GuestPanicked, GuestSilent, ImageDamaged, QemuDied
+from blockyard.ci.run.prepare import BootEnv
+from blockyard.images.errors import BootTimeout, GuestError, GuestPanicked, ImageDamaged, QemuDied
 from blockyard.images.machine.machine import machine
-from blockyard.images.machine.vm_config import Setup
+from blockyard.images.machine.vm_config import VmConfig
 from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.tests.integration.conftest import KERNEL, Boot
@@ -52,18 +52,18 @@ class TestRunning:
 
 
 @pytest.fixture
-def setup(ready: Ready, tmp_path: Path) -> Setup:
+def setup(ready: BootEnv, tmp_path: Path) -> VmConfig:
     """A guest that would come up, to be broken by the test."""
     return ready.setup(tmp_path / "guest")
 
 
-def booted(setup: Setup) -> None:
+def booted(setup: VmConfig) -> None:
     with machine(setup):
         raise AssertionError("it came up")
 
 
 class TestComingUp:
-    def test_a_kernel_that_is_garbage(self, setup: Setup, tmp_path: Path) -> None:
+    def test_a_kernel_that_is_garbage(self, setup: VmConfig, tmp_path: Path) -> None:
         folder = tmp_path / "kernel"
         folder.mkdir()
         (folder / "bzImage").write_bytes(bytes(range(256)) * 4096)
@@ -73,29 +73,29 @@ class TestComingUp:
             kernel=Kernel(folder, setup.kernel.info),
             accelerator=replace(setup.accelerator, scale=0.2),
         )
-        with pytest.raises((GuestSilent, QemuDied)):
+        with pytest.raises((BootTimeout, QemuDied)):
             booted(broken)
 
-    def test_a_guest_that_does_not_come_up_in_time(self, setup: Setup) -> None:
+    def test_a_guest_that_does_not_come_up_in_time(self, setup: VmConfig) -> None:
         hasty = replace(setup, accelerator=replace(setup.accelerator, scale=0.003))
-        with pytest.raises(GuestSilent, match="did not come up") as caught:
+        with pytest.raises(BootTimeout, match="did not come up") as caught:
             booted(hasty)
         assert caught.value.log == setup.directory / "kernel.log"
         assert KERNEL in str(caught.value)
 
-    def test_a_root_image_that_is_missing(self, setup: Setup, tmp_path: Path) -> None:
+    def test_a_root_image_that_is_missing(self, setup: VmConfig, tmp_path: Path) -> None:
         missing = tmp_path / "none.erofs"
         with pytest.raises(GuestError, match="none.erofs"):
             booted(replace(setup, files=replace(setup.files, root=missing)))
 
-    def test_a_root_image_that_is_garbage(self, setup: Setup, tmp_path: Path) -> None:
+    def test_a_root_image_that_is_garbage(self, setup: VmConfig, tmp_path: Path) -> None:
         garbage = tmp_path / "garbage.erofs"
         garbage.write_bytes(bytes(1 << 20))
         with pytest.raises(ImageDamaged, match="garbage.erofs: .*superblock"):
             booted(replace(setup, files=replace(setup.files, root=garbage)))
         assert "cannot mount /dev/vda (erofs)" in setup.directory.joinpath("kernel.log").read_text()
 
-    def test_an_initramfs_without_an_init(self, setup: Setup, tmp_path: Path) -> None:
+    def test_an_initramfs_without_an_init(self, setup: VmConfig, tmp_path: Path) -> None:
         empty = tmp_path / "initramfs"
         empty.write_bytes(b"")
         with pytest.raises((GuestPanicked, QemuDied)):
@@ -127,13 +127,13 @@ class TestNothingIsLeft:
 
     @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
     def test_after_the_process_that_owned_it_was_ended(
-        self, ready: Ready, tmp_path: Path, number: int
+        self, ready: BootEnv, tmp_path: Path, number: int
     ) -> None:
         script = (
             "import sys, time; from pathlib import Path; from blockyard.ci.run import prepare\n"
             "from blockyard.images.machine.machine import machine\n"
-            "from blockyard.kernel.spec import Choice\n"
-            "ready = prepare.ready(Choice(sys.argv[1]))\n"
+            "from blockyard.kernel.spec import KernelSpec\n"
+            "ready = prepare.ready(KernelSpec(sys.argv[1]))\n"
             "with machine(ready.setup(Path(sys.argv[2]))):\n"
             "    print('up', flush=True)\n"
             "    time.sleep(3600)\n"

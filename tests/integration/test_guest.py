@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from blockyard.ci.run import prepare
-from blockyard.ci.run.prepare import Ready
+from blockyard.ci.run.prepare import BootEnv
 from blockyard.images.machine.machine import Machine, machine
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
 from blockyard.modules.driver import Driver
 from blockyard.tests.integration.processes import descendants, listening, named
@@ -30,7 +30,7 @@ def host_server() -> Iterator[int]:
 
 
 class TestSystem:
-    def test_it_runs_the_kernel(self, ready: Ready, shared_guest: Machine) -> None:
+    def test_it_runs_the_kernel(self, ready: BootEnv, shared_guest: Machine) -> None:
         assert shared_guest.serial.check("uname -r").strip() == ready.kernel.info.release
 
     def test_it_has_the_processors_and_memory_of_its_topology(self, shared_guest: Machine) -> None:
@@ -106,7 +106,7 @@ class TestReach:
 class TestDrivers:
     @pytest.mark.parametrize("name", ["null_blk", "nvme", "rnull"])
     def test_each_loads_and_makes_a_disk(
-        self, ready: Ready, shared_guest: Machine, name: str
+        self, ready: BootEnv, shared_guest: Machine, name: str
     ) -> None:
         driver = Driver(manifest.load(name), ready.kernel, shared_guest.serial)
         driver.load()
@@ -124,7 +124,7 @@ class TestPrebuilt:
         self, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
         """Its virtio and file systems are modules; rnull is not in it."""
-        ready = prepare.ready(Choice("7.2-debian"))
+        ready = prepare.ready(KernelSpec("7.2-debian"))
         rnull = manifest.load("rnull")
         assert "CONFIG_BLK_DEV_RUST_NULL" in rnull.missing_from(ready.kernel)
         with machine(ready.setup(tmp_path_factory.mktemp("guest"), ssh=True)) as guest:

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from blockyard.ci.run import prepare
-from blockyard.ci.run.prepare import Ready
+from blockyard.ci.run.prepare import BootEnv
 from blockyard.ci.studies import mutants
 from blockyard.ci.studies.mutants import Conditions, Mutant
 from blockyard.kernel.host.errors import Failed
 from blockyard.kernel.host.sandbox import Sandbox
 from blockyard.kernel.sources import series
 from blockyard.kernel.sources.series import Patch
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest, rebuilt
 from blockyard.tests.integration.conftest import KERNEL
 
@@ -32,7 +32,7 @@ HARMLESS = """\
 """
 
 
-def test_a_bug_is_caught_and_a_comment_is_not(ready: Ready) -> None:
+def test_a_bug_is_caught_and_a_comment_is_not(ready: BootEnv) -> None:
     (bug,) = mutants.mutants(pattern=CAUGHT)
     comment = Mutant("rnull/comment", "Nothing.", "plain", Patch("comment", HARMLESS.encode()))
     broken = Mutant(
@@ -42,7 +42,7 @@ def test_a_bug_is_caught_and_a_comment_is_not(ready: Ready) -> None:
         Patch("b", HARMLESS.replace("    // This", "    This").encode()),
     )
     report = mutants.examine(
-        [bug, comment, broken], Conditions(KERNEL, "auto", 2, suite="null_blk")
+        [bug, comment, broken], Conditions(KERNEL, "auto", 2, suite="configfs")
     )
     caught, missed, not_tried = report.verdicts
     assert all("(2)" in catch.test for catch in caught.caught_by), caught
@@ -53,8 +53,8 @@ def test_a_bug_is_caught_and_a_comment_is_not(ready: Ready) -> None:
     assert (report.caught, report.ok) == (1, False)
 
 
-def test_every_patch_applies(ready: Ready, tmp_path: Path) -> None:
-    tree = prepare.kernel_job(Choice(KERNEL), ready.tools).tree
+def test_every_patch_applies(ready: BootEnv, tmp_path: Path) -> None:
+    tree = prepare.kernel_job(KernelSpec(KERNEL), ready.tools).tree
     for number, mutant in enumerate(mutants.mutants()):
         folder = rebuilt.source_folder(manifest.load(mutant.driver), ready.kernel)
         copy = tmp_path / str(number)
@@ -62,8 +62,8 @@ def test_every_patch_applies(ready: Ready, tmp_path: Path) -> None:
         series.apply(tree, [mutant.patch], copy, ready.tools)
 
 
-def test_a_patch_for_another_kernel_is_told(ready: Ready) -> None:
-    tree = prepare.kernel_job(Choice(KERNEL), ready.tools).tree
+def test_a_patch_for_another_kernel_is_told(ready: BootEnv) -> None:
+    tree = prepare.kernel_job(KernelSpec(KERNEL), ready.tools).tree
     patch = Patch("old", HARMLESS.replace("struct Null", "struct Nil").encode())
 
     def maker() -> AbstractContextManager[tuple[Sandbox, list[str]]]:

@@ -10,34 +10,34 @@ import pytest
 
 from blockyard.ci.run import prepare
 from blockyard.kernel import catalog, sources
-from blockyard.kernel.build.spec import Build
+from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.config import configure, kconfig
 from blockyard.kernel.host import store
 from blockyard.kernel.host.debian import tool_root
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 
 OLD = "6.1"  # its Rust code is for rustc 1.62 only
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Build]:
+def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BuildSpec]:
     tree = sources.cached(OLD, catalog.find(OLD))
     if tree is None:
         pytest.skip(f"the source of {OLD} is not in the cache: ./inv kernel.fetch {OLD}")
     # a fragment of its own, so that the output tree is no other run's
     mine = tmp_path_factory.mktemp("fragment") / "mine.config"
     mine.write_text(f'CONFIG_LOCALVERSION="-{mine.parent.name}"\n# CONFIG_SYSVIPC is not set\n')
-    job = prepare.job_in(tree, Choice(OLD, variant="debug", fragments=(mine,)), tool_root())
+    job = prepare.job_in(tree, KernelSpec(OLD, variant="debug", fragments=(mine,)), tool_root())
     yield job
     store.remove(job.out)
     job.log.unlink(missing_ok=True)
 
 
 def test_it_is_configured_without_a_lost_symbol(
-    job: Build, capfd: pytest.CaptureFixture[str]
+    job: BuildSpec, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert "one version of rustc" in job.left_out["Rust"]
-    assert job.left_out["rnull"].startswith("no Rust: ")
+    assert "one version of rustc" in job.omitted["Rust"]
+    assert job.omitted["rnull"].startswith("no Rust: ")
     configure.configure(job)  # raises Lost for a symbol that 6.1 has not
     config = kconfig.parse((job.out / ".config").read_text())
     assert config.get("RUST", "n") == "n"
@@ -48,7 +48,7 @@ def test_it_is_configured_without_a_lost_symbol(
     assert note in capfd.readouterr().err
 
 
-def test_what_was_left_out_is_explained(job: Build) -> None:
+def test_what_was_left_out_is_explained(job: BuildSpec) -> None:
     text = configure.why(job, "RUST")
     assert text.startswith("RUST is n\n")
     assert f"Rust is left out of kernel {job.name}: before 6.11" in text

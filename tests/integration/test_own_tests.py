@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from blockyard.ci.run import prepare, record, run, selection
-from blockyard.ci.run.prepare import Ready
+from blockyard.ci.run.prepare import BootEnv
 from blockyard.kernel.host import store
 from blockyard.kernel.host.settings import PROJECT, settings
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
-from blockyard.tests.harness.outcomes import TestResult
+from blockyard.tests.harness.outcomes import CaseResult
 from blockyard.tests.integration.conftest import KERNEL
 
 TESTS = """\
@@ -75,7 +75,7 @@ EXPECTED = {
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory, ready: Ready) -> Iterator[list[TestResult]]:
+def results(tmp_path_factory: pytest.TempPathFactory, ready: BootEnv) -> Iterator[list[CaseResult]]:
     """One run over both consoles."""
     place = tmp_path_factory.mktemp("own") / "a [b]::c, $HOME"
     folder = place / "mine"
@@ -100,7 +100,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, ready: Ready) -> Iterator[
         )
         (folder / "test_mine.py").write_text(text)
         (folder / "known_failures.toml").write_text(KNOWN)
-        choice = Choice(KERNEL, modules=(folder,))
+        choice = KernelSpec(KERNEL, modules=(folder,))
         wanted = selection.select("mine", suite="mine", outside=[manifest.of_folder(folder)])
         run.check(wanted)
         mine = prepare.ready(choice)
@@ -113,7 +113,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, ready: Ready) -> Iterator[
 
 
 @pytest.mark.parametrize("console", ["serial", "ssh"])
-def test_they_pass_in_guests_of_their_own(results: list[TestResult], console: str) -> None:
+def test_they_pass_in_guests_of_their_own(results: list[CaseResult], console: str) -> None:
     found = {test.id: test for test in results if test.console == console}
     assert {name: test.outcome for name, test in found.items()} == EXPECTED
     assert found["mine/fails"].reason.splitlines()[1].startswith("it is mine")

@@ -24,15 +24,15 @@ from pathlib import Path
 import pytest
 
 from blockyard.ci.run import prepare
-from blockyard.ci.run.prepare import Ready
+from blockyard.ci.run.prepare import BootEnv
 from blockyard.images.console.console import Console
 from blockyard.images.errors import (
     CommandHung,
     CommandTimedOut,
-    ConsoleDead,
-    GuestEnded,
+    ConsoleLost,
     GuestHung,
     GuestPanicked,
+    GuestShutdown,
     ImageDamaged,
     QemuDied,
 )
@@ -45,7 +45,7 @@ from blockyard.images.machine.scratch import SCRATCH
 from blockyard.kernel.host import store
 from blockyard.kernel.host.errors import Failed
 from blockyard.kernel.host.settings import PROJECT
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.tests.integration.conftest import KERNEL, FaultTable
 from blockyard.tests.integration.processes import descendants, left, named
 
@@ -56,7 +56,7 @@ GOES_ON = "the command ends, the guest goes on"
 class Place:
     """Where a fault happens: guests in a folder of the test's own."""
 
-    def __init__(self, ready: Ready, folder: Path) -> None:
+    def __init__(self, ready: BootEnv, folder: Path) -> None:
         self.ready = ready
         self.folder = folder
 
@@ -94,9 +94,9 @@ def fault(title: str, outcome: str, *, within_s: float = 30) -> Callable[[Body],
 
 
 @pytest.fixture(scope="module")
-def troubled() -> Ready:
+def troubled() -> BootEnv:
     """The kernel under test, with a module that misbehaves when it is asked to."""
-    return prepare.ready(Choice(KERNEL, modules=(TROUBLE,)))
+    return prepare.ready(KernelSpec(KERNEL, modules=(TROUBLE,)))
 
 
 def trouble(guest: Machine, what: str, timeout_s: float = 60, **options: int) -> int:
@@ -339,15 +339,15 @@ def qemu_paused(place: Place) -> None:
             guest.serial.run("sleep 6000", 6000)
 
 
-@fault("the guest reboots", "GuestEnded")
+@fault("the guest reboots", "GuestShutdown")
 def reboot(place: Place) -> None:
-    with place.guest() as guest, pytest.raises(GuestEnded, match="rebooted"):
+    with place.guest() as guest, pytest.raises(GuestShutdown, match="rebooted"):
         guest.serial.run("echo b > /proc/sysrq-trigger; sleep 600", 600)
 
 
-@fault("the guest powers off", "GuestEnded")
+@fault("the guest powers off", "GuestShutdown")
 def power_off(place: Place) -> None:
-    with place.guest() as guest, pytest.raises(GuestEnded, match="powered off"):
+    with place.guest() as guest, pytest.raises(GuestShutdown, match="powered off"):
         guest.serial.run("echo o > /proc/sysrq-trigger; sleep 600", 600)
 
 
@@ -475,28 +475,28 @@ def disk_full(place: Place) -> None:
 # Ports and the network
 
 
-@fault("the guest closes the console's port", "ConsoleDead: its kernel is alive")
+@fault("the guest closes the console's port", "ConsoleLost: its kernel is alive")
 def port_closed(place: Place) -> None:
     script = "cd /sys/bus/virtio/drivers/virtio_console; echo virtio* > unbind; sleep 600"
-    with place.guest() as guest, pytest.raises(ConsoleDead, match="kernel is alive"):
+    with place.guest() as guest, pytest.raises(ConsoleLost, match="kernel is alive"):
         guest.serial.run(script, 6000)
 
 
-@fault("sshd is killed", "ConsoleDead over ssh; serial goes on")
+@fault("sshd is killed", "ConsoleLost over ssh; serial goes on")
 def sshd_killed(place: Place) -> None:
     with place.guest(ssh=True) as guest:
         console = guest.console("ssh")
         goes_on(console)
-        with pytest.raises(ConsoleDead, match="kernel is alive"):
+        with pytest.raises(ConsoleLost, match="kernel is alive"):
             console.run("pkill -KILL sshd; sleep 600", 6000)
         goes_on(guest.serial)
 
 
-@fault("the network device goes down", "ConsoleDead over ssh; serial goes on")
+@fault("the network device goes down", "ConsoleLost over ssh; serial goes on")
 def network_down(place: Place) -> None:
     with place.guest(ssh=True) as guest:
         console = guest.console("ssh")
-        with pytest.raises(ConsoleDead, match="kernel is alive"):
+        with pytest.raises(ConsoleLost, match="kernel is alive"):
             console.run("ip link set eth0 down; sleep 600", 6000)
         goes_on(guest.serial)
 
@@ -598,7 +598,7 @@ def sigkill(place: Place) -> None:
 
 
 @pytest.mark.parametrize("one", FAULTS, ids=lambda one: one.body.__name__)
-def test_fault(one: Fault, troubled: Ready, tmp_path: Path, fault_table: FaultTable) -> None:
+def test_fault(one: Fault, troubled: BootEnv, tmp_path: Path, fault_table: FaultTable) -> None:
     before = descendants(os.getpid())
     begun = time.monotonic()
     one.body(Place(troubled, tmp_path))

@@ -150,7 +150,7 @@ def test_a_directory_with_a_series_did_not_change(
     """The patched copy is not the directory, and is not compared with its state."""
     mine = directory.source_tree(Directory(str(tree.path)))
     result = patched(mine, tools, tmp_path / "patches", CHANGE)
-    assert result.place
+    assert result.build_id
     assert not directory.changed(result)
     os.utime(tree.path / "Makefile", ns=(1, 1))
     assert directory.changed(mine)
@@ -178,11 +178,11 @@ def test_what_no_patch_touches_takes_no_space(tree: Tree, tools: ToolRoot, tmp_p
 
 def test_a_user_s_own_tree_is_copied(tree: Tree, tools: ToolRoot, tmp_path: Path) -> None:
     """The user may write into the files of a directory at any time."""
-    mine = Tree(tree.path, "directory", place=str(tree.path))
+    mine = Tree(tree.path, "directory", build_id=str(tree.path))
     result = patched(mine, tools, tmp_path / "patches", CHANGE)
     (tree.path / "block/untouched.c").write_text("written to\n")
     assert (result.path / "block/untouched.c").read_text() == "untouched\n"
-    assert result.place not in ("", mine.place)
+    assert result.build_id not in ("", mine.build_id)
 
 
 def test_the_same_patches_give_the_same_tree(tree: Tree, tools: ToolRoot, tmp_path: Path) -> None:

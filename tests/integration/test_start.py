@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.ci.run.prepare import Ready
+from blockyard.ci.run.prepare import BootEnv
 from blockyard.images.errors import GuestPanicked, ImageDamaged
 from blockyard.images.hardware import topology
 from blockyard.images.log import splats
@@ -29,7 +29,7 @@ def marks(guest: Machine) -> set[str]:
 
 
 class TestSnapshot:
-    def test_it_is_a_guest_like_one_that_booted(self, ready: Ready, tmp_path: Path) -> None:
+    def test_it_is_a_guest_like_one_that_booted(self, ready: BootEnv, tmp_path: Path) -> None:
         with machine(ready.setup(tmp_path, start="snapshot", ssh=True)) as guest:
             assert guest.serial.check("uname -r").strip() == ready.kernel.info.release
             assert guest.console("ssh").check("echo over ssh") == "over ssh\n"
@@ -42,7 +42,7 @@ class TestSnapshot:
                 assert fio(disk, rw="randwrite", bs="4k", verify="crc32c").written_bytes == 4 << 20
             assert splats.find(guest.log.text()) == []
 
-    def test_guests_of_one_snapshot_are_not_the_same(self, ready: Ready, tmp_path: Path) -> None:
+    def test_guests_of_one_snapshot_are_not_the_same(self, ready: BootEnv, tmp_path: Path) -> None:
         words = []
         for name in ("one", "two"):
             with machine(ready.setup(tmp_path / name, start="snapshot")) as guest:
@@ -51,21 +51,21 @@ class TestSnapshot:
                 words.append(guest.serial.check("head -c 16 /dev/urandom | od -t x1"))
         assert words[0] != words[1]
 
-    def test_what_cannot_start_from_one_says_why(self, ready: Ready, tmp_path: Path) -> None:
+    def test_what_cannot_start_from_one_says_why(self, ready: BootEnv, tmp_path: Path) -> None:
         zns = topology.load("zns")
         setup = ready.setup(tmp_path / "zns", topology=zns, start="snapshot")
         with pytest.raises(UserError, match="cannot start from a snapshot"), machine(setup):
             pass
 
     def test_the_fastest_way_is_a_boot_where_there_is_no_other(
-        self, ready: Ready, tmp_path: Path
+        self, ready: BootEnv, tmp_path: Path
     ) -> None:
         zns = topology.load("zns")
         with machine(ready.setup(tmp_path / "zns", topology=zns, start="fastest")) as guest:
             guest.serial.check("true")
 
     def test_a_guest_that_does_not_boot_fails_in_its_own_folder(
-        self, ready: Ready, tmp_path: Path
+        self, ready: BootEnv, tmp_path: Path
     ) -> None:
         garbage = tmp_path / "garbage" / "root.erofs"
         garbage.parent.mkdir()
@@ -91,17 +91,17 @@ def talk(path: Path, line: bytes, wanted: bytes) -> bytes:
 
 
 class TestWaysIn:
-    def test_qemus_monitor(self, ready: Ready, tmp_path: Path) -> None:
+    def test_qemus_monitor(self, ready: BootEnv, tmp_path: Path) -> None:
         with machine(ready.setup(tmp_path, monitor=True)) as guest:
             path = guest.directory / qemu.MONITOR_SOCKET
             assert b"VM status: running" in talk(path, b"info status\n", b"running")
 
-    def test_gdbs_protocol(self, ready: Ready, tmp_path: Path) -> None:
+    def test_gdbs_protocol(self, ready: BootEnv, tmp_path: Path) -> None:
         with machine(ready.setup(tmp_path, gdb=True)) as guest:
             path = guest.directory / qemu.GDB_SOCKET
             assert b"$T05" in talk(path, b"$?#3f", b"$T05")  # why it stopped: a trap
 
-    def test_a_panic_leaves_the_memory_behind(self, ready: Ready, tmp_path: Path) -> None:
+    def test_a_panic_leaves_the_memory_behind(self, ready: BootEnv, tmp_path: Path) -> None:
         with machine(ready.setup(tmp_path, dump=True)) as guest, pytest.raises(GuestPanicked):
             guest.serial.run("echo c > /proc/sysrq-trigger; sleep 600", 600)
         dump = tmp_path / qemu.MEMORY_DUMP

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from blockyard.ci.run import prepare
-from blockyard.ci.run.prepare import Ready
+from blockyard.ci.run.prepare import BootEnv
 from blockyard.images.console.console import Console
 from blockyard.images.hardware import topology
 from blockyard.images.hardware.topology import Controller, Namespace, Topology
@@ -23,11 +23,11 @@ from blockyard.images.machine import hotplug, qemu_features
 from blockyard.images.machine.launch import QEMU_LOG
 from blockyard.images.machine.machine import Machine, machine
 from blockyard.kernel.host.errors import UserError
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
 from blockyard.modules.disk import Disk, named_error
 from blockyard.modules.driver import Driver
-from blockyard.tests.lib.nvme import controllers, disk_of, settled, told
+from blockyard.tests.lib.nvme import controllers, disk_of, query, settled
 
 SECTOR = 512  # sysfs counts in these, whatever the block size
 
@@ -55,7 +55,7 @@ class Guest:
         return self.console.check(f"cat {path}").strip()
 
     def nvme(self, command: str) -> Any:
-        return told(self.console, command)
+        return query(self.console, command)
 
     def disk(self, controller: int = 0, nsid: int = 1) -> Disk:
         """The disk of a namespace; its number in the name need not be its NSID."""
@@ -69,7 +69,7 @@ class Guest:
 
 
 @pytest.fixture
-def start(ready: Ready, tmp_path: Path) -> Callable[[str], Any]:
+def start(ready: BootEnv, tmp_path: Path) -> Callable[[str], Any]:
     """Boots a guest of the topology of that name and loads the driver."""
 
     @contextmanager
@@ -93,9 +93,9 @@ def every_namespace_is_there(guest: Guest) -> None:
     for number, (name, controller) in enumerate(
         zip(guest.controllers, guest.topology.controllers, strict=True)
     ):
-        told = guest.nvme(f"id-ctrl /dev/{name}")
-        assert told["sn"].strip() == controller.serial
-        assert told["mdts"] == controller.mdts
+        query = guest.nvme(f"id-ctrl /dev/{name}")
+        assert query["sn"].strip() == controller.serial
+        assert query["mdts"] == controller.mdts
         listed = [entry["nsid"] for entry in guest.nvme(f"list-ns /dev/{name}")["nsid_list"]]
         attached = guest.topology.attached(number)
         assert listed == sorted(attached)
@@ -344,7 +344,7 @@ def test_the_guest_sees_what_it_promises(name: str, start: Callable[[str], Any])
 
 def test_virtual_functions_come_online(tmp_path: Path) -> None:
     """On one of Debian's kernels; on ours it is a test of the suite `nvme`."""
-    ready = prepare.ready(Choice("7.2-debian"))
+    ready = prepare.ready(KernelSpec("7.2-debian"))
     wanted = topology.load("sriov")
     if reason := qemu_features.lacking(wanted, ready.tools):
         pytest.skip(reason)

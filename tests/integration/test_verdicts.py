@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from blockyard.ci.run import record
-from blockyard.ci.run.prepare import Ready
+from blockyard.ci.run.prepare import BootEnv
 from blockyard.kernel.host.settings import PROJECT
-from blockyard.tests.harness.outcomes import TestResult
+from blockyard.tests.harness.outcomes import CaseResult
 from blockyard.tests.integration.conftest import KERNEL
 
 VERDICTS = """\
@@ -181,13 +181,13 @@ import dataclasses
 import sys
 from pathlib import Path
 from blockyard.ci.run import prepare, run, selection
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 kernel, suites, consoles, modules_of = sys.argv[1:]
 selection.SUITES = Path(suites)
 consoles = tuple(consoles.split(","))
 wanted = selection.Selection(("null_blk",), consoles, tuple(selection.suites()))
-ready = prepare.ready(Choice(kernel))
-modules = prepare.ready(Choice(modules_of)).files.modules
+ready = prepare.ready(KernelSpec(kernel))
+modules = prepare.ready(KernelSpec(modules_of)).files.modules
 ready = dataclasses.replace(ready, files=dataclasses.replace(ready.files, modules=modules))
 run.run(ready, wanted, len(consoles))
 """
@@ -219,13 +219,13 @@ def run_suite(
 
 
 @pytest.fixture(scope="module")
-def verdicts(ready: Ready, tmp_path_factory: pytest.TempPathFactory) -> dict[str, TestResult]:
+def verdicts(ready: BootEnv, tmp_path_factory: pytest.TempPathFactory) -> dict[str, CaseResult]:
     """Test name → result of one run over the serial console."""
     run = run_suite(tmp_path_factory.mktemp("verdicts"), VERDICTS)
     return {test.id.removeprefix("mine/"): test for test in run.tests}
 
 
-Verdicts = dict[str, TestResult]
+Verdicts = dict[str, CaseResult]
 
 
 def test_every_test_has_a_result_of_its_own(verdicts: Verdicts) -> None:
@@ -316,7 +316,7 @@ def test_the_next_test_gets_a_fresh_guest(verdicts: Verdicts, before: str, after
     assert verdicts[before].guest != verdicts[after].guest
 
 
-def test_what_happens_between_two_tests_is_told(ready: Ready, tmp_path: Path) -> None:
+def test_what_happens_between_two_tests_is_told(ready: BootEnv, tmp_path: Path) -> None:
     """A guest that died is replaced; a complaint of the kernel is not lost in a skip."""
     run = run_suite(tmp_path, BETWEEN, conftest=PAUSE)
     found = {test.id.removeprefix("mine/"): test for test in run.tests}
@@ -331,7 +331,7 @@ def test_what_happens_between_two_tests_is_told(ready: Ready, tmp_path: Path) ->
     assert "WARNING: drivers/block/mine.c:12" in found["would_be_skipped"].kernel_log
 
 
-def test_a_worker_that_dies_loses_its_tests(ready: Ready, tmp_path: Path) -> None:
+def test_a_worker_that_dies_loses_its_tests(ready: BootEnv, tmp_path: Path) -> None:
     run = run_suite(tmp_path, DIES, "serial,ssh")
     for console in ("serial", "ssh"):
         outcomes = {test.id: test.outcome for test in run.tests if test.console == console}
@@ -343,7 +343,7 @@ def test_a_worker_that_dies_loses_its_tests(ready: Ready, tmp_path: Path) -> Non
     assert not run.ok
 
 
-def test_a_driver_that_cannot_be_loaded_fails_every_test(ready: Ready, tmp_path: Path) -> None:
+def test_a_driver_that_cannot_be_loaded_fails_every_test(ready: BootEnv, tmp_path: Path) -> None:
     """A guest without its driver lacks every capability: none of its tests may be a skip."""
     run = run_suite(tmp_path, NO_MODULES, modules_of="7.2-debian")
     assert [test.outcome for test in run.tests] == ["fail", "fail"]

@@ -56,7 +56,7 @@ class Surface:
     parameters: frozenset[str]  # of the module
 
 
-def told(answer: tuple[int, str]) -> str:
+def in_words(answer: tuple[int, str]) -> str:
     """An answer in words."""
     number, after = answer
     return errno.errorcode.get(number, str(number)) if number else f"takes it as {after!r}"
@@ -106,7 +106,7 @@ def _in_directory(driver: Driver, script: str) -> str:
 
 
 def _attributes(driver: Driver) -> tuple[dict[str, str], dict[str, str]]:
-    told = _in_directory(
+    in_words = _in_directory(
         driver,
         """
         for attribute in *; do
@@ -116,7 +116,7 @@ def _attributes(driver: Driver) -> tuple[dict[str, str], dict[str, str]]:
             echo "$attribute $mode $value"
         done""",
     )
-    lines = [(line.split(" ", 2) + [""])[:3] for line in told.splitlines()]
+    lines = [(line.split(" ", 2) + [""])[:3] for line in in_words.splitlines()]
     return {name: mode for name, mode, _ in lines}, {name: value for name, _, value in lines}
 
 
@@ -127,7 +127,7 @@ def _answers(driver: Driver) -> dict[str, dict[str, tuple[int, str]]]:
     started per value: there are hundreds.
     """
     values = " ".join(map(shlex.quote, VALUES))
-    told = _in_directory(
+    in_words = _in_directory(
         driver,
         f"""
         for attribute in *; do
@@ -147,7 +147,7 @@ def _answers(driver: Driver) -> dict[str, dict[str, tuple[int, str]]]:
         done""",
     )
     answers: dict[str, dict[str, tuple[int, str]]] = {}
-    for line in told.splitlines():
+    for line in in_words.splitlines():
         attribute, why, after = line.split("|")
         of_it = answers.setdefault(attribute, {})
         of_it[VALUES[len(of_it)]] = (named_error(f"x: {why}") if why else 0, after)
@@ -157,7 +157,7 @@ def _answers(driver: Driver) -> dict[str, dict[str, tuple[int, str]]]:
 def _disk(driver: Driver) -> tuple[dict[str, str], frozenset[str]]:
     """The queue's attributes and the files of a disk that is made of the same on every driver."""
     with driver.disk(size=64, blocksize=4096, irqmode=0) as disk:
-        told = driver.console.check(
+        in_words = driver.console.check(
             f"""
             cd {disk.sysfs}
             for file in queue/*; do
@@ -169,6 +169,6 @@ def _disk(driver: Driver) -> tuple[dict[str, str], frozenset[str]]:
             echo
             find . -maxdepth 2 -not -path './mq/*' -printf '%P\\n' | sort"""
         )
-    queue, _, files = told.partition("\n\n")
+    queue, _, files = in_words.partition("\n\n")
     pairs = (line.partition(" ") for line in queue.splitlines())
     return {name: value for name, _, value in pairs}, frozenset(files.split())

@@ -45,7 +45,7 @@ def generic(disk: Disk) -> str:
     return disk.path.replace("/nvme", "/ng")
 
 
-def told(console: Console, command: str) -> Any:
+def query(console: Console, command: str) -> Any:
     """What an nvme-cli command answers."""
     return json.loads(console.check(f"nvme {command} --output-format=json"))
 
@@ -160,9 +160,9 @@ class Nvme:
         """The disk of a controller's namespace."""
         return disk_of(self.console, self.names[number], nsid)
 
-    def told(self, command: str) -> Any:
+    def query(self, command: str) -> Any:
         """What an nvme-cli command answers."""
-        return told(self.console, command)
+        return query(self.console, command)
 
     def status(self, command: str) -> int:
         """The status that an nvme-cli command ends with; see `status`."""
@@ -227,8 +227,8 @@ class Nvme:
             for place in topology.places()
             if place.nsid == nsid and (place.shared or place.controller == number)
         ]
-        told = self.machine.qmp.execute("query-blockstats", {})
-        backends = {one.get("node-name"): one.get("qdev") for one in told}
+        query = self.machine.qmp.execute("query-blockstats", {})
+        backends = {one.get("node-name"): one.get("qdev") for one in query}
         # a guest that has come from a snapshot got its controllers plugged in
         backend = backends.get(node) or backends[plugged_name(number)]
         limits = dict.fromkeys(("bps", "bps_rd", "bps_wr", "iops_rd", "iops_wr"), 0)

@@ -240,7 +240,7 @@ def test_what_git_formats_comes_back_the_same(folder: Path, shape: Shape) -> Non
     found = read(where)
     assert [without_ids(one.text) for one in found.patches] == [without_ids(one) for one in diffs]
     assert [one.number for one in found.patches] in ([0], list(range(1, shape.count + 1)))
-    assert len(found.left_out) == shape.cover
+    assert len(found.omitted) == shape.cover
 
 
 def by_number(path: Path) -> int:

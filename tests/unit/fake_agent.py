@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from blockyard.images.console.console import READY, Console
-from blockyard.images.errors import ConsoleDead, GuestError
+from blockyard.images.errors import ConsoleLost, GuestError
 
 _RUN = re.compile(rb"BLOCKYARD (\w+) (\d+) run (\d+) (\d+)\n")
 _KILL = re.compile(rb"BLOCKYARD (\w+) (\d+) kill\n")
@@ -75,13 +75,13 @@ class FakeGuest:
     def kernel_log_tail(self) -> str:
         return ""
 
-    def show_stuck(self) -> str:
+    def dump_blocked_tasks(self) -> str:
         self.blocked += 1
         return ""
 
     def examine(self, console: Console, why: str) -> GuestError:
         self.examined.append(why)
-        return ConsoleDead(f"{console.name} console: {why}")
+        return ConsoleLost(f"{console.name} console: {why}")
 
 
 Reply = Callable[[Request], Iterable[bytes]]  # what is sent, one write per element

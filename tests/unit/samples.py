@@ -10,7 +10,7 @@ from blockyard.ci.run.record import Host, Run, UsedAccelerator
 from blockyard.kernel import artifact
 from blockyard.kernel.artifact import Kernel, KernelInfo
 from blockyard.kernel.host.debian import ToolRoot
-from blockyard.tests.harness.outcomes import Outcome, TestResult
+from blockyard.tests.harness.outcomes import CaseResult, Outcome
 
 RELEASE = "7.3.4"
 
@@ -60,8 +60,8 @@ def result(
     console: str = "serial",
     reason: str = "",
     kernel_log: str = "",
-) -> TestResult:
-    return TestResult(
+) -> CaseResult:
+    return CaseResult(
         id=name,
         suite=name.partition("/")[0],
         driver=driver,
@@ -74,7 +74,7 @@ def result(
     )
 
 
-def run_of(*tests: TestResult, seconds: float = 12.5, booted: bool = True) -> Run:
+def run_of(*tests: CaseResult, seconds: float = 12.5, booted: bool = True) -> Run:
     return Run(
         run="20260102-030405-7.3-abcd",
         started="2026-01-02T03:04:05Z",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.images.errors import GuestPanicked, GuestSilent
+from blockyard.images.errors import BootTimeout, GuestPanicked
 from blockyard.images.machine import accelerator
 from blockyard.images.machine.accelerator import Accelerator, choose
 from blockyard.kernel.host.errors import Failed, UserError
@@ -25,7 +25,7 @@ class Probe:
     def __call__(self, candidate: Accelerator) -> None:
         self.tried.append(candidate.name)
         if candidate.name not in self.working:
-            raise GuestSilent("the guest did not come up in 15 s\nsecond line")
+            raise BootTimeout("the guest did not come up in 15 s\nsecond line")
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def test_kvm_that_runs_a_guest_is_taken() -> None:
 def test_kvm_that_does_not_is_replaced_and_the_reason_told() -> None:
     found = choose("auto", QEMU, Probe("tcg"))
     assert (found.name, found.scale) == ("tcg", 5.0)
-    assert "GuestSilent: the guest did not come up in 15 s" in found.reason
+    assert "BootTimeout: the guest did not come up in 15 s" in found.reason
     assert "second line" not in found.reason
 
 

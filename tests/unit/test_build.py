@@ -12,7 +12,7 @@ import pytest
 from blockyard.kernel import artifact
 from blockyard.kernel.build import build, toolchain
 from blockyard.kernel.build.build import MOST_FILES, module_name, prune, usage, warnings
-from blockyard.kernel.build.spec import Build, own_fragment, read_fragment
+from blockyard.kernel.build.spec import BuildSpec, own_fragment, read_fragment
 from blockyard.kernel.config.kconfig import Fragment, merge
 from blockyard.kernel.host.errors import Failed
 from blockyard.kernel.host.settings import PROJECT
@@ -25,24 +25,26 @@ DRIVER = Fragment("nvme.config", "CONFIG_BLK_DEV_NVME=m\n")
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Build:
+def job(tmp_path: Path) -> BuildSpec:
     tree = Tree(tmp_path / "tree", "debian linux-source-7.3 7.3.4-1")
     tools = samples.tools(tmp_path / "tools")
-    return Build("7.3", tree, (BASE, DRIVER), toolchain.from_root(tools), tools)
+    return BuildSpec("7.3", tree, (BASE, DRIVER), toolchain.from_root(tools), tools)
 
 
 class TestKey:
-    def test_the_same_inputs_elsewhere_give_the_same_key(self, job: Build, tmp_path: Path) -> None:
+    def test_the_same_inputs_elsewhere_give_the_same_key(
+        self, job: BuildSpec, tmp_path: Path
+    ) -> None:
         tools = samples.tools(tmp_path / "other-tools")
         tree = Tree(tmp_path / "other", job.tree.origin)
-        elsewhere = Build("7.3", tree, (BASE, DRIVER), toolchain.from_root(tools), tools)
+        elsewhere = BuildSpec("7.3", tree, (BASE, DRIVER), toolchain.from_root(tools), tools)
         assert elsewhere.key == job.key
 
-    def test_comments_and_the_order_of_what_agrees_do_not_count(self, job: Build) -> None:
+    def test_comments_and_the_order_of_what_agrees_do_not_count(self, job: BuildSpec) -> None:
         commented = Fragment("renamed.config", f"# why\n\n{BASE.text}")
         assert replace(job, fragments=(DRIVER, commented)).key == job.key
 
-    def test_what_counts(self, job: Build, tmp_path: Path) -> None:
+    def test_what_counts(self, job: BuildSpec, tmp_path: Path) -> None:
         other_tools = samples.tools(tmp_path / "newer", {"clang-19": "2.0"})
         jobs = [
             job,
@@ -53,14 +55,16 @@ class TestKey:
         ]
         assert len({one.key for one in jobs}) == len(jobs)
 
-    def test_programs_that_compile_nothing_do_not_count(self, job: Build, tmp_path: Path) -> None:
+    def test_programs_that_compile_nothing_do_not_count(
+        self, job: BuildSpec, tmp_path: Path
+    ) -> None:
         """A new QEMU is no reason to build every kernel again."""
         tools = samples.tools(tmp_path / "newer", {"qemu-system-x86": "11"})
         assert replace(job, toolchain=toolchain.from_root(tools)).key == job.key
 
 
 class TestMake:
-    def test_the_tree_is_read_only_and_the_output_apart(self, job: Build) -> None:
+    def test_the_tree_is_read_only_and_the_output_apart(self, job: BuildSpec) -> None:
         argv = job.sandbox().argv(job.make_argv("bzImage"))
         words = " ".join(argv)
         assert f"--ro-bind {job.tree.path} /mnt/src" in words
@@ -70,12 +74,12 @@ class TestMake:
         assert {"-C", "/mnt/src", "O=/mnt/out", "LLVM=1"} <= set(argv)
 
     def test_the_number_of_jobs_is_a_setting(
-        self, job: Build, monkeypatch: pytest.MonkeyPatch
+        self, job: BuildSpec, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("BLOCKYARD_JOBS", "7")
         assert "-j7" in job.make_argv()
 
-    def test_two_kernels_have_two_output_trees_and_logs(self, job: Build) -> None:
+    def test_two_kernels_have_two_output_trees_and_logs(self, job: BuildSpec) -> None:
         other = replace(job, fragments=(BASE,))
         assert (job.out, job.log) != (other.out, other.log)
 
@@ -137,7 +141,7 @@ class TestLog:
 
 class TestCollecting:
     @pytest.fixture(autouse=True)
-    def output(self, job: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    def output(self, job: BuildSpec, monkeypatch: pytest.MonkeyPatch) -> None:
         """An output tree of a kernel whose drivers are all built in."""
         files = ("arch/x86/boot/bzImage", "System.map", "modules.order", "modules.builtin")
         for name in (*files, "modules.builtin.modinfo", "include/config/kernel.release"):
@@ -149,7 +153,7 @@ class TestCollecting:
         monkeypatch.setattr(build, "depmod", lambda *_: None)
 
     def test_a_kernel_without_any_module_and_a_config_that_is_no_text(
-        self, job: Build, tmp_path: Path
+        self, job: BuildSpec, tmp_path: Path
     ) -> None:
         kernel = tmp_path / "kernel"
         kernel.mkdir()
@@ -158,7 +162,7 @@ class TestCollecting:
         artifact.save_info(kernel, build._describe(job, 1.0))
         assert artifact.load(kernel).config["BLOCK"] == "y"
 
-    def test_a_hole_is_not_written_out(self, job: Build, tmp_path: Path) -> None:
+    def test_a_hole_is_not_written_out(self, job: BuildSpec, tmp_path: Path) -> None:
         os.truncate(job.out / "System.map", 1 << 40)
         with pytest.raises(Failed, match="System.map is larger than"):
             build._collect(job, tmp_path)
@@ -170,7 +174,7 @@ class TestUsage:
         assert usage(tmp_path / "usage") == (111.8, 42)
         assert usage(tmp_path / "none") == (0.0, 0)
 
-    def test_it_is_measured_and_not_read_from_the_log(self, job: Build) -> None:
+    def test_it_is_measured_and_not_read_from_the_log(self, job: BuildSpec) -> None:
         """A makefile that prints times as ours did, and one whose work is in the background."""
         script = (
             'echo "blockyard: cpu 999 999"; '
@@ -255,7 +259,7 @@ class TestPrune:
         assert not (tmp_path / "none").exists()
 
     def test_a_kernel_that_was_dropped_is_built_from_the_start(
-        self, job: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, job: BuildSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """And one whose build was interrupted goes on."""
         seen = []

@@ -10,7 +10,7 @@ import pytest
 from blockyard.ci.run import prepare
 from blockyard.kernel.host.errors import UserError
 from blockyard.kernel.sources.tree import Tree
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
 from blockyard.tests.unit import samples
 
@@ -54,16 +54,16 @@ def tree(path: Path, kconfig: str) -> Tree:
 
 class TestOption:
     def test_a_series_is_part_of_what_was_chosen(self, folder: Path) -> None:
-        choice = Choice(series=(folder / "patches",))
+        choice = KernelSpec(series=(folder / "patches",))
         assert choice.name == "7.3 patches"
         assert choice.options[-2:] == ["--series", str(folder / "patches")]
 
     def test_it_is_read_before_anything_long_begins(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="there is no patch series"):
-            Choice(series=(tmp_path / "gone",))
+            KernelSpec(series=(tmp_path / "gone",))
 
     def test_debian_s_own_build_takes_none(self, folder: Path, tmp_path: Path) -> None:
-        choice = Choice("7.2-debian", series=(folder / "patches",))
+        choice = KernelSpec("7.2-debian", series=(folder / "patches",))
         with pytest.raises(UserError, match="7.2-debian is Debian's own build: .*patches"):
             prepare.kernel(choice, samples.tools(tmp_path / "tools"))
 
@@ -83,10 +83,10 @@ class TestManifest:
         assert driver.absent_from(tree(tmp_path / "patched", "config MY_DISK\n")) == []
 
     def test_a_build_asks_for_it(self, folder: Path, tmp_path: Path) -> None:
-        choice = Choice(modules=(folder,))
+        choice = KernelSpec(modules=(folder,))
         patched = tree(tmp_path / "patched", "config MY_DISK\n")
         job = prepare.job_in(patched, choice, samples.tools(tmp_path / "tools"))
-        assert "my_disk" not in job.left_out
+        assert "my_disk" not in job.omitted
         assert job.merged.requests["MY_DISK"].value == "m"
 
     def test_a_kernel_without_it_says_so(self, folder: Path, tmp_path: Path) -> None:

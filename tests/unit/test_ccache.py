@@ -12,7 +12,7 @@ import pytest
 
 from blockyard.kernel.build import ccache
 from blockyard.kernel.build.ccache import DEBIAN, Objects, objects
-from blockyard.kernel.build.spec import Build
+from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.build.toolchain import Toolchain
 from blockyard.kernel.catalog import DebianSource, Directory, Entry, Git, Tarball
 from blockyard.kernel.config.kconfig import Fragment
@@ -90,7 +90,7 @@ class TestWhoShares:
     def test_none_with_the_hosts_compilers_or_when_it_is_off(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        assert objects(ENTRY, TREE, replace(ROOT, place="host"), (), ()) is None
+        assert objects(ENTRY, TREE, replace(ROOT, origin="host"), (), ()) is None
         monkeypatch.setenv("BLOCKYARD_CCACHE_GB", "0")
         assert objects(ENTRY, TREE, ROOT, (), ()) is None
 
@@ -106,7 +106,7 @@ class TestSandbox:
         """A module's makefile, which runs on the same output tree, must not write objects."""
         fragment = Fragment("x", "CONFIG_BLOCK=y\n")
         tools = type("Tools", (), {})()
-        job = Build("7.3", TREE, (fragment,), ROOT, tools, objects=Objects(DEBIAN))
+        job = BuildSpec("7.3", TREE, (fragment,), ROOT, tools, objects=Objects(DEBIAN))
         for sandbox in (job.sandbox(), job.module_make()[0]):
             assert "ccache" not in " ".join(sandbox.argv(["true"]))
 

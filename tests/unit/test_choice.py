@@ -18,7 +18,7 @@ from blockyard.kernel.host import untrusted
 from blockyard.kernel.host.errors import UserError
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.kernel.sources import reader
-from blockyard.kernel.spec import Choice, numbered, paths
+from blockyard.kernel.spec import KernelSpec, numbered, paths
 
 
 @pytest.fixture
@@ -30,15 +30,15 @@ def fragment(tmp_path: Path) -> Path:
 
 class TestChoice:
     def test_nothing_chosen_is_the_main_job(self) -> None:
-        assert Choice().name == DEFAULT
+        assert KernelSpec().name == DEFAULT
 
     def test_the_name_tells_what_is_unusual(self, fragment: Path) -> None:
-        assert Choice("6.12", variant="debug").name == "6.12 debug"
-        choice = Choice("7.3", "kasan", (fragment,), "host", "gcc")
+        assert KernelSpec("6.12", variant="debug").name == "6.12 debug"
+        choice = KernelSpec("7.3", "kasan", (fragment,), "host", "gcc")
         assert choice.name == "7.3 kasan mine.config gcc host"
 
     def test_its_options_say_the_same(self, fragment: Path) -> None:
-        options = Choice("7.2", "big", (fragment, fragment)).options
+        options = KernelSpec("7.2", "big", (fragment, fragment)).options
         pairs = dict(zip(options[::2], options[1::2], strict=True))
         assert (pairs["--kernel"], pairs["--variant"]) == ("7.2", "big")
         assert pairs["--fragment"] == f"{fragment},{fragment}"
@@ -57,7 +57,7 @@ class TestChoice:
         self, options: dict[str, str], words: str, hint: str
     ) -> None:
         with pytest.raises(UserError, match=words) as caught:
-            Choice(**options)  # type: ignore[arg-type]
+            KernelSpec(**options)  # type: ignore[arg-type]
         assert hint in caught.value.hint
         assert caught.value.exit_code == 2
 
@@ -66,21 +66,21 @@ class TestFragments:
     def test_one_that_is_not_there(self, tmp_path: Path) -> None:
         path = tmp_path / "none.config"
         with pytest.raises(UserError, match=r"none\.config: No such file or directory"):
-            Choice(fragments=(path,))
+            KernelSpec(fragments=(path,))
 
     def test_a_folder(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="it is a folder"):
-            Choice(fragments=(tmp_path,))
+            KernelSpec(fragments=(tmp_path,))
 
     def test_a_huge_one(self, fragment: Path) -> None:
         fragment.write_text("#" * (untrusted.CONFIG_BYTES + 1))
         with pytest.raises(UserError, match=r"mine\.config: it is larger than 4 MiB"):
-            Choice(fragments=(fragment,))
+            KernelSpec(fragments=(fragment,))
 
     def test_one_that_is_no_text(self, fragment: Path) -> None:
         fragment.write_bytes(b"\xff\xfe")
         with pytest.raises(UserError, match=r"mine\.config: it is not UTF-8 text"):
-            Choice(fragments=(fragment,))
+            KernelSpec(fragments=(fragment,))
 
     def test_the_mark_of_an_editor_at_the_beginning_is_none_of_it(self, fragment: Path) -> None:
         fragment.write_bytes(b"\xef\xbb\xbfCONFIG_HZ_1000=y\r\n")
@@ -88,9 +88,9 @@ class TestFragments:
 
     def test_a_stream_of_the_shell_is_there_each_time_it_is_read(self) -> None:
         script = (
-            "from pathlib import Path; from blockyard.kernel.spec import Choice;"
+            "from pathlib import Path; from blockyard.kernel.spec import KernelSpec;"
             "from blockyard.kernel.build.spec import read_fragment;"
-            "stream = Path('/dev/stdin'); choice = Choice(fragments=(stream,));"
+            "stream = Path('/dev/stdin'); choice = KernelSpec(fragments=(stream,));"
             "print(read_fragment(stream).text)"
         )
         argv = [sys.executable, "-c", script]
@@ -106,12 +106,12 @@ class TestFragments:
         path = tmp_path / "mine.config"
         make(path)
         with pytest.raises(UserError, match="it is not a regular file"):
-            Choice(fragments=(path,))
+            KernelSpec(fragments=(path,))
 
     def test_a_line_that_cannot_be_read_is_named(self, fragment: Path) -> None:
         fragment.write_text("CONFIG_A=y\nCONFIG_B = y\n")
         with pytest.raises(UserError, match=r"mine\.config:2: cannot read 'CONFIG_B = y'"):
-            Choice(fragments=(fragment,))
+            KernelSpec(fragments=(fragment,))
 
 
 class TestPaths:
@@ -124,7 +124,7 @@ class TestPaths:
         odd.mkdir()
         (tmp_path / "b").touch()
         assert paths(f"{tmp_path}/b,{odd},c") == (tmp_path / "b", odd, Path("c"))
-        choice = Choice(modules=(odd, tmp_path / "b"))
+        choice = KernelSpec(modules=(odd, tmp_path / "b"))
         at = choice.options.index("--module")
         assert paths(choice.options[at + 1]) == choice.modules
 
@@ -143,10 +143,10 @@ class TestPaths:
 class TestSeriesVersion:
     def test_it_is_part_of_the_options(self, tmp_path: Path) -> None:
         folder = PROJECT / "tests/unit/data/series/two-versions"
-        choice = Choice(series=(folder,), series_version=1)
+        choice = KernelSpec(series=(folder,), series_version=1)
         assert choice.options[-2:] == ["--series-version", "1"]
         with pytest.raises(UserError, match="has no version 7"):
-            Choice(series=(folder,), series_version=7)
+            KernelSpec(series=(folder,), series_version=7)
 
     def test_the_version_taken_makes_another_tree(self) -> None:
         folder = PROJECT / "tests/unit/data/series/two-versions"

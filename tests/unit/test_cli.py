@@ -16,13 +16,13 @@ import pytest
 import tasks
 from blockyard.ci.commands import shell
 from blockyard.ci.run import prepare
-from blockyard.ci.run.prepare import CONSOLES, chosen
+from blockyard.ci.run.prepare import CONSOLES, parse_names
 from blockyard.images.console.console import BLOCKED_S, Console
 from blockyard.images.console.serial import SocketTransport
 from blockyard.images.errors import CommandHung
 from blockyard.kernel.host.errors import UserError
 from blockyard.kernel.host.settings import PROJECT
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.tests.unit.fake_agent import FakeAgent, FakeGuest, Request
 
 
@@ -39,23 +39,23 @@ def inv(*arguments: str, cwd: Path = PROJECT) -> subprocess.CompletedProcess[str
 
 class TestChosen:
     def test_nothing_means_all(self) -> None:
-        assert chosen("console", "", CONSOLES) == CONSOLES
+        assert parse_names("console", "", CONSOLES) == CONSOLES
 
     @pytest.mark.parametrize(
         "text", ["ssh,serial", " ssh , serial ", "ssh,serial,ssh", ",ssh,serial"]
     )
     def test_names_in_the_users_order_and_once(self, text: str) -> None:
-        assert chosen("console", text, CONSOLES) == ("ssh", "serial")
+        assert parse_names("console", text, CONSOLES) == ("ssh", "serial")
 
     def test_one_wrong_name_among_good_ones(self) -> None:
         with pytest.raises(UserError, match="unknown console 'shh'") as caught:
-            chosen("console", "serial,shh", CONSOLES)
+            parse_names("console", "serial,shh", CONSOLES)
         assert "ssh" in caught.value.hint
 
     @pytest.mark.parametrize("text", [",", " ", " , "])
     def test_a_choice_of_nothing(self, text: str) -> None:
         with pytest.raises(UserError, match="no console in"):
-            chosen("console", text, CONSOLES)
+            parse_names("console", text, CONSOLES)
 
 
 def slots_without_hardware(ids: list[str]) -> set[str]:
@@ -116,7 +116,7 @@ class TestLists:
         assert [line.split()[0] for line in lines[1:]] == ["1/2", "2/2", "left"]
         found = json.loads(inv("series", str(path), "--json").stdout)
         assert [patch["number"] for patch in found["patches"]] == [1, 2]
-        assert [one["author"] for one in found["left_out"]] == ["Rob Reviewer"]
+        assert [one["author"] for one in found["omitted"]] == ["Rob Reviewer"]
         assert list(home.iterdir()) == []
 
     def test_a_series_on_a_pipe(self) -> None:
@@ -179,12 +179,12 @@ class TestBadNames:
     def test_a_guest_is_entered_by_one_console(
         self, monkeypatch: pytest.MonkeyPatch, console: str
     ) -> None:
-        def ready(choice: Choice, accel: str) -> prepare.Ready:
+        def ready(choice: KernelSpec, accel: str) -> prepare.BootEnv:
             raise AssertionError("it would have been booted")
 
         monkeypatch.setattr(prepare, "ready", ready)
         with pytest.raises(UserError, match="console"):
-            shell.boot(Choice(), "true", console, "auto", 60.0, shell.Wanted())
+            shell.boot(KernelSpec(), "true", console, "auto", 60.0, shell.Wanted())
 
 
 class TestBeforeTheCommand:
@@ -264,4 +264,4 @@ class TestBlocked:
     def test_less_than_nothing(self) -> None:
         wanted = shell.Wanted(blocked_s=-1)
         with pytest.raises(UserError, match="invalid --blocked -1: expected"):
-            shell.boot(Choice(), "true", "serial", "auto", 60.0, wanted)
+            shell.boot(KernelSpec(), "true", "serial", "auto", 60.0, wanted)

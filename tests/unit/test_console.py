@@ -18,7 +18,7 @@ from blockyard.images.errors import (
     CommandFailed,
     CommandHung,
     CommandTimedOut,
-    ConsoleDead,
+    ConsoleLost,
     GuestPanicked,
 )
 from blockyard.kernel.host.errors import Failed
@@ -158,21 +158,21 @@ class TestLostBytes:
     @pytest.mark.parametrize("told", [4, 2])
     def test_the_count_has_to_be_right(self, connect: Connect, told: int) -> None:
         console = connect(lambda request: [request.begin() + b"abc" + request.end(0, told)])
-        with pytest.raises(ConsoleDead, match=f"3 bytes of output arrived, the guest sent {told}"):
+        with pytest.raises(ConsoleLost, match=f"3 bytes of output arrived, the guest sent {told}"):
             console.run("x")
         assert console.dead
 
     def test_a_dead_console_takes_no_command(self, connect: Connect) -> None:
         console = connect(lambda request: [request.begin() + request.end(0, 1)])
-        with pytest.raises(ConsoleDead):
+        with pytest.raises(ConsoleLost):
             console.run("x")
-        with pytest.raises(ConsoleDead, match="0 bytes of output arrived"):
+        with pytest.raises(ConsoleLost, match="0 bytes of output arrived"):
             console.run("y")
 
     def test_no_greeting(self) -> None:
         agent = FakeAgent(answering(), greeting=b"")
         console = Console("serial", SocketTransport(agent.host), FakeGuest())
-        with pytest.raises(ConsoleDead, match="did not answer"):
+        with pytest.raises(ConsoleLost, match="did not answer"):
             console.wait_ready(0.1)
         assert console.dead
         agent.close()
@@ -194,14 +194,14 @@ class TestLostBytes:
         lines = iter(range(100))
         agent = FakeAgent(answering(), greeting=b"")
         console = Console("serial", SocketTransport(agent.host), FakeGuest())
-        with pytest.raises(ConsoleDead, match="did not answer"):
+        with pytest.raises(ConsoleLost, match="did not answer"):
             console.wait_ready(0.05, lambda: next(lines), 3)
         assert next(lines) == 6
         agent.close()
 
     def test_no_begin(self, connect: Connect) -> None:
         console = connect(silence, scale=0.01)
-        with pytest.raises(ConsoleDead, match="took no command"):
+        with pytest.raises(ConsoleLost, match="took no command"):
             console.run("x")
         assert console.dead
 
@@ -213,7 +213,7 @@ class TestLostBytes:
         agent = FakeAgent(run)
         console = Console("serial", SocketTransport(agent.host), FakeGuest())
         console.wait_ready(30)
-        with pytest.raises(ConsoleDead, match="stream ended"):
+        with pytest.raises(ConsoleLost, match="stream ended"):
             console.run("x")
         assert console.dead
         agent.close()
@@ -239,7 +239,7 @@ class TestTimeOut:
 
     def test_a_console_that_gives_up_asks_nothing_more(self, connect: Connect) -> None:
         console = connect(begun(), lambda request: [request.end(137, 0)], scale=HASTE)
-        console.gives_up = True
+        console.fail_fast = True
         for _ in range(2):
             with pytest.raises(CommandTimedOut, match="sleep inf"):
                 console.run("sleep inf", timeout_s=1)
@@ -261,11 +261,11 @@ class TestTimeOut:
     def test_an_unconfirmed_kill_ends_the_console(self, connect: Connect) -> None:
         guest = FakeGuest(scale=HASTE)
         console = connect(begun(), silence, guest=guest)
-        with pytest.raises(ConsoleDead):
+        with pytest.raises(ConsoleLost):
             console.run("x", timeout_s=1)
         assert console.dead
         assert guest.examined == ["it did not come back after a command was killed"]
-        with pytest.raises(ConsoleDead, match="did not come back"):
+        with pytest.raises(ConsoleLost, match="did not come back"):
             console.run("x")
 
     def test_a_script_that_does_not_die_is_given_up(self, connect: Connect) -> None:
@@ -315,7 +315,7 @@ class TestSignsOfLife:
     ) -> None:
         guest = FakeGuest(scale=HASTE)
         begun_at = time.monotonic()
-        with pytest.raises(ConsoleDead):
+        with pytest.raises(ConsoleLost):
             connect(begun(b"so far"), guest=guest).run("x", timeout_s=6000)
         assert time.monotonic() - begun_at < 60
         assert guest.examined == ["no sign of life in the middle of a command"]

@@ -108,7 +108,7 @@ class TestSides:
         monkeypatch.setattr(config_diff, "side", side)
         tarball = tmp_path / "linux-9.tar.xz"
         tarball.touch()
-        with pytest.raises(UserError, match="Choice"):
+        with pytest.raises(UserError, match="KernelSpec"):
             config_diff.report(str(tarball), files[0])
 
     def test_a_file_that_is_no_text(self, tmp_path: Path, files: tuple[str, str]) -> None:

@@ -15,7 +15,7 @@ import pytest
 from invoke.exceptions import Exit
 
 from blockyard.ci.run import exits
-from blockyard.images.errors import CommandFailed, GuestPanicked, GuestSilent
+from blockyard.images.errors import BootTimeout, CommandFailed, GuestPanicked
 from blockyard.kernel.host import interrupts
 from blockyard.kernel.host.errors import ExitCode, Failed, UserError
 from blockyard.kernel.host.settings import PROJECT
@@ -98,7 +98,7 @@ class TestCodeOf:
 COMMITS = {
     "good": "None",
     "builds not": "Failed('the build failed')",
-    "boots not": "GuestSilent('the guest did not come up')",
+    "boots not": "BootTimeout('the guest did not come up')",
     "defect": "ValueError('x')",
 }
 BISECTED = """
@@ -106,7 +106,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {project!r})
 from blockyard.ci.run import exits
-from blockyard.images.errors import GuestSilent
+from blockyard.images.errors import BootTimeout
 from blockyard.kernel.host.errors import Failed
 
 def work():
@@ -172,10 +172,10 @@ class TestOfRun:
         assert exits.of_run(run_of(*tests, booted=booted)) == code
 
     def test_a_kernel_that_does_not_come_up_is_no_test(self) -> None:
-        with pytest.raises(GuestSilent) as caught, exits.untestable():
-            raise GuestSilent("the guest did not come up")
+        with pytest.raises(BootTimeout) as caught, exits.untestable():
+            raise BootTimeout("the guest did not come up")
         assert caught.value.exit_code == 125
-        assert GuestSilent.exit_code == 1
+        assert BootTimeout.exit_code == 1
 
 
 def inv(arguments: str, redirect: str, **environment: str) -> tuple[int, str]:

@@ -15,11 +15,11 @@ from blockyard.kernel.host import store
 from blockyard.kernel.host.errors import Failed, UserError
 from blockyard.kernel.host.sandbox import Sandbox
 from blockyard.kernel.host.settings import PROJECT
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import external, manifest
 from blockyard.modules.external import How
 from blockyard.modules.folder import sources
-from blockyard.modules.manifest import Loaded, NoDisks
+from blockyard.modules.manifest import NoDisks, StaticDisks
 from blockyard.tests.harness.plan import Plan
 from blockyard.tests.unit import samples
 
@@ -60,8 +60,8 @@ class TestFolder:
         assert set(drivers) == {"c_null", "rust_null", "rust_pci_nvme"}
         for name in ("c_null", "rust_null"):
             disks = drivers[name].disks
-            assert isinstance(disks, Loaded)
-            assert disks.pins_module == (name == "c_null")
+            assert isinstance(disks, StaticDisks)
+            assert disks.holds_module_ref == (name == "c_null")
             assert drivers[drivers[name].counterpart].counterpart == name
         bind = drivers["rust_pci_nvme"].bind
         assert bind is not None
@@ -147,7 +147,7 @@ class TestKernels:
         )
 
     def test_rust_where_it_was_left_out(self, folder: Path, tmp_path: Path) -> None:
-        kernel = self.kernel(tmp_path, left_out={"Rust": "the root toolchain has no bindgen"})
+        kernel = self.kernel(tmp_path, omitted={"Rust": "the root toolchain has no bindgen"})
         reason = self.reason(folder, kernel, "Rust")
         assert reason.endswith("has none: the root toolchain has no bindgen")
 
@@ -185,7 +185,7 @@ class TestNames:
         for file in folder.iterdir():
             (other / file.name).write_bytes(file.read_bytes())
         with pytest.raises(UserError, match="mine-2 and .*/mine are both the driver 'mine'"):
-            prepare.outside(Choice(modules=(folder, other)))
+            prepare.out_of_tree(KernelSpec(modules=(folder, other)))
 
 
 class TestHow:

@@ -11,15 +11,15 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from blockyard.images.errors import CommandHung, GuestSilent, ImageDamaged
+from blockyard.images.errors import BootTimeout, CommandHung, ImageDamaged
 from blockyard.images.hardware import topology
-from blockyard.images.machine.vm_config import Setup
+from blockyard.images.machine.vm_config import VmConfig
 from blockyard.modules import manifest
 from blockyard.modules.driver import LoadFailed, NoDisk
 from blockyard.modules.serves import Serves
 from blockyard.tests.harness import guests
-from blockyard.tests.harness.guests import THAT_MAY_FAIL, Guests, NotServed, Slot
-from blockyard.tests.harness.outcomes import NotTried, of_exception
+from blockyard.tests.harness.guests import MAX_CONSECUTIVE_FAILURES, Guests, NotServed, Slot
+from blockyard.tests.harness.outcomes import GuestUnavailable, of_exception
 from blockyard.tests.harness.plan import Plan
 from blockyard.tests.unit import samples
 
@@ -43,10 +43,10 @@ class Boots:
         self.log = log
 
     @contextlib.contextmanager
-    def machine(self, setup: Setup) -> Iterator[Booted]:
+    def machine(self, setup: VmConfig) -> Iterator[Booted]:
         self.count += 1
         if not self.works:
-            raise GuestSilent("the guest did not come up in 150 s")
+            raise BootTimeout("the guest did not come up in 150 s")
         yield Booted(self.log)
 
 
@@ -83,11 +83,13 @@ def test_after_three_boots_in_a_row_nothing_is_booted(
     boots = Boots(works=False)
     some = the_guests(boots, tmp_path, monkeypatch)
     for slot in (SERIAL, SSH, SERIAL):
-        with pytest.raises(GuestSilent):
+        with pytest.raises(BootTimeout):
             some.get(slot)
-    with pytest.raises(NotTried, match=r"3 boots in a row failed, the last: .*did not come up"):
+    with pytest.raises(
+        GuestUnavailable, match=r"3 boots in a row failed, the last: .*did not come up"
+    ):
         some.get(SSH)
-    assert boots.count == THAT_MAY_FAIL
+    assert boots.count == MAX_CONSECUTIVE_FAILURES
 
 
 def test_a_driver_that_does_not_load_stops_its_own_tests_only(
@@ -95,17 +97,17 @@ def test_a_driver_that_does_not_load_stops_its_own_tests_only(
 ) -> None:
     boots = Boots(works=True)
     some = the_guests(boots, tmp_path, monkeypatch)
-    for _ in range(2 * THAT_MAY_FAIL):
+    for _ in range(2 * MAX_CONSECUTIVE_FAILURES):
         with pytest.raises(LoadFailed):
             some.get(SERIAL)
-    assert boots.count == THAT_MAY_FAIL
+    assert boots.count == MAX_CONSECUTIVE_FAILURES
     with pytest.raises(LoadFailed):
         some.get(SSH)
-    assert boots.count == THAT_MAY_FAIL + 1
+    assert boots.count == MAX_CONSECUTIVE_FAILURES + 1
 
 
 def test_what_was_not_tried_is_lost() -> None:
-    assert of_exception(NotTried("x")) == "lost"
+    assert of_exception(GuestUnavailable("x")) == "lost"
     assert of_exception(ImageDamaged("x")) == "lost"
     assert of_exception(CommandHung("x")) == "timeout"
 

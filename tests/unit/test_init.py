@@ -13,7 +13,7 @@ from blockyard.kernel.host.errors import UserError
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.modules import draft, looks, manifest
 from blockyard.modules.folder import sources
-from blockyard.modules.manifest import Configfs, Loaded, NoDisks, Pci
+from blockyard.modules.manifest import Configfs, NoDisks, Pci, StaticDisks
 from blockyard.tests.unit.test_cli import inv
 
 EXAMPLES = PROJECT / "modules" / "examples"
@@ -91,7 +91,7 @@ class TestKinds:
     def test_names_of_disks(self, tmp_path: Path, code: str, disk: str) -> None:
         draft.write(folder := made(tmp_path / "mine", mine=f"add_disk(); {code}"))
         disks = manifest.of_folder(folder).disks
-        assert isinstance(disks, Loaded)
+        assert isinstance(disks, StaticDisks)
         assert disks.disks == (disk,)
 
     def test_none(self, tmp_path: Path) -> None:

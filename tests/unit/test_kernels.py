@@ -19,7 +19,7 @@ from blockyard.kernel.host.debian import Package, ToolRoot
 from blockyard.kernel.host.errors import UserError
 from blockyard.kernel.sources import debian
 from blockyard.kernel.sources.tree import Tree
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.tests.unit import samples
 
 SOURCE = DebianSource("linux-source-7.3", ("trixie-backports",))
@@ -67,7 +67,7 @@ def fetched(packages: tuple[Package, ...] = (OLD,), *, without: str = "none") ->
     return found
 
 
-def built(tree: Tree, choice: Choice, tools: ToolRoot) -> str:
+def built(tree: Tree, choice: KernelSpec, tools: ToolRoot) -> str:
     """A kernel of that choice in the cache; its key."""
     job = prepare.job_in(tree, choice, tools)
     info = msgspec.structs.replace(
@@ -120,9 +120,9 @@ class TestList:
 
     def test_the_variants_that_are_built(self, tools: ToolRoot) -> None:
         tree = fetched()
-        built(tree, Choice(variant="debug"), tools)
-        built(tree, Choice(), tools)
-        built(tree, Choice(compiler="gcc"), tools)
+        built(tree, KernelSpec(variant="debug"), tools)
+        built(tree, KernelSpec(), tools)
+        built(tree, KernelSpec(compiler="gcc"), tools)
         found = row("7.3")
         assert found.state == "built"
         assert set(found.built) == {"plain", "debug", "plain gcc"}
@@ -134,7 +134,7 @@ class TestList:
     ) -> None:
         fragment = tmp_path / "mine.config"
         fragment.write_text("CONFIG_MINE=y\n")
-        key = built(fetched(), Choice(fragments=(fragment,)), tools)
+        key = built(fetched(), KernelSpec(fragments=(fragment,)), tools)
         found = kernels.listing()
         assert [(one.key, one.name) for one in found.others] == [(key, "7.3 mine.config")]
         assert row("7.3").built == ()
@@ -228,7 +228,7 @@ class TestUpdate:
     def test_what_a_newer_version_changes(
         self, monkeypatch: pytest.MonkeyPatch, tools: ToolRoot, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        built(fetched(), Choice(variant="debug"), tools)
+        built(fetched(), KernelSpec(variant="debug"), tools)
         self.offer(monkeypatch, NEW)
         cache.show_updates("", record=False, as_json=False)
         out = capsys.readouterr().out
@@ -322,7 +322,7 @@ class TestClean:
     def test_a_dropped_kernel_is_called_by_its_name(
         self, tools: ToolRoot, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        key = built(fetched(), Choice(variant="debug"), tools)
+        key = built(fetched(), KernelSpec(variant="debug"), tools)
         store.forget()  # a run of its own
         cache.clean("", "0", dry_run=False)
         assert f"dropped: kernels/{key} (7.3 debug)" in capsys.readouterr().out

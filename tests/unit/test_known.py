@@ -14,7 +14,7 @@ from blockyard.tests.harness.known import FILE, Known, KnownFailure, of, read
 from blockyard.tests.harness.outcomes import Outcome
 
 ENTRY = KnownFailure(
-    test="null_blk/size(*)", driver="rnull", kernels=">=6.18,<7.3", reason="too small", link="b/1"
+    test="configfs/size(*)", driver="rnull", kernels=">=6.18,<7.3", reason="too small", link="b/1"
 )
 
 
@@ -24,17 +24,17 @@ def known(release: str = "7.2.12", variant: str = "plain", entry: KnownFailure =
 
 class TestFind:
     def test_it_is_found_by_pattern_driver_and_kernel(self) -> None:
-        assert known().find("null_blk/size(1)", "rnull", "") == ENTRY
+        assert known().find("configfs/size(1)", "rnull", "") == ENTRY
 
     @pytest.mark.parametrize(
-        ("test", "driver"), [("null_blk/size", "rnull"), ("null_blk/size(1)", "null_blk")]
+        ("test", "driver"), [("configfs/size", "rnull"), ("configfs/size(1)", "null_blk")]
     )
     def test_another_test_or_driver_is_not_meant(self, test: str, driver: str) -> None:
         assert known().find(test, driver, "") is None
 
     @pytest.mark.parametrize("release", ["6.12.117", "7.3.4", "7.3.0-rc7"])
     def test_another_kernel_is_not_meant(self, release: str) -> None:
-        assert known(release).find("null_blk/size(1)", "rnull", "") is None
+        assert known(release).find("configfs/size(1)", "rnull", "") is None
 
     def test_a_variant_and_a_topology_can_be_named(self) -> None:
         entry = KnownFailure("nvme/x", "slow", variant="debug", topology="zns")
@@ -75,13 +75,13 @@ class TestVerdict:
 class TestOver:
     def test_a_range_without_a_kernel_is_told(self) -> None:
         gone = KnownFailure("block/x", "mended", kernels="<5.10")
-        (line,) = known(entry=gone).over()
+        (line,) = known(entry=gone).obsolete()
         assert "block/x" in line
         assert "<5.10" in line
 
     @pytest.mark.parametrize("kernels", ["", "<7.3", ">=6.1"])
     def test_one_that_holds_somewhere_is_not(self, kernels: str) -> None:
-        assert known(entry=KnownFailure("block/x", "is so", kernels=kernels)).over() == []
+        assert known(entry=KnownFailure("block/x", "is so", kernels=kernels)).obsolete() == []
 
 
 class TestFile:

@@ -15,10 +15,10 @@ from blockyard.ci.run import prepare
 from blockyard.kernel import artifact
 from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.build import toolchain
-from blockyard.kernel.build.spec import Build
+from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.host.debian import ToolRoot
 from blockyard.kernel.sources.tree import Tree
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
 from blockyard.tests.unit import samples
 
@@ -162,11 +162,11 @@ class TestDrivers:
         assert manifest.load("null_blk").unbuildable(tree, "too old") == ""
 
     def test_the_kernel_keeps_the_reason(self, tmp_path: Path) -> None:
-        info = msgspec.structs.replace(samples.info(), left_out={"rnull": "no Rust: too old"})
+        info = msgspec.structs.replace(samples.info(), omitted={"rnull": "no Rust: too old"})
         artifact.save_info(tmp_path, info)
         (tmp_path / "config").write_text("")
         kernel = artifact.load(tmp_path)
-        assert kernel.info.left_out == {"rnull": "no Rust: too old"}
+        assert kernel.info.omitted == {"rnull": "no Rust: too old"}
         reason = manifest.load("rnull").missing_from(kernel)
         assert reason == "kernel 7.3 has no rnull: no Rust: too old"
 
@@ -177,27 +177,27 @@ class TestDrivers:
 
 
 class TestPlan:
-    def job(self, tree: Tree, path: Path, versions: Mapping[str, str] = NEW_ENOUGH) -> Build:
-        return prepare.job_in(tree, Choice("7.3", variant="debug"), tools(path, versions))
+    def job(self, tree: Tree, path: Path, versions: Mapping[str, str] = NEW_ENOUGH) -> BuildSpec:
+        return prepare.job_in(tree, KernelSpec("7.3", variant="debug"), tools(path, versions))
 
     def test_with_everything(self, tree: Tree, tmp_path: Path) -> None:
         job = self.job(tree, tmp_path)
-        assert not {"Rust", "rnull", "nvme", "null_blk"} & set(job.left_out)
+        assert not {"Rust", "rnull", "nvme", "null_blk"} & set(job.omitted)
         assert job.merged.requests["RUST"].value == "y"
         assert job.merged.requests["BLK_DEV_RUST_NULL"].value == "m"
         assert job.merged.requests["RUST_DEBUG_ASSERTIONS"].value == "y"
 
     def test_without_rust(self, tree: Tree, tmp_path: Path) -> None:
         job = self.job(tree, tmp_path, {"rustc": "1.63.0"})
-        assert job.left_out["Rust"] == "Linux 7.3.4 needs rustc 1.85.0, the root has 1.63.0"
-        assert job.left_out["rnull"] == f"no Rust: {job.left_out['Rust']}"
+        assert job.omitted["Rust"] == "Linux 7.3.4 needs rustc 1.85.0, the root has 1.63.0"
+        assert job.omitted["rnull"] == f"no Rust: {job.omitted['Rust']}"
         assert not [name for name in job.merged.requests if "RUST" in name]
         assert job.merged.requests["BLK_DEV_NULL_BLK"].value == "m"
 
     def test_without_a_driver(self, tmp_path: Path) -> None:
         tree = a_tree(tmp_path / "linux", "7.3", KCONFIG.replace("BLK_DEV_NVME", "OTHER"))
         job = self.job(tree, tmp_path)
-        assert job.left_out["nvme"] == "Linux 7.3.4 has no CONFIG_BLK_DEV_NVME"
+        assert job.omitted["nvme"] == "Linux 7.3.4 has no CONFIG_BLK_DEV_NVME"
         assert "BLK_DEV_NVME" not in job.merged.requests
 
     def test_a_users_fragment_comes_last_and_is_taken_by_its_word(
@@ -206,7 +206,7 @@ class TestPlan:
         mine = tmp_path / "mine.config"
         mine.write_text("CONFIG_PREEMPT_LAZY=y\n# CONFIG_NET is not set\n")
         old = a_tree(tmp_path / "old", "6.1")
-        job = prepare.job_in(old, Choice("6.1", fragments=(mine,)), tools(tmp_path))
+        job = prepare.job_in(old, KernelSpec("6.1", fragments=(mine,)), tools(tmp_path))
         assert job.fragments[-1].name == str(mine)
         assert job.merged.requests["PREEMPT_LAZY"].value == "y"  # versions.toml drops ours
         assert job.merged.requests["NET"].value == "n"

@@ -9,7 +9,15 @@ import msgspec
 import pytest
 
 from blockyard.ci.studies import mutants
-from blockyard.ci.studies.mutants import Catch, Idle, Mutant, Report, Verdict, catches, outcome
+from blockyard.ci.studies.mutants import (
+    Catch,
+    Mutant,
+    NeverFailed,
+    Report,
+    Verdict,
+    catches,
+    outcome,
+)
 from blockyard.ci.studies.mutants_report import page
 from blockyard.kernel.host.errors import UserError
 from blockyard.modules import manifest
@@ -19,7 +27,7 @@ from blockyard.tests.unit import samples
 PATCH = """\
 SPDX-License-Identifier: GPL-2.0
 Variant: faults
-Suites: block, null_blk
+Suites: block, configfs
 
 Something is
 wrong.
@@ -63,7 +71,7 @@ class TestPatches:
             "faults",
         )
         assert mutant.about == "Something is wrong."
-        assert mutant.suites == ("block", "null_blk")
+        assert mutant.suites == ("block", "configfs")
         assert mutant.patch.text.startswith(b"--- a/drivers/block/x.c\n")
 
     def test_without_a_variant_it_is_the_plain_kernel_s(self, tmp_path: Path) -> None:
@@ -105,7 +113,7 @@ def test_what_catches_is_bad() -> None:
 
 
 def test_a_test_is_idle_when_none_of_its_parameters_catches() -> None:
-    found = mutants.idle(
+    found = mutants.never_failed(
         [
             samples.result("pass", "a/catches(1)"),
             samples.result("fail", "a/catches(2)"),
@@ -116,7 +124,7 @@ def test_a_test_is_idle_when_none_of_its_parameters_catches() -> None:
             samples.result("skip", "a/never-ran"),
         ]
     )
-    assert list(found) == [Idle("a/sleeps", ("size", "power"))]
+    assert list(found) == [NeverFailed("a/sleeps", ("size", "power"))]
 
 
 MISSED = Verdict(mutant="nvme/b", about="It is wrong.", variant="plain")
@@ -129,14 +137,14 @@ CAUGHT = Verdict(
 BROKEN = Verdict(mutant="nvme/c", about="It is wrong.", variant="plain", problem="no hunk fits")
 
 
-def report(*verdicts: Verdict, idle: tuple[Idle, ...] = ()) -> Report:
+def report(*verdicts: Verdict, idle: tuple[NeverFailed, ...] = ()) -> Report:
     return Report(
         kernel="7.3.4",
         date="2026-01-02",
         accelerator="tcg",
         verdicts=verdicts,
         every_test=bool(idle),
-        idle=idle,
+        never_failed=idle,
     )
 
 
@@ -152,7 +160,9 @@ class TestReport:
         assert not report(CAUGHT, BROKEN).ok
 
     def test_the_page(self) -> None:
-        text = page(report(CAUGHT, MISSED, BROKEN, idle=(Idle("block/idle", ("read", "size")),)))
+        text = page(
+            report(CAUGHT, MISSED, BROKEN, idle=(NeverFailed("block/idle", ("read", "size")),))
+        )
         assert "**caught 1 of 3**" in text
         assert "| block/0, block/1, block/2 and 2 more |" in text
         assert "| **missed** |" in text

@@ -19,7 +19,7 @@ from blockyard.kernel.host.errors import Failed, UserError
 from blockyard.kernel.host.settings import settings
 from blockyard.kernel.sources import directory, fetch, series
 from blockyard.kernel.sources.tree import Tree, version
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.tests.unit import repositories
 
 NO_TOOLS = ToolRoot(Path("/nonexistent"))
@@ -157,7 +157,7 @@ class TestOddText:
             except UserError as error:
                 assert str(error)
             else:
-                assert Choice(text).name
+                assert KernelSpec(text).name
 
 
 def _leads_out(text: str) -> bool:

@@ -8,21 +8,21 @@ from typing import Any, Literal, get_args
 
 import pytest
 
-from blockyard.ci.run.collection import TestId
+from blockyard.ci.run.collection import CaseId
 from blockyard.ci.run.run import of_trial
-from blockyard.ci.run.selection import Trial
+from blockyard.ci.run.selection import SubRun
 from blockyard.ci.run.verdicts import Collector
 from blockyard.images.errors import (
+    BootTimeout,
     CommandFailed,
     CommandTimedOut,
-    ConsoleDead,
+    ConsoleLost,
     GuestPanicked,
-    GuestSilent,
     QemuDied,
 )
 from blockyard.tests.harness.guests import Slot
 from blockyard.tests.harness.known import Known, KnownFailure
-from blockyard.tests.harness.outcomes import Outcome, TestResult, of_exception, worse
+from blockyard.tests.harness.outcomes import CaseResult, Outcome, of_exception, worse
 from blockyard.tests.harness.plugin import PROPERTY
 
 Phase = Literal["setup", "call", "teardown"]
@@ -38,8 +38,8 @@ class TestOfException:
             (GuestPanicked("x"), "crash"),
             (QemuDied("x"), "crash"),
             (CommandTimedOut("x"), "timeout"),
-            (ConsoleDead("x"), "timeout"),
-            (GuestSilent("x"), "timeout"),
+            (ConsoleLost("x"), "timeout"),
+            (BootTimeout("x"), "timeout"),
         ],
     )
     def test_each(self, error: Exception, outcome: Outcome) -> None:
@@ -67,7 +67,7 @@ class TestWorse:
 
 
 NAMES = {
-    f"tests/suites/test_io.py::test_{name}[nvme-serial]": TestId("io", name, Slot("nvme", "serial"))
+    f"tests/suites/test_io.py::test_{name}[nvme-serial]": CaseId("io", name, Slot("nvme", "serial"))
     for name in ("read", "write", "trim")
 }
 READ, WRITE, TRIM = NAMES
@@ -101,7 +101,7 @@ def died(nodeid: str) -> pytest.TestReport:
     return pytest.TestReport(nodeid, ("test_io.py", None, "x"), {}, "failed", text, when)
 
 
-def outcome_of(*reports: pytest.TestReport) -> TestResult:
+def outcome_of(*reports: pytest.TestReport) -> CaseResult:
     """The result of the one test that reported."""
     collector = Collector(NAMES, NOTHING_KNOWN)
     for one in reports:
@@ -192,9 +192,9 @@ class TestCollector:
         assert outcomes == {"io/read": "pass", "io/write": "lost", "io/trim": "lost"}
 
     def test_what_a_trial_did_not_wait_for_is_not_lost(self, tmp_path: Path) -> None:
-        collector = Collector(NAMES, NOTHING_KNOWN, Trial(tmp_path, stop=True))
+        collector = Collector(NAMES, NOTHING_KNOWN, SubRun(tmp_path, stop=True))
         assert len(collector.finish()) == len(NAMES), "nothing was bad: it did not stop by itself"
-        collector = Collector(NAMES, NOTHING_KNOWN, Trial(tmp_path, stop=True))
+        collector = Collector(NAMES, NOTHING_KNOWN, SubRun(tmp_path, stop=True))
         collector.pytest_runtest_logreport(report(READ, "setup"))
         collector.pytest_runtest_logreport(report(READ, "call", failed=True, facts=fail("bad")))
         collector.pytest_runtest_logreport(report(READ, "teardown"))
@@ -202,12 +202,12 @@ class TestCollector:
 
     def test_a_trial_leaves_out_what_is_known_to_fail(self, tmp_path: Path) -> None:
         is_known = Known((KnownFailure("io/write", "why"),), "7.3.4", "plain")
-        left, arguments = of_trial(NAMES, Trial(tmp_path), is_known)
+        left, arguments = of_trial(NAMES, SubRun(tmp_path), is_known)
         assert list(left) == [READ, TRIM]
         assert arguments == [f"--deselect={WRITE}"]
 
     def test_a_trial_has_the_tests_it_is_given(self, tmp_path: Path) -> None:
-        trial = Trial(tmp_path, frozenset({("io/read", "")}), stop=True)
+        trial = SubRun(tmp_path, frozenset({("io/read", "")}), stop=True)
         left, arguments = of_trial(NAMES, trial, NOTHING_KNOWN)
         assert list(left) == [READ]
         assert arguments == [f"--deselect={WRITE}", f"--deselect={TRIM}", "--maxfail=1"]

@@ -39,7 +39,7 @@ def test_a_cell_cannot_break_its_table() -> None:
 
 
 def test_a_reason_stands_once() -> None:
-    notes = output.Notes()
+    notes = output.Footnotes()
     assert [notes.mark(one) for one in ("no Rust", "no disk", "no Rust")] == ["(1)", "(2)", "(1)"]
     assert notes.lines() == ["1. no Rust", "2. no disk"]
 

@@ -12,7 +12,7 @@ import pytest
 
 from blockyard.kernel import artifact
 from blockyard.kernel.build import build, toolchain
-from blockyard.kernel.build.spec import Build
+from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.config.kconfig import Fragment
 from blockyard.kernel.host import store
 from blockyard.kernel.sources.tree import Tree
@@ -23,10 +23,10 @@ BASE = Fragment("base.config", CONFIG)
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Build:
+def job(tmp_path: Path) -> BuildSpec:
     tools = samples.tools(tmp_path / "tools")
     tree = Tree(tmp_path / "tree", "debian linux-source-7.3 7.3.4-1")
-    return Build("7.3", tree, (BASE,), toolchain.from_root(tools), tools)
+    return BuildSpec("7.3", tree, (BASE,), toolchain.from_root(tools), tools)
 
 
 @pytest.fixture
@@ -34,12 +34,12 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the kernels that are made again; nothing is compiled."""
     names: list[str] = []
     monkeypatch.setattr(build, "configure", lambda job: names.append(job.tree.origin))
-    monkeypatch.setattr(Build, "compile", lambda job, *targets, doing: None)
+    monkeypatch.setattr(BuildSpec, "compile", lambda job, *targets, doing: None)
     return names
 
 
 def output_tree(
-    job: Build, system_map: str = "a", config: str = CONFIG, exports: str = EXPORTS
+    job: BuildSpec, system_map: str = "a", config: str = CONFIG, exports: str = EXPORTS
 ) -> None:
     job.out.mkdir(parents=True, exist_ok=True)
     (job.out / "Module.symvers").write_text(exports)
@@ -47,7 +47,7 @@ def output_tree(
     (job.out / ".config").write_text(config)
 
 
-def kernel(job: Build, system_map: str) -> None:
+def kernel(job: BuildSpec, system_map: str) -> None:
     path = store.directory("kernels") / job.key
     path.mkdir()
     (path / "System.map").write_text(system_map)
@@ -56,7 +56,7 @@ def kernel(job: Build, system_map: str) -> None:
     artifact.save_info(path, msgspec.structs.replace(samples.info(), exports_sha256=exports))
 
 
-def test_a_whole_one_is_taken_as_it_is(job: Build, made: list[str]) -> None:
+def test_a_whole_one_is_taken_as_it_is(job: BuildSpec, made: list[str]) -> None:
     output_tree(job)
     with build.ready_for_modules(job):
         pass
@@ -64,15 +64,17 @@ def test_a_whole_one_is_taken_as_it_is(job: Build, made: list[str]) -> None:
     assert (job.out / "System.map").exists()
 
 
-def test_one_that_the_cache_gave_up_is_made_again(job: Build, made: list[str]) -> None:
+def test_one_that_the_cache_gave_up_is_made_again(job: BuildSpec, made: list[str]) -> None:
     with build.ready_for_modules(job):
         pass
     assert made == [job.tree.origin]
 
 
-def test_a_directory_s_is_that_of_one_state(job: Build, made: list[str]) -> None:
+def test_a_directory_s_is_that_of_one_state(job: BuildSpec, made: list[str]) -> None:
     """All states of a directory share it: it is the kernel's while its symbols are."""
-    old, new = (replace(job, tree=replace(job.tree, origin=s, place="x")) for s in ("old", "new"))
+    old, new = (
+        replace(job, tree=replace(job.tree, origin=s, build_id="x")) for s in ("old", "new")
+    )
     kernel(old, "a")
     kernel(new, "b")
     output_tree(new, "b")
@@ -89,9 +91,9 @@ def test_a_directory_s_is_that_of_one_state(job: Build, made: list[str]) -> None
     "other", [{"system_map": "b"}, {"config": "CONFIG_BLOCK=y\nCONFIG_A=y\n"}, {"exports": "x"}]
 )
 def test_one_of_another_state_is_made_again(
-    job: Build, made: list[str], other: dict[str, str]
+    job: BuildSpec, made: list[str], other: dict[str, str]
 ) -> None:
-    job = replace(job, tree=replace(job.tree, place="x"))
+    job = replace(job, tree=replace(job.tree, build_id="x"))
     kernel(job, "a")
     output_tree(job, **other)
     with build.ready_for_modules(job):

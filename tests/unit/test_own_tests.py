@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from blockyard.ci.run import collection, run, selection
-from blockyard.ci.run.collection import TestId
+from blockyard.ci.run.collection import CaseId
 from blockyard.ci.run.execute import Execution
 from blockyard.ci.run.module_tests import enclosure, runner
 from blockyard.ci.run.module_tests import folder as own_folder
@@ -28,7 +28,7 @@ from blockyard.kernel.host.settings import PROJECT, settings
 from blockyard.modules import manifest
 from blockyard.tests.harness.guests import Slot
 from blockyard.tests.harness.known import Known
-from blockyard.tests.harness.outcomes import TestResult
+from blockyard.tests.harness.outcomes import CaseResult
 
 GOOD = "def test_works(driver): pass\n"
 Module = Callable[..., Path]
@@ -173,7 +173,7 @@ def test_a_checkout_in_an_odd_path(tmp_path: Path) -> None:
     argv = [str(checkout / "inv"), "test", "--list", "--driver", "null_blk", "-k", "size"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "null_blk/size" in done.stdout
+    assert "configfs/size" in done.stdout
 
 
 # A conftest.py that does something in place of each test, so that no guest is needed.
@@ -193,7 +193,7 @@ def pytest_runtest_protocol(item):
 def hostile(item):
 """
 TESTS = "def test_first(driver): pass\ndef test_second(driver): pass\n"
-OTHERS = TestId("block", "read", Slot("null_blk", "serial"))
+OTHERS = CaseId("block", "read", Slot("null_blk", "serial"))
 
 
 class TestRun:
@@ -201,7 +201,7 @@ class TestRun:
 
     def run(
         self, module: Module, tmp_path: Path, hostile: str, **there: str
-    ) -> tuple[dict[str, TestResult], list[str], Path]:
+    ) -> tuple[dict[str, CaseResult], list[str], Path]:
         """The results by name, why the run ended early, and the run's folder."""
         body = "".join(f"    {line}\n" for line in hostile.splitlines())
         folder = module(test_a=TESTS, conftest=INSTEAD + body)
@@ -226,7 +226,7 @@ class TestRun:
         assert not list(directory.glob(".own-*"))
         return {one.id: one for one in collector.finish()}, problems, directory
 
-    def outcomes(self, results: dict[str, TestResult]) -> dict[str, str]:
+    def outcomes(self, results: dict[str, CaseResult]) -> dict[str, str]:
         return {name: one.outcome for name, one in results.items()}
 
     LOST: ClassVar = {"mine/first": "pass", "mine/second": "lost", "block/read": "lost"}

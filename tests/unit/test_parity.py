@@ -12,7 +12,7 @@ from blockyard.ci.run import record
 from blockyard.ci.studies import parity
 from blockyard.ci.studies.parity import Cell, State, cell, pair, recorded, rust_drivers
 from blockyard.kernel.host.errors import UserError
-from blockyard.tests.harness.outcomes import Outcome, TestResult
+from blockyard.tests.harness.outcomes import CaseResult, Outcome
 from blockyard.tests.unit.samples import result, run_of
 
 
@@ -23,7 +23,7 @@ def test_of(
     *,
     name: str = "null_blk/x",
     reason: str = "",
-) -> TestResult:
+) -> CaseResult:
     plain = result(outcome, name, driver, reason=reason)
     return msgspec.structs.replace(plain, features=(feature,))
 
@@ -48,7 +48,7 @@ class TestCell:
             ([], "untested"),
         ],
     )
-    def test_by_outcomes(self, tests: list[TestResult], state: State) -> None:
+    def test_by_outcomes(self, tests: list[CaseResult], state: State) -> None:
         assert cell("rnull", tests).state == state
 
     def test_it_says_how(self) -> None:

@@ -16,7 +16,7 @@ from blockyard.ci.selfbench.timing import Spent
 from blockyard.ci.selfbench.values import DECIMALS, Measurement, Report
 from blockyard.kernel.build.spec import read_fragment
 from blockyard.kernel.host.errors import Failed, UserError
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 
 BOOT = Measurement(
     name="boot",
@@ -100,12 +100,12 @@ def test_wall_times_of_both_sides() -> None:
 
 def test_an_unknown_name_is_told_before_anything_is_made() -> None:
     with pytest.raises(UserError, match="unknown measurement 'bot'"):
-        selfbench.measure(Choice(), "auto", "boot,bot", 5)
+        selfbench.measure(KernelSpec(), "auto", "boot,bot", 5)
 
 
 def test_no_runs_are_no_measurement() -> None:
     with pytest.raises(UserError, match="--runs 0"):
-        selfbench.measure(Choice(), "auto", "", 0)
+        selfbench.measure(KernelSpec(), "auto", "", 0)
 
 
 def test_the_default_measurements_exist() -> None:
@@ -147,7 +147,7 @@ def test_a_peer_is_pinned_with_all_its_packages(name: str) -> None:
 def test_virtme_ng_gets_a_kernel_it_can_boot() -> None:
     """The fragment is one that a user could give."""
     assert read_fragment(virtme.FRAGMENT)
-    choice = Choice(fragments=(virtme.FRAGMENT,))
+    choice = KernelSpec(fragments=(virtme.FRAGMENT,))
     assert str(virtme.FRAGMENT) in choice.options
 
 

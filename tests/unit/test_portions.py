@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from blockyard.ci.run.collection import PORTION, TestId, portions
+from blockyard.ci.run.collection import PORTION, CaseId, portions
 from blockyard.ci.run.verdicts import Collector
 from blockyard.tests.harness.guests import Slot
 from blockyard.tests.harness.known import Known, KnownFailure
@@ -12,8 +12,8 @@ from blockyard.tests.unit.test_outcomes import report
 NVME, ZNS = Slot("nvme", "serial"), Slot("nvme", "serial", "zns")
 
 
-def names(slot: Slot, count: int) -> dict[str, TestId]:
-    return {f"{slot}::{number}": TestId("s", str(number), slot) for number in range(count)}
+def names(slot: Slot, count: int) -> dict[str, CaseId]:
+    return {f"{slot}::{number}": CaseId("s", str(number), slot) for number in range(count)}
 
 
 def test_a_portion_has_one_slot_and_no_more_than_its_size() -> None:

@@ -104,9 +104,9 @@ def test_the_rfc_is_there_for_who_asks(tmp_path: Path) -> None:
     mails = pair("RFC v2", "r") + pair("PATCH", "p", to="r1")
     series = found(tmp_path, mails, 2)
     assert words(series) == ["r1", "r2"]
-    assert [one.why for one in series.left_out] == ["not the request for comments, v1 (2 patches)"]
+    assert [one.why for one in series.omitted] == ["not the request for comments, v1 (2 patches)"]
     series = found(tmp_path, mails)
-    assert [one.why for one in series.left_out] == ["a request for comments, v2 (2 patches)"]
+    assert [one.why for one in series.omitted] == ["a request for comments, v2 (2 patches)"]
 
 
 def test_a_fix_in_answer_to_an_rfc_is_a_reply(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_what_is_sent_again_takes_the_place_of_what_was_sent(
     random.Random(seed).shuffle(mails)
     series = found(tmp_path, mails)
     assert words(series) == ["same", "new"]
-    assert "sent again, v1 (2 patches)" in [one.why for one in series.left_out]
+    assert "sent again, v1 (2 patches)" in [one.why for one in series.omitted]
 
 
 def test_without_the_tag_it_is_not_clear(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_one_patch_that_is_sent_again_unchanged(tmp_path: Path) -> None:
     for mails in ([*pair("PATCH", "p"), again], [again, *pair("PATCH", "p")]):
         series = found(tmp_path, mails)
         assert words(series) == ["p1", "p2"]
-        assert [one.why for one in series.left_out] == ["there twice"]
+        assert [one.why for one in series.omitted] == ["there twice"]
 
 
 def test_a_patch_of_very_many_is_named(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from blockyard.kernel.build import statements
 from blockyard.kernel.build import toolchain as toolchains
-from blockyard.kernel.build.spec import Build
+from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.config.kconfig import Fragment
 from blockyard.kernel.host import provenance, seal, store
 from blockyard.kernel.host.debian import RootSpec, ToolRoot
@@ -114,7 +114,7 @@ def test_a_kernel(tools: ToolRoot) -> None:
     source = tree(f"git https://user:TOKEN@example.org/linux.git master {COMMIT}")
     toolchain = toolchains.from_root(tools)
     fragment = Fragment("kernel/fragments/base.config", "CONFIG_BLOCK=y\n")
-    job = Build(
+    job = BuildSpec(
         "https://user:TOKEN@example.org/linux.git#master",
         source,
         (fragment,),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from blockyard.images.machine.qmp import Events, Monitor, Refused, Silent
+from blockyard.images.machine.qmp import Events, Monitor, QmpError, QmpTimeout
 
 GREETING = {"QMP": {"version": {"qemu": {"major": 10, "minor": 0, "micro": 0}}, "capabilities": []}}
 SHUTDOWN = {"event": "SHUTDOWN", "data": {"guest": True, "reason": "guest-reset"}, "timestamp": {}}
@@ -93,18 +93,18 @@ class TestCommands:
         assert self.ask(pair, {"return": {"running": True}}) == {"running": True}
 
     def test_a_refusal_is_told(self, pair: Pair) -> None:
-        with pytest.raises(Refused, match=r"refused query-status: no such thing"):
+        with pytest.raises(QmpError, match=r"refused query-status: no such thing"):
             self.ask(pair, {"error": {"class": "GenericError", "desc": "no such thing"}})
 
     def test_no_greeting_is_no_answer(self, pair: Pair) -> None:
         monitor = Monitor(pair[0])
-        with pytest.raises(Silent, match="did not answer query-status"):
+        with pytest.raises(QmpTimeout, match="did not answer query-status"):
             monitor.command("query-status", 0.2)
         monitor.close()
 
     def test_an_end_is_no_answer(self, pair: Pair) -> None:
         monitor = Monitor(pair[0])
         pair[1].close()
-        with pytest.raises(Silent, match="gone"):
+        with pytest.raises(QmpTimeout, match="gone"):
             monitor.command("query-status", 30.0)
         monitor.close()

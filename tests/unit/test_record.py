@@ -47,7 +47,7 @@ class TestRecord:
             "smoke",
             "budget",
             "upstream",
-            "outdated",
+            "obsolete_failures",
             "trusted_tests",
             "booted",
             "interrupted",

@@ -21,7 +21,7 @@ from blockyard.kernel.host.debian import ToolRoot
 from blockyard.kernel.host.errors import Failed, UserError
 from blockyard.kernel.host.settings import settings
 from blockyard.kernel.sources import cached, fetch
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.tests.unit import repositories
 from blockyard.tests.unit.repositories import git
 
@@ -210,7 +210,7 @@ class TestSecrets:
         said = capsys.readouterr()
         for text in (tree.origin, *server.commands, said.err, said.out, self.everything()):
             assert TOKEN not in text
-        assert TOKEN not in Choice(name).name
+        assert TOKEN not in KernelSpec(name).name
 
     def test_a_token_without_a_name(self, server: Server) -> None:
         """Some servers take it in place of the user."""

@@ -17,7 +17,7 @@ from blockyard.ci.run.resume import LATEST
 from blockyard.kernel.host import store
 from blockyard.kernel.host.errors import Failed, UserError
 from blockyard.kernel.host.settings import settings
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.tests.unit.samples import result, run_of
 from blockyard.tests.unit.test_run_journal import HEADER
 
@@ -115,7 +115,7 @@ class TestCheck:
 class TestOptions:
     def test_they_say_what_was_typed(self) -> None:
         wanted = selection.select("null_blk", "serial", "smoke,block", "size", seed="7")
-        options = resume.asked(Choice("7.3-debian"), wanted)
+        options = resume.asked(KernelSpec("7.3-debian"), wanted)
         assert options["kernel"] == "7.3-debian"
         assert options["driver"] == "null_blk"
         assert options["suite"] == "block,smoke"
@@ -134,7 +134,7 @@ class TestOptions:
     def test_a_token_is_not_kept(self, tmp_path: Path, url: str, shown: str) -> None:
         wanted = selection.select("null_blk", "serial", "smoke")
         one, same, other = (
-            resume.asked(Choice(url.format(token)), wanted)
+            resume.asked(KernelSpec(url.format(token)), wanted)
             for token in ("t0ken", "t0ken", "another")
         )
         header = msgspec.structs.replace(HEADER, asked=one)
@@ -177,7 +177,7 @@ class TestOptions:
 
     def test_another_version_of_a_series_is_another_run(self) -> None:
         wanted = selection.select("null_blk", "serial", "smoke")
-        one, other = (resume.asked(Choice(series_version=n), wanted) for n in (None, 2))
+        one, other = (resume.asked(KernelSpec(series_version=n), wanted) for n in (None, 2))
         assert one["series-version"] == ""
         assert resume._differences(one, other) == {"series-version": ""}
 

@@ -13,13 +13,13 @@ import msgspec
 import pytest
 
 from blockyard.ci.run import journal, past_run, record
-from blockyard.ci.run.collection import TestId
+from blockyard.ci.run.collection import CaseId
 from blockyard.ci.run.journal import Header, Journal, Planned
 from blockyard.ci.run.verdicts import Collector
 from blockyard.kernel.host.errors import UserError
 from blockyard.tests.harness.guests import Slot
 from blockyard.tests.harness.known import Known
-from blockyard.tests.harness.outcomes import Outcome, TestResult
+from blockyard.tests.harness.outcomes import CaseResult, Outcome
 from blockyard.tests.unit.samples import result, run_of
 from blockyard.tests.unit.test_outcomes import report
 
@@ -40,7 +40,7 @@ HEADER = Header(
 )
 
 
-def of(name: str, outcome: Outcome = "pass") -> TestResult:
+def of(name: str, outcome: Outcome = "pass") -> CaseResult:
     return result(outcome, name.partition("[")[0])
 
 
@@ -240,7 +240,7 @@ class TestCollector:
         self, log: Journal, tmp_path: Path
     ) -> None:
         slot = Slot("null_blk", "serial")
-        names = {f"t::{n}": TestId("io", str(n), slot) for n in (1, 2, 3)}
+        names = {f"t::{n}": CaseId("io", str(n), slot) for n in (1, 2, 3)}
         collector = Collector(names, Known((), "7.3.4", "plain"), journal=log, folder="resumed-1/")
         facts = {"booted": True, "guest": "guests/g1", "outcome": "fail", "reason": "why"}
         collector.pytest_runtest_logstart("t::1")
@@ -262,7 +262,7 @@ class TestCollector:
     def test_what_earlier_parts_found_out_is_counted(
         self, log: Journal, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        names = {"t::1": TestId("io", "1", Slot("null_blk", "serial"))}
+        names = {"t::1": CaseId("io", "1", Slot("null_blk", "serial"))}
         earlier = {NAMES[0]: of(NAMES[0])}
         collector = Collector(names, Known((), "7.3.4", "plain"), journal=log, earlier=earlier)
         collector.pytest_runtest_logreport(report("t::1", "teardown"))

@@ -12,11 +12,11 @@ from blockyard.ci.run import prepare
 from blockyard.kernel import sources
 from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.build import build, rust_support
-from blockyard.kernel.build.spec import Build
-from blockyard.kernel.config.configure import Lost
+from blockyard.kernel.build.spec import BuildSpec
+from blockyard.kernel.config.configure import SymbolsDropped
 from blockyard.kernel.config.explain import in_one_line
 from blockyard.kernel.config.kconfig import prove
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.tests.unit import samples
 from blockyard.tests.unit.test_left_out import NEW_ENOUGH, a_tree
 
@@ -24,17 +24,17 @@ WHY = "depends on RUST_IS_AVAILABLE [=n] (init/Kconfig:3)"
 
 
 @pytest.fixture
-def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Build]:
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[BuildSpec]:
     """The builds that are begun of a tree whose Kconfig never gives RUST."""
     tree = a_tree(tmp_path / "linux", "7.3")
-    begun: list[Build] = []
+    begun: list[BuildSpec] = []
 
-    def begin(job: Build) -> Kernel:
+    def begin(job: BuildSpec) -> Kernel:
         begun.append(job)
         asked = job.merged.requests
         got = {name: "n" if name == "RUST" else one.value for name, one in asked.items()}
         if dropped := prove(asked, got):
-            raise Lost("lost CONFIG_RUST", dropped, {"RUST": WHY}, tmp_path / "log")
+            raise SymbolsDropped("lost CONFIG_RUST", dropped, {"RUST": WHY}, tmp_path / "log")
         return samples.kernel(tmp_path / "kernel")
 
     monkeypatch.setattr(sources, "fetch", lambda *_: tree)
@@ -43,41 +43,41 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Build]:
 
 
 def test_the_kernel_is_built_without_rust_and_says_why(
-    built: list[Build], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    built: list[BuildSpec], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    prepare.kernel(Choice("7.3"), samples.tools(tmp_path / "tools", NEW_ENOUGH))
+    prepare.kernel(KernelSpec("7.3"), samples.tools(tmp_path / "tools", NEW_ENOUGH))
     first, second = built
-    assert "Rust" not in first.left_out
-    assert second.left_out["Rust"] == f"the configuration loses CONFIG_RUST: {WHY}"
-    assert WHY in second.left_out["rnull"]
-    assert "null_blk" not in second.left_out
+    assert "Rust" not in first.omitted
+    assert second.omitted["Rust"] == f"the configuration loses CONFIG_RUST: {WHY}"
+    assert WHY in second.omitted["rnull"]
+    assert "null_blk" not in second.omitted
     assert "RUST" not in second.merged.requests
     assert f"kernel 7.3 is built without Rust: {WHY}" in capsys.readouterr().err
 
 
 def test_the_next_run_does_not_try_again_until_a_day_has_gone(
-    built: list[Build], tmp_path: Path
+    built: list[BuildSpec], tmp_path: Path
 ) -> None:
     tools = samples.tools(tmp_path / "tools", NEW_ENOUGH)
-    prepare.kernel(Choice("7.3"), tools)
+    prepare.kernel(KernelSpec("7.3"), tools)
     tried = built[0]
     built.clear()
-    prepare.kernel(Choice("7.3"), tools)
-    assert ["Rust" in one.left_out for one in built] == [True]
+    prepare.kernel(KernelSpec("7.3"), tools)
+    assert ["Rust" in one.omitted for one in built] == [True]
     os.utime(rust_support._file(tried), (0, 0))
     built.clear()
-    prepare.kernel(Choice("7.3"), tools)
-    assert ["Rust" in one.left_out for one in built] == [False, True]
+    prepare.kernel(KernelSpec("7.3"), tools)
+    assert ["Rust" in one.omitted for one in built] == [False, True]
 
 
 def test_who_asks_for_rust_in_a_fragment_is_told_that_it_cannot_be(
-    built: list[Build], tmp_path: Path
+    built: list[BuildSpec], tmp_path: Path
 ) -> None:
     mine = tmp_path / "mine.config"
     mine.write_text("CONFIG_RUST=y\n")
-    with pytest.raises(Lost):
+    with pytest.raises(SymbolsDropped):
         prepare.kernel(
-            Choice("7.3", fragments=(mine,)), samples.tools(tmp_path / "tools", NEW_ENOUGH)
+            KernelSpec("7.3", fragments=(mine,)), samples.tools(tmp_path / "tools", NEW_ENOUGH)
         )
 
 

@@ -197,8 +197,8 @@ class TestOutside:
     def test_what_is_not_named_as_a_patch_is_said_to_be_left_out(self, tmp_path: Path) -> None:
         for name in ("0001-a.patch", "README"):
             (tmp_path / name).write_text(diff("a", "b"))
-        (left_out,) = series.read(tmp_path).left_out
-        assert left_out.what == "README"
+        (omitted,) = series.read(tmp_path).omitted
+        assert omitted.what == "README"
 
     def test_mails_that_have_no_suffix(self, tmp_path: Path) -> None:
         for number in (1, 2):
@@ -208,9 +208,9 @@ class TestOutside:
     def test_a_stream_of_the_shell(self, tmp_path: Path) -> None:
         """It is read once, and is there when the series is checked and when it is applied."""
         script = (
-            "from pathlib import Path; from blockyard.kernel.spec import Choice;"
+            "from pathlib import Path; from blockyard.kernel.spec import KernelSpec;"
             "from blockyard.kernel.sources.reader import read;"
-            "stream = Path('/dev/stdin'); Choice(series=(stream,));"
+            "stream = Path('/dev/stdin'); KernelSpec(series=(stream,));"
             "print(len(read(stream).patches))"
         )
         done = subprocess.run(
@@ -231,7 +231,7 @@ class TestThread:
         (tmp_path / "mbox").write_text(one + again)
         found = series.read(tmp_path / "mbox")
         assert len(found.patches) == 1
-        assert [left.why for left in found.left_out] == ["there twice"]
+        assert [left.why for left in found.omitted] == ["there twice"]
 
     def test_two_patches_with_one_number_in_a_thread(self, tmp_path: Path) -> None:
         answer = "In-Reply-To: <0@x>\n"

@@ -98,11 +98,11 @@ def test_every_input_is_tried() -> None:
 
 @pytest.mark.parametrize("name", TAKEN)
 def test_the_patches_of_the_series_are_taken_and_nothing_else(name: str, tmp_path: Path) -> None:
-    lines, left_out = TAKEN[name]
+    lines, omitted = TAKEN[name]
     found = read(DATA / name)
     assert patched(found, tmp_path / "tree") == text(lines)
-    assert len(found.left_out) == len(left_out)
-    for one, (what, why) in zip(found.left_out, left_out, strict=True):
+    assert len(found.omitted) == len(omitted)
+    for one, (what, why) in zip(found.omitted, omitted, strict=True):
         assert (one.what[: len(what)], one.why[: len(why)]) == (what, why)
 
 
@@ -145,7 +145,7 @@ class TestVersion:
         older = read(DATA / "two-versions", 1)
         assert older.version == 1
         assert "line THREE" in patched(older, tmp_path / "tree")
-        assert [one.why for one in older.left_out] == ["a newer version, v2 (2 patches)"]
+        assert [one.why for one in older.omitted] == ["a newer version, v2 (2 patches)"]
 
     def test_one_that_is_not_there(self) -> None:
         with pytest.raises(UserError, match="has no version 3 .*, but v1, v2"):

@@ -93,7 +93,7 @@ class TestDirectory:
     def test_it_is_used_where_it_is(self, linux: Path) -> None:
         tree = fetch("mine", Directory(str(linux)), NO_TOOLS)
         assert tree.path == linux
-        assert tree.place == str(linux)
+        assert tree.build_id == str(linux)
         assert tree.version == "7.4.0-rc2"
 
     def test_its_state_is_its_files(self, linux: Path) -> None:

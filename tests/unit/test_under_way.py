@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from blockyard.ci.run.under_way import UnderWay
+from blockyard.ci.run.under_way import RunningTests
 
 
 def test_long_tests_are_named_rarely(capfd: pytest.CaptureFixture[str]) -> None:
-    with UnderWay(long_s=0.2) as under_way:
+    with RunningTests(long_s=0.2) as under_way:
         under_way.begin("io/slow[x]")
         under_way.begin("io/quick[x]")
         under_way.end("io/quick[x]")
@@ -23,7 +23,7 @@ def test_long_tests_are_named_rarely(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_without_a_watch_it_only_counts() -> None:
-    under_way = UnderWay()
+    under_way = RunningTests()
     under_way.begin("a")
     under_way.begin("b")
     under_way.end("a")

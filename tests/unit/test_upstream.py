@@ -18,7 +18,7 @@ from blockyard.ci.selfbench import blktests as perf
 from blockyard.ci.studies import blktests
 from blockyard.images.console.console import Console
 from blockyard.kernel.host.errors import Failed, UserError
-from blockyard.kernel.spec import Choice
+from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
 from blockyard.modules.driver import Driver
 from blockyard.tests.blktests import archive, checkout, guest, results
@@ -201,7 +201,7 @@ class TestArchive:
 class TestSelected:
     def test_what_is_run(self, tree: Path) -> None:
         wanted = blktests.Wanted(str(tree), ("block", "zbd"), "null_blk,rnull")
-        _, selection = blktests.selected(Choice("7.3"), wanted)
+        _, selection = blktests.selected(KernelSpec("7.3"), wanted)
         assert blktests.listed(selection) == [
             "blktests/block/001[null_blk-serial]",
             "blktests/block/021[null_blk-serial]",
@@ -214,7 +214,7 @@ class TestSelected:
 
     def test_nothing_fits(self, tree: Path) -> None:
         wanted = blktests.Wanted(str(tree), ("block/001",), "nvme")
-        _, selection = blktests.selected(Choice("7.3"), wanted)
+        _, selection = blktests.selected(KernelSpec("7.3"), wanted)
         with pytest.raises(UserError, match="no test matches"):
             blktests.listed(selection)
 
@@ -227,7 +227,7 @@ class TestSelected:
     )
     def test_what_cannot_be(self, wanted: blktests.Wanted, told: str) -> None:
         with pytest.raises(UserError, match=told):
-            blktests.selected(Choice("7.3"), wanted)
+            blktests.selected(KernelSpec("7.3"), wanted)
 
 
 def tar(**files: str) -> bytes:
@@ -371,7 +371,7 @@ class TestNeeds:
     @pytest.mark.parametrize(
         ("capabilities", "why"),
         [
-            ({"store"}, ""),
+            ({"persistent"}, ""),
             ({"attribute:size"}, "rnull has no attribute memory_backed"),
             ({"attribute:memory_backed"}, "rnull has no disks that keep their data in this kernel"),
         ],

@@ -119,9 +119,9 @@ def test_values_meet_the_same_answer(pair: Pair, driver: Driver, attribute: str)
         pytest.skip(f"{attribute} cannot be written")
     c, rust = (one.answers[attribute] for one in pair)
     differences = [
-        f"{value!r}: C {abi.told(c[value])}, Rust {abi.told(rust[value])}"
+        f"{value!r}: C {abi.in_words(c[value])}, Rust {abi.in_words(rust[value])}"
         for value in abi.VALUES
-        if abi.told(c[value]) != abi.told(rust[value])
+        if abi.in_words(c[value]) != abi.in_words(rust[value])
     ]
     assert not differences, "; ".join(differences)
 

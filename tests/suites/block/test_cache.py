@@ -166,7 +166,7 @@ def test_rewritten_data_is_the_newest(cached_disk: Disk, old: str, new: str) -> 
 @needs("nvme", program="nvme")
 def test_the_cache_is_the_controllers(disk: Disk) -> None:
     """Identify Controller, VWC: bit 0 says that there is a volatile write cache."""
-    told = nvme.told(disk.console, f"id-ctrl {nvme.controller(disk)}")
+    told = nvme.query(disk.console, f"id-ctrl {nvme.controller(disk)}")
     assert disk.queue("write_cache") == ("write back" if told["vwc"] & 1 else "write through")
 
 

@@ -16,12 +16,12 @@ CPU = "/sys/devices/system/cpu/cpu1/online"
 
 
 @pytest.fixture
-def scheduled_disk(storing_disk: Disk) -> Iterator[Disk]:
+def scheduled_disk(data_disk: Disk) -> Iterator[Disk]:
     """A disk that keeps its data, and gets back its scheduler and the depth of its queue."""
-    before, depth = storing_disk.scheduler(), storing_disk.queue("nr_requests")
-    yield storing_disk
-    assert storing_disk.set_queue("scheduler", before) == 0
-    assert storing_disk.set_queue("nr_requests", depth) == 0
+    before, depth = data_disk.scheduler(), data_disk.queue("nr_requests")
+    yield data_disk
+    assert data_disk.set_queue("scheduler", before) == 0
+    assert data_disk.set_queue("nr_requests", depth) == 0
 
 
 def test_each_scheduler_keeps_the_data(scheduled_disk: Disk) -> None:
@@ -55,11 +55,11 @@ def test_data_is_right_while_the_depth_changes(scheduled_disk: Disk, budget: Bud
             assert scheduled_disk.set_queue("nr_requests", depth) == 0
 
 
-def test_data_is_right_while_a_cpu_goes(storing_disk: Disk, budget: Budget) -> None:
-    console = storing_disk.console
+def test_data_is_right_while_a_cpu_goes(data_disk: Disk, budget: Budget) -> None:
+    console = data_disk.console
     if console.run(f"test -w {CPU}").exit_code:
         pytest.skip("the guest has no CPU that can go")
-    with background_io(storing_disk, numjobs=2, offset_increment="8M", **VERIFIED):
+    with background_io(data_disk, numjobs=2, offset_increment="8M", **VERIFIED):
         try:
             for _ in range(budget.times(3)):
                 console.check(f"echo 0 > {CPU}; echo 1 > {CPU}", timeout_s=30)

@@ -21,11 +21,11 @@ PATTERNS: dict[str, dict[str, Any]] = {
 @needs(program="fio")
 @pytest.mark.parametrize("verify", PATTERNS)
 @smoke
-def test_written_data_is_read_back(storing_disk: Disk, verify: str) -> None:
+def test_written_data_is_read_back(data_disk: Disk, verify: str) -> None:
     sizes = ("4k", "64k")
     options = {"ioengine": "libaio", **PATTERNS[verify]}
     load = fio(
-        storing_disk,
+        data_disk,
         rw="randwrite",
         block_sizes=sizes,
         size="2M",
@@ -39,11 +39,11 @@ def test_written_data_is_read_back(storing_disk: Disk, verify: str) -> None:
 
 
 @needs(program="fio")
-def test_requests_of_every_length(storing_disk: Disk) -> None:
+def test_requests_of_every_length(data_disk: Disk) -> None:
     """Any number of blocks at any block: pages are crossed, requests are split."""
-    block = storing_disk.block_size
+    block = data_disk.block_size
     load = verified(
-        storing_disk,
+        data_disk,
         bsrange=f"{block}-256k",
         blockalign=block,
         size="4M",
@@ -55,9 +55,9 @@ def test_requests_of_every_length(storing_disk: Disk) -> None:
 
 @needs(program="xfs_io")
 @smoke
-def test_buffered_data_at_any_byte(storing_disk: Disk) -> None:
+def test_buffered_data_at_any_byte(data_disk: Disk) -> None:
     """Through the page cache a write may begin and end within a block; a file is the model."""
-    disk = storing_disk
+    disk = data_disk
     disk.console.check(
         f"""
         head -c 1M /dev/zero > /tmp/model
@@ -73,10 +73,10 @@ def test_buffered_data_at_any_byte(storing_disk: Disk) -> None:
 
 
 @needs(program="fio")
-def test_writers_keep_to_their_own_places(storing_disk: Disk) -> None:
+def test_writers_keep_to_their_own_places(data_disk: Disk) -> None:
     """Four jobs write side by side; none finds another's data in its place."""
     load = verified(
-        storing_disk,
+        data_disk,
         bs="4k",
         size="1M",
         offset_increment="8M",
@@ -87,9 +87,9 @@ def test_writers_keep_to_their_own_places(storing_disk: Disk) -> None:
 
 
 @smoke
-def test_the_last_block_keeps_its_data(storing_disk: Disk) -> None:
+def test_the_last_block_keeps_its_data(data_disk: Disk) -> None:
     """The end of the disk is as good as its beginning, and they are two places."""
-    disk = storing_disk
+    disk = data_disk
     last = disk.size_bytes // disk.block_size - 1
     disk.console.check(
         f"""
@@ -103,9 +103,9 @@ def test_the_last_block_keeps_its_data(storing_disk: Disk) -> None:
     )
 
 
-def test_splitting_keeps_the_data(storing_disk: Disk) -> None:
+def test_splitting_keeps_the_data(data_disk: Disk) -> None:
     """A transfer that has to be cut into many requests arrives in order."""
-    disk = storing_disk
+    disk = data_disk
     before = disk.queue("max_sectors_kb")
     smallest = max(4, disk.queue_number("logical_block_size") >> 10)
     assert disk.set_queue("max_sectors_kb", str(smallest)) == 0
@@ -125,7 +125,7 @@ def test_splitting_keeps_the_data(storing_disk: Disk) -> None:
 
 def test_unwritten_blocks_are_zeroes(driver: Driver) -> None:
     """A new disk holds nothing of an earlier one."""
-    if not (driver.configfs and "store" in driver.capabilities):
+    if not (driver.configfs and "persistent" in driver.capabilities):
         pytest.skip(f"{driver.name} makes no new disks that keep their data")
     attributes = driver.store_attributes()
     with driver.disk(**attributes) as disk:
@@ -139,7 +139,7 @@ def test_unwritten_blocks_are_zeroes(driver: Driver) -> None:
         )
 
 
-@needs("store")
+@needs("persistent")
 def test_a_block_that_was_never_written_is_zeroes(driver: Driver) -> None:
     """Also when it is read into memory that holds something else: dd uses one buffer twice."""
     if not driver.configfs:
@@ -208,14 +208,14 @@ def test_secure_erase_is_done_or_refused(disk: Disk) -> None:
 
 @feature("write zeroes")
 @smoke
-def test_write_zeroes(storing_disk: Disk) -> None:
+def test_write_zeroes(data_disk: Disk) -> None:
     """Zeroes where they were asked for, by command or by hand, and nowhere else."""
-    storing_disk.console.check(
+    data_disk.console.check(
         f"""
         head -c 1M /dev/urandom > /tmp/data
-        dd if=/tmp/data of={storing_disk.path} bs=1M oflag=direct status=none
-        blkdiscard --zeroout --offset 256K --length 512K {storing_disk.path}
-        dd if={storing_disk.path} of=/tmp/back bs=1M count=1 iflag=direct status=none
+        dd if=/tmp/data of={data_disk.path} bs=1M oflag=direct status=none
+        blkdiscard --zeroout --offset 256K --length 512K {data_disk.path}
+        dd if={data_disk.path} of=/tmp/back bs=1M count=1 iflag=direct status=none
         cmp -n 262144 /tmp/data /tmp/back
         cmp -i 262144:0 -n 524288 /tmp/back /dev/zero
         cmp -i 786432 -n 262144 /tmp/data /tmp/back"""

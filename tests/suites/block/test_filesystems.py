@@ -31,7 +31,7 @@ def large_disk(driver: Driver) -> Iterator[Disk]:
 
 
 @pytest.mark.parametrize("kind", MAKE)
-@needs("store")
+@needs("persistent")
 @smoke
 def test_files_survive_a_remount(large_disk: Disk, kind: str) -> None:
     disk = large_disk

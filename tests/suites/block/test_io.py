@@ -67,7 +67,7 @@ def test_every_block_size_works(driver: Driver, block_size: int) -> None:
     """Blocks of the disk's own size, at odd places; read back where the disk keeps its data."""
     attributes: dict[str, str] = {}
     options: dict[str, Any] = {"rw": "randrw"}
-    if "store" in driver.capabilities:
+    if "persistent" in driver.capabilities:
         attributes = driver.store_attributes()
         options = {"rw": "randwrite", "verify": "crc32c", "verify_fatal": 1, "do_verify": 1}
     with driver.disk(**attributes, blocksize=block_size) as disk:

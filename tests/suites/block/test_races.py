@@ -12,9 +12,9 @@ pytestmark = [needs(program="fio"), feature("changes under load")]
 
 
 @smoke
-def test_partitions(storing_disk: Disk) -> None:
+def test_partitions(data_disk: Disk) -> None:
     """Partitions appear, hold data of their own and go again."""
-    disk = storing_disk
+    disk = data_disk
     digit = disk.name[-1].isdigit()
     part = f"{disk.name}{'p' if digit else ''}"
     disk.console.check(

@@ -33,7 +33,7 @@ def test_removal_under_io(driver: Driver) -> None:
 @needs(program="fio")
 def test_removal_under_buffered_writes(driver: Driver) -> None:
     """Pages that can no longer be written are given up."""
-    disk = driver.create(driver.store_attributes() if "store" in driver.capabilities else {})
+    disk = driver.create(driver.store_attributes() if "persistent" in driver.capabilities else {})
     with background_io(disk, survives=False, rw="randwrite", ioengine="psync", direct=0, fsync=32):
         driver.remove(disk)
     assert not disk.exists()

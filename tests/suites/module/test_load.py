@@ -42,7 +42,7 @@ def test_module_in_use_cannot_be_unloaded(driver: Driver, disk: Disk) -> None:
     assert disk.exists()
 
 
-@needs("module", "pins")
+@needs("module", "holds_module_ref")
 def test_an_open_disk_pins_its_module(driver: Driver, disk: Disk) -> None:
     result = driver.console.run(
         f"exec 3< {disk.path}; rmmod {' '.join(reversed(driver.manifest.modules))}"

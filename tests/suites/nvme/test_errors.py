@@ -9,10 +9,10 @@ import errno
 import pytest
 
 from blockyard.modules.disk import Disk, error_number, write_file
-from blockyard.tests.harness.requirements import feature, hardware, needs
+from blockyard.tests.harness.requirements import feature, needs, topology
 from blockyard.tests.lib.nvme import INVALID_OPCODE, UNRECOVERED_READ, Nvme, qemu_log
 
-pytestmark = [feature("errors"), hardware("errors"), needs("nvme", program="nvme")]
+pytestmark = [feature("errors"), topology("errors"), needs("nvme", program="nvme")]
 
 BAD_READ, BAD_WRITE, BAD_ONCE, BAD_BLOCKS = 2048, 4096, 8192, 8
 
@@ -123,8 +123,8 @@ def test_the_error_log_can_be_read(nvme: Nvme) -> None:
     QEMU's log stays empty, whatever failed.
     """
     read(nvme.disk(), BAD_READ)
-    entries = nvme.told(f"error-log {nvme.device()}")["errors"]
-    told = nvme.told(f"id-ctrl {nvme.device()}")
+    entries = nvme.query(f"error-log {nvme.device()}")["errors"]
+    told = nvme.query(f"id-ctrl {nvme.device()}")
     assert len(entries) == told["elpe"] + 1
-    counted = int(nvme.told(f"smart-log {nvme.device()}")["num_err_log_entries"])
+    counted = int(nvme.query(f"smart-log {nvme.device()}")["num_err_log_entries"])
     assert sum(entry["error_count"] != 0 for entry in entries) == min(counted, len(entries))

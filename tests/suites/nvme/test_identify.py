@@ -2,7 +2,7 @@
 """What controllers and namespaces say they are, and what the kernel makes of it."""
 
 from blockyard.images.hardware.topology import Namespace
-from blockyard.tests.harness.requirements import feature, hardware, needs, smoke
+from blockyard.tests.harness.requirements import feature, needs, smoke, topology
 from blockyard.tests.lib.fio import fio
 from blockyard.tests.lib.nvme import Nvme
 
@@ -11,7 +11,7 @@ pytestmark = [feature("identify"), needs("nvme", program="nvme")]
 
 @smoke
 def test_identify_controller(nvme: Nvme) -> None:
-    told = nvme.told(f"id-ctrl {nvme.device()}")
+    told = nvme.query(f"id-ctrl {nvme.device()}")
     wanted = nvme.topology.controllers[0]
     assert told["sn"].strip() == wanted.serial
     assert told["mn"].startswith("QEMU NVMe Ctrl")
@@ -21,7 +21,7 @@ def test_identify_controller(nvme: Nvme) -> None:
 
 
 def test_sysfs_repeats_identify(nvme: Nvme) -> None:
-    told = nvme.told(f"id-ctrl {nvme.device()}")
+    told = nvme.query(f"id-ctrl {nvme.device()}")
     for file, field in (("serial", "sn"), ("model", "mn"), ("firmware_rev", "fr")):
         assert nvme.read(f"{nvme.sysfs()}/{file}") == told[field].strip()
     assert int(nvme.read(f"{nvme.sysfs()}/cntlid")) == told["cntlid"]
@@ -30,12 +30,12 @@ def test_sysfs_repeats_identify(nvme: Nvme) -> None:
     assert nvme.read(f"{nvme.sysfs()}/address") == nvme.function().rpartition("/")[2]
 
 
-@hardware("4k")
+@topology("4k")
 def test_identify_namespace(nvme: Nvme) -> None:
     """The disk has the size and the blocks of the namespace; whole blocks go in and out."""
     (namespace,) = nvme.topology.attached(0).values()
     disk = nvme.disk()
-    _is(nvme.told(f"id-ns {disk.path}"), namespace)
+    _is(nvme.query(f"id-ns {disk.path}"), namespace)
     assert disk.size_bytes == namespace.size_mib << 20
     assert disk.block_size == namespace.block_size
     load = fio(
@@ -52,13 +52,13 @@ def test_identify_namespace(nvme: Nvme) -> None:
 
 
 @feature("multi-namespace")
-@hardware("namespaces")
+@topology("namespaces")
 def test_each_namespace_is_identified(nvme: Nvme) -> None:
     attached = nvme.topology.attached(0)
-    listed = [entry["nsid"] for entry in nvme.told(f"list-ns {nvme.device()}")["nsid_list"]]
+    listed = [entry["nsid"] for entry in nvme.query(f"list-ns {nvme.device()}")["nsid_list"]]
     assert listed == sorted(attached)
     for nsid, namespace in attached.items():
-        _is(nvme.told(f"id-ns {nvme.device()} --namespace-id={nsid}"), namespace)
+        _is(nvme.query(f"id-ns {nvme.device()} --namespace-id={nsid}"), namespace)
         disk = nvme.disk(0, nsid)
         assert (disk.size_bytes, disk.block_size) == (
             namespace.size_mib << 20,
@@ -68,14 +68,14 @@ def test_each_namespace_is_identified(nvme: Nvme) -> None:
 
 def test_optional_commands_are_used_if_they_are_there(nvme: Nvme) -> None:
     """ONCS: bit 2 is Dataset Management, which discards are made of, and bit 3 Write Zeroes."""
-    disk, oncs = nvme.disk(), nvme.told(f"id-ctrl {nvme.device()}")["oncs"]
+    disk, oncs = nvme.disk(), nvme.query(f"id-ctrl {nvme.device()}")["oncs"]
     assert (disk.queue_number("discard_max_bytes") > 0) == bool(oncs & 4)
     assert (disk.queue_number("write_zeroes_max_bytes") > 0) == bool(oncs & 8)
 
 
 def test_a_disk_has_a_name_for_good(nvme: Nvme) -> None:
     """Identifiers that QEMU invents are ignored (NVME_QUIRK_BOGUS_NID); the rest is made up."""
-    told = nvme.told(f"id-ctrl {nvme.device()}")
+    told = nvme.query(f"id-ctrl {nvme.device()}")
     serial, model = (told[field].strip().encode().hex() for field in ("sn", "mn"))
     wwid = f"nvme.{told['vid']:04x}-{serial}-{model}-00000001"
     assert nvme.read(f"{nvme.disk().sysfs}/wwid") == wwid

@@ -13,12 +13,12 @@ import pytest
 from blockyard.kernel import versions
 from blockyard.modules.disk import Disk, error_number
 from blockyard.modules.driver import Driver
-from blockyard.tests.harness.requirements import feature, hardware, needs
+from blockyard.tests.harness.requirements import feature, needs, topology
 from blockyard.tests.lib.nvme import GUARD_CHECK, REFERENCE_TAG_CHECK, Nvme
 
 pytestmark = [
     feature("metadata"),
-    hardware("metadata"),
+    topology("metadata"),
     needs("nvme", program="nvme", symbol="BLK_DEV_INTEGRITY"),
 ]
 

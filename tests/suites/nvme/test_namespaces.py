@@ -2,13 +2,13 @@
 """Several namespaces on one controller: each has its own disk and its own data."""
 
 from blockyard.modules.disk import Disk
-from blockyard.tests.harness.requirements import feature, hardware, needs
+from blockyard.tests.harness.requirements import feature, needs, topology
 from blockyard.tests.lib.fio import background_io, fio, verified
 from blockyard.tests.lib.nvme import Nvme
 
 pytestmark = [
     feature("multi-namespace"),
-    hardware("namespaces"),
+    topology("namespaces"),
     needs("nvme", program="nvme"),
 ]
 
@@ -55,7 +55,7 @@ def test_a_namespace_is_detached_and_attached(nvme: Nvme) -> None:
     with nvme.detached(3):
         assert gone(disk)
         assert neighbour.exists()
-        listed = nvme.told(f"list-ns {nvme.device()}")["nsid_list"]
+        listed = nvme.query(f"list-ns {nvme.device()}")["nsid_list"]
         assert [entry["nsid"] for entry in listed] == [1, 2]
     again = nvme.disk(0, 3)
     nvme.console.check(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from blockyard.tests.harness.requirements import feature, hardware, needs, smoke
+from blockyard.tests.harness.requirements import feature, needs, smoke, topology
 from blockyard.tests.lib.fio import statistics, verified
 from blockyard.tests.lib.nvme import (
     COMPARE_FAILURE,
@@ -84,7 +84,7 @@ def test_other_commands_have_their_effect(nvme: Nvme) -> None:
     )
 
 
-@hardware("namespaces")
+@topology("namespaces")
 def test_copy(nvme: Nvme) -> None:
     """The controller copies by itself, from several places to one.
 

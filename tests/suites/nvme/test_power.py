@@ -20,7 +20,7 @@ def state(nvme: Nvme) -> int:
 
 def test_power_states_are_described(nvme: Nvme) -> None:
     """As many as NPSS says (0's based), the first the most powerful; it is in one of them."""
-    told = nvme.told(f"id-ctrl {nvme.device()}")
+    told = nvme.query(f"id-ctrl {nvme.device()}")
     states = told["psds"]
     assert len(states) == told["npss"] + 1
     watts = [one["max_power"] for one in states]
@@ -30,7 +30,7 @@ def test_power_states_are_described(nvme: Nvme) -> None:
 
 def test_a_power_state_that_is_not_there_is_refused(nvme: Nvme) -> None:
     """QEMU's controller has one state and refuses to change it; it goes on working."""
-    told = nvme.told(f"id-ctrl {nvme.device()}")
+    told = nvme.query(f"id-ctrl {nvme.device()}")
     more = told["npss"] + 1
     refused = nvme.status(
         f"set-feature {nvme.device()} --feature-id={POWER_MANAGEMENT} --value={more}"

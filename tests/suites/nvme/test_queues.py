@@ -9,7 +9,7 @@ import pytest
 
 from blockyard.modules.disk import read_file, write_file
 from blockyard.modules.driver import Driver
-from blockyard.tests.harness.requirements import feature, hardware, needs, smoke
+from blockyard.tests.harness.requirements import feature, needs, smoke, topology
 from blockyard.tests.lib.fio import background_io, fio, verified
 from blockyard.tests.lib.nvme import Nvme
 
@@ -38,7 +38,7 @@ def test_a_queue_per_cpu(nvme: Nvme) -> None:
     assert sorted(cpus_of_queues(nvme)) == [[cpu] for cpu in range(cpus)]
 
 
-@hardware("queues")
+@topology("queues")
 def test_no_more_queues_than_the_controller_has(nvme: Nvme) -> None:
     """Two for four CPUs, each of which has one."""
     wanted = nvme.topology.controllers[0].max_ioqpairs
@@ -46,11 +46,11 @@ def test_no_more_queues_than_the_controller_has(nvme: Nvme) -> None:
     queues = cpus_of_queues(nvme)
     assert len(queues) == wanted
     assert sorted(cpu for cpus in queues for cpu in cpus) == [0, 1, 2, 3]
-    told = nvme.told(f"get-feature {nvme.device()} --feature-id=7 --human-readable")
+    told = nvme.query(f"get-feature {nvme.device()} --feature-id=7 --human-readable")
     assert str(wanted) in str(told)
 
 
-@hardware("queues")
+@topology("queues")
 @needs(program="fio")
 def test_no_more_commands_than_a_queue_has_entries(nvme: Nvme) -> None:
     """MQES entries less the one that tells full from empty; as much is used, and never more."""
@@ -65,7 +65,7 @@ def test_no_more_commands_than_a_queue_has_entries(nvme: Nvme) -> None:
     assert entries // 2 < most <= 2 * (entries - 1)
 
 
-@hardware("queues")
+@topology("queues")
 @needs(program="fio")
 def test_each_cpu_uses_its_queue(nvme: Nvme) -> None:
     """What a CPU submits is interrupted for by the queue that serves the CPU."""
@@ -82,20 +82,20 @@ def test_each_cpu_uses_its_queue(nvme: Nvme) -> None:
         assert risen[number] > 4 * sum(risen[:number] + risen[number + 1 :]), risen
 
 
-@hardware("queues")
+@topology("queues")
 @needs(program="fio")
 def test_transfers_are_cut_to_what_the_controller_takes(nvme: Nvme) -> None:
     """MDTS: a larger read is several commands, one too large by passthrough is refused."""
     disk, limit = nvme.disk(), 4096 << nvme.topology.controllers[0].mdts
     assert disk.queue_number("max_hw_sectors_kb") << 10 == limit
     smart = f"smart-log {nvme.device()}"
-    before = int(nvme.told(smart)["host_read_commands"])
+    before = int(nvme.query(smart)["host_read_commands"])
     disk.console.check(
         f"""
         dd if=/tmp/nvme-data of={disk.path} bs=1M count=1 oflag=direct status=none
         dd if={disk.path} bs=1M count=1 iflag=direct status=none | cmp - /tmp/nvme-data"""
     )
-    assert int(nvme.told(smart)["host_read_commands"]) - before >= (1 << 20) // limit
+    assert int(nvme.query(smart)["host_read_commands"]) - before >= (1 << 20) // limit
     for size, taken in ((limit, True), (2 * limit, False)):
         blocks = size // disk.block_size
         read = nvme.console.run(
@@ -140,7 +140,7 @@ def test_prp_lists_of_every_length(nvme: Nvme) -> None:
 @needs(program="fio")
 def test_scatter_gather_lists(nvme: Nvme) -> None:
     """They are for large segments, unless asked for; a list of one entry stands in the command."""
-    if nvme.told(f"id-ctrl {nvme.device()}")["sgls"] & 3 == 0:
+    if nvme.query(f"id-ctrl {nvme.device()}")["sgls"] & 3 == 0:
         pytest.skip("the controller has no SGLs")
     with segments_from(nvme, 1):
         data_of_sizes(nvme, [4 << 10, 128 << 10, 512 << 10])

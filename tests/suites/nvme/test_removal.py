@@ -4,7 +4,7 @@
 from blockyard.images.hardware.topology import Controller, Namespace
 from blockyard.images.machine import hotplug
 from blockyard.modules.disk import Disk, write_file
-from blockyard.tests.harness.requirements import feature, hardware, needs, smoke, waits
+from blockyard.tests.harness.requirements import feature, needs, smoke, topology, waits
 from blockyard.tests.lib.fio import background_io, fio
 from blockyard.tests.lib.nvme import APPEAR_S, Nvme, disk_of
 
@@ -58,7 +58,7 @@ def test_unbind_under_io(nvme: Nvme) -> None:
     nvme.console.check(f"dd if={far} skip=4096 iflag=direct | cmp --bytes=65536 - /tmp/nvme-data")
 
 
-@hardware("slots")
+@topology("slots")
 def test_a_controller_comes_and_goes(nvme: Nvme) -> None:
     """Plugged in, used, and asked for by the attention button: its disk ends with its I/O.
 
@@ -79,7 +79,7 @@ def test_a_controller_comes_and_goes(nvme: Nvme) -> None:
     assert works(nvme.disk())
 
 
-@hardware("slots")
+@topology("slots")
 def test_a_slot_loses_its_power_under_io(nvme: Nvme) -> None:
     """Another controller in the same slot is another disk."""
     for serial, size_mib in (("first", 64), ("second", 32)):

@@ -7,7 +7,7 @@ import pytest
 
 from blockyard.modules.disk import named_error, write_file
 from blockyard.tests.harness.budget import Budget
-from blockyard.tests.harness.requirements import feature, hardware, needs, smoke, waits
+from blockyard.tests.harness.requirements import feature, needs, smoke, topology, waits
 from blockyard.tests.lib.fio import background_io, fio, verified
 from blockyard.tests.lib.nvme import Nvme
 
@@ -139,7 +139,7 @@ def test_a_subsystem_reset_needs_a_subsystem_that_can(nvme: Nvme) -> None:
 
 
 @feature("sharing")
-@hardware("controllers")
+@topology("controllers")
 @needs(program="fio")
 def test_a_reset_is_of_one_controller(nvme: Nvme) -> None:
     """The I/O of another one goes on; its queues are not touched."""

@@ -7,7 +7,7 @@ import pytest
 
 from blockyard.modules.disk import Disk
 from blockyard.modules.driver import Driver
-from blockyard.tests.harness.requirements import feature, hardware, needs, waits
+from blockyard.tests.harness.requirements import feature, needs, topology, waits
 from blockyard.tests.lib.fio import background_io, fio, statistics
 from blockyard.tests.lib.nvme import APPEAR_S, Nvme, disk_of
 
@@ -24,7 +24,7 @@ def both(driver: Driver, nvme: Nvme) -> tuple[Disk, Disk]:
     return nvme.disk(0, SHARED), nvme.disk(1, SHARED)
 
 
-@hardware("shared")
+@topology("shared")
 def test_controllers_know_their_subsystem(nvme: Nvme) -> None:
     """Who has what: CMIC and NMIC (section 5.17.2) and the lists of controllers."""
     names = {nvme.read(f"{nvme.sysfs(number)}/subsysnqn") for number in (0, 1)}
@@ -32,17 +32,17 @@ def test_controllers_know_their_subsystem(nvme: Nvme) -> None:
     ids = [int(nvme.read(f"{nvme.sysfs(number)}/cntlid")) for number in (0, 1)]
     assert len(set(ids)) == 2
     device = nvme.device()
-    assert nvme.told(f"id-ctrl {device}")["cmic"] & 2
+    assert nvme.query(f"id-ctrl {device}")["cmic"] & 2
     for nsid, attached, is_shared in ((SHARED, ids, 1), (FIRST_ALONE, ids[:1], 0)):
-        told = nvme.told(f"list-ctrl {device} --namespace-id={nsid}")["ctrl_list"]
+        told = nvme.query(f"list-ctrl {device} --namespace-id={nsid}")["ctrl_list"]
         assert [entry["ctrl_id"] for entry in told] == attached
-        assert nvme.told(f"id-ns {device} --namespace-id={nsid}")["nmic"] & 1 == is_shared
+        assert nvme.query(f"id-ns {device} --namespace-id={nsid}")["nmic"] & 1 == is_shared
     for number, nsids in enumerate(([SHARED, FIRST_ALONE], [SHARED, SECOND_ALONE])):
-        told = nvme.told(f"list-ns {nvme.device(number)}")["nsid_list"]
+        told = nvme.query(f"list-ns {nvme.device(number)}")["nsid_list"]
         assert [entry["nsid"] for entry in told] == nsids
 
 
-@hardware("shared")
+@topology("shared")
 def test_what_one_controller_writes_the_other_reads(nvme: Nvme, both: tuple[Disk, Disk]) -> None:
     """In both directions; there is one namespace behind the two disks."""
     one, other = both
@@ -57,7 +57,7 @@ def test_what_one_controller_writes_the_other_reads(nvme: Nvme, both: tuple[Disk
         )
 
 
-@hardware("shared")
+@topology("shared")
 def test_a_private_namespace_is_its_controllers(nvme: Nvme) -> None:
     """The same place of the private ones holds other data; the other controller cannot reach it."""
     one, other = nvme.disk(0, FIRST_ALONE), nvme.disk(1, SECOND_ALONE)
@@ -68,11 +68,11 @@ def test_a_private_namespace_is_its_controllers(nvme: Nvme) -> None:
         dd if={one.path} bs=64K count=1 iflag=direct status=none |
             cmp --bytes=65536 - /tmp/nvme-data"""
     )
-    inactive = nvme.told(f"id-ns {nvme.device(1)} --namespace-id={FIRST_ALONE}")
+    inactive = nvme.query(f"id-ns {nvme.device(1)} --namespace-id={FIRST_ALONE}")
     assert inactive["nsze"] == 0
 
 
-@hardware("shared")
+@topology("shared")
 @needs(program="fio")
 def test_one_controller_is_reset_while_the_other_works(nvme: Nvme, both: tuple[Disk, Disk]) -> None:
     """The namespace that both have stays where it is."""
@@ -84,7 +84,7 @@ def test_one_controller_is_reset_while_the_other_works(nvme: Nvme, both: tuple[D
     assert nvme.live(0) and nvme.live(1)
 
 
-@hardware("shared")
+@topology("shared")
 @needs(symbol="NVME_MULTIPATH", program="fio")
 @feature("multipath")
 def test_io_goes_by_the_path_that_is_left(nvme: Nvme) -> None:
@@ -135,7 +135,7 @@ def virtual(nvme: Nvme) -> Iterator[Disk]:
     )
 
 
-@hardware("sriov")
+@topology("sriov")
 @needs(symbol="PCI_IOV", program="fio")
 @feature("virtual functions")
 def test_a_virtual_function_works_beside_the_physical_one(nvme: Nvme, virtual: Disk) -> None:
@@ -151,7 +151,7 @@ def test_a_virtual_function_works_beside_the_physical_one(nvme: Nvme, virtual: D
     )
 
 
-@hardware("controllers")
+@topology("controllers")
 def test_controllers_of_their_own(nvme: Nvme) -> None:
     """Two subsystems: the same NSID is another namespace on each."""
     names = {nvme.read(f"{nvme.sysfs(number)}/subsysnqn") for number in (0, 1)}

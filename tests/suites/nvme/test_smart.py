@@ -19,7 +19,7 @@ TEMPERATURE_EVENT = "0x020101"
 
 
 def smart(nvme: Nvme) -> dict[str, int]:
-    told = nvme.told(f"smart-log {nvme.device()}")
+    told = nvme.query(f"smart-log {nvme.device()}")
     return {name: int(value) for name, value in told.items() if str(value).isdigit()}
 
 
@@ -32,7 +32,7 @@ def set_threshold(nvme: Nvme, kelvins: int) -> None:
 @pytest.fixture
 def cool(nvme: Nvme) -> Iterator[dict[str, int]]:
     """The health of a controller that is cool enough; its threshold is set back."""
-    threshold = nvme.told(f"id-ctrl {nvme.device()}")["wctemp"]
+    threshold = nvme.query(f"id-ctrl {nvme.device()}")["wctemp"]
     set_threshold(nvme, threshold)
     yield smart(nvme)
     set_threshold(nvme, threshold)
@@ -55,7 +55,7 @@ def test_smart_counts_commands_and_data(nvme: Nvme, direction: str) -> None:
 
 def test_temperatures_are_sensible(nvme: Nvme) -> None:
     """Below the warning's and the critical one (WCTEMP, CCTEMP), and no spare is used up."""
-    health, told = smart(nvme), nvme.told(f"id-ctrl {nvme.device()}")
+    health, told = smart(nvme), nvme.query(f"id-ctrl {nvme.device()}")
     assert 273 < health["temperature"] < told["wctemp"] < told["cctemp"]
     assert health["critical_warning"] == health["media_errors"] == 0
 

@@ -26,7 +26,7 @@ def zoned_disk(guest: Guest, driver: Driver) -> Iterator[ZonedDisk]:
             yield ZonedDisk(disk, MADE)
         return
     if "disk" not in driver.capabilities:
-        pytest.skip(requirements.lack(driver, "disk"))
+        pytest.skip(requirements.missing_capability(driver, "disk"))
     with driver.disk() as disk:
         _is_zoned(driver, disk)
         zoned = ZonedDisk(disk, _of_namespace(guest))
@@ -48,7 +48,7 @@ def made_attributes(driver: Driver) -> dict[str, str]:
     }
     for name in wanted:
         if f"attribute:{name}" not in driver.capabilities:
-            pytest.skip(requirements.lack(driver, f"attribute:{name}"))
+            pytest.skip(requirements.missing_capability(driver, f"attribute:{name}"))
     return wanted
 
 

@@ -8,13 +8,13 @@ the NVMe Zoned Namespace Command Set specification, "Status Values".
 import re
 
 from blockyard.images.console.result import Result
-from blockyard.tests.harness.requirements import feature, hardware, needs
+from blockyard.tests.harness.requirements import feature, needs, topology
 from blockyard.tests.lib import nvme
 from blockyard.tests.lib.zones import DATA, UNIT, Condition, ZonedDisk
 
 pytestmark = [
     feature("zoned"),
-    hardware("zns"),
+    topology("zns"),
     needs("nvme", program="nvme"),
 ]
 

@@ -7,10 +7,10 @@ The error numbers are those of Documentation/ABI/stable/sysfs-block, "max_open_z
 
 import errno
 
-from blockyard.tests.harness.requirements import feature, hardware, needs, smoke
+from blockyard.tests.harness.requirements import feature, needs, smoke, topology
 from blockyard.tests.lib.zones import OPEN, UNIT, Condition, ZonedDisk
 
-pytestmark = [feature("zoned"), hardware("zns"), needs(program="blkzone")]
+pytestmark = [feature("zoned"), topology("zns"), needs(program="blkzone")]
 
 
 @smoke

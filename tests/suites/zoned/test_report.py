@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a zoned disk tells of itself: its zones one by one, and its queue."""
 
-from blockyard.tests.harness.requirements import feature, hardware, needs, smoke
+from blockyard.tests.harness.requirements import feature, needs, smoke, topology
 from blockyard.tests.lib.zones import SECTOR, Condition, ZonedDisk
 
-pytestmark = [feature("zoned"), hardware("zns"), needs(program="blkzone")]
+pytestmark = [feature("zoned"), topology("zns"), needs(program="blkzone")]
 
 
 @smoke

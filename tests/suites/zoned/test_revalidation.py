@@ -3,13 +3,13 @@
 
 import errno
 
-from blockyard.tests.harness.requirements import feature, hardware, needs, waits
+from blockyard.tests.harness.requirements import feature, needs, topology, waits
 from blockyard.tests.lib import nvme
 from blockyard.tests.lib.zones import OPEN, UNIT, Condition, ZonedDisk
 
 pytestmark = [
     feature("zoned"),
-    hardware("zns"),
+    topology("zns"),
     needs("nvme", program="nvme"),
     waits(),
 ]
@@ -58,7 +58,7 @@ def test_the_device_agrees_with_the_kernel(zoned_disk: ZonedDisk) -> None:
     assert zoned_disk.write(0) == 0
     assert zoned_disk.manage("open", 1) == 0
     assert zoned_disk.manage("finish", 2) == 0
-    told = nvme.told(disk.console, f"zns report-zones {disk.path} --descs=4")["zone_list"]
+    told = nvme.query(disk.console, f"zns report-zones {disk.path} --descs=4")["zone_list"]
     assert [zone["state"] for zone in told] == ["IMP_OPENED", "EXP_OPENED", "FULL", "EMPTY"]
     zones = zoned_disk.report(0, 4)
     block = disk.block_size

@@ -5,10 +5,10 @@ import errno
 
 import pytest
 
-from blockyard.tests.harness.requirements import feature, hardware, needs, smoke
+from blockyard.tests.harness.requirements import feature, needs, smoke, topology
 from blockyard.tests.lib.zones import UNIT, Condition, ZonedDisk
 
-pytestmark = [feature("zoned"), hardware("zns"), needs(program="blkzone")]
+pytestmark = [feature("zoned"), topology("zns"), needs(program="blkzone")]
 
 
 @smoke

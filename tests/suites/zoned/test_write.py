@@ -5,11 +5,11 @@ import errno
 
 import pytest
 
-from blockyard.tests.harness.requirements import feature, hardware, needs, smoke
+from blockyard.tests.harness.requirements import feature, needs, smoke, topology
 from blockyard.tests.lib.fio import fio, verified
 from blockyard.tests.lib.zones import KIB, MIB, OPEN, UNIT, Condition, ZonedDisk
 
-pytestmark = [feature("zoned"), hardware("zns"), needs(program="blkzone")]
+pytestmark = [feature("zoned"), topology("zns"), needs(program="blkzone")]
 
 
 @smoke
