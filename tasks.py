@@ -659,6 +659,26 @@ def show_series(c: Context, path: str, series_version: str = "", json: bool = Fa
     print(found.as_json() if json else printable("\n".join(found.table())))
 
 
+@task(
+    name="docs",
+    help={
+        "table": "print this table and write nothing",
+        "run": "also run the commands of transcripts and of docs/run.svg, which boot guests",
+        "k": "with --run: only commands that contain this text",
+    },
+)
+@plain_errors
+def dev_docs(c: Context, table: str = "", run: bool = False, k: str = "") -> None:
+    """Write what commands make in README.md and docs/ again: tables, and with --run transcripts."""
+    from blockyard.ci import output
+    from blockyard.ci.commands import docs
+
+    if table:
+        output.say(docs.table(table).rstrip())
+        return
+    docs.update(run=run, pattern=k)
+
+
 namespace = Collection(
     test, blktests, check, init, build, boot, mutants, parity, perf, doctor, show_series
 )
@@ -671,3 +691,6 @@ _kernel.add_task(kernel_update)
 _kernel.add_task(kernel_diff)
 _kernel.add_task(kernel_gc)
 namespace.add_collection(_kernel)
+_dev = Collection("dev")
+_dev.add_task(dev_docs)
+namespace.add_collection(_dev)

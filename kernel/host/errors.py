@@ -33,6 +33,20 @@ class ExitCode(IntEnum):
     DEFECT = 255  # of Blockyard itself; Python's own 1 would be taken for a test that failed
 
 
+EXIT_CODES = {
+    ExitCode.OK: "every test that could run passed, or failed as a known failure",
+    ExitCode.FAILED: "a test failed, a guest did not boot or died; `doctor`, `check`: a problem",
+    ExitCode.USAGE: "bad input: an option, a manifest, a topology",
+    ExitCode.UNTESTABLE: "nothing was tested: source not fetched, patch or build failed, no guest "
+    "booted for `test`, every test was skipped, disk full",
+    ExitCode.HANGUP: "ended by SIGHUP: the terminal was closed",
+    ExitCode.INTERRUPTED: "ended by Ctrl-C (SIGINT)",
+    ExitCode.PIPE: "the reader of the output closed it",
+    ExitCode.TERMINATED: "ended by SIGTERM",
+    ExitCode.DEFECT: "a defect of Blockyard, with a traceback",
+}  # what each code means, for documentation
+
+
 class UserError(Exception):
     """Bad input: something the user typed or wrote.
 

@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The parts of README.md and docs/ that a command makes: tables, transcripts, the picture.
+
+Such a part stands between two comments, and the first one names the command:
+
+    <!-- made by: ./inv dev.docs --table topologies -->
+    ...
+    <!-- end -->
+
+``./inv dev.docs --table NAME`` prints one of `TABLES`, made from the code and its data files.
+``./inv dev.docs`` writes all of them again; `./inv check` fails where one is out of date. Any other
+command is a transcript: it may boot guests, so ``./inv dev.docs --run`` runs it again on request.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from blockyard.ci import output
+from blockyard.kernel.host import store
+from blockyard.kernel.host.errors import Failed, unknown
+from blockyard.kernel.host.progress import note
+from blockyard.kernel.host.settings import PROJECT
+
+MADE = re.compile(
+    r"^<!-- made by: \./inv (?P<command>.+?) -->\n(?P<body>.*?)^<!-- end -->$",
+    re.MULTILINE | re.DOTALL,
+)
+PICTURE = PROJECT / "docs" / "run.svg"
+PICTURE_COMMAND = "test"
+PICTURE_COLUMNS = 100
+LAST_TESTS = 6  # progress lines in the picture
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a page that a command makes."""
+
+    path: Path
+    command: str  # the words after ./inv
+    body: str  # what the page has now
+
+    @property
+    def table(self) -> str:
+        """The name in `TABLES`; empty for a transcript."""
+        words = shlex.split(self.command)
+        return words[-1] if words[:2] == ["dev.docs", "--table"] else ""
+
+
+def pages() -> list[Path]:
+    """README.md, CONTRIBUTING.md and so on, and all of docs/."""
+    return [*sorted(PROJECT.glob("*.md")), *sorted((PROJECT / "docs").glob("*.md"))]
+
+
+def parts(path: Path) -> Iterator[Part]:
+    """The parts of a page that commands make, in their order."""
+    for match in MADE.finditer(path.read_text()):
+        yield Part(path, match["command"], match["body"])
+
+
+def stale() -> list[str]:
+    """The tables that differ from the code: ``page: table``."""
+    return [
+        f"{part.path.relative_to(PROJECT)}: {part.table}"
+        for path in pages()
+        for part in parts(path)
+        if part.table and part.body != table(part.table)
+    ]
+
+
+def table(name: str) -> str:
+    """One of `TABLES` as Markdown, with a line break at its end; raises UserError for others."""
+    if name not in TABLES:
+        raise unknown("table", name, TABLES)
+    return "\n".join(TABLES[name]()) + "\n"
+
+
+def update(*, run: bool, pattern: str = "") -> None:
+    """Writes the tables of all pages again; with `run` also transcripts and the picture.
+
+    pattern: only transcripts whose command contains it.
+    """
+    for path in pages():
+        before = path.read_text()
+        after = MADE.sub(lambda match: _made_again(match, run=run, pattern=pattern), before)
+        if after != before:
+            store.write(path, after.encode())
+            note(f"updated {path.relative_to(PROJECT)}")
+    if run and pattern in PICTURE_COMMAND:
+        store.write(PICTURE, picture(PICTURE_COMMAND).encode())
+        note(f"updated {PICTURE.relative_to(PROJECT)}")
+
+
+def _made_again(match: re.Match[str], *, run: bool, pattern: str) -> str:
+    part = Part(Path(), match["command"], match["body"])
+    if part.table:
+        body = table(part.table)
+    elif run and pattern in part.command:
+        body = transcript(part.command)
+    else:
+        return match[0]
+    return f"<!-- made by: ./inv {part.command} -->\n{body}<!-- end -->"
+
+
+def transcript(command: str) -> str:
+    """Runs `./inv COMMAND`; returns the command, its standard output, and when and where it ran."""
+    started = time.monotonic()
+    answer = _run(command).rstrip("\n")
+    seconds = time.monotonic() - started
+    return f"```\n$ ./inv {command}\n{answer}\n```\n\n{_circumstances(seconds)}\n"
+
+
+def _run(command: str, **environment: str) -> str:
+    """The standard output of `./inv COMMAND`; raises Failed when it cannot run or fails."""
+    note(f"$ ./inv {command}")
+    done = subprocess.run(
+        [str(PROJECT / "inv"), *shlex.split(command)],
+        cwd=PROJECT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if done.returncode:
+        raise Failed(f"./inv {command} ended with {done.returncode}: the page keeps what it has")
+    # a checkout's own path says nothing to a reader
+    return done.stdout.replace(f"{PROJECT}/", "")
+
+
+def _circumstances(seconds: float) -> str:
+    kind = "KVM" if os.access("/dev/kvm", os.R_OK | os.W_OK) else "no KVM"
+    day = time.strftime("%Y-%m-%d", time.gmtime())
+    cpus = os.cpu_count() or 1
+    return f"*{day}, {cpus} CPUs, {kind}, warm cache: {seconds:.0f} s.*"
+
+
+def picture(command: str) -> str:
+    """An SVG of the end of `./inv COMMAND` on a terminal; it needs no font from elsewhere."""
+    from rich.console import Console
+    from rich.text import Text
+
+    answer = _run(command, FORCE_COLOR="1", COLUMNS=str(PICTURE_COLUMNS))
+    lines = answer.rstrip("\n").splitlines()
+    shown = [f"$ ./inv {command}", "...", *lines[_end_of(lines) :]]
+    with open(os.devnull, "w") as nowhere:
+        console = Console(
+            record=True, width=PICTURE_COLUMNS, file=nowhere, force_terminal=True, highlight=False
+        )
+        for line in shown:
+            console.print(Text.from_ansi(line), soft_wrap=False)
+        return console.export_svg(title=f"./inv {command}", code_format=SVG, unique_id="blockyard")
+
+
+def _end_of(lines: list[str]) -> int:
+    """Where the last table begins, with the progress lines before the notes left out."""
+    heads = [at for at, line in enumerate(lines) if re.match(r"\W*(\x1b\[[\d;]*m)*\W*driver", line)]
+    return heads[-1] if heads else max(0, len(lines) - LAST_TESTS)
+
+
+# rich's own format takes a font from a server; a page that shows the picture may not
+SVG = """\
+<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
+<style>
+.{unique_id}-matrix {{ font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace;
+ font-size: {char_height}px; line-height: {line_height}px; font-variant-east-asian: full-width; }}
+.{unique_id}-title {{ font-size: 18px; font-weight: bold; font-family: sans-serif; }}
+{styles}
+</style>
+<defs>
+<clipPath id="{unique_id}-clip-terminal">
+<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}" />
+</clipPath>
+{lines}
+</defs>
+{chrome}
+<g transform="translate({terminal_x}, {terminal_y})" clip-path="url(#{unique_id}-clip-terminal)">
+{backgrounds}
+<g class="{unique_id}-matrix">
+{matrix}
+</g>
+</g>
+</svg>
+"""
+
+
+def _suites() -> list[str]:
+    from blockyard.ci.run import selection
+
+    about = tomllib.loads((selection.SUITES / "about.toml").read_text())
+    rows = [(f"`{name}`", about[name]) for name in selection.suites()]
+    return output.markdown(["suite", "what it tests"], rows)
+
+
+def _topologies() -> list[str]:
+    files = sorted((PROJECT / "images" / "topologies").glob("*.toml"), key=_default_first)
+    rows = [(f"`{file.stem}`", tomllib.loads(file.read_text())["about"]) for file in files]
+    return output.markdown(["name", "what the guest has"], rows)
+
+
+def _default_first(file: Path) -> tuple[bool, str]:
+    return file.stem != "default", file.stem
+
+
+def _variants() -> list[str]:
+    folder = PROJECT / "kernel" / "fragments" / "variants"
+    rows = [("`plain`", "What the drivers and the suites need, and nothing else.")]
+    for path in sorted(folder.glob("*.config")):
+        lines = path.read_text().splitlines()[1:]
+        words = []
+        for line in lines:
+            if not line.startswith("# "):
+                break
+            words.append(line[2:])
+        sentence = re.split(r"(?<=\.) (?=[A-Z])", " ".join(words))[0]
+        rows.append((f"`{path.stem}`", sentence))
+    return output.markdown(["variant", "what it adds"], rows)
+
+
+def _exit_codes() -> list[str]:
+    from blockyard.kernel.host.errors import EXIT_CODES
+
+    rows = [(str(int(code)), meaning) for code, meaning in EXIT_CODES.items()]
+    return output.markdown(["code", "means"], rows)
+
+
+def _packages() -> list[str]:
+    """Each package below the import name, by the first sentence of its docstring."""
+    import ast
+
+    rows = []
+    for file in sorted(_packages_files(), key=lambda file: file.parent):
+        docstring = ast.get_docstring(ast.parse(file.read_text())) or ""
+        summary = " ".join(docstring.partition("\n\n")[0].split())
+        folder = file.parent.relative_to(PROJECT)
+        if summary:
+            rows.append((f"`{folder}/`", summary))
+    return output.markdown(["folder", "what it does"], rows)
+
+
+def _packages_files() -> list[Path]:
+    folders = ("kernel", "images", "modules", "tests", "ci")
+    own = {PROJECT / "tests" / name for name in ("unit", "integration", "hostile", "properties")}
+    return [
+        file
+        for folder in folders
+        for file in (PROJECT / folder).rglob("__init__.py")
+        if not own & {file.parent, *file.parents}
+    ]
+
+
+def _commands() -> list[str]:
+    import tasks
+
+    lines: list[str] = []
+    for name in sorted(tasks.namespace.task_names):
+        task = tasks.namespace[name]
+        words = (task.__doc__ or "").strip().splitlines()
+        text = "\n".join(line.strip() for line in words)
+        lines += [f"## {name}", "", text, ""]
+        arguments = task.get_arguments()
+        if arguments:
+            rows = [_option(argument) for argument in arguments]
+            lines += [*output.markdown(["option", "default", "meaning"], rows), ""]
+    return lines[:-1]
+
+
+def _option(argument: object) -> tuple[str, str, str]:
+    from invoke.parser.argument import Argument
+
+    assert isinstance(argument, Argument)
+    names = sorted((name.replace("_", "-") for name in argument.names), key=len, reverse=True)
+    flags = ", ".join(f"`--{name}`" if len(name) > 1 else f"`-{name}`" for name in names)
+    if argument.positional:
+        flags = f"`{names[0].upper()}`"
+    default = "" if argument.default in (None, "", False, []) else f"`{argument.default}`"
+    return flags, default, argument.help or ""
+
+
+TABLES: dict[str, Callable[[], list[str]]] = {
+    "suites": _suites,
+    "topologies": _topologies,
+    "variants": _variants,
+    "exit-codes": _exit_codes,
+    "packages": _packages,
+    "commands": _commands,
+}
