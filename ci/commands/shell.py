@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from blockyard.ci.commands import stdin
 from blockyard.ci.run import prepare
+from blockyard.images.boot import boot as boot_guest
 from blockyard.images.errors import CommandHung
-from blockyard.images.hardware import topology
+from blockyard.images.hardware import topologies
 from blockyard.images.machine import qemu, qemu_features
-from blockyard.images.machine.machine import SSH_S, Machine, machine
+from blockyard.images.machine.machine import SSH_S, Machine
 from blockyard.images.machine.vm_config import VmConfig, start_named
 from blockyard.kernel.host.errors import Failed, UserError, unknown
 from blockyard.kernel.host.progress import note, printable
@@ -78,7 +79,7 @@ def boot(
             "a shell needs a terminal on standard input and output",
             hint="./inv boot --run 'COMMAND' runs one command without one",
         )
-    hardware = topology.load(wanted.topology)
+    hardware = topologies.load(wanted.topology)
     start = start_named(wanted.start)
     ready = prepare.ready(choice, accel)
     coming = stdin.begin() if command else None
@@ -96,7 +97,7 @@ def boot(
             dump=wanted.dump,
             start=start,
         )
-        with machine(setup) as guest:
+        with boot_guest(setup) as guest:
             _tell_ports(setup)
             if command:
                 given = coming.data() if coming else b""

@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from blockyard.images.boot import boot
 from blockyard.images.errors import GuestError
 from blockyard.images.files import GuestFiles, guest_files
 from blockyard.images.hardware.topology import DEFAULT, Topology
 from blockyard.images.machine import accelerator
 from blockyard.images.machine.accelerator import Accelerator
-from blockyard.images.machine.machine import machine
 from blockyard.images.machine.qemu import PACKAGE
 from blockyard.images.machine.vm_config import VmConfig
 from blockyard.kernel import catalog, sources
@@ -248,7 +248,7 @@ def ready(choice: KernelSpec, accel: str = "auto", *, all_modules: bool = True) 
 
     def probe(candidate: Accelerator) -> None:
         trial = BootEnv(built, tools, files, candidate)
-        with guest_directory() as folder, machine(trial.setup(folder)) as guest:
+        with guest_directory() as folder, boot(trial.setup(folder)) as guest:
             guest.serial.check("true")
 
     qemu_version = tools.versions[PACKAGE]

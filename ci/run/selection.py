@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from blockyard.ci.run.prepare import CONSOLES, parse_names
-from blockyard.images.hardware import topology
+from blockyard.images.hardware import topologies
 from blockyard.images.hardware.topology import DEFAULT, Topology
 from blockyard.images.machine import vm_config
 from blockyard.images.machine.vm_config import Start
@@ -121,7 +121,7 @@ def select(
         SMOKE in asked,
         expression,
         folders,
-        topology.load(hardware),
+        topologies.load(hardware),
         vm_config.start_named(start),
         spend,
         _seed(seed),

@@ -25,8 +25,8 @@ from blockyard.ci.selfbench.peers import HERE
 from blockyard.ci.selfbench.timing import Spent, Subject
 from blockyard.ci.selfbench.values import Measurement
 from blockyard.ci.studies.blktests import Wanted, selected
+from blockyard.images.boot import boot
 from blockyard.images.console.console import Console
-from blockyard.images.machine.machine import machine
 from blockyard.kernel.host.errors import Failed
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
@@ -102,7 +102,7 @@ def _theirs(subject: Subject, table: Sequence[Pair], upstream: Upstream) -> floa
     seconds = 0.0
     for name, of_driver in groupby(table, key=lambda pair: pair.driver):
         chosen = [tests[pair.upstream] for pair in of_driver]
-        with prepare.guest_directory() as folder, machine(subject.ready.setup(folder)) as booted:
+        with prepare.guest_directory() as folder, boot(subject.ready.setup(folder)) as booted:
             kernel = subject.ready.kernel
             driver = Driver(manifest.load(name).on(kernel), kernel, booted.serial)
             driver.load()

@@ -16,8 +16,9 @@ from blockyard.ci.run import prepare
 from blockyard.ci.selfbench import timing
 from blockyard.ci.selfbench.timing import Subject, spent
 from blockyard.ci.selfbench.values import Measurement
+from blockyard.images.boot import boot
 from blockyard.images.console.console import Console
-from blockyard.images.machine.machine import Machine, machine
+from blockyard.images.machine.machine import Machine
 from blockyard.kernel.host.errors import Failed
 
 ROUND_TRIPS = 500
@@ -46,7 +47,7 @@ def guest(subject: Subject, *, ssh: bool = False, shell: bool = False) -> Iterat
     """A guest of the kernel that is measured."""
     with (
         prepare.guest_directory() as folder,
-        machine(subject.ready.setup(folder, ssh=ssh, shell=shell)) as booted,
+        boot(subject.ready.setup(folder, ssh=ssh, shell=shell)) as booted,
     ):
         yield booted
 

@@ -18,7 +18,7 @@ import msgspec
 from blockyard.ci import output
 from blockyard.ci.commands import cache
 from blockyard.ci.run import prepare, record, run, selection
-from blockyard.images.machine.machine import machine
+from blockyard.images.boot import boot
 from blockyard.kernel import catalog, sources
 from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.host import gc, store
@@ -118,7 +118,7 @@ def size_mib(*folders: Path) -> int:
 
 def _boot(choice: KernelSpec, accel: str, row: Row) -> Row:
     ready = prepare.ready(choice, accel, all_modules=False)
-    with prepare.guest_directory() as folder, machine(ready.setup(folder)) as guest:
+    with prepare.guest_directory() as folder, boot(ready.setup(folder)) as guest:
         guest.serial.check("true")
     name = ready.accelerator.name
     return msgspec.structs.replace(row, reached=STAGES[:3], accelerator=name)

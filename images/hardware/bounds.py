@@ -12,10 +12,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from blockyard.images.hardware.topology import Topology
+from blockyard.images.hardware.topology import Topology
 
 Problem = tuple[str, str]  # the place, what is wrong there
 

@@ -9,13 +9,10 @@ msgspec has for the problems of a single field.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from blockyard.images.hardware import bounds
+from blockyard.images.hardware.topology import Controller, Fdp, Namespace, Topology
 from blockyard.kernel.host.errors import UserError
-
-if TYPE_CHECKING:
-    from blockyard.images.hardware.topology import Controller, Fdp, Namespace, Topology
 
 Problem = tuple[str, str]  # the place, what is wrong there
 

@@ -1,29 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What hardware a guest has, as values and as files.
+"""What hardware a guest has, as values.
 
-`images/topologies` has one file per topology that is known by name; a user's file has the same
-form. Fields that QEMU's devices have too carry QEMU's name for them, and a unit where there is one:
+Fields that QEMU's devices have too carry QEMU's name for them, and a unit where there is one:
 ``qemu-system-x86_64 -device nvme,help`` lists them, and docs/system/devices/nvme.rst in QEMU's
-tree explains them. What does not go together is refused here (`topology_rules`), because QEMU
-takes some of it in silence and ends with a failed assertion at the rest.
+tree explains them. `topologies` reads them from files, `rules` refuses fields that do not go
+together.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
-
-from blockyard.images.hardware import rules
-from blockyard.kernel.host import toml
-from blockyard.kernel.host.errors import unknown
-from blockyard.kernel.host.settings import PROJECT
-
-FOLDER = PROJECT / "images" / "topologies"
-EXAMPLE = "images/topologies/default.toml"
 
 Count = Annotated[int, Meta(ge=0)]
 Uint32 = Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
@@ -180,30 +169,3 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 DEFAULT = Topology(about="One controller with one namespace of 512-byte blocks", name="default")
-
-
-@cache
-def names() -> tuple[str, ...]:
-    """All topologies that have a file here."""
-    return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
-
-
-def load(name_or_path: str) -> Topology:
-    """A topology by its name, or by the path of a user's file (has a slash or ends in .toml).
-
-    Raises UserError for an unknown name or a file that is not there, and for one that says what
-    cannot be, with the field.
-    """
-    if "/" in name_or_path or name_or_path.endswith(".toml"):
-        return read(Path(name_or_path).expanduser())
-    if name_or_path not in names():
-        raise unknown("topology", name_or_path, names())
-    return read(FOLDER / f"{name_or_path}.toml")
-
-
-def read(path: Path) -> Topology:
-    """The topology in a file; see `load`."""
-    topology = toml.read(path, Topology, "the topology", f"{EXAMPLE} is an example")
-    topology = msgspec.structs.replace(topology, name=path.stem)
-    rules.check(topology, str(path))
-    return topology

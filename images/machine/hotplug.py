@@ -32,7 +32,7 @@ def plug(machine: Machine, controller: Controller, port: int) -> None:
     """Plugs a controller into a port, counted from 0; the guest finds it in its own time.
 
     Raises UserError for a port that the topology has not and for a controller that QEMU does not
-    take (see `devices.hotplug`), images.machine.qmp.Refused when the port is taken.
+    take (see `devices.hotplug`), images.machine.qmp.QmpError when the port is taken.
     """
     ports = machine.setup.topology.hotplug_ports
     if not 0 <= port < ports:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import os
 import select
 import socket
-import subprocess
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blockyard.images.hardware import devices
 from blockyard.images.machine import qemu, tsc
+from blockyard.images.machine.ports import QEMU_LOG, Started
 from blockyard.images.machine.scratch import make_disks
 from blockyard.images.machine.snapshot import Snapshot, bare
 from blockyard.images.machine.vm_config import VmConfig
@@ -32,21 +32,6 @@ if TYPE_CHECKING:
 
 PORT_TRIES = 5
 PORT_S = 30.0  # QEMU has taken its port or given up within this, at accelerator scale 1
-QEMU_LOG = "qemu.log"  # in the guest's folder
-
-
-@dataclass(frozen=True)
-class Started:
-    """A QEMU that runs, and our ends of its ports."""
-
-    process: subprocess.Popen[bytes]
-    console: socket.socket
-    events: socket.socket  # QMP, for events only
-    monitor: socket.socket  # QMP, for commands
-    shell: socket.socket | None
-    sysrq: int  # descriptor: what is written there arrives at the kernel log's port
-    keys: ssh.Keys | None
-    ssh_port: int | None
 
 
 def launch(setup: VmConfig, stack: ExitStack, snapshot: Snapshot | None = None) -> Started:

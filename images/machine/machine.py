@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A guest from its start to its end.
+"""A guest that has come up: its consoles, its kernel log, its clock, and what ends it.
 
-`machine` is a context manager: when it is left, QEMU is gone and its scratch files with it,
-however it was left.
+`images.boot` starts one.
 """
 
 from __future__ import annotations
@@ -12,17 +11,14 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from blockyard.images.console.serial import SocketTransport
 from blockyard.images.console.shared_port import SharedTransport
 from blockyard.images.errors import (
-    BootTimeout,
-    ConsoleLost,
     GuestError,
     GuestPanicked,
     GuestShutdown,
@@ -30,29 +26,21 @@ from blockyard.images.errors import (
     QemuDied,
 )
 from blockyard.images.log.kernel_log import KernelLog
-from blockyard.images.machine import snapshot, tsc
-from blockyard.images.machine.launch import QEMU_LOG, Started, launch
 from blockyard.images.machine.pace import Pace
-from blockyard.images.machine.qemu import KERNEL_LOG, MEMORY_DUMP, PROGRAM, RESUME, RUN
+from blockyard.images.machine.ports import QEMU_LOG, Started
+from blockyard.images.machine.qemu import MEMORY_DUMP, PROGRAM, RUN
 from blockyard.images.machine.qmp import Events, Monitor, QmpError, QmpTimeout
-from blockyard.images.machine.scratch import scratch
 from blockyard.images.machine.vm_config import VmConfig
-from blockyard.kernel.host.decoding import BROKEN_FILE
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failed
 from blockyard.kernel.host.process import tail
-from blockyard.kernel.host.progress import note
 
 if TYPE_CHECKING:
     import paramiko
 
     from blockyard.images.console import ssh
     from blockyard.images.console.console import Console
-    from blockyard.images.machine.snapshot import Snapshot
 
-BOOT_S = 15.0  # a guest that comes up says something within this, at accelerator scale 1
-BOOT_STEPS = 8  # and answers after so many of these,
-TRIAL_STEPS = 2  # or so many where an accelerator is on trial (at less than scale 1)
-SSH_S = 30.0  # from then to an ssh connection
+SSH_S = 30.0  # from the boot's end to an ssh connection, at scale 1
 LOG_BYTES = 256 << 20  # of a kernel log; a port takes 1 MB/s
 EXIT_S = 2.0  # QEMU ends within this after a panic
 DUMP_S = 600.0  # QEMU has written the guest's memory within this
@@ -60,6 +48,16 @@ MOST_STRETCHED = 24.0  # twice of what lockdep takes: a kernel that delays its b
 QUICK_BOOT_S = 0.2  # what a guest of scale 1 (KVM, a plain kernel) takes to come up
 # the reasons of QMP's SHUTDOWN event that are the guest's own doing
 _LEFT = {"guest-reset": "rebooted", "guest-shutdown": "powered off"}
+
+
+class Diagnosis(Protocol):
+    """How to find out what is wrong with a guest: the functions of images.machine.diagnose."""
+
+    def dump_blocked_tasks(self, machine: Machine, /) -> str:
+        """Has the kernel list its stuck tasks; the last lines of its log, for errors."""
+
+    def examine(self, machine: Machine, console: Console, why: str, /) -> GuestError:
+        """Secures evidence of a silent guest; returns the error that says what is wrong."""
 
 
 @dataclass(kw_only=True)
@@ -72,6 +70,7 @@ class Machine:
     qmp: Monitor
     verdict: GuestError | None = None  # what was found wrong with it for good
     pace: Pace
+    diagnosis: Diagnosis
     boot_s: float = 0.0  # from QEMU's start to the console's greeting
     effort_s: float = 0.0  # of that, what a host with nothing else to do would have taken
     _qemu: Started
@@ -211,16 +210,12 @@ class Machine:
         return self.log.tail()
 
     def dump_blocked_tasks(self) -> str:
-        """See images.machine.diagnose."""
-        from blockyard.images.machine import diagnose
-
-        return diagnose.dump_blocked_tasks(self)
+        """Has the kernel list its stuck tasks; the last lines of its log, for errors."""
+        return self.diagnosis.dump_blocked_tasks(self)
 
     def examine(self, console: Console, why: str) -> GuestError:
-        """See images.machine.diagnose."""
-        from blockyard.images.machine import diagnose
-
-        return diagnose.examine(self, console, why)
+        """Secures evidence of a silent guest; returns the error that says what is wrong."""
+        return self.diagnosis.examine(self, console, why)
 
     def send_sysrq(self, key: str) -> None:
         """A break and a key on the port of the kernel log. Raises what QMP raises."""
@@ -274,107 +269,3 @@ class Machine:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._qemu.process.pid, signal.SIGKILL)
         self._qemu.process.wait()
-
-
-@contextlib.contextmanager
-def machine(setup: VmConfig) -> Iterator[Machine]:
-    """Boots a guest, or starts it from a snapshot; the block runs when its serial console answers.
-
-    Raises GuestPanicked, QemuDied, BootTimeout or ImageDamaged when it does not come up.
-    """
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(scratch(setup.directory))
-        saved = _snapshot(setup)
-        guest = _woken(setup, stack, saved) if saved else None
-        yield guest or _booted(setup, stack)
-
-
-def _booted(setup: VmConfig, stack: contextlib.ExitStack) -> Machine:
-    begun = time.monotonic()
-    guest = _started(setup, stack, None)
-    _wait_for_boot(guest)
-    guest.boot_s = time.monotonic() - begun
-    guest.effort_s = _effort_s(guest.pace)
-    if setup.accelerator.name == "tcg":
-        tsc.note(guest.log.path)
-    if setup.start == "fastest" and not snapshot.obstacle(setup):
-        snapshot.note_boot(setup)
-    return guest
-
-
-def _woken(setup: VmConfig, stack: contextlib.ExitStack, saved: Snapshot) -> Machine | None:
-    """A guest that starts from a snapshot; None when it does not, and the snapshot is dropped."""
-    try:
-        begun = time.monotonic()
-        times = saved.times
-        with contextlib.ExitStack() as trial:
-            guest = _started(setup, trial, saved)
-            guest.boot_s = times.boot_s
-            guest.effort_s = times.effort_s  # the measure of this guest's speed
-            snapshot.wake(guest)
-            saved.record(time.monotonic() - begun)
-            if (keys := guest.keys) is not None:
-                from blockyard.images.console import ssh
-
-                ssh.start(guest.serial, keys)
-            stack.push(trial.pop_all())
-            return guest
-    except (Failed, *BROKEN_FILE) as error:
-        why = getattr(error, "what", None) or str(error)
-        reason = why.strip().splitlines()[-1].strip()
-        note(f"a saved guest does not start and is dropped, this one boots: {reason}")
-        saved.drop()
-        return None
-
-
-def _effort_s(pace: Pace) -> float:
-    """What the guest's start would have taken, had it not waited for processors and disks."""
-    computed_s = pace.cpu_s()
-    return pace.now() if computed_s is None else min(computed_s, pace.now())
-
-
-def _snapshot(setup: VmConfig) -> Snapshot | None:
-    """What the guest starts from; None: it boots."""
-    if setup.start == "boot":
-        return None
-    if problem := snapshot.obstacle(setup):
-        if setup.start == "snapshot":
-            raise UserError(f"this guest cannot start from a snapshot: {problem}")
-        return None
-    if setup.start == "fastest" and not snapshot.is_due(setup):
-        return None
-    saved = snapshot.snapshot(setup, machine)
-    return saved if setup.start == "snapshot" or saved.pays else None
-
-
-def _wait_for_boot(guest: Machine) -> None:
-    """A guest that boots says so, line by line: it may take its time, but not stand still."""
-    scale = guest.setup.accelerator.scale
-    step_s, steps = BOOT_S * scale, BOOT_STEPS if scale >= 1 else TRIAL_STEPS
-    begun = guest.time()
-    try:
-        guest.serial.wait_ready(step_s, lambda: guest.log.size, steps)
-        guest.watch()  # it may have come up without all of its files
-    except ConsoleLost:
-        told = f"the guest did not come up in {guest.time() - begun:.0f} s"
-        raise BootTimeout(
-            f"kernel {guest.setup.kernel.info.name}: {told}",
-            kernel_log=guest.log.tail(),
-            log=guest.log.path,
-        ) from None
-
-
-def _started(setup: VmConfig, stack: contextlib.ExitStack, saved: Snapshot | None) -> Machine:
-    closing = stack.enter_context(contextlib.ExitStack())  # after QEMU has ended
-    started = launch(setup, stack, saved)
-    guest = Machine(
-        setup=setup,
-        log=KernelLog(setup.directory / KERNEL_LOG, shared=setup.serial_port == "shared"),
-        events=Events(started.events, RESUME if saved else ()),
-        qmp=Monitor(started.monitor),
-        pace=Pace(started.process.pid),
-        _qemu=started,
-    )
-    closing.callback(guest.qmp.close)
-    stack.callback(guest.close_consoles)
-    return guest

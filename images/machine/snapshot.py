@@ -58,7 +58,7 @@ class Times(msgspec.Struct, frozen=True):
     """What a start took, in seconds from QEMU's start to the console's first answer."""
 
     boot_s: float
-    effort_s: float = 0.0  # see images.machine.machine
+    effort_s: float = 0.0  # see images.boot
     snapshot_s: float = 0.0  # 0: nobody has started from it yet
 
 
@@ -174,7 +174,7 @@ def _processor(cpuinfo: str) -> list[str]:
 
 
 def snapshot(setup: VmConfig, boot: Booted) -> Snapshot:
-    """The snapshot for guests like this one, made if need be; boot: machine.machine."""
+    """The snapshot for guests like this one, made if need be; boot: images.boot.boot."""
     hardware = bare(setup.topology)
 
     def make(path: Path) -> None:

@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from blockyard.images.boot import boot
 from blockyard.images.errors import ConsoleLost, GuestError
 from blockyard.images.hardware.topology import DEFAULT
 from blockyard.images.log.kernel_log import without_stamps
 from blockyard.images.log.splats import Splat, find
-from blockyard.images.machine.machine import Machine, machine
+from blockyard.images.machine.machine import Machine
 from blockyard.modules.driver import Driver, LoadFailed, NoDisk
 from blockyard.modules.manifest import Pci
 from blockyard.tests.harness import guest_state as state
@@ -226,7 +227,7 @@ class Guests:
         directory = Path(self._plan.directory) / name
         ssh = slot.console == "ssh"
         setup = self._plan.setup(self._kernel, directory, slot.topology, ssh=ssh)
-        return self._stack.enter_context(machine(setup)), name
+        return self._stack.enter_context(boot(setup)), name
 
     def _load(self, slot: Slot, booted: Machine, name: str) -> Guest:
         manifest = self._plan.manifest(slot.driver).on(self._kernel)

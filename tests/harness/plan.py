@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from blockyard.images.files import GuestFiles
-from blockyard.images.hardware import topology
+from blockyard.images.hardware import topologies
 from blockyard.images.hardware.topology import DEFAULT, Topology
 from blockyard.images.machine import qemu_features
 from blockyard.images.machine.accelerator import Accelerator
@@ -61,7 +61,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     def hardware(self, name: str) -> Topology:
         """The topology that a test asks for by name; empty: that of the run."""
-        return topology.load(name) if name else self.topology
+        return topologies.load(name) if name else self.topology
 
     def lacking(self, name: str) -> str:
         """Why QEMU cannot emulate that topology; empty when it can."""

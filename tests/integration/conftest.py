@@ -11,8 +11,9 @@ import pytest
 
 from blockyard.ci.run import prepare
 from blockyard.ci.run.prepare import BootEnv
+from blockyard.images.boot import boot as boot_guest
 from blockyard.images.console.console import Console
-from blockyard.images.machine.machine import Machine, machine
+from blockyard.images.machine.machine import Machine
 from blockyard.kernel.spec import KernelSpec
 
 KERNEL = "7.3"
@@ -56,14 +57,14 @@ def ready() -> BootEnv:
 def shared_guest(ready: BootEnv, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A guest with both consoles, for tests that leave it as it is."""
     folder = tmp_path_factory.mktemp("guest")
-    with machine(ready.setup(folder, ssh=True)) as guest:
+    with boot_guest(ready.setup(folder, ssh=True)) as guest:
         yield guest
 
 
 @pytest.fixture(scope="session")
 def uart_guest(ready: BootEnv, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """A guest whose serial console is a second UART."""
-    with machine(ready.setup(tmp_path_factory.mktemp("guest"), serial="uart")) as guest:
+    with boot_guest(ready.setup(tmp_path_factory.mktemp("guest"), serial="uart")) as guest:
         yield guest
 
 
@@ -72,7 +73,7 @@ def shared_port_guest(
     ready: BootEnv, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Machine]:
     """A guest whose serial console shares the only UART with the kernel log."""
-    with machine(ready.setup(tmp_path_factory.mktemp("guest"), serial="shared")) as guest:
+    with boot_guest(ready.setup(tmp_path_factory.mktemp("guest"), serial="shared")) as guest:
         yield guest
 
 
@@ -106,6 +107,6 @@ def boot(ready: BootEnv, tmp_path: Path) -> Boot:
     """Boots a guest of the test's own; its folder is the test's."""
 
     def boot(*, ssh: bool = False) -> AbstractContextManager[Machine]:
-        return machine(ready.setup(tmp_path / "guest", ssh=ssh))
+        return boot_guest(ready.setup(tmp_path / "guest", ssh=ssh))
 
     return boot

@@ -13,8 +13,9 @@ import pytest
 
 from blockyard.ci.run import prepare
 from blockyard.ci.run.prepare import BootEnv
+from blockyard.images.boot import boot as boot_guest
 from blockyard.images.files import guest_files
-from blockyard.images.machine.machine import Machine, machine
+from blockyard.images.machine.machine import Machine
 from blockyard.kernel.host import seal, store
 from blockyard.kernel.host.errors import Failed
 from blockyard.kernel.host.settings import PROJECT
@@ -88,7 +89,7 @@ def boot(ready: BootEnv, built: Built, made: list[Path], tmp_path: Path) -> Boot
     def boot(folder: Path) -> AbstractContextManager[Machine]:
         files = guest_files(ready.kernel, ready.tools, [built(folder)])
         made.append(files.modules.parent)
-        return machine(replace(ready, files=files).setup(tmp_path / "guest"))
+        return boot_guest(replace(ready, files=files).setup(tmp_path / "guest"))
 
     return boot
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from blockyard.ci.run.prepare import BootEnv
+from blockyard.images.boot import boot
 from blockyard.images.errors import BootTimeout, GuestError, GuestPanicked, ImageDamaged, QemuDied
-from blockyard.images.machine.machine import machine
 from blockyard.images.machine.vm_config import VmConfig
 from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.host.settings import PROJECT
@@ -58,7 +58,7 @@ def setup(ready: BootEnv, tmp_path: Path) -> VmConfig:
 
 
 def booted(setup: VmConfig) -> None:
-    with machine(setup):
+    with boot(setup):
         raise AssertionError("it came up")
 
 
@@ -131,10 +131,10 @@ class TestNothingIsLeft:
     ) -> None:
         script = (
             "import sys, time; from pathlib import Path; from blockyard.ci.run import prepare\n"
-            "from blockyard.images.machine.machine import machine\n"
+            "from blockyard.images.boot import boot\n"
             "from blockyard.kernel.spec import KernelSpec\n"
             "ready = prepare.ready(KernelSpec(sys.argv[1]))\n"
-            "with machine(ready.setup(Path(sys.argv[2]))):\n"
+            "with boot(ready.setup(Path(sys.argv[2]))):\n"
             "    print('up', flush=True)\n"
             "    time.sleep(3600)\n"
         )

@@ -11,7 +11,8 @@ import pytest
 
 from blockyard.ci.run import prepare
 from blockyard.ci.run.prepare import BootEnv
-from blockyard.images.machine.machine import Machine, machine
+from blockyard.images.boot import boot
+from blockyard.images.machine.machine import Machine
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
 from blockyard.modules.driver import Driver
@@ -127,7 +128,7 @@ class TestPrebuilt:
         ready = prepare.ready(KernelSpec("7.2-debian"))
         rnull = manifest.load("rnull")
         assert "CONFIG_BLK_DEV_RUST_NULL" in rnull.missing_from(ready.kernel)
-        with machine(ready.setup(tmp_path_factory.mktemp("guest"), ssh=True)) as guest:
+        with boot(ready.setup(tmp_path_factory.mktemp("guest"), ssh=True)) as guest:
             assert guest.serial.check("uname -r").strip() == ready.kernel.info.release
             assert guest.console("ssh").check("echo over ssh") == "over ssh\n"
             driver = Driver(manifest.load("null_blk"), ready.kernel, guest.serial)

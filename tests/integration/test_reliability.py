@@ -25,6 +25,7 @@ import pytest
 
 from blockyard.ci.run import prepare
 from blockyard.ci.run.prepare import BootEnv
+from blockyard.images.boot import boot
 from blockyard.images.console.console import Console
 from blockyard.images.errors import (
     CommandHung,
@@ -36,11 +37,12 @@ from blockyard.images.errors import (
     ImageDamaged,
     QemuDied,
 )
-from blockyard.images.hardware import topology
+from blockyard.images.hardware import topologies
+from blockyard.images.hardware.topology import Controller, Topology
 from blockyard.images.log import splats
 from blockyard.images.machine import hotplug, qemu, snapshot
 from blockyard.images.machine.diagnose import EVIDENCE
-from blockyard.images.machine.machine import Machine, machine
+from blockyard.images.machine.machine import Machine
 from blockyard.images.machine.scratch import SCRATCH
 from blockyard.kernel.host import store
 from blockyard.kernel.host.errors import Failed
@@ -62,8 +64,8 @@ class Place:
 
     def guest(self, name: str = "default", *, ssh: bool = False) -> AbstractContextManager[Machine]:
         """A guest of a topology."""
-        return machine(
-            self.ready.setup(self.folder / "guest", topology=topology.load(name), ssh=ssh)
+        return boot(
+            self.ready.setup(self.folder / "guest", topology=topologies.load(name), ssh=ssh)
         )
 
 
@@ -353,10 +355,10 @@ def power_off(place: Place) -> None:
 
 @fault("QEMU refuses its arguments", "QemuDied: QEMU's reason, in one line")
 def qemu_refuses(place: Place) -> None:
-    both = topology.Controller("a", sriov_max_vfs=2), topology.Controller("b")
-    odd = topology.Topology(controllers=both, name="odd")
+    both = Controller("a", sriov_max_vfs=2), Controller("b")
+    odd = Topology(controllers=both, name="odd")
     setup = place.ready.setup(place.folder / "guest", topology=odd)
-    with pytest.raises(QemuDied) as caught, machine(setup):
+    with pytest.raises(QemuDied) as caught, boot(setup):
         raise AssertionError("it came up")
     assert caught.value.what.startswith("QEMU does not start this guest: -device")
     assert len(caught.value.what.splitlines()) == 1
@@ -376,7 +378,7 @@ def root_cut(place: Place) -> None:
     cut = replace(setup, files=replace(setup.files, root=root))
     with (
         pytest.raises(ImageDamaged, match="cannot read .*cut/root.erofs: ") as caught,
-        machine(cut) as guest,
+        boot(cut) as guest,
     ):
         guest.serial.run("fio --version; exit 127", 60)
     assert str(root.parent) in caught.value.hint
@@ -388,9 +390,9 @@ def snapshot_damaged(place: Place) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(snapshot, "RECIPE", f"of this test {os.getpid()}")  # not the user's
         for name in (qemu.STATE, qemu.MEMORY, "times.json"):
-            saved = snapshot.snapshot(setup, machine)
+            saved = snapshot.snapshot(setup, boot)
             os.truncate(saved.path / name, 0 if name == "times.json" else 1000)
-            with machine(setup) as guest:
+            with boot(setup) as guest:
                 goes_on(guest.serial)
                 assert "Linux version" in guest.log.text()
             assert not saved.path.exists()
@@ -521,7 +523,7 @@ def controller_removed(place: Place) -> None:
 def controller_unplugged(place: Place) -> None:
     with place.guest("hotplug") as guest:
         guest.serial.check("modprobe nvme")
-        hotplug.plug(guest, topology.Controller("plugged"), 0)
+        hotplug.plug(guest, Controller("plugged"), 0)
         guest.serial.check("until [ -b /dev/nvme0n1 ]; do sleep 0.1; done")
         threading.Timer(2, guest.qmp.command, ["device_del"], {"id": "port0-nvme"}).start()
         assert guest.serial.run(IO, 600).exit_code not in (0, 137)

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from blockyard.ci.run.prepare import BootEnv
+from blockyard.images.boot import boot
 from blockyard.images.errors import GuestPanicked, ImageDamaged
-from blockyard.images.hardware import topology
+from blockyard.images.hardware import topologies
 from blockyard.images.log import splats
 from blockyard.images.machine import qemu
-from blockyard.images.machine.machine import Machine, machine
+from blockyard.images.machine.machine import Machine
 from blockyard.kernel.host.errors import UserError
 from blockyard.modules import manifest
 from blockyard.modules.driver import Driver
@@ -30,7 +31,7 @@ def marks(guest: Machine) -> set[str]:
 
 class TestSnapshot:
     def test_it_is_a_guest_like_one_that_booted(self, ready: BootEnv, tmp_path: Path) -> None:
-        with machine(ready.setup(tmp_path, start="snapshot", ssh=True)) as guest:
+        with boot(ready.setup(tmp_path, start="snapshot", ssh=True)) as guest:
             assert guest.serial.check("uname -r").strip() == ready.kernel.info.release
             assert guest.console("ssh").check("echo over ssh") == "over ssh\n"
             assert abs(int(guest.serial.check("date +%s")) - time.time()) < 60
@@ -45,23 +46,23 @@ class TestSnapshot:
     def test_guests_of_one_snapshot_are_not_the_same(self, ready: BootEnv, tmp_path: Path) -> None:
         words = []
         for name in ("one", "two"):
-            with machine(ready.setup(tmp_path / name, start="snapshot")) as guest:
+            with boot(ready.setup(tmp_path / name, start="snapshot")) as guest:
                 assert guest.serial.run("test -e /root/left").exit_code == 1
                 guest.serial.check("touch /root/left")
                 words.append(guest.serial.check("head -c 16 /dev/urandom | od -t x1"))
         assert words[0] != words[1]
 
     def test_what_cannot_start_from_one_says_why(self, ready: BootEnv, tmp_path: Path) -> None:
-        zns = topology.load("zns")
+        zns = topologies.load("zns")
         setup = ready.setup(tmp_path / "zns", topology=zns, start="snapshot")
-        with pytest.raises(UserError, match="cannot start from a snapshot"), machine(setup):
+        with pytest.raises(UserError, match="cannot start from a snapshot"), boot(setup):
             pass
 
     def test_the_fastest_way_is_a_boot_where_there_is_no_other(
         self, ready: BootEnv, tmp_path: Path
     ) -> None:
-        zns = topology.load("zns")
-        with machine(ready.setup(tmp_path / "zns", topology=zns, start="fastest")) as guest:
+        zns = topologies.load("zns")
+        with boot(ready.setup(tmp_path / "zns", topology=zns, start="fastest")) as guest:
             guest.serial.check("true")
 
     def test_a_guest_that_does_not_boot_fails_in_its_own_folder(
@@ -72,7 +73,7 @@ class TestSnapshot:
         garbage.write_bytes(bytes(1 << 20))
         setup = ready.setup(tmp_path / "guest", start="fastest")
         broken = replace(setup, files=replace(setup.files, root=garbage))
-        with pytest.raises(ImageDamaged) as caught, machine(broken):
+        with pytest.raises(ImageDamaged) as caught, boot(broken):
             pass
         assert caught.value.log is not None
         assert "cannot mount /dev/vda" in caught.value.log.read_text()
@@ -92,17 +93,17 @@ def talk(path: Path, line: bytes, wanted: bytes) -> bytes:
 
 class TestWaysIn:
     def test_qemus_monitor(self, ready: BootEnv, tmp_path: Path) -> None:
-        with machine(ready.setup(tmp_path, monitor=True)) as guest:
+        with boot(ready.setup(tmp_path, monitor=True)) as guest:
             path = guest.directory / qemu.MONITOR_SOCKET
             assert b"VM status: running" in talk(path, b"info status\n", b"running")
 
     def test_gdbs_protocol(self, ready: BootEnv, tmp_path: Path) -> None:
-        with machine(ready.setup(tmp_path, gdb=True)) as guest:
+        with boot(ready.setup(tmp_path, gdb=True)) as guest:
             path = guest.directory / qemu.GDB_SOCKET
             assert b"$T05" in talk(path, b"$?#3f", b"$T05")  # why it stopped: a trap
 
     def test_a_panic_leaves_the_memory_behind(self, ready: BootEnv, tmp_path: Path) -> None:
-        with machine(ready.setup(tmp_path, dump=True)) as guest, pytest.raises(GuestPanicked):
+        with boot(ready.setup(tmp_path, dump=True)) as guest, pytest.raises(GuestPanicked):
             guest.serial.run("echo c > /proc/sysrq-trigger; sleep 600", 600)
         dump = tmp_path / qemu.MEMORY_DUMP
         with open(dump, "rb") as file:

@@ -15,13 +15,14 @@ import pytest
 
 from blockyard.ci.run import prepare
 from blockyard.ci.run.prepare import BootEnv
+from blockyard.images.boot import boot
 from blockyard.images.console.console import Console
-from blockyard.images.hardware import topology
+from blockyard.images.hardware import topologies
 from blockyard.images.hardware.topology import Controller, Namespace, Topology
 from blockyard.images.log.splats import find
 from blockyard.images.machine import hotplug, qemu_features
-from blockyard.images.machine.launch import QEMU_LOG
-from blockyard.images.machine.machine import Machine, machine
+from blockyard.images.machine.machine import Machine
+from blockyard.images.machine.ports import QEMU_LOG
 from blockyard.kernel.host.errors import UserError
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
@@ -74,10 +75,10 @@ def start(ready: BootEnv, tmp_path: Path) -> Callable[[str], Any]:
 
     @contextmanager
     def start(name: str) -> Iterator[Guest]:
-        wanted = topology.load(name)
+        wanted = topologies.load(name)
         if reason := qemu_features.lacking(wanted, ready.tools):
             pytest.skip(reason)
-        with machine(ready.setup(tmp_path / "guest", topology=wanted)) as guest:
+        with boot(ready.setup(tmp_path / "guest", topology=wanted)) as guest:
             if wanted.controllers:
                 Driver(manifest.load("nvme"), ready.kernel, guest.serial).load()
             else:
@@ -334,7 +335,7 @@ CHECKS = {
 }
 
 
-@pytest.mark.parametrize("name", topology.names())
+@pytest.mark.parametrize("name", topologies.names())
 def test_the_guest_sees_what_it_promises(name: str, start: Callable[[str], Any]) -> None:
     with start(name) as guest:
         every_namespace_is_there(guest)
@@ -345,10 +346,10 @@ def test_the_guest_sees_what_it_promises(name: str, start: Callable[[str], Any])
 def test_virtual_functions_come_online(tmp_path: Path) -> None:
     """On one of Debian's kernels; on ours it is a test of the suite `nvme`."""
     ready = prepare.ready(KernelSpec("7.2-debian"))
-    wanted = topology.load("sriov")
+    wanted = topologies.load("sriov")
     if reason := qemu_features.lacking(wanted, ready.tools):
         pytest.skip(reason)
-    with machine(ready.setup(tmp_path / "guest", topology=wanted)) as booted:
+    with boot(ready.setup(tmp_path / "guest", topology=wanted)) as booted:
         Driver(manifest.load("nvme"), ready.kernel, booted.serial).load()
         guest = Guest(booted, controllers(booted.serial, wanted))
         device = f"/sys/class/nvme/{guest.controllers[0]}/device"

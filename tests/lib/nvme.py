@@ -239,6 +239,6 @@ class Nvme:
 
 def qemu_log(machine: Machine) -> str:
     """What QEMU printed."""
-    from blockyard.images.machine.launch import QEMU_LOG
+    from blockyard.images.machine.ports import QEMU_LOG
 
     return Path(machine.directory / QEMU_LOG).read_text()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockyard.images.hardware import topology
+from blockyard.images.hardware import topologies
 from blockyard.kernel import artifact
 from blockyard.kernel.artifact import KernelInfo
 from blockyard.kernel.config import kconfig
@@ -72,7 +72,7 @@ def test_a_topology(folder: Path, data: bytes) -> None:
     path = folder / "own.toml"
     path.write_bytes(data)
     with contextlib.suppress(UserError):
-        topology.read(path)
+        topologies.read(path)
 
 
 @given(data=changed(MANIFESTS, DEEP))

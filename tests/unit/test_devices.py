@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from blockyard.images.hardware import devices, topology
+from blockyard.images.hardware import devices, topologies
 from blockyard.images.hardware.topology import (
     DEFAULT,
     Controller,
@@ -67,14 +67,14 @@ class TestArguments:
             },
         ]
 
-    @pytest.mark.parametrize("name", topology.names())
+    @pytest.mark.parametrize("name", topologies.names())
     def test_every_value_is_json(self, name: str) -> None:
-        words = [word for word in devices.arguments(topology.load(name)) if word[0] == "{"]
+        words = [word for word in devices.arguments(topologies.load(name)) if word[0] == "{"]
         assert all(json.loads(word) for word in words)
 
-    @pytest.mark.parametrize("name", topology.names())
+    @pytest.mark.parametrize("name", topologies.names())
     def test_what_is_named_is_there_and_named_once(self, name: str) -> None:
-        loaded = topology.load(name)
+        loaded = topologies.load(name)
         nodes = [options["node-name"] for options in of("blockdev", loaded)]
         made = of("object", loaded) + of("device", loaded)
         ids = [options["id"] for options in made if "id" in options]
@@ -141,7 +141,7 @@ class TestControllers:
         assert one("nvme", value)["pmrdev"] == region["id"]
 
     def test_one_with_virtual_functions_has_a_port_for_itself(self) -> None:
-        loaded = topology.load("sriov")
+        loaded = topologies.load("sriov")
         port = one("pcie-root-port", loaded)
         assert one("nvme", loaded)["bus"] == port["id"]
         assert port["hotplug"] is False
@@ -149,7 +149,7 @@ class TestControllers:
 
 class TestSubsystems:
     def test_what_is_private_says_so(self) -> None:
-        loaded = topology.load("shared")
+        loaded = topologies.load("shared")
         spaces = [options for options in of("device", loaded) if options["driver"] == "nvme-ns"]
         assert [(space["bus"], space["nsid"], space.get("shared", True)) for space in spaces] == [
             ("nvme0", 1, True),
@@ -158,7 +158,7 @@ class TestSubsystems:
         ]
 
     def test_controllers_name_their_subsystem(self) -> None:
-        loaded = topology.load("shared")
+        loaded = topologies.load("shared")
         controllers = [options for options in of("device", loaded) if options["driver"] == "nvme"]
         subsystem = one("nvme-subsys", loaded)
         assert {controller["subsys"] for controller in controllers} == {subsystem["id"]}
@@ -178,15 +178,15 @@ class TestSubsystems:
 
 class TestData:
     def test_each_file_has_a_size(self) -> None:
-        assert devices.backing_files(topology.load("shared")) == {
+        assert devices.backing_files(topologies.load("shared")) == {
             "pair-n1.raw": 256 << 20,
             "nvme0n2.raw": 128 << 20,
             "nvme1n3.raw": 64 << 20,
         }
 
     def test_no_file_for_what_is_not_in_one(self) -> None:
-        assert devices.backing_files(topology.load("null")) == {}
-        assert devices.backing_files(topology.load("memory")) == {}
+        assert devices.backing_files(topologies.load("null")) == {}
+        assert devices.backing_files(topologies.load("memory")) == {}
 
     def test_null_reads_zeroes(self) -> None:
         (data,) = of("blockdev", namespace(size_mib=64, backing="null"))
@@ -290,7 +290,7 @@ class TestAbilities:
         assert qemu_features.lacking(DEFAULT, ToolRoot(tmp_path / "not there")) == ""
         for name in ("4k", "controllers", "namespaces", "null", "memory", "errors"):
             assert (
-                qemu_features.lacking(topology.load(name), ToolRoot(tmp_path / "not there")) == ""
+                qemu_features.lacking(topologies.load(name), ToolRoot(tmp_path / "not there")) == ""
             )
 
     def test_names_are_taken_from_qemus_help(self) -> None:
@@ -304,7 +304,7 @@ class TestAbilities:
         assert qemu_features.parse([]) == frozenset()
 
     def test_a_reason_names_what_is_missing(self) -> None:
-        wanted = qemu_features.needed(topology.load("queues"))
+        wanted = qemu_features.needed(topologies.load("queues"))
         there = {"nvme": frozenset({"serial", "max_ioqpairs", "msix_qsize", "mdts"})}
         assert qemu_features.missing(wanted, there, "QEMU 8.2") == (
             "the device nvme of QEMU 8.2 has no mqes"
@@ -312,6 +312,6 @@ class TestAbilities:
         assert qemu_features.missing(wanted, {}, "QEMU 8.2") == "QEMU 8.2 has no device nvme"
         assert qemu_features.missing(wanted, wanted, "QEMU 8.2") == ""
 
-    @pytest.mark.parametrize("name", topology.names())
+    @pytest.mark.parametrize("name", topologies.names())
     def test_all_that_a_topology_asks_for_can_be_asked_of_qemu(self, name: str) -> None:
-        assert qemu_features.needed(topology.load(name)).keys() <= set(qemu_features.DRIVERS)
+        assert qemu_features.needed(topologies.load(name)).keys() <= set(qemu_features.DRIVERS)

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from blockyard.images.errors import BootTimeout, CommandHung, ImageDamaged
-from blockyard.images.hardware import topology
+from blockyard.images.hardware import topologies
 from blockyard.images.machine.vm_config import VmConfig
 from blockyard.modules import manifest
 from blockyard.modules.driver import LoadFailed, NoDisk
@@ -43,7 +43,7 @@ class Boots:
         self.log = log
 
     @contextlib.contextmanager
-    def machine(self, setup: VmConfig) -> Iterator[Booted]:
+    def boot(self, setup: VmConfig) -> Iterator[Booted]:
         self.count += 1
         if not self.works:
             raise BootTimeout("the guest did not come up in 150 s")
@@ -64,7 +64,7 @@ def _guests(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Guests:
     kernel = samples.kernel(tmp_path / "kernel", "CONFIG_VIRTIO_CONSOLE=y\n")
-    monkeypatch.setattr(guests, "machine", boots.machine)
+    monkeypatch.setattr(guests, "boot", boots.boot)
     monkeypatch.setattr(Plan, "lacking", lambda self, name: "")  # there is no QEMU to ask
     monkeypatch.setattr(Guests, "_load", load)
     plan = Plan(
@@ -186,6 +186,6 @@ class TestHardware:
     ],
 )
 def test_what_a_driver_serves(serves: Serves, name: str, words: str) -> None:
-    problem = serves.problem(topology.load(name))
+    problem = serves.problem(topologies.load(name))
     assert problem.startswith(words)
     assert bool(problem) == bool(words)

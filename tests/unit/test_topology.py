@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from blockyard.images.hardware import bounds, topology
+from blockyard.images.hardware import bounds, topologies
 from blockyard.images.hardware.topology import DEFAULT, Controller, Namespace, Subsystem, Topology
 from blockyard.kernel.host.errors import UserError
 
@@ -69,70 +69,70 @@ def file(tmp_path: Path) -> Path:
 
 class TestOurs:
     def test_they_are_all_there(self) -> None:
-        assert topology.names() == SHIPPED
+        assert topologies.names() == SHIPPED
 
     @pytest.mark.parametrize("name", SHIPPED)
     def test_each_is_read_and_says_what_it_is(self, name: str) -> None:
-        loaded = topology.load(name)
+        loaded = topologies.load(name)
         assert loaded.name == name
         assert loaded.about
 
     @pytest.mark.parametrize("name", SHIPPED)
     def test_each_survives_a_plan(self, name: str) -> None:
         """A run hands its topology to its workers as JSON."""
-        loaded = topology.load(name)
+        loaded = topologies.load(name)
         assert msgspec.json.decode(msgspec.json.encode(loaded), type=Topology) == loaded
 
     def test_the_default_is_what_a_guest_has_when_nobody_asks(self) -> None:
-        assert topology.load("default") == DEFAULT
+        assert topologies.load("default") == DEFAULT
 
     @pytest.mark.parametrize(
         ("wrong", "near"), [("defualt", "default"), ("namespace", "namespaces"), ("xyz", "known: ")]
     )
     def test_an_unknown_one_gets_the_nearest(self, wrong: str, near: str) -> None:
         with pytest.raises(UserError, match=f"unknown topology '{wrong}'") as caught:
-            topology.load(wrong)
+            topologies.load(wrong)
         assert near in caught.value.hint
 
 
 class TestUsers:
     def test_a_path_is_read(self, file: Path) -> None:
         file.write_text(NAMESPACE)
-        loaded = topology.load(str(file))
+        loaded = topologies.load(str(file))
         assert loaded.name == "mine"
         assert loaded.controllers == (Controller("a", (Namespace(64),)),)
 
     def test_a_path_can_be_relative(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file.write_text(CONTROLLER)
         monkeypatch.chdir(file.parent)
-        assert topology.load("mine.toml") == topology.load("./mine.toml")
+        assert topologies.load("mine.toml") == topologies.load("./mine.toml")
 
     def test_an_empty_file_is_the_default(self, file: Path) -> None:
         file.write_text("")
-        assert topology.load(str(file)).controllers == DEFAULT.controllers
+        assert topologies.load(str(file)).controllers == DEFAULT.controllers
 
     def test_a_file_that_is_not_there(self, file: Path) -> None:
         with pytest.raises(UserError, match="cannot read the topology .*mine.toml: No such file"):
-            topology.load(str(file))
+            topologies.load(str(file))
 
     def test_a_pipe_is_not_waited_for(self, file: Path) -> None:
         os.mkfifo(file)
         with pytest.raises(UserError, match="mine.toml: it is not a regular file"):
-            topology.load(str(file))
+            topologies.load(str(file))
 
     def test_nesting_without_end(self, file: Path) -> None:
         file.write_text("a = " + "[" * 5000)
         with pytest.raises(UserError, match="nests more than 16 levels deep"):
-            topology.load(str(file))
+            topologies.load(str(file))
 
     def test_a_byte_order_mark(self, file: Path) -> None:
         file.write_bytes(b"\xef\xbb\xbf" + NAMESPACE.encode())
-        assert topology.load(str(file)).controllers == (Controller("a", (Namespace(64),)),)
+        assert topologies.load(str(file)).controllers == (Controller("a", (Namespace(64),)),)
 
     def test_a_file_that_is_no_text(self, file: Path) -> None:
         file.write_bytes(b"\xff\xfe\x00")
         with pytest.raises(UserError, match="mine.toml"):
-            topology.load(str(file))
+            topologies.load(str(file))
 
 
 class TestBad:
@@ -347,7 +347,7 @@ class TestBad:
     ) -> None:
         monkeypatch.setattr(bounds, "host_memory_mib", lambda: 16000)
         file.write_text(text)
-        topology.load(str(file))
+        topologies.load(str(file))
 
     def test_virtual_functions_of_a_subsystem(self, file: Path) -> None:
         one = f"""
@@ -368,11 +368,11 @@ class TestBad:
     @pytest.mark.parametrize("text", [NAMESPACE, IN_SUBSYSTEM, SRIOV, HANDLES])
     def test_what_these_are_made_from_is_good(self, file: Path, text: str) -> None:
         file.write_text(text)
-        topology.load(str(file))
+        topologies.load(str(file))
 
     def expect(self, file: Path, place: str, words: str) -> None:
         with pytest.raises(UserError) as caught:
-            topology.load(str(file))
+            topologies.load(str(file))
         assert caught.value.what.startswith(f"{file}: ")
         assert place in caught.value.what
         assert words in caught.value.what

@@ -21,9 +21,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from blockyard.ci.run.prepare import CONSOLES
+from blockyard.images.boot import boot
 from blockyard.images.hardware.topology import Topology
 from blockyard.images.machine import snapshot
-from blockyard.images.machine.machine import machine
 from blockyard.kernel.host import store
 from blockyard.kernel.host.progress import note
 from blockyard.tests.harness.plan import Plan
@@ -92,7 +92,7 @@ def prepare(plan: Plan, folder: Path, hardware: Sequence[Topology]) -> None:
         wanted = replace(plan.setup(kernel, folder, "", ssh=False), topology=one)
         if snapshot.obstacle(wanted) or not (plan.start == "snapshot" or snapshot.is_due(wanted)):
             continue
-        saved = snapshot.snapshot(wanted, machine).path
+        saved = snapshot.snapshot(wanted, boot).path
         target = cache / "snapshots" / saved.name
         target.parent.mkdir(exist_ok=True)
         # a file as long as the guest's memory, most of it holes, which cp leaves out

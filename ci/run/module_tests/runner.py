@@ -30,7 +30,7 @@ from blockyard.ci.run.module_tests.reports import (
     Test,
 )
 from blockyard.ci.run.module_tests.watch import Limits, Overrun, Watched, watched
-from blockyard.images.hardware import topology
+from blockyard.images.hardware import topologies
 from blockyard.images.hardware.topology import Topology
 from blockyard.images.machine.accelerator import Accelerator
 from blockyard.kernel.host.errors import Failed, UserError
@@ -137,7 +137,7 @@ def collect(suite: Suite) -> list[Test]:
 def _check(test: Test, suite: Suite) -> None:
     """A test of another driver than its own, or on other consoles, would be another's result."""
     plan = suite.plan
-    known = not test.topology or test.topology in topology.names()
+    known = not test.topology or test.topology in topologies.names()
     if test.driver != suite.driver or test.console not in plan.consoles or not known:
         raise Failed(f"{suite.folder}: {test.nodeid} claims to be a test of {test.slot}")
 
