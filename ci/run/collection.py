@@ -29,6 +29,7 @@ from blockyard.tests.harness import requirements
 from blockyard.tests.harness.guests import Slot
 from blockyard.tests.harness.plan import Plan
 from blockyard.tests.harness.plan import read as read_plan
+from blockyard.tests.harness.plugin import slot_of
 
 UPSTREAM = PROJECT / "tests" / "blktests" / "test_blktests.py"
 _PYTEST_SIGNS = ("[", "::")  # what follows them in an argument is no part of a path
@@ -62,9 +63,8 @@ class CaseId:
 
 def test_id(item: pytest.Item) -> CaseId:
     """A collected item's name, its class in front; parameters of its own stand in parentheses."""
-    assert isinstance(item, pytest.Function)
-    slot = item.callspec.params["slot"]
-    assert isinstance(slot, Slot)
+    slot = slot_of(item)
+    assert isinstance(item, pytest.Function) and slot
     own = item.callspec.id.removeprefix(str(slot)).removesuffix(f"-{slot}").removeprefix("-")
     name = item.originalname.removeprefix("test_") + (f"({own})" if own else "")
     if item.cls is not None:

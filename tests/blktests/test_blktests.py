@@ -22,7 +22,7 @@ from blockyard.tests.harness import guest_state
 from blockyard.tests.harness.guests import Guest, Slot
 from blockyard.tests.harness.plan import Plan
 
-pytestmark = pytest.mark.third_party
+pytestmark = pytest.mark.blockyard_third_party
 
 
 class UpstreamFailed(AssertionError):
@@ -33,25 +33,27 @@ class UpstreamFailed(AssertionError):
         self.kernel_log = verdict.kernel_log
 
 
-def test_blktests(guest: Guest, slot: Slot, upstream_test: UpstreamTest, plan: Plan) -> None:
+def test_blktests(
+    guest: Guest, blockyard_slot: Slot, upstream_test: UpstreamTest, blockyard_plan: Plan
+) -> None:
     driver = guest.driver
     stands_in = upstream_guest.stands_in(driver)
     if stands_in and not isinstance(driver.manifest.disks, Configfs):
         pytest.skip(f"{driver.name} makes no disks by configfs in this kernel")
-    assert plan.upstream is not None
-    if upstream_guest.unpacked(driver, Path(plan.upstream.archive)):
+    assert blockyard_plan.upstream is not None
+    if upstream_guest.unpacked(driver, Path(blockyard_plan.upstream.archive)):
         guest.state = guest_state.read(driver)  # with what was mounted for it
     cpus = guest.machine.setup.topology.cpus
     if why := upstream_guest.unmet(upstream_test, driver, cpus):
         pytest.skip(why)
     try:
-        ran = upstream_guest.run(driver, upstream_test, plan.upstream)
+        ran = upstream_guest.run(driver, upstream_test, blockyard_plan.upstream)
     finally:
         # a module that it unloaded comes back; what is different still ends the guest
         with contextlib.suppress(Failed):
             driver.load()
-    name = f"{upstream_test.name.replace('/', '-')}-{slot}.tar"
-    store.write(Path(plan.directory) / "blktests" / name, ran.archive)
+    name = f"{upstream_test.name.replace('/', '-')}-{blockyard_slot}.tar"
+    store.write(Path(blockyard_plan.directory) / "blktests" / name, ran.archive)
     known = upstream_guest.attributes(driver) if stands_in else ()
     verdict = results.judge(ran.results, upstream_test, ran.disk, driver.name, known)
     if verdict.outcome == "skip":

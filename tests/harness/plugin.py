@@ -1,33 +1,49 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The pytest plugin that runs the suites against guests.
 
-Every test of a suite is run once per slot (driver, console, and hardware if it asks for some).
-Around each test the plugin boots or reuses the slot's guest, checks what the test needs, marks the
-kernel log, and afterwards scans the test's part of the log, whatever else happened. What it found
-goes with pytest's report as a user property, also across pytest-xdist's workers.
+Every test is run once per slot (driver, console, and hardware if it asks for some). Around each
+test the plugin boots or reuses the slot's guest, checks what the test needs, marks the kernel log,
+and afterwards scans the test's part of the log, whatever else happened. What it found goes with
+pytest's report as a user property, also across pytest-xdist's workers.
+
+`./inv test` names this plugin and its plan on pytest's command line. In a driver's own repository
+ci/pytest_plugin.py makes the plan and registers it; there a test without one of these fixtures is
+an ordinary test.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
+from blockyard.images.console.console import Console
 from blockyard.images.errors import GuestError
 from blockyard.images.log.splats import Splat
+from blockyard.images.machine.machine import Machine
 from blockyard.modules.disk import Disk
 from blockyard.modules.driver import Driver
 from blockyard.tests.harness import outcomes, plan, requirements
 from blockyard.tests.harness.budget import Budget
 from blockyard.tests.harness.guests import Guest, Guests, NotServed, Slot
 
+PLAN = pytest.StashKey[plan.Plan]()  # the plan of the run, in pytest's configuration
+SLOT = "blockyard_slot"  # the fixture that the tests' parameters are for
 PROPERTY = "blockyard"  # the user property: outcome, reason, kernel_log, guest of one phase
+
+MARKS = (
+    "blockyard_needs(*capabilities, program, symbol): skip the test where these are missing",
+    "blockyard_topology(*topologies): run the test once on each of these topologies",
+    "blockyard_feature(*names): the features of a driver that the test is about",
+    "blockyard_smoke: one of the tests that are run first",
+    "blockyard_third_party: a test of others, which may leave the guest in another state",
+)
 
 _guests = pytest.StashKey[Guests]()
 _guest = pytest.StashKey[Guest]()
-_plan = pytest.StashKey[plan.Plan]()
 _ill = pytest.StashKey[bool]()
 _failed = pytest.StashKey[bool]()
 _last = pytest.StashKey[bool]()
@@ -55,19 +71,34 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "needs(*capabilities): what a test asks of a driver")
-    config.addinivalue_line("markers", "topology(*topologies): what it is run on, one by one")
-    config.addinivalue_line("markers", "feature(*names): what of a driver a test is about")
-    config.addinivalue_line("markers", "smoke: one of the first that show whether a driver works")
-    config.addinivalue_line(
-        "markers", "third_party: a test of others, which may leave things behind"
-    )
-    path = config.getoption("--blockyard-plan")
-    if not path:
-        raise pytest.UsageError("the suites are run by ./inv test")
+    for line in MARKS:
+        config.addinivalue_line("markers", line)
     if not __debug__:  # helpers of tests fail by assertions
         raise pytest.UsageError("Python runs with -O, which removes assertions")
-    config.stash[_plan] = plan.read(path)
+    if PLAN in config.stash:
+        return
+    path = config.getoption("--blockyard-plan", None)
+    if not path:
+        raise pytest.UsageError(
+            "the suites are run by ./inv test, a driver's tests by pytest --blockyard-module DIR"
+        )
+    config.stash[PLAN] = plan.read(path)
+    config.pluginmanager.register(EveryTest())
+
+
+class EveryTest:
+    """A pytest plugin for the suites: each test is one of a driver, also without our fixtures."""
+
+    @pytest.fixture(autouse=True)
+    def in_a_guest(self, guest: Guest) -> None:
+        """The test's guest is judged after it, whatever the test uses."""
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Refuses tests that get no slot, such as those of unittest."""
+        if others := [item.nodeid for item in items if not hasattr(item, "callspec")]:
+            items.clear()  # they are collected even so
+            raise pytest.UsageError(f"{others[0]} is no plain function, so it tests no driver")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -76,14 +107,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    here = metafunc.config.stash[_plan]
+    here = metafunc.config.stash[PLAN]
+    if SLOT not in metafunc.fixturenames:
+        return
     if "upstream_test" in metafunc.fixturenames:
-        metafunc.parametrize(("slot", "upstream_test"), list(_upstream(here)))
+        metafunc.parametrize((SLOT, "upstream_test"), list(_upstream(here)))
         return
     drivers = here.drivers
     if (folder := str(metafunc.definition.path.parent)) in here.folders:
         drivers = tuple(name for name in drivers if here.manifest(name).folder == folder)
-    wanted = metafunc.definition.get_closest_marker("topology")
+    wanted = metafunc.definition.get_closest_marker("blockyard_topology")
     hardware = wanted.args if wanted else ("",)
     slots = [
         Slot(driver, console, topology)
@@ -91,7 +124,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for console in here.consoles
         for topology in (hardware if here.manifest(driver).on_hardware else ("",))
     ]
-    metafunc.parametrize("slot", slots, ids=str)
+    metafunc.parametrize(SLOT, slots, ids=str)
 
 
 def _upstream(here: plan.Plan) -> Iterator[object]:
@@ -107,48 +140,47 @@ def _upstream(here: plan.Plan) -> Iterator[object]:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """One slot after the other, so that each needs one guest; else as they come."""
-    here = config.stash[_plan]
-    if others := [item.nodeid for item in items if not hasattr(item, "callspec")]:
-        items.clear()  # they are collected even so
-        raise pytest.UsageError(f"{others[0]} is no plain function, so it tests no driver")
-    # a test of a driver that was not chosen comes without a slot
-    items[:] = [item for item in items if isinstance(_parameter(item), Slot)]
+    here = config.stash[PLAN]
+    # a test of a driver that was not chosen comes with a parameter that is not a slot
+    items[:] = [item for item in items if not _has_empty_slot(item)]
     if here.smoke:
         items[:] = [item for item in items if _is_first(item, here)]
-    items.sort(key=lambda item: str(_slot(item)))
+    items.sort(key=lambda item: str(slot_of(item) or ""))
+
+
+def slot_of(item: pytest.Item) -> Slot | None:
+    """The slot of a collected test; None for an ordinary test, which has none."""
+    callspec = getattr(item, "callspec", None)
+    slot = callspec.params.get(SLOT) if callspec else None
+    return slot if isinstance(slot, Slot) else None
+
+
+def _has_empty_slot(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    return bool(callspec and SLOT in callspec.params and not slot_of(item))
 
 
 def _is_first(item: pytest.Item, here: plan.Plan) -> bool:
     """Whether it is a smoke test, or one of a driver's own."""
-    return bool(item.get_closest_marker("smoke")) or str(item.path.parent) in here.folders
-
-
-def _parameter(item: pytest.Item) -> object:
-    assert isinstance(item, pytest.Function)
-    return item.callspec.params["slot"]
-
-
-def _slot(item: pytest.Item) -> Slot:
-    slot = _parameter(item)
-    assert isinstance(slot, Slot)
-    return slot
+    return bool(item.get_closest_marker("blockyard_smoke")) or str(item.path.parent) in here.folders
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Notes whether another test follows in the same guest."""
-    item.stash[_last] = nextitem is None or _slot(nextitem) != _slot(item)
+    item.stash[_last] = nextitem is None or slot_of(nextitem) != slot_of(item)
 
 
-@pytest.fixture(autouse=True)
-def guest(request: pytest.FixtureRequest, slot: Slot) -> Iterator[Guest]:
+@pytest.fixture
+def guest(request: pytest.FixtureRequest, blockyard_slot: Slot) -> Iterator[Guest]:
     """The slot's guest, ready for one test; afterwards its kernel log is judged."""
+    slot = blockyard_slot
     config = request.config
     if _guests not in config.stash:
         worker = getattr(config, "workerinput", {}).get("workerid", "")
-        if config.stash[_plan].own:  # a driver's own tests have guests of their own
+        if config.stash[PLAN].own:  # a driver's own tests have guests of their own
             worker = f"own-{worker}"
-        config.stash[_guests] = Guests(config.stash[_plan], worker)
+        config.stash[_guests] = Guests(config.stash[PLAN], worker)
     guests = config.stash[_guests]
     if problem := guests.manifest_problem(slot) or guests.hardware_problem(slot):
         pytest.skip(problem)
@@ -210,7 +242,7 @@ def _judge(guests: Guests, guest: Guest, item: pytest.Item) -> None:
         raise SplatFound(splats) from trouble
     if trouble:
         raise trouble
-    if left and not failed and not item.get_closest_marker("third_party"):
+    if left and not failed and not item.get_closest_marker("blockyard_third_party"):
         raise StateLeak(f"the test left the guest in another state: {'; '.join(left)}")
 
 
@@ -221,22 +253,34 @@ def driver(guest: Guest) -> Driver:
 
 
 @pytest.fixture
+def machine(guest: Guest) -> Machine:
+    """The virtual machine of the guest: kernel log, consoles, QEMU's monitor."""
+    return guest.machine
+
+
+@pytest.fixture
+def console(driver: Driver) -> Console:
+    """The console of this test, serial or ssh: runs commands in the guest."""
+    return driver.console
+
+
+@pytest.fixture
 def patient_console(driver: Driver) -> Iterator[None]:
     """Lets the test's commands wait for a driver's own time-outs (`requirements.waits`)."""
     with driver.console.may_wait():
         yield
 
 
-@pytest.fixture(name="plan")
-def plan_of_the_run(request: pytest.FixtureRequest) -> plan.Plan:
+@pytest.fixture
+def blockyard_plan(request: pytest.FixtureRequest) -> plan.Plan:
     """What this run is to do."""
-    return request.config.stash[_plan]
+    return request.config.stash[PLAN]
 
 
 @pytest.fixture
-def budget(plan: plan.Plan) -> Budget:
+def budget(blockyard_plan: plan.Plan) -> Budget:
     """How long this run's loads and repetitions take."""
-    return Budget(plan.budget)
+    return Budget(blockyard_plan.budget)
 
 
 @pytest.fixture
@@ -258,12 +302,17 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
+    if slot_of(item) is None:  # an ordinary test beside those of a driver
+        return report
     facts: dict[str, Any] = {"outcome": "fail" if report.failed else "pass"}
     guest = item.stash.get(_guest, None)
     if guests := item.config.stash.get(_guests, None):
         facts["booted"] = guests.booted
     if guest:
         facts["guest"] = guest.name
+        if report.failed:
+            folder = Path(item.config.stash[PLAN].directory) / guest.name
+            report.sections.append(("guest", f"logs of the guest: {folder}"))
     if hasattr(report, "wasxfail"):
         outcome = "xfail" if report.skipped else "xpass"
         facts |= {"outcome": outcome, "reason": report.wasxfail}

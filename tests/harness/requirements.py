@@ -21,7 +21,7 @@ _OF_FIXTURES = {"disk": "disk", "data_disk": "persistent"}
 
 def needs(*capabilities: str, program: str = "", symbol: str = "") -> pytest.MarkDecorator:
     """Marks a test (or a module, as `pytestmark`) with what it needs."""
-    return pytest.mark.needs(*capabilities, program=program, symbol=symbol)
+    return pytest.mark.blockyard_needs(*capabilities, program=program, symbol=symbol)
 
 
 def topology(*topologies: str) -> pytest.MarkDecorator:
@@ -29,12 +29,12 @@ def topology(*topologies: str) -> pytest.MarkDecorator:
 
     It holds for drivers of hardware; others make their disks themselves, and run it once.
     """
-    return pytest.mark.topology(*topologies)
+    return pytest.mark.blockyard_topology(*topologies)
 
 
 def feature(*names: str) -> pytest.MarkDecorator:
     """Says which features of a driver a test (or a module) is about, for the parity table."""
-    return pytest.mark.feature(*names)
+    return pytest.mark.blockyard_feature(*names)
 
 
 def waits() -> pytest.MarkDecorator:
@@ -47,7 +47,7 @@ def waits() -> pytest.MarkDecorator:
 
 def smoke(test: Callable[..., None]) -> Callable[..., None]:
     """Marks one of the tests that show first whether a driver works: `./inv test` has no others."""
-    marked: Callable[..., None] = pytest.mark.smoke(test)
+    marked: Callable[..., None] = pytest.mark.blockyard_smoke(test)
     return marked
 
 
@@ -56,8 +56,8 @@ def features(item: pytest.Item) -> tuple[str, ...]:
 
     A test that names neither is about what its file is about.
     """
-    named = [name for marker in item.iter_markers("feature") for name in marker.args]
-    needed = [name for marker in item.iter_markers("needs") for name in marker.args]
+    named = [name for marker in item.iter_markers("blockyard_feature") for name in marker.args]
+    needed = [name for marker in item.iter_markers("blockyard_needs") for name in marker.args]
     attributes = [
         name.removeprefix("attribute:") for name in needed if name.startswith("attribute:")
     ]
@@ -72,7 +72,7 @@ def unmet(item: pytest.Item, driver: Driver) -> str:
         if fixture in getattr(item, "fixturenames", ()) and capability not in driver.capabilities:
             return missing_capability(driver, capability)
     # what a whole suite needs is told before what one of its tests does
-    for marker in reversed(list(item.iter_markers("needs"))):
+    for marker in reversed(list(item.iter_markers("blockyard_needs"))):
         for capability in marker.args:
             if capability not in driver.capabilities:
                 return missing_capability(driver, capability)

@@ -27,7 +27,10 @@ COMMON = ("libaio", "io_uring")
 @needs(program="fio")
 @pytest.mark.parametrize(
     "engine",
-    [pytest.param(one, marks=pytest.mark.smoke if one in COMMON else ()) for one in ENGINES],
+    [
+        pytest.param(one, marks=pytest.mark.blockyard_smoke if one in COMMON else ())
+        for one in ENGINES
+    ],
 )
 def test_engine(disk: Disk, engine: str) -> None:
     """Each way into the kernel moves as much as it was asked for, and the disk counts it."""
