@@ -13,10 +13,10 @@ it joins a subsystem that is there and has the namespaces that are shared in it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import msgspec
 
+from blockyard.images.hardware.qapi import Command, Options
 from blockyard.images.hardware.topology import (
     Backing,
     Controller,
@@ -26,11 +26,9 @@ from blockyard.images.hardware.topology import (
     Place,
     Topology,
 )
-from blockyard.images.machine.qmp import Command
 from blockyard.kernel.host.errors import UserError
 from blockyard.kernel.host.sandbox import BIND
 
-Options = dict[str, Any]
 Item = tuple[str, Options]  # object, blockdev or device; its options
 
 SECTOR = 512  # bytes; blkdebug's unit, whatever the block size

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from blockyard.images.hardware import devices
+from blockyard.images.hardware.qapi import Command
 from blockyard.images.hardware.topology import Topology
-from blockyard.images.machine.qmp import Command
 from blockyard.kernel.host.sandbox import BIND
 
 PROGRAM = "qemu-system-x86_64"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from blockyard.images.hardware.qapi import Command
 from blockyard.kernel.host.errors import Failed
 
 if TYPE_CHECKING:
@@ -42,9 +43,6 @@ class Event(msgspec.Struct, frozen=True):
 
     event: str
     data: dict[str, Any] = {}
-
-
-Command = tuple[str, dict[str, Any]]  # a name and its arguments
 
 
 class Events:
