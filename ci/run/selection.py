@@ -19,9 +19,9 @@ from blockyard.kernel.host.progress import note
 from blockyard.kernel.host.settings import PROJECT, settings
 from blockyard.modules import manifest
 from blockyard.modules.manifest import Manifest
-from blockyard.tests.blktests.checkout import Upstream
 from blockyard.tests.harness import budget
 from blockyard.tests.harness.plan import Plan
+from blockyard.tests.harness.upstream import Upstream
 
 SUITES = PROJECT / "tests" / "suites"
 BOTH = "both"  # consoles

@@ -32,7 +32,8 @@ from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
 from blockyard.modules.driver import Driver
 from blockyard.tests.blktests import archive, guest
-from blockyard.tests.blktests.checkout import Checkout, Upstream, UpstreamTest
+from blockyard.tests.blktests.checkout import Checkout
+from blockyard.tests.harness.upstream import Upstream, UpstreamTest
 
 PAIRS = HERE / "blktests.toml"
 FIRST = "block/read"  # the first test of a guest

@@ -22,8 +22,9 @@ from blockyard.kernel.host.errors import UserError
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.kernel.spec import KernelSpec
 from blockyard.tests.blktests import archive, checkout
-from blockyard.tests.blktests.checkout import URL, Checkout, Upstream
+from blockyard.tests.blktests.checkout import URL, Checkout
 from blockyard.tests.harness.outcomes import BAD, CaseResult, worse
+from blockyard.tests.harness.upstream import SECONDS, Upstream
 
 PAGE = PROJECT / "docs" / "blktests.md"
 DRIVERS = "null_blk,nvme"  # what upstream's tests are written for
@@ -40,7 +41,7 @@ class Wanted:
     console: str = "serial"
     topology: str = "default"
     start: str = "fastest"
-    seconds: int = checkout.SECONDS  # what a test with a time limit takes
+    seconds: int = SECONDS  # what a test with a time limit takes
 
 
 def selected(choice: KernelSpec, wanted: Wanted) -> tuple[Checkout, Selection]:
@@ -128,7 +129,7 @@ def page(finished: record.Run) -> str:
     ]
     kernel = finished.kernel
     lines = [
-        HEAD.format(url=URL, seconds=checkout.SECONDS),
+        HEAD.format(url=URL, seconds=SECONDS),
         f"Run {finished.started[:10]} on kernel {kernel.name} ({kernel.release}), "
         f"{finished.accelerator.name}, checkout {finished.upstream.rpartition(' ')[2]}.\n",
         *_totals(finished, drivers),

@@ -13,57 +13,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from blockyard.kernel.host.errors import UserError, unknown
 from blockyard.kernel.host.untrusted import is_file
-from blockyard.modules.manifest import Manifest
 from blockyard.tests.blktests import tree
+from blockyard.tests.harness.upstream import UpstreamTest
 
 URL = "https://github.com/linux-blktests/blktests"
 FOLDERS = ("common", "src", "tests")  # that a guest gets
-NULL_BLK = "null_blk"  # the driver that upstream's tests make their own disks with
-SECONDS = 10  # what a test with a time limit takes by default; upstream's own default is 30
 # Names become part of scripts in the guest and of file names here.
 _GROUP = re.compile(r"[a-z][a-z0-9_-]*")
 _NUMBER = re.compile(r"[0-9]{3}")
 _EXCLUDE = re.compile(r"(?:-x|--exclude=)(.+)")
 _ON_A_DISK = re.compile(r"^[ \t]*(function[ \t]+)?test_device(_array)?[ \t]*\(\)", re.MULTILINE)
 _ON_NULL_BLK = re.compile(r"\bnull_blk\b|\bnullb\b")
-
-
-class UpstreamTest(msgspec.Struct, frozen=True):
-    """One test of upstream's."""
-
-    name: str  # group/number
-    on_a_disk: bool = False  # it is given a disk; else it makes its own
-    on_null_blk: bool = False  # it, or its group, makes them with null_blk
-
-    @property
-    def group(self) -> str:
-        """The folder that it stands in."""
-        return self.name.partition("/")[0]
-
-    def fits(self, driver: Manifest) -> bool:
-        """Whether it says something about that driver.
-
-        A test that is given a disk runs on every driver, one that makes its own runs once: with
-        null_blk and what stands in for it, or where its group belongs.
-        """
-        if self.on_a_disk or driver.name == self.group:
-            return True
-        if self.on_null_blk:
-            return NULL_BLK in (driver.name, driver.counterpart)
-        return driver.name == NULL_BLK and self.group != "nvme"
-
-
-class Upstream(msgspec.Struct, frozen=True, kw_only=True):
-    """What of upstream a run does."""
-
-    tests: tuple[UpstreamTest, ...]
-    source: str  # the checkout's folder, and the hash of what was taken of it
-    archive: str = ""  # a tar of it, with the helper programs
-    seconds: int = SECONDS  # what a test with a time limit takes
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from blockyard.modules.disk import Disk
 from blockyard.modules.driver import Driver
 from blockyard.modules.manifest import Configfs
 from blockyard.tests.blktests import results
-from blockyard.tests.blktests.checkout import NULL_BLK, Upstream, UpstreamTest
 from blockyard.tests.blktests.results import Results
 from blockyard.tests.harness.requirements import missing_capability
+from blockyard.tests.harness.upstream import NULL_BLK, Upstream, UpstreamTest
 
 HERE = Path(__file__).parent
 NEEDS = HERE / "needs.toml"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from blockyard.kernel.host.errors import Failed
-from blockyard.tests.blktests.checkout import UpstreamTest
+from blockyard.tests.harness.upstream import UpstreamTest
 
 LOG = "check.log"  # what `check` printed
 STATUS = "check.status"  # its exit code

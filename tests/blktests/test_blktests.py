@@ -17,10 +17,10 @@ from blockyard.kernel.host.errors import Failed
 from blockyard.modules.manifest import Configfs
 from blockyard.tests.blktests import guest as upstream_guest
 from blockyard.tests.blktests import results
-from blockyard.tests.blktests.checkout import UpstreamTest
 from blockyard.tests.harness import guest_state
 from blockyard.tests.harness.guests import Guest, Slot
 from blockyard.tests.harness.plan import Plan
+from blockyard.tests.harness.upstream import UpstreamTest
 
 pytestmark = pytest.mark.blockyard_third_party
 

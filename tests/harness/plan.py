@@ -18,8 +18,8 @@ from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.host.debian import ToolRoot
 from blockyard.modules import manifest
 from blockyard.modules.manifest import Manifest
-from blockyard.tests.blktests.checkout import Upstream
 from blockyard.tests.harness import budget
+from blockyard.tests.harness.upstream import Upstream
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

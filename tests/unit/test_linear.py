@@ -18,7 +18,7 @@ from blockyard.images.log import kernel_log, splats
 from blockyard.images.machine import diagnose
 from blockyard.modules.disk import named_error
 from blockyard.tests.blktests import checkout, results
-from blockyard.tests.blktests.checkout import UpstreamTest
+from blockyard.tests.harness.upstream import UpstreamTest
 
 MUCH = 100_000
 WITHIN_S = 10.0

@@ -23,7 +23,7 @@ from blockyard.modules import manifest
 from blockyard.modules.driver import Driver
 from blockyard.tests.blktests import archive, checkout, guest, results
 from blockyard.tests.blktests import tree as upstream_tree
-from blockyard.tests.blktests.checkout import Upstream, UpstreamTest
+from blockyard.tests.harness.upstream import Upstream, UpstreamTest
 from blockyard.tests.unit import samples
 from blockyard.tests.unit.samples import result, run_of
 
