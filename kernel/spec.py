@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blockyard.kernel import catalog
-from blockyard.kernel.build.spec import read_fragment
 from blockyard.kernel.build.toolchain import COMPILERS, PLACES
 from blockyard.kernel.config import kconfig, variants
+from blockyard.kernel.config.fragments import read_fragment
 from blockyard.kernel.config.variants import PLAIN
 from blockyard.kernel.host import redact
 from blockyard.kernel.host.errors import UserError, unknown

@@ -13,7 +13,7 @@ import msgspec
 
 from blockyard.kernel import versions
 from blockyard.kernel.artifact import Kernel
-from blockyard.kernel.build.spec import read_fragment
+from blockyard.kernel.config.fragments import read_fragment
 from blockyard.kernel.config.kconfig import Fragment
 from blockyard.kernel.host import toml, untrusted
 from blockyard.kernel.host.errors import UserError, unknown

@@ -16,10 +16,10 @@ import msgspec
 from blockyard.ci import output
 from blockyard.ci.run import prepare
 from blockyard.kernel import artifact, catalog
-from blockyard.kernel.build import toolchain
+from blockyard.kernel.build import configure, toolchain
 from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.catalog import DebianImage
-from blockyard.kernel.config import configure, diff, kconfig, variants
+from blockyard.kernel.config import diff, kconfig, variants
 from blockyard.kernel.config.diff import TOOLS, Differences, Pair, pairs
 from blockyard.kernel.host import packed, store, untrusted
 from blockyard.kernel.host.debian import tool_root

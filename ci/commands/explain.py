@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from blockyard.ci.run import prepare
 from blockyard.kernel import catalog
+from blockyard.kernel.build import configure
 from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.catalog import DebianImage
-from blockyard.kernel.config import configure
 from blockyard.kernel.host.debian import ToolRoot
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest

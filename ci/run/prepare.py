@@ -27,13 +27,14 @@ from blockyard.kernel import catalog, sources
 from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.build import build, ccache, rust_support
 from blockyard.kernel.build import toolchain as toolchains
+from blockyard.kernel.build.configure import SymbolsDropped
 from blockyard.kernel.build.path_toolchain import from_host
 from blockyard.kernel.build.prebuilt import module_make, prebuilt
-from blockyard.kernel.build.spec import BuildSpec, own_fragment, read_fragment
+from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.build.toolchain import Toolchain
 from blockyard.kernel.catalog import DebianImage
 from blockyard.kernel.config import variants
-from blockyard.kernel.config.configure import SymbolsDropped
+from blockyard.kernel.config.fragments import own_fragment, read_fragment
 from blockyard.kernel.config.quirks import adapted
 from blockyard.kernel.host import store
 from blockyard.kernel.host.debian import ToolRoot, tool_root

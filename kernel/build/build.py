@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 from blockyard.kernel import artifact
 from blockyard.kernel.artifact import UNPACKED, Kernel, KernelInfo
 from blockyard.kernel.build import ccache
+from blockyard.kernel.build.configure import configure
 from blockyard.kernel.build.depmod import depmod
 from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.config import kconfig
-from blockyard.kernel.config.configure import configure
 from blockyard.kernel.host import gc, process, store, untrusted
 from blockyard.kernel.host.errors import Failed
 from blockyard.kernel.host.progress import step

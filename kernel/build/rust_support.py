@@ -11,8 +11,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from blockyard.kernel.build.configure import OWN, SymbolsDropped
 from blockyard.kernel.build.spec import BuildSpec
-from blockyard.kernel.config.configure import OWN, SymbolsDropped
 from blockyard.kernel.host import store
 
 HOLDS_S = 86_400

@@ -15,13 +15,12 @@ from blockyard.kernel.build.ccache import Objects
 from blockyard.kernel.build.toolchain import Toolchain
 from blockyard.kernel.config import kconfig
 from blockyard.kernel.config.kconfig import Fragment, Merged
-from blockyard.kernel.host import store, untrusted
+from blockyard.kernel.host import store
 from blockyard.kernel.host.debian import ToolRoot
-from blockyard.kernel.host.errors import UserError
 from blockyard.kernel.host.limits import CONFIGURE_S, MODULE_S, build_limits, kernel_time_s
 from blockyard.kernel.host.process import run
 from blockyard.kernel.host.sandbox import BIND, Sandbox
-from blockyard.kernel.host.settings import PROJECT, settings
+from blockyard.kernel.host.settings import settings
 from blockyard.kernel.sources.tree import Tree
 
 RECIPE = 2  # raise it when the same inputs give another kernel
@@ -144,23 +143,3 @@ class BuildSpec:
     def known_paths(self) -> dict[str, str]:
         """Paths in what make prints → as the user knows them: below the tree, where it is ours."""
         return {f"{BIND}/src/": f"{self.tree.build_id}/" if self.tree.build_id else ""}
-
-
-def own_fragment(name: str) -> Fragment:
-    """One of kernel/fragments: ``base`` is what every test kernel needs to boot and be tested."""
-    return read_fragment(PROJECT / "kernel" / "fragments" / f"{name}.config")
-
-
-def read_fragment(path: Path) -> Fragment:
-    """A configuration fragment from a file, named as a user would find it."""
-    if path.is_relative_to(PROJECT):
-        name = str(path.relative_to(PROJECT))
-    else:  # not to be taken for one of ours, in a folder of the same name
-        name = str(path) if path.is_absolute() else f"./{path}"
-    what = "the configuration fragment"
-    data = untrusted.read_input(path, what, untrusted.CONFIG_BYTES)
-    try:
-        # with the mark that editors of Windows put at the beginning
-        return Fragment(name, data.decode("utf-8-sig"))
-    except UnicodeDecodeError:
-        raise UserError(f"cannot read {what} {path}: it is not UTF-8 text") from None

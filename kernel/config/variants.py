@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from blockyard.kernel.build.spec import own_fragment
 from blockyard.kernel.config import kconfig
+from blockyard.kernel.config.fragments import own_fragment
 from blockyard.kernel.config.kconfig import Fragment
 from blockyard.kernel.host.settings import PROJECT
 

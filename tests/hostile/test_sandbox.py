@@ -18,7 +18,8 @@ import pytest
 
 from blockyard.ci.run import prepare
 from blockyard.kernel.build import toolchain
-from blockyard.kernel.build.spec import BuildSpec, own_fragment
+from blockyard.kernel.build.spec import BuildSpec
+from blockyard.kernel.config.fragments import own_fragment
 from blockyard.kernel.host.debian import ToolRoot
 from blockyard.kernel.host.sandbox import BIND, Sandbox
 from blockyard.kernel.sources import series

@@ -12,9 +12,9 @@ import pytest
 
 from blockyard.ci.run import prepare
 from blockyard.ci.run.prepare import BootEnv
+from blockyard.kernel.build.configure import configure, unknown_keywords
 from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.build.toolchain import from_root
-from blockyard.kernel.config.configure import configure, unknown_keywords
 from blockyard.kernel.config.kconfig import Fragment
 from blockyard.kernel.host import store
 from blockyard.kernel.host.errors import Failed

@@ -10,8 +10,9 @@ import pytest
 
 from blockyard.ci.run import prepare
 from blockyard.kernel import catalog, sources
+from blockyard.kernel.build import configure
 from blockyard.kernel.build.spec import BuildSpec
-from blockyard.kernel.config import configure, kconfig
+from blockyard.kernel.config import kconfig
 from blockyard.kernel.host import store
 from blockyard.kernel.host.debian import tool_root
 from blockyard.kernel.spec import KernelSpec

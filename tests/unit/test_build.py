@@ -12,7 +12,8 @@ import pytest
 from blockyard.kernel import artifact
 from blockyard.kernel.build import build, toolchain
 from blockyard.kernel.build.build import MOST_FILES, module_name, prune, usage, warnings
-from blockyard.kernel.build.spec import BuildSpec, own_fragment, read_fragment
+from blockyard.kernel.build.spec import BuildSpec
+from blockyard.kernel.config.fragments import own_fragment, read_fragment
 from blockyard.kernel.config.kconfig import Fragment, merge
 from blockyard.kernel.host.errors import Failed
 from blockyard.kernel.host.settings import PROJECT

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.kernel.build.spec import read_fragment
 from blockyard.kernel.catalog import DEFAULT
 from blockyard.kernel.config import kconfig, variants
+from blockyard.kernel.config.fragments import read_fragment
 from blockyard.kernel.host import untrusted
 from blockyard.kernel.host.errors import UserError
 from blockyard.kernel.host.settings import PROJECT
@@ -89,7 +89,7 @@ class TestFragments:
     def test_a_stream_of_the_shell_is_there_each_time_it_is_read(self) -> None:
         script = (
             "from pathlib import Path; from blockyard.kernel.spec import KernelSpec;"
-            "from blockyard.kernel.build.spec import read_fragment;"
+            "from blockyard.kernel.config.fragments import read_fragment;"
             "stream = Path('/dev/stdin'); choice = KernelSpec(fragments=(stream,));"
             "print(read_fragment(stream).text)"
         )

@@ -14,7 +14,7 @@ from blockyard.ci.selfbench import fleet, peers, timing, virtme
 from blockyard.ci.selfbench.table import show
 from blockyard.ci.selfbench.timing import Spent
 from blockyard.ci.selfbench.values import DECIMALS, Measurement, Report
-from blockyard.kernel.build.spec import read_fragment
+from blockyard.kernel.config.fragments import read_fragment
 from blockyard.kernel.host.errors import Failed, UserError
 from blockyard.kernel.spec import KernelSpec
 

@@ -12,8 +12,8 @@ from blockyard.ci.run import prepare
 from blockyard.kernel import sources
 from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.build import build, rust_support
+from blockyard.kernel.build.configure import SymbolsDropped
 from blockyard.kernel.build.spec import BuildSpec
-from blockyard.kernel.config.configure import SymbolsDropped
 from blockyard.kernel.config.explain import in_one_line
 from blockyard.kernel.config.kconfig import prove
 from blockyard.kernel.spec import KernelSpec

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.kernel.build.spec import own_fragment
 from blockyard.kernel.config import kconfig, quirks, variants
+from blockyard.kernel.config.fragments import own_fragment
 from blockyard.kernel.config.kconfig import Fragment
 from blockyard.kernel.config.quirks import adapted, why_not
 from blockyard.kernel.host.errors import UserError
