@@ -11,6 +11,7 @@ from pathlib import Path
 
 from blockyard.kernel.host import toml
 from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.installation import as_typed
 from blockyard.modules import folder, looks, manifest
 from blockyard.modules.looks import Look
 from blockyard.modules.manifest import FILE, Manifest
@@ -53,7 +54,9 @@ def write(place: Path) -> Path:
 
 
 def _lines(seen: Look) -> Iterator[str]:
-    yield "# Written by ./inv init from what the sources show: check it, above all [disks]."
+    yield as_typed(
+        "# Written by ./inv init from what the sources show: check it, above all [disks]."
+    )
     yield f"language = {_string(seen.language)}"
     yield f"modules = {_list(seen.modules)} # in the order they are loaded"
     yield '# counterpart = "NAME" # the driver of the same promises in the other language'

@@ -28,15 +28,16 @@ from blockyard.kernel import catalog, sources
 from blockyard.kernel.build import path_toolchain, toolchain
 from blockyard.kernel.catalog import DebianImage
 from blockyard.kernel.config.diff import TOOLS
-from blockyard.kernel.host import gc
+from blockyard.kernel.host import gc, host_packages
 from blockyard.kernel.host.debian import ToolRoot, ready_tool_root
 from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.host_packages import KEYRING, KEYRING_PACKAGE, install_command
+from blockyard.kernel.host.installation import as_typed
 from blockyard.kernel.host.sandbox import Sandbox
 from blockyard.kernel.host.settings import settings
 from blockyard.kernel.sources.tree import Tree
 from blockyard.kernel.versions import at_least
 
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 FIRST_RUN_GB = 6.0  # tool root, one source tree, its output tree, kernel and guest root
 RESULTS_GB = 0.1  # a run's record and logs are a few MB
 COMPILE_MIB = 1024  # what two compilers and the linker want at once
@@ -78,12 +79,11 @@ def examine() -> list[Check]:
 
 
 def host_programs() -> Iterator[Check]:
-    """The packages that ./inv asks of the host."""
+    """The programs and files that the host must have."""
     yield Check(group="host", name="Python", found=platform.python_version(), needed="3.11")
-    for program, package in (("mmdebstrap", "mmdebstrap"), ("bwrap", "bubblewrap")):
-        yield _program("host", program, package, "missing")
+    for program in host_packages.required():
+        yield _program("host", program, host_packages.PACKAGES[program], "missing")
     if os.geteuid() != 0:
-        yield _program("host", "newuidmap", "uidmap", "missing")
         yield _subordinate_ids()
     there = KEYRING.is_file()
     yield Check(
@@ -91,7 +91,7 @@ def host_programs() -> Iterator[Check]:
         name="archive keyring",
         found=str(KEYRING) if there else "not installed",
         state="ok" if there else "missing",
-        fix="" if there else _install("debian-archive-keyring"),
+        fix="" if there else install_command(KEYRING_PACKAGE),
     )
     # only for kernels from repositories
     yield _program("host", "git", "git", "note")
@@ -108,7 +108,7 @@ def _program(group: str, program: str, package: str, state: State) -> Check:
         name=program,
         found=found or "not installed",
         state="ok" if works else state,
-        fix="" if works else _install("--reinstall", package) if found else _install(package),
+        fix="" if works else install_command(*([] if not found else ["--reinstall"]), package),
     )
 
 
@@ -125,10 +125,6 @@ def version_of(program: str) -> str:
         return BROKEN
     found = re.search(r"\d+(\.\d+)+", told.stdout)
     return found[0] if found else "of unknown version"
-
-
-def _install(*packages: str) -> str:
-    return f"{'' if os.geteuid() == 0 else 'sudo '}apt-get install {' '.join(packages)}"
 
 
 def _subordinate_ids() -> Check:
@@ -388,8 +384,10 @@ def _print(found: list[Check]) -> None:
             if one.group == group:
                 needed = f"  (needs {one.needed})" if one.needed else ""
                 state = output.plain(f"  {one.state:<7}", styles[one.state])
-                console.print(state, output.plain(f" {one.name:<16}  {one.found}{needed}"))
-    fixes = [f"{one.name}: {one.fix}" for one in found if one.fix]
+                console.print(
+                    state, output.plain(as_typed(f" {one.name:<16}  {one.found}{needed}"))
+                )
+    fixes = [as_typed(f"{one.name}: {one.fix}") for one in found if one.fix]
     if fixes:
         console.print("\nwhat to do:")
         for fix in fixes:

@@ -9,6 +9,7 @@ from blockyard.kernel.build import configure
 from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.catalog import DebianImage
 from blockyard.kernel.host.debian import ToolRoot
+from blockyard.kernel.host.installation import as_typed
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
 
@@ -40,5 +41,6 @@ def _told_by_the_config(choice: KernelSpec, symbol: str, tools: ToolRoot) -> str
     ]
     source = choice.kernel.removesuffix("-debian")
     if source != choice.kernel and source in catalog.catalog():
-        lines += ["  what to do:", f"    - ./inv kernel.explain {symbol} --kernel {source}"]
+        command = as_typed(f"./inv kernel.explain {symbol} --kernel {source}")
+        lines += ["  what to do:", f"    - {command}"]
     return "\n".join(lines)

@@ -19,7 +19,7 @@ import pytest
 
 from blockyard.ci.run import selection
 from blockyard.ci.run.module_tests import runner
-from blockyard.ci.run.module_tests.runner import Suite
+from blockyard.ci.run.module_tests.runner import SUITES_INI, Suite
 from blockyard.ci.run.selection import Selection
 from blockyard.kernel.host import environment
 from blockyard.kernel.host.errors import Failed, UserError
@@ -165,14 +165,14 @@ def own_suites(wanted: Selection, plan: Plan) -> list[Suite]:
 
 
 def arguments(plan: Path, wanted: Selection) -> list[str]:
-    """What pytest is called with, in the checkout's folder, besides `trusted`."""
-    found = ["-c", "pyproject.toml", "--rootdir", "."]
+    """What pytest is called with, in the folder PROJECT, besides `trusted`."""
+    found = ["-c", str(SUITES_INI), "--rootdir", ".", "--confcutdir", "."]
     found += ["-p", "blockyard.tests.harness.plugin", "--blockyard-plan", str(plan)]
     # the output is ours, the order is by guest, and suites leave no files in the checkout
     found += ["-p", "no:terminal", "-p", "no:cacheprovider"]
     seeded = wanted.seed is not None
     found += [f"--randomly-seed={wanted.seed}"] if seeded else ["-p", "no:randomly"]
-    found += ["-p", "no:junitxml", "-o", "addopts=--import-mode=importlib --strict-markers"]
+    found += ["-p", "no:junitxml"]
     if wanted.expression:
         found += ["-k", wanted.expression]
     return found

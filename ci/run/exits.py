@@ -18,6 +18,7 @@ from blockyard.ci.run.record import Run
 from blockyard.images.errors import GuestError
 from blockyard.kernel.host import interrupts, store, streams
 from blockyard.kernel.host.errors import ExitCode, UserError
+from blockyard.kernel.host.installation import as_typed
 from blockyard.kernel.host.progress import note
 
 
@@ -82,7 +83,7 @@ def of_run(run: Run) -> int:
         note("nothing was tested: every test was skipped")
         return ExitCode.UNTESTABLE
     if not run.ok and not run.booted:
-        note("nothing was tested: no guest came up; ./inv boot --run true shows why")
+        note(as_typed("nothing was tested: no guest came up; ./inv boot --run true shows why"))
         return ExitCode.UNTESTABLE
     return ExitCode.OK if run.ok else ExitCode.FAILED
 

@@ -244,6 +244,6 @@ def _reader() -> dict[str, Path]:
     """What the reader consists of: its path below BIND → its file."""
     kconfiglib = importlib.util.find_spec("kconfiglib")
     if kconfiglib is None or kconfiglib.origin is None:
-        raise Failed("kconfiglib is not installed", hint="remove .venv and run ./inv again")
+        raise Failed("kconfiglib is not installed", hint="pip install kconfiglib")
     ours = {f"tools/blockyard/{name}": PROJECT / name for name in READER}
     return {"tools/kconfiglib.py": Path(kconfiglib.origin), **ours}

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from blockyard.kernel.host import store
+from blockyard.kernel.host import host_packages, store
 from blockyard.kernel.host.errors import Failed
 from blockyard.kernel.host.process import run
 from blockyard.kernel.host.progress import note, step
@@ -94,7 +94,15 @@ def _mirror_lines(suite: str) -> list[str]:
 
 
 def make_tar(spec: RootSpec, tar: Path, log: Path) -> None:
-    """Makes a root file system as a tar, without root rights (user namespaces)."""
+    """Makes a root file system as a tar, without root rights (user namespaces).
+
+    Raises Failed when host packages are missing, or mmdebstrap fails.
+    """
+    if missing := host_packages.missing():
+        raise Failed(
+            f"host packages are not installed: {', '.join(missing)}",
+            hint=host_packages.install_command(*missing),
+        )
     argv = ["mmdebstrap", "--variant=apt", "--format=tar"]
     argv += ["--mode=root" if os.geteuid() == 0 else "--mode=unshare"]
     argv += ['--aptopt=APT::Install-Recommends "false"', '--aptopt=Acquire::Retries "3"']

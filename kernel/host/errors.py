@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from enum import IntEnum
 from pathlib import Path
 
+from blockyard.kernel.host.installation import as_typed
+
 
 class ExitCode(IntEnum):
     """How `./inv` ends. README.md promises these numbers to scripts, CI and `git bisect run`.
@@ -56,9 +58,10 @@ class UserError(Exception):
     exit_code: int = ExitCode.USAGE
 
     def __init__(self, what: str, *, hint: str = "", log: Path | None = None) -> None:
+        what = as_typed(what)
         super().__init__(what)
         self.what = what
-        self.hint = hint
+        self.hint = as_typed(hint)
         self.log = log
 
     def __str__(self) -> str:

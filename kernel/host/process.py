@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from blockyard.kernel.host import causes, cgroup
+from blockyard.kernel.host import causes, cgroup, host_packages
 from blockyard.kernel.host.errors import Failed
 from blockyard.kernel.host.limits import Limits
 from blockyard.kernel.host.sandbox import command_of, is_offline
@@ -83,7 +83,7 @@ def start(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
     except FileNotFoundError:
         raise Failed(
             f"the program {argv[0]} is not installed",
-            hint="run ./inv again: it installs or names the missing host packages",
+            hint=host_packages.hint(argv[0]),
         ) from None
     except PermissionError:
         raise Failed(f"the program {argv[0]} may not be run: permission denied") from None

@@ -2,7 +2,8 @@
 """What a user may set, and where it comes from.
 
 ``~/.config/blockyard/config.toml`` holds the settings by name; an environment variable
-``BLOCKYARD_<NAME>`` overrides the file. Nothing needs to be set.
+``BLOCKYARD_<NAME>`` overrides the file. Nothing needs to be set. The folders follow the XDG Base
+Directory Specification: XDG_CONFIG_HOME and XDG_CACHE_HOME count if they are absolute paths.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
+import platformdirs
 
 from blockyard.kernel.host.errors import UserError
-
-PROJECT = Path(__file__).resolve().parents[2]
-
+from blockyard.kernel.host.installation import INSTALLED
+from blockyard.kernel.host.installation import PROJECT as PROJECT  # most modules need both
 
 MOST_GB = 1e6  # no disk is larger, and infinity is no number to count with
 MOST_S = 1e8  # three years
@@ -26,8 +27,8 @@ MOST_S = 1e8  # three years
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The settings in force."""
 
-    cache: str = "~/.cache/blockyard"  # sources, roots, kernels, images: safe to delete
-    results: str = str(PROJECT / "results")  # run records
+    cache: str  # sources, roots, kernels, images: safe to delete
+    results: str  # run records
     mirror: str = ""  # Debian mirror's URL; empty: the host's apt configuration, else the default
     jobs: Annotated[int, msgspec.Meta(ge=1)] = os.cpu_count() or 1  # parallel compile jobs
     # of it, C objects; 0: none are kept
@@ -85,8 +86,8 @@ def user_path(text: str, what: str) -> Path:
 
 def config_directory() -> Path:
     """Where the user's own files are: settings, kernels."""
-    home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return user_path(home, "XDG_CONFIG_HOME") / "blockyard"
+    folder = platformdirs.user_config_path("blockyard")
+    return user_path(str(folder), "the folder of the settings")
 
 
 @cache
@@ -95,11 +96,13 @@ def settings() -> Settings:
     from blockyard.kernel.host import toml
 
     path = config_directory() / "config.toml"
-    values: dict[str, object] = {}
+    values: dict[str, object] = {
+        "cache": str(platformdirs.user_cache_path("blockyard")),
+        # a checkout has a folder for them; absolute, for a later change of the current folder
+        "results": str(user_path("results", "run records") if INSTALLED else PROJECT / "results"),
+    }
     if path.exists():
-        values = toml.read(path, dict[str, object], "the settings in")
-    if home := os.environ.get("XDG_CACHE_HOME"):
-        values.setdefault("cache", f"{home}/blockyard")
+        values |= toml.read(path, dict[str, object], "the settings in")
     for field in Settings.__struct_fields__:
         if value := os.environ.get(f"BLOCKYARD_{field.upper()}"):
             values[field] = value

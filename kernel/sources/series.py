@@ -21,6 +21,7 @@ from pathlib import Path
 from blockyard.kernel.host import store
 from blockyard.kernel.host.debian import ToolRoot
 from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.installation import as_typed
 from blockyard.kernel.host.process import run
 from blockyard.kernel.host.progress import note, step
 from blockyard.kernel.host.sandbox import BIND, Sandbox
@@ -92,7 +93,7 @@ def announce(series: Series) -> None:
     for line in lines[:SHOWN]:
         note(line)
     if len(lines) > SHOWN:
-        note(f"  ... and {len(lines) - SHOWN} lines more: ./inv series {series.name}")
+        note(as_typed(f"  ... and {len(lines) - SHOWN} lines more: ./inv series {series.name}"))
 
 
 def in_usual_form(tree: Tree, patches: Sequence[Patch]) -> list[Patch]:

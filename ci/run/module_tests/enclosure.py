@@ -19,7 +19,7 @@ from pathlib import Path
 
 from blockyard.kernel.host import sandbox
 from blockyard.kernel.host.environment import OURS
-from blockyard.kernel.host.settings import PROJECT
+from blockyard.kernel.host.installation import INSTALLED, PROJECT
 
 UID = "1000"
 # Of the host: programs and libraries. /nix and /gnu are all that NixOS and Guix have of them.
@@ -36,8 +36,9 @@ SYSTEM = (
     "/etc/alternatives",
     "/etc/ld.so.cache",
 )
-# Of the checkout: no records of other runs, no .git
-PARTS = ("blockyard", "ci", "images", "kernel", "modules", "tests", "pyproject.toml")
+# Of a checkout: no records of other runs, no .git
+PARTS = ("blockyard", "ci", "images", "kernel", "modules", "tests")
+PACKAGE_FOLDERS = ("site-packages", "dist-packages")  # of a Python
 PROBE_S = 60.0
 
 
@@ -81,7 +82,9 @@ class Enclosure:
 
 def _python() -> list[Path]:
     """The Python that runs this, our packages, and the program that makes sandboxes."""
-    places = [PROJECT / name for name in PARTS]
+    places = [PROJECT] if INSTALLED else [PROJECT / name for name in PARTS]
+    # with `pip install --user`, and where a .pth file names other folders
+    places += [Path(entry) for entry in sys.path if Path(entry).name in PACKAGE_FOLDERS]
     # not all of the prefix: that may be ~/.local
     places += [Path(sys.base_prefix, name) for name in ("bin", "lib", "lib64")]
     places += [Path(sys.prefix), Path(sys.executable).resolve(), _bwrap()]

@@ -11,8 +11,10 @@ import os
 import sys
 
 HERE = os.path.abspath(__file__)  # noqa: PTH100
-# the checkout: ci/run/module_tests/inside.py is four levels below it
-sys.path.insert(0, HERE.rsplit(os.sep, 4)[0])
+# what holds the package: blockyard/ci/run/module_tests/inside.py is five levels below it
+ROOT = HERE.rsplit(os.sep, 5)[0]
+if ROOT not in sys.path:
+    sys.path.insert(0, ROOT)
 
 import contextlib  # noqa: E402
 import resource  # noqa: E402

@@ -34,13 +34,16 @@ from blockyard.images.hardware import topologies
 from blockyard.images.hardware.topology import Topology
 from blockyard.images.machine.accelerator import Accelerator
 from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.installation import IMPORT_ROOT, PROJECT
 from blockyard.kernel.host.progress import step
-from blockyard.kernel.host.settings import PROJECT, settings
+from blockyard.kernel.host.settings import settings
 from blockyard.tests.harness.plan import Plan
 from blockyard.tests.harness.plugin import PROPERTY
 
 ORDERS = "orders"  # a part of the folder,
-PROGRAM = PROJECT / "ci" / "run" / "module_tests" / "inside.py"  # what runs in the enclosure
+SUITES_INI = PROJECT / "tests" / "harness" / "suites.ini"  # pytest's configuration of all suites
+# what runs in the enclosure
+PROGRAM = IMPORT_ROOT / "blockyard" / "ci" / "run" / "module_tests" / "inside.py"
 INSIDE = Path("/mnt/own")  # and where the enclosure has it, read-only
 COLLECT_S = 60.0  # one file is imported within this
 FILES = 10  # times that is the limit of all
@@ -149,12 +152,11 @@ def _orders(
     place = own_folder.part(folder, ORDERS)
     (place / "plan.json").write_bytes(msgspec.json.encode(suite.plan))
     # the current folder is the suite's: its path may have characters that pytest reads as others
-    words = [".", "--rootdir", ".", "--confcutdir", ".", "-c", str(PROJECT / "pyproject.toml")]
+    words = [".", "--rootdir", ".", "--confcutdir", ".", "-c", str(SUITES_INI)]
     words += ["-p", "blockyard.tests.harness.plugin", "--blockyard-plan", f"{INSIDE}/plan.json"]
     words += ["-p", "no:terminal", "-p", "no:cacheprovider", "-p", "no:junitxml"]
     seeded = suite.seed is not None
     words += [f"--randomly-seed={suite.seed}"] if seeded else ["-p", "no:randomly"]
-    words += ["-o", "addopts=--import-mode=importlib --strict-markers"]
     if suite.expression:
         words += ["-k", suite.expression]
     orders = Orders((*words, *more), memory, dict(together))
