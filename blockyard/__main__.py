@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import importlib
 import sys
+from pathlib import Path
 
 
 def main() -> None:
     """Runs the command line; ends the process with the command's exit code."""
+    if not sys.flags.safe_path and sys.path[:1] == [str(Path.cwd())]:
+        del sys.path[0]  # python -m puts the current folder there
     # for the processes that are started from here: PYTHONSAFEPATH keeps the current folder, which
     # may have folders `kernel` or `tests`, out of their import path
     from blockyard.kernel.host import environment, streams

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What pip gets: dependencies, and texts that fit an installed command."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from blockyard.kernel.host import host_packages, installation
+from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.installation import PROJECT, as_typed
+
+
+def test_dependencies_agree_with_requirements_in() -> None:
+    text = (PROJECT / "requirements.in").read_text()
+    needed, _, _ = text.partition("# what ./inv check needs besides")
+    names = [line for line in needed.splitlines() if not line.startswith("#")]
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    assert project["dependencies"] == names
+
+
+@pytest.mark.parametrize(
+    ("started", "installed", "expected"),
+    [
+        ("/home/me/blockyard/ci/start.py", False, "./inv"),
+        ("/usr/lib/python3/site-packages/pytest/__main__.py", False, "./inv"),
+        ("/home/me/.local/bin/blockyard", True, "blockyard"),
+        ("/home/me/checkout/.venv/bin/blockyard", False, "blockyard"),
+        ("/usr/lib/python3/site-packages/blockyard/__main__.py", True, "python -m blockyard"),
+        ("/home/me/.venv/bin/pytest", True, "blockyard"),
+    ],
+)
+def test_hints_name_the_command_that_the_user_typed(
+    monkeypatch: pytest.MonkeyPatch, started: str, installed: bool, expected: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", [started])
+    monkeypatch.setattr(installation, "INSTALLED", installed)
+    error = UserError("no tool root: ./inv build makes it", hint="./inv doctor or ./inv build")
+    assert error.what == f"no tool root: {expected} build makes it"
+    assert error.hint == f"{expected} doctor or {expected} build"
+
+
+def test_paths_that_end_with_inv_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installation, "INSTALLED", True)
+    for text in ("../inv boot", "see a/./inv boot", "./inventory"):
+        assert as_typed(text) == text
+
+
+def test_missing_host_packages_are_named_with_the_line_that_installs_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(host_packages, "KEYRING", tmp_path / "no-keyring.gpg")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert host_packages.hint("bwrap") == (
+        "sudo apt-get install bubblewrap mmdebstrap uidmap debian-archive-keyring"
+    )
+    assert host_packages.hint("qemu-img") == "install qemu-img, or add its folder to PATH"
