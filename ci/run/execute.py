@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from blockyard.ci.run import collection
-from blockyard.ci.run.collection import CaseId, own_id, portions
+from blockyard.ci.run.case_id import CaseId
+from blockyard.ci.run.collection import own_id, portions
 from blockyard.ci.run.module_tests import runner
 from blockyard.ci.run.module_tests.runner import Part, Suite
 from blockyard.ci.run.selection import Selection

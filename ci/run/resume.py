@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from blockyard.ci.run import journal
-from blockyard.ci.run.collection import CaseId
+from blockyard.ci.run.case_id import CaseId
 from blockyard.ci.run.journal import Header, Past, Planned
 from blockyard.ci.run.prepare import BootEnv
 from blockyard.ci.run.record import UNREADABLE, Run

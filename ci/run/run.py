@@ -21,7 +21,7 @@ import pytest
 
 from blockyard.ci.run import collection, record, resume
 from blockyard.ci.run import journal as run_journal
-from blockyard.ci.run.collection import CaseId
+from blockyard.ci.run.case_id import CaseId
 from blockyard.ci.run.execute import Execution
 from blockyard.ci.run.journal import Header, Journal
 from blockyard.ci.run.module_tests import folder as own_folder

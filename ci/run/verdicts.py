@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from blockyard.ci.run import journal as run_journal
-from blockyard.ci.run.collection import CaseId, Interruptible, portions
+from blockyard.ci.run.case_id import CaseId
+from blockyard.ci.run.collection import Interruptible, portions
 from blockyard.ci.run.journal import Journal
 from blockyard.ci.run.selection import SubRun
 from blockyard.ci.run.under_way import RunningTests

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import pytest
 
-from blockyard.ci.run.collection import CaseId
+from blockyard.ci.run.case_id import CaseId
 from blockyard.ci.run.run import of_trial
 from blockyard.ci.run.selection import SubRun
 from blockyard.ci.run.verdicts import Collector

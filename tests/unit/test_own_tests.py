@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from blockyard.ci.run import collection, run, selection
-from blockyard.ci.run.collection import CaseId
+from blockyard.ci.run.case_id import CaseId
 from blockyard.ci.run.execute import Execution
 from blockyard.ci.run.module_tests import enclosure, runner
 from blockyard.ci.run.module_tests import folder as own_folder

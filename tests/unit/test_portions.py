@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from blockyard.ci.run.collection import PORTION, CaseId, portions
+from blockyard.ci.run.case_id import CaseId
+from blockyard.ci.run.collection import PORTION, portions
 from blockyard.ci.run.verdicts import Collector
 from blockyard.tests.harness.guests import Slot
 from blockyard.tests.harness.known import Known, KnownFailure

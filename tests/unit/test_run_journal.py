@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from blockyard.ci.run import journal, past_run, record
-from blockyard.ci.run.collection import CaseId
+from blockyard.ci.run.case_id import CaseId
 from blockyard.ci.run.journal import Header, Journal, Planned
 from blockyard.ci.run.verdicts import Collector
 from blockyard.kernel.host.errors import UserError

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from blockyard.ci.run import collection, selection
+from blockyard.ci.run.case_id import CaseId
 from blockyard.kernel.host.errors import UserError
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.modules import manifest
@@ -18,19 +19,19 @@ from blockyard.tests.harness.known import FILE, read
 
 
 @pytest.fixture(scope="module")
-def listing(tmp_path_factory: pytest.TempPathFactory) -> list[collection.CaseId]:
+def listing(tmp_path_factory: pytest.TempPathFactory) -> list[CaseId]:
     """Every test of every driver, as ./inv test --list has them."""
     folder: Path = tmp_path_factory.mktemp("listing")
     wanted = selection.select(",".join(manifest.names()), "serial")
     return collection.listing(wanted, folder)
 
 
-def test_names_are_unique(listing: list[collection.CaseId]) -> None:
+def test_names_are_unique(listing: list[CaseId]) -> None:
     counts = Counter(map(str, listing))
     assert [name for name, count in counts.items() if count > 1] == []
 
 
-def test_every_known_failure_is_a_test(listing: list[collection.CaseId]) -> None:
+def test_every_known_failure_is_a_test(listing: list[CaseId]) -> None:
     """One that was renamed would be expected no more, and nobody told."""
     there = {(one.id, one.slot.driver) for one in listing}
     for entry in read(PROJECT / "tests" / FILE):

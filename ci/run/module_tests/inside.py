@@ -24,7 +24,7 @@ from typing import Any  # noqa: E402
 import msgspec  # noqa: E402
 import pytest  # noqa: E402
 
-from blockyard.ci.run import collection  # noqa: E402
+from blockyard.ci.run.case_id import test_id  # noqa: E402
 from blockyard.ci.run.module_tests import reports as own_reports  # noqa: E402
 from blockyard.tests.harness.plugin import PROPERTY  # noqa: E402
 
@@ -74,7 +74,7 @@ class Reporter:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """The tests, when they are only collected."""
         for item in session.items if session.config.option.collectonly else ():
-            test = collection.test_id(item)
+            test = test_id(item)
             slot = test.slot
             names = test.name, slot.driver, slot.console, slot.topology
             self.write(own_reports.Test(item.nodeid, *names, test.features))
