@@ -10,8 +10,6 @@ import functools
 import gc
 import inspect
 import shlex
-import signal
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -349,39 +347,12 @@ def boot(
 def check(
     c: Context, unit: bool = False, faults: bool = False, hostile: bool = False, k: str = ""
 ) -> None:
-    """Run our own checks: ruff, mypy, unit tests, integration tests with a real kernel."""
+    """Run our own checks: linters, mypy, unit tests, integration tests with a real kernel."""
+    from blockyard.ci.commands import check as own_check
     from blockyard.kernel.host import environment
-    from blockyard.kernel.host.process import GRACE_S, reaped, start
-    from blockyard.kernel.host.settings import PROJECT
 
     environment.mention_ignored()
-    breaking = "tests/integration/test_reliability.py"
-    # guests that break are mostly waited for, so they are waited for side by side
-    tests = [["tests/unit", "tests/properties"]]
-    if not unit:
-        tests += [["tests/integration", "--ignore", breaking], [breaking, "-n", "2"]]
-        tests += [["tests/hostile", "-m", "quick"]]
-    if faults:
-        tests = [[breaking, "-p", "no:randomly", "--fault-table", "docs/reliability.md"]]
-    if hostile:
-        tests = [["tests/hostile", "-p", "no:randomly", "-s"]]
-        tests += [["tests/properties", "--examples", "20000"]]
-    python = [sys.executable, "-m"]
-    commands = [
-        [*python, "ruff", "check"],
-        [*python, "ruff", "format", "--check"],
-        [*python, "mypy"],
-        *([*python, "pytest", *which, *(["-k", k] if k else [])] for which in tests),
-    ]
-    nothing_matched = 5 if k else 0  # pytest's exit code for it
-    failed = []
-    for command in commands:
-        print(f"$ {' '.join(command[2:])}", flush=True)
-        own = start(command, cwd=PROJECT, env=environment.of_the_checkout())
-        with reaped(own, GRACE_S, signal.SIGINT) as process:
-            code = process.wait()
-        if code not in (0, nothing_matched):
-            failed.append(" ".join(command[2:]))
+    failed = own_check.run(unit=unit, faults=faults, hostile=hostile, k=k)
     if failed:
         raise Exit(f"failed: {'; '.join(failed)}", 1)
 

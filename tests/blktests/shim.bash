@@ -7,6 +7,7 @@
 # reasons. What null_blk takes as parameters of its module becomes attributes.
 #
 # Given: blockyard_driver, blockyard_module, blockyard_attributes (between spaces).
+# shellcheck disable=SC2154  # which another file sets
 
 _blockyard_need() {
 	[[ $blockyard_attributes == *" ${1%%/*} "* ]] && return
