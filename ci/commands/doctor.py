@@ -28,7 +28,7 @@ from blockyard.kernel import catalog, sources
 from blockyard.kernel.build import path_toolchain, toolchain
 from blockyard.kernel.catalog import DebianImage
 from blockyard.kernel.config.diff import TOOLS
-from blockyard.kernel.host import gc, host_packages
+from blockyard.kernel.host import commands, gc, host_packages
 from blockyard.kernel.host.debian import ToolRoot, ready_tool_root
 from blockyard.kernel.host.errors import UserError
 from blockyard.kernel.host.host_packages import KEYRING, KEYRING_PACKAGE, install_command
@@ -155,13 +155,7 @@ def _has_range(file: Path, user: str) -> bool:
 def namespaces() -> Check:
     """Whether bwrap can make the sandbox that everything runs in."""
     try:
-        done = subprocess.run(
-            Sandbox(Path("/")).argv(["true"]),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=ANSWER_S,
-        )
+        done = commands.ask(Sandbox(Path("/")).argv(["true"]), timeout_s=ANSWER_S)
         said = "" if done.returncode == 0 else done.stderr.strip() or f"exit {done.returncode}"
     except (OSError, subprocess.TimeoutExpired) as error:
         said = str(error)

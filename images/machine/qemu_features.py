@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import msgspec
 from blockyard.images.hardware import devices
 from blockyard.images.hardware.topology import DEFAULT, Topology
 from blockyard.images.machine.qemu import PACKAGE, PROGRAM
-from blockyard.kernel.host import store
+from blockyard.kernel.host import commands, store
 from blockyard.kernel.host.debian import ToolRoot
 from blockyard.kernel.host.errors import Failed
 from blockyard.kernel.host.sandbox import Sandbox
@@ -83,7 +82,7 @@ def properties(tools: ToolRoot) -> Properties:
 def _ask(tools: ToolRoot, driver: str) -> frozenset[str]:
     """The properties of a device; none when QEMU does not have it."""
     argv = Sandbox(tools.root).argv([PROGRAM, "-device", f"{driver},help"])
-    told = subprocess.run(argv, capture_output=True, text=True, timeout=ANSWER_S)
+    told = commands.ask(argv, timeout_s=ANSWER_S)
     if told.returncode and "not found" not in told.stderr:
         raise Failed(f"cannot ask QEMU for its device {driver}: {told.stderr.strip()}")
     return parse(told.stdout.splitlines())

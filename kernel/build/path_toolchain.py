@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from blockyard.kernel.build.toolchain import Toolchain
+from blockyard.kernel.host import commands
 from blockyard.kernel.host.errors import Failed
 
 ANSWER_S = 20  # a program that does not tell its version by then is none
@@ -89,7 +90,7 @@ def version_line(program: str) -> str:
 
 def ask(argv: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
     """Runs one of the host's programs; raises OSError or TimeoutExpired when it does not answer."""
-    return subprocess.run(argv, input=text, capture_output=True, text=True, timeout=ANSWER_S)
+    return commands.ask(argv, text=text, timeout_s=ANSWER_S)
 
 
 def _has_header(name: str) -> bool:

@@ -11,13 +11,12 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from blockyard.kernel.host import host_packages, store
+from blockyard.kernel.host import commands, host_packages, store
 from blockyard.kernel.host.errors import Failed
 from blockyard.kernel.host.process import run
 from blockyard.kernel.host.progress import note, step
@@ -67,15 +66,14 @@ def configured_mirrors() -> Mirrors | None:
     if mirror := settings().mirror.rstrip("/"):
         return Mirrors(mirror, f"{mirror}-security")
     try:
-        listing = subprocess.run(
-            ["apt-get", "indextargets", "--format", "$(LABEL)|$(SITE)", "Created-By: Packages"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
+        listing = commands.ask(
+            ["apt-get", "indextargets", "--format", "$(LABEL)|$(SITE)", "Created-By: Packages"]
+        )
+    except OSError:
         return None
-    sites = dict(line.rpartition("|")[::2] for line in listing.splitlines())
+    if listing.returncode:
+        return None
+    sites = dict(line.rpartition("|")[::2] for line in listing.stdout.splitlines())
     if "Debian" not in sites:
         return None
     main = sites["Debian"].rstrip("/")

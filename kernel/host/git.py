@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from blockyard.kernel.host import redact
+from blockyard.kernel.host import commands, redact
 from blockyard.kernel.host.errors import Failed
 from blockyard.kernel.host.process import reaped
 
@@ -202,6 +202,7 @@ def ask(
     answer = Answer(code, bytes(output), _text(errors))
     if log is not None:
         with open(log, "a") as file:
+            file.write(commands.heading(argv(*arguments)))
             file.write(answer.errors.replace("\r", "\n"))
     return answer
 

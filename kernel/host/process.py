@@ -16,10 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from blockyard.kernel.host import causes, cgroup, host_packages
+from blockyard.kernel.host import causes, cgroup, commands, host_packages
+from blockyard.kernel.host.commands import command_of, is_offline
 from blockyard.kernel.host.errors import Failed
 from blockyard.kernel.host.limits import Limits
-from blockyard.kernel.host.sandbox import command_of, is_offline
 from blockyard.kernel.host.watch import Exceeded, Watch, raised_by
 
 GRACE_S = 30.0  # an interrupted mmdebstrap removes its half-made root within this
@@ -27,24 +27,24 @@ TAIL_LINES = 12  # of a log, quoted in the error
 TAIL_BYTES = 16384  # of a log, looked at
 
 
-def tail(log: Path, lines: int = TAIL_LINES) -> str:
-    """The last lines of a log, indented for a message; empty when there is no log."""
-    text = tail_text(log)
+def tail(log: Path, lines: int = TAIL_LINES, start: int = 0) -> str:
+    """The last lines of a log from `start` on, indented for a message; empty without a log."""
+    text = tail_text(log, start=start)
     return "\n".join(f"    {line}" for line in text.splitlines()[-lines:])
 
 
-def tail_text(log: Path, size: int = TAIL_BYTES) -> str:
-    """The end of a log as text; empty when there is no log."""
+def tail_text(log: Path, size: int = TAIL_BYTES, start: int = 0) -> str:
+    """The end of a log as text, of what stands from `start` on; empty when there is no log."""
     try:
-        return end_of(log, size).decode(errors="replace")
+        return end_of(log, size, start).decode(errors="replace")
     except OSError:
         return ""
 
 
-def end_of(log: Path, size: int = TAIL_BYTES) -> bytes:
-    """The last bytes of a file, however large it is."""
+def end_of(log: Path, size: int = TAIL_BYTES, start: int = 0) -> bytes:
+    """The last bytes of a file, however large it is, of those from `start` on."""
     with open(log, "rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+        file.seek(max(start, file.seek(0, os.SEEK_END) - size))
         return file.read(size)
 
 
@@ -56,8 +56,11 @@ def reaped(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Ends the process group of `process` when the block is left, however that happens.
 
+    With ``-v`` the command is printed, and how long the block took.
+
     grace_s: how long it may clean up after the signal `number` before it is killed.
     """
+    timed = commands.Timed(process.args)
     try:
         yield process
     finally:
@@ -68,7 +71,7 @@ def reaped(
                     process.wait(grace_s)
         finally:  # also when the user is not patient; and what the leader left of its group
             _signal(process, signal.SIGKILL)
-            process.wait()
+            timed.ended(process.wait())
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
@@ -105,6 +108,7 @@ def run(
 ) -> None:
     """Runs `argv` to its end with its output in `log` (or stdout in a file of its own).
 
+    Above its output the log gets the command itself (`commands.heading`).
     limits, outputs: what it may take, and the folders that it writes to; they are limited, too.
     used: is called with the CPU seconds of the process and all that it waited for (in a supervised
     sandbox: all inside), however it ends. explain: takes the log, and where in it this run begins,
@@ -115,15 +119,17 @@ def run(
     limit; the message quotes the end of the log. `doing` names the work in that message.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    begin = log.stat().st_size if log.exists() else 0
     limits = limits or Limits()
     if timeout_s is not None:
         limits = replace(limits, time_s=timeout_s)
     with (
-        open(log, "ab") as log_file,
+        open(log, "ab", buffering=0) as log_file,
         _output(stdout) as out_file,
         cgroup.group(limits.memory_mib, limits.processes) as group,
     ):
+        with suppress(OSError):  # on a full disk the program has its own word on that
+            log_file.write(commands.heading(argv, env).encode(errors="surrogateescape"))
+        begin = log_file.seek(0, os.SEEK_END)
         process = start(
             argv,
             stdout=out_file or log_file,
@@ -148,9 +154,9 @@ def run(
         exceeded = group.exceeded
     if code:
         name = Path(command_of(argv)[0]).name
-        quoted = (explain(log, begin) if explain else "") or tail(log)
+        quoted = (explain(log, begin) if explain else "") or tail(log, start=begin)
         advice = causes.advice(
-            f"{quoted}\n{tail(log, 60)}",
+            f"{quoted}\n{tail(log, 60, begin)}",
             code,
             log,
             limits,
@@ -158,7 +164,8 @@ def run(
             offline=is_offline(argv),
             hint=hint,
         )
-        raise Failed(f"{doing}: {name} ended with {_status(code)}\n{quoted}", hint=advice, log=log)
+        what = f"{doing}: {name} ended with {commands.status(code)}\n{quoted}"
+        raise Failed(what, hint=advice, log=log)
 
 
 @contextmanager
@@ -168,7 +175,3 @@ def _output(path: Path | None) -> Iterator[int | None]:
         return
     with open(path, "wb") as file:
         yield file.fileno()
-
-
-def _status(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

@@ -21,12 +21,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from blockyard.kernel.host import seccomp, store
+from blockyard.kernel.host import commands, seccomp, store
+from blockyard.kernel.host.commands import FIRST, SANDBOX
 from blockyard.kernel.host.limits import Limits
-from blockyard.kernel.host.settings import PROJECT
 
 BIND = "/mnt"  # every bound path stands below it
-SCRIPT = PROJECT / "kernel" / "scripts" / "sandbox"
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ENVIRONMENT = {
@@ -42,10 +41,6 @@ _HIDES_NOTHING = "/proc/sys/fs/binfmt_misc"
 _SMALL = 16 << 20  # bytes, of a tmpfs that only holds mount points
 # The first versions of bwrap with these options.
 _USERNS, _SIZE = (0, 8), (0, 7)
-
-# Process 1 inside, when the sandbox is supervised: it collects all others, so their CPU time
-# arrives at whoever waits for bwrap, and it limits their number where the user's own do not count.
-_FIRST = ("bash", "-c", '[ -z "$1" ] || ulimit -u "$1"; shift; "$@"; exit $?', "bash")
 
 
 @dataclass(frozen=True)
@@ -92,11 +87,11 @@ class Sandbox:
             argv += ["--setenv", name, value]
         if self.supervised:
             argv.append("--as-pid-1")
-            command = [*_FIRST, str(self.limits.processes or ""), *command]
+            command = [*FIRST, str(self.limits.processes or ""), *command]
         return [*argv, "--chdir", directory, "--", *command]
 
     def _script(self) -> list[str]:
-        argv = [str(SCRIPT), str(_filter(self.nested, self.io_uring))]
+        argv = [str(SANDBOX), str(_filter(self.nested, self.io_uring))]
         if self.limits.file_mib is not None:
             argv.append(f"file={self.limits.file_mib << 10}")
         if self.limits.memory_mib is not None:
@@ -123,20 +118,6 @@ def filtered() -> list[str]:
     Files have no limit: guests' disks stand in it.
     """
     return Sandbox(Path("/"), nested=True, limits=Limits(file_mib=None))._script()
-
-
-def command_of(argv: Sequence[str]) -> Sequence[str]:
-    """What an argument list runs: inside, when it is one of `Sandbox.argv`."""
-    if not argv or argv[0] != str(SCRIPT) or "--chdir" not in argv:
-        return argv
-    command = argv[argv.index("--", argv.index("--chdir")) + 1 :]
-    supervised = tuple(command[: len(_FIRST)]) == _FIRST
-    return command[len(_FIRST) + 1 :] if supervised else command
-
-
-def is_offline(argv: Sequence[str]) -> bool:
-    """Whether what it runs has no network."""
-    return bool(argv) and argv[0] == str(SCRIPT) and "--unshare-net" in argv
 
 
 def _filter(nested: bool, io_uring: bool) -> Path:
@@ -184,7 +165,7 @@ def _can_disable_user_namespaces() -> bool:
 def _version() -> tuple[int, int]:
     """Of bwrap; (0, 0) when it does not say."""
     try:
-        done = subprocess.run(["bwrap", "--version"], capture_output=True, text=True, timeout=20)
+        done = commands.ask(["bwrap", "--version"], timeout_s=20)
     except (OSError, subprocess.TimeoutExpired):
         return 0, 0
     found = re.search(r"(\d+)\.(\d+)", done.stdout)

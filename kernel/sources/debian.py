@@ -9,7 +9,6 @@ newest there is, so a point release never breaks a run.
 from __future__ import annotations
 
 import fnmatch
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from blockyard.kernel.catalog import DebianImage, DebianSource
-from blockyard.kernel.host import store
+from blockyard.kernel.host import commands, store
 from blockyard.kernel.host.debian import Archive, Package, ToolRoot
 from blockyard.kernel.host.decoding import BROKEN_FILE
 from blockyard.kernel.host.errors import Failed
@@ -146,7 +145,7 @@ def _record(name: str) -> Path:
 def is_older(version: str, than: str, tools: ToolRoot) -> bool:
     """Whether a package's version is older than another, by Debian's rules: 7.3~rc7 than 7.3.4."""
     argv = ["dpkg", "--compare-versions", version, "lt", than]
-    return subprocess.run(Sandbox(tools.root).argv(argv)).returncode == 0
+    return commands.ask(Sandbox(tools.root).argv(argv)).returncode == 0
 
 
 def recorded(name: str, entry: DebianSource | DebianImage) -> list[Package]:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from blockyard.kernel.host import store
+from blockyard.kernel.host import commands, store
 from blockyard.kernel.host.debian import ToolRoot
 from blockyard.kernel.host.errors import Failed, UserError
 from blockyard.kernel.host.installation import as_typed
@@ -180,7 +180,7 @@ def apply(tree: Tree, patches: Sequence[Patch], path: Path, tools: ToolRoot) -> 
         try:
             run(sandbox.argv(argv), log=log, doing=patch.name, timeout_s=PATCH_S)
         except Failed as error:
-            told = refusals(log.read_text(errors="replace"))
+            told = refusals(commands.without_headings(log.read_text(errors="replace")))
             raise _refused(tree, patches, number, told, path, tools) from error
         if moved := offsets(log.read_text(errors="replace")):
             note(f"{patch.name}: {'; '.join(moved)}")

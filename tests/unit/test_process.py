@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import signal
 import subprocess
 import sys
@@ -11,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.kernel.host import causes
+from blockyard.kernel.host import causes, commands
+from blockyard.kernel.host.commands import without_headings
 from blockyard.kernel.host.errors import Failed
 from blockyard.kernel.host.limits import Limits
 from blockyard.kernel.host.process import TAIL_LINES, run, tail
+from blockyard.kernel.host.sandbox import Sandbox
 from blockyard.kernel.host.settings import PROJECT
 
 
@@ -36,6 +40,11 @@ def ended(pid: int) -> bool:
     return False
 
 
+def output(log: Path) -> str:
+    """What the programs of a log printed."""
+    return without_headings(log.read_text())
+
+
 def written(path: Path) -> str:
     """The text of a file that another process is about to write."""
     for _ in range(1200):
@@ -48,21 +57,21 @@ def written(path: Path) -> str:
 class TestOutput:
     def test_it_goes_to_the_log(self, log: Path) -> None:
         run(["sh", "-c", "echo out; echo err >&2"], log=log, doing="work")
-        assert log.read_text() == "out\nerr\n"
+        assert output(log) == "out\nerr\n"
 
     def test_a_log_grows(self, log: Path) -> None:
         run(["echo", "one"], log=log, doing="work")
         run(["echo", "two"], log=log, doing="work")
-        assert log.read_text() == "one\ntwo\n"
+        assert output(log) == "one\ntwo\n"
 
     def test_stdout_can_have_its_own_file(self, log: Path, tmp_path: Path) -> None:
         answer = tmp_path / "answer"
         run(["sh", "-c", "echo out; echo err >&2"], log=log, doing="work", stdout=answer)
-        assert (answer.read_text(), log.read_text()) == ("out\n", "err\n")
+        assert (answer.read_text(), output(log)) == ("out\n", "err\n")
 
     def test_there_is_no_input(self, log: Path) -> None:
         run(["cat"], log=log, doing="work")
-        assert log.read_text() == ""
+        assert output(log) == ""
 
     def test_the_environment_is_ours_and_what_is_given(
         self, log: Path, monkeypatch: pytest.MonkeyPatch
@@ -75,7 +84,60 @@ class TestOutput:
 
     def test_words_are_not_split_or_expanded(self, log: Path) -> None:
         run(["printf", "%s|", "a b", "$HOME", "*", "'"], log=log, doing="work")
-        assert log.read_text() == "a b|$HOME|*|'|"
+        assert output(log) == "a b|$HOME|*|'|"
+
+
+class TestTheCommandIsShown:
+    def test_first_line_of_the_log_can_be_pasted(self, log: Path) -> None:
+        words = ["printf", "%s|", "a b", "$HOME", "*", "'", "a\nb\\c\x1b'"]
+        run(words, log=log, doing="work", env={"A": "of ours"})
+        first, *printed = log.read_text().splitlines()
+        assert first.startswith("$ env 'A=of ours' printf ")
+        again = subprocess.run(["bash", "-c", first.removeprefix("$ ")], capture_output=True)
+        assert again.stdout.decode().splitlines() == printed
+        assert again.stdout == b"a b|$HOME|*|'|a\nb\\c\x1b'|"
+
+    def test_each_command_of_a_log_is_shown(self, log: Path) -> None:
+        run(["echo", "one"], log=log, doing="work")
+        run(["echo", "two"], log=log, doing="work")
+        assert log.read_text() == "$ echo one\none\n$ echo two\ntwo\n"
+
+    def test_secrets_are_not(self, log: Path) -> None:
+        run(["true", "https://me:secret@host/x?private_token=t"], log=log, doing="work")
+        assert log.read_text() == "$ true 'https://***@host/x?private_token=***'\n"
+
+    def test_failure_does_not_quote_the_command(self, log: Path) -> None:
+        with pytest.raises(Failed) as caught:
+            run(["sh", "-c", "exit 3"], log=log, doing="making a thing")
+        assert str(caught.value) == f"making a thing: sh ended with exit code 3\n\n  log: {log}"
+
+    def test_failure_does_not_quote_an_earlier_command(self, log: Path) -> None:
+        run(["echo", "No space left on device"], log=log, doing="work")
+        with pytest.raises(Failed) as caught:
+            run(["sh", "-c", "echo mine; exit 3"], log=log, doing="work")
+        assert caught.value.what.splitlines()[1:] == ["    mine"]
+        assert caught.value.hint == ""
+
+    def test_verbose_prints_command_time_and_duration(
+        self, log: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, "blockyard")
+        with pytest.raises(Failed):
+            run(["sh", "-c", "exit 3"], log=log, doing="work")
+        begin, end = caplog.messages
+        assert begin == "$ sh -c 'exit 3'"
+        assert re.fullmatch(r"sh: \d+\.\d\d s, exit code 3", end)
+
+    def test_verbose_prints_what_runs_in_the_sandbox(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, "blockyard")
+        argv = Sandbox(Path("/nowhere"), supervised=True).argv(["make", "-j2", "a b"])
+        caplog.clear()
+        commands.Timed(argv).ended(-9)
+        begin, end = caplog.messages
+        assert begin == "$ make -j2 'a b'  # in the sandbox"
+        assert re.fullmatch(r"make: \d+\.\d\d s, signal SIGKILL", end)
 
 
 class TestFailure:

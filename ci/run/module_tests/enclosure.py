@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from blockyard.kernel.host import sandbox
+from blockyard.kernel.host import commands, sandbox
 from blockyard.kernel.host.environment import OURS
 from blockyard.kernel.host.installation import INSTALLED, PROJECT
 
@@ -128,9 +128,7 @@ def obstacle() -> str:
     inner += ["--tmpfs", "/tmp", "--", "true"]
     argv = Enclosure().argv(inner, Path("/"))
     try:
-        tried = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PROBE_S
-        )
+        tried = commands.ask(argv, timeout_s=PROBE_S)
     except subprocess.TimeoutExpired:
         return f"no end after {PROBE_S:.0f} s"
     except OSError as error:

@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import stat
-import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -24,7 +23,7 @@ from blockyard.ci.run.prepare import CONSOLES
 from blockyard.images.boot import boot
 from blockyard.images.hardware.topology import Topology
 from blockyard.images.machine import snapshot
-from blockyard.kernel.host import store
+from blockyard.kernel.host import commands, store
 from blockyard.kernel.host.progress import note
 from blockyard.tests.harness.plan import Plan
 
@@ -96,7 +95,8 @@ def prepare(plan: Plan, folder: Path, hardware: Sequence[Topology]) -> None:
         target = cache / "snapshots" / saved.name
         target.parent.mkdir(exist_ok=True)
         # a file as long as the guest's memory, most of it holes, which cp leaves out
-        subprocess.run(["cp", "-a", "--sparse=auto", "--", str(saved), str(target)], check=True)
+        copied = commands.ask(["cp", "-a", "--sparse=auto", "--", str(saved), str(target)])
+        copied.check_returncode()
 
 
 def needed(plan: Plan) -> list[Path]:
