@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blockyard.images.hardware import devices
-from blockyard.images.machine import qemu, tsc
+from blockyard.images.hardware.topology import Topology
+from blockyard.images.machine import by_hand, qemu, tsc
 from blockyard.images.machine.ports import QEMU_LOG, Started
 from blockyard.images.machine.scratch import make_disks
 from blockyard.images.machine.snapshot import Snapshot, bare
@@ -39,8 +40,9 @@ def launch(setup: VmConfig, stack: ExitStack, snapshot: Snapshot | None = None) 
 
     A port that somebody took in the meantime is replaced by another.
     """
+    topology = setup.topology
     if snapshot is not None:
-        setup = replace(setup, topology=bare(setup.topology))
+        setup = replace(setup, topology=bare(topology))
     try:
         make_disks(setup.directory, devices.backing_files(setup.topology))
     except OSError as error:
@@ -50,13 +52,13 @@ def launch(setup: VmConfig, stack: ExitStack, snapshot: Snapshot | None = None) 
             hint="a namespace may be larger than a file can be there (size_mib)",
         ) from None
     if not setup.ssh:
-        return _start(setup, None, None, stack, snapshot)
+        return _start(setup, topology, None, None, stack, snapshot)
     from blockyard.images.console import ssh  # heavy, and most guests do without
 
     keys = ssh.make_keys()
     for _ in range(PORT_TRIES):
         with ExitStack() as trial:
-            started = _start(setup, keys, _free_port(), trial, snapshot)
+            started = _start(setup, topology, keys, _free_port(), trial, snapshot)
             if not _port_was_taken(setup, started):
                 stack.push(trial.pop_all())
                 return started
@@ -79,11 +81,13 @@ def _port_was_taken(setup: VmConfig, started: Started) -> bool:
 
 def _start(
     setup: VmConfig,
+    topology: Topology,
     keys: ssh.Keys | None,
     ssh_port: int | None,
     stack: ExitStack,
     snapshot: Snapshot | None,
 ) -> Started:
+    """topology: the guest's, also of what is plugged in after a start from a snapshot."""
     console, console_end = _socket_pair(stack)
     events, events_end = _socket_pair(stack)
     monitor, monitor_end = _socket_pair(stack)
@@ -109,7 +113,10 @@ def _start(
     memory = _memory_disks(setup, stack)
     argv = qemu.arguments(setup.topology, setup.accelerator.name, ports, options)
     argv += devices.inherited(setup.topology, memory)
-    argv = _sandbox(setup, _initrd(setup, keys), snapshot).argv(argv)
+    sandbox = _sandbox(setup, _initrd(setup, keys), snapshot)
+    argv = sandbox.argv(argv)
+    shown = by_hand.script(replace(setup, topology=topology), sandbox, argv, options)
+    (setup.directory / by_hand.CMDLINE).write_text(shown)
     so_far = snapshot.kernel_log.read_bytes() if snapshot else b""
     (setup.directory / qemu.KERNEL_LOG).write_bytes(so_far)
     with open(setup.directory / QEMU_LOG, "wb") as errors:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from blockyard.images.hardware import devices
 from blockyard.images.hardware.qapi import Command
@@ -59,14 +60,19 @@ _COMMAND_LINE = (
 
 @dataclass(frozen=True)
 class Ports:
-    """How the host reaches the guest's ports: inherited socket descriptors and a TCP port."""
+    """How the host reaches the guest's ports.
+
+    Each is a socket: a file descriptor that QEMU inherits, or the name of one in the guest's folder
+    that QEMU listens on.
+    """
 
     serial: str  # what carries the serial console, of SERIAL
-    console: int  # file descriptor of the serial console
-    events: int  # file descriptor of the monitor that tells events
-    monitor: int  # file descriptor of the monitor that takes commands
-    shell: int | None = None  # file descriptor of hvc0, when a person wants a shell
+    console: int | str  # the serial console
+    monitor: int | str  # the monitor that takes commands
+    events: int | None = None  # the monitor that tells events
+    shell: int | str | None = None  # hvc0, when a person wants a shell
     ssh: int | None = None  # loopback TCP port that is forwarded to the guest's port 22
+    log: Literal["file", "terminal"] = "file"  # where the kernel log goes: KERNEL_LOG, or stdout
 
 
 @dataclass(frozen=True)
@@ -177,8 +183,11 @@ RESUME: tuple[Command, ...] = (
 def _kernel_log(ports: Ports, *, append: bool) -> Iterator[str]:
     """ttyS0: into a file in the guest's folder, with a pipe for what is sent to it."""
     log = f"{RUN}/{KERNEL_LOG}"
+    if ports.log == "terminal":
+        yield from ("-chardev", "stdio,id=log", "-serial", "chardev:log")
+        return
     if ports.serial == "shared":
-        yield from ("-chardev", f"socket,id=console,fd={ports.console},logfile={log}")
+        yield from ("-chardev", f"{_socket('console', ports.console)},logfile={log}")
         yield from ("-serial", "chardev:console")
         return
     source = f"input-path={RUN}/{KERNEL_LOG_INPUT},append={'on' if append else 'off'}"
@@ -189,11 +198,11 @@ def _consoles(ports: Ports) -> Iterator[str]:
     if ports.shell is not None or ports.serial == "virtio":
         yield from ("-device", "virtio-serial-pci,max_ports=4")
     if ports.shell is not None:
-        yield from ("-chardev", f"socket,id=shell,fd={ports.shell}")
+        yield from ("-chardev", _socket("shell", ports.shell))
         yield from ("-device", "virtconsole,chardev=shell,nr=0")
     if ports.serial == "shared":
         return
-    yield from ("-chardev", f"socket,id=console,fd={ports.console}")
+    yield from ("-chardev", _socket("console", ports.console))
     if ports.serial == "uart":
         yield from ("-serial", "chardev:console")
     else:
@@ -201,9 +210,16 @@ def _consoles(ports: Ports) -> Iterator[str]:
 
 
 def _monitors(ports: Ports) -> Iterator[str]:
-    for name, descriptor in {"events": ports.events, "control": ports.monitor}.items():
-        yield from ("-chardev", f"socket,id={name},fd={descriptor}")
-        yield from ("-mon", f"chardev={name},mode=control")
+    for name, port in {"events": ports.events, "control": ports.monitor}.items():
+        if port is not None:
+            yield from ("-chardev", _socket(name, port))
+            yield from ("-mon", f"chardev={name},mode=control")
+
+
+def _socket(name: str, port: int | str) -> str:
+    if isinstance(port, int):
+        return f"socket,id={name},fd={port}"
+    return f"socket,id={name},path={RUN}/{port},server=on,wait=off"
 
 
 def _options(options: Options) -> Iterator[str]:
