@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from blockyard.kernel import versions
 from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.build import errors
-from blockyard.kernel.host import store, untrusted
+from blockyard.kernel.host import commands, store, untrusted
 from blockyard.kernel.host.errors import Failed, UserError
 from blockyard.kernel.host.process import run
 from blockyard.kernel.host.progress import note, step
@@ -132,7 +132,7 @@ def build_module(
         if how.symbols:
             given = " ".join(f"{symbol}={value}" for symbol, value in how.symbols.items())
             note(f"{driver.name}: make gets {given}, which kernel {kernel.info.name} does not set")
-        ran.append(make_modules(copy, maker, log, doing, how))
+        ran.append(make_modules(copy, maker, log, doing, how, sources.root))
         _collect(driver, sources, copy, how.place, path, log)
         store.remove(copy)
 
@@ -147,11 +147,17 @@ def build_module(
 
 
 def make_modules(
-    copy: Path, maker: ModuleBuildEnv, log: Path, doing: str, how: How | None = None
+    copy: Path,
+    maker: ModuleBuildEnv,
+    log: Path,
+    doing: str,
+    how: How | None = None,
+    copied: Path | None = None,
 ) -> Sandbox:
     """Runs make on a folder of sources, which it writes to; returns the sandbox that it ran in.
 
-    Raises Failed with the errors and the log's path.
+    copied: where the sources came from; the log says it. Raises Failed with the errors and the
+    log's path.
     """
     how = how or How()
     log.unlink(missing_ok=True)
@@ -172,10 +178,17 @@ def make_modules(
                 doing=doing,
                 hint=how.hint,
                 explain=explain,
+                before=_how_copied(copied, copy) if copied else "",
                 limits=sandbox.limits,
                 outputs=[copy],
             )
     return sandbox
+
+
+def _how_copied(source: Path, copy: Path) -> str:
+    """The copy for make is gone after it: the line that makes one for who repeats it by hand."""
+    words = ["cp", "-RL", "--", f"{source}/.", str(copy)]
+    return f"$ {commands.line(['mkdir', '-p', str(copy)])} && {commands.line(words)}\n"
 
 
 def _how(driver: Manifest, sources: Sources, kernel: Kernel, before: Mapping[str, Path]) -> How:

@@ -105,10 +105,12 @@ def run(
     outputs: Sequence[Path] = (),
     used: Callable[[float], None] | None = None,
     explain: Callable[[Path, int], str] | None = None,
+    before: str = "",
 ) -> None:
     """Runs `argv` to its end with its output in `log` (or stdout in a file of its own).
 
-    Above its output the log gets the command itself (`commands.heading`).
+    Above its output the log gets the command itself (`commands.heading`), and above that `before`:
+    lines that whoever repeats it needs.
     limits, outputs: what it may take, and the folders that it writes to; they are limited, too.
     used: is called with the CPU seconds of the process and all that it waited for (in a supervised
     sandbox: all inside), however it ends. explain: takes the log, and where in it this run begins,
@@ -128,7 +130,8 @@ def run(
         cgroup.group(limits.memory_mib, limits.processes) as group,
     ):
         with suppress(OSError):  # on a full disk the program has its own word on that
-            log_file.write(commands.heading(argv, env).encode(errors="surrogateescape"))
+            heading = before + commands.heading(argv, env)
+            log_file.write(heading.encode(errors="surrogateescape"))
         begin = log_file.seek(0, os.SEEK_END)
         process = start(
             argv,

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -213,3 +215,20 @@ class TestGuest:
         assert "cannot load mine" in str(caught.value)
         assert "No such device" in str(caught.value)
         assert "mine: there is no such hardware" in str(caught.value)
+
+
+def test_lines_of_the_log_repeat_the_build(built: Built, folder: Path) -> None:
+    """What stands above make's output: the copy of the sources, then make in its sandbox."""
+    entry = built(folder)
+    (log,) = store.directory("logs").glob(f"module-mine-{entry.name}.log")
+    copy, make, inside = log.read_text().splitlines()[:3]
+    assert inside.startswith("# in the sandbox: make -C /mnt/src O=/mnt/out ")
+    target = Path(shlex.split(copy)[-1])
+    assert not target.exists()
+    try:
+        for line in (copy, make):
+            assert line.startswith("$ ")
+            subprocess.run(["sh", "-c", line.removeprefix("$ ")], check=True, timeout=600)
+        assert (target / "mine.ko").read_bytes() == (entry / "mine.ko").read_bytes()
+    finally:
+        store.remove(target.parent)
