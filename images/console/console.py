@@ -137,7 +137,7 @@ class Console:
         self.name = name
         self._transport = transport
         self._guest = guest
-        self._stream = Stream(transport, guest.watch, guest.time, guest.stalled_s)
+        self._stream = Stream(transport, guest.watch, guest.time, guest.stalled_s, name)
         self._nonce = secrets.token_hex(16)
         self._seq = 0
         self._dead = ""

@@ -7,6 +7,7 @@ may have any size, holds any bytes, and is seen as soon as it is printed.
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable, Generator
@@ -15,10 +16,14 @@ from typing import TYPE_CHECKING, Protocol
 import pexpect
 from pexpect.spawnbase import SpawnBase
 
+from blockyard.kernel.host.log import shown
+
 if TYPE_CHECKING:
     _SpawnBase = SpawnBase[bytes]
 else:  # generic in the stubs only
     _SpawnBase = SpawnBase
+
+_log = logging.getLogger(__name__)
 
 END_S = 1.0  # after its stream ended, a dead machine is seen to be dead within this
 WATCH_S = 0.2  # how often the machine is looked at while nothing arrives
@@ -65,7 +70,8 @@ class Stream(_SpawnBase):
     """A transport that can be searched.
 
     watch: raises what is wrong with the machine. clock: what deadlines are counted on. stalled_s:
-    for how many seconds so far the machine waited for a disk of the host's.
+    for how many seconds so far the machine waited for a disk of the host's. name: of the console,
+    for the log of what is sent (>) and received (<).
     """
 
     def __init__(
@@ -74,11 +80,13 @@ class Stream(_SpawnBase):
         watch: Callable[[], None],
         clock: Callable[[], float],
         stalled_s: Callable[[], float] = lambda: 0.0,
+        name: str = "console",
     ) -> None:
         super().__init__(timeout=None, maxread=CHUNK, searchwindowsize=None)
         self.delayafterread = None
         self.last = b""  # the end of what came
         self._transport = transport
+        self._name = name
         self._watch = watch
         self._clock = clock
         self._stalled_s = stalled_s
@@ -113,6 +121,8 @@ class Stream(_SpawnBase):
             now = self._clock()
             data = self._transport.receive(max(0.0, min(WATCH_S, deadline - now)))
             if data:
+                if _log.isEnabledFor(logging.DEBUG):
+                    _log.debug("%s < %s", self._name, shown(data))
                 self.last = (self.last + data)[-LAST:]
                 return data
             if data is not None:
@@ -173,6 +183,8 @@ class Stream(_SpawnBase):
         while view:
             self.look()
             sent = self._transport.send(bytes(view[:CHUNK]), WATCH_S)
+            if sent and _log.isEnabledFor(logging.DEBUG):
+                _log.debug("%s > %s", self._name, shown(bytes(view[:sent])))
             view = view[sent:]
             if not sent and self._clock() > deadline:
                 return False

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from qemu.qmp import QMPClient
 
+_log = logging.getLogger(__name__)
 # The library's errors reach us as exceptions; without a handler they would be printed as well.
 logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 
@@ -54,6 +55,7 @@ class Events:
     def __init__(self, connection: socket.socket, first: Sequence[Command] = ()) -> None:
         # QEMU is silent before it has heard this
         for name, arguments in [("qmp_capabilities", {}), *first]:
+            _log.debug("> %s %s", name, arguments)
             message = msgspec.json.encode({"execute": name, "arguments": arguments})
             connection.sendall(message + b"\n")
         connection.setblocking(False)
@@ -72,6 +74,7 @@ class Events:
                 return
             *lines, self._held = (self._held + data).split(b"\n")
             for line in lines:
+                _log.debug("< %s", line.decode(errors="replace").rstrip())
                 message = msgspec.json.decode(line)
                 if "error" in message:
                     raise QmpError(f"QEMU refused a command: {message['error'].get('desc')}")
@@ -111,8 +114,11 @@ class Monitor:
                 client = QMPClient()
                 await client.connect(self._socket)
                 self._client = client
-            return await self._client.execute(name, arguments)
+            answer = await self._client.execute(name, arguments)
+            _log.debug("< %s", answer)
+            return answer
 
+        _log.debug("> %s %s", name, arguments)
         self._loop = self._loop or asyncio.new_event_loop()
         try:
             return self._loop.run_until_complete(asyncio.wait_for(ask(), timeout_s))

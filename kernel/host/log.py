@@ -31,7 +31,7 @@ class _Notes(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Prints one record; what cannot be written is dropped."""
-        progress.note(self.format(record).removeprefix(f"{ROOT}."))
+        progress.note(self.format(record))
 
 
 def setup(verbosity: int) -> None:
