@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,24 +95,27 @@ def _failure(test: CaseResult, folder: Path) -> str:
 
 def _reasons(run: Run, wanted: Outcome) -> list[str]:
     """One line per reason: a driver without a feature skips many tests for it."""
-    tests_by_reason: dict[str, dict[str, None]] = {}
+    found: dict[tuple[str, str], dict[str, None]] = {}
     for test in run.tests:
         if test.outcome == wanted:
-            reason = test.reason.partition("\n")[0]
-            tests_by_reason.setdefault(reason, {})[test.id] = None
-    return _joined(tests_by_reason)
-
-
-def _joined(tests_by_reason: Mapping[str, Mapping[str, None]]) -> list[str]:
-    """The reasons as lines; what one driver has no attributes for is one of them."""
+            found.setdefault(_head(test), {})[test.id] = None
     lines: dict[str, list[str]] = {}
-    for reason, tests in tests_by_reason.items():
-        one = re.fullmatch(r"(.+ has no (?:attribute|parameter)) (\w+)", reason)
-        if one:
-            lines.setdefault(one[1], []).append(f"{one[2]} ({len(tests)} tests)")
-        else:
-            lines.setdefault(f"{reason}:", []).append(_some(list(tests)))
+    for (head, name), tests in found.items():
+        words = f"{name} ({len(tests)} tests)" if name else _some(list(tests))
+        lines.setdefault(head, []).append(words)
     return [f"{head} {', '.join(words)}" for head, words in lines.items()]
+
+
+def _head(test: CaseResult) -> tuple[str, str]:
+    """How the line of a test's reason begins, and what it names with others behind that.
+
+    All attributes that one driver does not have are in one line, and so are parameters.
+    """
+    kind, _, name = test.skip.what.partition(":") if test.skip else ("", "", "")
+    if test.skip and test.skip.lacking == "driver" and kind in ("attribute", "parameter"):
+        return f"{test.driver} has no {kind}", name
+    text = test.skip.text if test.skip else test.reason.partition("\n")[0]
+    return f"{text}:", ""
 
 
 def _some(tests: list[str]) -> str:

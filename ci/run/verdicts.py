@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import pytest
 
 from blockyard.ci.run import journal as run_journal
@@ -17,7 +18,7 @@ from blockyard.ci.run.selection import SubRun
 from blockyard.ci.run.under_way import RunningTests
 from blockyard.kernel.host.progress import note
 from blockyard.tests.harness.known import Known
-from blockyard.tests.harness.outcomes import BAD, CaseResult, Outcome, worse
+from blockyard.tests.harness.outcomes import BAD, CaseResult, Outcome, SkipReason, worse
 from blockyard.tests.harness.plugin import PROPERTY
 
 LAST = ("teardown", "???")  # phases after which none comes; pytest-xdist's of a worker that died
@@ -30,6 +31,7 @@ class _Phases:
     reason: str = ""
     kernel_log: str = ""
     guest: str = ""
+    skip: SkipReason | None = None
     splat: bool = False  # whether the kernel complained
 
 
@@ -96,6 +98,8 @@ class Collector(Interruptible):
         if worse(outcome, phases.outcome) != phases.outcome:
             phases.outcome = outcome
             phases.reason = facts.get("reason", "")
+            skip = facts.get("skip")
+            phases.skip = msgspec.convert(skip, SkipReason) if skip else None
         phases.kernel_log = facts.get("kernel_log") or phases.kernel_log
         if report.when in LAST:
             self._finish(report.nodeid, self._phases.pop(report.nodeid))
@@ -155,6 +159,7 @@ class Collector(Interruptible):
                 outcome=phases.outcome,
                 seconds=round(phases.seconds, 3),
                 reason=phases.reason,
+                skip=phases.skip,
                 kernel_log=phases.kernel_log,
                 guest=f"{self.folder}{phases.guest}" if phases.guest else "",
             )

@@ -157,7 +157,7 @@ def _table(ran: dict[str, dict[str, CaseResult]], drivers: Sequence[str]) -> lis
         said = f"**{test.outcome}**" if test.outcome in BAD else test.outcome
         if not test.reason:
             return said
-        return f"{said} {notes.mark(_brief(test.reason))}"
+        return f"{said} {notes.mark(_brief(test))}"
 
     head = ["test", *drivers]
     rows = [[name, *(cell(results.get(one)) for one in drivers)] for name, results in ran.items()]
@@ -168,7 +168,7 @@ def _reasons(tests: Sequence[CaseResult]) -> list[str]:
     """One row per reason and the drivers that it holds for: which tests it keeps from running."""
     drivers: dict[tuple[str, str], list[str]] = {}
     for test in tests:
-        key = _brief(test.reason), test.id.partition("/")[2]
+        key = _brief(test), test.id.partition("/")[2]
         drivers.setdefault(key, []).append(test.driver)
     names: dict[tuple[str, str], list[str]] = {}
     for (reason, name), of_test in drivers.items():
@@ -177,11 +177,11 @@ def _reasons(tests: Sequence[CaseResult]) -> list[str]:
     return output.markdown(["driver", "reason", "tests"], rows)
 
 
-def _brief(reason: str) -> str:
+def _brief(test: CaseResult) -> str:
     """The first of upstream's reasons, or the first line of a failure: the record has them all."""
-    lines = reason.splitlines() or [""]
-    first, *others = lines[0].split("; ")
-    return f"{first} and {len(others)} more" if others else first
+    if test.skip:
+        return f"{test.skip.text} and {test.skip.more} more" if test.skip.more else test.skip.text
+    return test.reason.partition("\n")[0]
 
 
 def show(

@@ -7,7 +7,7 @@ run says what became of the test on each driver, and both say what becomes of th
 ``supported``   its tests pass
 ``differs``     they pass, but user space can tell the drivers apart (the suite `abi`)
 ``broken``      a test fails, also when that is known
-``unmet``     the driver lacks what the tests need
+``missing``     the driver lacks what the tests need
 ``untested``    the kernel or the guest does
 """
 
@@ -71,7 +71,7 @@ class Pair(msgspec.Struct, frozen=True):
         return dict(sorted(waiting.items(), key=lambda item: (-item[1], item[0])))
 
 
-def cell(driver: str, tests: Sequence[CaseResult]) -> Cell:
+def cell(tests: Sequence[CaseResult]) -> Cell:
     """What becomes of a feature, by the results of a driver's tests of it."""
     failed = [test for test in tests if test.outcome in BAD or test.outcome == "xfail"]
     broken = [test for test in failed if test.suite != ABI]
@@ -81,8 +81,7 @@ def cell(driver: str, tests: Sequence[CaseResult]) -> Cell:
         return Cell("differs", len(tests), _reasons(failed))
     if any(test.outcome in ("pass", "xpass") for test in tests):
         return Cell("supported", len(tests))
-    # a reason that begins with the driver's name says what the driver lacks
-    lacks = [test for test in tests if test.reason.startswith(f"{driver} ")]
+    lacks = [test for test in tests if test.skip and test.skip.lacking == "driver"]
     return Cell("missing" if lacks else "untested", len(tests), _reasons(lacks or tests))
 
 
@@ -103,7 +102,7 @@ def pair(finished: record.Run, path: Path, rust: str) -> Pair:
             for feature in test.features:
                 found.setdefault(feature, {c: [], rust: []})[test.driver].append(test)
     features = {
-        feature: {driver: cell(driver, tests) for driver, tests in found[feature].items()}
+        feature: {driver: cell(tests) for driver, tests in found[feature].items()}
         for feature in sorted(found)
     }
     none = {"missing", "untested"}

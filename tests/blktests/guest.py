@@ -24,7 +24,8 @@ from blockyard.modules.driver import Driver
 from blockyard.modules.manifest import Configfs
 from blockyard.tests.blktests import results
 from blockyard.tests.blktests.results import Results
-from blockyard.tests.harness.requirements import missing_capability
+from blockyard.tests.harness.outcomes import SkipReason
+from blockyard.tests.harness.requirements import missing_capability, without_program, without_symbol
 from blockyard.tests.harness.upstream import NULL_BLK, Upstream, UpstreamTest
 
 HERE = Path(__file__).parent
@@ -91,22 +92,23 @@ def needs() -> dict[str, Needs]:
     return msgspec.toml.decode(NEEDS.read_bytes(), type=dict[str, Needs])
 
 
-def unmet(test: UpstreamTest, driver: Driver, cpus: int) -> str:
-    """What the test needs without looking for it, and the guest with the checkout has not."""
+def unmet(test: UpstreamTest, driver: Driver, cpus: int) -> SkipReason | None:
+    """What the test needs without looking for it and does not have; None when it has all."""
     of_test, kernel = needs().get(test.name, Needs()), driver.kernel
     for symbol in of_test.symbols:
         if kernel.config.get(symbol, "n") == "n":
-            return f"kernel {kernel.info.release} is built without CONFIG_{symbol}"
+            return without_symbol(driver, symbol)
     if of_test.cpus > cpus:
-        return f"the guest has {cpus} CPUs, the test needs {of_test.cpus}"
+        text = f"the guest has {cpus} CPUs, the test needs {of_test.cpus}"
+        return SkipReason(lacking="hardware", what=f"cpus:{of_test.cpus}", text=text)
     if of_test.persistent and "persistent" not in driver.capabilities:
         missing = [f"attribute:{name}" for name in driver.store_attributes()]
         lacking = [one for one in missing if one not in driver.capabilities]
         return missing_capability(driver, (lacking or ["persistent"])[0])
     for program in of_test.programs:
         if not driver.has_program(f"{FOLDER}/{program}" if "/" in program else program):
-            return f"the guest has no program {program}"
-    return ""
+            return without_program(program)
+    return None
 
 
 def attributes(driver: Driver) -> list[str]:

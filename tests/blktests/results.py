@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from blockyard.kernel.host.errors import Failed
+from blockyard.tests.harness.outcomes import Lacking, SkipReason
 from blockyard.tests.harness.upstream import UpstreamTest
 
 LOG = "check.log"  # what `check` printed
@@ -40,6 +41,13 @@ class Verdict:
     outcome: Literal["pass", "fail", "skip"]
     reason: str = ""
     kernel_log: str = ""
+    skip: SkipReason | None = None
+
+
+def _skipped(lacking: Lacking, what: str, *reasons: str) -> Verdict:
+    first, *others = reasons
+    skip = SkipReason(lacking=lacking, what=what, text=first, more=len(others))
+    return Verdict("skip", "; ".join(reasons), skip=skip)
 
 
 @dataclass(frozen=True)
@@ -138,8 +146,9 @@ def judge(
     disk: the one that the test was given, empty for none. attributes: those of a driver that
     stands in for null_blk; a test that wants another one was not run, whatever came of it.
     """
-    if why := _lacks(results, attributes) if attributes else "":
-        return Verdict("skip", f"{driver} {why}")
+    if attributes and (lack := _lack(results, attributes)):
+        what, lacks = lack
+        return _skipped("driver", what, f"{driver} {lacks}")
     # upstream makes a disk with null_blk when the one that it was given does not fit
     parts = [part for part in results.parts if not disk or _is_on(part, disk)]
     bad = [part for part in parts if _failed(part)]
@@ -151,9 +160,9 @@ def judge(
     if reasons := results.skip_reasons:
         # its name is a matter of chance, and reports bring equal reasons together
         named = (one.replace(f"/dev/{disk} ", "the disk ") if disk else one for one in reasons)
-        return Verdict("skip", "; ".join(named))
+        return _skipped("test", "", *named)
     if test.on_a_disk and results.parts:
-        return Verdict("skip", f"{test.name} runs on disks of its own, not on {disk}")
+        return _skipped("test", "", f"{test.name} runs on disks of its own, not on {disk}")
     told = f"check told nothing of the test, exit code {results.status}"
     return Verdict("fail", f"{told}\n{_shortened(results.printed)}".strip())
 
@@ -169,17 +178,19 @@ def _failed(part: Part) -> bool:
     )
 
 
-def _lacks(results: Results, attributes: Sequence[str]) -> str:
-    """In words: what the stand-in for null_blk has not and the test wants; empty for nothing.
+def _lack(results: Results, attributes: Sequence[str]) -> tuple[str, str] | None:
+    """What the stand-in for null_blk lacks for the test, as SkipReason.what and in words.
 
     Besides what the test asked for: attributes that it wrote to at once, and values refused.
     """
     output = "\n".join(part.output for part in results.parts)
     written = [name for name in _WRITTEN.findall(output) if name not in attributes]
     if missing := dict.fromkeys([*results.missing, *written]):
-        return f"has no attribute {', '.join(missing)}"
+        return f"attribute:{','.join(missing)}", f"has no attribute {', '.join(missing)}"
     refused = (f"{name}={value}" for value, name in _REFUSED.findall(output) if name != "power")
-    return f"refuses {', '.join(values)}" if (values := dict.fromkeys(refused)) else ""
+    if values := dict.fromkeys(refused):
+        return f"value:{','.join(values)}", f"refuses {', '.join(values)}"
+    return None
 
 
 def _words(part: Part, expected: str, *, several: bool) -> str:

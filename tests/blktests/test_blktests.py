@@ -20,6 +20,7 @@ from blockyard.tests.blktests import results
 from blockyard.tests.harness import guest_state
 from blockyard.tests.harness.guests import Guest, Slot
 from blockyard.tests.harness.plan import Plan
+from blockyard.tests.harness.requirements import Skipped, skip
 from blockyard.tests.harness.upstream import UpstreamTest
 
 pytestmark = pytest.mark.blockyard_third_party
@@ -39,13 +40,13 @@ def test_blktests(
     driver = guest.driver
     stands_in = upstream_guest.stands_in(driver)
     if stands_in and not isinstance(driver.manifest.disks, Configfs):
-        pytest.skip(f"{driver.name} makes no disks by configfs in this kernel")
+        skip("driver", f"{driver.name} makes no disks by configfs in this kernel", "configfs")
     assert blockyard_plan.upstream is not None
     if upstream_guest.unpacked(driver, Path(blockyard_plan.upstream.archive)):
         guest.state = guest_state.read(driver)  # with what was mounted for it
     cpus = guest.machine.setup.topology.cpus
     if why := upstream_guest.unmet(upstream_test, driver, cpus):
-        pytest.skip(why)
+        raise Skipped(why)
     try:
         ran = upstream_guest.run(driver, upstream_test, blockyard_plan.upstream)
     finally:
@@ -56,7 +57,7 @@ def test_blktests(
     store.write(Path(blockyard_plan.directory) / "blktests" / name, ran.archive)
     known = upstream_guest.attributes(driver) if stands_in else ()
     verdict = results.judge(ran.results, upstream_test, ran.disk, driver.name, known)
-    if verdict.outcome == "skip":
-        pytest.skip(verdict.reason)
+    if verdict.skip:
+        raise Skipped(verdict.skip, verdict.reason)
     if verdict.outcome == "fail":
         raise UpstreamFailed(verdict)

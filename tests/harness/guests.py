@@ -23,7 +23,7 @@ from blockyard.images.machine.machine import Machine
 from blockyard.modules.driver import Driver, LoadFailed, NoDisk
 from blockyard.modules.manifest import Pci
 from blockyard.tests.harness import guest_state as state
-from blockyard.tests.harness.outcomes import GuestUnavailable
+from blockyard.tests.harness.outcomes import GuestUnavailable, Lacking, SkipReason
 from blockyard.tests.harness.plan import Plan
 from blockyard.tests.lib import nvme
 from blockyard.tests.lib.abi import Surface
@@ -105,6 +105,11 @@ class Guest:
 class NotServed(Exception):
     """A driver makes nothing of some hardware: its tests there are skipped."""
 
+    def __init__(self, reason: SkipReason, details: str) -> None:
+        super().__init__(details)
+        self.reason = reason
+        self.details = details  # the reason's text and the kernel's lines
+
 
 @dataclass
 class _Failures:
@@ -131,28 +136,29 @@ class Guests:
         self._surfaces: dict[str, Surface] = {}
         self._lacking: dict[str, str] = {}  # of each topology, once it was asked for
         # of a driver and a topology: why its other tests there are skipped
-        self._not_served: dict[tuple[str, str], str] = {}
+        self._not_served: dict[tuple[str, str], NotServed] = {}
         self._works: dict[str, bool] = {}  # whether a driver has a disk on the default topology
 
-    def manifest_problem(self, slot: Slot) -> str:
-        """Why this kernel has no such driver; empty when it has."""
-        return self._plan.manifest(slot.driver).missing_from(self._kernel)
+    def check(self, slot: Slot) -> None:
+        """Raises NotServed when it is known without a guest that the slot's tests cannot run.
 
-    def hardware_problem(self, slot: Slot) -> str:
-        """Why its tests cannot run on the hardware that they ask for; empty when they can.
-
-        QEMU cannot emulate it, the driver's manifest says that it does not serve it, or an earlier
-        test found that.
+        The kernel does not have the driver, QEMU cannot emulate the hardware, the driver's manifest
+        says that it does not serve it, or an earlier test found that.
         """
+        if problem := self._plan.manifest(slot.driver).missing_from(self._kernel):
+            raise _not_served("kernel", f"driver:{slot.driver}", problem)
+        what = f"topology:{self._plan.hardware(slot.topology).name}"
         if slot.topology not in self._lacking:
             self._lacking[slot.topology] = self._plan.lacking(slot.topology)
         if lacking := self._lacking[slot.topology]:
-            return lacking
+            raise _not_served("hardware", what, lacking)
         driver = self._plan.manifest(slot.driver)
         hardware = self._plan.hardware(slot.topology)
         if driver.on_hardware and (problem := driver.serves.problem(hardware)):
-            return f"{slot.driver} serves {problem} ([serves] in its manifest)"
-        return self._not_served.get((slot.driver, slot.topology), "")
+            text = f"{slot.driver} serves {problem} ([serves] in its manifest)"
+            raise _not_served("driver", what, text)
+        if known := self._not_served.get((slot.driver, slot.topology)):
+            raise known
 
     def get(self, slot: Slot, test: str = "") -> Guest:
         """The guest of a slot, booted if need be, its driver loaded; test: for whom.
@@ -196,15 +202,17 @@ class Guests:
         if splats:
             failed.kernel_log = "\n\n".join(one.excerpt for one in splats)
             first = f"{splats[0].kind}: {splats[0].line}"
-            self._not_served[key] = f"{slot.driver} does not load on {where}, see {test}: {first}"
+            text = f"{slot.driver} does not load on {where}, see {test}: {first}"
+            self._not_served[key] = _not_served("driver", f"topology:{where}", text)
         elif isinstance(failed, NoDisk) and self._works_elsewhere(slot):
             _, _, lines = failed.what.partition("\n")
             told = f"{slot.driver} finds no disk on {where}, and does on {DEFAULT.name}"
             names = (slot.driver, *self._plan.manifest(slot.driver).modules)
             own = [line for line in lines.splitlines() if any(name in line for name in names)]
             why = f": {without_stamps(own[-1])}" if own else ""
-            self._not_served[key] = f"{told}{why}\n{lines}".rstrip()
-            raise NotServed(self._not_served[key]) from None
+            problem = _not_served("driver", f"topology:{where}", f"{told}{why}", lines)
+            self._not_served[key] = problem
+            raise problem from None
 
     def _works_elsewhere(self, slot: Slot) -> bool:
         """Whether the driver finds a disk on the default topology, which is tried once."""
@@ -250,6 +258,11 @@ class Guests:
         self._slot = None
         stack, self._stack = self._stack, contextlib.ExitStack()
         stack.close()
+
+
+def _not_served(lacking: Lacking, what: str, text: str, log: str = "") -> NotServed:
+    reason = SkipReason(lacking=lacking, what=what, text=text)
+    return NotServed(reason, f"{text}\n{log}".rstrip())
 
 
 @contextlib.contextmanager

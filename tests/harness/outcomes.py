@@ -37,6 +37,20 @@ _BADNESS: tuple[Outcome, ...] = (
 )
 
 
+# Who does not have what a skipped test needs. "test": its author says so in words only; "unknown":
+# read from a record of schema 1, which had no such field.
+Lacking = Literal["driver", "kernel", "guest", "hardware", "test", "unknown"]
+
+
+class SkipReason(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a test was skipped. Code reads `lacking` and `what`, people read `text`."""
+
+    lacking: Lacking  # who does not have what the test needs
+    what: str = ""  # what that is: attribute:size, program:fio, symbol:BLK_DEV_ZONED, topology:zns
+    text: str  # one line for people
+    more: int = 0  # how many other reasons there are; the test's `reason` has them all
+
+
 class GuestUnavailable(Exception):
     """No guest comes up: a test was given up without a try."""
 
@@ -54,7 +68,8 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     features: tuple[str, ...] = ()  # of the driver, that the test is about
     outcome: Outcome
     seconds: float
-    reason: str = ""  # why it did not pass
+    reason: str = ""  # why it did not pass, for people
+    skip: SkipReason | None = None  # of a skipped test
     kernel_log: str = ""  # the splat, or the last lines of a dead guest
     guest: str = ""  # the guest's folder, relative to the run's
 

@@ -18,6 +18,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import msgspec
 import pytest
 
 from blockyard.images.console.console import Console
@@ -29,6 +30,8 @@ from blockyard.modules.driver import Driver
 from blockyard.tests.harness import outcomes, plan, requirements
 from blockyard.tests.harness.budget import Budget
 from blockyard.tests.harness.guests import Guest, Guests, NotServed, Slot
+from blockyard.tests.harness.outcomes import SkipReason
+from blockyard.tests.harness.requirements import Skipped
 
 PLAN = pytest.StashKey[plan.Plan]()  # the plan of the run, in pytest's configuration
 SLOT = "blockyard_slot"  # the fixture that the tests' parameters are for
@@ -182,34 +185,33 @@ def guest(request: pytest.FixtureRequest, blockyard_slot: Slot) -> Iterator[Gues
             worker = f"own-{worker}"
         config.stash[_guests] = Guests(config.stash[PLAN], worker)
     guests = config.stash[_guests]
-    if problem := guests.manifest_problem(slot) or guests.hardware_problem(slot):
-        pytest.skip(problem)
     try:
+        guests.check(slot)
         guest = guests.get(slot, request.node.name)
-    except NotServed as reason:
-        pytest.skip(str(reason))
+    except NotServed as problem:
+        raise Skipped(problem.reason, problem.details) from None
     request.node.stash[_guest] = guest
     try:
-        problem = requirements.unmet(request.node, guest.driver)
-        if problem and not request.node.stash[_last]:
-            _skip(guest, problem)
+        unmet = requirements.unmet(request.node, guest.driver)
+        if unmet and not request.node.stash[_last]:
+            _skip(guest, unmet)
         guest.begin(request.node.name)
     except (GuestError, SplatFound):
         guests.discard()
         raise
     try:
-        if problem:
-            pytest.skip(problem)
+        if unmet:
+            raise Skipped(unmet)
         yield guest
     finally:
         _judge(guests, guest, request.node)
 
 
-def _skip(guest: Guest, problem: str) -> NoReturn:
+def _skip(guest: Guest, reason: SkipReason) -> NoReturn:
     """Skips a test, unless the kernel has complained since the one before: no other would tell."""
     if splats := guest.splats():
         raise SplatFound(splats)
-    pytest.skip(problem)
+    raise Skipped(reason)
 
 
 def _judge(guests: Guests, guest: Guest, item: pytest.Item) -> None:
@@ -317,7 +319,7 @@ def pytest_runtest_makereport(
         outcome = "xfail" if report.skipped else "xpass"
         facts |= {"outcome": outcome, "reason": report.wasxfail}
     elif report.skipped:
-        facts |= {"outcome": "skip", "reason": _skip_reason(report)}
+        facts |= {"outcome": "skip", **_skip_facts(report, call)}
     elif call.excinfo is not None:
         item.stash[_failed] = True
         errors = _causes(call.excinfo.value)
@@ -345,10 +347,16 @@ def _causes(error: BaseException) -> list[BaseException]:
     return [error]
 
 
-def _skip_reason(report: pytest.TestReport) -> str:
+def _skip_facts(report: pytest.TestReport, call: pytest.CallInfo[None]) -> dict[str, Any]:
+    """The reason of a skip for people, and as a value in types of JSON."""
+    error = call.excinfo.value if call.excinfo else None
+    if isinstance(error, Skipped):
+        return {"reason": str(error.msg), "skip": msgspec.to_builtins(error.reason)}
+    text = "skipped"
     if isinstance(report.longrepr, tuple):
-        return report.longrepr[2].removeprefix("Skipped: ")
-    return "skipped"
+        text = report.longrepr[2].removeprefix("Skipped: ")
+    first = text.partition("\n")[0]
+    return {"reason": text, "skip": {"lacking": "test", "text": first}}
 
 
 def _reason(error: BaseException) -> str:

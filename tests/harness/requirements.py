@@ -4,16 +4,19 @@
     @needs("configfs", "attribute:size", program="fio", symbol="BLK_DEV_ZONED")
 
 Capabilities are those of modules.driver; a program is looked up in the guest, a symbol in the
-kernel's configuration. What is missing becomes the reason of a skip.
+kernel's configuration. What is missing becomes the reason of a skip. A test that finds out
+by itself that something is missing calls `skip`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NoReturn
 
 import pytest
 
 from blockyard.modules.driver import Driver
+from blockyard.tests.harness.outcomes import Lacking, SkipReason
 
 # What the fixtures of tests/harness/plugin.py need.
 _OF_FIXTURES = {"disk": "disk", "data_disk": "persistent"}
@@ -66,8 +69,21 @@ def features(item: pytest.Item) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named or attributes)) or (item.path.stem.removeprefix("test_"),)
 
 
-def unmet(item: pytest.Item, driver: Driver) -> str:
-    """Why the test cannot run on this driver; empty when it can."""
+class Skipped(pytest.skip.Exception):  # type: ignore[misc,name-defined]  # a class in a variable
+    """pytest's own exception of a skipped test, with the reason as a value."""
+
+    def __init__(self, reason: SkipReason, details: str = "") -> None:
+        super().__init__(details or reason.text)
+        self.reason = reason
+
+
+def skip(lacking: Lacking, text: str, what: str = "") -> NoReturn:
+    """Skips the test that runs; the arguments are the fields of `outcomes.SkipReason`."""
+    raise Skipped(SkipReason(lacking=lacking, what=what, text=text))
+
+
+def unmet(item: pytest.Item, driver: Driver) -> SkipReason | None:
+    """Why the test cannot run on this driver; None when it can."""
     for fixture, capability in _OF_FIXTURES.items():
         if fixture in getattr(item, "fixturenames", ()) and capability not in driver.capabilities:
             return missing_capability(driver, capability)
@@ -78,20 +94,36 @@ def unmet(item: pytest.Item, driver: Driver) -> str:
                 return missing_capability(driver, capability)
         symbol = marker.kwargs.get("symbol", "")
         if symbol and driver.kernel.config.get(symbol, "n") == "n":
-            return f"kernel {driver.kernel.info.release} is built without CONFIG_{symbol}"
+            return without_symbol(driver, symbol)
         program = marker.kwargs.get("program", "")
         if program and not driver.has_program(program):
-            return f"the guest has no program {program}"
-    return ""
+            return without_program(program)
+    return None
 
 
-def missing_capability(driver: Driver, capability: str) -> str:
-    """In words: the driver does not have the capability."""
+def without_symbol(driver: Driver, symbol: str) -> SkipReason:
+    """The kernel is built without a symbol."""
+    text = f"kernel {driver.kernel.info.release} is built without CONFIG_{symbol}"
+    return SkipReason(lacking="kernel", what=f"symbol:{symbol}", text=text)
+
+
+def without_program(program: str) -> SkipReason:
+    """The guest does not have a program."""
+    text = f"the guest has no program {program}"
+    return SkipReason(lacking="guest", what=f"program:{program}", text=text)
+
+
+def missing_capability(driver: Driver, capability: str) -> SkipReason:
+    """The driver does not have a capability, or the kernel keeps it from having it."""
     kind, _, name = capability.partition(":")
     if kind in ("attribute", "parameter"):
-        return f"{driver.name} has no {kind} {name}"
+        text = f"{driver.name} has no {kind} {name}"
+        return SkipReason(lacking="driver", what=capability, text=text)
+    if capability == "module" and driver.manifest.built_in(driver.kernel):
+        text = f"{driver.name} is built into this kernel"
+        return SkipReason(lacking="kernel", what=capability, text=text)
     lacks = {
-        "module": "is built into this kernel, or cannot be unloaded",
+        "module": "cannot be unloaded",
         "parameters": "has no parameter size_mib",
         "holds_module_ref": "does not promise that an open disk keeps its module",
         "disk": "makes no disks",
@@ -102,4 +134,5 @@ def missing_capability(driver: Driver, capability: str) -> str:
         "nvme": "is no NVMe driver",
         "persistent": "has no disks that keep their data in this kernel",
     }
-    return f"{driver.name} {lacks[capability]}"
+    text = f"{driver.name} {lacks[capability]}"
+    return SkipReason(lacking="driver", what=capability, text=text)

@@ -13,7 +13,7 @@ import pytest
 from blockyard.ci.run import record
 from blockyard.ci.run.prepare import BootEnv
 from blockyard.kernel.host.settings import PROJECT
-from blockyard.tests.harness.outcomes import CaseResult
+from blockyard.tests.harness.outcomes import CaseResult, Lacking, SkipReason
 from blockyard.tests.integration.conftest import KERNEL
 
 VERDICTS = """\
@@ -58,6 +58,10 @@ def test_needs_a_program(driver):
 @needs("attribute:no_such_attribute")
 def test_needs_a_capability(driver):
     raise AssertionError("not to be run")
+
+
+def test_skips_itself(driver):
+    pytest.skip("in its own words")
 
 
 def test_leaves_a_disk(driver):
@@ -262,14 +266,29 @@ def test_a_failure_says_why(verdicts: Verdicts) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"),
+    ("name", "lacking", "what", "text"),
     [
-        ("needs_a_program", "the guest has no program no-such-program"),
-        ("needs_a_capability", "null_blk has no attribute no_such_attribute"),
+        (
+            "needs_a_program",
+            "guest",
+            "program:no-such-program",
+            "the guest has no program no-such-program",
+        ),
+        (
+            "needs_a_capability",
+            "driver",
+            "attribute:no_such_attribute",
+            "null_blk has no attribute no_such_attribute",
+        ),
+        ("skips_itself", "test", "", "in its own words"),
     ],
 )
-def test_a_skip_says_what_is_missing(verdicts: Verdicts, name: str, reason: str) -> None:
-    assert (verdicts[name].outcome, verdicts[name].reason) == ("skip", reason)
+def test_a_skip_says_what_is_missing(
+    verdicts: Verdicts, name: str, lacking: Lacking, what: str, text: str
+) -> None:
+    result = verdicts[name]
+    assert (result.outcome, result.reason) == ("skip", text)
+    assert result.skip == SkipReason(lacking=lacking, what=what, text=text)
 
 
 def test_what_a_test_leaves_behind_fails_it_alone(verdicts: Verdicts) -> None:

@@ -10,7 +10,7 @@ from blockyard.ci.run.record import Host, Run, UsedAccelerator
 from blockyard.kernel import artifact
 from blockyard.kernel.artifact import Kernel, KernelInfo
 from blockyard.kernel.host.debian import ToolRoot
-from blockyard.tests.harness.outcomes import CaseResult, Outcome
+from blockyard.tests.harness.outcomes import CaseResult, Lacking, Outcome, SkipReason
 
 RELEASE = "7.3.4"
 
@@ -60,7 +60,11 @@ def result(
     console: str = "serial",
     reason: str = "",
     kernel_log: str = "",
+    lacking: Lacking = "test",
+    what: str = "",
 ) -> CaseResult:
+    """A test's result; lacking and what: of a skip."""
+    skip = SkipReason(lacking=lacking, what=what, text=reason) if outcome == "skip" else None
     return CaseResult(
         id=name,
         suite=name.partition("/")[0],
@@ -70,6 +74,7 @@ def result(
         seconds=1.25,
         reason=reason,
         kernel_log=kernel_log,
+        skip=skip,
         guest=f"guests/{driver}-{console}-1",
     )
 

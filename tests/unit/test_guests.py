@@ -19,7 +19,7 @@ from blockyard.modules.driver import LoadFailed, NoDisk
 from blockyard.modules.serves import Serves
 from blockyard.tests.harness import guests
 from blockyard.tests.harness.guests import MAX_CONSECUTIVE_FAILURES, Guests, NotServed, Slot
-from blockyard.tests.harness.outcomes import GuestUnavailable, of_exception
+from blockyard.tests.harness.outcomes import GuestUnavailable, SkipReason, of_exception
 from blockyard.tests.harness.plan import Plan
 from blockyard.tests.unit import samples
 
@@ -63,7 +63,7 @@ def _guests(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Guests:
-    kernel = samples.kernel(tmp_path / "kernel", "CONFIG_VIRTIO_CONSOLE=y\n")
+    kernel = samples.kernel(tmp_path / "kernel", "CONFIG_VIRTIO_CONSOLE=y\nCONFIG_BLK_DEV_NVME=m\n")
     monkeypatch.setattr(guests, "boot", boots.boot)
     monkeypatch.setattr(Plan, "lacking", lambda self, name: "")  # there is no QEMU to ask
     monkeypatch.setattr(Guests, "_load", load)
@@ -133,13 +133,16 @@ class TestHardware:
     ) -> None:
         boots = Boots(works=True)
         some = self.guests(boots, {"default"}, tmp_path, monkeypatch)
-        assert some.hardware_problem(self.ZNS) == ""
+        some.check(self.ZNS)
         with pytest.raises(NotServed, match="on zns, and does on default: nvme0n1: not supported"):
             some.get(self.ZNS)
-        problem = some.hardware_problem(Slot("nvme", "ssh", "zns"))
-        assert "not supported" in problem
+        with pytest.raises(NotServed, match="nvme0n1: not supported") as caught:
+            some.check(Slot("nvme", "ssh", "zns"))
+        reason = caught.value.reason
+        assert (reason.lacking, reason.what) == ("driver", "topology:zns")
+        assert "\n" not in reason.text
         assert boots.count == 2  # on zns, and once on the default topology
-        assert some.hardware_problem(Slot("nvme", "serial", "metadata")) == ""
+        some.check(Slot("nvme", "serial", "metadata"))
 
     def test_one_that_finds_none_anywhere_fails(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -148,7 +151,7 @@ class TestHardware:
         for slot in (self.ZNS, Slot("nvme", "serial")):
             with pytest.raises(NoDisk):
                 some.get(slot)
-            assert some.hardware_problem(slot) == ""
+            some.check(slot)
 
     def test_a_splat_is_one_failure_and_the_others_name_it(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -158,7 +161,8 @@ class TestHardware:
         with pytest.raises(NoDisk) as caught:
             some.get(self.ZNS, "test_report")
         assert "drivers/nvme/x.c" in caught.value.kernel_log
-        assert "see test_report: WARNING: " in some.hardware_problem(self.ZNS)
+        with pytest.raises(NotServed, match="see test_report: WARNING: "):
+            some.check(self.ZNS)
         assert boots.count == 1
 
     def test_what_the_manifest_says_is_not_tried(
@@ -167,10 +171,14 @@ class TestHardware:
         some = self.guests(Boots(works=True), {"default"}, tmp_path, monkeypatch)
         plain = msgspec.structs.replace(manifest.load("nvme"), serves=Serves(zoned=False))
         monkeypatch.setattr(Plan, "manifest", lambda self, name: plain)
-        assert some.hardware_problem(self.ZNS) == (
-            "nvme serves no zoned namespaces, which zns has ([serves] in its manifest)"
+        with pytest.raises(NotServed) as caught:
+            some.check(self.ZNS)
+        assert caught.value.reason == SkipReason(
+            lacking="driver",
+            what="topology:zns",
+            text="nvme serves no zoned namespaces, which zns has ([serves] in its manifest)",
         )
-        assert some.hardware_problem(Slot("nvme", "serial", "4k")) == ""
+        some.check(Slot("nvme", "serial", "4k"))
 
 
 @pytest.mark.parametrize(

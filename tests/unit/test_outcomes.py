@@ -22,7 +22,7 @@ from blockyard.images.errors import (
 )
 from blockyard.tests.harness.guests import Slot
 from blockyard.tests.harness.known import Known, KnownFailure
-from blockyard.tests.harness.outcomes import CaseResult, Outcome, of_exception, worse
+from blockyard.tests.harness.outcomes import CaseResult, Outcome, SkipReason, of_exception, worse
 from blockyard.tests.harness.plugin import PROPERTY
 
 Phase = Literal["setup", "call", "teardown"]
@@ -155,6 +155,13 @@ class TestCollector:
             report(READ, "teardown", failed=True, facts=fail("WARNING: x", log="the splat")),
         )
         assert (result.outcome, result.reason) == ("fail", "WARNING: x")
+
+    def test_a_skip_has_its_reason_as_a_value(self) -> None:
+        skip = {"lacking": "kernel", "what": "symbol:X", "text": "without CONFIG_X"}
+        facts = fail("without CONFIG_X\nand more", "skip") | {"skip": skip}
+        result = outcome_of(report(READ, "setup", facts=facts), report(READ, "teardown"))
+        assert result.skip == SkipReason(**skip)  # type: ignore[arg-type]
+        assert result.reason == "without CONFIG_X\nand more"
 
     def test_a_skip(self) -> None:
         result = outcome_of(

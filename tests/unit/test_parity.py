@@ -12,7 +12,7 @@ from blockyard.ci.run import record
 from blockyard.ci.studies import parity
 from blockyard.ci.studies.parity import Cell, State, cell, pair, recorded, rust_drivers
 from blockyard.kernel.host.errors import UserError
-from blockyard.tests.harness.outcomes import CaseResult, Outcome
+from blockyard.tests.harness.outcomes import CaseResult, Lacking, Outcome
 from blockyard.tests.unit.samples import result, run_of
 
 
@@ -23,8 +23,9 @@ def test_of(
     *,
     name: str = "null_blk/x",
     reason: str = "",
+    lacking: Lacking = "driver",
 ) -> CaseResult:
-    plain = result(outcome, name, driver, reason=reason)
+    plain = result(outcome, name, driver, reason=reason, lacking=lacking)
     return msgspec.structs.replace(plain, features=(feature,))
 
 
@@ -44,16 +45,18 @@ class TestCell:
             ([test_of("pass"), test_of("xfail", name="abi/x", reason="C 1, Rust 2")], "differs"),
             ([test_of("fail"), test_of("fail", name="abi/x")], "broken"),
             ([test_of("skip", reason="rnull has no attribute size")], "missing"),
-            ([test_of("skip", reason="this kernel has no such thing")], "untested"),
+            ([test_of("skip", reason="no such thing", lacking="kernel")], "untested"),
+            ([test_of("skip", reason="rnull is built in", lacking="kernel")], "untested"),
+            ([test_of("skip", reason="rnull is not meant", lacking="test")], "untested"),
             ([], "untested"),
         ],
     )
     def test_by_outcomes(self, tests: list[CaseResult], state: State) -> None:
-        assert cell("rnull", tests).state == state
+        assert cell(tests).state == state
 
     def test_it_says_how(self) -> None:
         tests = [test_of("xfail", name="abi/x", reason="known: C 1, Rust 2\nassert 1 == 2")]
-        assert cell("rnull", tests) == Cell("differs", 1, ("known: C 1, Rust 2: assert 1 == 2",))
+        assert cell(tests) == Cell("differs", 1, ("known: C 1, Rust 2: assert 1 == 2",))
 
 
 class TestPair:

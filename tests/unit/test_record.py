@@ -65,6 +65,7 @@ class TestRecord:
             "outcome": "pass",
             "seconds": 1.25,
             "reason": "",
+            "skip": None,
             "kernel_log": "",
             "guest": "guests/null_blk-serial-1",
         }

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from blockyard.ci.report.terminal import show
+from blockyard.tests.harness.outcomes import CaseResult
 from blockyard.tests.unit.samples import result, run_of
 
 RUN = run_of(
@@ -94,11 +95,15 @@ def test_a_reason_that_many_share_is_told_once(capsys: pytest.CaptureFixture[str
     assert "no Rust: 20 tests" in out
 
 
+def lacks(name: str, what: str) -> CaseResult:
+    return result("skip", name, "rnull", reason="(not read)", what=what, lacking="driver")
+
+
 def test_what_one_driver_lacks_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     run = run_of(
         result("pass"),
-        *(result("skip", f"z/{n}", reason="rnull has no attribute zoned") for n in range(4)),
-        result("skip", "z/mbps", reason="rnull has no attribute mbps"),
+        *(lacks(f"z/{n}", "attribute:zoned") for n in range(4)),
+        lacks("z/mbps", "attribute:mbps"),
         result("skip", "z/x", reason="rnull is no NVMe driver"),
     )
     show(run, Path("/results/run/run.json"))

@@ -88,8 +88,10 @@ class Reporter:
         properties: dict[str, Any] = dict(report.user_properties)
         facts = None
         if found := properties.get(PROPERTY):
-            texts = {name: _cut(found.get(name, "")) for name in ("reason", "kernel_log")}
-            facts = msgspec.convert({**found, **texts}, own_reports.Facts)
+            found = found | {name: _cut(found.get(name, "")) for name in ("reason", "kernel_log")}
+            if skip := found.get("skip"):
+                found["skip"] = {**skip, "text": _cut(skip["text"])}
+            facts = msgspec.convert(found, own_reports.Facts)
         text = _cut(report.longreprtext) if report.failed else ""
         when: Any = report.when
         self.write(

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from blockyard.tests.harness.guests import Slot
-from blockyard.tests.harness.outcomes import Outcome
+from blockyard.tests.harness.outcomes import Outcome, SkipReason
 
 LINE_BYTES = 4 << 20  # of a report; a kernel log's excerpt is a hundredth of it
 TESTS = 10_000  # of one module
@@ -44,6 +44,7 @@ class Facts(msgspec.Struct, frozen=True):
     reason: str = ""
     kernel_log: str = ""
     guest: Annotated[str, msgspec.Meta(pattern=r"^(guests/[A-Za-z0-9_][\w.-]*)?\Z")] = ""
+    skip: SkipReason | None = None
     splat: bool = False
     booted: bool = False
 

@@ -9,7 +9,7 @@ import pytest
 
 from blockyard.modules.driver import Driver
 from blockyard.tests.harness.guests import Guest
-from blockyard.tests.harness.requirements import feature, needs, smoke
+from blockyard.tests.harness.requirements import feature, needs, skip, smoke
 from blockyard.tests.lib import abi
 from blockyard.tests.lib.abi import Surface
 from blockyard.tests.lib.null_blk import ATTRIBUTES
@@ -91,9 +91,9 @@ def pair(guest: Guest, driver: Driver) -> Pair:
 def in_both(pair: Pair, driver: Driver, attribute: str) -> None:
     c, rust = pair
     if attribute not in c.modes:
-        pytest.skip(f"{driver.manifest.counterpart} has no attribute {attribute} in this kernel")
+        skip("kernel", f"{driver.manifest.counterpart} has no attribute {attribute} in this kernel")
     if attribute not in rust.modes:
-        pytest.skip(f"{driver.name} has no attribute {attribute}")
+        skip("driver", f"{driver.name} has no attribute {attribute}", f"attribute:{attribute}")
 
 
 @pytest.mark.parametrize("attribute", ATTRIBUTES)
@@ -132,7 +132,7 @@ def test_queues_are_the_same(pair: Pair, driver: Driver, attribute: str) -> None
     """Disks that are made of the same: equal size, block size and way of completion."""
     c, rust = (one.queue.get(attribute) for one in pair)
     if c is None and rust is None:
-        pytest.skip(f"this kernel has no queue attribute {attribute}")
+        skip("kernel", f"this kernel has no queue attribute {attribute}")
     assert rust == c, f"C {c}, Rust {rust}"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from blockyard.modules.disk import Disk
 from blockyard.modules.driver import Driver
-from blockyard.tests.harness.requirements import feature, needs, smoke
+from blockyard.tests.harness.requirements import feature, needs, skip, smoke
 from blockyard.tests.lib import nvme
 from blockyard.tests.lib.fio import fio, statistics
 
@@ -33,7 +33,7 @@ def disk_with_cache(driver: Driver) -> Iterator[Disk]:
     attributes = cache(driver) if "attribute:cache_size" in driver.capabilities else {}
     with driver.disk(**attributes) as disk:
         if not attributes and disk.queue("write_cache") != "write back":
-            pytest.skip(f"{driver.name} has no volatile write cache: the kernel sends no flushes")
+            skip("driver", f"{driver.name} has no volatile cache: the kernel sends no flushes")
         assert disk.queue("write_cache") == "write back"
         yield disk
 

@@ -7,7 +7,7 @@ import pytest
 
 from blockyard.modules.disk import Disk
 from blockyard.tests.harness.budget import Budget
-from blockyard.tests.harness.requirements import feature, needs
+from blockyard.tests.harness.requirements import feature, needs, skip
 from blockyard.tests.lib.fio import VERIFIED, background_io, verified
 
 pytestmark = [needs(program="fio"), feature("changes under load")]
@@ -40,7 +40,7 @@ def test_each_scheduler_keeps_the_data(scheduled_disk: Disk) -> None:
 def test_data_is_right_while_schedulers_change(scheduled_disk: Disk, budget: Budget) -> None:
     schedulers = scheduled_disk.schedulers()
     if len(schedulers) < 2:
-        pytest.skip(f"this kernel offers {scheduled_disk.name} no scheduler but {schedulers[0]}")
+        skip("kernel", f"this kernel offers {scheduled_disk.name} no scheduler but {schedulers[0]}")
     with background_io(scheduled_disk, **VERIFIED):
         for scheduler in schedulers * budget.times(2):
             assert scheduled_disk.set_queue("scheduler", scheduler) == 0
@@ -48,7 +48,7 @@ def test_data_is_right_while_schedulers_change(scheduled_disk: Disk, budget: Bud
 
 def test_data_is_right_while_the_depth_changes(scheduled_disk: Disk, budget: Budget) -> None:
     if "mq-deadline" not in scheduled_disk.schedulers():
-        pytest.skip("this kernel has no mq-deadline: without a scheduler the depth is fixed")
+        skip("kernel", "this kernel has no mq-deadline: without a scheduler the depth is fixed")
     assert scheduled_disk.set_queue("scheduler", "mq-deadline") == 0
     with background_io(scheduled_disk, iodepth=64, **VERIFIED):
         for depth in ("4", "64") * budget.times(4):
@@ -58,7 +58,7 @@ def test_data_is_right_while_the_depth_changes(scheduled_disk: Disk, budget: Bud
 def test_data_is_right_while_a_cpu_goes(data_disk: Disk, budget: Budget) -> None:
     console = data_disk.console
     if console.run(f"test -w {CPU}").exit_code:
-        pytest.skip("the guest has no CPU that can go")
+        skip("hardware", "the guest has no CPU that can go")
     with background_io(data_disk, numjobs=2, offset_increment="8M", **VERIFIED):
         try:
             for _ in range(budget.times(3)):

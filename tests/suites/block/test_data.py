@@ -7,7 +7,7 @@ import pytest
 
 from blockyard.modules.disk import Disk
 from blockyard.modules.driver import Driver
-from blockyard.tests.harness.requirements import feature, needs, smoke
+from blockyard.tests.harness.requirements import feature, needs, skip, smoke
 from blockyard.tests.lib.fio import fio, statistics, verified
 
 MIB = 1 << 20
@@ -126,7 +126,7 @@ def test_splitting_keeps_the_data(data_disk: Disk) -> None:
 def test_unwritten_blocks_are_zeroes(driver: Driver) -> None:
     """A new disk holds nothing of an earlier one."""
     if not (driver.configfs and "persistent" in driver.capabilities):
-        pytest.skip(f"{driver.name} makes no new disks that keep their data")
+        skip("driver", f"{driver.name} makes no new disks that keep their data", "persistent")
     attributes = driver.store_attributes()
     with driver.disk(**attributes) as disk:
         disk.console.check(
@@ -143,7 +143,7 @@ def test_unwritten_blocks_are_zeroes(driver: Driver) -> None:
 def test_a_block_that_was_never_written_is_zeroes(driver: Driver) -> None:
     """Also when it is read into memory that holds something else: dd uses one buffer twice."""
     if not driver.configfs:
-        pytest.skip(f"{driver.name} makes no new disks that keep their data")
+        skip("driver", f"{driver.name} makes no new disks that keep their data", "persistent")
     with driver.disk(**driver.store_attributes()) as disk:
         disk.console.check(
             f"""
@@ -165,10 +165,10 @@ def test_discard(driver: Driver) -> None:
     if "attribute:discard" in driver.capabilities:
         attributes["discard"] = "1"
     if not set(attributes) <= {name.removeprefix("attribute:") for name in driver.capabilities}:
-        pytest.skip(f"{driver.name} has no attribute {' or '.join(attributes)}")
+        skip("driver", f"{driver.name} has no attribute {' or '.join(attributes)}")
     with driver.disk(**attributes) as disk:
         if "discard" not in attributes and disk.queue_number("discard_max_bytes") == 0:
-            pytest.skip(f"{driver.name} takes no discards")
+            skip("driver", f"{driver.name} takes no discards")
         assert disk.queue_number("discard_max_bytes") > 0
         forgotten = "cmp -i 1048576:0 -n 1048576 /tmp/back /dev/zero" if driver.configfs else ""
         disk.console.check(

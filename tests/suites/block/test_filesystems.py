@@ -7,7 +7,7 @@ import pytest
 
 from blockyard.modules.disk import Disk
 from blockyard.modules.driver import Driver
-from blockyard.tests.harness.requirements import feature, needs, smoke, waits
+from blockyard.tests.harness.requirements import feature, needs, skip, smoke, waits
 
 pytestmark = [feature("file systems"), waits()]
 
@@ -38,11 +38,11 @@ def test_files_survive_a_remount(large_disk: Disk, kind: str) -> None:
     make, check = MAKE[kind]
     console = disk.console
     if kind == "xfs" and disk.size_bytes < XFS_MIB << 20:
-        pytest.skip("the disk is smaller than XFS takes")
+        skip("hardware", "the disk is smaller than XFS takes")
     if console.run(f"modprobe -q {kind}; grep -qw {kind} /proc/filesystems").exit_code:
-        pytest.skip(f"this kernel has no {kind}")
+        skip("kernel", f"this kernel has no {kind}")
     if console.run(f"command -v {make.split()[0]}").exit_code:
-        pytest.skip(f"the guest has no {make.split()[0]}")
+        skip("guest", f"the guest has no {make.split()[0]}")
     console.check(f"{make} {disk.path}", timeout_s=120)
     console.check(
         f"""

@@ -8,7 +8,7 @@ import pytest
 
 from blockyard.modules.disk import Disk, error_number
 from blockyard.modules.driver import Driver
-from blockyard.tests.harness.requirements import feature, needs, smoke
+from blockyard.tests.harness.requirements import feature, needs, skip, smoke
 from blockyard.tests.lib.fio import background_io, fio, statistics
 
 MIB = 1 << 20
@@ -58,7 +58,7 @@ def test_polled_io(driver: Driver) -> None:
     wanted = {"poll_queues": 1} if "attribute:poll_queues" in driver.capabilities else {}
     with driver.disk(**wanted) as disk:
         if not wanted and disk.queue("io_poll") != "1":
-            pytest.skip(f"{driver.name} has no poll queues")
+            skip("driver", f"{driver.name} has no poll queues")
         assert disk.queue("io_poll") == "1"
         load = fio(disk, rw="randrw", bs="4k", size="2M", ioengine="io_uring", iodepth=8, hipri=1)
         assert load.read_bytes + load.written_bytes == 2 * MIB
@@ -131,13 +131,13 @@ def test_a_read_only_disk_refuses_writes(disk: Disk) -> None:
 def test_atomic_write_limits_fit_together(driver: Driver, disk: Disk) -> None:
     """Documentation/ABI/stable/sysfs-block: all of them powers of two or zero, each in the next."""
     if disk.console.run(f"test -e {disk.sysfs}/queue/atomic_write_max_bytes").exit_code:
-        pytest.skip("this kernel knows no atomic writes (they came with 6.11)")
+        skip("kernel", "this kernel knows no atomic writes (they came with 6.11)")
     smallest = disk.queue_number("atomic_write_unit_min_bytes")
     largest = disk.queue_number("atomic_write_unit_max_bytes")
     total = disk.queue_number("atomic_write_max_bytes")
     if not total:
         assert smallest == largest == 0
-        pytest.skip(f"{driver.name} promises no atomic writes")
+        skip("driver", f"{driver.name} promises no atomic writes")
     assert smallest.bit_count() == largest.bit_count() == 1
     assert disk.block_size <= smallest <= largest <= total
 
@@ -148,9 +148,9 @@ def test_atomic_writes(driver: Driver, disk: Disk) -> None:
     """One of the largest size that is promised works, one that is larger is EINVAL."""
     told = disk.console.run(f"cat {disk.sysfs}/queue/atomic_write_unit_max_bytes").output.strip()
     if told in ("", "0") or not told.isdecimal():
-        pytest.skip(f"{driver.name} promises no atomic writes")
+        skip("driver", f"{driver.name} promises no atomic writes")
     if "-A" not in disk.console.run("xfs_io -c 'help pwrite'").output:
-        pytest.skip("the guest's xfs_io cannot write atomically")
+        skip("guest", "the guest's xfs_io cannot write atomically")
     write = f"xfs_io -d -c 'pwrite -A -D -V 1 -b {{0}} 0 {{0}}' {disk.path}"
     disk.console.check(write.format(told))
     refused = disk.console.run(write.format(2 * int(told)))
@@ -161,7 +161,7 @@ def test_atomic_writes(driver: Driver, disk: Disk) -> None:
 def test_two_disks_do_not_share_their_load(driver: Driver) -> None:
     """I/O on one disk is counted on that disk alone."""
     if not driver.configfs:
-        pytest.skip(f"{driver.name} makes no second disk on demand")
+        skip("driver", f"{driver.name} makes no second disk on demand")
     with driver.disk() as one, driver.disk() as other:
         before = statistics(other)
         with background_io(one):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from blockyard.modules.disk import Disk
-from blockyard.tests.harness.requirements import needs, smoke
+from blockyard.tests.harness.requirements import needs, skip, smoke
 from blockyard.tests.lib.fio import background_io, fio, statistics
 
 
@@ -108,7 +108,7 @@ def test_unknown_scheduler_is_einval(disk: Disk) -> None:
 def test_scheduler_switch_under_io(disk: Disk) -> None:
     schedulers = disk.schedulers()
     if len(schedulers) < 2:
-        pytest.skip(f"this kernel offers {disk.name} no scheduler but {schedulers[0]}")
+        skip("kernel", f"this kernel offers {disk.name} no scheduler but {schedulers[0]}")
     before = disk.scheduler()
     with background_io(disk):
         for scheduler in [*schedulers, before]:
@@ -121,7 +121,7 @@ def test_nr_requests_change_under_io(disk: Disk) -> None:
     """The depth of the queue changes while it is full."""
     schedulers = disk.schedulers()
     if "mq-deadline" not in schedulers:
-        pytest.skip("this kernel has no mq-deadline: without a scheduler the depth is fixed")
+        skip("kernel", "this kernel has no mq-deadline: without a scheduler the depth is fixed")
     before = disk.scheduler()
     assert disk.set_queue("scheduler", "mq-deadline") == 0
     depth = disk.queue("nr_requests")

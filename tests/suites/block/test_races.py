@@ -5,7 +5,7 @@ import pytest
 
 from blockyard.modules.disk import Disk
 from blockyard.tests.harness.budget import Budget
-from blockyard.tests.harness.requirements import feature, needs, smoke
+from blockyard.tests.harness.requirements import feature, needs, skip, smoke
 from blockyard.tests.lib.fio import background_io
 
 pytestmark = [needs(program="fio"), feature("changes under load")]
@@ -38,7 +38,7 @@ def test_partitions(data_disk: Disk) -> None:
 def partitioned_disk(disk: Disk) -> Disk:
     """One that may have partitions: the others refuse to look for any."""
     if not disk.takes_partitions:
-        pytest.skip(f"{disk.name} takes no partitions")
+        skip("driver", f"{disk.name} takes no partitions")
     return disk
 
 
@@ -83,7 +83,7 @@ def test_cpu_goes_under_io(disk: Disk, budget: Budget) -> None:
     """Requests of a CPU that goes are finished elsewhere; it comes back and is used again."""
     cpu = "/sys/devices/system/cpu/cpu1/online"
     if disk.console.run(f"test -w {cpu}").exit_code:
-        pytest.skip("the guest has no CPU that can go")
+        skip("hardware", "the guest has no CPU that can go")
     with background_io(disk, numjobs=2):
         try:
             for _ in range(budget.times(3)):
@@ -110,7 +110,7 @@ def test_queue_attribute_changes_under_io(
     """A setting takes hold at once, and the load goes on."""
     path = f"{disk.sysfs}/queue/{attribute}"
     if disk.console.run(f"test -w {path}").exit_code:
-        pytest.skip(f"this kernel has no {attribute}")
+        skip("kernel", f"this kernel has no {attribute}")
     before = disk.queue(attribute)
     with background_io(disk):
         try:

@@ -9,7 +9,7 @@ from blockyard.kernel import versions
 from blockyard.modules.disk import Disk, read_file
 from blockyard.modules.driver import CreateFailed, Driver
 from blockyard.tests.harness.budget import Budget
-from blockyard.tests.harness.requirements import feature, needs, smoke
+from blockyard.tests.harness.requirements import feature, needs, skip, smoke
 from blockyard.tests.lib import null_blk
 
 pytestmark = [needs("configfs"), feature("configfs")]
@@ -33,7 +33,7 @@ def test_no_attribute_is_missing(driver: Driver) -> None:
     if driver.configfs != null_blk.CONFIGFS:
         pytest.skip(f"{driver.name} is not null_blk; tests of `abi` say what it lacks")
     if not versions.within(driver.kernel.info.release, ">=7.3"):
-        pytest.skip("the list of attributes is that of 7.3")
+        skip("kernel", "the list of attributes is that of 7.3")
     assert set(null_blk.ATTRIBUTES) - driver.attributes == set()
 
 

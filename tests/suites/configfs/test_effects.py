@@ -9,7 +9,7 @@ import pytest
 from blockyard.modules.disk import Disk
 from blockyard.modules.driver import Driver
 from blockyard.tests.harness.budget import Budget
-from blockyard.tests.harness.requirements import feature, needs, smoke
+from blockyard.tests.harness.requirements import feature, needs, skip, smoke
 from blockyard.tests.lib.fio import VERIFIED, background_io, fio, statistics
 from blockyard.tests.lib.null_blk import DEBUGFS, flags
 
@@ -211,7 +211,7 @@ def test_virt_boundary_is_a_page(driver: Driver, value: str) -> None:
 def test_no_sched_starts_without_a_scheduler(driver: Driver, value: str, scheduler: str) -> None:
     """A disk of one queue starts with mq-deadline where the kernel has it built in."""
     if driver.kernel.config.get("MQ_IOSCHED_DEADLINE") != "y":
-        pytest.skip("this kernel has mq-deadline as a module or not at all")
+        skip("kernel", "this kernel has mq-deadline as a module or not at all")
     with driver.disk(no_sched=value, submit_queues=1, poll_queues=0) as disk:
         assert disk.scheduler() == scheduler
 

@@ -6,11 +6,9 @@ The kernel variant `faults` has them.
 
 import errno
 
-import pytest
-
 from blockyard.modules.disk import Disk, error_number, write_file
 from blockyard.modules.driver import Driver
-from blockyard.tests.harness.requirements import feature, needs
+from blockyard.tests.harness.requirements import feature, needs, skip
 from blockyard.tests.lib.fio import verified
 
 pytestmark = [
@@ -23,7 +21,7 @@ def inject(driver: Driver, disk: Disk, what: str, **settings: int) -> None:
     """Sets a disk's fault attributes (Documentation/fault-injection)."""
     folder = f"{disk.directory}/{what}"
     if driver.console.run(f"test -d {folder}").exit_code:
-        pytest.skip(f"{driver.name} has no {what}")
+        skip("driver", f"{driver.name} has no {what}")
     for name, value in {"verbose": 0, **settings}.items():
         assert write_file(driver.console, f"{folder}/{name}", str(value)) == 0
 
@@ -51,7 +49,7 @@ def test_a_fake_timeout_of_the_block_layer(driver: Driver) -> None:
     with driver.disk() as disk:
         knobs = "/sys/kernel/debug/fail_io_timeout"
         if driver.console.run(f"test -d {knobs}").exit_code:
-            pytest.skip("this kernel has no fail_io_timeout in debugfs")
+            skip("kernel", "this kernel has no fail_io_timeout in debugfs")
         assert disk.set_queue("io_timeout", "500") == 0
         driver.console.check(
             f"cd {knobs}; echo 0 > verbose; echo 1 > times; echo 100 > probability; "

@@ -6,7 +6,7 @@ import errno
 import pytest
 
 from blockyard.modules.driver import CreateFailed, Driver
-from blockyard.tests.harness.requirements import needs
+from blockyard.tests.harness.requirements import needs, skip
 from blockyard.tests.lib.fio import fio
 
 pytestmark = [needs("configfs", "attribute:irqmode"), needs(program="fio")]
@@ -34,5 +34,5 @@ def test_batches_complete(driver: Driver, mode: str) -> None:
             assert disk.attribute("irqmode") == mode
     except CreateFailed as refused:
         if mode == "2" and refused.errno == errno.EINVAL:
-            pytest.skip(f"{driver.name} has no irqmode 2 (timer)")
+            skip("driver", f"{driver.name} has no irqmode 2 (timer)")
         raise

@@ -8,7 +8,7 @@ import pytest
 
 from blockyard.modules.disk import Disk
 from blockyard.modules.driver import Driver
-from blockyard.tests.harness.requirements import feature, needs, smoke
+from blockyard.tests.harness.requirements import feature, needs, skip, smoke
 from blockyard.tests.lib.null_blk import flags
 
 pytestmark = [needs("module", "configfs"), feature("module parameters")]
@@ -19,7 +19,7 @@ def loaded(driver: Driver, **parameters: object) -> Iterator[list[Disk]]:
     """The module with other parameters for the time of the block, and the disks it made."""
     for name in parameters:
         if f"parameter:{name}" not in driver.capabilities:
-            pytest.skip(f"{driver.name} has no parameter {name}")
+            skip("driver", f"{driver.name} has no parameter {name}", f"parameter:{name}")
     before = set(driver.console.check("ls /sys/block").split())
     driver.unload()
     try:
@@ -67,7 +67,7 @@ def test_what_is_loaded_with_is_the_default(driver: Driver) -> None:
 )
 def test_bad_parameters_keep_the_module_out(driver: Driver, name: str, value: str) -> None:
     if f"parameter:{name}" not in driver.capabilities:
-        pytest.skip(f"{driver.name} has no parameter {name}")
+        skip("driver", f"{driver.name} has no parameter {name}", f"parameter:{name}")
     driver.unload()
     result = driver.console.run(f"modprobe -- {driver.manifest.modules[-1]} {name}={value}")
     there = driver.loaded()

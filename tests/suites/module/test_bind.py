@@ -7,7 +7,7 @@ import pytest
 
 from blockyard.modules.binding import Binding
 from blockyard.modules.driver import Driver
-from blockyard.tests.harness.requirements import needs, smoke, waits
+from blockyard.tests.harness.requirements import needs, skip, smoke, waits
 
 pytestmark = [needs("bind"), waits()]
 
@@ -28,7 +28,7 @@ def competitor(driver: Driver, binding: Binding) -> Iterator[str]:
         pytest.skip(f"{driver.name} has its devices for itself")
     module = binding.wanted.competitors[0]
     if driver.console.run(f"modprobe --dry-run -- {module}").exit_code:
-        pytest.skip(f"the kernel has no {module}")
+        skip("kernel", f"the kernel has no {module}")
     yield module
     driver.console.run(f"modprobe --remove -- {module}", timeout_s=60)
 

@@ -6,10 +6,8 @@ The topology's: 2048 to 2055 cannot be read, 4096 to 4103 cannot be written, 819
 
 import errno
 
-import pytest
-
 from blockyard.modules.disk import Disk, error_number, write_file
-from blockyard.tests.harness.requirements import feature, needs, topology
+from blockyard.tests.harness.requirements import feature, needs, skip, topology
 from blockyard.tests.lib.nvme import INVALID_OPCODE, UNRECOVERED_READ, Nvme, qemu_log
 
 pytestmark = [feature("errors"), topology("errors"), needs("nvme", program="nvme")]
@@ -108,7 +106,7 @@ def test_passthrough_errors_are_logged_on_request(nvme: Nvme) -> None:
         ),
     ):
         if nvme.console.run(f"[ -e {switch} ]").exit_code:
-            pytest.skip("this kernel has no passthru_err_log_enabled")
+            skip("kernel", "this kernel has no passthru_err_log_enabled")
         for value, wanted in (("off", 0), ("on", 1), ("off", 0)):
             assert write_file(nvme.console, switch, value) == 0
             nvme.console.check("dmesg --clear")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from blockyard.modules.disk import Disk
-from blockyard.tests.harness.requirements import feature, needs, waits
+from blockyard.tests.harness.requirements import feature, needs, skip, waits
 from blockyard.tests.lib.fio import background_io, fio
 from blockyard.tests.lib.nvme import INVALID_FORMAT, Nvme
 
@@ -23,7 +23,7 @@ def formatted(nvme: Nvme) -> Iterator[Disk]:
     """A disk that is formatted back to what it was."""
     namespaces = list(nvme.topology.attached(0).values())
     if len(namespaces) > 1 or (namespaces[0].block_size, namespaces[0].ms) != (512, 0):
-        pytest.skip("this is for one namespace of plain blocks of 512 bytes")
+        skip("hardware", "this is for one namespace of plain blocks of 512 bytes")
     disk = nvme.disk()
     yield disk
     nvme.console.check(f"nvme format {disk.path} --lbaf=0 --force")

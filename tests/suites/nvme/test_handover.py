@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from blockyard.modules.disk import write_file
-from blockyard.tests.harness.requirements import feature, needs, waits
+from blockyard.tests.harness.requirements import feature, needs, skip, waits
 from blockyard.tests.lib.fio import background_io, fio
 from blockyard.tests.lib.nvme import Nvme
 
@@ -72,7 +72,7 @@ def test_a_function_that_is_meant_for_another_driver(nvme: Nvme, function: str) 
 def test_a_driver_that_cannot_use_it_lets_go(nvme: Nvme, function: str) -> None:
     """virtio-pci is made to look at it and finds no virtio; nothing is left to be cleaned up."""
     if nvme.console.run(f"[ -d {BUS}/drivers/virtio-pci ]").exit_code:
-        pytest.skip("the kernel has no virtio-pci")
+        skip("kernel", "the kernel has no virtio-pci", "module:virtio_pci")
     give(nvme, function, "virtio-pci")
     assert owner(nvme, function) == ""
     give(nvme, function, "nvme")
@@ -86,7 +86,7 @@ def test_handed_over_under_io_and_back(nvme: Nvme, function: str) -> None:
     there = (name for name in OTHERS if not nvme.console.run(f"modprobe -q -- {name}").exit_code)
     driver = next(there, "")
     if not driver:
-        pytest.skip(f"the kernel has none of {', '.join(OTHERS)}")
+        skip("kernel", f"the kernel has none of {', '.join(OTHERS)}")
     disk = nvme.disk()
     nvme.console.check(
         f"dd if=/tmp/nvme-data of={disk.path} bs=64K seek=999 count=1 oflag=direct status=none"

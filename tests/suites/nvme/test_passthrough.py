@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from blockyard.tests.harness.requirements import feature, needs, smoke, topology
+from blockyard.tests.harness.requirements import feature, needs, skip, smoke, topology
 from blockyard.tests.lib.fio import statistics, verified
 from blockyard.tests.lib.nvme import (
     COMPARE_FAILURE,
@@ -139,7 +139,7 @@ def test_statistics_count_passthrough_on_request(nvme: Nvme) -> None:
     """They are of block I/O, unless iostats_passthrough (since 6.13) says otherwise."""
     disk = nvme.disk()
     if nvme.console.run(f"[ -e {disk.sysfs}/queue/iostats_passthrough ]").exit_code:
-        pytest.skip("this kernel has no iostats_passthrough")
+        skip("kernel", "this kernel has no iostats_passthrough")
     read = io(nvme, disk.path, READ, f"--data-len={BYTES} --read")
     for value, counted in (("0", 0), ("1", 1), ("0", 0)):
         assert disk.set_queue("iostats_passthrough", value) == 0

@@ -5,11 +5,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
-
 from blockyard.modules.disk import read_file, write_file
 from blockyard.modules.driver import Driver
-from blockyard.tests.harness.requirements import feature, needs, smoke, topology
+from blockyard.tests.harness.requirements import feature, needs, skip, smoke, topology
 from blockyard.tests.lib.fio import background_io, fio, verified
 from blockyard.tests.lib.nvme import Nvme
 
@@ -33,7 +31,7 @@ def interrupts(nvme: Nvme) -> list[int]:
 def test_a_queue_per_cpu(nvme: Nvme) -> None:
     cpus = nvme.topology.cpus
     if cpus > nvme.topology.controllers[0].max_ioqpairs:
-        pytest.skip("the controller has fewer queues than there are CPUs")
+        skip("hardware", "the controller has fewer queues than there are CPUs")
     assert nvme.read(f"{nvme.sysfs()}/queue_count") == str(cpus + 1)  # with the admin queue
     assert sorted(cpus_of_queues(nvme)) == [[cpu] for cpu in range(cpus)]
 
@@ -111,7 +109,7 @@ def test_polled_queues(driver: Driver, nvme: Nvme) -> None:
     """Requests that are polled for complete without interrupts."""
     parameters = "/sys/module/nvme/parameters"
     if nvme.console.run(f"[ -e {parameters}/poll_queues ]").exit_code:
-        pytest.skip(f"{driver.name} has no parameter poll_queues")
+        skip("driver", f"{driver.name} has no parameter poll_queues", "parameter:poll_queues")
     queues = int(nvme.read(f"{nvme.sysfs()}/queue_count"))
     driver.unload()
     try:
@@ -141,7 +139,7 @@ def test_prp_lists_of_every_length(nvme: Nvme) -> None:
 def test_scatter_gather_lists(nvme: Nvme) -> None:
     """They are for large segments, unless asked for; a list of one entry stands in the command."""
     if nvme.query(f"id-ctrl {nvme.device()}")["sgls"] & 3 == 0:
-        pytest.skip("the controller has no SGLs")
+        skip("hardware", "the controller has no SGLs")
     with segments_from(nvme, 1):
         data_of_sizes(nvme, [4 << 10, 128 << 10, 512 << 10])
 

@@ -3,11 +3,9 @@
 
 import errno
 
-import pytest
-
 from blockyard.modules.disk import named_error, write_file
 from blockyard.tests.harness.budget import Budget
-from blockyard.tests.harness.requirements import feature, needs, smoke, topology, waits
+from blockyard.tests.harness.requirements import feature, needs, skip, smoke, topology, waits
 from blockyard.tests.lib.fio import background_io, fio, verified
 from blockyard.tests.lib.nvme import Nvme
 
@@ -110,7 +108,7 @@ def test_a_function_level_reset_under_io(nvme: Nvme) -> None:
     """PCI resets the function below the driver, which is told before and after."""
     function = nvme.function()
     if "flr" not in nvme.read(f"{function}/reset_method"):
-        pytest.skip("the function has no function level reset")
+        skip("hardware", "the function has no function level reset")
     with background_io(nvme.disk()):
         assert write_file(nvme.console, f"{function}/reset", "1") == 0
         assert nvme.live()

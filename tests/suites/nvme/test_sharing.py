@@ -7,7 +7,7 @@ import pytest
 
 from blockyard.modules.disk import Disk
 from blockyard.modules.driver import Driver
-from blockyard.tests.harness.requirements import feature, needs, topology, waits
+from blockyard.tests.harness.requirements import feature, needs, skip, topology, waits
 from blockyard.tests.lib.fio import background_io, fio, statistics
 from blockyard.tests.lib.nvme import APPEAR_S, Nvme, disk_of
 
@@ -20,7 +20,7 @@ SHARED, FIRST_ALONE, SECOND_ALONE = 1, 2, 3  # NSIDs
 def both(driver: Driver, nvme: Nvme) -> tuple[Disk, Disk]:
     """The shared namespace's disk of each controller."""
     if driver.kernel.config.get("NVME_MULTIPATH") == "y":
-        pytest.skip("with NVME_MULTIPATH a shared namespace has one disk")
+        skip("kernel", "with NVME_MULTIPATH a shared namespace has one disk")
     return nvme.disk(0, SHARED), nvme.disk(1, SHARED)
 
 
@@ -93,7 +93,7 @@ def test_io_goes_by_the_path_that_is_left(nvme: Nvme) -> None:
     before = statistics(head)
     nvme.console.check(f"dd if={head.path} of=/dev/null bs=4k count=1 iflag=direct status=none")
     if statistics(head) == before:
-        pytest.skip("heads of this kernel keep no statistics, by which the I/O is watched")
+        skip("kernel", "heads of this kernel keep no statistics, by which the I/O is watched")
     with background_io(head):
         for number in (0, 1):
             nvme.console.check(f"nvme reset {nvme.device(number)}")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from blockyard.modules.disk import Disk, read_file, write_file
-from blockyard.tests.harness.requirements import feature, needs, waits
+from blockyard.tests.harness.requirements import feature, needs, skip, waits
 from blockyard.tests.lib.fio import background_io, verified
 from blockyard.tests.lib.nvme import Nvme
 
@@ -166,7 +166,7 @@ def test_the_time_limit_is_the_queues(nvme: Nvme) -> None:
 def test_no_time_for_admin_commands_is_einval(nvme: Nvme) -> None:
     path = f"/sys/class/nvme/{nvme.names[0]}/admin_timeout"
     if nvme.console.run(f"test -w {path}").exit_code:
-        pytest.skip("this kernel has no admin_timeout")
+        skip("kernel", "this kernel has no admin_timeout", "admin_timeout")
     before = read_file(nvme.console, path)
     assert write_file(nvme.console, path, "0") == errno.EINVAL
     assert read_file(nvme.console, path) == before

@@ -26,7 +26,7 @@ def zoned_disk(guest: Guest, driver: Driver) -> Iterator[ZonedDisk]:
             yield ZonedDisk(disk, MADE)
         return
     if "disk" not in driver.capabilities:
-        pytest.skip(requirements.missing_capability(driver, "disk"))
+        raise requirements.Skipped(requirements.missing_capability(driver, "disk"))
     with driver.disk() as disk:
         _is_zoned(driver, disk)
         zoned = ZonedDisk(disk, _of_namespace(guest))
@@ -48,7 +48,7 @@ def made_attributes(driver: Driver) -> dict[str, str]:
     }
     for name in wanted:
         if f"attribute:{name}" not in driver.capabilities:
-            pytest.skip(requirements.missing_capability(driver, f"attribute:{name}"))
+            raise requirements.Skipped(requirements.missing_capability(driver, f"attribute:{name}"))
     return wanted
 
 
@@ -57,10 +57,10 @@ def _is_zoned(driver: Driver, disk: Disk) -> None:
     if disk.queue("zoned") != "none":
         return
     if driver.kernel.config.get("BLK_DEV_ZONED") != "y":
-        pytest.skip("this kernel is built without CONFIG_BLK_DEV_ZONED")
+        raise requirements.Skipped(requirements.without_symbol(driver, "BLK_DEV_ZONED"))
     # a driver that lets a program identify the namespace knows what it is
     assert "nvme" not in driver.capabilities, "the disk of a zoned namespace has no zones"
-    pytest.skip(f"{driver.name} does not make a zoned disk of a zoned namespace")
+    requirements.skip("driver", f"{driver.name} does not make a zoned disk of a zoned namespace")
 
 
 def _of_namespace(guest: Guest) -> Layout:
