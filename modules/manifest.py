@@ -195,7 +195,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The manifest as it holds for this kernel."""
         for one in self.older_kernels:
             if versions.within(kernel.info.release, one.kernels):
-                return msgspec.structs.replace(self, disks=one.disks, earlier=())
+                return msgspec.structs.replace(self, disks=one.disks, older_kernels=())
         return self
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from blockyard.images.console.result import Result
 from blockyard.kernel.host.errors import UserError
 from blockyard.modules import manifest
 from blockyard.modules.disk import error_number
-from blockyard.modules.manifest import Configfs, Pci
+from blockyard.modules.manifest import Configfs, Pci, StaticDisks
 from blockyard.tests.unit import samples
 
 GOOD = """\
@@ -31,6 +32,13 @@ class TestOurs:
         assert set(manifest.names()) >= {"null_blk", "nvme", "rnull"}
         for name in manifest.names():
             assert manifest.load(name).name == name
+
+    def test_disks_of_an_older_kernel(self, tmp_path: Path) -> None:
+        rnull, kernel = manifest.load("rnull"), samples.kernel(tmp_path)
+        assert rnull.on(kernel) is rnull
+        older = replace(kernel, info=samples.info("6.17.2"))
+        assert isinstance(rnull.on(older).disks, StaticDisks)
+        assert rnull.on(older).older_kernels == ()
 
     def test_null_blk(self) -> None:
         driver = manifest.load("null_blk")
