@@ -57,10 +57,10 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
         from blockyard.ci.run import exits
 
         def work() -> None:
-            from blockyard.kernel.host.errors import UserError
+            from blockyard.kernel.host.errors import UsageError
 
             if c.remainder and function.__name__ not in TAKES_REMAINDER:
-                raise UserError(f"{function.__name__} takes nothing behind --: {c.remainder}")
+                raise UsageError(f"{function.__name__} takes nothing behind --: {c.remainder}")
             function(c, *arguments, **options)
 
         if code := exits.code_of(work):
@@ -272,12 +272,12 @@ def build(c: Context, choice: KernelSpec, json: bool = False) -> None:
 @plain_errors
 def init(c: Context, folder: str, dry_run: bool = False) -> None:
     """Write a manifest for a module outside the kernel tree, from what its sources show."""
-    from blockyard.kernel.host.errors import UserError
+    from blockyard.kernel.host.errors import UsageError
     from blockyard.kernel.host.settings import user_path
     from blockyard.modules import draft
 
     if not folder:
-        raise UserError("no folder is named", hint="./inv init DIR; . is the current one")
+        raise UsageError("no folder is named", hint="./inv init DIR; . is the current one")
     place = user_path(folder, "the module's folder")
     if dry_run:
         print(draft.text(place), end="")
@@ -391,11 +391,11 @@ def mutants(
     from blockyard.ci.studies import mutants_report
     from blockyard.ci.studies.mutants import Conditions
     from blockyard.ci.studies.mutants import mutants as chosen
-    from blockyard.kernel.host.errors import UserError
+    from blockyard.kernel.host.errors import UsageError
 
     selection.select(suite=suite)  # checked before anything is built
     if write and (driver or k or suite):
-        raise UserError("--write is for all mutants and all suites")
+        raise UsageError("--write is for all mutants and all suites")
     conditions = Conditions(kernel, accel, run.workers(guests), suite, all_)
     if not mutants_report.show(chosen(driver, k), conditions, write=write, as_json=json):
         raise Exit(code=1)

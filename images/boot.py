@@ -25,7 +25,7 @@ from blockyard.images.machine.scratch import scratch
 from blockyard.images.machine.snapshot import Snapshot
 from blockyard.images.machine.vm_config import VmConfig
 from blockyard.kernel.host.decoding import BROKEN_FILE
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.progress import note
 
 BOOT_S = 15.0  # a guest that comes up says something within this, at accelerator scale 1
@@ -76,7 +76,7 @@ def _woken(setup: VmConfig, stack: contextlib.ExitStack, saved: Snapshot) -> Mac
                 ssh.start(guest.serial, keys)
             stack.push(trial.pop_all())
             return guest
-    except (Failed, *BROKEN_FILE) as error:
+    except (Failure, *BROKEN_FILE) as error:
         why = getattr(error, "what", None) or str(error)
         reason = why.strip().splitlines()[-1].strip()
         note(f"a saved guest does not start and is dropped, this one boots: {reason}")
@@ -96,7 +96,7 @@ def _snapshot(setup: VmConfig) -> Snapshot | None:
         return None
     if problem := snapshot.obstacle(setup):
         if setup.start == "snapshot":
-            raise UserError(f"this guest cannot start from a snapshot: {problem}")
+            raise UsageError(f"this guest cannot start from a snapshot: {problem}")
         return None
     if setup.start == "fastest" and not snapshot.is_due(setup):
         return None

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from blockyard.kernel.host.errors import ExitCode, Failed
+from blockyard.kernel.host.errors import ExitCode, Failure
 
 
-class GuestError(Failed):
+class GuestError(Failure):
     """Something is wrong with the guest, not with the command. `kernel_log`: its last lines."""
 
     exit_code = ExitCode.FAILED  # the kernel was built: that it does not run is an answer
@@ -65,7 +65,7 @@ class CommandHung(CommandTimedOut):
     """A command waits in the kernel for something that does not come; the guest goes on."""
 
 
-class CommandFailed(Failed):
+class CommandFailed(Failure):
     """A command ended with another status than 0 where success was expected."""
 
     exit_code = ExitCode.FAILED

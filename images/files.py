@@ -24,7 +24,7 @@ from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.build.depmod import depmod
 from blockyard.kernel.host import store
 from blockyard.kernel.host.debian import RECIPE, ToolRoot, load_spec, make_tar
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.process import run
 from blockyard.kernel.host.progress import step
 from blockyard.kernel.host.sandbox import BIND, Sandbox
@@ -175,7 +175,7 @@ def boot_modules(kernel: Kernel, wanted: Sequence[str]) -> list[Path]:
     try:
         text = (kernel.modules / "modules.dep").read_text()
     except FileNotFoundError:
-        raise Failed(
+        raise Failure(
             f"kernel {kernel.info.name}: no modules.dep in {kernel.modules}",
             hint=f"remove {kernel.path} and build it again",
         ) from None
@@ -192,7 +192,7 @@ def boot_modules(kernel: Kernel, wanted: Sequence[str]) -> list[Path]:
 
 def _plain_name(module: Path) -> str:
     if module.suffix not in (".ko", ".xz"):
-        raise Failed(f"{module} is compressed in a way that is not known here (known: xz)")
+        raise Failure(f"{module} is compressed in a way that is not known here (known: xz)")
     return module.name.removesuffix(".xz")
 
 

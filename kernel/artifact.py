@@ -11,7 +11,7 @@ import msgspec
 
 from blockyard.kernel.config import kconfig
 from blockyard.kernel.host.decoding import BROKEN_FILE
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 
 SCHEMA = 1  # of kernel.json
 UNPACKED = "vmlinux.bin"  # what the kernel's makefiles call it (arch/x86/boot/compressed)
@@ -68,7 +68,7 @@ class Kernel:
 def load(path: Path, name: str = "") -> Kernel:
     """A kernel from its folder in the cache; `name`: what it is called this time.
 
-    Raises Failed when the folder does not say what it holds.
+    Raises Failure when the folder does not say what it holds.
     """
     try:
         fields = msgspec.json.decode((path / "kernel.json").read_bytes(), type=dict[str, object])
@@ -76,7 +76,7 @@ def load(path: Path, name: str = "") -> Kernel:
             fields["omitted"] = fields.pop("left_out")
         info = msgspec.convert(fields, KernelInfo)
     except BROKEN_FILE as error:
-        raise Failed(
+        raise Failure(
             f"the kernel in {path} cannot be read: kernel.json: {error}",
             hint="remove that folder: the kernel is made again when it is needed",
         ) from None

@@ -21,7 +21,7 @@ from typing import Annotated
 import msgspec
 
 from blockyard.kernel.host import redact, toml
-from blockyard.kernel.host.errors import UserError, unknown
+from blockyard.kernel.host.errors import UsageError, unknown
 from blockyard.kernel.host.settings import PROJECT, config_directory, user_path
 
 DEFAULT = "7.3"
@@ -86,7 +86,7 @@ class _Catalog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @cache
 def catalog() -> dict[str, Entry]:
-    """Name → entry, the user's own included; raises UserError for a file that is not understood."""
+    """Name → entry, the user's own included; raises UsageError for a file with a mistake."""
     entries = _read(PROJECT / "kernel" / "catalog.toml")
     own = config_directory() / "kernels.toml"
     return entries | _read(own) if own.is_file() else entries
@@ -97,18 +97,18 @@ def _read(path: Path) -> dict[str, Entry]:
 
 
 def find(name: str) -> Entry:
-    """What `name` stands for; raises UserError with the nearest names when it is none."""
+    """What `name` stands for; raises UsageError with the nearest names when it is none."""
     entry = catalog().get(name) or _given(_readable(name))
     if entry is not None:
         return entry
     error = unknown("kernel", name, catalog())
     if is_folder(expand_path(name)):
-        error = UserError(error.what, hint=f"write ./{name} for the folder")
+        error = UsageError(error.what, hint=f"write ./{name} for the folder")
     raise error
 
 
 def expand_path(text: str) -> Path:
-    """Where a file or a folder is that a user named; raises UserError when that cannot be."""
+    """Where a file or a folder is that a user named; raises UsageError when that cannot be."""
     return user_path(text, "a kernel's path")
 
 
@@ -125,14 +125,14 @@ def _readable(name: str) -> str:
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise UserError(
+        raise UsageError(
             f"the kernel {os.fsencode(name)!r} has bytes in its name that are not UTF-8",
             hint="rename the folder, or name it through a symbolic link",
         ) from None
     if len(name) > MOST_LETTERS:
-        raise UserError(f"a kernel's name has {len(name)} letters: {name[:40]!r}...")
+        raise UsageError(f"a kernel's name has {len(name)} letters: {name[:40]!r}...")
     if any(unicodedata.category(letter) == "Cc" for letter in name):
-        raise UserError(f"the kernel {name!r} has control characters in its name")
+        raise UsageError(f"the kernel {name!r} has control characters in its name")
     return name
 
 
@@ -142,17 +142,17 @@ def _given(text: str) -> Entry | None:
     file = location.partition("?")[0] if is_url else location
     if TARBALL.search(file) or (is_url and given):
         if given and not re.fullmatch("[0-9a-f]{64}", sha256):
-            raise UserError(f"invalid sha256 {sha256!r}: expected 64 hex digits, in lower case")
+            raise UsageError(f"invalid sha256 {sha256!r}: expected 64 hex digits, in lower case")
         return Tarball(location, sha256)
     if "#" in text and (is_url or not is_folder(expand_path(text))):
         repository, _, ref = text.rpartition("#")
         if not repository or not ref or ref.startswith("-"):
             shown = redact.text(text)
-            raise UserError(f"{shown!r} names no commit", hint="write /path/linux#REF or URL#REF")
+            raise UsageError(f"{shown!r} names no commit", hint="write /path/linux#REF or URL#REF")
         return Git(repository, ref)
     if is_url and not is_folder(expand_path(text)):
         shown = redact.text(text)
-        raise UserError(
+        raise UsageError(
             f"{shown} names no commit",
             hint=f"write {shown}#REF: a branch, a tag or a commit's id",
         )

@@ -13,14 +13,14 @@ from blockyard.kernel.config import kconfig, variants
 from blockyard.kernel.config.fragments import read_fragment
 from blockyard.kernel.config.variants import PLAIN
 from blockyard.kernel.host import redact
-from blockyard.kernel.host.errors import UserError, unknown
+from blockyard.kernel.host.errors import UsageError, unknown
 from blockyard.kernel.sources import reader
 
 
 def paths(text: str) -> tuple[Path, ...]:
     """The paths in a comma-separated option; a path that is there may have commas itself.
 
-    Raises UserError when a text is one path that is there, and several.
+    Raises UsageError when a text is one path that is there, and several.
     """
     pieces = text.split(",")
     found: list[Path] = []
@@ -32,7 +32,7 @@ def paths(text: str) -> tuple[Path, ...]:
         )
         whole = ",".join(pieces[at:end])
         if end > at + 1 and all(_exists(piece.strip()) for piece in pieces[at:end]):
-            raise UserError(
+            raise UsageError(
                 f"{whole!r} is one path, or {end - at} with commas between them: all are there",
                 hint=f"write ./{whole.replace(',', ',./')} for the {end - at}",
             )
@@ -40,7 +40,7 @@ def paths(text: str) -> tuple[Path, ...]:
             found.append(Path(whole if _exists(whole) else whole.strip()))
         at = end
     if text and not found:
-        raise UserError(f"{text!r} names no path", hint="write paths with commas between them")
+        raise UsageError(f"{text!r} names no path", hint="write paths with commas between them")
     return tuple(found)
 
 
@@ -51,7 +51,7 @@ def _exists(text: str) -> bool:
 def numbered(option: str, text: str) -> int | None:
     """The number in an option; None when it is not given."""
     if text and not (text.isascii() and text.isdigit() and len(text) < 5):
-        raise UserError(f"invalid {option} {text!r}: expected a number, such as 2")
+        raise UsageError(f"invalid {option} {text!r}: expected a number, such as 2")
     return int(text) if text else None
 
 

@@ -7,7 +7,7 @@ import re
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 
 
 def release(version: str) -> str:
@@ -25,11 +25,11 @@ def within(version: str, kernels: str) -> bool:
 
 
 def check_range(kernels: str, where: str) -> None:
-    """Raises UserError for a range that is none."""
+    """Raises UsageError for a range that is none."""
     try:
         SpecifierSet(kernels)
     except InvalidSpecifier:
-        raise UserError(
+        raise UsageError(
             f"{where}: {kernels!r} is no range of kernels", hint="write it as '>=6.12,<7.3'"
         ) from None
 

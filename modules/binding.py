@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 
 from blockyard.images.console.console import Console
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.modules.disk import write_file
 from blockyard.modules.manifest import Bind
 
@@ -75,14 +75,14 @@ class Binding:
         return link.strip().rpartition("/")[2]
 
     def unbind(self, device: str) -> None:
-        """Takes a device from the driver; Failed when the kernel refuses."""
+        """Takes a device from the driver; Failure when the kernel refuses."""
         self._tell("unbind", device)
 
     def bind(self, device: str) -> None:
-        """Gives a device to the driver; Failed when the kernel refuses."""
+        """Gives a device to the driver; Failure when the kernel refuses."""
         self._tell("bind", device)
 
     def _tell(self, file: str, device: str) -> None:
         path = f"{self.folder}/{file}"
         if number := write_file(self.console, path, device):
-            raise Failed(f"{path} refused {device}: {os.strerror(number)}")
+            raise Failure(f"{path} refused {device}: {os.strerror(number)}")

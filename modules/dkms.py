@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blockyard.kernel.host import untrusted
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 
 FILE = "dkms.conf"
 _ASSIGNMENT = re.compile(r"""^[ \t]*(\w+)(?:\[(\d+)\])?=("[^"\n]*"|'[^'\n]*'|[^\s#;]*)""", re.M)
@@ -34,13 +34,13 @@ class Dkms:
 
 
 def read(folder: Path) -> Dkms | None:
-    """The dkms.conf of a folder; None when there is none. Raises UserError for one of > 1 MiB."""
+    """The dkms.conf of a folder; None when there is none. Raises UsageError for one of > 1 MiB."""
     if not untrusted.is_file(folder, FILE):
         return None
     try:
         return parse(untrusted.read_text(folder, FILE, untrusted.MAKEFILE_BYTES))
-    except Failed as error:
-        raise UserError(f"{folder}: {error.what}") from None
+    except Failure as error:
+        raise UsageError(f"{folder}: {error.what}") from None
 
 
 def parse(text: str) -> Dkms:

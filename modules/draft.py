@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from blockyard.kernel.host import toml
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.installation import as_typed
 from blockyard.modules import folder, looks, manifest
 from blockyard.modules.looks import Look
@@ -23,9 +23,9 @@ USUAL = {"size_mib": "64", "nr_devices": "0"}
 
 
 def text(place: Path) -> str:
-    """The manifest of the driver in a folder; raises UserError when none is seen there."""
+    """The manifest of the driver in a folder; raises UsageError when none is seen there."""
     if not place.is_dir():
-        raise UserError(f"there is no folder {place}")
+        raise UsageError(f"there is no folder {place}")
     manifest.name_of(place)
     written = "".join(f"{line}\n" for line in _lines(looks.look(folder.sources(place))))
     toml.decode(written.encode(), Manifest, f"the manifest for {place}")
@@ -33,10 +33,10 @@ def text(place: Path) -> str:
 
 
 def write(place: Path) -> Path:
-    """Writes it into the folder; raises UserError when there is a manifest already."""
+    """Writes it into the folder; raises UsageError when there is a manifest already."""
     path = place / FILE
     if os.path.lexists(path):
-        raise UserError(
+        raise UsageError(
             f"{path} is there already",
             hint="--dry-run prints what would be written; remove the file to have it written",
         )
@@ -49,7 +49,7 @@ def write(place: Path) -> Path:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise
-        raise Failed(f"cannot write {path}: {error.strerror}") from None
+        raise Failure(f"cannot write {path}: {error.strerror}") from None
     return path
 
 

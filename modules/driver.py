@@ -29,7 +29,7 @@ from functools import cached_property
 from blockyard.images.console.console import TIME_OUTS_S, Console
 from blockyard.images.errors import GuestError
 from blockyard.kernel.artifact import Kernel
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.modules.binding import Binding
 from blockyard.modules.disk import Disk, named_error
 from blockyard.modules.manifest import Configfs, Manifest, NoDisks, Pci, StaticDisks
@@ -40,7 +40,7 @@ APPEAR_S = 10.0  # of the guest's; a disk is there within this
 LOG_LINES = 15  # of the kernel log, when a driver does not load
 
 
-class LoadFailed(Failed):
+class LoadFailed(Failure):
     """A module could not be loaded; the message quotes the kernel log."""
 
     kernel_log = ""  # what the kernel complained about meanwhile
@@ -50,7 +50,7 @@ class NoDisk(LoadFailed):
     """The modules are loaded and no disk came; the message quotes the kernel log."""
 
 
-class CreateFailed(Failed):
+class CreateFailed(Failure):
     """A disk could not be made. `errno`: what the kernel said, -1 when it is not known."""
 
     def __init__(self, what: str, errno: int) -> None:

@@ -21,7 +21,7 @@ from blockyard.kernel import versions
 from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.build import errors
 from blockyard.kernel.host import commands, store, untrusted
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import BlockyardError, Failure
 from blockyard.kernel.host.process import run
 from blockyard.kernel.host.progress import note, step
 from blockyard.kernel.host.sandbox import BIND, Sandbox
@@ -81,8 +81,8 @@ def build_modules(
     """The folder that holds a driver's ``.ko`` files for this kernel, for each in this order.
 
     They come from the cache or are built. tools: has the compiler, where the kernel was built
-    elsewhere. Raises Failed with the compiler's errors and the log's
-    path when one does not compile, and UserError for sources that are not to be had or that do not
+    elsewhere. Raises Failure with the compiler's errors and the log's
+    path when one does not compile, and UsageError for sources that are not to be had or that do not
     make the modules of the manifest.
     """
     named = [Path(driver.folder) for driver in drivers]
@@ -156,7 +156,7 @@ def make_modules(
 ) -> Sandbox:
     """Runs make on a folder of sources, which it writes to; returns the sandbox that it ran in.
 
-    copied: where the sources came from; the log says it. Raises Failed with the errors and the
+    copied: where the sources came from; the log says it. Raises Failure with the errors and the
     log's path.
     """
     how = how or How()
@@ -239,13 +239,13 @@ def _collect(
             for entry in untrusted.regular_files(copy, _hidden, MADE, place)
             if entry.name.endswith(".ko") and not entry.link
         ]
-    except UserError as error:
-        raise Failed(f"{driver.folder}: what make left: {error.what}", log=log) from None
+    except BlockyardError as error:
+        raise Failure(f"{driver.folder}: what make left: {error.what}", log=log) from None
     for name in driver.modules:
         found = [file for file in made if same(Path(file).stem, name)]
         if not found:
             others = ", ".join(sorted(Path(file).name for file in made)) or "nothing"
-            raise Failed(
+            raise Failure(
                 f"{driver.folder} does not make {name}.ko, which its manifest names: "
                 f"it made {others}",
                 hint=_why_not(name, sources.makefiles()),

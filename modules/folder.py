@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from blockyard.kernel.host import untrusted
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.untrusted import FolderLimits
 
 # What builds leave behind; make would take it for its own, made for another kernel.
@@ -61,7 +61,7 @@ class Sources:
     def copy(self, target: Path) -> Path:
         """Copies all to a new folder and returns the module's in it.
 
-        Raises Failed when a file is no longer what it was when the sources were listed.
+        Raises Failure when a file is no longer what it was when the sources were listed.
         """
         (target / self.place).mkdir(parents=True, exist_ok=True)
         for name, state in self.files.items():
@@ -70,7 +70,7 @@ class Sources:
             runs = state.endswith("x")
             copied.chmod(0o755 if runs else 0o644)
             if untrusted.sha256(target, name) != state.removesuffix("x"):
-                raise Failed(f"{self.root / name} changed while it was copied", hint="start again")
+                raise Failure(f"{self.root / name} changed while it was copied", hint="start again")
         for name, link in self.links.items():
             path = target / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ def text_of(base: Path, name: str) -> str:
 def sources(folder: Path, named: Sequence[Path] = ()) -> Sources:
     """What the module in `folder` is built from; named: other folders that the user named.
 
-    Raises UserError for a folder that cannot be read or holds too much, and for a link that leads
+    Raises UsageError for a folder that cannot be read or holds too much, and for a link that leads
     to where the build does not see.
     """
     return _Search(folder.resolve(), tuple(path.resolve() for path in named)).all()
@@ -168,7 +168,7 @@ class _Search:
         for entry in entries:
             path = folder / entry.name
             if "\ufffd" in os.fsencode(path).decode(errors="replace"):
-                raise UserError(f"{path}: its name is not UTF-8 text", hint="rename it")
+                raise UsageError(f"{path}: its name is not UTF-8 text", hint="rename it")
             if entry.link:
                 self._follow(path)
             else:
@@ -180,8 +180,8 @@ class _Search:
             return
         try:
             self.found[path] = untrusted.sha256(folder, name) + "x" * runs
-        except Failed as error:
-            raise UserError(f"cannot read {path}: {error.what}") from None
+        except Failure as error:
+            raise UsageError(f"cannot read {path}: {error.what}") from None
 
     def _follow(self, link: Path) -> None:
         """Takes what a link leads to, when the build may see that."""
@@ -191,7 +191,7 @@ class _Search:
         if not self._may_see(target):
             if not link.is_relative_to(self.folder):
                 return  # of a neighbour, where it may well not matter
-            raise UserError(
+            raise UsageError(
                 f"{link} is a link to {target}, which the build does not see",
                 hint=self._ways_out("replace the link by a copy, or remove it"),
             )
@@ -251,7 +251,7 @@ class _Search:
             return
         try:
             self._reach(target)
-        except UserError as error:  # it may do without: let make say
+        except UsageError as error:  # it may do without: let make say
             self.unseen[f"{source} names {name}, which is not taken: {error.what}"] = None
 
     def _reach(self, target: Path) -> None:
@@ -260,7 +260,7 @@ class _Search:
         try:
             # of a folder that holds the module's, the files and no neighbours
             self._take(folder, OTHERS, deep=not self.folder.is_relative_to(folder))
-        except UserError:
+        except UsageError:
             if folder == target or target.stat().st_size > OTHERS.size:
                 raise
             self._take_file(folder, target.name, runs=os.access(target, os.X_OK))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.modules import dkms, makefiles
 from blockyard.modules.folder import MAKEFILES, Sources
 
@@ -56,7 +56,7 @@ class Look:
 
 
 def look(sources: Sources) -> Look:
-    """What the files of a module show; raises UserError when no module is among them."""
+    """What the files of a module show; raises UsageError when no module is among them."""
     package = dkms.read(sources.folder)
     texts = sources.makefiles()
     code = {name: _COMMENT.sub(" ", text) for name, text in sources.texts((".c", ".h", ".rs"))}
@@ -90,14 +90,14 @@ def _modules(
     found = dict.fromkeys(name.rpartition("/")[2] for line in lines for name in line.modules)
     if not texts:
         names = [Path(name).stem for name in code if "/" not in name]
-        raise UserError(
+        raise UsageError(
             f"{folder} has no {' and no '.join(MAKEFILES)}: make cannot know what to build",
             hint=f"write a Kbuild of one line: obj-m := {names[0] if names else 'NAME'}.o",
         )
     # a dkms.conf that is a template has a word such as @name@
     names = [name for name in built if re.fullmatch(r"[\w-]+", name)] or list(found)
     if not names:
-        raise UserError(
+        raise UsageError(
             f"no makefile in {folder} has a line that builds a module",
             hint="write one: obj-m := NAME.o",
         )

@@ -16,7 +16,7 @@ from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.config.fragments import read_fragment
 from blockyard.kernel.config.kconfig import Fragment
 from blockyard.kernel.host import toml, untrusted
-from blockyard.kernel.host.errors import UserError, unknown
+from blockyard.kernel.host.errors import UsageError, unknown
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.kernel.sources import series
 from blockyard.kernel.sources.tree import Tree
@@ -138,7 +138,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         folder = Path(self.folder) if self.folder else DRIVERS
         path = folder / f"{self.name}.config"
         if self.folder and path.exists() and not untrusted.is_file(folder, path.name):
-            raise UserError(f"{path} is not a file of this folder", hint="replace it by a copy")
+            raise UsageError(f"{path} is not a file of this folder", hint="replace it by a copy")
         return read_fragment(path)
 
     def absent_from(self, tree: Tree) -> list[str]:
@@ -206,27 +206,27 @@ def names() -> tuple[str, ...]:
 
 
 def load(name: str) -> Manifest:
-    """The manifest of a driver; raises UserError for an unknown name or a bad file."""
+    """The manifest of a driver; raises UsageError for an unknown name or a bad file."""
     if name not in names():
         raise unknown("driver", name, names())
     return read(DRIVERS / f"{name}.toml")
 
 
 def of_folder(folder: Path) -> Manifest:
-    """The manifest of a driver that is not in Linux; raises UserError for a folder of none.
+    """The manifest of a driver that is not in Linux; raises UsageError for a folder of none.
 
     The folder holds the source of modules, or patches that add the driver to a kernel tree.
     """
     if not folder.is_dir():
-        raise UserError(f"there is no module folder {folder}")
+        raise UsageError(f"there is no module folder {folder}")
     path = folder / FILE
     if not path.exists():
-        raise UserError(
+        raise UsageError(
             f"{folder} has no {FILE}",
             hint=f"./inv init {folder} writes one by looking at it; {EXAMPLE} is an example",
         )
     if not untrusted.is_file(folder, FILE):
-        raise UserError(f"{path} is not a file of this folder", hint="replace it by a copy")
+        raise UsageError(f"{path} is not a file of this folder", hint="replace it by a copy")
     name = name_of(folder)
     manifest = msgspec.structs.replace(_decode(path), name=name, folder=str(folder.absolute()))
     (_check_carried if manifest.series else _check_out_of_tree)(manifest, path)
@@ -237,7 +237,7 @@ def name_of(folder: Path) -> str:
     """The name of the driver in a folder: the folder's, or what its dkms.conf says.
 
     A version behind it, as in a folder of DKMS (name-1.2.3), is no part of it, and dots become
-    underscores. Raises UserError when none of that is a name, or it is one of Linux's drivers.
+    underscores. Raises UsageError when none of that is a name, or it is one of Linux's drivers.
     """
     whole = folder.absolute().name
     package = dkms.read(folder)
@@ -246,12 +246,12 @@ def name_of(folder: Path) -> str:
         plain = name.replace(".", "_")
         if re.fullmatch(_NAME, plain) and plain not in names():
             return plain
-    raise UserError(f"{folder}: a driver cannot be called {whole!r}", hint="rename the folder")
+    raise UsageError(f"{folder}: a driver cannot be called {whole!r}", hint="rename the folder")
 
 
 def _check_in_tree(manifest: Manifest, path: Path) -> None:
     if not manifest.symbols:
-        raise UserError(f"{path}: a driver of a kernel tree has Kconfig symbols: add `symbols`")
+        raise UsageError(f"{path}: a driver of a kernel tree has Kconfig symbols: add `symbols`")
 
 
 def _check_carried(manifest: Manifest, path: Path) -> None:
@@ -267,13 +267,13 @@ def _check_inside(manifest: Manifest, path: Path) -> None:
     what = f"{path}: series = {manifest.series!r} leads out of its folder"
     hint = "write the name of a folder or file of patches that is beside the manifest"
     if Path(manifest.series).is_absolute() or not patches.is_relative_to(real):
-        raise UserError(what, hint=hint)
+        raise UsageError(what, hint=hint)
     if untrusted.kind(patches) != "folder":
         return
     for entry in untrusted.regular_files(patches, lambda name: name == ".git"):
         target = (patches / entry.name).resolve()
         if entry.link and not target.is_relative_to(real):
-            raise UserError(f"{what}: {entry.name} is a link to {target}", hint=hint)
+            raise UsageError(f"{what}: {entry.name} is a link to {target}", hint=hint)
 
 
 def _check_out_of_tree(manifest: Manifest, path: Path) -> None:
@@ -281,23 +281,23 @@ def _check_out_of_tree(manifest: Manifest, path: Path) -> None:
     places = [path.parent, path.parent / package.location if package else path.parent]
     files = [place / name for place in places for name in ("Kbuild", "Makefile")]
     if not any(untrusted.kind(file) == "file" for file in files):
-        raise UserError(
+        raise UsageError(
             f"{path.parent} has no Kbuild and no Makefile: make cannot know what to build",
             hint="one line is enough: obj-m := NAME.o",
         )
     if manifest.symbols:
-        raise UserError(
+        raise UsageError(
             f"{path}: a module outside the kernel tree has no Kconfig symbol of its own",
             hint="what it needs of the kernel stands in [requires], as `symbols` there",
         )
 
 
 def read(path: Path) -> Manifest:
-    """The manifest of a kernel tree's driver; raises UserError that says where what is wrong."""
+    """The manifest of a kernel tree's driver; raises UsageError that says where what is wrong."""
     manifest = msgspec.structs.replace(_decode(path), name=path.stem)
     _check_in_tree(manifest, path)
     if manifest.series:
-        raise UserError(
+        raise UsageError(
             f"{path}: a driver that comes with patches has a folder of its own",
             hint="move manifest, fragment and patches there; --module FOLDER takes it",
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.host import store, untrusted
 from blockyard.kernel.host.debian import ToolRoot
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.sandbox import BIND
 from blockyard.kernel.sources import series
 from blockyard.kernel.sources.series import Patch
@@ -34,9 +34,9 @@ def rebuilt(
 ) -> Path:
     """The folder that holds the driver's ``.ko`` files, from the cache or built.
 
-    They are all modules of the driver's folder, such as nvme-core beside nvme. Raises UserError
-    when the kernel has no module of the driver, Failed with the hunk for a patch that does not
-    apply and with the compiler's last lines for one that does not compile.
+    They are all modules of the driver's folder, such as nvme-core beside nvme. Raises Failure when
+    the kernel has no module of the driver, with the hunk for a patch that does not apply, and with
+    the compiler's last lines for one that does not compile.
     """
     folder = source_folder(driver, kernel)
     names = sorted(path.name for path in (kernel.modules / "kernel" / folder).glob("*.ko"))
@@ -61,7 +61,7 @@ def rebuilt(
         make_modules(copy, maker, log, doing, How(names=paths))
         for name in names:
             if not untrusted.is_file(copy, name):
-                raise Failed(f"{what} does not make {name}, which kernel {kernel.info.name} has")
+                raise Failure(f"{what} does not make {name}, which kernel {kernel.info.name} has")
             untrusted.copy(copy, name, path / name)
         store.remove(path / "tree")
 
@@ -74,7 +74,7 @@ def source_folder(driver: Manifest, kernel: Kernel) -> Path:
     for path in sorted((kernel.modules / "kernel").rglob("*.ko")):
         if path.name.replace("-", "_") == name.replace("-", "_"):
             return path.parent.relative_to(kernel.modules / "kernel")
-    raise Failed(
+    raise Failure(
         driver.missing_from(kernel) or f"kernel {kernel.info.name} has no module {name}",
         hint="choose a kernel that has the driver as a module",
     )

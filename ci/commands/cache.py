@@ -15,7 +15,7 @@ from blockyard.kernel import catalog, sources
 from blockyard.kernel.catalog import DebianImage, DebianSource
 from blockyard.kernel.host import gc, redact, store
 from blockyard.kernel.host.debian import Package, tool_root
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.settings import settings
 from blockyard.kernel.sources import debian
 from blockyard.kernel.sources.tree import Tree
@@ -25,7 +25,7 @@ def names(text: str) -> tuple[str, ...]:
     """Comma-separated kernels, each one known."""
     found = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if not found:
-        raise UserError("which kernel?", hint="./inv kernel.list shows those that have a name")
+        raise UsageError("which kernel?", hint="./inv kernel.list shows those that have a name")
     for name in found:
         catalog.find(name)
     return found
@@ -73,7 +73,7 @@ def _asked(text: str) -> dict[str, DebianSource | DebianImage]:
     entries = {name: _of_debian(name) for name in names(text)} if text else {}
     for name, entry in entries.items():
         if not debian.recorded(name, entry):
-            raise UserError(
+            raise UsageError(
                 f"kernel {name} was never fetched: its first build takes the newest version",
                 hint=f"./inv kernel.fetch {name}",
             )
@@ -83,7 +83,7 @@ def _asked(text: str) -> dict[str, DebianSource | DebianImage]:
         if isinstance(entry, DebianSource | DebianImage) and debian.recorded(name, entry)
     }
     if not entries:
-        raise UserError("no kernel was fetched yet", hint="./inv kernel.list shows what there is")
+        raise UsageError("no kernel was fetched yet", hint="./inv kernel.list shows what there is")
     return entries
 
 
@@ -91,7 +91,7 @@ def _of_debian(name: str) -> DebianSource | DebianImage:
     entry = catalog.find(name)
     if isinstance(entry, DebianSource | DebianImage):
         return entry
-    raise UserError(
+    raise UsageError(
         f"kernel {redact.text(name)} does not come from Debian's mirror",
         hint="a directory, a branch or a tarball is looked at anew at each build",
     )
@@ -166,7 +166,7 @@ def clean(days: str, max_gb: str, *, dry_run: bool) -> None:
 
 def _number(option: str, text: str) -> float | None:
     if not re.fullmatch(r"(\d+(\.\d*)?)?", text):
-        raise UserError(f"{option} {text!r} is no number", hint="such as 30 or 0.5")
+        raise UsageError(f"{option} {text!r} is no number", hint="such as 30 or 0.5")
     return float(text) if text else None
 
 

@@ -23,7 +23,7 @@ from blockyard.kernel.config import diff, kconfig, variants
 from blockyard.kernel.config.diff import TOOLS, Differences, Pair, pairs
 from blockyard.kernel.host import packed, store, untrusted
 from blockyard.kernel.host.debian import tool_root
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.progress import note, step
 from blockyard.kernel.sources.tree import Tree
 from blockyard.kernel.spec import KernelSpec
@@ -89,9 +89,9 @@ def choice(text: str) -> KernelSpec:
         return KernelSpec(name, variant)  # which says that there is no such variant
     try:
         return KernelSpec(text)
-    except UserError as error:
+    except UsageError as error:
         hint = f"{error.hint} (a .config file and KERNEL:VARIANT are understood, too)"
-        raise UserError(error.what, hint=hint) from None
+        raise UsageError(error.what, hint=hint) from None
 
 
 def side(name: str, what: str | KernelSpec) -> Side:
@@ -111,7 +111,7 @@ def _file(path: Path) -> dict[str, str]:
     try:
         text = packed.unpacked(data, str(path), untrusted.CONFIG_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise UserError(f"cannot read {what} {path}: it is not UTF-8 text") from None
+        raise UsageError(f"cannot read {what} {path}: it is not UTF-8 text") from None
     return kconfig.parse(text, str(path))
 
 

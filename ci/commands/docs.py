@@ -26,7 +26,7 @@ from pathlib import Path
 
 from blockyard.ci import output
 from blockyard.kernel.host import store
-from blockyard.kernel.host.errors import Failed, unknown
+from blockyard.kernel.host.errors import Failure, unknown
 from blockyard.kernel.host.progress import note
 from blockyard.kernel.host.settings import PROJECT
 
@@ -77,7 +77,7 @@ def stale() -> list[str]:
 
 
 def table(name: str) -> str:
-    """One of `TABLES` as Markdown, with a line break at its end; raises UserError for others."""
+    """One of `TABLES` as Markdown, with a line break at its end; raises UsageError for others."""
     if name not in TABLES:
         raise unknown("table", name, TABLES)
     return "\n".join(TABLES[name]()) + "\n"
@@ -119,7 +119,7 @@ def transcript(command: str) -> str:
 
 
 def _run(command: str, **environment: str) -> str:
-    """The standard output of `./inv COMMAND`; raises Failed when it cannot run or fails."""
+    """The standard output of `./inv COMMAND`; raises Failure when it cannot run or fails."""
     note(f"$ ./inv {command}")
     done = subprocess.run(
         [str(PROJECT / "inv"), *shlex.split(command)],
@@ -129,7 +129,7 @@ def _run(command: str, **environment: str) -> str:
         text=True,
     )
     if done.returncode:
-        raise Failed(f"./inv {command} ended with {done.returncode}: the page keeps what it has")
+        raise Failure(f"./inv {command} ended with {done.returncode}: the page keeps what it has")
     # a checkout's own path says nothing to a reader
     return done.stdout.replace(f"{PROJECT}/", "")
 

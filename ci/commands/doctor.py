@@ -30,7 +30,7 @@ from blockyard.kernel.catalog import DebianImage
 from blockyard.kernel.config.diff import TOOLS
 from blockyard.kernel.host import commands, gc, host_packages
 from blockyard.kernel.host.debian import ToolRoot, ready_tool_root
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import BlockyardError
 from blockyard.kernel.host.host_packages import KEYRING, KEYRING_PACKAGE, install_command
 from blockyard.kernel.host.installation import as_typed
 from blockyard.kernel.host.sandbox import Sandbox
@@ -210,7 +210,7 @@ def _trees() -> Iterator[tuple[str, Tree]]:
             continue
         try:
             tree = sources.cached(name, entry)
-        except UserError:  # a directory that is gone: ./inv kernel.list says so
+        except BlockyardError:  # a directory that is gone: ./inv kernel.list says so
             continue
         if tree is not None:
             yield name, tree

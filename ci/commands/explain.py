@@ -15,7 +15,7 @@ from blockyard.modules import manifest
 
 
 def why(choice: KernelSpec, symbol: str, tools: ToolRoot) -> str:
-    """In words: why a symbol is on, off or impossible; raises UserError for what is no name."""
+    """In words: why a symbol is on, off or impossible; raises UsageError for what is no name."""
     name = configure.checked(symbol.removeprefix("CONFIG_"))
     if isinstance(catalog.find(choice.kernel), DebianImage):
         return _told_by_the_config(choice, name, tools)

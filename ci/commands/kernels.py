@@ -23,7 +23,7 @@ from blockyard.kernel.catalog import DebianImage, DebianSource, Directory, Entry
 from blockyard.kernel.config import variants
 from blockyard.kernel.host import gc, redact, store
 from blockyard.kernel.host.debian import ToolRoot, ready_tool_root
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import BlockyardError, Failure
 from blockyard.kernel.host.progress import note
 from blockyard.kernel.host.settings import settings
 from blockyard.kernel.sources import debian
@@ -112,7 +112,7 @@ def made() -> dict[str, KernelInfo]:
     for path in paths:
         try:
             found[path.name] = artifact.load(path).info
-        except Failed as error:
+        except Failure as error:
             note(f"left out: {error.what}")
     return found
 
@@ -123,20 +123,20 @@ def _known(
     """A kernel with a name, and the keys of the kernels in the cache that are it."""
     try:
         tree = sources.cached(name, entry)
-    except UserError as error:  # a directory that is gone, a ref that no longer exists
+    except BlockyardError as error:  # a directory that is gone, a ref that no longer exists
         return _unknown(name, entry, error.what), []
     if tree is None:
         return _unknown(name, entry, NOT_FETCHED), []
     if isinstance(entry, DebianImage):
         try:
             return _prebuilt(name, entry, tree)
-        except Failed as error:  # packages without a kernel in them
+        except Failure as error:  # packages without a kernel in them
             return _unknown(name, entry, error.what, state="fetched"), []
     if tools is None:
         return _unknown(name, entry, NO_TOOLS, state="fetched"), []
     try:
         return _source(name, tree, tools, made)
-    except UserError as error:  # tools that are too old for it
+    except BlockyardError as error:  # tools that are too old for it
         return _unknown(name, entry, error.what, state="fetched"), []
 
 

@@ -25,7 +25,7 @@ from blockyard.images.hardware import topologies
 from blockyard.images.machine import qemu, qemu_features
 from blockyard.images.machine.machine import SSH_S, Machine
 from blockyard.images.machine.vm_config import VmConfig, start_named
-from blockyard.kernel.host.errors import Failed, UserError, unknown
+from blockyard.kernel.host.errors import Failure, UsageError, unknown
 from blockyard.kernel.host.progress import note, printable
 from blockyard.kernel.spec import KernelSpec
 
@@ -73,9 +73,11 @@ def boot(
     if console not in prepare.CONSOLES:
         raise unknown("console", console, prepare.CONSOLES)
     if not (wanted.blocked_s >= 0):
-        raise UserError(f"invalid --blocked {wanted.blocked_s:g}: expected seconds, 0 for no limit")
+        raise UsageError(
+            f"invalid --blocked {wanted.blocked_s:g}: expected seconds, 0 for no limit"
+        )
     if not command and not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UserError(
+        raise UsageError(
             "a shell needs a terminal on standard input and output",
             hint="./inv boot --run 'COMMAND' runs one command without one",
         )
@@ -84,7 +86,7 @@ def boot(
     ready = prepare.ready(choice, accel)
     coming = stdin.begin() if command else None
     if lacking := qemu_features.lacking(hardware, ready.tools):
-        raise Failed(lacking)
+        raise Failure(lacking)
     with prepare.guest_directory() as folder:
         over_ssh = console == "ssh"
         setup = ready.setup(

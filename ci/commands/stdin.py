@@ -13,7 +13,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.progress import note
 
 LIMIT = 256 << 20  # bytes; the guest holds it in memory
@@ -47,19 +47,19 @@ class Input:
         self._ended.set()
 
     def data(self) -> bytes:
-        """All of it; UserError when it is too much or has no end. A silent one gives nothing."""
+        """All of it; UsageError when it is too much or has no end. A silent one gives nothing."""
         if not self._begun.wait(FIRST_S):
             note("standard input is open and nothing comes: the command gets none (</dev/null)")
             return b""
         deadline = time.monotonic() + END_S
         while not self._ended.wait(1.0):
             if time.monotonic() > deadline:
-                raise UserError(
+                raise UsageError(
                     f"standard input has no end after {END_S:.0f} s",
                     hint="write it to a file, and give that: < FILE",
                 )
         if self._size > LIMIT:
-            raise UserError(f"more than {LIMIT >> 20} MiB on standard input")
+            raise UsageError(f"more than {LIMIT >> 20} MiB on standard input")
         return b"".join(self._pieces)
 
 

@@ -23,7 +23,7 @@ from blockyard.ci.run.module_tests import runner
 from blockyard.ci.run.module_tests.runner import SUITES_INI, Suite
 from blockyard.ci.run.selection import Selection
 from blockyard.kernel.host import environment
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.modules import manifest
 from blockyard.tests.harness.guests import Slot
@@ -84,7 +84,7 @@ def trusted(wanted: Selection) -> list[str]:
     """The places of the selected suites that run in this process, as pytest is told of them.
 
     Relative to the checkout, whose own path may have characters that pytest reads as something
-    else. Raises UserError for a module's folder that has such ones.
+    else. Raises UsageError for a module's folder that has such ones.
     """
     if wanted.upstream:
         return [_relative(UPSTREAM)]
@@ -97,7 +97,7 @@ def _relative(place: Path) -> str:
     if place.is_relative_to(PROJECT):
         return str(place.relative_to(PROJECT))
     if any(word in str(place) for word in _PYTEST_SIGNS):
-        raise UserError(
+        raise UsageError(
             f"pytest does not take the folder {place}: it has one of {' '.join(_PYTEST_SIGNS)} in "
             "its path",
             hint="rename it, or run its tests without --trust-tests",
@@ -145,7 +145,7 @@ def call(arguments: list[str], plugin: object) -> int:
 def collect(plan: Path, wanted: Selection) -> dict[str, CaseId]:
     """The selected tests in their order: pytest's id → ours; see `own_id` for a module's own.
 
-    Raises UserError when nothing matches, Failed when a suite cannot be read, KeyboardInterrupt.
+    Raises UsageError when nothing matches, Failure when a suite cannot be read, KeyboardInterrupt.
     """
     places = trusted(wanted)
     names = _collect_trusted(plan, wanted, places) if places else {}
@@ -154,7 +154,7 @@ def collect(plan: Path, wanted: Selection) -> dict[str, CaseId]:
             name = CaseId(suite.name, test.name, test.slot, test.features)
             names[own_id(suite, test.nodeid)] = name
     if not names:
-        raise UserError("no test matches", hint="./inv test --suite all --list shows all of them")
+        raise UsageError("no test matches", hint="./inv test --suite all --list shows all of them")
     _check_unique(names)
     return names
 
@@ -166,7 +166,7 @@ def _check_unique(names: Mapping[str, CaseId]) -> None:
         other = nodes.setdefault((name.id, name.slot), nodeid)
         if other != nodeid:
             first, second = (node.rpartition("!")[2].partition("[")[0] for node in (other, nodeid))
-            raise UserError(
+            raise UsageError(
                 f"two tests are called {name.id}: {first} and {second}",
                 hint="rename one: a suite's tests need names of their own, whatever their files",
             )
@@ -184,10 +184,10 @@ def _collect_trusted(plan: Path, wanted: Selection, places: list[str]) -> dict[s
     if collection.interrupted:
         raise KeyboardInterrupt
     if collection.problems:
-        raise Failed("a suite cannot be read:\n" + "\n".join(collection.problems))
+        raise Failure("a suite cannot be read:\n" + "\n".join(collection.problems))
     if code == pytest.ExitCode.USAGE_ERROR:  # which pytest has told
         why = f"-k {wanted.expression!r}, or " if wanted.expression else ""
-        raise UserError(f"pytest does not understand {why}the files of a suite")
+        raise UsageError(f"pytest does not understand {why}the files of a suite")
     return collection.names
 
 

@@ -21,7 +21,7 @@ from blockyard.ci.run.module_tests import runner
 from blockyard.ci.run.module_tests.runner import Part, Suite
 from blockyard.ci.run.selection import Selection
 from blockyard.ci.run.verdicts import Collector
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import BlockyardError
 from blockyard.kernel.host.progress import note
 from blockyard.tests.harness.plan import Plan
 
@@ -76,7 +76,7 @@ class Execution:
         except KeyboardInterrupt:
             self.collector.interrupted = True
             return ""
-        except (UserError, OSError, subprocess.SubprocessError) as error:
+        except (BlockyardError, OSError, subprocess.SubprocessError) as error:
             # no folder, no copy, no snapshot, or a full disk: what was found out is still recorded
             problem = str(error)
             self.collector.lose(names, problem)

@@ -17,7 +17,7 @@ from invoke.exceptions import Exit
 from blockyard.ci.run.record import Run
 from blockyard.images.errors import GuestError
 from blockyard.kernel.host import interrupts, store, streams
-from blockyard.kernel.host.errors import ExitCode, UserError
+from blockyard.kernel.host.errors import BlockyardError, ExitCode
 from blockyard.kernel.host.installation import as_typed
 from blockyard.kernel.host.progress import note
 
@@ -42,7 +42,7 @@ def _tried(work: Callable[[], object]) -> int:
         if ended.message:
             note(ended.message)
         return int(ended.code)
-    except UserError as error:
+    except BlockyardError as error:
         note(f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt:

@@ -21,7 +21,7 @@ import msgspec
 
 from blockyard.ci.run.record import BYTES, UNREADABLE, Run
 from blockyard.kernel.host import untrusted
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.progress import note
 from blockyard.tests.harness.outcomes import CaseResult
 
@@ -133,11 +133,11 @@ class Journal:
         """That of a run which goes on after `past`; at: the time, UTC.
 
         The record as it was at the interrupt is put aside: from now on the journal has more.
-        Raises UserError when the run has gone on without us.
+        Raises UsageError when the run has gone on without us.
         """
         journal = cls(directory / FILE)
         if read(directory / FILE).length != past.length:
-            raise UserError(f"{directory} has changed meanwhile", hint="start again")
+            raise UsageError(f"{directory} has changed meanwhile", hint="start again")
         journal._length = past.length
         journal._write(Resumed(at))
         for name in RECORDS:
@@ -246,15 +246,15 @@ def why_lost(under_way: bool) -> str:
 
 
 def read(path: Path) -> Past:
-    """A journal as far as it goes; raises UserError for a file that is none."""
+    """A journal as far as it goes; raises UsageError for a file that is none."""
     try:
         data = untrusted.read_input(path, "the journal", BYTES)
         first, *rest = data.split(b"\n")[:-1] or [b""]
         header = msgspec.json.decode(first, type=Header)
     except UNREADABLE as error:
-        raise UserError(f"{path} is not the journal of a run: {error}") from None
+        raise UsageError(f"{path} is not the journal of a run: {error}") from None
     if header.format != FORMAT:
-        raise UserError(f"{path} is a journal of format {header.format}, not {FORMAT}")
+        raise UsageError(f"{path} is a journal of format {header.format}, not {FORMAT}")
     lines: list[Line] = []
     length = len(first) + 1
     for line in rest:
@@ -266,9 +266,9 @@ def read(path: Path) -> Past:
     return _past(header, lines, length)
 
 
-def going_on(directory: Path) -> UserError:
+def going_on(directory: Path) -> UsageError:
     """The error for the folder of a run that has not ended."""
-    return UserError(f"{directory} is of a run that goes on now")
+    return UsageError(f"{directory} is of a run that goes on now")
 
 
 def is_going_on(directory: Path) -> bool:
@@ -278,7 +278,7 @@ def is_going_on(directory: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except (Failed, OSError):  # there is none, or its file system has no locks
+    except (Failure, OSError):  # there is none, or its file system has no locks
         return False
     return False
 
@@ -288,7 +288,7 @@ def read_header(path: Path) -> Header | None:
     try:
         with untrusted.open_regular(path.parent, path.name) as file:
             header = msgspec.json.decode(file.readline(BYTES), type=Header)
-    except (Failed, *UNREADABLE):
+    except (Failure, *UNREADABLE):
         return None
     return header if header.format == FORMAT else None
 

@@ -13,7 +13,7 @@ from blockyard.ci.run.record import Run
 def read(path: Path) -> Run:
     """A run from its folder or its run.json; of an interrupted one, from its journal.
 
-    Raises UserError for a file of another schema or shape.
+    Raises UsageError for a file of another schema or shape.
     """
     file = path / "run.json" if path.is_dir() else path
     journal = file.with_name(run_journal.FILE)

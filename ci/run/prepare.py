@@ -38,7 +38,7 @@ from blockyard.kernel.config.fragments import own_fragment, read_fragment
 from blockyard.kernel.config.quirks import adapted
 from blockyard.kernel.host import store
 from blockyard.kernel.host.debian import ToolRoot, tool_root
-from blockyard.kernel.host.errors import Failed, UserError, unknown
+from blockyard.kernel.host.errors import Failure, UsageError, unknown
 from blockyard.kernel.host.progress import note
 from blockyard.kernel.host.sandbox import Sandbox
 from blockyard.kernel.sources import debian, series
@@ -96,7 +96,7 @@ def parse_names(kind: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
         if name not in known:
             raise unknown(kind, name, known)
     if text and not names:
-        raise UserError(f"no {kind} in {text!r}")
+        raise UsageError(f"no {kind} in {text!r}")
     return names or tuple(known)
 
 
@@ -159,7 +159,7 @@ def kernel(choice: KernelSpec, tools: ToolRoot) -> Kernel:
     entry = catalog.find(choice.kernel)
     if isinstance(entry, DebianImage):
         if choice != KernelSpec(choice.kernel, modules=choice.modules):
-            raise UserError(
+            raise UsageError(
                 f"kernel {choice.kernel} is Debian's own build: variants, fragments, patches and "
                 "toolchains are for kernels that are built here"
             )
@@ -181,7 +181,7 @@ def out_of_tree(choice: KernelSpec) -> tuple[Manifest, ...]:
     for folder in choice.modules:
         driver = manifest.of_folder(folder)
         if other := found.get(driver.name):
-            raise UserError(
+            raise UsageError(
                 f"{folder} and {other.folder} are both the driver {driver.name!r}",
                 hint="rename one of the folders",
             )
@@ -198,13 +198,13 @@ def modules(choice: KernelSpec, built: Kernel, tools: ToolRoot, *, all_: bool) -
     """The folders that hold the modules of the drivers outside the tree, built if need be.
 
     A driver that does not fit the kernel is left to the tests, which are skipped with the reason;
-    with `all_` it raises Failed.
+    with `all_` it raises Failure.
     """
     fitting = []
     for driver in out_of_tree(choice):
         reason = driver.missing_from(built)
         if reason and all_:
-            raise Failed(reason)
+            raise Failure(reason)
         if not reason and driver.out_of_tree:
             fitting.append(driver)
     maker = module_maker(choice, built, tools)
@@ -235,7 +235,7 @@ def module_maker(choice: KernelSpec, built: Kernel, tools: ToolRoot) -> external
 def _job_of(built: Kernel, choice: KernelSpec, tools: ToolRoot) -> BuildSpec:
     job = kernel_job(choice, tools)
     if job.key != built.info.key:  # a branch that moved, a directory that was edited
-        raise Failed(f"the source of kernel {choice.name} changed meanwhile", hint="start again")
+        raise Failure(f"the source of kernel {choice.name} changed meanwhile", hint="start again")
     return job
 
 

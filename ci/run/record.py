@@ -23,7 +23,7 @@ from blockyard.ci import output
 from blockyard.kernel.artifact import KernelInfo
 from blockyard.kernel.config.variants import PLAIN
 from blockyard.kernel.host import store, untrusted
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.progress import note
 from blockyard.kernel.host.settings import settings
 from blockyard.tests.harness import budget
@@ -94,7 +94,7 @@ def this_host() -> Host:
 
 
 def check_place() -> None:
-    """Raises Failed when no results could be kept; to be asked before anything is built."""
+    """Raises Failure when no results could be kept; to be asked before anything is built."""
     folder = settings().results_dir
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -105,8 +105,8 @@ def check_place() -> None:
         raise _no_place(settings().results_dir, error) from None
 
 
-def _no_place(path: Path, error: OSError) -> Failed:
-    return Failed(
+def _no_place(path: Path, error: OSError) -> Failure:
+    return Failure(
         f"cannot write to {path}: {error.strerror}",
         hint="set BLOCKYARD_RESULTS to a directory that can be written to",
     )
@@ -176,13 +176,13 @@ def _point(latest: Path, directory: Path) -> None:
 
 
 def read(file: Path) -> Run:
-    """A run from its run.json; raises UserError for a file of another schema or shape."""
+    """A run from its run.json; raises UsageError for a file of another schema or shape."""
     try:
         run = msgspec.json.decode(untrusted.read_input(file, "the run record", BYTES), type=Run)
     except UNREADABLE as error:
-        raise UserError(f"{file} is not a run record: {error}") from None
+        raise UsageError(f"{file} is not a run record: {error}") from None
     if run.schema != SCHEMA:
-        raise UserError(f"{file} is a run record of schema {run.schema}, not {SCHEMA}")
+        raise UsageError(f"{file} is a run record of schema {run.schema}, not {SCHEMA}")
     return run
 
 

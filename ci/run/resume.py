@@ -23,7 +23,7 @@ from blockyard.ci.run.prepare import BootEnv
 from blockyard.ci.run.record import UNREADABLE, Run
 from blockyard.ci.run.selection import Selection
 from blockyard.kernel.host import redact, store, untrusted
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import BlockyardError, Failure, UsageError
 from blockyard.kernel.host.settings import PROJECT, settings
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules.folder import skipped
@@ -108,7 +108,7 @@ def _content(folder: str) -> str:
         for entry in untrusted.regular_files(Path(folder), _no_source):
             found = entry.link or untrusted.sha256(Path(folder), entry.name)
             state.update(store.digest([entry.name, bool(entry.link), found]).encode())
-    except UserError:  # no reason to refuse the run, only to go on with it later
+    except BlockyardError:  # no reason to refuse the run, only to go on with it later
         state.update(os.urandom(32))
     return state.hexdigest()[: store.KEY_LENGTH]
 
@@ -163,18 +163,18 @@ def planned(names: Mapping[str, CaseId]) -> tuple[Planned, ...]:
 def find(which: str, options: Mapping[str, str]) -> Interrupted:
     """The interrupted run that is meant: a name in the results, a folder, or LATEST.
 
-    Raises UserError when there is none, when its options were others, or when it goes on now.
+    Raises UsageError when there is none, when its options were others, or when it goes on now.
     """
     if which != LATEST:
         folder = settings().results_dir / which if "/" not in which else Path(which)
         found = _interrupted(folder.resolve())
         if not found:
-            raise UserError(f"{folder} has no run that was interrupted")
+            raise UsageError(f"{folder} has no run that was interrupted")
         if journal.is_going_on(found.directory):
             raise journal.going_on(found.directory)
         if different := _differences(found.past.header.asked, options):
             told = "; ".join(f"--{name} was {was or 'empty'}" for name, was in different.items())
-            raise UserError(f"{folder.name} was another run: {told}", hint="give the same options")
+            raise UsageError(f"{folder.name} was another run: {told}", hint="give the same options")
         return found
     others = []
     for folder in sorted(settings().results_dir.glob(f"*/{journal.FILE}"), reverse=True):
@@ -187,7 +187,7 @@ def find(which: str, options: Mapping[str, str]) -> Interrupted:
             return found
         others.append(folder.parent.name)
     hint = f"with other options: {', '.join(others[:3])}" if others else "./inv test begins one"
-    raise UserError("no run with these options was interrupted", hint=hint)
+    raise UsageError("no run with these options was interrupted", hint=hint)
 
 
 def _open(folder: Path) -> bool:
@@ -195,7 +195,7 @@ def _open(folder: Path) -> bool:
     try:
         data = untrusted.read(folder, "run.json")
         return msgspec.json.decode(data, type=Run).interrupted
-    except (Failed, *UNREADABLE):
+    except (Failure, *UNREADABLE):
         return True
 
 
@@ -213,13 +213,13 @@ def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str,
 
 
 def check(earlier: Interrupted, now: Header) -> None:
-    """Raises Failed when outcomes of then would say nothing about now."""
+    """Raises Failure when outcomes of then would say nothing about now."""
     before = earlier.past.header
     different = list(_differences(before.inputs, now.inputs))
     if not different and {one.name for one in before.tests} != {one.name for one in now.tests}:
         different = ["the tests"]
     if different:
-        raise Failed(
+        raise Failure(
             f"cannot go on with {earlier.directory.name}: {', '.join(different)} changed since",
             hint="run all tests: without --resume",
         )

@@ -32,7 +32,7 @@ from blockyard.ci.run.selection import Selection, SubRun
 from blockyard.ci.run.verdicts import Collector
 from blockyard.kernel.config.variants import PLAIN
 from blockyard.kernel.host import interrupts
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.progress import note
 from blockyard.kernel.host.settings import settings
 from blockyard.tests.harness import known
@@ -44,12 +44,12 @@ from blockyard.tests.harness.plan import Plan
 def workers(guests: int = 0) -> int:
     """How many guests run side by side; 0: one per two CPUs, at least two."""
     if guests < 0:
-        raise UserError(f"--guests takes a number from 1 on, or 0 for the default, not {guests}")
+        raise UsageError(f"--guests takes a number from 1 on, or 0 for the default, not {guests}")
     return guests or max(2, (os.cpu_count() or 1) // 2)
 
 
 def check(wanted: Selection) -> None:
-    """What can be wrong about a run before anything is built for it; raises UserError, Failed."""
+    """What can be wrong about a run before anything is built for it; raises UsageError, Failure."""
     known.check(wanted.folders)
     runner.check_nesting(collection.own_suites(wanted, wanted.plan()))
     record.check_place()
@@ -97,7 +97,7 @@ def run(
     """Runs the selected tests, `guests` at a time; the record and its path.
 
     asked: the options of the command, by which --resume finds the run. earlier: an interrupted run
-    to go on with; raises Failed when its outcomes would say nothing about this kernel and tests.
+    to go on with; raises Failure when its outcomes would say nothing about this kernel and tests.
     """
     begun = time.time()
     runner.check_nesting(collection.own_suites(wanted, wanted.plan()))
@@ -231,8 +231,8 @@ def _check(
         note(f"what was done is recorded in {path}{how_on}")
         raise KeyboardInterrupt
     if collector.defects:
-        raise Failed(f"pytest broke down (record: {path})\n" + "\n".join(collector.defects))
+        raise Failure(f"pytest broke down (record: {path})\n" + "\n".join(collector.defects))
     if problems and finished.ok:
-        raise Failed(f"{problems[0]} (record: {path})")
+        raise Failure(f"{problems[0]} (record: {path})")
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and finished.ok:
-        raise Failed(f"pytest ended with {code!r} (record: {path})")
+        raise Failure(f"pytest ended with {code!r} (record: {path})")

@@ -14,7 +14,7 @@ from blockyard.images.hardware.topology import DEFAULT, Topology
 from blockyard.images.machine import vm_config
 from blockyard.images.machine.vm_config import Start
 from blockyard.kernel.artifact import Kernel
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.progress import note
 from blockyard.kernel.host.settings import PROJECT, settings
 from blockyard.modules import manifest
@@ -76,14 +76,14 @@ class SubRun:
 def suites(folders: Sequence[str] = ()) -> dict[str, Path]:
     """The suites there are: name → folder of test files. Drivers' own folders come last.
 
-    Raises UserError for one of those that is called as another is.
+    Raises UsageError for one of those that is called as another is.
     """
     found: dict[str, Path] = {}
     for place in (*sorted(SUITES.glob("*/")), *map(Path, folders)):
         if not any(place.glob("test_*.py")):
             continue
         if place.name in (*found, ALL, SMOKE):
-            raise UserError(f"{place} has tests, and another suite is called {place.name!r}")
+            raise UsageError(f"{place} has tests, and another suite is called {place.name!r}")
         found[place.name] = place
     return found
 
@@ -134,7 +134,7 @@ def _check_text(place: str) -> None:
         place.encode()
     except UnicodeEncodeError:
         shown = os.fsencode(place).decode(errors="backslashreplace")
-        raise UserError(
+        raise UsageError(
             f"the path {shown} is not UTF-8: tests cannot be run from there",
             hint="rename the folder, or use another one",
         ) from None
@@ -152,13 +152,13 @@ def trusting(wanted: Selection, *, trust: bool) -> Selection:
 def budget_named(*, quick: bool, long: bool) -> budget.Name:
     """The budget that two options name."""
     if quick and long:
-        raise UserError("--quick and --long exclude each other")
+        raise UsageError("--quick and --long exclude each other")
     return "quick" if quick else "long" if long else "default"
 
 
 def _seed(text: str) -> int | None:
     if text and not text.isdecimal():
-        raise UserError(f"--seed takes a number, not {text!r}")
+        raise UsageError(f"--seed takes a number, not {text!r}")
     return int(text) if text else None
 
 

@@ -14,7 +14,7 @@ from blockyard.ci.selfbench import blktests, boot, build, commands, consoles, fl
 from blockyard.ci.selfbench.table import show
 from blockyard.ci.selfbench.timing import Subject
 from blockyard.ci.selfbench.values import Measurement, Report
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.progress import note
 from blockyard.kernel.spec import KernelSpec
 
@@ -41,9 +41,9 @@ DEFAULT_WHAT = ("warm-build", "boot")
 
 
 def measure(choice: KernelSpec, accel: str, what: str, runs: int, tree: str = "") -> Report:
-    """Measures; raises UserError for an unknown name. tree: a checkout of blktests."""
+    """Measures; raises UsageError for an unknown name. tree: a checkout of blktests."""
     if runs < 1:
-        raise UserError(f"--runs {runs}: nothing would be measured")
+        raise UsageError(f"--runs {runs}: nothing would be measured")
     names = prepare.parse_names("measurement", what, list(MEASUREMENTS)) if what else DEFAULT_WHAT
     if "blktests" in names:
         blktests.check(choice, tree)  # before anything is measured

@@ -27,7 +27,7 @@ from blockyard.ci.selfbench.values import Measurement
 from blockyard.ci.studies.blktests import Wanted, selected
 from blockyard.images.boot import boot
 from blockyard.images.console.console import Console
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
 from blockyard.modules.driver import Driver
@@ -61,7 +61,7 @@ def pairs() -> tuple[Pair, ...]:
 
 
 def check(choice: KernelSpec, tree: str) -> tuple[Checkout, Selection]:
-    """What of upstream's is run; raises UserError without a checkout of blktests."""
+    """What of upstream's is run; raises UsageError without a checkout of blktests."""
     return selected(choice, Wanted(tree, tuple(one.upstream for one in pairs()), seconds=SECONDS))
 
 
@@ -84,7 +84,7 @@ def blktests(subject: Subject) -> Measurement:
 
 
 def _ours(subject: Subject, table: Sequence[Pair]) -> float:
-    """Seconds that our tests of the pairs took; raises Failed unless all passed."""
+    """Seconds that our tests of the pairs took; raises Failure unless all passed."""
     wanted = {(test, pair.driver) for pair in table for test in pair.ours}
     drivers = ",".join(dict.fromkeys(pair.driver for pair in table))
     names = sorted({test.partition("/")[2] for test, _ in wanted} | {FIRST.partition("/")[2]})
@@ -93,12 +93,12 @@ def _ours(subject: Subject, table: Sequence[Pair]) -> float:
     found = {(test.id, test.driver): test for test in finished.tests}
     for one in sorted(wanted):
         if one not in found or found[one].outcome != "pass":
-            raise Failed(f"{one[0]} of {one[1]} did not pass, so it cannot be measured ({path})")
+            raise Failure(f"{one[0]} of {one[1]} did not pass, so it cannot be measured ({path})")
     return round(sum(found[one].seconds for one in wanted), 3)
 
 
 def _theirs(subject: Subject, table: Sequence[Pair], upstream: Upstream) -> float:
-    """Seconds that upstream's took in their guests; raises Failed unless all passed."""
+    """Seconds that upstream's took in their guests; raises Failure unless all passed."""
     tests = {test.name: test for test in upstream.tests}
     seconds = 0.0
     for name, of_driver in groupby(table, key=lambda pair: pair.driver):
@@ -127,4 +127,4 @@ def _check(driver: Driver, tests: Sequence[UpstreamTest], upstream: Upstream) ->
 def _passing(console: Console, script: str, count: int) -> None:
     printed = console.run(script, DEADLINE_S).output
     if printed.count("[passed]") != count:
-        raise Failed(f"not all of upstream's tests passed, so they cannot be measured:\n{printed}")
+        raise Failure(f"not all of upstream's tests passed, so they cannot be measured:\n{printed}")

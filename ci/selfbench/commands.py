@@ -16,7 +16,7 @@ from pathlib import Path
 from blockyard.ci.selfbench.timing import Subject, spent
 from blockyard.ci.selfbench.values import Measurement
 from blockyard.kernel.host import store
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.process import GRACE_S, reaped, start
 from blockyard.kernel.host.settings import PROJECT, settings
 
@@ -50,7 +50,7 @@ def _measured(name: str, limit_s: float, subject: Subject, once: Callable[[], No
 
 
 def inv(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
-    """Runs ./inv as a user would; raises Failed when it fails."""
+    """Runs ./inv as a user would; raises Failure when it fails."""
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     process = start(
         [str(PROJECT / "inv"), *arguments], env={**os.environ, **(environment or {})}, **pipes
@@ -58,7 +58,7 @@ def inv(arguments: Sequence[str], environment: Mapping[str, str] | None = None) 
     with reaped(process, GRACE_S):
         _, told = process.communicate()
     if process.returncode:
-        raise Failed(f"./inv {' '.join(arguments)} failed:\n{told[-2000:].decode()}")
+        raise Failure(f"./inv {' '.join(arguments)} failed:\n{told[-2000:].decode()}")
 
 
 def _cold(arguments: Sequence[str]) -> None:

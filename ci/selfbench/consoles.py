@@ -19,7 +19,7 @@ from blockyard.ci.selfbench.values import Measurement
 from blockyard.images.boot import boot
 from blockyard.images.console.console import Console
 from blockyard.images.machine.machine import Machine
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 
 ROUND_TRIPS = 500
 WARM_UP = 20  # commands before the first that counts
@@ -110,10 +110,10 @@ def print_file(console: Console, size_mib: int) -> None:
 
 
 def read_output(console: Console, size_mib: int) -> None:
-    """Has the guest print the beginning of FILE; raises Failed unless all of it arrives."""
+    """Has the guest print the beginning of FILE; raises Failure unless all of it arrives."""
     result = console.run(f"head -c {size_mib << 20} {FILE}", timeout_s=300)
     if len(result.data) != size_mib << 20:
-        raise Failed(f"{len(result.data)} bytes arrived of {size_mib} MiB")
+        raise Failure(f"{len(result.data)} bytes arrived of {size_mib} MiB")
 
 
 def plug_port(booted: Machine, name: str, backend: dict[str, object]) -> str:
@@ -124,7 +124,7 @@ def plug_port(booted: Machine, name: str, backend: dict[str, object]) -> str:
     """
     if booted.setup.serial_port != "virtio":
         name = booted.setup.kernel.info.name
-        raise Failed(f"kernel {name} has no virtio console to compare with")
+        raise Failure(f"kernel {name} has no virtio console to compare with")
     port = {"driver": "virtserialport", "id": name, "chardev": name, "nr": PORT}
     booted.qmp.execute("chardev-add", {"id": name, "backend": backend})
     booted.qmp.execute("device_add", {**port, "name": f"blockyard.{name}"})

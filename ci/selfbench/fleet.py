@@ -20,7 +20,7 @@ from blockyard.ci.selfbench import consoles
 from blockyard.ci.selfbench.timing import Subject
 from blockyard.ci.selfbench.values import Measurement
 from blockyard.images.machine import qemu
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 
 GUESTS = 8
 PROC = Path("/proc")
@@ -48,7 +48,7 @@ def kib(file: Path, field: str) -> int:
     """A field in kB of /proc/meminfo or of a process's smaps_rollup."""
     found = re.search(rf"^{field}:\s+(\d+) kB$", file.read_text(), re.MULTILINE)
     if found is None:
-        raise Failed(f"{file} has no {field}")
+        raise Failure(f"{file} has no {field}")
     return int(found[1])
 
 

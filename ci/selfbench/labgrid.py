@@ -24,7 +24,7 @@ from blockyard.ci.selfbench.timing import Spent, Subject, spent
 from blockyard.ci.selfbench.values import Measurement
 from blockyard.images.machine import qemu
 from blockyard.images.machine.machine import Machine
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.process import reaped, start, tail
 from blockyard.kernel.host.sandbox import BIND, Sandbox
 
@@ -115,5 +115,5 @@ def _labgrid(booted: Machine, shell: socket.socket, peer: Path) -> Spent:
     if code:
         # the folder goes when this is raised, so the message has to say it all
         how = f"exit code {code}" if code > 0 else f"no end after {TIMEOUT_S:.0f} s"
-        raise Failed(f"labgrid: {how}\n{tail(log)}")
+        raise Failure(f"labgrid: {how}\n{tail(log)}")
     return msgspec.json.decode(answer.read_bytes(), type=Spent)

@@ -40,7 +40,7 @@ def version(name: str) -> str:
 def installed(name: str, root: ToolRoot, programs: dict[str, str] | None = None) -> Path:
     """The folder of a peer that is to run in `root`, made if need be.
 
-    programs: what is to be on PATH: name → module with a `main`. Raises Failed when the wheels
+    programs: what is to be on PATH: name → module with a `main`. Raises Failure when the wheels
     cannot be fetched or do not have the pinned hashes.
     """
     lock = _lock(name)

@@ -18,7 +18,7 @@ from blockyard.ci import output
 from blockyard.ci.report import terminal
 from blockyard.ci.run import collection, exits, prepare, record, run, selection
 from blockyard.ci.run.selection import Selection
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.kernel.spec import KernelSpec
 from blockyard.tests.blktests import archive, checkout
@@ -45,11 +45,11 @@ class Wanted:
 
 
 def selected(choice: KernelSpec, wanted: Wanted) -> tuple[Checkout, Selection]:
-    """The checkout, and what a run of it does; raises UserError for what is not there."""
+    """The checkout, and what a run of it does; raises UsageError for what is not there."""
     if not wanted.tree:
-        raise UserError("--tree is missing", hint=f"git clone {URL}, and name the folder")
+        raise UsageError("--tree is missing", hint=f"git clone {URL}, and name the folder")
     if not 1 <= wanted.seconds <= LONGEST_S:
-        raise UserError(f"--seconds takes 1 to {LONGEST_S}, not {wanted.seconds}")
+        raise UsageError(f"--seconds takes 1 to {LONGEST_S}, not {wanted.seconds}")
     tree = checkout.read(Path(wanted.tree).expanduser())
     outside = prepare.out_of_tree(choice)
     drivers = wanted.driver or ("" if outside else DRIVERS)
@@ -63,7 +63,7 @@ def selected(choice: KernelSpec, wanted: Wanted) -> tuple[Checkout, Selection]:
 
 
 def listed(wanted: Selection) -> list[str]:
-    """The ids of the tests that a run would have; UserError when there are none."""
+    """The ids of the tests that a run would have; UsageError when there are none."""
     with tempfile.TemporaryDirectory(prefix="blockyard-") as folder:
         return [str(one) for one in collection.listing(wanted, Path(folder))]
 

@@ -26,7 +26,7 @@ from blockyard.images.files import guest_files
 from blockyard.kernel.config import variants
 from blockyard.kernel.config.variants import PLAIN
 from blockyard.kernel.host import store
-from blockyard.kernel.host.errors import Failed, UserError, unknown
+from blockyard.kernel.host.errors import Failure, UsageError, unknown
 from blockyard.kernel.host.progress import note
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.kernel.sources.series import Patch
@@ -110,7 +110,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 def read(path: Path) -> Mutant:
     """The mutant in a file: header fields, an empty line, what is wrong, one diff.
 
-    Raises UserError for a file that says less, or something else.
+    Raises UsageError for a file that says less, or something else.
     """
     mail = email.message_from_string(path.read_text())
     body = str(mail.get_payload())
@@ -119,14 +119,14 @@ def read(path: Path) -> Mutant:
     fields = {str(name): str(value) for name, value in mail.items()}
     variant = fields.get("Variant", PLAIN)
     if fields.get("SPDX-License-Identifier") != LICENSE or not fields.keys() <= FIELDS:
-        raise UserError(
+        raise UsageError(
             f"{path}: the header of a mutant is SPDX-License-Identifier: {LICENSE} and, if need "
             "be, Variant and Suites"
         )
     if variant not in variants.names():
         raise unknown("variant", variant, variants.names())
     if not about or not diff:
-        raise UserError(f"{path}: a mutant says in words what is wrong, then comes its diff")
+        raise UsageError(f"{path}: a mutant says in words what is wrong, then comes its diff")
     name = f"{path.parent.name}/{path.stem}"
     suites = fields.get("Suites", "")
     first = prepare.parse_names("suite", suites, tuple(selection.suites())) if suites else ()
@@ -136,7 +136,7 @@ def read(path: Path) -> Mutant:
 def mutants(driver: str = "", pattern: str = "") -> tuple[Mutant, ...]:
     """The mutants of some drivers (comma-separated) whose names match; an empty choice: all.
 
-    pattern: a part of the name, or one with * and ?. Raises UserError when there are none.
+    pattern: a part of the name, or one with * and ?. Raises UsageError when there are none.
     """
     known = sorted({path.parent.name for path in FOLDER.glob("*/*.patch")})
     drivers = prepare.parse_names("driver", driver, known)
@@ -147,7 +147,7 @@ def mutants(driver: str = "", pattern: str = "") -> tuple[Mutant, ...]:
         if mutant.driver in drivers and fnmatchcase(mutant.name, wanted)
     )
     if not found:
-        raise UserError(f"no mutant matches {pattern!r}", hint=f"they are in {FOLDER}")
+        raise UsageError(f"no mutant matches {pattern!r}", hint=f"they are in {FOLDER}")
     return found
 
 
@@ -184,7 +184,7 @@ class MutationRun:
             trial = SubRun(self.directory / driver / f"baseline-{self.variant}")
             baseline = self._try(driver, [], trial)
             if not baseline.count(driver)["pass"]:
-                raise Failed(
+                raise Failure(
                     f"no test of {driver} passes without a bug, so none can catch one",
                     log=trial.directory / "run.json",
                 )
@@ -301,7 +301,7 @@ def _examine(laboratory: MutationRun, mutant: Mutant) -> tuple[Verdict, list[Cas
     ran: list[CaseResult] = []
     try:
         laboratory.module(mutant.driver, [mutant.patch])  # sooner than the long baseline
-    except UserError as error:
+    except Failure as error:
         return msgspec.structs.replace(verdict, problem=str(error)), []
     laboratory.baseline(mutant.driver)  # one that cannot be is no mutant's problem
     begun = time.monotonic()
@@ -310,7 +310,7 @@ def _examine(laboratory: MutationRun, mutant: Mutant) -> tuple[Verdict, list[Cas
             ran += finished.tests
             if caught_by := catches(finished):
                 break
-    except UserError as error:
+    except Failure as error:
         return msgspec.structs.replace(verdict, problem=str(error)), []
     lost = [test for test in ran if test.outcome == "lost"]
     problem = f"{len(lost)} tests were lost: {lost[0].reason}" if lost and not caught_by else ""

@@ -22,7 +22,7 @@ import msgspec
 
 from blockyard.ci import output
 from blockyard.ci.run import past_run, prepare, record, run, selection
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.progress import note
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.kernel.spec import KernelSpec
@@ -121,7 +121,7 @@ def pair(finished: record.Run, path: Path, rust: str) -> Pair:
 
 
 def rust_drivers(names: str) -> tuple[str, ...]:
-    """The Rust drivers to look at; UserError for one that has no counterpart in C."""
+    """The Rust drivers to look at; UsageError for one that has no counterpart in C."""
     known = tuple(
         name
         for name in manifest.names()
@@ -146,7 +146,7 @@ def measure(choices: Sequence[KernelSpec], drivers: Sequence[str], workers: int)
 
 
 def recorded(paths: Iterable[Path], drivers: Sequence[str]) -> list[Pair]:
-    """The same from records of earlier runs; UserError for one without the drivers."""
+    """The same from records of earlier runs; UsageError for one without the drivers."""
     pairs = []
     for path in paths:
         file = path / "run.json" if path.is_dir() else path
@@ -154,12 +154,12 @@ def recorded(paths: Iterable[Path], drivers: Sequence[str]) -> list[Pair]:
         if finished.interrupted:
             note(f"{file} is of a run that was interrupted: its other tests are lost")
         if finished.smoke:
-            raise UserError(f"{file} is of the smoke tests: ./inv test --suite all has all")
+            raise UsageError(f"{file} is of the smoke tests: ./inv test --suite all has all")
         there = {test.driver for test in finished.tests}
         for rust in drivers:
             wanted = {rust, manifest.load(rust).counterpart}
             if not wanted <= there:
-                raise UserError(f"{file} has no tests of {' and '.join(sorted(wanted - there))}")
+                raise UsageError(f"{file} has no tests of {' and '.join(sorted(wanted - there))}")
             pairs.append(pair(finished, file, rust))
     return pairs
 

@@ -19,11 +19,12 @@ from blockyard.ci import output
 from blockyard.ci.commands import cache
 from blockyard.ci.run import prepare, record, run, selection
 from blockyard.images.boot import boot
+from blockyard.images.machine import accelerator
 from blockyard.kernel import catalog, sources
 from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.host import gc, store
 from blockyard.kernel.host.debian import tool_root
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import BlockyardError
 from blockyard.kernel.host.progress import note
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.kernel.spec import KernelSpec
@@ -62,7 +63,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def survey(choices: Sequence[KernelSpec], accel: str, workers: int) -> tuple[Row, ...]:
-    """Does it all, one kernel after the other."""
+    """Does it all, one kernel after the other; raises UsageError for an unknown accelerator."""
+    accelerator.check(accel)  # a typo of the command; what fails below is the kernel's
     rows = []
     for number, choice in enumerate(choices, start=1):
         note(f"[{number}/{len(choices)}] kernel {choice.name}")
@@ -81,7 +83,7 @@ def _row(choice: KernelSpec, accel: str, workers: int) -> Row:
     for step in steps:
         try:
             row = step(row)
-        except UserError as error:
+        except BlockyardError as error:  # also UsageError: a directory or a ref that is gone
             problem = str(error).splitlines()[0]
             note(f"kernel {choice.name}: {error}")
             return msgspec.structs.replace(row, problem=problem)

@@ -33,7 +33,7 @@ from blockyard.images.errors import (
     ConsoleLost,
     GuestError,
 )
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 
 READY = MARK + b"BLOCKYARD ready\n"
 # For guests up to five times slower than a quick one: within this
@@ -326,18 +326,18 @@ class Console:
         script = f"cat > {quoted} && sha256sum < {quoted}"
         result = self.run(script, timeout_s, stdin=data, blocked_s=blocked_s)
         if result.exit_code or result.output.split()[0] != hashlib.sha256(data).hexdigest():
-            raise Failed(f"cannot write {path} in the guest: {result.output.strip()}")
+            raise Failure(f"cannot write {path} in the guest: {result.output.strip()}")
 
     def get(self, path: str, timeout_s: float = 300.0, *, blocked_s: float | None = None) -> bytes:
         """A file of the guest, its sha256 checked. timeout_s, blocked_s: as of `run`."""
         quoted = shlex.quote(path)
         result = self.run(f"cat -- {quoted}", timeout_s, blocked_s=blocked_s)
         if result.exit_code:
-            raise Failed(f"cannot read {path} in the guest: {result.output.strip()}")
+            raise Failure(f"cannot read {path} in the guest: {result.output.strip()}")
         told = self.check(f"sha256sum < {quoted}", timeout_s, blocked_s=blocked_s).split()[0]
         data = result.whole()
         if hashlib.sha256(data).hexdigest() != told:
-            raise Failed(f"{path} changed while it was read from the guest")
+            raise Failure(f"{path} changed while it was read from the guest")
         return data
 
     def close(self) -> None:

@@ -26,7 +26,7 @@ from blockyard.images.hardware.topology import (
     Place,
     Topology,
 )
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.sandbox import BIND
 
 Item = tuple[str, Options]  # object, blockdev or device; its options
@@ -115,7 +115,7 @@ def plugged_name(port: int) -> str:
 def hotplug(controller: Controller, port: int) -> list[Command]:
     """The QMP commands that plug a controller into a free port.
 
-    Its files (`hotplug_files`) have to be there. Raises UserError for what QEMU does not take.
+    Its files (`hotplug_files`) have to be there. Raises UsageError for what QEMU does not take.
     """
     return [(_ADD[option], options) for option, options in _plugged(controller, port)]
 
@@ -150,7 +150,7 @@ def _plugged(controller: Controller, port: int) -> Iterator[Item]:
         where = (
             "the shared namespaces of its subsystem" if controller.subsystem else "one namespace"
         )
-        raise UserError(f"{what}: QEMU then gives it {where} and no more")
+        raise UsageError(f"{what}: QEMU then gives it {where} and no more")
     device = plugged_name(port)
     extra: Options = {"bus": port_name(port)}
     for namespace in controller.namespaces:
@@ -158,7 +158,9 @@ def _plugged(controller: Controller, port: int) -> Iterator[Item]:
             namespace.size_mib, namespace.block_size, namespace.backing, errors=namespace.errors
         )
         if namespace != plain or namespace.backing == "memory":
-            raise UserError(f"{what}: QEMU then gives it plain blocks in a file, or none behind it")
+            raise UsageError(
+                f"{what}: QEMU then gives it plain blocks in a file, or none behind it"
+            )
         yield "blockdev", _data(device, namespace, ())
         extra |= {"drive": device, **_block_sizes(namespace)}
     yield from _controller(controller, device, extra)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from blockyard.images.hardware import bounds
 from blockyard.images.hardware.topology import Controller, Fdp, Namespace, Topology
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 
 Problem = tuple[str, str]  # the place, what is wrong there
 
@@ -20,9 +20,9 @@ GUARD_BYTES = {0: 8, 2: 16}  # of protection information, by its format (pif)
 
 
 def check(topology: Topology, where: str) -> None:
-    """Raises UserError for the first problem; where: the file it is in."""
+    """Raises UsageError for the first problem; where: the file it is in."""
     for place, problem in _problems(topology):
-        raise UserError(f"{where}: {problem} - at `$.{place}`")
+        raise UsageError(f"{where}: {problem} - at `$.{place}`")
 
 
 def _problems(topology: Topology) -> Iterator[Problem]:

@@ -32,7 +32,7 @@ def names() -> tuple[str, ...]:
 def load(name_or_path: str) -> Topology:
     """A topology by its name, or by the path of a user's file (has a slash or ends in .toml).
 
-    Raises UserError for an unknown name, an unreadable file, and for invalid values, with the
+    Raises UsageError for an unknown name, an unreadable file, and for invalid values, with the
     field.
     """
     if "/" in name_or_path or name_or_path.endswith(".toml"):
@@ -43,7 +43,7 @@ def load(name_or_path: str) -> Topology:
 
 
 def read(path: Path) -> Topology:
-    """The topology in a file. Raises UserError as `load` does."""
+    """The topology in a file. Raises UsageError as `load` does."""
     topology = toml.read(path, Topology, "the topology", f"{EXAMPLE} is an example")
     topology = msgspec.structs.replace(topology, name=path.stem)
     rules.check(topology, str(path))

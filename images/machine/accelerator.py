@@ -17,7 +17,7 @@ import msgspec
 from blockyard.images.errors import GuestError
 from blockyard.kernel.host import store
 from blockyard.kernel.host.decoding import BROKEN_FILE
-from blockyard.kernel.host.errors import Failed, unknown
+from blockyard.kernel.host.errors import Failure, unknown
 from blockyard.kernel.host.progress import note, step
 
 KVM = "/dev/kvm"
@@ -47,7 +47,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def check(wanted: str) -> None:
-    """Raises UserError for a name that is no accelerator's."""
+    """Raises UsageError for a name that is no accelerator's."""
     if wanted not in (known := ("auto", *SCALES)):
         raise unknown("accelerator", wanted, known)
 
@@ -56,7 +56,7 @@ def choose(wanted: str, qemu_version: str, probe: Callable[[Accelerator], None])
     """The accelerator for `wanted`: auto, kvm or tcg.
 
     probe boots a guest with the accelerator it is given and raises GuestError when that fails.
-    Raises Failed for ``kvm`` where KVM does not work, and never falls back then.
+    Raises Failure for ``kvm`` where KVM does not work, and never falls back then.
     """
     check(wanted)
     if wanted == "tcg":
@@ -65,7 +65,7 @@ def choose(wanted: str, qemu_version: str, probe: Callable[[Accelerator], None])
     if verdict.works:
         return Accelerator("kvm", verdict.reason, SCALES["kvm"])
     if wanted == "kvm":
-        raise Failed(
+        raise Failure(
             f"KVM does not work on this machine: {verdict.reason}",
             hint="./inv test --accel tcg runs without it, several times slower",
         )

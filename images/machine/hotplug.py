@@ -17,7 +17,7 @@ from blockyard.images.hardware import devices
 from blockyard.images.hardware.topology import Controller
 from blockyard.images.machine.qmp import QmpError
 from blockyard.images.machine.scratch import make_disks
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 
 if TYPE_CHECKING:
     from blockyard.images.machine.machine import Machine
@@ -31,13 +31,13 @@ POLL_S = 0.05
 def plug(machine: Machine, controller: Controller, port: int) -> None:
     """Plugs a controller into a port, counted from 0; the guest finds it in its own time.
 
-    Raises UserError for a port that the topology has not and for a controller that QEMU does not
+    Raises UsageError for a port that the topology has not and for a controller that QEMU does not
     take (see `devices.hotplug`), images.machine.qmp.QmpError when the port is taken.
     """
     ports = machine.setup.topology.hotplug_ports
     if not 0 <= port < ports:
         have = f"ports 0 to {ports - 1}" if ports else "no free port"
-        raise UserError(f"there is no port {port}: the guest has {have} (hotplug_ports)")
+        raise UsageError(f"there is no port {port}: the guest has {have} (hotplug_ports)")
     attach(machine, controller, port)
 
 
@@ -57,7 +57,7 @@ def attach(machine: Machine, controller: Controller, port: int) -> None:
 def unplug(machine: Machine, controller: Controller, port: int) -> None:
     """Takes the controller out of its port and returns when it and what was behind it are gone.
 
-    Raises Failed when the guest does not let go of it.
+    Raises Failure when the guest does not let go of it.
     """
     ask, *free = devices.unplug(controller, port)
     if _present(machine, port):  # else the guest has powered the slot off
@@ -66,7 +66,7 @@ def unplug(machine: Machine, controller: Controller, port: int) -> None:
     while _present(machine, port):
         machine.watch()
         if machine.time() > deadline:
-            raise Failed(
+            raise Failure(
                 f"the guest has not let go of controller {controller.serial} in "
                 f"{UNPLUG_S * machine.scale:.0f} s",
                 log=machine.log.path,

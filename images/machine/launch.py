@@ -23,7 +23,7 @@ from blockyard.images.machine.ports import QEMU_LOG, Started
 from blockyard.images.machine.scratch import make_disks
 from blockyard.images.machine.snapshot import Snapshot, bare
 from blockyard.images.machine.vm_config import VmConfig
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.limits import Limits
 from blockyard.kernel.host.process import reaped, start
 from blockyard.kernel.host.sandbox import Sandbox
@@ -46,7 +46,7 @@ def launch(setup: VmConfig, stack: ExitStack, snapshot: Snapshot | None = None) 
     try:
         make_disks(setup.directory, devices.backing_files(setup.topology))
     except OSError as error:
-        raise Failed(
+        raise Failure(
             f"cannot make the disks of topology {setup.topology.name} in {setup.directory}: "
             f"{error.strerror}",
             hint="a namespace may be larger than a file can be there (size_mib)",
@@ -62,7 +62,7 @@ def launch(setup: VmConfig, stack: ExitStack, snapshot: Snapshot | None = None) 
             if not _port_was_taken(setup, started):
                 stack.push(trial.pop_all())
                 return started
-    raise Failed(f"no free loopback port for ssh after {PORT_TRIES} tries")
+    raise Failure(f"no free loopback port for ssh after {PORT_TRIES} tries")
 
 
 def _free_port() -> int:

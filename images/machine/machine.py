@@ -31,7 +31,7 @@ from blockyard.images.machine.ports import QEMU_LOG, Started
 from blockyard.images.machine.qemu import MEMORY_DUMP, PROGRAM, RUN
 from blockyard.images.machine.qmp import Events, Monitor, QmpError, QmpTimeout
 from blockyard.images.machine.vm_config import VmConfig
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.process import tail
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ class Machine:
 
         keys, port = self.keys, self.ssh_port
         if keys is None or port is None:
-            raise Failed("this guest was started without ssh")
+            raise Failure("this guest was started without ssh")
         return ssh.connect(port, keys, self.watch, SSH_S * self.scale)
 
     def close_consoles(self) -> None:

@@ -14,7 +14,7 @@ from blockyard.images.hardware.topology import DEFAULT, Topology
 from blockyard.images.machine.qemu import PACKAGE, PROGRAM
 from blockyard.kernel.host import commands, store
 from blockyard.kernel.host.debian import ToolRoot
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.sandbox import Sandbox
 
 ANSWER_S = 60.0
@@ -84,7 +84,7 @@ def _ask(tools: ToolRoot, driver: str) -> frozenset[str]:
     argv = Sandbox(tools.root).argv([PROGRAM, "-device", f"{driver},help"])
     told = commands.ask(argv, timeout_s=ANSWER_S)
     if told.returncode and "not found" not in told.stderr:
-        raise Failed(f"cannot ask QEMU for its device {driver}: {told.stderr.strip()}")
+        raise Failure(f"cannot ask QEMU for its device {driver}: {told.stderr.strip()}")
     return parse(told.stdout.splitlines())
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from blockyard.images.hardware.qapi import Command
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 
 if TYPE_CHECKING:
     import asyncio
@@ -31,11 +31,11 @@ logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 ANSWER_S = 10.0  # QEMU answers its monitor within this, whatever the guest does
 
 
-class QmpError(Failed):
+class QmpError(Failure):
     """QEMU refused a command."""
 
 
-class QmpTimeout(Failed):
+class QmpTimeout(Failure):
     """QEMU does not answer."""
 
 

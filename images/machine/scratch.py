@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from blockyard.kernel.host import durable, locks, store
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 
 SCRATCH = ("*.raw", "initrd", "kernel.in", "*.sock")
 OWNER = ".running"  # in a guest's folder, locked while it runs
@@ -29,7 +29,7 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 def scratch(directory: Path) -> Iterator[None]:
     """Makes a guest's folder; when the block is left, what is scratch in it is gone.
 
-    Raises Failed when another guest runs there.
+    Raises Failure when another guest runs there.
     """
     marks = store.place("running")
     _sweep(marks)
@@ -53,7 +53,7 @@ def _owner(directory: Path, name: str) -> Iterator[None]:
         try:
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Failed(f"another guest runs in {directory}") from None
+            raise Failure(f"another guest runs in {directory}") from None
         owner.truncate()
         owner.write(name.encode())
         yield

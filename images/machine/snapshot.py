@@ -37,7 +37,7 @@ from blockyard.images.machine.qemu import (
 )
 from blockyard.kernel.host import store
 from blockyard.kernel.host.decoding import BROKEN_FILE
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.progress import step
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def obstacle(setup: VmConfig) -> str:
     try:
         for port, controller in enumerate(topology.controllers):
             devices.hotplug(controller, port)
-    except UserError as error:
+    except UsageError as error:
         return error.what
     return ""
 
@@ -197,7 +197,7 @@ def _save(guest: Machine) -> None:
     deadline = time.monotonic() + SAVE_S
     while (status := guest.qmp.command("query-migrate").get("status")) != "completed":
         if status in ("failed", "cancelled") or time.monotonic() > deadline:
-            raise Failed(f"QEMU could not save the guest: {status}")
+            raise Failure(f"QEMU could not save the guest: {status}")
         time.sleep(0.02)
 
 

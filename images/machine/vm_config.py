@@ -21,7 +21,7 @@ STARTS: tuple[Start, ...] = get_args(Start)
 
 
 def start_named(name: str) -> Start:
-    """One of the ways to start a guest; raises UserError for another."""
+    """One of the ways to start a guest; raises UsageError for another."""
     for start in STARTS:
         if start == name:
             return start

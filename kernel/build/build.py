@@ -26,7 +26,7 @@ from blockyard.kernel.build.depmod import depmod
 from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.config import kconfig
 from blockyard.kernel.host import gc, process, store, untrusted
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.progress import step
 from blockyard.kernel.host.sandbox import BIND
 from blockyard.kernel.sources import directory
@@ -63,7 +63,7 @@ KEPT = (
 def build(job: BuildSpec) -> Kernel:
     """The kernel of these inputs, from the cache or built now.
 
-    Raises Failed with the path of the log when a symbol is dropped or the compile fails.
+    Raises Failure with the path of the log when a symbol is dropped or the compile fails.
     """
 
     def make(path: Path) -> None:
@@ -153,7 +153,7 @@ def _make_kernel(job: BuildSpec, path: Path, begun: float) -> None:
         job.compile("bzImage", "modules", doing="the build failed")
         _collect(job, path)
     if directory.changed(job.tree):
-        raise Failed(
+        raise Failure(
             f"{job.tree.path} changed while it was built",
             hint="build it again: only what changed is compiled",
         )
@@ -226,7 +226,7 @@ def module_name(line: str) -> str:
 def _release(job: BuildSpec) -> str:
     release = untrusted.read_text(job.out, "include/config/kernel.release").strip()
     if not re.fullmatch(r"[0-9][\w.+~-]*", release):
-        raise Failed(f"invalid kernel release {release!r}: expected a version such as 7.3.4")
+        raise Failure(f"invalid kernel release {release!r}: expected a version such as 7.3.4")
     return release
 
 

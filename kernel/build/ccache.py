@@ -22,7 +22,7 @@ from blockyard.kernel.build.toolchain import Toolchain
 from blockyard.kernel.catalog import DebianSource, Entry, Git
 from blockyard.kernel.host import redact, store, untrusted
 from blockyard.kernel.host.debian import ToolRoot
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.process import run
 from blockyard.kernel.host.sandbox import BIND, Sandbox
 from blockyard.kernel.host.settings import PROJECT, settings
@@ -86,7 +86,7 @@ def take_hits(out: Path) -> int:
     try:
         lines = untrusted.read(out, STATISTICS).splitlines()
         (out / STATISTICS).unlink()
-    except (Failed, OSError):
+    except (Failure, OSError):
         return 0
     return lines.count(b"direct_cache_hit")
 

@@ -21,7 +21,7 @@ from blockyard.kernel.config import explain, kconfig, quirks, variants
 from blockyard.kernel.config.kconfig import Dropped, Merged, Promoted
 from blockyard.kernel.config.reader.report import Report
 from blockyard.kernel.host import store, untrusted
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.process import run
 from blockyard.kernel.host.progress import note, step
 from blockyard.kernel.host.sandbox import BIND
@@ -49,7 +49,7 @@ ANSWER_MIB = 64  # that of a whole tree has 1 MB
 READ_S = 300  # reading a Kconfig takes 4 s; a tree whose Kconfig never ends is not waited for
 
 
-class SymbolsDropped(Failed):
+class SymbolsDropped(Failure):
     """The tree or the toolchain cannot give what the fragments ask for.
 
     dropped: what. reasons: symbol → why, in one line.
@@ -127,14 +127,14 @@ def write_config(job: BuildSpec) -> Merged:
         all_config = f"KCONFIG_ALLCONFIG={BIND}/out/{ASKED}"
         job.make(all_config, "allnoconfig", doing="allnoconfig failed")
     if not untrusted.is_file(out, ".config"):
-        raise Failed(f"kernel {job.name}: its makefiles made no .config", log=job.log)
+        raise Failure(f"kernel {job.name}: its makefiles made no .config", log=job.log)
     return merged
 
 
 def checked(symbol: str) -> str:
-    """A symbol's name; raises UserError for text that cannot be one."""
+    """A symbol's name; raises UsageError for text that cannot be one."""
     if not re.fullmatch(r"\w+", symbol, re.ASCII):
-        raise UserError(f"{symbol!r} is no Kconfig symbol", hint="./inv --help kernel.explain")
+        raise UsageError(f"{symbol!r} is no Kconfig symbol", hint="./inv --help kernel.explain")
     return symbol
 
 
@@ -150,7 +150,7 @@ def why(job: BuildSpec, symbol: str, refusals: Sequence[str] = ()) -> str:
             note(text)
         report = ask(job, [symbol], merged)
     if failure := explain.explain_failure(report):
-        raise Failed(f"kernel {job.name}: {failure}", log=job.log)
+        raise Failure(f"kernel {job.name}: {failure}", log=job.log)
     reasons = [*refusals] or _refusals(job, symbol, merged, report)
     others = [
         f"or take --variant {name}, which asks for it" for name in variants.asking_for(symbol)
@@ -228,7 +228,7 @@ def _read(job: BuildSpec, arguments: Sequence[str], answer: Path) -> Report:
                 timeout_s=READ_S,
                 limits=sandbox.limits,
             )
-        except Failed:
+        except Failure:
             # the reader's own complaint is an answer too
             if not answer.read_bytes().startswith(b"{"):
                 raise
@@ -236,7 +236,7 @@ def _read(job: BuildSpec, arguments: Sequence[str], answer: Path) -> Report:
         report: Report = json.loads(answer.read_bytes())
     except ValueError:  # a program of the tree wrote into it
         what = f"kernel {job.name}: reading its Kconfig gave no answer"
-        raise Failed(what, log=job.log) from None
+        raise Failure(what, log=job.log) from None
     return report
 
 
@@ -244,6 +244,6 @@ def _reader() -> dict[str, Path]:
     """What the reader consists of: its path below BIND → its file."""
     kconfiglib = importlib.util.find_spec("kconfiglib")
     if kconfiglib is None or kconfiglib.origin is None:
-        raise Failed("kconfiglib is not installed", hint="pip install kconfiglib")
+        raise Failure("kconfiglib is not installed", hint="pip install kconfiglib")
     ours = {f"tools/blockyard/{name}": PROJECT / name for name in READER}
     return {"tools/kconfiglib.py": Path(kconfiglib.origin), **ours}

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from blockyard.kernel.build.toolchain import Toolchain
 from blockyard.kernel.host import commands
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 
 ANSWER_S = 20  # a program that does not tell its version by then is none
 HIDDEN = ("/home", "/root", "/run", "/var/tmp")  # besides the user's home and /tmp
@@ -47,7 +47,7 @@ _TELLING = {"gcc": ("gcc", "ld"), "llvm": ("clang", "ld.lld")}
 
 @cache
 def from_host(compiler: str) -> Toolchain:
-    """The host's compilers; raises one UserError that names all that is missing.
+    """The host's compilers; raises one Failure that names all that is missing.
 
     The programs are asked for their versions once per process.
     """
@@ -56,7 +56,7 @@ def from_host(compiler: str) -> Toolchain:
     missing |= {name: package for name, package in _HEADERS.items() if not _has_header(name)}
     if missing:
         packages = " ".join(dict.fromkeys(missing.values()))
-        raise Failed(
+        raise Failure(
             f"the host toolchain lacks {', '.join(missing)}",
             hint=f"{'' if os.geteuid() == 0 else 'sudo '}apt-get install {packages}, "
             "or build with --toolchain root",

@@ -16,7 +16,7 @@ from blockyard.kernel.build.spec import REPRODUCIBLE
 from blockyard.kernel.config import kconfig
 from blockyard.kernel.host import store
 from blockyard.kernel.host.debian import ToolRoot
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.limits import MODULE_S, build_limits
 from blockyard.kernel.host.sandbox import BIND, Sandbox
 from blockyard.kernel.sources.tree import Tree
@@ -103,4 +103,4 @@ def _parts(name: str, path: Path) -> tuple[str, Path, Path]:
     for image in path.glob("boot/vmlinuz-*"):
         release = image.name.removeprefix("vmlinuz-")
         return release, image, path / "boot" / f"config-{release}"
-    raise Failed(f"kernel {name}: its packages hold no kernel image (looked in {path})")
+    raise Failure(f"kernel {name}: its packages hold no kernel image (looked in {path})")

@@ -16,7 +16,7 @@ from blockyard.kernel import versions
 from blockyard.kernel.config import quirks
 from blockyard.kernel.host import untrusted
 from blockyard.kernel.host.debian import ToolRoot
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.sandbox import PATH, Sandbox
 from blockyard.kernel.sources.tree import Tree
 
@@ -84,7 +84,7 @@ def minimum(tree: Tree, tool: str) -> str:
         script = untrusted.read_text(
             tree.path, "scripts/min-tool-version.sh", untrusted.MAKEFILE_BYTES
         )
-    except Failed:  # none, or a link to somewhere
+    except Failure:  # none, or a link to somewhere
         return ""
     case = script.partition(f"\n{tool})\n")[2].partition(";;")[0]
     words = [line.split() for line in case.splitlines()]
@@ -97,11 +97,11 @@ def minimum(tree: Tree, tool: str) -> str:
 
 
 def check(tree: Tree, toolchain: Toolchain) -> None:
-    """Raises Failed when the compiler or the linker is too old for a tree."""
+    """Raises Failure when the compiler or the linker is too old for a tree."""
     for program, tool in _MINIMUM_OF[toolchain.compiler].items():
         needed, have = minimum(tree, tool), toolchain.versions.get(program, "")
         if needed and have and not versions.at_least(have, needed):
-            raise Failed(
+            raise Failure(
                 f"Linux {tree.version} needs {tool} {needed} or newer, "
                 f"the {toolchain.origin} has {have}",
                 hint="--toolchain root has Debian's newer ones"

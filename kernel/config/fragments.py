@@ -7,7 +7,7 @@ from pathlib import Path
 
 from blockyard.kernel.config.kconfig import Fragment
 from blockyard.kernel.host import untrusted
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.settings import PROJECT
 
 
@@ -28,4 +28,4 @@ def read_fragment(path: Path) -> Fragment:
         # with the mark that editors of Windows put at the beginning
         return Fragment(name, data.decode("utf-8-sig"))
     except UnicodeDecodeError:
-        raise UserError(f"cannot read {what} {path}: it is not UTF-8 text") from None
+        raise UsageError(f"cannot read {what} {path}: it is not UTF-8 text") from None

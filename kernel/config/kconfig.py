@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 
 _SET = re.compile(r"CONFIG_(?P<symbol>\w+)=(?P<value>.*)")
 _UNSET = re.compile(r"# CONFIG_(?P<symbol>\w+) is not set")
@@ -30,7 +30,7 @@ _VALUE = re.compile(r'[ymn]|-?\d+|0[xX][0-9a-fA-F]+|"(?:[^"\\]|\\.)*"')
 MANY = 10  # symbols that a fragment may lose before it is taken for a whole configuration
 
 
-class FragmentError(UserError):
+class FragmentError(UsageError):
     """A line of a fragment is not Kconfig's `.config` syntax."""
 
     def __init__(self, fragment: str, line: int, text: str, hint: str) -> None:

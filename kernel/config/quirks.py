@@ -31,7 +31,7 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read(path: Path) -> tuple[Quirk, ...]:
-    """The table in a file; raises UserError for one that is not understood."""
+    """The table in a file; raises UsageError for one that is not understood."""
     rows = toml.read(path, _Table, "the table").difference
     for row in rows:
         versions.check_range(row.kernels, str(path))

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from blockyard.kernel.host import commands, host_packages, store
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.process import run
 from blockyard.kernel.host.progress import note, step
 from blockyard.kernel.host.sandbox import BIND, Sandbox
@@ -94,10 +94,10 @@ def _mirror_lines(suite: str) -> list[str]:
 def make_tar(spec: RootSpec, tar: Path, log: Path) -> None:
     """Makes a root file system as a tar, without root rights (user namespaces).
 
-    Raises Failed when host packages are missing, or mmdebstrap fails.
+    Raises Failure when host packages are missing, or mmdebstrap fails.
     """
     if missing := host_packages.missing():
-        raise Failed(
+        raise Failure(
             f"host packages are not installed: {', '.join(missing)}",
             hint=host_packages.install_command(*missing),
         )
@@ -224,7 +224,7 @@ class Archive:
         with step("asking the Debian mirror for its packages"):
             try:
                 self._update()
-            except Failed as error:
+            except Failure as error:
                 if "is expired" not in str(error):
                     raise
                 # signed as ever, but the mirror has not followed for weeks: better than nothing
@@ -272,7 +272,7 @@ class Archive:
             run(sandbox.argv(argv, directory=f"{BIND}/target"), log=self._log, doing=doing)
         found = list(target.glob(f"{package.name}_*.deb"))
         if len(found) != 1:
-            raise Failed(f"{doing}: the mirror did not give it", log=self._log)
+            raise Failure(f"{doing}: the mirror did not give it", log=self._log)
         return found[0]
 
     def unpack(self, package_file: Path, target: Path) -> None:

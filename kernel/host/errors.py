@@ -1,9 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The errors a user can act on, and the exit codes that say of which kind they are.
 
-Everything raised on purpose derives from `UserError` and is printed as one plain message: what
-happened, on what, what to do next. Any other exception is a defect of Blockyard and keeps its
+Everything raised on purpose derives from `BlockyardError` and is printed as one plain message:
+what happened, on what, what to do next. Any other exception is a defect of Blockyard and keeps its
 traceback.
+
+    BlockyardError
+        UsageError    bad input: an option, a manifest, a path; nothing was tried
+        Failure       the input was fine and the work failed: a download, a build, a full disk
+            GuestError (images.errors)    a guest did not come up, hung or died
+
+Code that goes on after an error catches the narrowest class that it means: a guest that died is
+not a usage error.
 """
 
 from __future__ import annotations
@@ -49,13 +57,13 @@ EXIT_CODES = {
 }  # what each code means, for documentation
 
 
-class UserError(Exception):
-    """Bad input: something the user typed or wrote.
+class BlockyardError(Exception):
+    """An error with a message for users; raise one of its subclasses.
 
     what: what happened and on what, one sentence. hint: what to do next. log: where to read on.
     """
 
-    exit_code: int = ExitCode.USAGE
+    exit_code: int
 
     def __init__(self, what: str, *, hint: str = "", log: Path | None = None) -> None:
         what = as_typed(what)
@@ -73,15 +81,21 @@ class UserError(Exception):
         return "\n  ".join(lines)
 
 
-class Failed(UserError):
+class UsageError(BlockyardError):
+    """Bad input: something the user typed or wrote."""
+
+    exit_code = ExitCode.USAGE
+
+
+class Failure(BlockyardError):
     """The input was fine and the work failed: a download, a patch, a build, a full disk."""
 
     exit_code = ExitCode.UNTESTABLE
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is not in `known`: it offers the nearest ones, else all."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names) or 'none'}"
-    return UserError(f"unknown {kind} {name!r}", hint=hint)
+    return UsageError(f"unknown {kind} {name!r}", hint=hint)

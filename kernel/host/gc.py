@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blockyard.kernel.host import locks, store, trees
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.progress import note
 from blockyard.kernel.host.settings import settings
 
@@ -156,7 +156,7 @@ def collect(*, max_age_s: float | None, max_size: int | None, dry_run: bool = Fa
     if not (cache := settings().cache_dir).is_dir():
         return Freed((), (), (), 0)
     if not dry_run and not os.access(cache, os.W_OK):
-        raise Failed(
+        raise Failure(
             f"the cache {cache} cannot be written: nothing can be removed there",
             hint="its owner can, or BLOCKYARD_CACHE names another one",
         )

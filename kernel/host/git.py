@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from blockyard.kernel.host import commands, redact
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.process import reaped
 
 LOCAL_S = 120.0  # without an answer of a local repository; a slow disk takes some seconds
@@ -145,7 +145,7 @@ def started(
     stdin: IO[bytes] | int = subprocess.DEVNULL,
     stderr: IO[bytes] | int = subprocess.PIPE,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A git command with a pipe for its output; it is ended with the block. Raises Failed."""
+    """A git command with a pipe for its output; it is ended with the block. Raises Failure."""
     try:
         process = subprocess.Popen(
             argv(*arguments),
@@ -158,7 +158,7 @@ def started(
             start_new_session=True,
         )
     except FileNotFoundError:
-        raise Failed("git is not installed", hint="apt-get install git") from None
+        raise Failure("git is not installed", hint="apt-get install git") from None
     with process, reaped(process):
         yield process
 
@@ -175,7 +175,7 @@ def ask(
 ) -> Answer:
     """Runs a git command to its end.
 
-    Raises Failed when it says nothing for `silence_s` or takes longer than `limit_s`; `doing`
+    Raises Failure when it says nothing for `silence_s` or takes longer than `limit_s`; `doing`
     names the work in that message. log: gets what it says on the way.
     """
     end = time.monotonic() + limit_s
@@ -189,7 +189,7 @@ def ask(
             if not ready:
                 late = time.monotonic() >= end
                 how = f"no end after {limit_s:g} s" if late else f"no answer for {silence_s:g} s"
-                raise Failed(f"{doing}: {how}{_last(errors)}", hint=hint, log=log)
+                raise Failure(f"{doing}: {how}{_last(errors)}", hint=hint, log=log)
             for key, _ in ready:
                 data = os.read(key.fd, 1 << 16)
                 key.data.extend(data)
@@ -197,7 +197,7 @@ def ask(
                     selector.unregister(key.fileobj)
             del errors[:-KEPT_OUTPUT]
             if len(output) > MOST_OUTPUT:
-                raise Failed(f"{doing}: git's answer is larger than {MOST_OUTPUT >> 20} MiB")
+                raise Failure(f"{doing}: git's answer is larger than {MOST_OUTPUT >> 20} MiB")
         code = process.wait()
     answer = Answer(code, bytes(output), _text(errors))
     if log is not None:

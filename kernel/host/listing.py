@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from blockyard.kernel.host import trees
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 
 LONGEST = 4096  # bytes of a path: PATH_MAX (limits.h)
 CHUNK = 1 << 20
@@ -92,7 +92,7 @@ def lines(
     """Everything below a folder, with the inode's change time in ns.
 
     omitted: of names directly in it. change: setuid and setgid bits are dropped, and who
-    may read the folder may read the files on top. Raises Failed for a tree that is nested too deep
+    may read the folder may read the files on top. Raises Failure for a tree that is nested too deep
     for a path, and OSError.
     """
     readers = path.stat().st_mode & 0o044
@@ -101,7 +101,7 @@ def lines(
             continue
         name = os.fsencode(one.path)
         if len(name) > LONGEST:
-            raise Failed(
+            raise Failure(
                 f"{text(name)[:60]}… is nested too deep: its path has more than {LONGEST} bytes"
             )
         status = one.status

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.progress import note
 from blockyard.kernel.host.settings import settings
 from blockyard.kernel.host.trees import remove
@@ -40,7 +40,7 @@ def directory(kind: str) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise Failed(
+        raise Failure(
             f"cannot make the cache directory {path}: {error.strerror}",
             hint="set BLOCKYARD_CACHE to a directory on a disk with about 10 GB free",
         ) from None
@@ -49,7 +49,7 @@ def directory(kind: str) -> Path:
 
 def work_directory(kind: str) -> Path:
     """The same for what need not outlive its maker: elsewhere when the cache cannot be written."""
-    with contextlib.suppress(Failed):
+    with contextlib.suppress(Failure):
         path = directory(kind)
         if os.access(path, os.W_OK):
             return path
@@ -72,7 +72,7 @@ def use_file(kind: str, key: str) -> Path:
 def locked(kind: str, key: str, what: str) -> Iterator[None]:
     """Holds the lock of an entry; says so when another run holds it. The kernel frees it.
 
-    Raises Failed when the cache cannot be written.
+    Raises Failure when the cache cannot be written.
     """
     directory("locks")
     try:
@@ -172,21 +172,21 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def unwritable(what: str, error: OSError) -> Failed:
+def unwritable(what: str, error: OSError) -> Failure:
     """Why something cannot be made in the cache."""
     cache_dir = settings().cache_dir
     if error.errno in FULL:
-        return Failed(
+        return Failure(
             f"{what}: no space left on the disk of {cache_dir}",
             hint="./inv kernel.gc --max-gb 5 frees some, or set BLOCKYARD_CACHE to another disk",
         )
-    return Failed(
+    return Failure(
         f"{what}: the cache {cache_dir} cannot be written: {error.strerror}",
         hint="set BLOCKYARD_CACHE to a directory of your own",
     )
 
 
-def explained(error: OSError) -> Failed | None:
+def explained(error: OSError) -> Failure | None:
     """A plain message for an error of the system that is about a path in the cache; else None."""
     name = error.filename if isinstance(error.filename, str) else ""
     if not name or not Path(name).is_relative_to(settings().cache_dir):
@@ -194,7 +194,7 @@ def explained(error: OSError) -> Failed | None:
     if error.errno in DENIED:
         return unwritable(name, error)
     if error.errno in (*WRONG_TYPE, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY):
-        return Failed(
+        return Failure(
             f"{name} in the cache is not what it should be: {error.strerror}",
             hint="remove it: whatever is in the cache is made again when it is needed",
         )

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable
 from typing import Protocol
 
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 
 MEMORY_BYTES = 256 << 20  # for an unpacker's window; `xz -9` takes 65 MiB, `zstd --ultra` 128
 _CHUNK = 1 << 20
@@ -111,7 +111,7 @@ _FORMATS: dict[bytes, Callable[[bytes], _Unpacker]] = {
 def unpacked(data: bytes, what: str, limit: int) -> bytes:
     """The contents of a compressed file, at most `limit` bytes; other data as it is.
 
-    what: names it in errors. Raises UserError for a damaged file and for one that is too large.
+    what: names it in errors. Raises UsageError for a damaged file and for one that is too large.
     """
     for magic, opened in _FORMATS.items():
         if data.startswith(magic):
@@ -125,12 +125,12 @@ def _read(unpacker: _Unpacker, what: str, limit: int) -> bytes:
         while piece := unpacker.read(_CHUNK):
             size += len(piece)
             if size > limit:
-                raise UserError(f"cannot unpack {what}: it is larger than {limit >> 20} MiB")
+                raise UsageError(f"cannot unpack {what}: it is larger than {limit >> 20} MiB")
             pieces.append(piece)
-    except UserError:
+    except UsageError:
         raise
     except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError, _zstd_error()) as error:
-        raise UserError(f"cannot unpack {what}: {error or 'it is damaged'}") from None
+        raise UsageError(f"cannot unpack {what}: {error or 'it is damaged'}") from None
     return b"".join(pieces)
 
 

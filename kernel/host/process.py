@@ -18,7 +18,7 @@ from typing import Any
 
 from blockyard.kernel.host import causes, cgroup, commands, host_packages
 from blockyard.kernel.host.commands import command_of, is_offline
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.limits import Limits
 from blockyard.kernel.host.watch import Exceeded, Watch, raised_by
 
@@ -80,16 +80,16 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
 
 
 def start(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-    """subprocess.Popen in a session of its own; Failed when the program is not there."""
+    """subprocess.Popen in a session of its own; Failure when the program is not there."""
     try:
         return subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True, **options)
     except FileNotFoundError:
-        raise Failed(
+        raise Failure(
             f"the program {argv[0]} is not installed",
             hint=host_packages.hint(argv[0]),
         ) from None
     except PermissionError:
-        raise Failed(f"the program {argv[0]} may not be run: permission denied") from None
+        raise Failure(f"the program {argv[0]} may not be run: permission denied") from None
 
 
 def run(
@@ -117,7 +117,7 @@ def run(
     and returns what to quote in place of the end. hint: what to do when it fails and neither a
     limit nor a full disk is the cause.
 
-    Raises Failed when it cannot be started, returns non-zero, or takes more than `timeout_s` or a
+    Raises Failure when it cannot be started, returns non-zero, or takes more than `timeout_s` or a
     limit; the message quotes the end of the log. `doing` names the work in that message.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ def run(
             more = error.hint
             if limits.time_s is not None and timeout_s is None and not more:
                 more = raised_by("build_timeout_s")
-            raise Failed(f"{doing}: {error.what}", hint=more, log=log) from None
+            raise Failure(f"{doing}: {error.what}", hint=more, log=log) from None
         finally:
             watch.cut_log()
             if used is not None:
@@ -168,7 +168,7 @@ def run(
             hint=hint,
         )
         what = f"{doing}: {name} ended with {commands.status(code)}\n{quoted}"
-        raise Failed(what, hint=advice, log=log)
+        raise Failure(what, hint=advice, log=log)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ import msgspec
 
 from blockyard.kernel.host import durable, trees
 from blockyard.kernel.host.decoding import BROKEN_FILE
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.listing import READ, Known, Line, lines, sha256_of, text
 
 SCHEMA = 1
@@ -92,8 +92,8 @@ def make(path: Path, kind: str, like: Path | None = None) -> Seal:
     """Seals an entry: takes its manifest, and writes all of it out to the disk.
 
     setuid and setgid bits are dropped: nothing in the cache is run by them. like: an entry that
-    this one shares files with (hard links), whose hashes are taken from its manifest. Raises Failed
-    for a tree that is nested too deep for a path.
+    this one shares files with (hard links), whose hashes are taken from its manifest. Raises
+    Failure for a tree that is nested too deep for a path.
     """
     for name in (SEAL, MANIFEST):  # of a tree that was copied with its seal
         trees.remove(path / name)
@@ -200,7 +200,7 @@ def verify(path: Path, kind: str, advance: Callable[[int], None] = lambda _: Non
             advance(line.size)
     except PermissionError:
         raise
-    except (OSError, Failed) as error:
+    except (OSError, Failure) as error:
         found.append(str(error))
     return [*found, *(f"{text(name)} is missing" for name in known)]
 

@@ -16,7 +16,7 @@ from typing import Annotated
 import msgspec
 import platformdirs
 
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.installation import INSTALLED
 from blockyard.kernel.host.installation import PROJECT as PROJECT  # most modules need both
 
@@ -56,28 +56,28 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def user_path(text: str, what: str) -> Path:
-    """An absolute path from what a user wrote; raises UserError when there is none.
+    """An absolute path from what a user wrote; raises UsageError when there is none.
 
     what: names it in the error, such as "the setting cache". ``~`` and ``~user`` are home folders.
     """
     if "\0" in text:
-        raise UserError(f"{what}: {text!r} has a NUL character in it")
+        raise UsageError(f"{what}: {text!r} has a NUL character in it")
     try:
         path = Path(text).expanduser().absolute()
     except RuntimeError:
         first = Path(text).parts[0]
         why = f"there is no such user: {first}" if first != "~" else "no home folder is known"
         hint = "set HOME" if first == "~" else ""
-        raise UserError(f"{what}: cannot find {text}: {why}", hint=hint) from None
+        raise UsageError(f"{what}: cannot find {text}: {why}", hint=hint) from None
     except FileNotFoundError:
-        raise UserError(
+        raise UsageError(
             f"{what}: cannot find {text}: the current folder was removed",
             hint="cd to a folder that exists",
         ) from None
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        raise UserError(
+        raise UsageError(
             f"{what}: {os.fsencode(path)!r} has bytes in it that are not UTF-8",
             hint="rename it, or name it through a symbolic link",
         ) from None
@@ -92,7 +92,7 @@ def config_directory() -> Path:
 
 @cache
 def settings() -> Settings:
-    """Reads the settings once per process; raises UserError on one that is not understood."""
+    """Reads the settings once per process; raises UsageError on one that is not understood."""
     from blockyard.kernel.host import toml
 
     path = config_directory() / "config.toml"
@@ -109,7 +109,7 @@ def settings() -> Settings:
     try:
         return msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
-        raise UserError(
+        raise UsageError(
             f"bad setting: {error}",
             hint=f"settings come from {path} and from BLOCKYARD_* in the environment",
         ) from None

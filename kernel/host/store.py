@@ -31,7 +31,7 @@ import msgspec
 
 from blockyard.kernel.host import durable, seal
 from blockyard.kernel.host.durable import write
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.locks import (
     FULL,
     directory,
@@ -98,7 +98,7 @@ def _hold(kind: str, key: str) -> None:
     try:
         directory("used")
         lock = held(use_file(kind, key))
-    except (OSError, Failed):  # another user's cache, or the disk is full
+    except (OSError, Failure):  # another user's cache, or the disk is full
         with contextlib.suppress(OSError):
             held_folder(place(kind) / key)
         return
@@ -145,11 +145,11 @@ def _is_whole(kind: str, key: str) -> bool:
 def examine(kind: str, path: Path) -> None:
     """Hashes a whole entry, before something else is made from its files.
 
-    Raises Failed for one that is broken; its next use makes it again.
+    Raises Failure for one that is broken; its next use makes it again.
     """
     if seal.load(path) is not None and (problems := seal.verify(path, kind)):
         seal.mark(path, problems[0])
-        raise Failed(f"{path} is broken: {problems[0]}", hint="start again: then it is made again")
+        raise Failure(f"{path} is broken: {problems[0]}", hint="start again: then it is made again")
 
 
 def _may_write(path: Path) -> bool:
@@ -188,8 +188,8 @@ def _set_aside(path: Path, problem: str) -> None:
     note(f"{name} in the cache is broken ({problem}): moved aside, to be made again")
 
 
-def _unmovable(path: Path, problem: str, why: str) -> Failed:
-    return Failed(
+def _unmovable(path: Path, problem: str, why: str) -> Failure:
+    return Failure(
         f"{path} is broken ({problem}) and cannot be moved aside: {why}",
         hint="remove it, or set BLOCKYARD_CACHE to a directory of your own",
     )

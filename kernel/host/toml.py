@@ -15,7 +15,7 @@ from typing import TypeVar
 import msgspec
 
 from blockyard.kernel.host import untrusted
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ def read(path: Path, kind: type[T], what: str, hint: str = "") -> T:
     """The contents of a TOML file as a value of `kind`.
 
     what: names the file's kind in errors, such as "the topology". hint: what to do about a file
-    that says what it may not. Raises UserError, with the line of a mistake.
+    that says what it may not. Raises UsageError, with the line of a mistake.
     """
     data = untrusted.read_input(path, what, untrusted.TOML_BYTES)
     return decode(data, kind, str(path), hint)
@@ -49,17 +49,17 @@ def decode(data: bytes, kind: type[T], name: str, hint: str = "") -> T:
         text = data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{name}: line {line} is not UTF-8 text", hint=hint) from None
+        raise UsageError(f"{name}: line {line} is not UTF-8 text", hint=hint) from None
     text = text.removeprefix(_BOM)
     if line := _too_deep(text):
-        raise UserError(f"{name}: line {line} nests more than {DEEPEST} levels deep", hint=hint)
+        raise UsageError(f"{name}: line {line} nests more than {DEEPEST} levels deep", hint=hint)
     try:
         return msgspec.toml.decode(text, type=kind)
     except msgspec.ValidationError as error:
-        raise UserError(f"{name}: {error}{_line(text, str(error))}", hint=hint) from None
+        raise UsageError(f"{name}: {error}{_line(text, str(error))}", hint=hint) from None
     except (msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
         # ValueError: a number of more digits than Python takes
-        raise UserError(f"{name}: {error}", hint=hint) from None
+        raise UsageError(f"{name}: {error}", hint=hint) from None
 
 
 def _too_deep(text: str) -> int:

@@ -22,7 +22,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal
 
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.progress import step
 
 TEXT_BYTES = 64 << 20  # no list of symbols or modules is a tenth as long
@@ -38,7 +38,7 @@ _STREAM = re.compile(r"/dev/stdin|/dev/fd/\d+|/proc/self/fd/\d+")
 def read_input(path: Path, what: str, limit: int = TEXT_BYTES) -> bytes:
     """The contents of a file that the user named, at most `limit` bytes.
 
-    what: names the file's kind in errors, such as "the patch series". Raises UserError for a file
+    what: names the file's kind in errors, such as "the patch series". Raises UsageError for a file
     that cannot be read, is too large, or is neither a regular file nor a stream of the shell's.
     """
     if _STREAM.fullmatch(str(path)):
@@ -66,14 +66,14 @@ def _read_limited(path: Path, what: str, limit: int, flags: int, *, streams: boo
             mode = os.fstat(descriptor).st_mode
             if not stat.S_ISREG(mode) and not (streams and stat.S_ISFIFO(mode)):
                 kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-                raise UserError(f"cannot read {what} {path}: it is {kind}")
+                raise UsageError(f"cannot read {what} {path}: it is {kind}")
             with open(descriptor, "rb", closefd=False) as file:
                 data = file.read(limit + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         why = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"cannot read {what} {path}: {why}") from None
+        raise UsageError(f"cannot read {what} {path}: {why}") from None
     if len(data) > limit:
-        raise UserError(f"cannot read {what} {path}: it is larger than {_size(limit)}")
+        raise UsageError(f"cannot read {what} {path}: it is larger than {_size(limit)}")
     return data
 
 
@@ -82,7 +82,7 @@ def _size(limit: int) -> str:
 
 
 def open_regular(base: Path, name: str) -> BinaryIO:
-    """A file below `base`, to read. Raises Failed when there is none, or it leads elsewhere."""
+    """A file below `base`, to read. Raises Failure when there is none, or it leads elsewhere."""
     *folders, last = _parts(name)
     with contextlib.ExitStack() as stack:
         place = None
@@ -94,14 +94,14 @@ def open_regular(base: Path, name: str) -> BinaryIO:
         file = _open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, place, name)
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
-        raise Failed(f"{name} is not a regular file")
+        raise Failure(f"{name} is not a regular file")
     return os.fdopen(file, "rb")
 
 
 def _parts(name: str) -> tuple[str, ...]:
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.parts:
-        raise Failed(f"invalid file name {name!r}: expected a path below the folder")
+        raise Failure(f"invalid file name {name!r}: expected a path below the folder")
     return path.parts
 
 
@@ -109,18 +109,18 @@ def _open(name: str, how: int, place: int | None, whole: str) -> int:
     try:
         return os.open(name, how | os.O_CLOEXEC, dir_fd=place)
     except OSError as error:
-        raise Failed(f"{whole} is not there as a file of its own ({error.strerror})") from None
+        raise Failure(f"{whole} is not there as a file of its own ({error.strerror})") from None
 
 
 def read(base: Path, name: str, limit: int = TEXT_BYTES) -> bytes:
     """The contents of a file that is text, at most `limit` bytes.
 
-    Raises what `open_regular` does, and Failed for a larger file.
+    Raises what `open_regular` does, and Failure for a larger file.
     """
     with open_regular(base, name) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise Failed(f"{name} is larger than {_size(limit)}")
+        raise Failure(f"{name} is larger than {_size(limit)}")
     return data
 
 
@@ -132,7 +132,7 @@ def read_text(base: Path, name: str, limit: int = TEXT_BYTES) -> str:
 def sha256(base: Path, name: str) -> str:
     """The hash of a file of any size, 64 hex digits; raises what `open_regular` does.
 
-    Raises Failed, too, when reading fails half-way: a disk with errors, a file of /proc.
+    Raises Failure, too, when reading fails half-way: a disk with errors, a file of /proc.
     """
     state = hashlib.sha256()
     with open_regular(base, name) as file:
@@ -140,7 +140,7 @@ def sha256(base: Path, name: str) -> str:
             while data := file.read(1 << 20):
                 state.update(data)
         except OSError as error:
-            raise Failed(f"{name}: {error.strerror}") from None
+            raise Failure(f"{name}: {error.strerror}") from None
     return state.hexdigest()
 
 
@@ -148,7 +148,7 @@ def is_file(base: Path, name: str) -> bool:
     """Whether `open_regular` opens it."""
     try:
         open_regular(base, name).close()
-    except Failed:
+    except Failure:
         return False
     return True
 
@@ -183,8 +183,8 @@ def regular_files(
     The folder itself may be reached through a link, and no other link is followed; sockets, pipes
     and devices are left out. skipped: takes the last part of a name, of a file or a folder, and
     says whether to leave it out. start: a folder below, to list only that; names are still relative
-    to `folder`. Raises UserError for a folder that cannot be read, a start that is a link, and more
-    than `limits`; Failed for a start that is not the name of a folder below.
+    to `folder`. Raises UsageError for a folder that cannot be read, a start that is a link, and
+    more than `limits`; Failure for a start that is not the name of a folder below.
     """
     count = size = 0
     # a stack and no recursion: folders can be deeper than Python's; "" is the folder itself
@@ -192,16 +192,16 @@ def regular_files(
     while waiting:
         place = waiting.pop()
         if place.count("/") >= limits.depth:
-            raise UserError(f"{folder}: folders are more than {limits.depth} deep in each other")
+            raise UsageError(f"{folder}: folders are more than {limits.depth} deep in each other")
         for entry, is_folder in _entries(folder, place, skipped):
             count, size = count + 1, size + entry.size
             if size > limits.size:
-                raise UserError(
+                raise UsageError(
                     f"{folder} holds more than {_size(limits.size)}, with {entry.name}",
                     hint="keep sources in it only",
                 )
             if count > limits.files:
-                raise UserError(
+                raise UsageError(
                     f"{folder} holds more than {limits.files} files", hint="keep sources in it only"
                 )
             if is_folder:
@@ -231,7 +231,7 @@ def _entries(
     except FileNotFoundError:
         return  # an editor's, gone again
     except OSError as error:
-        raise UserError(f"cannot read {base / place}: {error.strerror}") from None
+        raise UsageError(f"cannot read {base / place}: {error.strerror}") from None
 
 
 @contextlib.contextmanager
@@ -262,11 +262,11 @@ def kind(path: Path) -> Literal["", "file", "folder", "other"]:
 def copy(base: Path, name: str, target: Path, limit: int = COPY_BYTES) -> None:
     """Copies a file to one of ours, with its folders; raises what `open_regular` does.
 
-    limit: raises Failed for a larger one, whose holes would be written out.
+    limit: raises Failure for a larger one, whose holes would be written out.
     """
     with open_regular(base, name) as source:
         if os.fstat(source.fileno()).st_size > limit:
-            raise Failed(f"{name} is larger than {_size(limit)}")
+            raise Failure(f"{name} is larger than {_size(limit)}")
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(target, "wb") as copied:
             shutil.copyfileobj(source, copied, 1 << 20)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from blockyard.kernel.catalog import DebianImage, DebianSource, Directory, Entry, Git, Tarball
 from blockyard.kernel.host.debian import ToolRoot
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.sources import debian, directory, git, tarball
 from blockyard.kernel.sources.tree import Tree
 
@@ -18,7 +18,7 @@ from blockyard.kernel.sources.tree import Tree
 def cached(name: str, entry: Entry) -> Tree | None:
     """The same if it can be had without fetching or unpacking anything; else None.
 
-    For a kernel that Debian built: its packages' files. Raises UserError as `fetch` does.
+    For a kernel that Debian built: its packages' files. Raises UsageError as `fetch` does.
     """
     match entry:
         case DebianSource() | DebianImage():
@@ -41,7 +41,7 @@ def files(name: str, entry: Entry, tools: ToolRoot) -> Tree:
 def fetch(name: str, entry: Entry, tools: ToolRoot) -> Tree:
     """The source tree that `entry` stands for; `name` is what the user called it.
 
-    Raises UserError for a tree that cannot be, Failed for one that cannot be had.
+    Raises UsageError for a tree that cannot be, Failure for one that cannot be had.
     """
     match entry:
         case DebianSource():
@@ -53,7 +53,7 @@ def fetch(name: str, entry: Entry, tools: ToolRoot) -> Tree:
         case Directory():
             return directory.source_tree(entry)
         case _:
-            raise UserError(
+            raise UsageError(
                 f"kernel {name} is Debian's own build: there is nothing to build",
                 hint=f"./inv boot --kernel {name} boots it",
             )

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blockyard.kernel.host import git
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.store import is_full
 from blockyard.kernel.sources.objects import Answers, Reader, Repository
 
@@ -54,14 +54,14 @@ class _Step:
 def write(repository: Repository, commit: str, target: Path) -> None:
     """Makes `target`, a new folder, hold the files of a commit.
 
-    Raises Failed for objects that are missing or broken, and for a tree that no file system holds.
+    Raises Failure for objects that are missing or broken, and for a tree that no file system holds.
     """
     with tempfile.TemporaryDirectory(dir=target.parent) as aside:
         reader = Reader(repository, git.make(Path(aside) / "git", commit))
         ((_, text),) = reader.read([commit], "commit")
         first = text.partition(b"\n")[0].split()
         if len(first) != 2 or first[0] != b"tree":
-            raise Failed(f"{repository.name}: commit {commit} names no tree")
+            raise Failure(f"{repository.name}: commit {commit} names no tree")
         root = first[1].decode(errors="replace")
         trees = _trees(reader, root)
         files = [
@@ -74,7 +74,7 @@ def write(repository: Repository, commit: str, target: Path) -> None:
         except OSError as error:
             if is_full(error):
                 raise
-            raise Failed(f"cannot write the files of commit {commit}: {error.strerror}") from None
+            raise Failure(f"cannot write the files of commit {commit}: {error.strerror}") from None
 
 
 def _is_made(entry: _Entry) -> bool:
@@ -95,7 +95,7 @@ def _trees(reader: Reader, root: str) -> dict[str, list[_Entry]]:
 
 
 def _parsed(data: bytes, width: int, where: str) -> list[_Entry]:
-    """The lines of a tree object. Raises Failed for names and modes that git does not make."""
+    """The lines of a tree object. Raises Failure for names and modes that git does not make."""
     entries: list[_Entry] = []
     at = 0
     with contextlib.suppress(ValueError):
@@ -106,16 +106,16 @@ def _parsed(data: bytes, width: int, where: str) -> list[_Entry]:
             at = end + 1 + width
             entries.append(_Entry(mode, data[blank + 1 : end], data[end + 1 : at].hex()))
     if at != len(data):
-        raise Failed(f"{where} is broken")
+        raise Failure(f"{where} is broken")
     names = {entry.name for entry in entries}
     if len(names) != len(entries):
-        raise Failed(f"{where} has two entries of one name")
+        raise Failure(f"{where} has two entries of one name")
     for entry in entries:
         name = entry.name
         if name.lower() in (b"", b".", b"..", b".git") or b"/" in name:
-            raise Failed(f"{where} has an entry named {name!r}: no git makes such a tree")
+            raise Failure(f"{where} has an entry named {name!r}: no git makes such a tree")
         if stat.S_IFMT(entry.mode) not in (_FOLDER, _LINK, _SUBMODULE, stat.S_IFREG):
-            raise Failed(f"{where}: {name!r} has the mode {entry.mode:o}, which git does not know")
+            raise Failure(f"{where}: {name!r} has the mode {entry.mode:o}, which git does not know")
     return entries
 
 
@@ -132,12 +132,12 @@ def _steps(trees: Mapping[str, Sequence[_Entry]], root: str) -> Iterator[_Step]:
             continue
         files += 1
         if files > MOST_FILES:
-            raise Failed(f"the commit has more than {MOST_FILES} files: that is no Linux tree")
+            raise Failure(f"the commit has more than {MOST_FILES} files: that is no Linux tree")
         yield _Step(entry)
         if entry.is_folder:
             pending.append(iter(trees[entry.id]))
             if len(pending) > DEEPEST:
-                raise Failed(f"the commit has folders more than {DEEPEST} deep: no Linux tree has")
+                raise Failure(f"the commit has folders more than {DEEPEST} deep: no Linux tree has")
 
 
 def _write(answers: Answers, steps: Iterator[_Step], target: Path) -> None:
@@ -157,7 +157,7 @@ def _write(answers: Answers, steps: Iterator[_Step], target: Path) -> None:
             else:
                 left -= answers.size(entry.id, "blob")
                 if left < 0:
-                    raise Failed(f"the commit has more than {MOST_BYTES >> 30} GiB of files")
+                    raise Failure(f"the commit has more than {MOST_BYTES >> 30} GiB of files")
                 _write_file(answers, entry, here)
     finally:
         for folder in folders:
@@ -168,7 +168,7 @@ def _write_file(answers: Answers, entry: _Entry, folder: int) -> None:
     if stat.S_IFMT(entry.mode) == _LINK:
         where = answers.contents(4096)
         if not where or b"\0" in where:
-            raise Failed(f"the commit has a link {entry.name!r} to no path")
+            raise Failure(f"the commit has a link {entry.name!r} to no path")
         os.symlink(where, entry.name, dir_fd=folder)
         os.utime(entry.name, (WRITTEN_S, WRITTEN_S), dir_fd=folder, follow_symlinks=False)
         return

@@ -19,7 +19,7 @@ from blockyard.kernel.catalog import DebianImage, DebianSource
 from blockyard.kernel.host import commands, store
 from blockyard.kernel.host.debian import Archive, Package, ToolRoot
 from blockyard.kernel.host.decoding import BROKEN_FILE
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.progress import note, step
 from blockyard.kernel.host.sandbox import Sandbox
 from blockyard.kernel.sources.tarball import unpack
@@ -48,7 +48,7 @@ def image_files(name: str, entry: DebianImage, tools: ToolRoot) -> Tree:
 def headers(name: str, entry: DebianImage, tools: ToolRoot) -> Path:
     """What modules of a prebuilt kernel are built with, unpacked into one folder.
 
-    They are of the image's own version. Raises Failed when the mirror has moved on to another.
+    They are of the image's own version. Raises Failure when the mirror has moved on to another.
     """
     image, *_ = recorded(name, entry)
     release = _release(entry.packages[0], image)
@@ -83,7 +83,7 @@ def _tree(entry: DebianSource | DebianImage, packages: Sequence[Package], path: 
 def offers(entries: Mapping[str, DebianSource | DebianImage], tools: ToolRoot) -> dict[str, Offer]:
     """What the mirror has now for each of some kernels; nothing is recorded.
 
-    Raises Failed when the mirror does not answer.
+    Raises Failure when the mirror does not answer.
     """
     found: dict[str, Offer] = {}
     for suites in dict.fromkeys(entry.suites for entry in entries.values()):
@@ -99,7 +99,7 @@ def offers(entries: Mapping[str, DebianSource | DebianImage], tools: ToolRoot) -
 def _offer(name: str, entry: DebianSource | DebianImage, archive: Archive) -> Offer:
     try:
         packages = _resolve(name, patterns(entry), archive)
-    except Failed as error:
+    except Failure as error:
         return Offer(problem=error.what)
     return Offer(tuple(packages), sum(archive.size(package) for package in packages))
 
@@ -172,7 +172,7 @@ def _resolve(name: str, patterns: Sequence[str], archive: Archive) -> list[Packa
         wanted = pattern.replace("*", _release(patterns[0], found[0])) if found else pattern
         package = archive.newest(wanted)
         if package is None:
-            raise Failed(
+            raise Failure(
                 f"kernel {name}: the Debian mirror has no {wanted}",
                 hint="it may lag behind: choose another kernel, or set BLOCKYARD_MIRROR",
             )

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from blockyard.kernel import catalog
 from blockyard.kernel.catalog import Directory
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.store import KEY_LENGTH
 from blockyard.kernel.sources.tree import Tree, checked
 
@@ -26,7 +26,7 @@ MANUAL = "/Documentation/"
 
 
 def source_tree(entry: Directory) -> Tree:
-    """The tree in a directory; raises UserError when there is none or it was built in place."""
+    """The tree in a directory; raises UsageError when there is none or it was built in place."""
     path = checked(catalog.expand_path(entry.path), entry.path)
     state = fingerprint(path)
     return Tree(path, f"directory {path} {state}", build_id=str(path), state=state)
@@ -44,7 +44,7 @@ def fingerprint(path: Path) -> str:
         for line in sorted(_states(str(path), len(str(path)))):
             state.update(line.encode(errors="surrogateescape"))
     except OSError as error:
-        raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
+        raise UsageError(f"cannot read {error.filename}: {error.strerror}") from None
     return state.hexdigest()[:KEY_LENGTH]
 
 

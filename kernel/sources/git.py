@@ -17,7 +17,7 @@ from pathlib import Path
 from blockyard.kernel import catalog
 from blockyard.kernel.catalog import Git
 from blockyard.kernel.host import git, redact, store, untrusted
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.progress import step
 from blockyard.kernel.sources import commit as commits
 from blockyard.kernel.sources import remote
@@ -28,7 +28,7 @@ RECIPE = 2  # raise it when the same commit gives another tree
 
 
 def source_tree(name: str, entry: Git) -> Tree:
-    """The tree of a commit; raises UserError for a repository or a ref that does not exist."""
+    """The tree of a commit; raises UsageError for a repository or a ref that does not exist."""
     shown = redact.text(name)
     commit = _commit(entry)
 
@@ -62,10 +62,10 @@ def _tree(entry: Git, commit: str, path: Path) -> Tree:
 
 
 def _folder(entry: Git) -> Path | None:
-    """Where a local repository is; None for a remote one. Raises UserError when it is nowhere."""
+    """Where a local repository is; None for a remote one. Raises UsageError when it is nowhere."""
     text = entry.repository
     if "\0" in entry.ref:
-        raise UserError(f"{entry.ref!r} names no commit")
+        raise UsageError(f"{entry.ref!r} names no commit")
     if text.startswith("file://"):
         text = urllib.parse.unquote(urllib.parse.urlsplit(text).path)
     elif "://" in text:
@@ -75,7 +75,7 @@ def _folder(entry: Git) -> Path | None:
         return path
     if remote.is_url(text):
         return None
-    raise UserError(f"there is no folder {path}", hint="git clone makes one of a bundle")
+    raise UsageError(f"there is no folder {path}", hint="git clone makes one of a bundle")
 
 
 def _commit(entry: Git) -> str:
@@ -120,46 +120,46 @@ def _local_commit(path: Path, ref: str) -> str:
         raise _unreadable(path, whole.errors.strip())
     names = _ask(path, "for-each-ref", "--format=%(refname:short)").output.decode(errors="replace")
     near = difflib.get_close_matches(ref, names.splitlines(), n=3)
-    raise UserError(
+    raise UsageError(
         f"{path} has no commit {ref!r}",
         hint=f"did you mean {' or '.join(near)}?" if near else "git tag and git branch list them",
     )
 
 
-def _unreadable(path: Path, errors: str) -> UserError:
+def _unreadable(path: Path, errors: str) -> UsageError:
     """Why git does not read a folder, and the way out."""
     if found := re.search("dubious ownership in repository at '(.+)'", errors):
-        return UserError(
+        return UsageError(
             f"git does not read {found[1]}: the repository belongs to another user",
             hint=f"if you trust it: git config --global --add safe.directory '{found[1]}'",
         )
     if target := _elsewhere(path):
-        return UserError(
+        return UsageError(
             f"{path} is a git worktree whose repository is not here: {target}",
             hint=f"mount it at this path; or --kernel {path} takes the files as they are",
         )
     if "not a git repository" in errors:
-        return UserError(
+        return UsageError(
             f"{path} is not a git repository", hint=f"--kernel {path} takes it as it is"
         )
-    return UserError(f"git cannot read {path}: {errors}")
+    return UsageError(f"git cannot read {path}: {errors}")
 
 
 def _elsewhere(path: Path) -> str:
     """Where the repository of a worktree should be, when it is not there; else empty."""
     try:
         text = untrusted.read_text(path, ".git")
-    except Failed:
+    except Failure:
         return ""
     target = text.removeprefix("gitdir:").strip()
     return "" if catalog.is_folder(path / target) else target
 
 
-def _incomplete(error: Failed, repository: Repository) -> Failed:
+def _incomplete(error: Failure, repository: Repository) -> Failure:
     """A commit of which objects are missing: a partial clone, or a broken repository."""
     if not any((repository.objects / "pack").glob("*.promisor")):
-        return Failed(error.what, hint=FSCK)
-    return Failed(
+        return Failure(error.what, hint=FSCK)
+    return Failure(
         f"{error.what}: it is a partial clone",
         hint=f"git -C {repository.name} worktree add FOLDER REF fetches what is missing; "
         "then --kernel FOLDER",

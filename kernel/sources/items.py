@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.sources import gitlog, subject, unified
 from blockyard.kernel.sources.mail import Mail
 from blockyard.kernel.sources.subject import Subject
@@ -35,7 +35,7 @@ class Item:
     scan: Scan
     text: bytes = b""  # all of it
     strip: int | None = None
-    problem: UserError | None = None  # why its diff cannot be taken
+    problem: UsageError | None = None  # why its diff cannot be taken
 
     @property
     def is_patch(self) -> bool:
@@ -77,7 +77,7 @@ def _commits(mail: Mail) -> list[Item]:
         item = Item(one.title, replace(mail, author=one.author), Subject(one.title), one.scan)
         if one.scan.problem:
             what = f"cannot read commit {one.title!r}: {one.scan.problem.what}"
-            item.problem = UserError(what, hint=one.scan.problem.hint)
+            item.problem = UsageError(what, hint=one.scan.problem.hint)
         items.append(item)
     return items
 
@@ -89,7 +89,7 @@ def _items(mail: Mail, name: str) -> list[Item]:
     called = mail.subject or name
     whole = b"\n".join(text.readings[0] for text in mail.texts)
     found: list[tuple[str, Scan, bool]] = []
-    problems: list[tuple[bool, UserError]] = []  # whether it is attached
+    problems: list[tuple[bool, UsageError]] = []  # whether it is attached
     interdiffs = 0
     for text in mail.texts:
         scans = [unified.scan(reading) for reading in text.readings]
@@ -98,12 +98,12 @@ def _items(mail: Mail, name: str) -> list[Item]:
         if scan.problem:
             where = text.name or called
             what = f"cannot read the patch {where}, line {scan.problem.line}: {scan.problem.what}"
-            problems.append((text.attached, UserError(what, hint=scan.problem.hint)))
+            problems.append((text.attached, UsageError(what, hint=scan.problem.hint)))
         elif scan.files and scan.text not in [one.text for _, one, _ in found]:
             found.append((text.name, scan, text.attached))
         elif scan.interdiffs and about.number != 0:
             what = f"cannot read the patch {called}: its only diff is one between two versions"
-            problems.append((text.attached, UserError(what, hint=AS_SENT)))
+            problems.append((text.attached, UsageError(what, hint=AS_SENT)))
     if about.number == 0:  # whatever diff it has is one between two versions
         return [Item(called, mail, about, Scan(interdiffs=len(found) + interdiffs), whole)]
     kinds = {attached for _, _, attached in found}
@@ -112,7 +112,7 @@ def _items(mail: Mail, name: str) -> list[Item]:
         return [Item(called, mail, about, Scan(), whole, problem=bad[0])]
     if len(kinds) > 1:
         what = f"{called}: there is a diff in the mail's text and another one attached"
-        problem = UserError(what, hint="save the one that is meant to a file")
+        problem = UsageError(what, hint="save the one that is meant to a file")
         return [Item(called, mail, about, Scan(), whole, problem=problem)]
     if len(found) < 2:
         return [Item(called, mail, about, found[0][1] if found else Scan(), whole)]

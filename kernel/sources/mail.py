@@ -19,7 +19,7 @@ from email.policy import SMTP, EmailPolicy
 from email.utils import mktime_tz, parseaddr, parsedate_tz
 
 from blockyard.kernel.host import packed
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.untrusted import SERIES_BYTES
 
 HEADER_CHARACTERS = 4096  # of one header; the parsers of some are quadratic
@@ -79,14 +79,14 @@ class Mail:
 def mails(data: bytes, what: str) -> list[Mail]:
     """All mails of a file, those in attachments included, or its text as one of none.
 
-    what: names the file in errors. Raises UserError for what is nested too deep.
+    what: names the file in errors. Raises UsageError for what is nested too deep.
     """
     return list(_mails(data, what, None, 0))
 
 
 def _mails(data: bytes, what: str, inside: Mail | None, depth: int) -> Iterator[Mail]:
     if depth > DEPTH:
-        raise UserError(f"cannot read {what}: mails are attached to mails {DEPTH} times")
+        raise UsageError(f"cannot read {what}: mails are attached to mails {DEPTH} times")
     data = data.lstrip(b"\r\n")
     starts = _starts(data)
     if not starts and not _is_mail(data):
@@ -163,17 +163,17 @@ def _is_mail(data: bytes) -> bool:
 def _read(data: bytes, what: str, inside: Mail | None, depth: int) -> Iterator[Mail]:
     """A mail, and the mails that are attached to it."""
     if len(_ANY_PART.findall(data)) > PARTS:
-        raise UserError(f"cannot read {what}: a mail in it has more than {PARTS} parts")
+        raise UsageError(f"cannot read {what}: a mail in it has more than {PARTS} parts")
     try:
         message = email.message_from_bytes(data, policy=_POLICY)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"cannot read a mail in {what}: {error}") from None
+        raise UsageError(f"cannot read a mail in {what}: {error}") from None
     yield from _of_message(message, what, inside, depth)
 
 
 def _of_message(message: Message, what: str, inside: Mail | None, depth: int) -> Iterator[Mail]:
     if depth > DEPTH:
-        raise UserError(f"cannot read {what}: mails are attached to mails {DEPTH} times")
+        raise UsageError(f"cannot read {what}: mails are attached to mails {DEPTH} times")
     texts: list[Text] = []
     nested: list[Message | bytes] = []
     html = False
@@ -224,7 +224,7 @@ def _leaves(part: Message, depth: int, what: str) -> Iterator[Message]:
             yield part
         return
     if not depth:
-        raise UserError(f"cannot read {what}: a mail in it has parts in parts, {DEPTH} deep")
+        raise UsageError(f"cannot read {what}: a mail in it has parts in parts, {DEPTH} deep")
     for one in _parts(part):
         yield from _leaves(one, depth - 1, what)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from blockyard.kernel.host import git
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 
 MOST_WHOLE = 64 << 20  # bytes of a folder's list, or of a commit
 CHUNK = 1 << 20
@@ -52,14 +52,14 @@ class Answers:
         if not words:
             raise self._broken(f"{kind} {wanted}")
         if len(words) != 3 or words[:2] != [wanted, kind]:
-            raise Failed(f"{self._name}: {wanted} is not a {kind}: git says {' '.join(words)!r}")
+            raise Failure(f"{self._name}: {wanted} is not a {kind}: git says {' '.join(words)!r}")
         self._hash = hashlib.sha256() if len(wanted) == 64 else hashlib.sha1(usedforsecurity=False)
         self._hash.update(f"{kind} {words[2]}\0".encode())
         self._id, self._left = wanted, int(words[2])
         return self._left
 
     def chunks(self) -> Iterator[bytes]:
-        """The object's contents. Raises Failed at its end when it is not what its id says."""
+        """The object's contents. Raises Failure at its end when it is not what its id says."""
         while self._left:
             data = self._stream.read(min(self._left, CHUNK))
             if not data:
@@ -70,25 +70,25 @@ class Answers:
             yield data
         self._stream.read(1)
         if self._hash.hexdigest() != self._id:
-            raise Failed(
+            raise Failure(
                 f"{self._name}: object {self._id} has other contents than its name says",
                 hint=FSCK,
             )
 
     def contents(self, limit: int) -> bytes:
-        """The same as a whole; raises Failed beyond `limit` bytes."""
+        """The same as a whole; raises Failure beyond `limit` bytes."""
         if self._left > limit:
-            raise Failed(f"{self._name}: object {self._id} has {self._left} bytes")
+            raise Failure(f"{self._name}: object {self._id} has {self._left} bytes")
         return b"".join(self.chunks())
 
-    def _broken(self, what: str) -> Failed:
+    def _broken(self, what: str) -> Failure:
         self._errors.seek(0)
         said = self._errors.read(4000).decode(errors="replace").strip()
         why = self.ending or (said.splitlines()[-1] if said else "it ended early")
-        return Failed(f"{self._name}: git cannot read {what}: {why}", hint=FSCK)
+        return Failure(f"{self._name}: git cannot read {what}: {why}", hint=FSCK)
 
 
-class Missing(Failed):
+class Missing(Failure):
     """An object is not in the repository."""
 
 

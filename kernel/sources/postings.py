@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.sources.items import Item
 
 
@@ -110,7 +110,7 @@ def of_version(group: Sequence[Posting], version: int) -> list[Posting]:
 
 
 def newest(group: Sequence[Posting], covers: Sequence[Item], name: str) -> list[Posting]:
-    """The newest postings of a series. Raises UserError where it is not clear which they are."""
+    """The newest postings of a series. Raises UsageError where it is not clear which they are."""
     requests = _highest([one for one in group if one.is_rfc])
     patches = _highest([one for one in group if not one.is_rfc])
     if not requests or not patches:
@@ -127,7 +127,7 @@ def newest(group: Sequence[Posting], covers: Sequence[Item], name: str) -> list[
         if patch == request
         else f", --series-version {request} the RFC"
     )
-    raise UserError(
+    raise UsageError(
         f"{name}: it is not clear which of {requests[0].first.title!r} and "
         f"{patches[0].first.title!r} is newer",
         hint=ways,
@@ -137,7 +137,7 @@ def newest(group: Sequence[Posting], covers: Sequence[Item], name: str) -> list[
 def sent_last(postings: Sequence[Posting], name: str) -> list[Posting]:
     """Postings of one version without those that were sent again.
 
-    Raises UserError for two that differ and of which none says that it was sent again.
+    Raises UsageError for two that differ and of which none says that it was sent again.
     """
     resent = [one for one in postings if one.is_resend]
     found: list[Posting] = []
@@ -145,7 +145,7 @@ def sent_last(postings: Sequence[Posting], name: str) -> list[Posting]:
         if not one.is_resend and any(one.is_like(other) for other in resent):
             continue
         if one.total and (twice := next((two for two in found if one.is_like(two)), None)):
-            raise UserError(
+            raise UsageError(
                 f"{name} has two series with {one.first.title!r} and {twice.first.title!r}",
                 hint="save the series that is meant to a file of its own",
             )

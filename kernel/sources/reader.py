@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from blockyard.kernel.host import packed, untrusted
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.progress import step
 from blockyard.kernel.host.untrusted import SERIES_BYTES
 from blockyard.kernel.sources import thread
@@ -42,11 +42,11 @@ _STRIP = re.compile(r"-p(\d)")
 def read(path: Path, version: int | None = None) -> Series:
     """The series at a path; version: of several, None takes the newest.
 
-    Raises UserError when there is no patch, and for all that cannot be taken whole: a number that
+    Raises UsageError when there is no patch, and for all that cannot be taken whole: a number that
     is missing, a damaged or binary diff, a version that is not there.
     """
     if not path.exists():
-        raise UserError(f"there is no patch series {path}")
+        raise UsageError(f"there is no patch series {path}")
     if path.is_dir():
         return _of_folder(path, version)
     return _of_file(path, untrusted.read_input(path, WHAT, SERIES_BYTES), version)
@@ -65,19 +65,19 @@ def _title(path: Path) -> str:
 
 
 def _plain(data: bytes, name: str) -> bytes:
-    """A file's contents, unpacked, in UTF-8. Raises UserError for an archive."""
+    """A file's contents, unpacked, in UTF-8. Raises UsageError for an archive."""
     data = packed.unpacked(data, name, SERIES_BYTES)
     kind = next((kind for magic, kind in _ARCHIVES.items() if data.startswith(magic)), "")
     if data[257:262] == b"ustar":
         kind = "a tar archive"
     if kind == "a git bundle":
-        raise UserError(
+        raise UsageError(
             f"{name} is a git bundle, not a patch series",
             hint="fetch it into a repository and take --kernel REPOSITORY#REF, "
             "or make patches of it with git format-patch",
         )
     if kind:
-        raise UserError(f"{name} is {kind}", hint="unpack it, and name the folder")
+        raise UsageError(f"{name} is {kind}", hint="unpack it, and name the folder")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):  # PowerShell's redirection
         return data.decode("utf-16", errors="replace").encode(errors="replace")
     return data.removeprefix(b"\xef\xbb\xbf")
@@ -114,23 +114,23 @@ class _Folder:
                 if not one.is_dir() and not _NO_NAMES.fullmatch(one.name)
             ]
         except OSError as error:
-            raise UserError(f"cannot read the folder {self.path}: {error.strerror}") from None
+            raise UsageError(f"cannot read the folder {self.path}: {error.strerror}") from None
         if len(found) > FILES:
-            raise UserError(f"{self.path} has more than {FILES} files: is it the right folder?")
+            raise UsageError(f"{self.path} has more than {FILES} files: is it the right folder?")
         return sorted(found, key=natural)
 
     def read(self, name: str) -> bytes:
         try:
             with untrusted.open_regular(self.path, name) as file:
                 data = file.read(SERIES_BYTES - self.size + 1)
-        except (Failed, OSError, ValueError) as error:
-            raise UserError(
+        except (Failure, OSError, ValueError) as error:
+            raise UsageError(
                 f"cannot read {WHAT} {self.path}: {error}",
                 hint="links, pipes and devices are not followed: put the file itself there",
             ) from None
         self.size += len(data)
         if self.size > SERIES_BYTES:
-            raise UserError(f"{self.path} is larger than {SERIES_BYTES >> 20} MiB")
+            raise UsageError(f"{self.path} is larger than {SERIES_BYTES >> 20} MiB")
         return _plain(data, name)
 
     def items(self, names: list[str]) -> list[Item]:
@@ -158,10 +158,10 @@ def _quilt(files: _Folder, version: int | None) -> Series:
             if one.subject.number == 0
         ]
         if not patches:
-            raise UserError(f"{files.path / name} has no patches in it")
+            raise UsageError(f"{files.path / name} has no patches in it")
         items += patches
     if not items:
-        raise UserError(f"{files.path} has no patches in it: its file `series` lists none")
+        raise UsageError(f"{files.path} has no patches in it: its file `series` lists none")
     return thread.as_listed(items, str(files.path), omitted)
 
 
@@ -180,8 +180,8 @@ def _listed(files: _Folder) -> Iterator[tuple[str, int | None]]:
                 hint = (
                     "turn the patch round (interdiff -q FILE /dev/null)" if option == "-R" else ""
                 )
-                raise UserError(f"{order}:{number}: {option} is not understood", hint=hint)
+                raise UsageError(f"{order}:{number}: {option} is not understood", hint=hint)
             strip = int(found[1])
         if not untrusted.is_file(files.path, name):
-            raise UserError(f"{order} names {name}, which is not a regular file in {files.path}")
+            raise UsageError(f"{order} names {name}, which is not a regular file in {files.path}")
         yield name, strip

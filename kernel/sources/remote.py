@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from blockyard.kernel.host import git, redact, store
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.progress import step
 from blockyard.kernel.host.settings import settings
 
@@ -58,7 +58,7 @@ def commit(repository: str, ref: str) -> str:
             hint=_SILENCE,
         )
     if answer.code:
-        raise Failed(f"cannot reach {shown}: {answer.errors.strip()}", hint=_hint(answer.errors))
+        raise Failure(f"cannot reach {shown}: {answer.errors.strip()}", hint=_hint(answer.errors))
     lines = answer.output.decode(errors="replace").splitlines()
     # whose names end alike: git ls-remote takes the end of a name for the name
     commits = {name: found for found, tab, name in (line.partition("\t") for line in lines) if tab}
@@ -67,14 +67,14 @@ def commit(repository: str, ref: str) -> str:
         if name in commits:
             # what an annotated tag is a tag of
             return _checked(commits.get(f"{name}^{{}}", commits[name]), shown)
-    raise UserError(
+    raise UsageError(
         f"{shown} has no branch or tag {ref!r}", hint="git ls-remote lists them; or a commit's id"
     )
 
 
 def _checked(found: str, shown: str) -> str:
     if not COMMIT.fullmatch(found):
-        raise Failed(f"{shown} answers with {found!r}: expected a commit ID")
+        raise Failure(f"{shown} answers with {found!r}: expected a commit ID")
     return found
 
 
@@ -98,7 +98,7 @@ def clone(repository: str, ref: str, commit: str, log: Path) -> Path:
             )
         if answer.code:
             lines = answer.errors.replace("\r", "\n").strip().splitlines()
-            raise Failed(
+            raise Failure(
                 f"fetching {ref} of {shown}: git ended with exit code {answer.code}\n"
                 + "\n".join(f"    {line}" for line in lines[-12:]),
                 hint=_hint(answer.errors),
@@ -117,9 +117,9 @@ def _access(repository: str, ours: Path) -> tuple[str, dict[str, str]]:
         try:
             secret = redact.split(repository)
         except ValueError as error:
-            raise UserError(f"invalid URL {redact.text(repository)!r}: {error}") from None
+            raise UsageError(f"invalid URL {redact.text(repository)!r}: {error}") from None
         if any(ord(letter) < 32 for letter in secret.user + secret.password):
-            raise UserError(f"{redact.text(repository)}: control characters in user or password")
+            raise UsageError(f"{redact.text(repository)}: control characters in user or password")
         if secret.user:
             config = _credentials(secret)
             values = {

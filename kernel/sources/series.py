@@ -20,7 +20,7 @@ from pathlib import Path
 
 from blockyard.kernel.host import commands, store
 from blockyard.kernel.host.debian import ToolRoot
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.installation import as_typed
 from blockyard.kernel.host.process import run
 from blockyard.kernel.host.progress import note, step
@@ -63,8 +63,8 @@ def applied(
 ) -> Tree:
     """`tree` with all patches of some series on it, one series after the other.
 
-    version: of each series; None takes the newest. Raises UserError for a series that cannot be
-    read, Failed with the patch, the file and the hunk for one that does not apply.
+    version: of each series; None takes the newest. Raises UsageError for a series that cannot be
+    read, Failure with the patch, the file and the hunk for one that does not apply.
     """
     found = [read(path, version) for path in series]
     for one in found:
@@ -122,7 +122,7 @@ def _copy(tree: Tree, target: Path) -> None:
     """The tree as hard links; as copies when it is a user's own, who may write into its files.
 
     Folders, files and links: a socket or a pipe of what runs in the tree is no part of it. Raises
-    Failed when the tree changed meanwhile, UserError for a file that cannot be read.
+    Failure when the tree changed meanwhile, UsageError for a file that cannot be read.
     """
     link = not tree.build_id and tree.path.stat().st_dev == target.parent.stat().st_dev
     target.mkdir()
@@ -142,9 +142,9 @@ def _copy(tree: Tree, target: Path) -> None:
     except OSError as error:
         if store.is_full(error):
             raise
-        raise UserError(f"cannot copy {error.filename}: {error.strerror}") from None
+        raise UsageError(f"cannot copy {error.filename}: {error.strerror}") from None
     if directory.changed(tree):
-        raise Failed(f"{tree.path} changed while it was copied", hint="start again")
+        raise Failure(f"{tree.path} changed while it was copied", hint="start again")
 
 
 def _copy_file(entry: os.DirEntry[str], target: Path, *, link: bool) -> None:
@@ -159,7 +159,7 @@ def _copy_file(entry: os.DirEntry[str], target: Path, *, link: bool) -> None:
 def apply(tree: Tree, patches: Sequence[Patch], path: Path, tools: ToolRoot) -> None:
     """Changes `path`/tree, a copy of a tree or of a part of it, by patches.
 
-    Notes hunks that fit at other lines than they name. Raises Failed with the patch, the file and
+    Notes hunks that fit at other lines than they name. Raises Failure with the patch, the file and
     the hunk that does not fit; `path` holds the log.
     """
     sandbox = Sandbox(
@@ -179,7 +179,7 @@ def apply(tree: Tree, patches: Sequence[Patch], path: Path, tools: ToolRoot) -> 
             raise _refused(tree, patches, number, objections, path, tools)
         try:
             run(sandbox.argv(argv), log=log, doing=patch.name, timeout_s=PATCH_S)
-        except Failed as error:
+        except Failure as error:
             told = refusals(commands.without_headings(log.read_text(errors="replace")))
             raise _refused(tree, patches, number, told, path, tools) from error
         if moved := offsets(log.read_text(errors="replace")):
@@ -195,7 +195,7 @@ def _refused(
     reasons: Sequence[str],
     path: Path,
     tools: ToolRoot,
-) -> Failed:
+) -> Failure:
     """The error for a patch that does not apply."""
     lines = [f"    {line}" for line in reasons]
     hint = "choose the kernel that the series is for, or rebase it"
@@ -205,7 +205,7 @@ def _refused(
         names = ", ".join(f"{one} ({patches[one - 1].name})" for one in there)
         lines.append(f"  already in Linux {tree.version}: patch {names}")
         hint = "leave out what is there: list the others in a file `series`, as quilt has it"
-    return Failed(
+    return Failure(
         f"{patches[number - 1].name} (patch {number} of {len(patches)}) does not apply to Linux "
         f"{tree.version}:\n" + "\n".join(lines),
         hint=hint,
@@ -227,7 +227,7 @@ def _already(
         if not targets.shows(tree.path, unified.scan(patches[number - 1].text).files):
             continue
         command = sandbox.argv([*argv, f"--input={BIND}/patches/{number}"])
-        with contextlib.suppress(Failed):
+        with contextlib.suppress(Failure):
             run(command, log=path / "backwards", doing="", timeout_s=PATCH_S)
             found.append(number)
     return found

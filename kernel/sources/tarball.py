@@ -17,7 +17,7 @@ from blockyard.kernel import catalog
 from blockyard.kernel.catalog import Tarball
 from blockyard.kernel.host import redact, store
 from blockyard.kernel.host.debian import ToolRoot
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.limits import build_limits
 from blockyard.kernel.host.process import run
 from blockyard.kernel.host.progress import step
@@ -36,12 +36,12 @@ UNPRIVILEGED = ("--no-same-owner", "--no-same-permissions")
 
 
 def source_tree(name: str, entry: Tarball, tools: ToolRoot) -> Tree:
-    """The tree in a tarball; raises Failed for a wrong sha256, UserError for none."""
+    """The tree in a tarball; raises Failure for a wrong sha256, UsageError for none."""
     name, shown = redact.text(name), redact.text(entry.location)
     log = store.directory("logs") / f"tarball-{store.digest(shown, entry.sha256)}.log"
     is_url = "://" in entry.location
     if is_url and not entry.sha256:
-        raise UserError(
+        raise UsageError(
             f"{shown} needs a sha256: nothing else says that it is the right file",
             hint=f"--kernel '{shown} sha256=...'",
         )
@@ -52,7 +52,7 @@ def source_tree(name: str, entry: Tarball, tools: ToolRoot) -> Tree:
         if is_url:
             _download(entry.location, file)
         if (got := _sha256(file)) != sha256:
-            raise Failed(f"{shown} has the sha256 {got}, not {sha256}")
+            raise Failure(f"{shown} has the sha256 {got}, not {sha256}")
         with step(f"unpacking {name}"):
             unpack(file, path / "tree", tools, log, strip=1)
         if is_url:
@@ -101,7 +101,7 @@ def unpack(tar: Path, tree: Path, tools: ToolRoot, log: Path, *, strip: int) -> 
 def _file(entry: Tarball) -> Path:
     path = catalog.expand_path(entry.location)
     if not _is_file(path):
-        raise UserError(f"there is no file {path}")
+        raise UsageError(f"there is no file {path}")
     return path
 
 
@@ -125,10 +125,10 @@ def _download(url: str, path: Path) -> None:
 
     shown = redact.text(url)
     if not url.startswith(("https://", "http://", "file://")):
-        raise UserError(f"cannot fetch {shown}: only https, http and file URLs are known")
+        raise UsageError(f"cannot fetch {shown}: only https, http and file URLs are known")
     local = urllib.parse.urlsplit(url).path if url.startswith("file:") else ""
     if local and not _is_file(Path(urllib.parse.unquote(local))):
-        raise UserError(f"cannot fetch {shown}: there is no such file")
+        raise UsageError(f"cannot fetch {shown}: there is no such file")
     try:
         with (
             step(f"fetching {shown}"),
@@ -137,7 +137,7 @@ def _download(url: str, path: Path) -> None:
         ):
             _save(response, file, shown)
     except TimeoutError:
-        raise Failed(
+        raise Failure(
             f"cannot fetch {shown}: no answer for {settings().server_silence_s:g} s",
             hint="BLOCKYARD_SERVER_SILENCE_S is how long a server may be silent",
         ) from None
@@ -145,7 +145,7 @@ def _download(url: str, path: Path) -> None:
         if store.is_full(error):
             raise
         why = redact.text(str(getattr(error, "reason", error)))
-        raise Failed(f"cannot fetch {shown}: {why}") from None
+        raise Failure(f"cannot fetch {shown}: {why}") from None
 
 
 def _request(url: str) -> Request:
@@ -166,9 +166,9 @@ def _save(response: BufferedIOBase, file: BinaryIO, shown: str) -> None:
         file.write(data)
         size += len(data)
         if size > MOST_BYTES:
-            raise Failed(f"cannot fetch {shown}: it is larger than {MOST_BYTES >> 30} GiB")
+            raise Failure(f"cannot fetch {shown}: it is larger than {MOST_BYTES >> 30} GiB")
         if time.monotonic() > end:
-            raise Failed(
+            raise Failure(
                 f"cannot fetch {shown}: no end after {settings().fetch_limit_s:g} s",
                 hint="BLOCKYARD_FETCH_LIMIT_S is how long it may take",
             )

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.sources import postings as sent
 from blockyard.kernel.sources import subject
 from blockyard.kernel.sources.items import Item, facts_of
@@ -35,7 +35,7 @@ def series(
     """The series in some mails.
 
     version: None takes the newest. omitted: what was left out before. alone: they are one file,
-    so a single patch of a series is what was meant. Raises UserError for a version that is not
+    so a single patch of a series is what was meant. Raises UsageError for a version that is not
     there, a number that is missing, two patches with one number.
     """
     return _Thread(items, name, version, list(omitted), alone).series()
@@ -57,7 +57,7 @@ class _Thread:
 
     def series(self) -> Series:
         if sum(item.is_patch or item.subject.number == 0 for item in self.items) > MAILS:
-            raise UserError(f"{self.name} has more than {MAILS} mails with diffs")
+            raise UsageError(f"{self.name} has more than {MAILS} mails with diffs")
         patches = [item for item in self.items if item.is_patch]
         numbered = {
             self._thread(item) for item in patches if item.subject.number and not item.answers
@@ -83,7 +83,7 @@ class _Thread:
         postings = self._chosen(self._postings(own, covers), covers)
         taken = [item for one in postings for _, item in sorted(one.items.items())]
         if len(taken) > PATCHES:
-            raise UserError(f"{self.name} has more than {PATCHES} patches")
+            raise UsageError(f"{self.name} has more than {PATCHES} patches")
         kind = (
             all(one.is_rfc for one in postings),
             all(one.is_resend for one in postings),
@@ -95,13 +95,13 @@ class _Thread:
         described = (like or about) + taken
         return _series(self.name, taken, self.omitted, described, chosen, sorted(versions))
 
-    def _nothing(self, replies: Sequence[Item]) -> UserError:
+    def _nothing(self, replies: Sequence[Item]) -> UsageError:
         hint = "a series is a folder of *.patch files, an mbox or one patch"
         if replies:
             hint = "it has only replies with diffs: save the one that is meant to a file"
         elif html := next((item for item in self.items if item.mail.html), None):
             hint = f"{html.title!r} has its diff in HTML only: take the mail as plain text"
-        return UserError(f"{self.name} has no patches in it", hint=hint)
+        return UsageError(f"{self.name} has no patches in it", hint=hint)
 
     def _leave(self, item: Item, why: str) -> None:
         outer = item.mail.inside
@@ -170,7 +170,7 @@ class _Thread:
             again = number in one.items and one.items[number].scan.text == item.scan.text
             if thread and any(self._thread(other) == thread for other in others):
                 if number in one.items and not again:
-                    raise UserError(
+                    raise UsageError(
                         f"{self.name} has two patches {_number(item)}: "
                         f"{one.items[number].title!r} and {item.title!r}",
                         hint="save the series that is meant to a file of its own",
@@ -191,7 +191,7 @@ class _Thread:
             else:
                 if self.version not in versions:
                     there = ", ".join(f"v{one}" for one in versions)
-                    raise UserError(
+                    raise UsageError(
                         f"{self.name} has no version {self.version} of "
                         f"{group[0].first.subject.title!r}, but {there}"
                     )
@@ -208,7 +208,7 @@ class _Thread:
 
     def _check(self, posting: Posting, postings: Sequence[Posting], alone: bool) -> None:
         if posting.total > PATCHES:
-            raise UserError(
+            raise UsageError(
                 f"{self.name}: {posting.first.title!r} is of more than {PATCHES} patches",
                 hint=_QUILT,
             )
@@ -216,7 +216,7 @@ class _Thread:
         missing = [str(one) for one in numbers if one not in posting.items][:10]
         extra = [number for number in posting.items if posting.total and number not in numbers]
         if extra:
-            raise UserError(f"{self.name} has a patch {extra[0]}/{posting.total}")
+            raise UsageError(f"{self.name} has a patch {extra[0]}/{posting.total}")
         if not missing or alone:
             return
         version = f" of v{posting.version}" if len({one.version for one in postings}) > 1 else ""
@@ -229,7 +229,7 @@ class _Thread:
         why = f" ({empty[0].title!r} has {has})" if empty and not empty[0].answers else ""
         others = sorted({one.version for one in postings} - {posting.version})
         hint = f"--series-version {others[-1]} takes another version; " if others else ""
-        raise UserError(
+        raise UsageError(
             f"{self.name}: patch {', '.join(missing)} of {posting.total}{version} is missing{why}",
             hint=f"{hint}fetch the whole thread; {_QUILT}",
         )
@@ -274,7 +274,7 @@ class _Thread:
 def as_listed(items: Sequence[Item], name: str, omitted: Sequence[Omitted]) -> Series:
     """Patches whose order and choice somebody has written down."""
     if len(items) > PATCHES:
-        raise UserError(f"{name} has more than {PATCHES} patches")
+        raise UsageError(f"{name} has more than {PATCHES} patches")
     return _series(name, items, omitted, items)
 
 

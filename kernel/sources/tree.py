@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blockyard.kernel.host import store, untrusted
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.settings import settings
 
 # What a build inside the tree leaves behind; kbuild refuses to build such a tree elsewhere
@@ -75,17 +75,17 @@ def version(makefile: str) -> str:
 
 
 def checked(path: Path, what: str) -> Path:
-    """`path` when it holds a kernel tree that can be built from; else UserError says why not."""
+    """`path` when it holds a kernel tree that can be built from; else UsageError says why not."""
     if not all(untrusted.is_file(path, name) for name in ("Kconfig", "Makefile")):
-        raise UserError(
+        raise UsageError(
             f"{what} is not a kernel source tree: {path} has no Kconfig and Makefile",
             hint="name the top folder of a Linux tree",
         )
     if not version(untrusted.read_text(path, "Makefile", untrusted.MAKEFILE_BYTES)):
-        raise UserError(f"{what} is not a kernel source tree: its Makefile does not set VERSION")
+        raise UsageError(f"{what} is not a kernel source tree: its Makefile does not set VERSION")
     for product in BUILD_PRODUCTS:
         if (path / product).exists():
-            raise UserError(
+            raise UsageError(
                 f"{what} was built in place: {path / product} is there",
                 hint=_ways_out(path),
             )

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from blockyard.kernel.host import store
 from blockyard.kernel.host.debian import ToolRoot
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.limits import MODULE_S, build_limits
 from blockyard.kernel.host.process import run
 from blockyard.kernel.host.progress import note, step
@@ -72,7 +72,7 @@ def _compile(copy: Path, tools: ToolRoot, log: Path) -> None:
     argv = ["make", "-C", f"{BIND}/blktests/src", "--keep-going"]
     argv += [f"-j{os.cpu_count() or 1}", "CC=gcc", "CXX=clang++"]  # the tool root has no g++
     doing = "compiling the helper programs of blktests"
-    with step(doing, log=log), contextlib.suppress(Failed):
+    with step(doing, log=log), contextlib.suppress(Failure):
         run(sandbox.argv(argv), log=log, doing=doing, limits=limits, outputs=[copy])
     if names := ", ".join(not_built(sources)):
         note(f"blktests: not built, so that tests of them are skipped: {names} (log: {log})")

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from blockyard.kernel.host.errors import UserError, unknown
+from blockyard.kernel.host.errors import UsageError, unknown
 from blockyard.kernel.host.untrusted import is_file
 from blockyard.tests.blktests import tree
 from blockyard.tests.harness.upstream import UpstreamTest
@@ -39,14 +39,14 @@ class Checkout:
         """The tests with these names, of groups or single ones (all but upstream's tests of itself,
         `meta`, when there are none), less those behind ``-x``, which is upstream's own option.
 
-        Raises UserError for a name that is not there.
+        Raises UsageError for a name that is not there.
         """
         groups = dict.fromkeys(test.group for test in self.tests)
         known = [*groups, *(test.name for test in self.tests)]
         wanted, excluded = _split(names)
         for name in (*wanted, *excluded):
             if name.startswith("-"):
-                raise UserError(
+                raise UsageError(
                     f"unknown option {name!r} of blktests",
                     hint="behind -- stand names of tests and groups, and -x NAME to exclude some",
                 )
@@ -59,7 +59,7 @@ class Checkout:
             if {test.name, test.group} & set(taken) and not {test.name, test.group} & set(excluded)
         )
         if not tests:
-            raise UserError("no test of blktests is left", hint="-x excludes all that were named")
+            raise UsageError("no test of blktests is left", hint="-x excludes all that were named")
         return tests
 
 
@@ -71,7 +71,7 @@ def _split(names: Sequence[str]) -> tuple[list[str], list[str]]:
     for word in words:
         if word in ("-x", "--exclude"):
             if (name := next(words, "")) == "":
-                raise UserError(f"{word} needs a test or a group of blktests")
+                raise UsageError(f"{word} needs a test or a group of blktests")
             excluded.append(_plain(name))
         elif match := _EXCLUDE.fullmatch(word):
             excluded.append(_plain(match[1]))
@@ -84,7 +84,7 @@ def _plain(name: str) -> str:
     return name.strip("/").removeprefix("tests/")
 
 
-def _nearest(kind: str, name: str, known: Sequence[str]) -> UserError:
+def _nearest(kind: str, name: str, known: Sequence[str]) -> UsageError:
     """As `unknown`, but where no name is near it names no more than the groups."""
     near = unknown(kind, name, known)
     if not near.hint.startswith("known: "):
@@ -93,14 +93,14 @@ def _nearest(kind: str, name: str, known: Sequence[str]) -> UserError:
 
 
 def read(folder: Path) -> Checkout:
-    """What stands in a folder; raises UserError for one that is not a checkout of blktests."""
+    """What stands in a folder; raises UsageError for one that is not a checkout of blktests."""
     try:
         tests = tuple(_tests(folder.resolve()))
     except OSError as error:
-        raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
+        raise UsageError(f"cannot read {error.filename}: {error.strerror}") from None
     there = is_file(folder, "check") and all(tree.is_folder(folder, one) for one in FOLDERS)
     if not tests or not there:
-        raise UserError(
+        raise UsageError(
             f"{folder} is not a checkout of blktests: it has no check, common, src or tests",
             hint=f"git clone {URL}, and name the folder with --tree",
         )

@@ -18,7 +18,7 @@ import msgspec
 
 from blockyard.images.console.console import Console
 from blockyard.images.errors import CommandFailed
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.modules.disk import Disk
 from blockyard.modules.driver import Driver
 from blockyard.modules.manifest import Configfs
@@ -141,7 +141,7 @@ def unpacked(driver: Driver, archive: Path) -> bool:
     script = f"mkdir -p {FOLDER} && tar -C {FOLDER} -xf -"
     result = console.run(script, timeout_s=60, stdin=archive.read_bytes())
     if result.exit_code:
-        raise Failed(f"the guest cannot unpack blktests: {result.output.strip()}")
+        raise Failure(f"the guest cannot unpack blktests: {result.output.strip()}")
     _show_config(driver, console)
     console.run(_MOUNTED)
     disks = driver.manifest.disks

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.tests.harness.outcomes import Lacking, SkipReason
 from blockyard.tests.harness.upstream import UpstreamTest
 
@@ -80,7 +80,7 @@ class Results:
 
 
 def read(test: str, archive: bytes) -> Results:
-    """The results in a tar; raises Failed when it is none."""
+    """The results in a tar; raises Failure when it is none."""
     files = _files(archive)
     statuses = dict(
         line.split("\t", 1) for line in files.get(EXIT_STATUS, "").splitlines() if "\t" in line
@@ -112,7 +112,7 @@ def _files(archive: bytes) -> dict[str, str]:
                 if member.isreg() and not member.issparse() and (content := tar.extractfile(member))
             }
     except tarfile.TarError as error:
-        raise Failed(f"blktests: the guest gave no results: {error}") from None
+        raise Failure(f"blktests: the guest gave no results: {error}") from None
 
 
 def _part(where: str, name: str, files: Mapping[str, str], statuses: Mapping[str, str]) -> Part:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from blockyard.kernel.host import store
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.modules.manifest import Configfs
 from blockyard.tests.blktests import guest as upstream_guest
 from blockyard.tests.blktests import results
@@ -51,7 +51,7 @@ def test_blktests(
         ran = upstream_guest.run(driver, upstream_test, blockyard_plan.upstream)
     finally:
         # a module that it unloaded comes back; what is different still ends the guest
-        with contextlib.suppress(Failed):
+        with contextlib.suppress(Failure):
             driver.load()
     name = f"{upstream_test.name.replace('/', '-')}-{blockyard_slot}.tar"
     store.write(Path(blockyard_plan.directory) / "blktests" / name, ran.archive)

@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 from blockyard.kernel.host import untrusted
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.untrusted import Entry, FolderLimits
 
 FILE_BYTES = 16 << 20
@@ -22,7 +22,7 @@ LIMITS = FolderLimits(files=20_000, size=256 << 20, depth=20)
 def entries(base: Path, tops: Collection[str]) -> Iterator[Entry]:
     """The files and links with these names, and those below folders with these names.
 
-    Raises UserError for more than any checkout has.
+    Raises UsageError for more than any checkout has.
     """
     folders = [name for name in tops if is_folder(base, name)]
     files = [name for name in tops if name not in folders]
@@ -31,7 +31,7 @@ def entries(base: Path, tops: Collection[str]) -> Iterator[Entry]:
         *(untrusted.regular_files(base, _none, LIMITS, name) for name in folders),
     ):
         if entry.size > FILE_BYTES:
-            raise UserError(f"{base / entry.name} is larger than {FILE_BYTES >> 20} MiB")
+            raise UsageError(f"{base / entry.name} is larger than {FILE_BYTES >> 20} MiB")
         yield entry
 
 
@@ -60,5 +60,5 @@ def text(base: Path, name: str) -> str:
     """A file's text; empty when there is no such file of the checkout's own."""
     try:
         return untrusted.read_text(base, name, untrusted.MAKEFILE_BYTES)
-    except Failed:
+    except Failure:
         return ""

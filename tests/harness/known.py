@@ -22,7 +22,7 @@ import msgspec
 
 from blockyard.kernel import catalog, versions
 from blockyard.kernel.host import toml, untrusted
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.modules import manifest
 from blockyard.tests.harness.outcomes import Outcome
@@ -59,11 +59,11 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read(path: Path) -> tuple[KnownFailure, ...]:
-    """The entries of a file; UserError for one that says what cannot be."""
+    """The entries of a file; UsageError for one that says what cannot be."""
     try:
         data = untrusted.read(path.parent, path.name, untrusted.TOML_BYTES)
-    except Failed as error:
-        raise UserError(f"{path}: {error}") from None
+    except Failure as error:
+        raise UsageError(f"{path}: {error}") from None
     entries = toml.decode(data, _File, str(path), f"tests/{FILE} is an example").failure
     for entry in entries:
         versions.check_range(entry.kernels, str(path))
@@ -109,7 +109,7 @@ def of(folders: Sequence[str], release: str, variant: str) -> Known:
 
 
 def check(folders: Sequence[str]) -> None:
-    """Raises UserError for a folder whose file `of` would not take."""
+    """Raises UsageError for a folder whose file `of` would not take."""
     for folder in folders:
         list(_of_driver(Path(folder)))
 
@@ -122,7 +122,7 @@ def _of_driver(folder: Path) -> Iterable[KnownFailure]:
     driver = manifest.name_of(folder)
     for entry in read(path):
         if not fnmatchcase(driver, entry.driver):
-            raise UserError(
+            raise UsageError(
                 f"{path}: driver = {entry.driver!r}: what a driver's folder says is for the "
                 f"driver itself, {driver}"
             )

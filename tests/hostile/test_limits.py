@@ -12,7 +12,7 @@ import pytest
 
 from blockyard.kernel.host import cgroup, untrusted
 from blockyard.kernel.host.debian import ToolRoot
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.limits import Limits
 from blockyard.kernel.host.process import run
 from blockyard.kernel.host.sandbox import Sandbox
@@ -38,7 +38,7 @@ def make(tools: ToolRoot, log: Path, recipe: str, limits: Limits = SMALL) -> Non
 
 
 def refused(tools: ToolRoot, log: Path, recipe: str, limits: Limits = SMALL) -> str:
-    with pytest.raises(Failed) as caught:
+    with pytest.raises(Failure) as caught:
         make(tools, log, recipe, limits)
     print(f"{recipe[:60]:60} {str(caught.value).splitlines()[0]} / {caught.value.hint}")
     assert len(str(caught.value)) < 4000
@@ -149,7 +149,7 @@ def test_odd_names_and_links_in_the_output(tools: ToolRoot, log: Path) -> None:
     make(tools, log, "python3 leave.py")
     out = log.parent / "out"
     for name in ("c_null.ko", "root/etc/passwd", "pipe"):
-        with pytest.raises(Failed):
+        with pytest.raises(Failure):
             untrusted.copy(out, name, log.parent / "copied")
     assert not (log.parent / "copied").exists()
     _remove_deep(out / "d")

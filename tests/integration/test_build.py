@@ -17,7 +17,7 @@ from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.build.toolchain import from_root
 from blockyard.kernel.config.kconfig import Fragment
 from blockyard.kernel.host import store
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.sandbox import Sandbox
 from blockyard.kernel.host.settings import settings
 from blockyard.kernel.sources.tree import Tree
@@ -42,7 +42,7 @@ def job(ready: BootEnv) -> Iterator[BuildSpec]:
 def test_a_dropped_symbol_is_told_with_the_reason_before_anything_is_compiled(
     job: BuildSpec,
 ) -> None:
-    with pytest.raises(Failed) as caught:
+    with pytest.raises(Failure) as caught:
         configure(job)
     text = str(caught.value)
     assert "CONFIG_EROFS_FS_ZIP_LZMA, CONFIG_NO_SUCH_SYMBOL" in text

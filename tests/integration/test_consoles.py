@@ -13,7 +13,7 @@ import pytest
 from blockyard.images.console.console import Console
 from blockyard.images.errors import CommandFailed, CommandTimedOut
 from blockyard.images.machine.machine import Machine
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 
 ALL_BYTES = bytes(range(256))
 RANDOM = random.Random(5).randbytes(1 << 22)
@@ -86,7 +86,7 @@ def test_a_file_both_ways(console: Console, much: int, tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there(console: Console) -> None:
-    with pytest.raises(Failed, match="No such file"):
+    with pytest.raises(Failure, match="No such file"):
         console.get("/tmp/none")
 
 

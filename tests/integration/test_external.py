@@ -19,7 +19,7 @@ from blockyard.images.boot import boot as boot_guest
 from blockyard.images.files import guest_files
 from blockyard.images.machine.machine import Machine
 from blockyard.kernel.host import seal, store
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
@@ -129,7 +129,7 @@ class TestBuild:
 
     def test_a_mistake_is_told_in_the_compiler_s_words(self, built: Built, folder: Path) -> None:
         (folder / "mine.c").write_text(SOURCE.replace("return -ENODEV", "return ENO_SUCH"))
-        with pytest.raises(Failed) as caught:
+        with pytest.raises(Failure) as caught:
             built(folder)
         assert "building mine for kernel 7.3" in str(caught.value)
         assert "undeclared identifier 'ENO_SUCH'" in str(caught.value)
@@ -141,7 +141,7 @@ class TestBuild:
             "static", "void no_such_function(void);\nstatic"
         )
         (folder / "mine.c").write_text(text)
-        with pytest.raises(Failed, match="no_such_function.* undefined"):
+        with pytest.raises(Failure, match="no_such_function.* undefined"):
             built(folder)
 
     def test_a_folder_as_it_is_found(
@@ -184,7 +184,7 @@ class TestBuild:
         (folder / "Kbuild").write_text(kbuild.format(command))
         assert (built(folder) / "mine.ko").is_file()
         (folder / "Kbuild").write_text(kbuild.format("touch /mnt/module/x"))
-        with pytest.raises(Failed, match="it did"):
+        with pytest.raises(Failure, match="it did"):
             built(folder)
 
 

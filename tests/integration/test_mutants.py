@@ -13,7 +13,7 @@ from blockyard.ci.run import prepare
 from blockyard.ci.run.prepare import BootEnv
 from blockyard.ci.studies import mutants
 from blockyard.ci.studies.mutants import Conditions, Mutant
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.sandbox import Sandbox
 from blockyard.kernel.sources import series
 from blockyard.kernel.sources.series import Patch
@@ -69,5 +69,5 @@ def test_a_patch_for_another_kernel_is_told(ready: BootEnv) -> None:
     def maker() -> AbstractContextManager[tuple[Sandbox, list[str]]]:
         raise AssertionError("it was not to be built")
 
-    with pytest.raises(Failed, match=r"rnull\.rs: hunk 1 does not fit"):
+    with pytest.raises(Failure, match=r"rnull\.rs: hunk 1 does not fit"):
         rebuilt.rebuilt(manifest.load("rnull"), ready.kernel, tree, [patch], ready.tools, maker)

@@ -45,7 +45,7 @@ from blockyard.images.machine.diagnose import EVIDENCE
 from blockyard.images.machine.machine import Machine
 from blockyard.images.machine.scratch import SCRATCH
 from blockyard.kernel.host import store
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.kernel.spec import KernelSpec
 from blockyard.tests.integration.conftest import KERNEL, FaultTable
@@ -469,7 +469,7 @@ def disk_full(place: Place) -> None:
     with place.guest() as guest:
         result = guest.serial.run("cat /dev/zero > /var/tmp/full", 300)
         assert "No space left on device" in result.output
-        with pytest.raises(Failed, match="No space left"):
+        with pytest.raises(Failure, match="No space left"):
             guest.serial.put(bytes(1 << 20), "/var/tmp/more")
         goes_on(guest.serial)
 

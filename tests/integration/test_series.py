@@ -12,7 +12,7 @@ import pytest
 from blockyard.kernel.catalog import Directory
 from blockyard.kernel.host import seal, store
 from blockyard.kernel.host.debian import ToolRoot, tool_root
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.settings import PROJECT, settings
 from blockyard.kernel.sources import directory, series
 from blockyard.kernel.sources.tree import Tree
@@ -212,7 +212,7 @@ def test_a_patch_that_does_not_apply(
     tree: Tree, tools: ToolRoot, tmp_path: Path, text: str, reason: str
 ) -> None:
     before = state(tree.path)
-    with pytest.raises(Failed) as caught:
+    with pytest.raises(Failure) as caught:
         patched(tree, tools, tmp_path / "patches", ADD, text)
     told = str(caught.value)
     assert told.startswith("0002.patch (patch 2 of 2) does not apply to Linux 7.3.4:")
@@ -225,7 +225,7 @@ def test_a_patch_that_does_not_apply(
 def test_what_the_tree_has_already_is_named(tree: Tree, tools: ToolRoot, tmp_path: Path) -> None:
     both = patched(tree, tools, tmp_path / "both", CHANGE, ADD)
     rename = RENAME.replace("old.c", "untouched.c")
-    with pytest.raises(Failed) as caught:
+    with pytest.raises(Failure) as caught:
         patched(both, tools, tmp_path / "again", rename, CHANGE, ADD)
     told = str(caught.value)
     assert "0002.patch (patch 2 of 3) does not apply to Linux 7.3.4:" in told
@@ -239,7 +239,7 @@ def test_a_file_that_is_not_as_the_patch_says_is_not_there_already(
     tree: Tree, tools: ToolRoot, tmp_path: Path, name: str
 ) -> None:
     text = f"diff --git a/block/{name} b/block/{name}\ndeleted file mode 100644\n"
-    with pytest.raises(Failed) as caught:
+    with pytest.raises(Failure) as caught:
         patched(tree, tools, tmp_path / "patches", text)
     assert f"block/{name}" in str(caught.value)
     assert "already in" not in str(caught.value)
@@ -272,7 +272,7 @@ def test_a_hostile_patch_reaches_nothing(
     tree: Tree, tools: ToolRoot, tmp_path: Path, text: str
 ) -> None:
     before = {*tmp_path.iterdir(), tmp_path / "patches", tmp_path / "cache"}
-    with pytest.raises(UserError):  # by us as by GNU patch
+    with pytest.raises(UsageError):  # by us as by GNU patch
         patched(tree, tools, tmp_path / "patches", text)
     assert set(tmp_path.iterdir()) <= before
     assert not list((tmp_path / "elsewhere").iterdir())

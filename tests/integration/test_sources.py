@@ -11,7 +11,7 @@ import pytest
 
 from blockyard.kernel.catalog import Git, Tarball
 from blockyard.kernel.host.debian import ToolRoot, tool_root
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.settings import settings
 from blockyard.kernel.sources import debian, fetch
 
@@ -79,5 +79,5 @@ def test_a_tarball_of_something_else(tmp_path: Path, tools: ToolRoot) -> None:
     (tmp_path / "other").mkdir()
     tarball = tmp_path / "other.tar"
     subprocess.run(["tar", "-cf", tarball, "-C", tmp_path, "other"], check=True)
-    with pytest.raises(UserError, match="is not a kernel source tree"):
+    with pytest.raises(UsageError, match="is not a kernel source tree"):
         fetch("mine", Tarball(str(tarball)), tools)

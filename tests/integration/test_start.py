@@ -17,7 +17,7 @@ from blockyard.images.hardware import topologies
 from blockyard.images.log import splats
 from blockyard.images.machine import qemu
 from blockyard.images.machine.machine import Machine
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.modules import manifest
 from blockyard.modules.driver import Driver
 from blockyard.tests.lib.fio import fio
@@ -55,7 +55,7 @@ class TestSnapshot:
     def test_what_cannot_start_from_one_says_why(self, ready: BootEnv, tmp_path: Path) -> None:
         zns = topologies.load("zns")
         setup = ready.setup(tmp_path / "zns", topology=zns, start="snapshot")
-        with pytest.raises(UserError, match="cannot start from a snapshot"), boot(setup):
+        with pytest.raises(UsageError, match="cannot start from a snapshot"), boot(setup):
             pass
 
     def test_the_fastest_way_is_a_boot_where_there_is_no_other(

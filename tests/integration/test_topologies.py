@@ -23,7 +23,7 @@ from blockyard.images.log.splats import find
 from blockyard.images.machine import hotplug, qemu_features
 from blockyard.images.machine.machine import Machine
 from blockyard.images.machine.ports import QEMU_LOG
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
 from blockyard.modules.disk import Disk, named_error
@@ -269,7 +269,7 @@ def check_memory(guest: Guest) -> None:
 
 def check_hotplug(guest: Guest) -> None:
     """Plugged in, used and taken out; another one in the same port is let go by the guest."""
-    with pytest.raises(UserError, match="no port 4: the guest has ports 0 to 3"):
+    with pytest.raises(UsageError, match="no port 4: the guest has ports 0 to 3"):
         hotplug.plug(guest.machine, Controller("a"), 4)
     for serial, block_size in {"first": 512, "second": 4096}.items():
         controller = Controller(serial, (Namespace(64, block_size),))

@@ -19,7 +19,7 @@ from blockyard.images.console.result import Result
 from blockyard.images.hardware.devices import plugged_name
 from blockyard.images.hardware.topology import Topology
 from blockyard.images.machine.machine import Machine
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.modules.disk import Disk
 
 APPEAR_S = 10
@@ -117,7 +117,7 @@ def controllers(console: Console, topology: Topology) -> tuple[str, ...]:
 def disk_of(console: Console, name: str, nsid: int) -> Disk:
     """The disk of a namespace of a controller; its number in the name need not be its NSID.
 
-    Of one that has several paths, the head above them. Failed when there is none.
+    Of one that has several paths, the head above them. Failure when there is none.
     """
     script = f"""
         for nsid in /sys/class/nvme/{name}/nvme*n*/nsid; do
@@ -127,7 +127,7 @@ def disk_of(console: Console, name: str, nsid: int) -> Disk:
         true"""
     found = console.check(script).split()
     if len(found) != 1:
-        raise Failed(f"{name} has {len(found)} disks for namespace {nsid}: {found}")
+        raise Failure(f"{name} has {len(found)} disks for namespace {nsid}: {found}")
     return Disk(re.sub(r"c\d+n", "n", found[0]), console)
 
 

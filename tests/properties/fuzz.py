@@ -26,7 +26,7 @@ DATA = Path(__file__).parents[1] / "unit" / "data"
 with atheris.instrument_imports(include=["images", "kernel"]):
     from blockyard.images.log import splats
     from blockyard.images.log.kernel_log import KernelLog
-    from blockyard.kernel.host.errors import UserError
+    from blockyard.kernel.host.errors import BlockyardError
     from blockyard.kernel.sources import thread
     from blockyard.kernel.sources.items import items_of
     from blockyard.kernel.sources.mail import mails
@@ -64,7 +64,7 @@ def bounded(read: Callable[[bytes], None]) -> Callable[[bytes], None]:
 
     def once(data: bytes) -> None:
         begun = time.process_time()
-        with contextlib.suppress(UserError):
+        with contextlib.suppress(BlockyardError):
             read(data)
         seconds = time.process_time() - begun
         if seconds > LONGEST_S:

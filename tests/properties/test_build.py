@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Logs of builds and files of modules: each reader returns a value or raises a UserError."""
+"""Logs of builds and files of modules: each reader returns a value or raises a BlockyardError."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from blockyard.kernel.build import errors
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import BlockyardError
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.modules import dkms, draft, looks, makefiles, manifest
 from blockyard.modules.folder import sources
@@ -55,7 +55,7 @@ def test_a_manifest_that_is_written_can_be_read(
     for name, data in (("a.c", source), ("Kbuild", makefile), ("dkms.conf", package)):
         (folder / name).write_bytes(data)
     looked = sources(folder)
-    with contextlib.suppress(UserError):
+    with contextlib.suppress(BlockyardError):
         looks.look(looked)
         draft.write(folder)
         assert manifest.of_folder(folder).modules

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Files that users and builds write: whatever is in them, the answer is a value or a UserError."""
+"""Files that users and builds write: readers return a value or raise a BlockyardError."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from blockyard.kernel import artifact
 from blockyard.kernel.artifact import KernelInfo
 from blockyard.kernel.config import kconfig
 from blockyard.kernel.config.kconfig import Fragment
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import BlockyardError
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.modules import manifest
 from blockyard.tests.harness import known
@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @given(changed(FRAGMENTS))
 def test_a_fragment(data: bytes) -> None:
-    with contextlib.suppress(UserError):
+    with contextlib.suppress(BlockyardError):
         kconfig.merge([Fragment("own.config", data.decode(errors="replace"))])
 
 
@@ -71,14 +71,14 @@ def test_a_fragment_is_rendered_as_it_was_read(values: dict[str, str]) -> None:
 def test_a_topology(folder: Path, data: bytes) -> None:
     path = folder / "own.toml"
     path.write_bytes(data)
-    with contextlib.suppress(UserError):
+    with contextlib.suppress(BlockyardError):
         topologies.read(path)
 
 
 @given(data=changed(MANIFESTS, DEEP))
 def test_a_manifest(folder: Path, data: bytes) -> None:
     (folder / "manifest.toml").write_bytes(data)
-    with contextlib.suppress(UserError):
+    with contextlib.suppress(BlockyardError):
         manifest.of_folder(folder)
 
 
@@ -86,12 +86,12 @@ def test_a_manifest(folder: Path, data: bytes) -> None:
 def test_known_failures(folder: Path, data: bytes) -> None:
     path = folder / "known_failures.toml"
     path.write_bytes(data)
-    with contextlib.suppress(UserError):
+    with contextlib.suppress(BlockyardError):
         known.read(path)
 
 
 @given(data=changed((KERNEL,)))
 def test_a_kernel_json(folder: Path, data: bytes) -> None:
     (folder / "kernel.json").write_bytes(data)
-    with contextlib.suppress(UserError):
+    with contextlib.suppress(BlockyardError):
         artifact.load(folder)

@@ -21,7 +21,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import BlockyardError
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.kernel.sources import unified
 from blockyard.kernel.sources.items import items_of
@@ -74,7 +74,7 @@ def whole(found: Series) -> bool:
 
 @given(data=changed(SAMPLES, WORDS))
 def test_a_file(data: bytes) -> None:
-    with contextlib.suppress(UserError):
+    with contextlib.suppress(BlockyardError):
         assert whole(series(items_of(mails(data, "a file"), "a file"), "a file", alone=True))
 
 
@@ -86,7 +86,7 @@ def test_a_compressed_file(data: bytes, suffix: str, draw: st.DataObject) -> Non
     path = Path("/dev/shm") / f"blockyard-{random.getrandbits(64)}{suffix}"
     try:
         path.write_bytes(packed)
-        with contextlib.suppress(UserError):
+        with contextlib.suppress(BlockyardError):
             assert whole(read(path))
     finally:
         path.unlink()
@@ -100,7 +100,7 @@ def test_a_file_is_read_in_linear_time(word: bytes) -> None:
             b"From a Mon Sep 17 00:00:00 2001\nFrom: a\nSubject: ",
             b"From: a\nDate: b\n\n",
         ):
-            with contextlib.suppress(UserError):
+            with contextlib.suppress(BlockyardError):
                 items_of(mails(head + line, "a file"), "a file")
 
 

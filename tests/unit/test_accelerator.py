@@ -10,7 +10,7 @@ import pytest
 from blockyard.images.errors import BootTimeout, GuestPanicked
 from blockyard.images.machine import accelerator
 from blockyard.images.machine.accelerator import Accelerator, choose
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 
 QEMU = "1:10.0.2+ds-2"
 
@@ -59,10 +59,10 @@ def test_a_host_without_kvm_is_not_probed(kvm: Path) -> None:
 
 
 def test_kvm_that_was_asked_for_is_never_replaced(kvm: Path) -> None:
-    with pytest.raises(Failed, match="KVM does not work on this machine"):
+    with pytest.raises(Failure, match="KVM does not work on this machine"):
         choose("kvm", QEMU, Probe("tcg"))
     kvm.unlink()
-    with pytest.raises(Failed, match=f"no {kvm}"):
+    with pytest.raises(Failure, match=f"no {kvm}"):
         choose("kvm", QEMU, Probe("kvm", "tcg"))
 
 
@@ -73,7 +73,7 @@ def test_tcg_that_was_asked_for_needs_no_probe() -> None:
 
 
 def test_an_unknown_name() -> None:
-    with pytest.raises(UserError, match="unknown accelerator 'kmv'") as caught:
+    with pytest.raises(UsageError, match="unknown accelerator 'kmv'") as caught:
         choose("kmv", QEMU, Probe())
     assert caught.value.exit_code == 2
     assert "did you mean kvm" in caught.value.hint

@@ -4,7 +4,7 @@
 import pytest
 
 from blockyard.ci.run.selection import budget_named
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.tests.harness.budget import NAMES, Budget
 
 
@@ -26,5 +26,5 @@ def test_nothing_is_done_less_than_once(name: str) -> None:
 def test_two_budgets_exclude_each_other() -> None:
     assert budget_named(quick=True, long=False) == "quick"
     assert budget_named(quick=False, long=False) == "default"
-    with pytest.raises(UserError, match="exclude"):
+    with pytest.raises(UsageError, match="exclude"):
         budget_named(quick=True, long=True)

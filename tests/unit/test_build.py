@@ -15,7 +15,7 @@ from blockyard.kernel.build.build import MOST_FILES, module_name, prune, usage, 
 from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.config.fragments import own_fragment, read_fragment
 from blockyard.kernel.config.kconfig import Fragment, merge
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.kernel.sources.tree import Tree
 from blockyard.modules import manifest
@@ -165,7 +165,7 @@ class TestCollecting:
 
     def test_a_hole_is_not_written_out(self, job: BuildSpec, tmp_path: Path) -> None:
         os.truncate(job.out / "System.map", 1 << 40)
-        with pytest.raises(Failed, match="System.map is larger than"):
+        with pytest.raises(Failure, match="System.map is larger than"):
             build._collect(job, tmp_path)
 
 

@@ -15,7 +15,7 @@ import pytest
 from blockyard.kernel.build import errors
 from blockyard.kernel.build.errors import explainer, problems, read
 from blockyard.kernel.host import causes
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.process import run
 
 LOGS = Path(__file__).parent / "data" / "build_errors"
@@ -140,7 +140,7 @@ class TestLogs:
 
     def test_an_earlier_build_in_the_same_log_does_not_count(self, tmp_path: Path) -> None:
         (tmp_path / "log").write_text("x.c:1:2: error: mended since\n")
-        with pytest.raises(Failed) as caught:
+        with pytest.raises(Failure) as caught:
             run(
                 ["sh", "-c", "echo 'y.c:3:4: error: new'; exit 2"],
                 log=tmp_path / "log",
@@ -150,7 +150,7 @@ class TestLogs:
         assert caught.value.what == ("building: sh ended with exit code 2\n    y.c:3:4: error: new")
 
     def test_without_an_error_the_end_of_the_log_is_quoted(self, tmp_path: Path) -> None:
-        with pytest.raises(Failed, match="ended with exit code 3\n    odd words"):
+        with pytest.raises(Failure, match="ended with exit code 3\n    odd words"):
             run(
                 ["sh", "-c", "echo odd words; exit 3"],
                 log=tmp_path / "log",
@@ -170,7 +170,7 @@ class TestLogs:
     def test_advice_is_given_once(self, tmp_path: Path, line: str, advice: str) -> None:
         """Also when make goes on for hundreds of lines."""
         script = 'echo "$0"; seq 500; exit 1'
-        with pytest.raises(Failed) as caught:
+        with pytest.raises(Failure) as caught:
             run(
                 ["sh", "-c", script, line],
                 log=tmp_path / "log",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from blockyard.ci.run import prepare
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.sources.tree import Tree
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
@@ -59,12 +59,12 @@ class TestOption:
         assert choice.options[-2:] == ["--series", str(folder / "patches")]
 
     def test_it_is_read_before_anything_long_begins(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="there is no patch series"):
+        with pytest.raises(UsageError, match="there is no patch series"):
             KernelSpec(series=(tmp_path / "gone",))
 
     def test_debian_s_own_build_takes_none(self, folder: Path, tmp_path: Path) -> None:
         choice = KernelSpec("7.2-debian", series=(folder / "patches",))
-        with pytest.raises(UserError, match="7.2-debian is Debian's own build: .*patches"):
+        with pytest.raises(UsageError, match="7.2-debian is Debian's own build: .*patches"):
             prepare.kernel(choice, samples.tools(tmp_path / "tools"))
 
 
@@ -96,17 +96,17 @@ class TestManifest:
     def test_without_patches_or_fragment_or_symbols_it_is_refused(self, folder: Path) -> None:
         file = folder / "manifest.toml"
         file.write_text(MANIFEST.replace('"patches"', '"gone"'))
-        with pytest.raises(UserError, match="there is no patch series"):
+        with pytest.raises(UsageError, match="there is no patch series"):
             manifest.of_folder(folder)
         file.write_text(MANIFEST.replace('symbols = ["MY_DISK"]\n', ""))
-        with pytest.raises(UserError, match="add `symbols`"):
+        with pytest.raises(UsageError, match="add `symbols`"):
             manifest.of_folder(folder)
         file.write_text(MANIFEST)
         (folder / "my_disk.config").unlink()
-        with pytest.raises(UserError, match="my_disk.config"):
+        with pytest.raises(UsageError, match="my_disk.config"):
             manifest.of_folder(folder)
 
     def test_it_has_a_folder_of_its_own(self, folder: Path, tmp_path: Path) -> None:
         (tmp_path / "mine.toml").write_text(MANIFEST)
-        with pytest.raises(UserError, match="has a folder of its own"):
+        with pytest.raises(UsageError, match="has a folder of its own"):
             manifest.read(tmp_path / "mine.toml")

@@ -21,7 +21,7 @@ from blockyard.kernel.catalog import (
 )
 from blockyard.kernel.host import store
 from blockyard.kernel.host.debian import Package, ToolRoot
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.sources import debian
 from blockyard.kernel.sources.debian import image_files, source_tree
 
@@ -37,7 +37,7 @@ class TestCatalog:
         assert isinstance(find("7.2-debian"), DebianImage)
 
     def test_an_unknown_name_gets_the_nearest(self) -> None:
-        with pytest.raises(UserError, match="unknown kernel '7.33'") as caught:
+        with pytest.raises(UsageError, match="unknown kernel '7.33'") as caught:
             find("7.33")
         assert "did you mean 7.3" in caught.value.hint
         assert caught.value.exit_code == 2
@@ -89,7 +89,7 @@ class TestOwnCatalog:
     )
     def test_a_bad_one_is_named_with_what_is_wrong(self, own: Path, text: str, words: str) -> None:
         own.write_text(text)
-        with pytest.raises(UserError) as caught:
+        with pytest.raises(UsageError) as caught:
             find(DEFAULT)
         assert caught.value.what.startswith(f"{own}: ")
         assert words in caught.value.what
@@ -178,7 +178,7 @@ class TestSource:
         assert source_tree("7.3", SOURCE, NO_TOOLS).origin.endswith("7.3.6-1~bpo13+1")
 
     def test_a_package_that_the_mirror_has_not(self, mirror: Mirror) -> None:
-        with pytest.raises(Failed, match="kernel 7.3: the Debian mirror has no linux-source-7.3"):
+        with pytest.raises(Failure, match="kernel 7.3: the Debian mirror has no linux-source-7.3"):
             source_tree("7.3", SOURCE, NO_TOOLS)
         assert list(store.directory("sources").iterdir()) == []
 
@@ -216,6 +216,6 @@ class TestImage:
         self, mirror: Mirror, kinds: Sequence[str], missing: str
     ) -> None:
         mirror.packages = image_packages("7.2.9", kinds=kinds).packages
-        with pytest.raises(Failed) as caught:
+        with pytest.raises(Failure) as caught:
             image_files("7.2-debian", IMAGE, NO_TOOLS)
         assert caught.value.what == f"kernel 7.2-debian: the Debian mirror has no {missing}"

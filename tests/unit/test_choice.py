@@ -15,7 +15,7 @@ from blockyard.kernel.catalog import DEFAULT
 from blockyard.kernel.config import kconfig, variants
 from blockyard.kernel.config.fragments import read_fragment
 from blockyard.kernel.host import untrusted
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.kernel.sources import reader
 from blockyard.kernel.spec import KernelSpec, numbered, paths
@@ -56,7 +56,7 @@ class TestChoice:
     def test_an_unknown_name_gets_the_nearest(
         self, options: dict[str, str], words: str, hint: str
     ) -> None:
-        with pytest.raises(UserError, match=words) as caught:
+        with pytest.raises(UsageError, match=words) as caught:
             KernelSpec(**options)  # type: ignore[arg-type]
         assert hint in caught.value.hint
         assert caught.value.exit_code == 2
@@ -65,21 +65,21 @@ class TestChoice:
 class TestFragments:
     def test_one_that_is_not_there(self, tmp_path: Path) -> None:
         path = tmp_path / "none.config"
-        with pytest.raises(UserError, match=r"none\.config: No such file or directory"):
+        with pytest.raises(UsageError, match=r"none\.config: No such file or directory"):
             KernelSpec(fragments=(path,))
 
     def test_a_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="it is a folder"):
+        with pytest.raises(UsageError, match="it is a folder"):
             KernelSpec(fragments=(tmp_path,))
 
     def test_a_huge_one(self, fragment: Path) -> None:
         fragment.write_text("#" * (untrusted.CONFIG_BYTES + 1))
-        with pytest.raises(UserError, match=r"mine\.config: it is larger than 4 MiB"):
+        with pytest.raises(UsageError, match=r"mine\.config: it is larger than 4 MiB"):
             KernelSpec(fragments=(fragment,))
 
     def test_one_that_is_no_text(self, fragment: Path) -> None:
         fragment.write_bytes(b"\xff\xfe")
-        with pytest.raises(UserError, match=r"mine\.config: it is not UTF-8 text"):
+        with pytest.raises(UsageError, match=r"mine\.config: it is not UTF-8 text"):
             KernelSpec(fragments=(fragment,))
 
     def test_the_mark_of_an_editor_at_the_beginning_is_none_of_it(self, fragment: Path) -> None:
@@ -105,12 +105,12 @@ class TestFragments:
     ) -> None:
         path = tmp_path / "mine.config"
         make(path)
-        with pytest.raises(UserError, match="it is not a regular file"):
+        with pytest.raises(UsageError, match="it is not a regular file"):
             KernelSpec(fragments=(path,))
 
     def test_a_line_that_cannot_be_read_is_named(self, fragment: Path) -> None:
         fragment.write_text("CONFIG_A=y\nCONFIG_B = y\n")
-        with pytest.raises(UserError, match=r"mine\.config:2: cannot read 'CONFIG_B = y'"):
+        with pytest.raises(UsageError, match=r"mine\.config:2: cannot read 'CONFIG_B = y'"):
             KernelSpec(fragments=(fragment,))
 
 
@@ -134,7 +134,7 @@ class TestPaths:
         monkeypatch.chdir(tmp_path)
         for name in ("a", "b", "a,b"):
             (tmp_path / name).touch()
-        with pytest.raises(UserError, match=r"'a,b' is one path, or 2 with commas") as caught:
+        with pytest.raises(UsageError, match=r"'a,b' is one path, or 2 with commas") as caught:
             paths("a,b")
         assert "./a,./b" in caught.value.hint
         assert paths("./a,./b") == (Path("a"), Path("b"))
@@ -145,7 +145,7 @@ class TestSeriesVersion:
         folder = PROJECT / "tests/unit/data/series/two-versions"
         choice = KernelSpec(series=(folder,), series_version=1)
         assert choice.options[-2:] == ["--series-version", "1"]
-        with pytest.raises(UserError, match="has no version 7"):
+        with pytest.raises(UsageError, match="has no version 7"):
             KernelSpec(series=(folder,), series_version=7)
 
     def test_the_version_taken_makes_another_tree(self) -> None:
@@ -155,7 +155,7 @@ class TestSeriesVersion:
 
     @pytest.mark.parametrize("text", ["v2", "-1", "2.0", "٣", "99999"])
     def test_only_a_number_is_one(self, text: str) -> None:
-        with pytest.raises(UserError, match="invalid --series-version"):
+        with pytest.raises(UsageError, match="invalid --series-version"):
             numbered("--series-version", text)
         assert (numbered("--series-version", "12"), numbered("--series-version", "")) == (12, None)
 

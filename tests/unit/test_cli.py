@@ -20,7 +20,7 @@ from blockyard.ci.run.prepare import CONSOLES, parse_names
 from blockyard.images.console.console import BLOCKED_S, Console
 from blockyard.images.console.serial import SocketTransport
 from blockyard.images.errors import CommandHung
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.kernel.spec import KernelSpec
 from blockyard.tests.unit.fake_agent import FakeAgent, FakeGuest, Request
@@ -48,13 +48,13 @@ class TestChosen:
         assert parse_names("console", text, CONSOLES) == ("ssh", "serial")
 
     def test_one_wrong_name_among_good_ones(self) -> None:
-        with pytest.raises(UserError, match="unknown console 'shh'") as caught:
+        with pytest.raises(UsageError, match="unknown console 'shh'") as caught:
             parse_names("console", "serial,shh", CONSOLES)
         assert "ssh" in caught.value.hint
 
     @pytest.mark.parametrize("text", [",", " ", " , "])
     def test_a_choice_of_nothing(self, text: str) -> None:
-        with pytest.raises(UserError, match="no console in"):
+        with pytest.raises(UsageError, match="no console in"):
             parse_names("console", text, CONSOLES)
 
 
@@ -183,7 +183,7 @@ class TestBadNames:
             raise AssertionError("it would have been booted")
 
         monkeypatch.setattr(prepare, "ready", ready)
-        with pytest.raises(UserError, match="console"):
+        with pytest.raises(UsageError, match="console"):
             shell.boot(KernelSpec(), "true", console, "auto", 60.0, shell.Wanted())
 
 
@@ -263,5 +263,5 @@ class TestBlocked:
 
     def test_less_than_nothing(self) -> None:
         wanted = shell.Wanted(blocked_s=-1)
-        with pytest.raises(UserError, match="invalid --blocked -1: expected"):
+        with pytest.raises(UsageError, match="invalid --blocked -1: expected"):
             shell.boot(KernelSpec(), "true", "serial", "auto", 60.0, wanted)

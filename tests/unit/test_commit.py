@@ -14,7 +14,7 @@ from blockyard.kernel.catalog import Git
 from blockyard.kernel.host import git as host_git
 from blockyard.kernel.host import store
 from blockyard.kernel.host.debian import ToolRoot
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.sources import commit, fetch, objects
 from blockyard.tests.unit import repositories
 from blockyard.tests.unit.repositories import KCONFIG, MAKEFILE, git
@@ -188,7 +188,7 @@ class TestSurroundings:
         monkeypatch.delenv("SUDO_UID", raising=False)
         for path in (linux, linux / ".git"):
             os.chown(path, 12345, 12345)
-        with pytest.raises(UserError, match="belongs to another user") as caught:
+        with pytest.raises(UsageError, match="belongs to another user") as caught:
             tree_of(linux)
         assert f"git config --global --add safe.directory '{linux}'" in caught.value.hint
         monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
@@ -196,7 +196,7 @@ class TestSurroundings:
         monkeypatch.setenv("GIT_CONFIG_VALUE_0", str(linux))
         assert tree_of(linux).is_dir()
         monkeypatch.delenv("GIT_CONFIG_COUNT")
-        with pytest.raises(UserError, match="belongs to another user"):
+        with pytest.raises(UsageError, match="belongs to another user"):
             tree_of(linux)
         (tmp_path / "gitconfig").write_text(f"[safe]\n\tdirectory = {linux}\n")
         assert tree_of(linux).is_dir()
@@ -207,7 +207,7 @@ class TestRepositories:
         worktree = linux.parent / "worktree"
         git(linux, "worktree", "add", "--quiet", "--detach", str(worktree))
         linux.rename(linux.parent / "moved")
-        with pytest.raises(UserError, match="worktree whose repository is not here") as caught:
+        with pytest.raises(UsageError, match="worktree whose repository is not here") as caught:
             tree_of(worktree, "HEAD")
         assert str(linux) in caught.value.what
 
@@ -221,13 +221,13 @@ class TestRepositories:
         git(partial, "config", "remote.origin.url", f"ext::touch {witness}")
         git(partial, "config", "protocol.ext.allow", "always")
         git(partial, "config", "protocol.allow", "always")
-        with pytest.raises(Failed, match="partial clone") as caught:
+        with pytest.raises(Failure, match="partial clone") as caught:
             tree_of(partial)
         assert "worktree add" in caught.value.hint
         missing = "1" * 40
         git(partial, "update-ref", "refs/heads/x", git(partial, "rev-parse", "main"))
         (partial / "refs/heads/x").write_text(f"{missing}\n")
-        with pytest.raises(UserError, match="has no commit"):
+        with pytest.raises(UsageError, match="has no commit"):
             tree_of(partial, "x")
         assert not witness.exists()
         assert not list(store.directory("sources").glob(".making-*"))
@@ -238,7 +238,7 @@ class TestRepositories:
         path = linux / ".git/objects" / name[:2] / name[2:]
         path.chmod(0o644)
         path.write_bytes(zlib.compress(b"blob 7\0int y;\n"))
-        with pytest.raises(Failed, match=f"object {name} has other contents|cannot read"):
+        with pytest.raises(Failure, match=f"object {name} has other contents|cannot read"):
             tree_of(linux)
         assert not list(store.directory("sources").iterdir())
 
@@ -248,12 +248,12 @@ class TestRepositories:
         (pack / f"pack-{'1' * 40}.pack").touch()
         os.mkfifo(pack / f"pack-{'1' * 40}.idx")
         git_dir = objects.Repository(linux / ".git/objects", "mine")
-        with pytest.raises(Failed, match=r"no answer for 0.5 s"):
+        with pytest.raises(Failure, match=r"no answer for 0.5 s"):
             commit.write(git_dir, git(linux, "rev-parse", "v1"), linux.parent / "out")
 
     def test_a_commit_with_a_configuration(self, linux: Path) -> None:
         repositories.commit(linux, {".config": b""})
-        with pytest.raises(UserError, match="was built in place") as caught:
+        with pytest.raises(UsageError, match="was built in place") as caught:
             tree_of(linux)
         assert "remove it from the commit" in caught.value.hint
 
@@ -263,7 +263,7 @@ class TestRepositories:
         monkeypatch.setattr(host_git, "LOCAL_S", 0.5)
         (linux / ".git/config").unlink()
         os.mkfifo(linux / ".git/config")
-        with pytest.raises(Failed, match=r"reading .* with git: no (answer|end)"):
+        with pytest.raises(Failure, match=r"reading .* with git: no (answer|end)"):
             tree_of(linux)
 
 
@@ -271,7 +271,7 @@ class TestHostileTrees:
     @pytest.mark.parametrize("name", [b".git", b".GIT", b"..", b".", b"", b"a/b", b"../x", b"/x"])
     def test_names_that_lead_elsewhere(self, linux: Path, name: bytes) -> None:
         bad = repositories.crafted(linux, ("100644", b"Makefile", MAKEFILE), ("100644", name, b"x"))
-        with pytest.raises(Failed, match="no git makes such a tree"):
+        with pytest.raises(Failure, match="no git makes such a tree"):
             tree_of(linux, bad)
 
     def test_a_folder_behind_a_link_of_the_same_name(self, linux: Path, tmp_path: Path) -> None:
@@ -281,14 +281,14 @@ class TestHostileTrees:
         bad = repositories.crafted(
             linux, ("120000", b"d", str(outside).encode()), ("40000", b"d", inner.encode())
         )
-        with pytest.raises(Failed, match="two entries of one name"):
+        with pytest.raises(Failure, match="two entries of one name"):
             tree_of(linux, bad)
         assert not list(outside.iterdir())
 
     @pytest.mark.parametrize("mode", ["10644", "20644", "60644", "140000"])
     def test_special_files(self, linux: Path, mode: str) -> None:
         bad = repositories.crafted(linux, (mode, b"dev", b"x"))
-        with pytest.raises(Failed, match="which git does not know"):
+        with pytest.raises(Failure, match="which git does not know"):
             tree_of(linux, bad)
 
     def test_setuid_is_no_mode_of_a_file(self, linux: Path) -> None:
@@ -305,17 +305,17 @@ class TestHostileTrees:
             lines = "".join(f"040000 tree {tree}\t{n:02}\n" for n in range(10))
             tree = git(linux, "mktree", stdin=lines.encode())
         bomb = git(linux, "commit-tree", tree, "-m", "x")
-        with pytest.raises(Failed, match="more than 10000 files"):
+        with pytest.raises(Failure, match="more than 10000 files"):
             tree_of(linux, bomb)
 
     def test_very_deep_folders(self, linux: Path) -> None:
         tree = git(linux, "rev-parse", "main^{tree}")
         for _ in range(commit.DEEPEST + 1):
             tree = git(linux, "mktree", stdin=f"040000 tree {tree}\td\n".encode())
-        with pytest.raises(Failed, match="deep"):
+        with pytest.raises(Failure, match="deep"):
             tree_of(linux, git(linux, "commit-tree", tree, "-m", "x"))
 
     def test_a_name_longer_than_file_systems_take(self, linux: Path) -> None:
         bad = repositories.crafted(linux, ("100644", b"x" * 300, b"x"))
-        with pytest.raises(Failed, match="File name too long"):
+        with pytest.raises(Failure, match="File name too long"):
             tree_of(linux, bad)

@@ -21,7 +21,7 @@ from blockyard.images.errors import (
     ConsoleLost,
     GuestPanicked,
 )
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.tests.unit.fake_agent import FakeAgent, FakeGuest, Reply, Request, silence, well
 
 ALL_BYTES = bytes(range(256))
@@ -509,12 +509,12 @@ class TestFiles:
         connect(answering(SHA256_OF_ABC)).put(b"abc", "/tmp/a file")
 
     def test_put_of_a_file_that_arrives_damaged(self, connect: Connect) -> None:
-        with pytest.raises(Failed, match="cannot write /tmp/a file"):
+        with pytest.raises(Failure, match="cannot write /tmp/a file"):
             connect(answering(ANOTHER_SHA256)).put(b"abc", "/tmp/a file")
 
     def test_put_without_room(self, connect: Connect) -> None:
         words = b"cat: write error: No space left on device\n"
-        with pytest.raises(Failed, match="No space left"):
+        with pytest.raises(Failure, match="No space left"):
             connect(answering(words, 1)).put(b"abc", "/tmp/x")
 
     def test_get(self, connect: Connect) -> None:
@@ -523,10 +523,10 @@ class TestFiles:
 
     def test_get_of_a_file_that_changes(self, connect: Connect) -> None:
         console = connect(lambda r: [r.answer(b"abc" if r.seq == 1 else ANOTHER_SHA256)])
-        with pytest.raises(Failed, match="changed while it was read"):
+        with pytest.raises(Failure, match="changed while it was read"):
             console.get("/tmp/x")
 
     def test_get_of_nothing(self, connect: Connect) -> None:
         words = b"cat: /tmp/x: No such file or directory\n"
-        with pytest.raises(Failed, match="No such file"):
+        with pytest.raises(Failure, match="No such file"):
             connect(answering(words, 1)).get("/tmp/x")

@@ -23,7 +23,7 @@ from blockyard.images.hardware.topology import (
 )
 from blockyard.images.machine import qemu_features
 from blockyard.kernel.host.debian import ToolRoot
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 
 PLAIN = Controller("x", (Namespace(64),))
 
@@ -281,7 +281,7 @@ class TestHotplug:
         ],
     )
     def test_what_qemu_does_not_take(self, controller: Controller) -> None:
-        with pytest.raises(UserError, match="controller x cannot be plugged into a running guest"):
+        with pytest.raises(UsageError, match="controller x cannot be plugged into a running guest"):
             devices.hotplug(controller, 0)
 
 

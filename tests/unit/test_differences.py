@@ -16,7 +16,7 @@ import zstandard
 from blockyard.ci.commands import config_diff
 from blockyard.ci.commands.config_diff import choice
 from blockyard.kernel.config.diff import Pair, compare
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 
 PLAIN = """CONFIG_BLK_DEV_NULL_BLK=m
 CONFIG_BLK_DEV_NVME=y
@@ -74,12 +74,12 @@ class TestSides:
         assert (found.kernel, found.variant) == (kernel, variant)
 
     def test_a_variant_that_there_is_not(self) -> None:
-        with pytest.raises(UserError, match="unknown variant 'debgu'") as caught:
+        with pytest.raises(UsageError, match="unknown variant 'debgu'") as caught:
             choice("7.3:debgu")
         assert "debug" in caught.value.hint
 
     def test_a_name_that_is_neither_kernel_nor_file(self) -> None:
-        with pytest.raises(UserError, match=r"unknown kernel '7\.33'") as caught:
+        with pytest.raises(UsageError, match=r"unknown kernel '7\.33'") as caught:
             choice("7.33")
         assert ".config file" in caught.value.hint
 
@@ -90,31 +90,31 @@ class TestSides:
             raise AssertionError("it was configured")
 
         monkeypatch.setattr(config_diff, "side", side)
-        with pytest.raises(UserError, match=r"7\.33"):
+        with pytest.raises(UsageError, match=r"7\.33"):
             config_diff.report("7.3", "7.33")
 
     def test_a_file_that_is_no_configuration(self, tmp_path: Path, files: tuple[str, str]) -> None:
         bad = tmp_path / "bad"
         bad.write_text("CONFIG_A=y\nnonsense\n")
-        with pytest.raises(UserError, match="bad:2"):
+        with pytest.raises(UsageError, match="bad:2"):
             config_diff.report(files[0], str(bad))
 
     def test_a_tarball_is_a_kernel(
         self, tmp_path: Path, files: tuple[str, str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def side(text: str, what: object) -> config_diff.Side:
-            raise UserError(f"taken for {what!r}")
+            raise UsageError(f"taken for {what!r}")
 
         monkeypatch.setattr(config_diff, "side", side)
         tarball = tmp_path / "linux-9.tar.xz"
         tarball.touch()
-        with pytest.raises(UserError, match="KernelSpec"):
+        with pytest.raises(UsageError, match="KernelSpec"):
             config_diff.report(str(tarball), files[0])
 
     def test_a_file_that_is_no_text(self, tmp_path: Path, files: tuple[str, str]) -> None:
         bad = tmp_path / "bad"
         bad.write_bytes(b"\xff\xfe\x00")
-        with pytest.raises(UserError, match="cannot read the configuration"):
+        with pytest.raises(UsageError, match="cannot read the configuration"):
             config_diff.report(files[0], str(bad))
 
 
@@ -168,12 +168,12 @@ class TestFiles:
     def test_a_damaged_one(self, files: tuple[str, str], tmp_path: Path) -> None:
         packed = tmp_path / "config.gz"
         packed.write_bytes(gzip.compress(PLAIN.encode())[:20])
-        with pytest.raises(UserError, match=r"cannot unpack .*config\.gz"):
+        with pytest.raises(UsageError, match=r"cannot unpack .*config\.gz"):
             config_diff.report(str(packed), files[0])
 
     def test_a_pipe_is_not_waited_for(self, files: tuple[str, str], tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe")
-        with pytest.raises(UserError, match="it is not a regular file"):
+        with pytest.raises(UsageError, match="it is not a regular file"):
             config_diff.report(str(tmp_path / "pipe"), files[0])
 
     def test_escape_sequences_are_shown_and_not_obeyed(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from blockyard.kernel.host import untrusted
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.modules import dkms, makefiles
 from blockyard.modules.makefiles import Objects
 
@@ -72,7 +72,7 @@ class TestDkms:
 
     def test_a_huge_one(self, tmp_path: Path) -> None:
         (tmp_path / "dkms.conf").write_text("#" * (untrusted.MAKEFILE_BYTES + 1))
-        with pytest.raises(UserError, match=r"dkms\.conf is larger than 1 MiB"):
+        with pytest.raises(UsageError, match=r"dkms\.conf is larger than 1 MiB"):
             dkms.read(tmp_path)
 
     @pytest.mark.parametrize(

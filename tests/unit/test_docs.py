@@ -11,7 +11,7 @@ import pytest
 import tasks
 from blockyard.ci.commands import docs
 from blockyard.ci.run import selection
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.settings import PROJECT, Settings
 
 PAGES = docs.pages()
@@ -94,7 +94,7 @@ class TestParts:
 
     def test_a_command_that_fails_leaves_the_page(self, project: Path) -> None:
         (project / "inv").write_text("#!/bin/sh\nexit 3\n")
-        with pytest.raises(UserError, match="ended with 3"):
+        with pytest.raises(UsageError, match="ended with 3"):
             docs.update(run=True, pattern="kernel.list")
         assert (project / "page.md").read_text() == self.PAGE
 
@@ -107,5 +107,5 @@ class TestParts:
         assert "http" not in svg.replace('xmlns="http://www.w3.org/2000/svg"', "")
 
     def test_unknown_table_is_a_usage_error(self) -> None:
-        with pytest.raises(UserError, match="unknown table 'suite'"):
+        with pytest.raises(UsageError, match="unknown table 'suite'"):
             docs.table("suite")

@@ -17,7 +17,7 @@ from invoke.exceptions import Exit
 from blockyard.ci.run import exits
 from blockyard.images.errors import BootTimeout, CommandFailed, GuestPanicked
 from blockyard.kernel.host import interrupts
-from blockyard.kernel.host.errors import ExitCode, Failed, UserError
+from blockyard.kernel.host.errors import ExitCode, Failure, UsageError
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.modules.driver import LoadFailed
 from blockyard.tests.harness.outcomes import Outcome
@@ -43,8 +43,8 @@ class TestCodeOf:
     @pytest.mark.parametrize(
         ("error", "code", "message"),
         [
-            (UserError("bad \x1b[31m", hint="better"), 2, "error: bad \\x1b[31m\n  better\n"),
-            (Failed("the build failed"), 125, "error: the build failed\n"),
+            (UsageError("bad \x1b[31m", hint="better"), 2, "error: bad \\x1b[31m\n  better\n"),
+            (Failure("the build failed"), 125, "error: the build failed\n"),
             (LoadFailed("cannot load x"), 125, "error: cannot load x\n"),
             (GuestPanicked("the guest panicked"), 1, "error: the guest panicked\n"),
             (CommandFailed("exit code 3"), 1, "error: exit code 3\n"),
@@ -97,7 +97,7 @@ class TestCodeOf:
 
 COMMITS = {
     "good": "None",
-    "builds not": "Failed('the build failed')",
+    "builds not": "Failure('the build failed')",
     "boots not": "BootTimeout('the guest did not come up')",
     "defect": "ValueError('x')",
 }
@@ -107,7 +107,7 @@ from pathlib import Path
 sys.path.insert(0, {project!r})
 from blockyard.ci.run import exits
 from blockyard.images.errors import BootTimeout
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 
 def work():
     if error := eval({commits!r}[Path('state').read_text()]):

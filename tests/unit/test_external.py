@@ -12,7 +12,7 @@ import pytest
 from blockyard.ci.run import prepare
 from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.host import store
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.sandbox import Sandbox
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.kernel.spec import KernelSpec
@@ -72,7 +72,7 @@ class TestFolder:
     )
     def test_what_it_has_to_hold(self, folder: Path, name: str, words: str) -> None:
         (folder / name).unlink()
-        with pytest.raises(UserError, match=words):
+        with pytest.raises(UsageError, match=words):
             manifest.of_folder(folder)
 
     def test_a_makefile_will_do(self, folder: Path) -> None:
@@ -80,12 +80,12 @@ class TestFolder:
         assert manifest.of_folder(folder).name == "mine"
 
     def test_none_at_all(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="there is no module folder .*/gone"):
+        with pytest.raises(UsageError, match="there is no module folder .*/gone"):
             manifest.of_folder(tmp_path / "gone")
 
     @pytest.mark.parametrize("name", ["null_blk", "-v", "a b", "x;reboot", "$(x)"])
     def test_names_that_a_driver_cannot_have(self, folder: Path, name: str) -> None:
-        with pytest.raises(UserError, match="a driver cannot be called"):
+        with pytest.raises(UsageError, match="a driver cannot be called"):
             manifest.of_folder(folder.rename(folder.with_name(name)))
 
     @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ class TestFolder:
     ) -> None:
         assert old in MANIFEST
         (folder / "manifest.toml").write_text(MANIFEST.replace(old, new, 1))
-        with pytest.raises(UserError) as caught:
+        with pytest.raises(UsageError) as caught:
             manifest.of_folder(folder)
         assert caught.value.what.startswith(f"{folder}/manifest.toml: ")
         assert words in caught.value.what
@@ -184,7 +184,7 @@ class TestNames:
         other.mkdir()
         for file in folder.iterdir():
             (other / file.name).write_bytes(file.read_bytes())
-        with pytest.raises(UserError, match="mine-2 and .*/mine are both the driver 'mine'"):
+        with pytest.raises(UsageError, match="mine-2 and .*/mine are both the driver 'mine'"):
             prepare.out_of_tree(KernelSpec(modules=(folder, other)))
 
 
@@ -221,7 +221,7 @@ class TestHow:
         assert self.how(folder).arguments()[0] == "M=/mnt/module"
         (folder / "Kbuild").unlink()
         (folder.parent / "Kbuild").touch()
-        with pytest.raises(UserError, match="has no Kbuild and no Makefile"):
+        with pytest.raises(UsageError, match="has no Kbuild and no Makefile"):
             manifest.of_folder(folder)
 
     def test_a_link_to_the_folder_of_the_makefile(self, folder: Path) -> None:
@@ -288,8 +288,8 @@ class TestCollect:
         (made := tmp_path / "made").mkdir()
         return made
 
-    def collect(self, folder: Path, made: Path, place: str = ".") -> Failed:
-        with pytest.raises(Failed) as caught:
+    def collect(self, folder: Path, made: Path, place: str = ".") -> Failure:
+        with pytest.raises(Failure) as caught:
             log = made / "log"
             driver = manifest.of_folder(folder)
             external._collect(driver, sources(folder), made, place, made, log)
@@ -351,7 +351,7 @@ class TestCarried:
         text = MANIFEST.replace("[requires]", f'series = "{series}"\nsymbols = ["M"]\n[requires]')
         (folder / "manifest.toml").write_text(text)
         (folder / "out").symlink_to("/etc")
-        with pytest.raises(UserError, match="series = .* leads out of its folder"):
+        with pytest.raises(UsageError, match="series = .* leads out of its folder"):
             manifest.of_folder(folder)
 
     def test_a_link_among_them(self, folder: Path) -> None:
@@ -359,7 +359,7 @@ class TestCarried:
         (folder / "manifest.toml").write_text(text)
         (folder / "patches").mkdir()
         (folder / "patches" / "1.patch").symlink_to("/etc/passwd")
-        with pytest.raises(UserError, match="1.patch is a link to /etc/passwd"):
+        with pytest.raises(UsageError, match="1.patch is a link to /etc/passwd"):
             manifest.of_folder(folder)
 
     @pytest.mark.parametrize("name", ["manifest.toml", "mine.config"])
@@ -370,7 +370,7 @@ class TestCarried:
             (folder / "p").write_text("--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n")
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to("/etc/passwd")
-        with pytest.raises(UserError, match=f"{name} is not a file of this folder"):
+        with pytest.raises(UsageError, match=f"{name} is not a file of this folder"):
             manifest.of_folder(folder)
 
 
@@ -380,7 +380,7 @@ class TestCarried:
 )
 def test_manifests_of_odd_bytes(folder: Path, before: str, after: str, words: str) -> None:
     (folder / "manifest.toml").write_text(f"{before}{MANIFEST}\n{after}")
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UsageError, match=words):
         manifest.of_folder(folder)
 
 

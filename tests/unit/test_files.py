@@ -9,7 +9,7 @@ import pytest
 
 from blockyard.images.files import BOOT_MODULES, boot_modules
 from blockyard.kernel.artifact import Kernel
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.tests.unit import samples
 
 # as depmod writes it: the deepest dependency last
@@ -67,5 +67,5 @@ def test_hyphens_and_underscores_are_the_same(tmp_path: Path) -> None:
 
 def test_a_kernel_without_a_module_list(tmp_path: Path) -> None:
     kernel: Kernel = samples.kernel(tmp_path)
-    with pytest.raises(Failed, match=r"no modules\.dep"):
+    with pytest.raises(Failure, match=r"no modules\.dep"):
         boot_modules(kernel, BOOT_MODULES)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from blockyard.kernel.host import untrusted
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.untrusted import FolderLimits
 from blockyard.modules import folder
 from blockyard.modules.folder import Sources, sources, work_tree
@@ -85,29 +85,29 @@ class TestOwnFiles:
     def test_a_sparse_file_is_not_read(self, module: Path) -> None:
         with open(module / "huge.c", "wb") as file:
             file.truncate(100 << 30)
-        with pytest.raises(UserError, match=r"mine holds more than 512 MiB, with huge.c"):
+        with pytest.raises(UsageError, match=r"mine holds more than 512 MiB, with huge.c"):
             sources(module)
 
     def test_a_deep_folder(self, module: Path) -> None:
         (module / "/".join(["d"] * 100)).mkdir(parents=True)
-        with pytest.raises(UserError, match="folders are more than 64 deep"):
+        with pytest.raises(UsageError, match="folders are more than 64 deep"):
             sources(module)
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
     def test_a_file_that_may_not_be_read(self, module: Path) -> None:
         (module / "mine.c").chmod(0)
-        with pytest.raises(UserError, match=r"cannot read .*/mine.c: .*Permission denied"):
+        with pytest.raises(UsageError, match=r"cannot read .*/mine.c: .*Permission denied"):
             sources(module)
 
     def test_a_name_that_is_no_text(self, module: Path) -> None:
         (module / os.fsdecode(b"\xff.c")).write_text("")
-        with pytest.raises(UserError, match="its name is not UTF-8 text"):
+        with pytest.raises(UsageError, match="its name is not UTF-8 text"):
             sources(module)
 
     def test_a_file_that_changes_while_it_is_copied(self, module: Path, tmp_path: Path) -> None:
         found = sources(module)
         (module / "mine.c").write_text("other")
-        with pytest.raises(Failed, match="mine.c changed while it was copied"):
+        with pytest.raises(Failure, match="mine.c changed while it was copied"):
             found.copy(tmp_path / "copy")
 
 
@@ -123,7 +123,7 @@ class TestLinks:
     @pytest.mark.parametrize("target", ["/etc/passwd", "../../secret", "/proc/kmsg", "/dev/zero"])
     def test_one_that_leads_out_is_refused(self, repository: Path, target: str) -> None:
         (repository / "x.h").symlink_to(target)
-        with pytest.raises(UserError, match="x.h is a link to .*, which the build does not see"):
+        with pytest.raises(UsageError, match="x.h is a link to .*, which the build does not see"):
             sources(repository)
 
     def test_the_work_tree_may_be_seen(self, repository: Path, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ class TestLinks:
 
     def test_without_a_work_tree_it_may_not(self, module: Path) -> None:
         (module / "common").symlink_to("../common")
-        with pytest.raises(UserError, match="common is a link to .*/top/common") as caught:
+        with pytest.raises(UsageError, match="common is a link to .*/top/common") as caught:
             sources(module)
         assert "the module's folder only, which is in no git work tree" in caught.value.hint
 
@@ -153,7 +153,7 @@ class TestLinks:
 
     def test_what_is_hidden_in_a_work_tree_may_not(self, repository: Path) -> None:
         (repository / "config").symlink_to("../.git/config")
-        with pytest.raises(UserError, match="config is a link to"):
+        with pytest.raises(UsageError, match="config is a link to"):
             sources(repository)
 
     def test_one_to_nowhere_is_left_out(self, module: Path) -> None:
@@ -278,12 +278,12 @@ class TestStart:
     @pytest.mark.parametrize("start", ["link", "link/b"])
     def test_a_link(self, base: Path, start: str) -> None:
         (base / "link").symlink_to("a")
-        with pytest.raises(UserError, match="cannot read .*/link"):
+        with pytest.raises(UsageError, match="cannot read .*/link"):
             list(untrusted.regular_files(base, lambda name: False, start=start))
 
     @pytest.mark.parametrize("start", ["..", "a/../..", "/etc", ""])
     def test_elsewhere(self, base: Path, start: str) -> None:
-        with pytest.raises(Failed, match="invalid file name"):
+        with pytest.raises(Failure, match="invalid file name"):
             list(untrusted.regular_files(base, lambda name: False, start=start))
 
 
@@ -292,7 +292,7 @@ def test_the_limit_of_files(tmp_path: Path) -> None:
         (tmp_path / str(number)).touch()
     found = untrusted.regular_files(tmp_path, lambda name: name == "4", FolderLimits(files=4))
     assert [entry.name for entry in found] == ["0", "1", "2", "3"]
-    with pytest.raises(UserError, match="holds more than 4 files"):
+    with pytest.raises(UsageError, match="holds more than 4 files"):
         list(untrusted.regular_files(tmp_path, lambda name: False, FolderLimits(files=4)))
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 import tasks
+from blockyard.images.errors import CommandFailed, GuestPanicked
+from blockyard.kernel.build.configure import SymbolsDropped
 from blockyard.kernel.host.debian import Mirrors, RootSpec, ToolRoot, configured_mirrors, load_spec
-from blockyard.kernel.host.errors import Failed, UserError, unknown
+from blockyard.kernel.host.errors import BlockyardError, Failure, UsageError, unknown
 from blockyard.kernel.host.sandbox import BIND, Sandbox
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.kernel.sources import tarball
@@ -35,10 +37,15 @@ class TestErrors:
         assert unknown("driver", "x", []).hint == "known: none"
 
     def test_bad_input_and_failed_work_have_two_exit_codes(self) -> None:
-        assert (unknown("driver", "x", []).exit_code, Failed("x").exit_code) == (2, 125)
+        assert (unknown("driver", "x", []).exit_code, Failure("x").exit_code) == (2, 125)
+
+    @pytest.mark.parametrize("error", [Failure, GuestPanicked, CommandFailed, SymbolsDropped])
+    def test_failed_work_is_not_a_usage_error(self, error: type[BlockyardError]) -> None:
+        assert issubclass(error, Failure)
+        assert not issubclass(error, UsageError)
 
     def test_a_message_is_what_happened_what_to_do_and_the_log(self) -> None:
-        error = UserError("it broke", hint="mend it", log=Path("/l"))
+        error = UsageError("it broke", hint="mend it", log=Path("/l"))
         assert str(error) == "it broke\n  mend it\n  log: /l"
 
     def test_hints_name_commands_that_exist(self) -> None:

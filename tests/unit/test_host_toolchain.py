@@ -9,7 +9,7 @@ import pytest
 
 from blockyard.kernel.build import path_toolchain, toolchain
 from blockyard.kernel.build.path_toolchain import from_host
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.sources.tree import Tree
 
 GCC = ("make", "flex", "bison", "bc", "perl", "gcc", "ld")
@@ -46,14 +46,14 @@ def test_all_that_is_missing_is_told_at_once_with_the_command(programs: Path) ->
         (programs / name).unlink()
     no_gelf = "while read -r line; do case $line in *gelf.h*) exit 1;; esac; done"
     put(programs, "gcc", "gcc 12", no_gelf)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(Failure) as caught:
         from_host("gcc")
     assert "lacks flex, ld, gelf.h" in str(caught.value)
     assert "apt-get install flex binutils libelf-dev" in str(caught.value)
 
 
 def test_another_compiler_asks_for_its_own_programs(programs: Path) -> None:
-    with pytest.raises(UserError, match="lacks clang, ld.lld, llvm-ar"):
+    with pytest.raises(Failure, match="lacks clang, ld.lld, llvm-ar"):
         from_host("llvm")
 
 
@@ -118,7 +118,7 @@ def tree(tmp_path: Path) -> Tree:
 class TestCheck:
     def test_old_tools_are_told_before_anything_is_built(self, programs: Path, tree: Tree) -> None:
         put(programs, "gcc", "gcc (Debian 7.5.0-1) 7.5.0")
-        with pytest.raises(UserError) as caught:
+        with pytest.raises(Failure) as caught:
             toolchain.check(tree, from_host("gcc"))
         assert (
             "Linux 7.3.4 needs gcc 8.1.0 or newer, the host has gcc (Debian 7.5.0-1) 7.5.0"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.modules import draft, looks, manifest
 from blockyard.modules.folder import sources
@@ -133,36 +133,36 @@ class TestRefused:
     def test_a_manifest_is_not_overwritten(self, tmp_path: Path) -> None:
         shutil.copytree(EXAMPLES / "c_null", tmp_path / "mine")
         before = (tmp_path / "mine" / "manifest.toml").read_text()
-        with pytest.raises(UserError, match="manifest.toml is there already"):
+        with pytest.raises(UsageError, match="manifest.toml is there already"):
             draft.write(tmp_path / "mine")
         assert (tmp_path / "mine" / "manifest.toml").read_text() == before
 
     def test_a_link_is_not_written_through(self, tmp_path: Path) -> None:
         folder = example("c_null", tmp_path / "mine")
         (folder / "manifest.toml").symlink_to(tmp_path / "elsewhere")
-        with pytest.raises(UserError, match="is there already"):
+        with pytest.raises(UsageError, match="is there already"):
             draft.write(folder)
         assert not (tmp_path / "elsewhere").exists()
 
     def test_no_makefile(self, tmp_path: Path) -> None:
         folder = made(tmp_path / "mine", mine="")
         (folder / "Kbuild").unlink()
-        with pytest.raises(UserError, match="no Kbuild and no Makefile") as caught:
+        with pytest.raises(UsageError, match="no Kbuild and no Makefile") as caught:
             draft.text(folder)
         assert caught.value.hint == "write a Kbuild of one line: obj-m := mine.o"
 
     def test_no_module(self, tmp_path: Path) -> None:
         (folder := made(tmp_path / "mine", mine="")).joinpath("Kbuild").write_text("all:\n")
-        with pytest.raises(UserError, match="no makefile in .* builds a module"):
+        with pytest.raises(UsageError, match="no makefile in .* builds a module"):
             draft.text(folder)
 
     def test_no_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="there is no folder"):
+        with pytest.raises(UsageError, match="there is no folder"):
             draft.text(tmp_path / "gone")
 
     def test_the_error_about_a_missing_manifest_offers_it(self, tmp_path: Path) -> None:
         folder = example("c_null", tmp_path / "mine")
-        with pytest.raises(UserError, match="has no manifest.toml") as caught:
+        with pytest.raises(UsageError, match="has no manifest.toml") as caught:
             manifest.of_folder(folder)
         assert f"./inv init {folder}" in caught.value.hint
 

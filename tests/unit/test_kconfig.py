@@ -20,7 +20,7 @@ from blockyard.kernel.config.kconfig import (
     prove,
     render,
 )
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 
 
 def merged(**fragments: str) -> Merged:
@@ -82,7 +82,7 @@ class TestParse:
     def test_a_malformed_line_is_named_and_the_remedy_told(self, line: str, hint: str) -> None:
         with pytest.raises(FragmentError) as caught:
             parse(f"CONFIG_FIRST=y\n{line}\n", "mine.config")
-        assert isinstance(caught.value, UserError)
+        assert isinstance(caught.value, UsageError)
         assert (caught.value.fragment, caught.value.line) == ("mine.config", 2)
         assert f"mine.config:2: cannot read {line!r}" in str(caught.value)
         assert hint in caught.value.hint

@@ -16,7 +16,7 @@ from blockyard.kernel import artifact, catalog, sources
 from blockyard.kernel.catalog import DebianImage, DebianSource, Directory, Entry, Git
 from blockyard.kernel.host import store
 from blockyard.kernel.host.debian import Package, ToolRoot
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.sources import debian
 from blockyard.kernel.sources.tree import Tree
 from blockyard.kernel.spec import KernelSpec
@@ -199,12 +199,12 @@ class TestFetch:
             raise AssertionError("something was fetched")
 
         monkeypatch.setattr(sources, "files", fetch)
-        with pytest.raises(UserError, match=r"unknown kernel '7\.33'"):
+        with pytest.raises(UsageError, match=r"unknown kernel '7\.33'"):
             cache.fetch("7.3,7.33")
 
     @pytest.mark.parametrize("text", ["", ",", " , "])
     def test_no_name_at_all(self, text: str) -> None:
-        with pytest.raises(UserError, match="which kernel"):
+        with pytest.raises(UsageError, match="which kernel"):
             cache.fetch(text)
 
 
@@ -268,17 +268,17 @@ class TestUpdate:
         assert debian.recorded("7.3", SOURCE) == [OLD]
 
     def test_a_kernel_that_was_never_fetched(self) -> None:
-        with pytest.raises(UserError, match="never fetched") as caught:
+        with pytest.raises(UsageError, match="never fetched") as caught:
             cache.updates("7.3", record=False)
         assert "kernel.fetch 7.3" in caught.value.hint
 
     def test_no_kernel_was(self) -> None:
-        with pytest.raises(UserError, match="no kernel was fetched"):
+        with pytest.raises(UsageError, match="no kernel was fetched"):
             cache.updates("", record=False)
 
     def test_a_directory_has_no_mirror(self, known: dict[str, Entry], tmp_path: Path) -> None:
         known["mine"] = Directory(str(tmp_path))
-        with pytest.raises(UserError, match="does not come from Debian's mirror"):
+        with pytest.raises(UsageError, match="does not come from Debian's mirror"):
             cache.updates("mine", record=False)
 
 
@@ -302,7 +302,7 @@ class TestClean:
     @pytest.mark.parametrize("text", ["x", "-1", "nan", "inf", "1e3"])
     def test_a_number_that_is_none(self, text: str) -> None:
         for days, max_gb in ((text, ""), ("", text)):
-            with pytest.raises(UserError, match="is no number"):
+            with pytest.raises(UsageError, match="is no number"):
                 cache.clean(days, max_gb, dry_run=False)
 
     def test_without_a_limit_the_setting_counts(

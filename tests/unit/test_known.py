@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from blockyard.kernel.host import untrusted
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.tests.harness.known import FILE, Known, KnownFailure, of, read
 from blockyard.tests.harness.outcomes import Outcome
@@ -111,12 +111,12 @@ class TestFile:
         folder = tmp_path / "mine"
         folder.mkdir()
         (folder / FILE).write_text('[[failure]]\ntest = "*"\nreason = "x"\ndriver = "null_*"\n')
-        with pytest.raises(UserError, match="for the driver itself, mine"):
+        with pytest.raises(UsageError, match="for the driver itself, mine"):
             of([str(folder)], "7.3.4", "plain")
 
     def test_a_huge_file(self, tmp_path: Path) -> None:
         (tmp_path / FILE).write_text("#" * (untrusted.TOML_BYTES + 1))
-        with pytest.raises(UserError, match="larger than 1 MiB"):
+        with pytest.raises(UsageError, match="larger than 1 MiB"):
             read(tmp_path / FILE)
 
     @pytest.mark.parametrize(
@@ -130,6 +130,6 @@ class TestFile:
     def test_a_mistake_is_told_with_its_place(self, tmp_path: Path, text: str, told: str) -> None:
         path = tmp_path / FILE
         path.write_text(text)
-        with pytest.raises(UserError, match=told) as caught:
+        with pytest.raises(UsageError, match=told) as caught:
             read(path)
         assert str(path) in str(caught.value)

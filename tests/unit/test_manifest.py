@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from blockyard.images.console.result import Result
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.modules import manifest
 from blockyard.modules.disk import error_number
 from blockyard.modules.manifest import Configfs, Pci, StaticDisks
@@ -58,7 +58,7 @@ class TestOurs:
         assert manifest.load("rnull").counterpart == "null_blk"
 
     def test_an_unknown_driver_gets_the_nearest(self) -> None:
-        with pytest.raises(UserError, match="unknown driver 'nul_blk'") as caught:
+        with pytest.raises(UsageError, match="unknown driver 'nul_blk'") as caught:
             manifest.load("nul_blk")
         assert "null_blk" in caught.value.hint
 
@@ -89,7 +89,7 @@ class TestBad:
         assert old in GOOD
         path = tmp_path / "mine.toml"
         path.write_text(GOOD.replace(old, new))
-        with pytest.raises(UserError) as caught:
+        with pytest.raises(UsageError) as caught:
             manifest.read(path)
         assert caught.value.what.startswith(f"{path}: ")
         assert words in caught.value.what
@@ -101,7 +101,7 @@ class TestBad:
 
     def test_a_file_that_is_no_text(self, tmp_path: Path) -> None:
         (tmp_path / "mine.toml").write_bytes(b"\xff\xfe\x00")
-        with pytest.raises(UserError, match="mine.toml"):
+        with pytest.raises(UsageError, match="mine.toml"):
             manifest.read(tmp_path / "mine.toml")
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,7 +20,9 @@ from blockyard.ci.studies.mutants import (
     outcome,
 )
 from blockyard.ci.studies.mutants_report import page
-from blockyard.kernel.host.errors import UserError
+from blockyard.images.errors import QemuDied
+from blockyard.kernel.host.errors import BlockyardError, Failure, UsageError
+from blockyard.kernel.sources.series import Patch
 from blockyard.modules import manifest
 from blockyard.modules.rebuilt import source_folder
 from blockyard.tests.unit import samples
@@ -91,15 +94,39 @@ class TestPatches:
         ],
     )
     def test_one_that_says_too_little(self, tmp_path: Path, old: str, new: str, told: str) -> None:
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UsageError, match=told):
             mutants.read(write(tmp_path, PATCH.replace(old, new)))
 
     def test_they_are_chosen_by_driver_and_name(self) -> None:
         assert {one.driver for one in mutants.mutants("rnull,nvme")} == {"rnull", "nvme"}
         assert all("zone" in one.name for one in mutants.mutants(pattern="zone"))
         assert len(mutants.mutants(pattern="rnull/power-off-*")) == 1
-        with pytest.raises(UserError, match="no mutant matches"):
+        with pytest.raises(UsageError, match="no mutant matches"):
             mutants.mutants("rnull", "zone")
+
+
+class BrokenRun(mutants.MutationRun):
+    """A kernel on which nothing can be tried, for a reason."""
+
+    def __init__(self, error: BlockyardError) -> None:
+        self.error = error
+
+    def module(self, driver: str, patches: Sequence[Patch]) -> Path:
+        raise self.error
+
+
+class TestErrors:
+    MUTANT = Mutant("nvme/x", "It is wrong.", "plain", Patch("nvme/x", b""))
+
+    @pytest.mark.parametrize("error", [Failure("no hunk fits"), QemuDied("QEMU died")])
+    def test_failed_work_leaves_the_mutant_untried(self, error: Failure) -> None:
+        verdict, ran = mutants._examine(BrokenRun(error), self.MUTANT)
+        assert (verdict.problem, ran) == (error.what, [])
+
+    def test_usage_error_ends_the_command(self) -> None:
+        """With the next mutant it would be the same."""
+        with pytest.raises(UsageError, match="unknown suite"):
+            mutants._examine(BrokenRun(UsageError("unknown suite 'x'")), self.MUTANT)
 
 
 def test_what_catches_is_bad() -> None:
@@ -181,5 +208,5 @@ class TestSourceFolder:
 
     def test_a_kernel_without_the_driver(self, tmp_path: Path) -> None:
         kernel = samples.kernel(tmp_path / "kernel", modules={})
-        with pytest.raises(UserError, match="without CONFIG_BLK_DEV_NVME"):
+        with pytest.raises(Failure, match="without CONFIG_BLK_DEV_NVME"):
             source_folder(manifest.load("nvme"), kernel)

@@ -15,7 +15,7 @@ from blockyard.kernel.build import toolchain
 from blockyard.kernel.catalog import Directory, Git, Tarball, catalog, find
 from blockyard.kernel.host import store
 from blockyard.kernel.host.debian import ToolRoot
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import BlockyardError, Failure, UsageError
 from blockyard.kernel.host.settings import settings
 from blockyard.kernel.sources import directory, fetch, series
 from blockyard.kernel.sources.tree import Tree, version
@@ -53,18 +53,18 @@ class TestForms:
         "text", ["https://host/linux.git", "me@host:linux.git", "git://host/linux", "ssh://h/x"]
     )
     def test_a_url_without_a_ref(self, text: str) -> None:
-        with pytest.raises(UserError, match="names no commit") as caught:
+        with pytest.raises(UsageError, match="names no commit") as caught:
             find(text)
         assert f"write {text}#REF" in caught.value.hint
 
     def test_a_url_without_a_ref_is_shown_without_its_token(self) -> None:
-        with pytest.raises(UserError) as caught:
+        with pytest.raises(UsageError) as caught:
             find("https://me:S3CRET@host/linux.git")
         assert "S3CRET" not in str(caught.value)
 
     def test_a_folder_by_its_bare_name(self, linux: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(linux.parent)
-        with pytest.raises(UserError, match="unknown kernel 'linux'") as caught:
+        with pytest.raises(UsageError, match="unknown kernel 'linux'") as caught:
             find("linux")
         assert caught.value.hint == "write ./linux for the folder"
         assert find("./linux") == Directory("./linux")
@@ -75,7 +75,7 @@ class TestForms:
         assert find(f"{folder}#v1") == Git(str(folder), "v1")
 
     def test_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="there is no folder .*/gone"):
+        with pytest.raises(UsageError, match="there is no folder .*/gone"):
             fetch("mine", find(f"{tmp_path}/gone#v1"), NO_TOOLS)
 
 
@@ -92,7 +92,7 @@ class TestOddText:
         ],
     )
     def test_text_that_no_record_can_hold(self, text: str, words: str) -> None:
-        with pytest.raises(UserError, match=words):
+        with pytest.raises(UsageError, match=words):
             find(text)
 
     def test_a_current_folder_whose_name_is_not_utf8(
@@ -102,7 +102,7 @@ class TestOddText:
         repositories.make(folder)
         monkeypatch.chdir(folder)
         for text in (".", ".#v1"):
-            with pytest.raises(UserError, match="bytes in it that are not UTF-8"):
+            with pytest.raises(UsageError, match="bytes in it that are not UTF-8"):
                 fetch("mine", find(text), NO_TOOLS)
         (tmp_path / "link").symlink_to(folder)
         assert fetch("mine", find(f"{tmp_path}/link#v1"), NO_TOOLS).version == "7.4.0"
@@ -119,11 +119,11 @@ class TestOddText:
         catalog.cache_clear()
         try:
             for name in "abcd":
-                with pytest.raises(UserError):
+                with pytest.raises(UsageError):
                     fetch(name, find(name), NO_TOOLS)
             path.write_text("a = " + "[" * 5000)
             catalog.cache_clear()
-            with pytest.raises(UserError, match="nests more than 16 levels deep"):
+            with pytest.raises(UsageError, match="nests more than 16 levels deep"):
                 find("7.3")
         finally:
             catalog.cache_clear()
@@ -154,7 +154,7 @@ class TestOddText:
                 entry = find(text)
                 if not (isinstance(entry, Git | Tarball) and _leads_out(text)):
                     fetch(text, entry, NO_TOOLS)
-            except UserError as error:
+            except BlockyardError as error:
                 assert str(error)
             else:
                 assert KernelSpec(text).name
@@ -168,7 +168,7 @@ class TestPlaces:
     def test_a_setting_with_the_home_of_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("BLOCKYARD_CACHE", "~nosuch-user/x")
         settings.cache_clear()
-        with pytest.raises(UserError, match="the setting cache.*there is no such user: ~nosuch"):
+        with pytest.raises(UsageError, match="the setting cache.*there is no such user: ~nosuch"):
             store.directory("logs")
 
     def test_a_current_folder_that_was_removed(
@@ -178,11 +178,11 @@ class TestPlaces:
         monkeypatch.chdir(tmp_path / "gone")
         (tmp_path / "gone").rmdir()
         for text in ("./linux", ".", "x.tar", "./linux#v1", "~nosuch-user/x"):
-            with pytest.raises(UserError, match="removed|no such user"):
+            with pytest.raises(UsageError, match="removed|no such user"):
                 fetch("mine", find(text), NO_TOOLS)
         monkeypatch.setenv("BLOCKYARD_CACHE", "cache")
         settings.cache_clear()
-        with pytest.raises(UserError, match="the setting cache.*current folder was removed"):
+        with pytest.raises(UsageError, match="the setting cache.*current folder was removed"):
             store.directory("logs")
         assert find(str(linux)) == Directory(str(linux))
 
@@ -194,11 +194,11 @@ class TestPlaces:
 class TestTree:
     def test_one_that_was_built_in_place_and_the_ways_out(self, linux: Path) -> None:
         (linux / ".config").touch()
-        with pytest.raises(UserError, match="was built in place") as caught:
+        with pytest.raises(UsageError, match="was built in place") as caught:
             fetch("mine", Directory(str(linux)), NO_TOOLS)
         assert "#HEAD" not in caught.value.hint
         (linux / ".git").mkdir()
-        with pytest.raises(UserError) as caught:
+        with pytest.raises(UsageError) as caught:
             fetch("mine", Directory(str(linux)), NO_TOOLS)
         for words in (f"{linux}#HEAD", "worktree add", "mrproper", "save your .config"):
             assert words in caught.value.hint
@@ -227,7 +227,7 @@ class TestTree:
     def test_a_tree_that_changes_while_it_is_copied(self, linux: Path, tmp_path: Path) -> None:
         tree = fetch("mine", Directory(str(linux)), NO_TOOLS)
         (linux / "block" / "new.c").write_text("")
-        with pytest.raises(Failed, match="changed while it was copied"):
+        with pytest.raises(Failure, match="changed while it was copied"):
             series._copy(tree, tmp_path / "copy")
 
     def test_a_copy_of_a_tree_of_the_cache_is_made_of_links(

@@ -23,7 +23,7 @@ from blockyard.ci.run.module_tests import folder as own_folder
 from blockyard.ci.run.selection import Selection
 from blockyard.ci.run.verdicts import Collector
 from blockyard.kernel.host import store
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.settings import PROJECT, settings
 from blockyard.modules import manifest
 from blockyard.tests.harness.guests import Slot
@@ -116,7 +116,7 @@ class TestCollection:
         self, module: Module, tmp_path: Path, where: str, code: int
     ) -> None:
         files = {"test_a": GOOD, where: f"import os\nos._exit({code})\n"}
-        with pytest.raises(Failed, match=rf"before it reported \(exit code {code}, .*{where}.py"):
+        with pytest.raises(Failure, match=rf"before it reported \(exit code {code}, .*{where}.py"):
             listed(module(**files), tmp_path)
 
     @pytest.mark.parametrize("where", ["test_a", "conftest"])
@@ -125,7 +125,7 @@ class TestCollection:
     ) -> None:
         monkeypatch.setattr(runner, "COLLECT_S", 4.0)
         files = {"test_a": GOOD, where: "import time\ntime.sleep(1e9)\n"}
-        with pytest.raises(Failed, match=rf"no end after 4 s \(.*{where}.py"):
+        with pytest.raises(Failure, match=rf"no end after 4 s \(.*{where}.py"):
             listed(module(**files), tmp_path)
 
     def test_a_test_of_another_driver_is_refused(self, module: Module, tmp_path: Path) -> None:
@@ -134,11 +134,11 @@ class TestCollection:
             "(one,) = [one for one in gc.get_objects() if type(one).__name__ == 'Reporter']\n"
             "one.write(own_reports.Test('n', 'size', 'null_blk', 'serial', ''))\n"
         )
-        with pytest.raises(Failed, match="claims to be a test of null_blk-serial"):
+        with pytest.raises(Failure, match="claims to be a test of null_blk-serial"):
             listed(module(test_a=forged), tmp_path)
 
     def test_memory_has_an_end(self, module: Module, tmp_path: Path) -> None:
-        with pytest.raises(Failed, match="MemoryError"):
+        with pytest.raises(Failure, match="MemoryError"):
             listed(module(test_a="x = bytearray(1 << 40)\n"), tmp_path)
 
     @pytest.mark.parametrize("name", ["-a [b]::c", "$HOME, ä"])
@@ -148,7 +148,7 @@ class TestCollection:
 
     def test_a_path_that_is_no_text(self, module: Module, tmp_path: Path) -> None:
         folder = module(tmp_path / os.fsdecode(b"\xfc") / "mine", test_a=GOOD)
-        with pytest.raises(UserError, match=r"\\xfc/mine is not UTF-8"):
+        with pytest.raises(UsageError, match=r"\\xfc/mine is not UTF-8"):
             listed(folder, tmp_path)
 
     def test_trusted_ones_are_named(
@@ -326,7 +326,7 @@ class TestRun:
     @pytest.mark.parametrize(
         "error",
         [
-            Failed("no snapshot"),
+            Failure("no snapshot"),
             OSError(errno.ENOSPC, "no snapshot"),
             subprocess.CalledProcessError(1, "no snapshot"),
             shutil.Error([("a", "b", "no snapshot")]),
@@ -366,7 +366,7 @@ class TestCheck:
         wanted = selected(module(test_a=GOOD))
         run.check(wanted)
         monkeypatch.setattr(runner, "obstacle", lambda: "no permission")
-        with pytest.raises(UserError, match="inside another one here") as caught:
+        with pytest.raises(UsageError, match="inside another one here") as caught:
             run.check(wanted)
         assert "--trust-tests" in caught.value.hint
         run.check(selection.trusting(wanted, trust=True))
@@ -394,13 +394,13 @@ class TestCheck:
     def test_known_failures_that_cannot_be(self, module: Module, text: str, told: str) -> None:
         folder = module()
         (folder / "known_failures.toml").write_text(text)
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UsageError, match=told):
             run.check(selected(folder, suite="block"))
 
     def test_known_failures_that_lead_elsewhere(self, module: Module) -> None:
         folder = module()
         (folder / "known_failures.toml").symlink_to("/dev/zero")
-        with pytest.raises(UserError, match="known_failures.toml"):
+        with pytest.raises(UsageError, match="known_failures.toml"):
             run.check(selected(folder, suite="block"))
 
     @pytest.mark.parametrize("place", ["/proc/nowhere", "file", "new/folder"])
@@ -416,7 +416,7 @@ class TestCheck:
                 run.check(wanted)
                 assert not (tmp_path / "new").exists(), "what is wrong elsewhere leaves no folder"
             else:
-                with pytest.raises(Failed, match=f"cannot write to .*{place}"):
+                with pytest.raises(Failure, match=f"cannot write to .*{place}"):
                     run.check(wanted)
         finally:
             settings.cache_clear()
@@ -435,6 +435,6 @@ class TestNames:
 
     def test_two_files_with_one_name_are_refused(self, module: Module, tmp_path: Path) -> None:
         test = "def test_x(driver): pass\n"
-        with pytest.raises(UserError, match="two tests are called mine/x: ") as caught:
+        with pytest.raises(UsageError, match="two tests are called mine/x: ") as caught:
             listed(module(test_a=test, test_b=test), tmp_path)
         assert {"test_a.py", "test_b.py"} <= set(re.findall(r"test_\w\.py", caught.value.what))

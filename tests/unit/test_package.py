@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from blockyard.kernel.host import host_packages, installation
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.installation import PROJECT, as_typed
 
 
@@ -39,7 +39,7 @@ def test_hints_name_the_command_that_the_user_typed(
 ) -> None:
     monkeypatch.setattr(sys, "argv", [started])
     monkeypatch.setattr(installation, "INSTALLED", installed)
-    error = UserError("no tool root: ./inv build makes it", hint="./inv doctor or ./inv build")
+    error = UsageError("no tool root: ./inv build makes it", hint="./inv doctor or ./inv build")
     assert error.what == f"no tool root: {expected} build makes it"
     assert error.hint == f"{expected} doctor or {expected} build"
 

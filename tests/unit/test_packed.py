@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 import zstandard
 
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.packed import unpacked
 
 FORMATS = [gzip.compress, lzma.compress, bz2.compress, zstandard.compress]
@@ -32,11 +32,11 @@ class TestFormats:
 
     @pytest.mark.parametrize("kept", [10, 1000, -3])
     def test_one_that_ends_too_early(self, pack: Callable[[bytes], bytes], kept: int) -> None:
-        with pytest.raises(UserError, match="cannot unpack a file: "):
+        with pytest.raises(UsageError, match="cannot unpack a file: "):
             unpacked(pack(DATA)[:kept], "a file", 1 << 20)
 
     def test_one_that_is_too_large(self, pack: Callable[[bytes], bytes]) -> None:
-        with pytest.raises(UserError, match="it is larger than 1 MiB"):
+        with pytest.raises(UsageError, match="it is larger than 1 MiB"):
             unpacked(pack(bytes(2 << 20)), "a file", 1 << 20)
 
 

@@ -11,7 +11,7 @@ import pytest
 from blockyard.ci.run import record
 from blockyard.ci.studies import parity
 from blockyard.ci.studies.parity import Cell, State, cell, pair, recorded, rust_drivers
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.tests.harness.outcomes import CaseResult, Lacking, Outcome
 from blockyard.tests.unit.samples import result, run_of
 
@@ -97,12 +97,12 @@ class TestPair:
 class TestRecorded:
     def test_a_run_of_one_driver_is_refused(self, tmp_path: Path) -> None:
         path = record.write(run_of(test_of("pass")), tmp_path)
-        with pytest.raises(UserError, match="no tests of null_blk"):
+        with pytest.raises(UsageError, match="no tests of null_blk"):
             recorded([path], ["rnull"])
 
     def test_smoke_tests_say_too_little(self, tmp_path: Path) -> None:
         finished = msgspec.structs.replace(run_of(test_of("pass")), smoke=True)
-        with pytest.raises(UserError, match="--suite all"):
+        with pytest.raises(UsageError, match="--suite all"):
             recorded([record.write(finished, tmp_path)], ["rnull"])
 
 
@@ -110,5 +110,5 @@ class TestRustDrivers:
     def test_those_of_linux_unless_named(self) -> None:
         assert rust_drivers("") == ("rnull",)
         assert rust_drivers("rnvme") == ("rnvme",)
-        with pytest.raises(UserError, match="unknown Rust driver 'null_blk'"):
+        with pytest.raises(UsageError, match="unknown Rust driver 'null_blk'"):
             rust_drivers("null_blk")

@@ -15,7 +15,7 @@ from blockyard.ci.selfbench.table import show
 from blockyard.ci.selfbench.timing import Spent
 from blockyard.ci.selfbench.values import DECIMALS, Measurement, Report
 from blockyard.kernel.config.fragments import read_fragment
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.spec import KernelSpec
 
 BOOT = Measurement(
@@ -99,12 +99,12 @@ def test_wall_times_of_both_sides() -> None:
 
 
 def test_an_unknown_name_is_told_before_anything_is_made() -> None:
-    with pytest.raises(UserError, match="unknown measurement 'bot'"):
+    with pytest.raises(UsageError, match="unknown measurement 'bot'"):
         selfbench.measure(KernelSpec(), "auto", "boot,bot", 5)
 
 
 def test_no_runs_are_no_measurement() -> None:
-    with pytest.raises(UserError, match="--runs 0"):
+    with pytest.raises(UsageError, match="--runs 0"):
         selfbench.measure(KernelSpec(), "auto", "", 0)
 
 
@@ -117,7 +117,7 @@ def test_memory_is_read_as_the_kernel_prints_it(tmp_path: Path) -> None:
     file = tmp_path / "smaps_rollup"
     file.write_text("55d0-7fff ---p 00000000 00:00 0   [rollup]\nRss:  9000 kB\nPss:    8192 kB\n")
     assert fleet.kib(file, "Pss") == 8192
-    with pytest.raises(Failed, match="has no Swap"):
+    with pytest.raises(Failure, match="has no Swap"):
         fleet.kib(file, "Swap")
 
 

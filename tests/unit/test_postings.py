@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.sources.patches import Series
 from blockyard.kernel.sources.reader import read
 
@@ -92,7 +92,7 @@ def test_patches_that_came_of_an_rfc_are_newer(
     ids=["no-date", "no-date-newer-version", "same-date", "dates-against-versions"],
 )
 def test_where_it_is_not_clear_the_user_says_it(tmp_path: Path, mails: list[str]) -> None:
-    with pytest.raises(UserError, match=r"not clear which of '\[RFC.* 1/2\] a' and") as caught:
+    with pytest.raises(UsageError, match=r"not clear which of '\[RFC.* 1/2\] a' and") as caught:
         found(tmp_path, mails)
     assert "'[PATCH" in str(caught.value)
     number = 2 if "PATCH v2" in mails[2] else 1
@@ -140,7 +140,7 @@ def test_what_is_sent_again_takes_the_place_of_what_was_sent(
 
 
 def test_without_the_tag_it_is_not_clear(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"two series with '\[PATCH 1/2\] a'"):
+    with pytest.raises(UsageError, match=r"two series with '\[PATCH 1/2\] a'"):
         found(tmp_path, resent(cover="PATCH"))
 
 
@@ -154,5 +154,5 @@ def test_one_patch_that_is_sent_again_unchanged(tmp_path: Path) -> None:
 
 def test_a_patch_of_very_many_is_named(tmp_path: Path) -> None:
     for total in ("99999", "9" * 50):
-        with pytest.raises(UserError, match=rf"'\[PATCH 1/{total}\] a' is of more than 1000"):
+        with pytest.raises(UsageError, match=rf"'\[PATCH 1/{total}\] a' is of more than 1000"):
             found(tmp_path, [mail(f"[PATCH 1/{total}] a", "a")])

@@ -18,7 +18,7 @@ import pytest
 from blockyard.images.machine.scratch import scratch
 from blockyard.kernel import artifact
 from blockyard.kernel.host import gc, seal, store
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import BlockyardError
 from blockyard.kernel.host.settings import PROJECT, settings
 
 KEYS = [f"{number:016x}" for number in range(1, 5)]
@@ -182,7 +182,7 @@ def test_the_next_run_succeeds(
         try:
             seen += whole(cache)
             next_run(tmp_path)
-        except (AssertionError, OSError, UserError) as error:
+        except (AssertionError, OSError, BlockyardError) as error:
             pytest.fail(f"after {cache.name}: {error!r}")
         store.forget()
         shutil.rmtree(cache)

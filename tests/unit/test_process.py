@@ -15,7 +15,7 @@ import pytest
 
 from blockyard.kernel.host import causes, commands
 from blockyard.kernel.host.commands import without_headings
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.limits import Limits
 from blockyard.kernel.host.process import TAIL_LINES, run, tail
 from blockyard.kernel.host.sandbox import Sandbox
@@ -107,13 +107,13 @@ class TestTheCommandIsShown:
         assert log.read_text() == "$ true 'https://***@host/x?private_token=***'\n"
 
     def test_failure_does_not_quote_the_command(self, log: Path) -> None:
-        with pytest.raises(Failed) as caught:
+        with pytest.raises(Failure) as caught:
             run(["sh", "-c", "exit 3"], log=log, doing="making a thing")
         assert str(caught.value) == f"making a thing: sh ended with exit code 3\n\n  log: {log}"
 
     def test_failure_does_not_quote_an_earlier_command(self, log: Path) -> None:
         run(["echo", "No space left on device"], log=log, doing="work")
-        with pytest.raises(Failed) as caught:
+        with pytest.raises(Failure) as caught:
             run(["sh", "-c", "echo mine; exit 3"], log=log, doing="work")
         assert caught.value.what.splitlines()[1:] == ["    mine"]
         assert caught.value.hint == ""
@@ -122,7 +122,7 @@ class TestTheCommandIsShown:
         self, log: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO, "blockyard")
-        with pytest.raises(Failed):
+        with pytest.raises(Failure):
             run(["sh", "-c", "exit 3"], log=log, doing="work")
         begin, end = caplog.messages
         assert begin == "$ sh -c 'exit 3'"
@@ -142,29 +142,29 @@ class TestTheCommandIsShown:
 
 class TestFailure:
     def test_it_says_what_was_done_how_it_ended_and_where_to_read_on(self, log: Path) -> None:
-        with pytest.raises(Failed) as caught:
+        with pytest.raises(Failure) as caught:
             run(["sh", "-c", "echo the reason; exit 3"], log=log, doing="making a thing")
         assert str(caught.value) == (
             f"making a thing: sh ended with exit code 3\n    the reason\n  log: {log}"
         )
 
     def test_the_end_of_the_log_is_quoted(self, log: Path) -> None:
-        with pytest.raises(Failed) as caught:
+        with pytest.raises(Failure) as caught:
             run(["sh", "-c", "seq 1000; exit 1"], log=log, doing="work")
         quoted = caught.value.what.splitlines()[1:]
         assert quoted == [f"    {n}" for n in range(1001 - TAIL_LINES, 1001)]
 
     def test_a_signal_is_named(self, log: Path) -> None:
-        with pytest.raises(Failed, match="sh ended with signal SIGSEGV"):
+        with pytest.raises(Failure, match="sh ended with signal SIGSEGV"):
             run(["sh", "-c", "kill -SEGV $$"], log=log, doing="work")
 
     def test_a_program_that_is_not_there(self, log: Path) -> None:
-        with pytest.raises(Failed, match="the program no-such-program is not installed"):
+        with pytest.raises(Failure, match="the program no-such-program is not installed"):
             run(["no-such-program"], log=log, doing="work")
 
     def test_a_program_that_may_not_be_run(self, log: Path, tmp_path: Path) -> None:
         (tmp_path / "data").touch(0o644)
-        with pytest.raises(Failed, match="data"):
+        with pytest.raises(Failure, match="data"):
             run([str(tmp_path / "data")], log=log, doing="work")
 
     @pytest.mark.parametrize(
@@ -180,13 +180,13 @@ class TestFailure:
         ],
     )
     def test_a_cause_that_is_known_becomes_the_hint(self, log: Path, line: str, hint: str) -> None:
-        with pytest.raises(Failed) as caught:
+        with pytest.raises(Failure) as caught:
             run(["sh", "-c", 'echo "$0"; exit 1', line], log=log, doing="work")
         assert hint in caught.value.hint
 
     @pytest.mark.parametrize("line", ["Connection refused", "x.c:1:1: error: EXTRA_CFLAGS"])
     def test_the_callers_hint_goes_before_guesses(self, log: Path, line: str) -> None:
-        with pytest.raises(Failed) as caught:
+        with pytest.raises(Failure) as caught:
             run(["sh", "-c", 'echo "$0"; exit 1', line], log=log, doing="x", hint="mine")
         assert caught.value.hint == "mine"
 
@@ -203,12 +203,12 @@ class TestFailure:
     def test_a_limit_goes_before_the_callers_hint(self, log: Path, line: str, words: str) -> None:
         limits = Limits(memory_mib=8000, processes=900, file_mib=700)
         script = ["sh", "-c", 'echo "$0"; exit 1', line]
-        with pytest.raises(Failed) as caught:
+        with pytest.raises(Failure) as caught:
             run(script, log=log, doing="x", hint="mine", limits=limits)
         assert words in caught.value.hint
 
     def test_time_goes_before_the_callers_hint(self, log: Path) -> None:
-        with pytest.raises(Failed) as caught:
+        with pytest.raises(Failure) as caught:
             run(["sleep", "60"], log=log, doing="x", hint="mine", limits=Limits(time_s=0.1))
         assert "x: no end after 0 s" in caught.value.what
         assert "build_timeout_s" in caught.value.hint
@@ -223,7 +223,7 @@ class TestFailure:
 class TestNothingIsLeft:
     def test_a_deadline_ends_the_whole_group(self, log: Path, tmp_path: Path) -> None:
         script = f"sleep 600 & echo $! > {tmp_path}/pid; wait"
-        with pytest.raises(Failed, match="work: no end after 2 s"):
+        with pytest.raises(Failure, match="work: no end after 2 s"):
             run(["sh", "-c", script], log=log, doing="work", timeout_s=2)
         assert ended(int(written(tmp_path / "pid")))
 

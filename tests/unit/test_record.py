@@ -15,7 +15,7 @@ import pytest
 
 from blockyard.ci.run import record
 from blockyard.kernel.host import store
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.settings import settings
 from blockyard.tests.harness.outcomes import BAD, Outcome
 from blockyard.tests.unit.samples import result, run_of
@@ -134,7 +134,7 @@ class TestRecord:
 
     def test_results_that_cannot_be_kept(self, home: Path) -> None:
         (home / "results").write_text("a file")
-        with pytest.raises(Failed, match="cannot write to") as caught:
+        with pytest.raises(Failure, match="cannot write to") as caught:
             record.new_directory("7.3")
         assert "BLOCKYARD_RESULTS" in caught.value.hint
 
@@ -144,11 +144,11 @@ class TestRecord:
         record.check_place()
         assert list(home.iterdir()) == []
         (home / "results").write_text("a file")
-        with pytest.raises(Failed, match="cannot write to"):
+        with pytest.raises(Failure, match="cannot write to"):
             record.check_place()
         monkeypatch.setenv("BLOCKYARD_RESULTS", "/proc/results")
         settings.cache_clear()
-        with pytest.raises(Failed, match="cannot write to /proc/results"):
+        with pytest.raises(Failure, match="cannot write to /proc/results"):
             record.check_place()
 
     def test_control_characters_survive(self) -> None:
@@ -168,25 +168,27 @@ class TestRead:
         data = json.loads(path.read_text()) | change
         other = tmp_path / "run.json"
         other.write_text(json.dumps(data))
-        with pytest.raises(UserError, match="is (not )?a run record"):
+        with pytest.raises(UsageError, match="is (not )?a run record"):
             record.read(other)
 
     def test_no_file_and_no_json(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="cannot read the run record .*none.json: No such file"):
+        with pytest.raises(
+            UsageError, match="cannot read the run record .*none.json: No such file"
+        ):
             record.read(tmp_path / "none.json")
         (tmp_path / "run.json").write_text("{")
-        with pytest.raises(UserError, match="is (not )?a run record"):
+        with pytest.raises(UsageError, match="is (not )?a run record"):
             record.read(tmp_path / "run.json")
 
     @pytest.mark.parametrize("text", ['{"zz":' + "[" * 100_000, '{"schema":1,"run":"\udcff"}'])
     def test_a_file_that_was_made_to_break_its_reader(self, tmp_path: Path, text: str) -> None:
         (tmp_path / "run.json").write_bytes(text.encode(errors="surrogateescape"))
-        with pytest.raises(UserError, match="is not a run record"):
+        with pytest.raises(UsageError, match="is not a run record"):
             record.read(tmp_path / "run.json")
 
     def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "run.json")
-        with pytest.raises(UserError, match="not a regular file"):
+        with pytest.raises(UsageError, match="not a regular file"):
             record.read(tmp_path / "run.json")
 
 

@@ -18,7 +18,7 @@ import pytest
 from blockyard.kernel.catalog import Git, Tarball, find
 from blockyard.kernel.host import store
 from blockyard.kernel.host.debian import ToolRoot
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import BlockyardError, Failure, UsageError
 from blockyard.kernel.host.settings import settings
 from blockyard.kernel.sources import cached, fetch
 from blockyard.kernel.spec import KernelSpec
@@ -141,7 +141,7 @@ class TestFetch:
         assert fetch("mine", Git(url(server), "b/main"), NO_TOOLS).origin.endswith(second)
 
     def test_a_branch_that_is_not_there(self, server: Server) -> None:
-        with pytest.raises(UserError, match="has no branch or tag 'other'"):
+        with pytest.raises(UsageError, match="has no branch or tag 'other'"):
             fetch("mine", Git(url(server), "other"), NO_TOOLS)
 
     def test_git_protocol_and_the_repository_of_the_current_folder(
@@ -163,7 +163,7 @@ class TestFetch:
     @pytest.mark.parametrize("scheme", ["ext::", "ext://", "fd://", "ftp://", "foo://"])
     def test_other_ways_of_transport(self, scheme: str, tmp_path: Path) -> None:
         repository = f"{scheme}touch {tmp_path}/ran"
-        with pytest.raises(UserError, match="cannot reach|there is no folder"):
+        with pytest.raises(Failure, match="cannot reach|there is no folder"):
             fetch("mine", Git(repository, "main"), NO_TOOLS)
         assert not (tmp_path / "ran").exists()
 
@@ -222,7 +222,7 @@ class TestSecrets:
     def test_a_wrong_token_is_in_no_error(self, server: Server, ref: str) -> None:
         server.token = "another"
         name = f"{url(server, f'{USER}:{TOKEN}@')}#{ref}"
-        with pytest.raises(Failed, match="cannot reach") as caught:
+        with pytest.raises(Failure, match="cannot reach") as caught:
             fetch(name, find(name), NO_TOOLS)
         assert TOKEN not in str(caught.value)
         assert TOKEN not in self.everything()
@@ -250,7 +250,7 @@ class TestSecrets:
 
     def test_a_server_that_asks_who_it_is(self, server: Server) -> None:
         server.token = TOKEN
-        with pytest.raises(Failed, match="cannot reach") as caught:
+        with pytest.raises(Failure, match="cannot reach") as caught:
             fetch("mine", Git(url(server), "main"), NO_TOOLS)
         assert "credential helper" in caught.value.hint
 
@@ -259,7 +259,7 @@ class TestSecrets:
         place = url(server, form.format(TOKEN), f"/linux.tar?key={TOKEN}")
         entry = find(f"{place} sha256={'0' * 64}")
         for what in (entry, Tarball(place), Tarball(place.replace("http", "gopher"), "0" * 64)):
-            with pytest.raises(UserError) as caught:
+            with pytest.raises(BlockyardError) as caught:
                 fetch(place, what, NO_TOOLS)
             assert TOKEN not in str(caught.value)
             assert "127.0.0.1" in str(caught.value)
@@ -282,18 +282,18 @@ class TestSilence:
     @pytest.mark.parametrize("scheme", ["http", "git"])
     def test_a_git_server(self, silent: int, scheme: str) -> None:
         began = time.monotonic()
-        with pytest.raises(Failed, match=r"for main: no answer for 0.5 s") as caught:
+        with pytest.raises(Failure, match=r"for main: no answer for 0.5 s") as caught:
             fetch("mine", Git(f"{scheme}://127.0.0.1:{silent}/x", "main"), NO_TOOLS)
         assert "BLOCKYARD_SERVER_SILENCE_S" in caught.value.hint
         assert time.monotonic() - began < 20
 
     def test_one_that_falls_silent_in_the_fetch(self, silent: int) -> None:
         entry = Git(f"git://127.0.0.1:{silent}/x", "1" * 40)
-        with pytest.raises(Failed, match=r"fetching .*: no answer for 0.5 s"):
+        with pytest.raises(Failure, match=r"fetching .*: no answer for 0.5 s"):
             fetch("mine", entry, NO_TOOLS)
         assert not list(store.directory("clones").iterdir())
 
     def test_one_of_tarballs(self, silent: int) -> None:
         entry = Tarball(f"http://127.0.0.1:{silent}/x.tar", "0" * 64)
-        with pytest.raises(Failed, match=r"no answer for 0.5 s"):
+        with pytest.raises(Failure, match=r"no answer for 0.5 s"):
             fetch("mine", entry, NO_TOOLS)

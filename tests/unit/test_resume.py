@@ -15,7 +15,7 @@ from blockyard.ci.run.module_tests import folder as own_folder
 from blockyard.ci.run.record import Run
 from blockyard.ci.run.resume import LATEST
 from blockyard.kernel.host import store
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.settings import settings
 from blockyard.kernel.spec import KernelSpec
 from blockyard.tests.unit.samples import result, run_of
@@ -55,22 +55,22 @@ class TestFind:
         assert resume.find(name, OPTIONS).directory == wanted
 
     def test_none(self) -> None:
-        with pytest.raises(UserError, match="no run with these options was interrupted"):
+        with pytest.raises(UsageError, match="no run with these options was interrupted"):
             resume.find(LATEST, OPTIONS)
         a_run("20260102-000000", {**OPTIONS, "driver": "nvme"})
-        with pytest.raises(UserError, match="no run with these options") as caught:
+        with pytest.raises(UsageError, match="no run with these options") as caught:
             resume.find(LATEST, OPTIONS)
         assert "20260102-000000" in caught.value.hint
 
     def test_another_run_says_what_was_otherwise(self) -> None:
         a_run("20260102-000000", {**OPTIONS, "driver": "nvme"})
-        with pytest.raises(UserError, match="another run: --driver was nvme"):
+        with pytest.raises(UsageError, match="another run: --driver was nvme"):
             resume.find("20260102-000000", OPTIONS)
 
     def test_a_whole_run_and_no_run(self) -> None:
         a_run("whole", finished=run_of(result("pass")))
         for name in ("whole", "none", LATEST + "er"):
-            with pytest.raises(UserError, match="has no run that was interrupted"):
+            with pytest.raises(UsageError, match="has no run that was interrupted"):
                 resume.find(name, OPTIONS)
 
     def test_one_that_goes_on_now_is_passed_over(self) -> None:
@@ -79,7 +79,7 @@ class TestFind:
         newer = a_run("20260102-000000")
         goes_on = Journal.reopened(newer, past, "now")
         assert resume.find(LATEST, OPTIONS).directory == wanted
-        with pytest.raises(UserError, match="20260102-000000 is of a run that goes on now"):
+        with pytest.raises(UsageError, match="20260102-000000 is of a run that goes on now"):
             resume.find(newer.name, OPTIONS)
         goes_on.close()
         assert resume.find(LATEST, OPTIONS).directory == newer
@@ -108,7 +108,7 @@ class TestCheck:
     )
     def test_what_changed_is_named(self, changes: dict[str, object], what: str) -> None:
         earlier = resume.find(a_run("r").name, OPTIONS)
-        with pytest.raises(Failed, match=f"cannot go on with r: {what} changed since"):
+        with pytest.raises(Failure, match=f"cannot go on with r: {what} changed since"):
             resume.check(earlier, self.changed(**changes))
 
 

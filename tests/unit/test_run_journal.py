@@ -16,7 +16,7 @@ from blockyard.ci.run import journal, past_run, record
 from blockyard.ci.run.case_id import CaseId
 from blockyard.ci.run.journal import Header, Journal, Planned
 from blockyard.ci.run.verdicts import Collector
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.tests.harness.guests import Slot
 from blockyard.tests.harness.known import Known
 from blockyard.tests.harness.outcomes import CaseResult, Outcome
@@ -110,13 +110,13 @@ class TestRecord:
     )
     def test_what_is_no_journal(self, tmp_path: Path, text: str) -> None:
         (tmp_path / journal.FILE).write_text(text)
-        with pytest.raises(UserError, match="is not the journal of a run"):
+        with pytest.raises(UsageError, match="is not the journal of a run"):
             past_run.read(tmp_path)
         assert journal.read_header(tmp_path / journal.FILE) is None
 
     def test_a_journal_of_later_times(self, tmp_path: Path) -> None:
         Journal.begun(tmp_path, msgspec.structs.replace(HEADER, format=99)).close()
-        with pytest.raises(UserError, match="format 99, not 1"):
+        with pytest.raises(UsageError, match="format 99, not 1"):
             past_run.read(tmp_path)
 
 
@@ -166,7 +166,7 @@ class TestGoingOn:
     def test_a_run_that_goes_on_now_keeps_its_record(self, log: Journal, tmp_path: Path) -> None:
         past = journal.read(tmp_path / journal.FILE)
         record.write(past.record(), tmp_path)
-        with pytest.raises(UserError, match="a run that goes on now"):
+        with pytest.raises(UsageError, match="a run that goes on now"):
             Journal.reopened(tmp_path, past, "now")
         assert (tmp_path / "run.json").exists()
 
@@ -186,7 +186,7 @@ class TestGoingOn:
 
     def test_a_run_that_goes_on_now(self, log: Journal, tmp_path: Path) -> None:
         past = journal.read(tmp_path / journal.FILE)
-        with pytest.raises(UserError, match="a run that goes on now"):
+        with pytest.raises(UsageError, match="a run that goes on now"):
             Journal.reopened(tmp_path, past, "now")
         assert journal.read(tmp_path / journal.FILE) == past
 
@@ -195,7 +195,7 @@ class TestGoingOn:
         log.finished(NAMES[1], of(NAMES[1]), booted=True)
         log.close()
         whole = (tmp_path / journal.FILE).read_bytes()
-        with pytest.raises(UserError, match="has changed meanwhile"):
+        with pytest.raises(UsageError, match="has changed meanwhile"):
             Journal.reopened(tmp_path, past, "now")
         assert (tmp_path / journal.FILE).read_bytes() == whole
 

@@ -15,7 +15,7 @@ import pytest
 from blockyard.images.machine.scratch import OWNER as OWNER_FILE
 from blockyard.images.machine.scratch import scratch
 from blockyard.kernel.host import store
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.settings import PROJECT, settings
 
 OWNER = """
@@ -155,7 +155,7 @@ def test_what_is_no_mark_is_removed(cache: Path, tmp_path: Path, kind: str) -> N
 def test_two_guests_in_one_folder(cache: Path, tmp_path: Path) -> None:
     with (
         scratch(tmp_path / "guest"),
-        pytest.raises(Failed, match="another guest runs in"),
+        pytest.raises(Failure, match="another guest runs in"),
         scratch(tmp_path / "guest"),
     ):
         pass

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from blockyard.kernel.host import durable, listing, seal, trees
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 
 
 @pytest.fixture
@@ -244,7 +244,7 @@ class TestMake:
             Path("folder-of-ten").mkdir()
             os.chdir("folder-of-ten")
         os.chdir("/")
-        with pytest.raises(Failed, match="nested too deep"):
+        with pytest.raises(Failure, match="nested too deep"):
             seal.make(top, "sources")
         trees.remove(top)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.kernel.sources import reader, series, thread, unified
 
@@ -68,7 +68,7 @@ class TestFolder:
         folder = tmp_path / "patches"
         folder.mkdir()
         (folder / "series").write_text(f"{name}\n")
-        with pytest.raises(UserError, match="series names .*which is not a regular file"):
+        with pytest.raises(UsageError, match="series names .*which is not a regular file"):
             series.read(folder)
 
 
@@ -116,15 +116,15 @@ class TestNone:
     @pytest.mark.parametrize("text", ["", "words\n", mail("[PATCH 0/2] It", "")])
     def test_a_file_without_a_patch(self, tmp_path: Path, text: str) -> None:
         (tmp_path / "file").write_text(text)
-        with pytest.raises(UserError, match="file has no patches in it"):
+        with pytest.raises(UsageError, match="file has no patches in it"):
             series.read(tmp_path / "file")
 
     def test_an_empty_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="has no patches in it"):
+        with pytest.raises(UsageError, match="has no patches in it"):
             series.read(tmp_path)
 
     def test_nothing_there(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="there is no patch series .*/gone"):
+        with pytest.raises(UsageError, match="there is no patch series .*/gone"):
             series.read(tmp_path / "gone")
 
 
@@ -178,7 +178,7 @@ class TestOutside:
     ) -> None:
         path = tmp_path / "0001.patch"
         make(path)
-        with pytest.raises(UserError, match="cannot read the patch series"):
+        with pytest.raises(UsageError, match="cannot read the patch series"):
             series.read(tmp_path if in_folder else path)
 
     def test_a_link_out_of_the_folder(self, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ class TestOutside:
         folder = tmp_path / "patches"
         folder.mkdir()
         (folder / "0001.patch").symlink_to(tmp_path / "secret")
-        with pytest.raises(UserError, match=r"0001\.patch is not there as a file of its own"):
+        with pytest.raises(UsageError, match=r"0001\.patch is not there as a file of its own"):
             series.read(folder)
 
     def test_a_file_of_an_editor_is_no_patch(self, tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ class TestThread:
         )
         (tmp_path / "mbox").write_text(text)
         with pytest.raises(
-            UserError, match=r"two patches 1/1: '\[PATCH 1/1\] b' and '\[PATCH 1/1\] c'"
+            UsageError, match=r"two patches 1/1: '\[PATCH 1/1\] b' and '\[PATCH 1/1\] c'"
         ):
             series.read(tmp_path / "mbox")
 
@@ -263,7 +263,7 @@ class TestThread:
     def test_one_patch_of_a_series_may_be_named(self, tmp_path: Path) -> None:
         (tmp_path / "0002.patch").write_text(mail("[PATCH 2/7] x", diff("a", "b")))
         assert names(tmp_path / "0002.patch") == ["0002.patch"]
-        with pytest.raises(UserError, match="patch 1, 3, 4, 5, 6, 7 of 7 is missing"):
+        with pytest.raises(UsageError, match="patch 1, 3, 4, 5, 6, 7 of 7 is missing"):
             series.read(tmp_path)
 
     def test_a_new_version_of_a_single_patch_in_its_thread(self, tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ class TestDamaged:
         text = mail("[PATCH 1/1] x", self.CUT) + mail("[PATCH v2 1/1] x", diff("a", "b"))
         (tmp_path / "mbox").write_text(text)
         assert series.read(tmp_path / "mbox").version == 2
-        with pytest.raises(UserError, match="the hunk of line"):
+        with pytest.raises(UsageError, match="the hunk of line"):
             series.read(tmp_path / "mbox", 1)
 
     def test_one_of_a_reply_does_not_matter(self, tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ class TestDamaged:
     def test_one_of_the_series_does(self, tmp_path: Path) -> None:
         text = mail("[PATCH 1/2] x", diff("a", "b")) + mail("[PATCH 2/2] y", self.CUT)
         (tmp_path / "mbox").write_text(text)
-        with pytest.raises(UserError, match=r"cannot read the patch \[PATCH 2/2\] y, line"):
+        with pytest.raises(UsageError, match=r"cannot read the patch \[PATCH 2/2\] y, line"):
             series.read(tmp_path / "mbox")
 
     @pytest.mark.parametrize("broken", ["text", "attached"])
@@ -321,7 +321,7 @@ class TestDamaged:
         if broken == "text":
             assert series.read(tmp_path / "x.eml").patches[0].text == good.encode()
         else:
-            with pytest.raises(UserError, match=r"cannot read the patch x\.patch"):
+            with pytest.raises(UsageError, match=r"cannot read the patch x\.patch"):
                 series.read(tmp_path / "x.eml")
 
 
@@ -346,7 +346,7 @@ class TestSize:
             path = tmp_path / f"{number}.patch"
             for before in (b"", head, head + b"\n"):
                 path.write_bytes(before + line + b"\n\n" + diff("a", "b").encode())
-                with contextlib.suppress(UserError):
+                with contextlib.suppress(UsageError):
                     series.read(path)
         assert time.process_time() - begun < 20
 
@@ -356,14 +356,14 @@ class TestSize:
     ) -> None:
         monkeypatch.setattr(reader, "SERIES_BYTES", 1 << 20)
         (tmp_path / "a.patch").write_bytes(pack(bytes(2 << 20)))
-        with pytest.raises(UserError, match=r"cannot unpack a\.patch: it is larger than 1 MiB"):
+        with pytest.raises(UsageError, match=r"cannot unpack a\.patch: it is larger than 1 MiB"):
             series.read(tmp_path / "a.patch")
 
     def test_too_many_patches(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(thread, "PATCHES", 1)
         mails = [mail("[PATCH] z", diff("a", "b")), mail("[PATCH] a", diff("b", "c"))]
         (tmp_path / "two").write_text("".join(mails))
-        with pytest.raises(UserError, match="more than 1 patches"):
+        with pytest.raises(UsageError, match="more than 1 patches"):
             series.read(tmp_path / "two")
 
     def test_mails_in_mails_without_end(self, tmp_path: Path) -> None:
@@ -373,7 +373,7 @@ class TestSize:
             for number in range(200)
         )
         (tmp_path / "deep").write_text(inner)
-        with pytest.raises(UserError, match="cannot read"):
+        with pytest.raises(UsageError, match="cannot read"):
             series.read(tmp_path / "deep")
 
 

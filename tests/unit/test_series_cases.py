@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.sources import series
 from blockyard.kernel.sources.patches import Series
 from blockyard.kernel.sources.reader import read
@@ -108,7 +108,7 @@ def test_the_patches_of_the_series_are_taken_and_nothing_else(name: str, tmp_pat
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_taken_whole_is_refused(name: str) -> None:
-    with pytest.raises(UserError, match=REFUSED[name]) as caught:
+    with pytest.raises(UsageError, match=REFUSED[name]) as caught:
         read(DATA / name)
     assert caught.value.exit_code == 2
     assert caught.value.hint
@@ -148,7 +148,7 @@ class TestVersion:
         assert [one.why for one in older.omitted] == ["a newer version, v2 (2 patches)"]
 
     def test_one_that_is_not_there(self) -> None:
-        with pytest.raises(UserError, match="has no version 3 .*, but v1, v2"):
+        with pytest.raises(UsageError, match="has no version 3 .*, but v1, v2"):
             read(DATA / "two-versions", 3)
 
     def test_an_incomplete_one_can_be_passed_over(self, tmp_path: Path) -> None:

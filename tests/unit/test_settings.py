@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.settings import PROJECT, settings
 
 
@@ -96,7 +96,7 @@ class TestBad:
     )
     def test_a_setting_is_named_with_its_places(self, file: Path, text: str, words: str) -> None:
         file.write_text(text)
-        with pytest.raises(UserError, match="bad setting") as caught:
+        with pytest.raises(UsageError, match="bad setting") as caught:
             settings()
         assert words in caught.value.what
         assert str(file) in caught.value.hint
@@ -105,12 +105,12 @@ class TestBad:
     @pytest.mark.usefixtures("file")
     def test_the_environment_can_be_wrong_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("BLOCKYARD_JOBS", "many")
-        with pytest.raises(UserError, match="jobs"):
+        with pytest.raises(UsageError, match="jobs"):
             settings()
 
     @pytest.mark.parametrize("data", [b"jobs = \n", b"= 5", b"mirror = '\xff'\n"])
     def test_a_file_that_is_no_toml(self, file: Path, data: bytes) -> None:
         file.write_bytes(data)
-        with pytest.raises(UserError, match=r"config.toml: ") as caught:
+        with pytest.raises(UsageError, match=r"config.toml: ") as caught:
             settings()
         assert str(file) in str(caught.value)

@@ -11,7 +11,7 @@ import pytest
 
 from blockyard.kernel.catalog import Directory, Entry, Git, Tarball, find
 from blockyard.kernel.host.debian import ToolRoot
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.sources import directory, fetch
 from blockyard.kernel.sources.tree import Tree, checked, version
 
@@ -62,7 +62,7 @@ class TestForms:
         ],
     )
     def test_what_is_none(self, text: str, words: str) -> None:
-        with pytest.raises(UserError, match=words):
+        with pytest.raises(UsageError, match=words):
             find(text)
 
 
@@ -78,13 +78,13 @@ class TestTree:
         assert checked(linux, "it") == linux
 
     def test_another_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="not a kernel source tree"):
+        with pytest.raises(UsageError, match="not a kernel source tree"):
             checked(tmp_path, str(tmp_path))
 
     @pytest.mark.parametrize("product", [".config", "include/config"])
     def test_a_tree_that_was_built_in_place(self, linux: Path, product: str) -> None:
         (linux / product).mkdir(parents=True)
-        with pytest.raises(UserError, match="was built in place") as caught:
+        with pytest.raises(UsageError, match="was built in place") as caught:
             checked(linux, "it")
         assert "mrproper" in caught.value.hint
 
@@ -148,42 +148,47 @@ class TestGit:
         git(linux, "add", "--all")
         git(linux, "commit", "--quiet", "--message=first")
         git(linux, "tag", "v7.4-rc2")
-        with pytest.raises(UserError, match="has no commit 'v7.4-rc3'") as caught:
+        with pytest.raises(UsageError, match="has no commit 'v7.4-rc3'") as caught:
             fetch("mine", Git(str(linux), "v7.4-rc3"), NO_TOOLS)
         assert "v7.4-rc2" in caught.value.hint
 
     def test_a_folder_that_is_no_repository(self, tmp_path: Path) -> None:
         empty = tmp_path / "empty"
         empty.mkdir()
-        with pytest.raises(UserError, match="is not a git repository"):
+        with pytest.raises(UsageError, match="is not a git repository"):
             fetch("mine", Git(str(empty), "v7.2"), NO_TOOLS)
 
 
 class TestTarball:
     def test_one_that_is_not_there(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="there is no file"):
+        with pytest.raises(UsageError, match="there is no file"):
             fetch("mine", Tarball(str(tmp_path / "linux.tar.xz")), NO_TOOLS)
 
     @pytest.mark.parametrize(
-        "url", ["http://localhost:port/x.tar.xz", "http://[bad/x.tar.xz", "file:///none.tar.xz"]
+        ("url", "error"),
+        [
+            ("http://localhost:port/x.tar.xz", Failure),
+            ("http://[bad/x.tar.xz", Failure),
+            ("file:///none.tar.xz", UsageError),
+        ],
     )
-    def test_a_url_that_is_none(self, url: str) -> None:
-        with pytest.raises(UserError, match="cannot fetch"):
+    def test_invalid_url(self, url: str, error: type[Exception]) -> None:
+        with pytest.raises(error, match="cannot fetch"):
             fetch("mine", Tarball(url, SHA256), NO_TOOLS)
 
     @pytest.mark.parametrize("entry", [Directory("~nobody-has-this-name"), Tarball("~nobody-x/y")])
     def test_the_home_of_nobody(self, entry: Entry) -> None:
-        with pytest.raises(UserError, match="no such user"):
+        with pytest.raises(UsageError, match="no such user"):
             fetch("mine", entry, NO_TOOLS)
 
     def test_a_url_needs_its_sha256(self) -> None:
-        with pytest.raises(UserError, match="needs a sha256"):
+        with pytest.raises(UsageError, match="needs a sha256"):
             fetch("mine", Tarball("https://host/linux.tar.xz"), NO_TOOLS)
 
     def test_a_wrong_sha256(self, tmp_path: Path) -> None:
         tarball = tmp_path / "linux.tar"
         tarball.write_bytes(b"not what it was")
-        with pytest.raises(UserError, match="has the sha256"):
+        with pytest.raises(Failure, match="has the sha256"):
             fetch("mine", Tarball(str(tarball), SHA256), NO_TOOLS)
 
 

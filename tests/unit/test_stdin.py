@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from blockyard.ci.commands import stdin
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 
 
 class Pipe:
@@ -77,14 +77,14 @@ def test_a_pipe_that_is_silent_is_not_waited_for(
 def test_one_without_end(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stdin, "END_S", 0.0)
     pipe.write(b"x")
-    with pytest.raises(UserError, match="has no end after 0 s"):
+    with pytest.raises(UsageError, match="has no end after 0 s"):
         data()
 
 
 def test_too_much(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stdin, "LIMIT", 1 << 20)
     monkeypatch.setattr(sys, "stdin", open("/dev/zero", "rb"))  # noqa: SIM115 - for the thread
-    with pytest.raises(UserError, match="more than 1 MiB on standard input"):
+    with pytest.raises(UsageError, match="more than 1 MiB on standard input"):
         data()
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from blockyard.kernel.host import store
-from blockyard.kernel.host.errors import Failed
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.settings import PROJECT
 
 
@@ -51,7 +51,7 @@ class TestGet:
         assert (path / "data").read_text() == "whole"
         assert store.get("things", "k", "a thing", never) == path
 
-    @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError, Failed])
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError, Failure])
     def test_an_interrupted_making_leaves_nothing(
         self, cache: Path, error: type[BaseException]
     ) -> None:
@@ -87,7 +87,7 @@ class TestGet:
             with open("/dev/full", "w") as file:
                 file.write("x")
 
-        with pytest.raises(Failed, match="no space left") as caught:
+        with pytest.raises(Failure, match="no space left") as caught:
             store.get("things", "k", "kernel 7.3", make)
         assert "kernel 7.3" in str(caught.value)
         assert "BLOCKYARD_CACHE" in caught.value.hint
@@ -97,7 +97,7 @@ class TestGet:
         def make(path: Path) -> None:
             raise shutil.Error([("a", "b", f"[Errno 28] {os.strerror(errno.ENOSPC)}: 'b'")])
 
-        with pytest.raises(Failed, match="no space left"):
+        with pytest.raises(Failure, match="no space left"):
             store.get("things", "k", "kernel 7.3", make)
 
     def test_another_error_of_the_system_is_not_hidden(self, cache: Path) -> None:
@@ -110,7 +110,7 @@ class TestGet:
 
     def test_a_cache_that_cannot_be_made(self, cache: Path) -> None:
         cache.write_text("a file")
-        with pytest.raises(Failed, match="cannot make the cache directory") as caught:
+        with pytest.raises(Failure, match="cannot make the cache directory") as caught:
             store.get("things", "k", "a thing", never)
         assert "BLOCKYARD_CACHE" in caught.value.hint
 

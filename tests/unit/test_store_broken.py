@@ -18,7 +18,7 @@ from blockyard.ci.commands import kernels
 from blockyard.kernel import artifact
 from blockyard.kernel.artifact import KernelInfo
 from blockyard.kernel.host import gc, locks, seal, store
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.settings import PROJECT
 
 KEY = f"{7:016x}"
@@ -139,7 +139,7 @@ class TestEntry:
         store.examine("kernels", path)
         with open(path / "bzImage", "r+b") as file:
             file.write(b"X")
-        with pytest.raises(Failed, match="bzImage has other contents"):
+        with pytest.raises(Failure, match="bzImage has other contents"):
             store.examine("kernels", path)
         assert store.use("kernels", KEY) is None
 
@@ -262,7 +262,7 @@ class TestMarkers:
     def test_a_folder_of_the_cache_that_is_a_file(self, cache: Path) -> None:
         cache.mkdir()
         (cache / "locks").write_text("x")
-        with pytest.raises(Failed, match="cannot make the cache directory .*locks"):
+        with pytest.raises(Failure, match="cannot make the cache directory .*locks"):
             store.get("kernels", KEY, "a thing", fill)
         assert gc.collect(max_age_s=0, max_size=0).dropped == ()
 
@@ -281,7 +281,7 @@ class TestLooks:
     def test_loading_a_broken_one_is_no_traceback(self) -> None:
         path = made("kernels")
         truncate(path)
-        with pytest.raises(UserError, match=r"kernel\.json") as caught:
+        with pytest.raises(Failure, match=r"kernel\.json") as caught:
             artifact.load(path)
         assert "remove that folder" in caught.value.hint
 
@@ -301,7 +301,7 @@ def without_rights(script: str, cache: Path, *, read_only: bool = True) -> tuple
 
 HEAD = f"""
 from blockyard.kernel.host import gc, store
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import Failure
 KEY = {KEY!r}
 def never(path): raise AssertionError
 """
@@ -339,7 +339,7 @@ class TestReadOnly:
         ],
     )
     def test_what_cannot_be_done_is_one_plain_message(self, read_only: Path, call: str) -> None:
-        script = HEAD + f"try:\n    {call}\nexcept UserError as error:\n    print(error)"
+        script = HEAD + f"try:\n    {call}\nexcept Failure as error:\n    print(error)"
         code, said = without_rights(script, read_only)
         assert code == 0
         assert str(read_only) in said
@@ -348,7 +348,7 @@ class TestReadOnly:
 
     def test_a_broken_entry_is_named_with_its_path(self, read_only: Path) -> None:
         truncate(read_only / "kernels" / KEY)
-        script = HEAD + "try:\n    store.use('kernels', KEY)\nexcept UserError as e:\n    print(e)"
+        script = HEAD + "try:\n    store.use('kernels', KEY)\nexcept Failure as e:\n    print(e)"
         code, said = without_rights(script, read_only)
         assert code == 0
         assert f"{read_only}/kernels/{KEY} is broken (kernel.json has 10 bytes" in said

@@ -19,7 +19,7 @@ HEAD = """
 import sys
 from pathlib import Path
 from blockyard.kernel.host import gc, seal, store
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.settings import settings
 
 CACHE = settings().cache_dir
@@ -73,7 +73,7 @@ def test_a_making_says_so_and_leaves_nothing(small_disk: list[str]) -> None:
             (path / "bzImage").write_bytes(bytes(8 << 20))
         try:
             store.get("kernels", KEYS[0], "kernel 7.3", large)
-        except UserError as error:
+        except Failure as error:
             print(error)
         print(list((CACHE / "kernels").iterdir()))
         """,
@@ -101,7 +101,7 @@ def test_the_disk_is_full_just_before(small_disk: list[str], where: str) -> None
                 fill()
         try:
             store.get("kernels", KEYS[0], "kernel 7.3", make)
-        except UserError as error:
+        except Failure as error:
             print(error.what)
         (CACHE / "logs" / "large").unlink()
         path = store.get("kernels", KEYS[0], "kernel 7.3", entry)

@@ -12,7 +12,7 @@ import pytest
 
 from blockyard.ci.run import collection, selection
 from blockyard.ci.run.case_id import CaseId
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.modules import manifest
 from blockyard.tests.harness.known import FILE, read
@@ -67,7 +67,7 @@ def test_words_for_suites(suite: str, suites: tuple[str, ...], smoke: bool) -> N
 
 
 def test_an_unknown_suite_names_the_words_too() -> None:
-    with pytest.raises(UserError, match="smoke"):
+    with pytest.raises(UsageError, match="smoke"):
         selection.select(suite="smok")
 
 
@@ -97,18 +97,24 @@ class TestOfADriversOwn:
 
     @pytest.mark.parametrize("name", ["block", "smoke"])
     def test_a_suite_of_that_name_is_there(self, tmp_path: Path, name: str) -> None:
-        with pytest.raises(UserError, match="another suite is called"):
+        with pytest.raises(UsageError, match="another suite is called"):
             self.listed(tmp_path, "def test_works(driver): pass\n", name=name)
 
     @pytest.mark.parametrize(
-        ("text", "told"),
+        ("text", "error", "message"),
         [
-            ("import pytest\npytest.importorskip('nope')\n", "could not import 'nope'"),
-            ("1 / 0\n", "ZeroDivisionError"),
-            ("import unittest\nclass T(unittest.TestCase):\n  def test_x(self): 0\n", "suite"),
+            ("import pytest\npytest.importorskip('nope')\n", Failure, "could not import 'nope'"),
+            ("1 / 0\n", Failure, "ZeroDivisionError"),
+            (
+                "import unittest\nclass T(unittest.TestCase):\n  def test_x(self): 0\n",
+                UsageError,
+                "suite",
+            ),
         ],
         ids=["skipped", "broken", "classes"],
     )
-    def test_none_is_taken_for_empty(self, tmp_path: Path, text: str, told: str) -> None:
-        with pytest.raises(UserError, match=told):
+    def test_none_is_taken_for_empty(
+        self, tmp_path: Path, text: str, error: type[Exception], message: str
+    ) -> None:
+        with pytest.raises(error, match=message):
             self.listed(tmp_path, text)

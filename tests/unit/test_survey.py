@@ -5,7 +5,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from blockyard.ci import output
+from blockyard.ci.studies import survey
 from blockyard.ci.studies.survey import (
     Driver,
     Row,
@@ -16,6 +19,9 @@ from blockyard.ci.studies.survey import (
     read_rows,
     size_mib,
 )
+from blockyard.images.errors import QemuDied
+from blockyard.kernel.host.errors import BlockyardError, Failure, UsageError
+from blockyard.kernel.spec import KernelSpec
 from blockyard.tests.unit import samples
 
 NO_RUST = "before 6.11 a kernel's Rust code compiles with one version of rustc only"
@@ -24,6 +30,27 @@ NO_RUST = "before 6.11 a kernel's Rust code compiles with one version of rustc o
 def row(**values: object) -> Row:
     known = {"kernel": "7.3", "date": "2026-01-02", "accelerator": "tcg"}
     return Row(**(known | values))  # type: ignore[arg-type]
+
+
+class TestSurvey:
+    def test_unknown_accelerator_ends_the_command(self) -> None:
+        with pytest.raises(UsageError, match="unknown accelerator 'kmv'"):
+            survey.survey([KernelSpec("7.3")], "kmv", 1)
+
+    @pytest.mark.parametrize(
+        "error", [UsageError("no directory /tree"), QemuDied("QEMU died"), Failure("it is full")]
+    )
+    def test_error_of_a_kernel_is_the_problem_of_its_row(
+        self, error: BlockyardError, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fails(spec: KernelSpec, row: Row) -> Row:
+            if spec.kernel == "7.3":
+                raise error
+            raise Failure("not fetched")
+
+        monkeypatch.setattr(survey, "_fetch", fails)
+        rows = survey.survey([KernelSpec("7.3"), KernelSpec("7.2")], "tcg", 1)
+        assert [row.problem for row in rows] == [str(error), "not fetched"]
 
 
 class TestDriver:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from blockyard.kernel.host import toml
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 
 
 class Thing(msgspec.Struct, forbid_unknown_fields=True):
@@ -21,7 +21,7 @@ class Thing(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def problem(data: bytes) -> str:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UsageError) as caught:
         toml.decode(data, Thing, "x.toml")
     return caught.value.what
 
@@ -101,20 +101,20 @@ class TestFiles:
     def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "x.toml")
         with pytest.raises(
-            UserError, match=r"cannot read the thing .*/x.toml: it is not a regular"
+            UsageError, match=r"cannot read the thing .*/x.toml: it is not a regular"
         ):
             toml.read(tmp_path / "x.toml", Thing, "the thing")
 
     def test_a_device_is_not_read(self) -> None:
-        with pytest.raises(UserError, match="not a regular file"):
+        with pytest.raises(UsageError, match="not a regular file"):
             toml.read(Path("/dev/zero"), Thing, "the thing")
 
     def test_a_large_one_is_refused(self, tmp_path: Path) -> None:
         with open(tmp_path / "x.toml", "wb") as file:
             file.truncate(100 << 30)
-        with pytest.raises(UserError, match="larger than 1 MiB"):
+        with pytest.raises(UsageError, match="larger than 1 MiB"):
             toml.read(tmp_path / "x.toml", Thing, "the thing")
 
     def test_none(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="No such file or directory"):
+        with pytest.raises(UsageError, match="No such file or directory"):
             toml.read(tmp_path / "x.toml", Thing, "the thing")

@@ -11,7 +11,7 @@ import pytest
 
 from blockyard.images.hardware import bounds, topologies
 from blockyard.images.hardware.topology import DEFAULT, Controller, Namespace, Subsystem, Topology
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 
 SHIPPED = (
     "4k",
@@ -90,7 +90,7 @@ class TestOurs:
         ("wrong", "near"), [("defualt", "default"), ("namespace", "namespaces"), ("xyz", "known: ")]
     )
     def test_an_unknown_one_gets_the_nearest(self, wrong: str, near: str) -> None:
-        with pytest.raises(UserError, match=f"unknown topology '{wrong}'") as caught:
+        with pytest.raises(UsageError, match=f"unknown topology '{wrong}'") as caught:
             topologies.load(wrong)
         assert near in caught.value.hint
 
@@ -112,17 +112,17 @@ class TestUsers:
         assert topologies.load(str(file)).controllers == DEFAULT.controllers
 
     def test_a_file_that_is_not_there(self, file: Path) -> None:
-        with pytest.raises(UserError, match="cannot read the topology .*mine.toml: No such file"):
+        with pytest.raises(UsageError, match="cannot read the topology .*mine.toml: No such file"):
             topologies.load(str(file))
 
     def test_a_pipe_is_not_waited_for(self, file: Path) -> None:
         os.mkfifo(file)
-        with pytest.raises(UserError, match="mine.toml: it is not a regular file"):
+        with pytest.raises(UsageError, match="mine.toml: it is not a regular file"):
             topologies.load(str(file))
 
     def test_nesting_without_end(self, file: Path) -> None:
         file.write_text("a = " + "[" * 5000)
-        with pytest.raises(UserError, match="nests more than 16 levels deep"):
+        with pytest.raises(UsageError, match="nests more than 16 levels deep"):
             topologies.load(str(file))
 
     def test_a_byte_order_mark(self, file: Path) -> None:
@@ -131,7 +131,7 @@ class TestUsers:
 
     def test_a_file_that_is_no_text(self, file: Path) -> None:
         file.write_bytes(b"\xff\xfe\x00")
-        with pytest.raises(UserError, match="mine.toml"):
+        with pytest.raises(UsageError, match="mine.toml"):
             topologies.load(str(file))
 
 
@@ -371,7 +371,7 @@ class TestBad:
         topologies.load(str(file))
 
     def expect(self, file: Path, place: str, words: str) -> None:
-        with pytest.raises(UserError) as caught:
+        with pytest.raises(UsageError) as caught:
             topologies.load(str(file))
         assert caught.value.what.startswith(f"{file}: ")
         assert place in caught.value.what

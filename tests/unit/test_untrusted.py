@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from blockyard.kernel.host import untrusted
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_a_file_of_its_own(out: Path, name: str, tmp_path: Path) -> None:
 )
 def test_what_leads_elsewhere(out: Path, name: str) -> None:
     assert not untrusted.is_file(out, name)
-    with pytest.raises(Failed):
+    with pytest.raises(Failure):
         untrusted.read(out, name)
 
 
@@ -55,7 +55,7 @@ def test_the_folder_itself_may_be_reached_by_a_link(out: Path, tmp_path: Path) -
 def test_a_file_above_its_limit(out: Path) -> None:
     size = (out / ".config").stat().st_size
     assert untrusted.read_text(out, ".config", size) == (out / ".config").read_text()
-    with pytest.raises(Failed, match=f"larger than {size - 1} bytes"):
+    with pytest.raises(Failure, match=f"larger than {size - 1} bytes"):
         untrusted.read(out, ".config", size - 1)
 
 
@@ -84,12 +84,12 @@ def test_an_input_is_read_through_a_link(out: Path) -> None:
     ],
 )
 def test_an_input_that_is_not_a_file(out: Path, name: str, why: str) -> None:
-    with pytest.raises(UserError, match=why):
+    with pytest.raises(UsageError, match=why):
         untrusted.read_input(out / name, "the fragment")
 
 
 def test_an_input_above_its_limit(out: Path) -> None:
-    with pytest.raises(UserError, match=r"the fragment .*larger than 3 bytes"):
+    with pytest.raises(UsageError, match=r"the fragment .*larger than 3 bytes"):
         untrusted.read_input(out / ".config", "the fragment", 3)
 
 
@@ -106,11 +106,11 @@ def test_a_process_substitution_is_read_once_and_can_be_asked_for_again() -> Non
 def test_the_hash_of_a_file(out: Path) -> None:
     data = (out / ".config").read_bytes()
     assert untrusted.sha256(out, ".config") == hashlib.sha256(data).hexdigest()
-    with pytest.raises(Failed):
+    with pytest.raises(Failure):
         untrusted.sha256(out, "link")
 
 
 def test_a_file_whose_reading_fails() -> None:
     """A process has no memory at address 0."""
-    with pytest.raises(Failed, match="mem: Input/output error"):
+    with pytest.raises(Failure, match="mem: Input/output error"):
         untrusted.sha256(Path("/proc/self"), "mem")

@@ -17,7 +17,7 @@ from blockyard.ci.run import selection
 from blockyard.ci.selfbench import blktests as perf
 from blockyard.ci.studies import blktests
 from blockyard.images.console.console import Console
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
 from blockyard.modules.driver import Driver
@@ -68,12 +68,12 @@ class TestCheckout:
 
     def test_a_folder_without_check_is_none(self, tree: Path) -> None:
         (tree / "check").unlink()
-        with pytest.raises(UserError, match="is not a checkout of blktests") as raised:
+        with pytest.raises(UsageError, match="is not a checkout of blktests") as raised:
             checkout.read(tree)
         assert checkout.URL in raised.value.hint
 
     def test_no_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="is not a checkout"):
+        with pytest.raises(UsageError, match="is not a checkout"):
             checkout.read(tmp_path / "nowhere")
 
     @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ class TestCheckout:
         assert [test.name for test in checkout.read(tree).chosen(names)] == chosen
 
     def test_an_unknown_name(self, tree: Path) -> None:
-        with pytest.raises(UserError, match="unknown test or group of blktests 'block/022'"):
+        with pytest.raises(UsageError, match="unknown test or group of blktests 'block/022'"):
             checkout.read(tree).chosen(["block/022"])
 
     @pytest.mark.parametrize(
@@ -108,11 +108,11 @@ class TestCheckout:
     def test_options_that_make_no_sense(
         self, tree: Path, names: tuple[str, ...], words: str
     ) -> None:
-        with pytest.raises(UserError, match=words):
+        with pytest.raises(UsageError, match=words):
             checkout.read(tree).chosen(names)
 
     def test_a_hint_names_no_hundreds_of_tests(self, tree: Path) -> None:
-        with pytest.raises(UserError) as caught:
+        with pytest.raises(UsageError) as caught:
             checkout.read(tree).chosen(["qqq"])
         assert caught.value.hint == "known: block, meta, zbd"
 
@@ -167,23 +167,23 @@ class TestArchive:
     def test_a_checkout_of_links_is_none(self, tree: Path, tmp_path: Path, name: str) -> None:
         (tree / name).rename(tmp_path / "elsewhere")
         (tree / name).symlink_to(tmp_path / "elsewhere")
-        with pytest.raises(UserError, match="is not a checkout of blktests"):
+        with pytest.raises(UsageError, match="is not a checkout of blktests"):
             checkout.read(tree)
 
     def test_one_without_end_is_refused(self, tree: Path) -> None:
         with open(tree / "src/large", "wb") as large:
             large.truncate(1 << 40)
-        with pytest.raises(UserError, match="holds more than 256 MiB, with src/large"):
+        with pytest.raises(UsageError, match="holds more than 256 MiB, with src/large"):
             archive.digest(checkout.read(tree))
         os.truncate(tree / "src/large", upstream_tree.FILE_BYTES + 1)
-        with pytest.raises(UserError, match="src/large is larger than 16 MiB"):
+        with pytest.raises(UsageError, match="src/large is larger than 16 MiB"):
             archive.digest(checkout.read(tree))
         (tree / "src/large").unlink()
         deep = tree / "src"
         for _ in range(upstream_tree.LIMITS.depth + 1):
             deep /= "d"
         deep.mkdir(parents=True)
-        with pytest.raises(UserError, match="more than 20 deep"):
+        with pytest.raises(UsageError, match="more than 20 deep"):
             archive.digest(checkout.read(tree))
 
     def test_programs_that_were_not_built(self, tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ class TestSelected:
     def test_nothing_fits(self, tree: Path) -> None:
         wanted = blktests.Wanted(str(tree), ("block/001",), "nvme")
         _, selection = blktests.selected(KernelSpec("7.3"), wanted)
-        with pytest.raises(UserError, match="no test matches"):
+        with pytest.raises(UsageError, match="no test matches"):
             blktests.listed(selection)
 
     @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ class TestSelected:
         ],
     )
     def test_what_cannot_be(self, wanted: blktests.Wanted, told: str) -> None:
-        with pytest.raises(UserError, match=told):
+        with pytest.raises(UsageError, match=told):
             blktests.selected(KernelSpec("7.3"), wanted)
 
 
@@ -345,7 +345,7 @@ class TestVerdict:
         assert verdict(archive)[0] == "fail"
 
     def test_no_results(self) -> None:
-        with pytest.raises(Failed, match="the guest gave no results"):
+        with pytest.raises(Failure, match="the guest gave no results"):
             results.read("block/021", b"bash: tar: not found\n" * 100)
 
 

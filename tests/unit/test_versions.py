@@ -11,7 +11,7 @@ from blockyard.kernel.config import kconfig, quirks, variants
 from blockyard.kernel.config.fragments import own_fragment
 from blockyard.kernel.config.kconfig import Fragment
 from blockyard.kernel.config.quirks import adapted, why_not
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.versions import at_least, check_range, release, within
 
 RANGES = (
@@ -38,7 +38,7 @@ class TestVersions:
 
     @pytest.mark.parametrize("kernels", ["6.12", "=>6.12", "before 7.3"])
     def test_a_bad_range_is_named_with_its_place(self, kernels: str) -> None:
-        with pytest.raises(UserError, match=r"mine\.toml: .* is no range of kernels"):
+        with pytest.raises(UsageError, match=r"mine\.toml: .* is no range of kernels"):
             check_range(kernels, "mine.toml")
 
     @pytest.mark.parametrize(
@@ -133,5 +133,5 @@ class TestTable:
         assert old in TABLE
         path = tmp_path / "versions.toml"
         path.write_text(TABLE.replace(old, new))
-        with pytest.raises(UserError, match=r"versions\.toml"):
+        with pytest.raises(UsageError, match=r"versions\.toml"):
             quirks.read(path)

@@ -33,7 +33,7 @@ from blockyard.ci.run.module_tests.watch import Limits, Overrun, Watched, watche
 from blockyard.images.hardware import topologies
 from blockyard.images.hardware.topology import Topology
 from blockyard.images.machine.accelerator import Accelerator
-from blockyard.kernel.host.errors import Failed, UserError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.installation import IMPORT_ROOT, PROJECT
 from blockyard.kernel.host.progress import step
 from blockyard.kernel.host.settings import settings
@@ -87,9 +87,9 @@ class Part:
 
 
 def check_nesting(suites: Sequence[Suite]) -> None:
-    """Raises UserError where the guests of such suites cannot be started inside an enclosure."""
+    """Raises UsageError where the guests of such suites cannot be started inside an enclosure."""
     if suites and (why := obstacle()):
-        raise UserError(
+        raise UsageError(
             f"the tests in {suites[0].folder} cannot be run in a sandbox: no sandbox can be made "
             f"inside another one here ({why})",
             hint="read them, and add --trust-tests to run them without one; or leave them out "
@@ -100,7 +100,7 @@ def check_nesting(suites: Sequence[Suite]) -> None:
 def collect(suite: Suite) -> list[Test]:
     """The tests of a suite, in their order.
 
-    Raises Failed for files that cannot be read or do not end, UserError for a wrong -k.
+    Raises Failure for files that cannot be read or do not end, UsageError for a wrong -k.
     """
     problems: list[str] = []
     with own_folder.temporary() as folder:
@@ -119,19 +119,19 @@ def collect(suite: Suite) -> list[Test]:
                         problems.append(line.text)
             except Overrun as overrun:
                 where = reader.reading or "conftest.py, or what it imports"
-                raise Failed(f"{suite.folder}: reading the tests: {overrun} ({where})") from None
+                raise Failure(f"{suite.folder}: reading the tests: {overrun} ({where})") from None
             except Forged as forged:
-                raise Failed(f"{suite.folder}: its tests report {forged}") from None
+                raise Failure(f"{suite.folder}: its tests report {forged}") from None
     if problems:
-        raise Failed("a suite cannot be read:\n" + "\n".join(problems))
+        raise Failure("a suite cannot be read:\n" + "\n".join(problems))
     if reader.ended is None:
-        raise Failed(
+        raise Failure(
             f"{suite.folder}: the collection ended before it reported (exit code "
             f"{child.process.returncode}, {reader.reading or 'conftest.py'})\n{_words(child)}"
         )
     if reader.ended.code == pytest.ExitCode.USAGE_ERROR:
         why = f"-k {suite.expression!r}, or " if suite.expression else ""
-        raise UserError(f"pytest does not understand {why}the files of a suite:\n{_words(child)}")
+        raise UsageError(f"pytest does not understand {why}the files of a suite:\n{_words(child)}")
     for test in reader.tests.values():
         _check(test, suite)
     return list(reader.tests.values())
@@ -142,7 +142,7 @@ def _check(test: Test, suite: Suite) -> None:
     plan = suite.plan
     known = not test.topology or test.topology in topologies.names()
     if test.driver != suite.driver or test.console not in plan.consoles or not known:
-        raise Failed(f"{suite.folder}: {test.nodeid} claims to be a test of {test.slot}")
+        raise Failure(f"{suite.folder}: {test.nodeid} claims to be a test of {test.slot}")
 
 
 def _orders(
