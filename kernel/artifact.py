@@ -34,6 +34,10 @@ class KernelInfo(msgspec.Struct, frozen=True, kw_only=True):
     warnings: dict[str, int] = {}  # source file → compiler warnings
     # "Rust", a driver or "modules" (from outside) → why this kernel is without
     omitted: dict[str, str] = {}
+    # what was run in the build's sandbox, in this order, and the environment that it had; empty for
+    # a prebuilt kernel, and for one that was built before November 2026
+    commands: tuple[str, ...] = ()
+    environment: dict[str, str] = {}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from blockyard.kernel import artifact
 from blockyard.kernel.artifact import UNPACKED, Kernel, KernelInfo
@@ -232,7 +232,7 @@ def _release(job: BuildSpec) -> str:
 
 def _describe(job: BuildSpec, wall_s: float) -> KernelInfo:
     config = untrusted.read(job.out, ".config", untrusted.CONFIG_BYTES)
-    cpu_s, reused = usage(job.usage)
+    used = usage(job.usage)
     return KernelInfo(
         key=job.key,
         name=job.name,
@@ -243,18 +243,33 @@ def _describe(job: BuildSpec, wall_s: float) -> KernelInfo:
         toolchain=dict(job.toolchain.versions),
         omitted=dict(job.omitted),
         wall_s=wall_s,
-        cpu_s=cpu_s,
-        reused_objects=reused,
+        cpu_s=used.cpu_s,
+        reused_objects=used.reused,
+        commands=used.commands,
+        environment=job.sandbox().variables,
         warnings=warnings(process.tail_text(job.log, LOG_BYTES)),
     )
 
 
-def usage(path: Path) -> tuple[float, int]:
-    """CPU seconds of all makes of a build, and C objects that ccache had for them."""
+class Usage(NamedTuple):
+    """What all makes of a build took, from BuildSpec.usage."""
+
+    cpu_s: float = 0.0
+    reused: int = 0  # C objects that ccache had
+    commands: tuple[str, ...] = ()
+
+
+def usage(path: Path) -> Usage:
+    """What all makes of a build took; nothing where none was run."""
     if not path.exists():
-        return 0.0, 0
-    rows = [line.split() for line in path.read_text().splitlines()]
-    return round(sum(float(cpu) for cpu, _ in rows), 1), sum(int(hits) for _, hits in rows)
+        return Usage()
+    # a command is not there in what a build left that was begun before November 2026
+    rows = [line.split(" ", 2) for line in path.read_text().splitlines()]
+    return Usage(
+        round(sum(float(cpu) for cpu, *_ in rows), 1),
+        sum(int(hits) for _, hits, *_ in rows),
+        tuple(command for _, _, *commands in rows for command in commands),
+    )
 
 
 def warnings(log: str) -> dict[str, int]:

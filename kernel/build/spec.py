@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from blockyard.kernel.build import ccache, errors
@@ -15,7 +16,7 @@ from blockyard.kernel.build.ccache import Objects
 from blockyard.kernel.build.toolchain import Toolchain
 from blockyard.kernel.config import kconfig
 from blockyard.kernel.config.kconfig import Fragment, Merged
-from blockyard.kernel.host import store
+from blockyard.kernel.host import commands, store
 from blockyard.kernel.host.debian import ToolRoot
 from blockyard.kernel.host.limits import CONFIGURE_S, MODULE_S, build_limits, kernel_time_s
 from blockyard.kernel.host.process import run
@@ -78,7 +79,7 @@ class BuildSpec:
 
     @property
     def usage(self) -> Path:
-        """What each make took: CPU seconds, and how many C objects ccache had, a line each."""
+        """What each make took: CPU seconds, how many C objects ccache had, and the command."""
         return self.log.with_suffix(".usage")
 
     def sandbox(self, **read_only: Path) -> Sandbox:
@@ -130,14 +131,14 @@ class BuildSpec:
             doing=f"kernel {self.name}: {doing}",
             limits=sandbox.limits,
             outputs=[self.out],
-            used=self._note_usage,
+            used=partial(self._note_usage, commands.line(argv)),
             explain=errors.explainer(self.known_paths),
         )
 
-    def _note_usage(self, cpu_s: float) -> None:
-        """Keeps what a make took beside the log, which the makefiles can write to."""
+    def _note_usage(self, command: str, cpu_s: float) -> None:
+        """Keeps a line on a make beside the log, which the makefiles can write to."""
         with open(self.usage, "a") as file:
-            file.write(f"{cpu_s:.2f} {ccache.take_hits(self.out)}\n")
+            file.write(f"{cpu_s:.2f} {ccache.take_hits(self.out)} {command}\n")
 
     @property
     def known_paths(self) -> dict[str, str]:

@@ -61,6 +61,11 @@ class Sandbox:
     supervised: bool = False  # counts CPU time and limits processes; bash must be inside
     limits: Limits = field(default_factory=Limits)
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment inside, all of it."""
+        return {**_ENVIRONMENT, **self.environment}
+
     def argv(self, command: Sequence[str], *, directory: str = "/") -> list[str]:
         """The argument list that runs `command` inside, in `directory`."""
         user = "1000" if self.nested else "0"  # to map uid 0 once more takes CAP_SETFCAP
@@ -83,7 +88,7 @@ class Sandbox:
         for device in self.devices:
             argv += ["--dev-bind", device, device]
         argv += ["--remount-ro", "/dev", *self._network()]
-        for name, value in {**_ENVIRONMENT, **self.environment}.items():
+        for name, value in self.variables.items():
             argv += ["--setenv", name, value]
         if self.supervised:
             argv.append("--as-pid-1")

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -171,9 +173,9 @@ class TestCollecting:
 
 class TestUsage:
     def test_what_all_makes_took_is_summed(self, tmp_path: Path) -> None:
-        (tmp_path / "usage").write_text("100.25 40\n11.5 2\n")
-        assert usage(tmp_path / "usage") == (111.8, 42)
-        assert usage(tmp_path / "none") == (0.0, 0)
+        (tmp_path / "usage").write_text("100.25 40\n11.5 2 make 'a b' all\n")
+        assert usage(tmp_path / "usage") == (111.8, 42, ("make 'a b' all",))
+        assert usage(tmp_path / "none") == (0.0, 0, ())
 
     def test_it_is_measured_and_not_read_from_the_log(self, job: BuildSpec) -> None:
         """A makefile that prints times as ours did, and one whose work is in the background."""
@@ -186,13 +188,23 @@ class TestUsage:
         job.tree.path.mkdir(parents=True, exist_ok=True)
         sandbox = replace(job.sandbox(), root=Path("/"))
         job._run(sandbox, ["sh", "-c", script], "x")
-        cpu_s, reused = usage(job.usage)
+        cpu_s, reused, commands = usage(job.usage)
         assert 0.1 < cpu_s < 60
         assert reused == 1
+        assert commands == (shlex.join(["sh", "-c", script]),)
         assert not (job.out / ".ccache-statistics").exists()
 
 
 class TestKernelInfo:
+    def test_one_without_commands_is_read(self, tmp_path: Path) -> None:
+        kernel = samples.kernel(tmp_path / "k")
+        path = kernel.path / "kernel.json"
+        fields = json.loads(path.read_bytes())
+        del fields["commands"], fields["environment"]
+        path.write_text(json.dumps(fields))
+        info = artifact.load(kernel.path).info
+        assert (info.commands, info.environment) == ((), {})
+
     def test_it_reads_back(self, tmp_path: Path) -> None:
         kernel = samples.kernel(tmp_path / "k", "CONFIG_BLOCK=y\n# CONFIG_NET is not set\n")
         assert kernel.info == samples.info()
