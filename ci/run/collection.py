@@ -29,23 +29,15 @@ from blockyard.modules import manifest
 from blockyard.tests.harness.guests import Slot
 from blockyard.tests.harness.plan import Plan
 from blockyard.tests.harness.plan import read as read_plan
+from blockyard.tests.harness.portions import PORTION
 
 _PYTEST_SIGNS = ("[", "::")  # what follows them in an argument is no part of a path
-PORTION = 20  # tests; a guest is ready in the time that three or four of them take
 
 
-def portions(names: Mapping[str, CaseId]) -> dict[str, str]:
-    """Which tests one worker does in a row: pytest's id → name of the portion.
-
-    A portion is a part of one slot's tests: large enough to be worth a guest, and small enough for
-    the workers to end together.
-    """
-    counts: Counter[Slot] = Counter()
-    found = {}
-    for nodeid, name in names.items():
-        found[nodeid] = f"{name.slot}#{counts[name.slot] // PORTION}"
-        counts[name.slot] += 1
-    return found
+def portion_count(names: Mapping[str, CaseId]) -> int:
+    """How many guests the tests can use side by side; see tests/harness/portions.py."""
+    counts = Counter(name.slot for name in names.values())
+    return sum(-(-count // PORTION) for count in counts.values())
 
 
 class Interruptible:

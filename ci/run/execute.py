@@ -16,7 +16,7 @@ import pytest
 
 from blockyard.ci.run import collection
 from blockyard.ci.run.case_id import CaseId
-from blockyard.ci.run.collection import own_id, portions
+from blockyard.ci.run.collection import own_id, portion_count
 from blockyard.ci.run.module_tests import runner
 from blockyard.ci.run.module_tests.runner import Part, Suite
 from blockyard.ci.run.selection import Selection
@@ -56,20 +56,18 @@ class Execution:
     def _trusted(self, names: Names) -> int:
         arguments = collection.trusted(self.wanted)
         arguments += [*collection.arguments(self.plan, self.wanted), *self.options]
-        arguments += runner.workers(min(self.guests, len(set(portions(names).values()))))
+        arguments += runner.workers(min(self.guests, portion_count(names)))
         return collection.call(arguments, self.collector)
 
     def _own(self, suite: Suite, names: Names) -> str:
         prefix = own_id(suite, "")
         inner = {nodeid.removeprefix(prefix): nodeid for nodeid in names}
-        together = portions(names)
         topologies = {name.slot.topology for name in names.values()}
         part = Part(
             ids=inner,
-            portions={short: together[nodeid] for short, nodeid in inner.items()},
             hardware=[suite.plan.hardware(name) for name in topologies],
             options=[option.replace(f"={prefix}", "=", 1) for option in self.options],
-            guests=self.guests,
+            guests=min(self.guests, portion_count(names)),
         )
         try:
             problem = runner.run(suite, part, self.collector)

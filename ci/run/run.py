@@ -55,7 +55,8 @@ def check(wanted: Selection) -> None:
     record.check_place()
 
 
-def _plan(ready: BootEnv, wanted: Selection, directory: Path) -> Plan:
+def plan_of(ready: BootEnv, wanted: Selection, directory: Path) -> Plan:
+    """The plan of a run whose guests' folders are made below `directory`."""
     return msgspec.structs.replace(
         wanted.plan(),
         directory=str(directory),
@@ -106,7 +107,7 @@ def run(
     folder = f"resumed-{len(earlier.past.resumed) + 1}/" if earlier else ""
     (directory / folder).mkdir(exist_ok=True)
     plan = directory / folder / "plan.json"
-    plan.write_bytes(msgspec.json.encode(_plan(ready, wanted, plan.parent)))
+    plan.write_bytes(msgspec.json.encode(plan_of(ready, wanted, plan.parent)))
     is_known = known.of(wanted.folders, ready.kernel.info.release, variant)
     names, options = collection.collect(plan, wanted), list[str]()
     if trial:
@@ -134,7 +135,7 @@ def run(
         return bool(trial and trial.stop and bad)
 
     execution = Execution(plan, wanted, collector, options, guests, over)
-    code, problems = _executed(execution, names, _plan(ready, wanted, plan.parent))
+    code, problems = _executed(execution, names, plan_of(ready, wanted, plan.parent))
     with interrupts.held():  # whatever else comes: what was found out is saved first
         finished = msgspec.structs.replace(
             blank,

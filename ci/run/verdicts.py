@@ -12,7 +12,7 @@ import pytest
 
 from blockyard.ci.run import journal as run_journal
 from blockyard.ci.run.case_id import CaseId
-from blockyard.ci.run.collection import Interruptible, portions
+from blockyard.ci.run.collection import Interruptible
 from blockyard.ci.run.journal import Journal
 from blockyard.ci.run.selection import SubRun
 from blockyard.ci.run.under_way import RunningTests
@@ -55,19 +55,6 @@ class Collector(Interruptible):
     def __post_init__(self) -> None:
         self._waiting = dict(self.names)
 
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
-        """Tests of one slot go to a worker together, so that they share a guest."""
-        from xdist.scheduler import LoadScopeScheduling
-
-        together = portions(self.names)
-
-        class BySlot(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-            def _split_scope(self, nodeid: str) -> str:
-                return together[nodeid]
-
-        return BySlot(config, log)
-
     def pytest_internalerror(self, excrepr: object) -> None:
         """A defect in pytest or a plugin: the run is worth nothing."""
         self.defects.append(str(excrepr))
@@ -81,9 +68,10 @@ class Collector(Interruptible):
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """One phase of a test."""
-        if report.when == LAST[1] and report.nodeid not in self._waiting:
+        nodeid = report.nodeid
+        if report.when == LAST[1] and nodeid not in self._waiting:
             return  # the worker died just after the test
-        phases = self._phases.setdefault(report.nodeid, _Phases())
+        phases = self._phases.setdefault(nodeid, _Phases())
         facts: dict[str, Any] = dict(report.user_properties).get(PROPERTY) or {}  # type: ignore[assignment]
         outcome: Outcome = facts.get("outcome") or ("fail" if report.failed else "pass")
         if not facts and report.failed:  # a worker that died reports without facts
@@ -102,7 +90,7 @@ class Collector(Interruptible):
             phases.skip = msgspec.convert(skip, SkipReason) if skip else None
         phases.kernel_log = facts.get("kernel_log") or phases.kernel_log
         if report.when in LAST:
-            self._finish(report.nodeid, self._phases.pop(report.nodeid))
+            self._finish(nodeid, self._phases.pop(nodeid))
 
     def _finish(self, nodeid: str, phases: _Phases) -> None:
         self._waiting.pop(nodeid, None)

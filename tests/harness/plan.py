@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import msgspec
@@ -54,6 +55,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             if manifest.name_of(Path(folder)) == name:
                 return manifest.of_folder(Path(folder))
         return manifest.load(name)
+
+    def slot_names(self) -> list[str]:
+        """The names of all slots that tests may have; see guests.Slot."""
+        hardware = ("", *(f"-{name}" for name in topologies.names()))
+        slots = itertools.product(self.drivers, self.consoles, hardware)
+        return [f"{driver}-{console}{name}" for driver, console, name in slots]
 
     def load_kernel(self) -> Kernel:
         """The kernel under test."""

@@ -32,6 +32,7 @@ from blockyard.tests.harness.budget import Budget
 from blockyard.tests.harness.guests import Guest, Guests, NotServed, Slot
 from blockyard.tests.harness.outcomes import SkipReason
 from blockyard.tests.harness.requirements import Skipped
+from blockyard.tests.harness.portions import Portions, scheduler
 
 PLAN = pytest.StashKey[plan.Plan]()  # the plan of the run, in pytest's configuration
 SLOT = "blockyard_slot"  # the fixture that the tests' parameters are for
@@ -149,6 +150,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if here.smoke:
         items[:] = [item for item in items if _is_first(item, here)]
     items.sort(key=lambda item: str(slot_of(item) or ""))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests of one slot go to a worker together, so that they share a guest."""
+    return scheduler(config, log, Portions(config.stash[PLAN].slot_names()))
 
 
 def slot_of(item: pytest.Item) -> Slot | None:

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from blockyard.ci.run.case_id import CaseId
-from blockyard.ci.run.collection import PORTION, portions
+from blockyard.ci.run.collection import portion_count
 from blockyard.ci.run.verdicts import Collector
 from blockyard.tests.harness.guests import Slot
 from blockyard.tests.harness.known import Known, KnownFailure
+from blockyard.tests.harness.portions import PORTION, Portions
 from blockyard.tests.unit.test_outcomes import report
 
 NVME, ZNS = Slot("nvme", "serial"), Slot("nvme", "serial", "zns")
@@ -18,9 +21,13 @@ def names(slot: Slot, count: int) -> dict[str, CaseId]:
 
 
 def test_a_portion_has_one_slot_and_no_more_than_its_size() -> None:
-    found = portions(names(NVME, PORTION + 1) | names(ZNS, 3))
-    sizes = {portion: list(found.values()).count(portion) for portion in found.values()}
-    assert sizes == {"nvme-serial#0": PORTION, "nvme-serial#1": 1, "nvme-serial-zns#0": 3}
+    tests = [f"t.py::t[nvme-serial-{number}]" for number in range(PORTION + 1)]
+    tests += [f"t.py::T::t[{number}-nvme-serial-zns]" for number in range(3)]
+    found = Portions(["nvme-serial", "nvme-serial-zns", "nvme-ssh"])
+    sizes = Counter(found.of(test) for test in [*tests, "t.py::plain", "t.py::t[nvme-serialx]"])
+    assert sizes == {"nvme-serial#0": PORTION, "nvme-serial#1": 1, "nvme-serial-zns#0": 3, "#0": 2}
+    assert found.of(tests[0]) == "nvme-serial#0"
+    assert portion_count(names(NVME, PORTION + 1) | names(ZNS, 3)) == 3
 
 
 def test_a_slot_without_hardware_is_named_as_before() -> None:

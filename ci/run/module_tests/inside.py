@@ -35,27 +35,13 @@ TEXT_LENGTH = 200_000  # of one report's texts
 class Reporter:
     """The pytest plugin that reports."""
 
-    def __init__(self, descriptor: int, together: dict[str, str]) -> None:
+    def __init__(self, descriptor: int) -> None:
         os.set_inheritable(descriptor, False)
         self._file = open(descriptor, "wb", buffering=0)
-        self._together = together
 
     def write(self, line: own_reports.Line) -> None:
         """One line of it."""
         self._file.write(msgspec.json.encode(line) + b"\n")
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
-        """As in ci.run.verdicts: tests of one slot go to a worker together."""
-        from xdist.scheduler import LoadScopeScheduling
-
-        together = self._together
-
-        class BySlot(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-            def _split_scope(self, nodeid: str) -> str:
-                return together[nodeid]
-
-        return BySlot(config, log)
 
     def pytest_collectstart(self, collector: pytest.Collector) -> None:
         """A file that never ends to be imported is known by its name."""
@@ -119,7 +105,7 @@ def main(path: str, descriptor: str) -> None:
     """Does what the orders in a file say."""
     orders = msgspec.json.decode(Path(path).read_bytes(), type=own_reports.Orders)
     _limit(orders.memory)
-    reports = Reporter(int(descriptor), orders.together)
+    reports = Reporter(int(descriptor))
     code = pytest.main(list(orders.arguments), plugins=[reports])
     reports.write(own_reports.Ended(int(code)))
 

@@ -34,7 +34,6 @@ class Orders(msgspec.Struct, frozen=True):
 
     arguments: tuple[str, ...]
     memory: int  # bytes of address space of a process
-    together: dict[str, str] = {}  # pytest's id of a test → its portion, see collection.portions
 
 
 class Facts(msgspec.Struct, frozen=True):

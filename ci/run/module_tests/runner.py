@@ -80,7 +80,6 @@ class Part:
     """Tests of a suite that are to run. Each is named by pytest's id inside the enclosure."""
 
     ids: Mapping[str, str]  # → its id in the run
-    portions: Mapping[str, str]  # → tests that one worker does in a row
     hardware: Sequence[Topology]  # of its guests
     options: Sequence[str] = ()  # more for pytest
     guests: int = 1  # side by side
@@ -104,7 +103,7 @@ def collect(suite: Suite) -> list[Test]:
     """
     problems: list[str] = []
     with own_folder.temporary() as folder:
-        orders = _orders(suite, folder, COLLECTED, {}, PROCESS_BYTES)
+        orders = _orders(suite, folder, COLLECTED, PROCESS_BYTES)
         enclosure = _enclosure(folder, [suite.folder], _writable(folder))
         limits = Limits(COLLECT_S, COLLECT_S * FILES, PYTEST_BYTES, folder)
         reader = Reader(())
@@ -145,9 +144,7 @@ def _check(test: Test, suite: Suite) -> None:
         raise Failure(f"{suite.folder}: {test.nodeid} claims to be a test of {test.slot}")
 
 
-def _orders(
-    suite: Suite, folder: Path, more: Sequence[str], together: Mapping[str, str], memory: int
-) -> list[str]:
+def _orders(suite: Suite, folder: Path, more: Sequence[str], memory: int) -> list[str]:
     """Writes what the pytest inside is to do; what its script gets, but for the descriptor."""
     place = own_folder.part(folder, ORDERS)
     (place / "plan.json").write_bytes(msgspec.json.encode(suite.plan))
@@ -159,7 +156,7 @@ def _orders(
     words += [f"--randomly-seed={suite.seed}"] if seeded else ["-p", "no:randomly"]
     if suite.expression:
         words += ["-k", suite.expression]
-    orders = Orders((*words, *more), memory, dict(together))
+    orders = Orders((*words, *more), memory)
     (place / "orders.json").write_bytes(msgspec.json.encode(orders))
     return [sys.executable, "-I", str(PROGRAM), f"{INSIDE}/orders.json"]
 
@@ -246,8 +243,7 @@ def run(suite: Suite, part: Part, collector: object) -> str:
     """
     plan = suite.plan
     directory = Path(plan.directory)
-    count = min(part.guests, len(set(part.portions.values())))
-    options = [*part.options, *workers(count)]
+    options = [*part.options, *workers(part.guests)]
     guest_bytes = max(one.memory_mib for one in part.hardware) << 20
     silence_s = TEST_S * (LONG if plan.budget == "long" else 1)
     with own_folder.of_a_run(directory, suite.name) as folder:
@@ -257,8 +253,8 @@ def run(suite: Suite, part: Part, collector: object) -> str:
         writable[directory / "guests"] = guests  # as outside: errors name the logs there
         needed = [suite.folder, *own_folder.needed(plan)]
         devices = Accelerator(plan.accelerator, "", 1.0).devices
-        memory = PYTEST_BYTES + count * (guest_bytes + BESIDE_A_GUEST)
-        orders = _orders(suite, folder, options, part.portions, PROCESS_BYTES + guest_bytes)
+        memory = PYTEST_BYTES + part.guests * (guest_bytes + BESIDE_A_GUEST)
+        orders = _orders(suite, folder, options, PROCESS_BYTES + guest_bytes)
         limits = Limits(silence_s, silence_s * (1 + len(part.ids)), memory, folder)
         reader, reports = Reader(part.ids.keys()), _Reports(part.ids, collector)
         try:
@@ -271,7 +267,7 @@ def run(suite: Suite, part: Part, collector: object) -> str:
 
 
 def workers(count: int) -> list[str]:
-    """What makes pytest use so many workers; how tests are shared out is up to a plugin."""
+    """What makes pytest use so many workers; tests/harness/portions.py groups the tests."""
     if count < 2:
         return ["-p", "no:xdist"]
     found = ["-n", str(count), "--dist", "loadscope", "--no-loadscope-reorder"]
