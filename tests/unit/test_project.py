@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The table [tool.blockyard] of a driver's repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from blockyard.ci import project, project_file
+from blockyard.ci.project import Cell, Project
+from blockyard.ci.run import plain_pytest
+from blockyard.kernel.host.errors import UserError
+
+NOT_GIVEN = dict.fromkeys(
+    (
+        "kernel",
+        "variant",
+        "module",
+        "series",
+        "fragment",
+        "toolchain",
+        "compiler",
+        "driver",
+        "console",
+        "topology",
+        "start",
+        "accel",
+        "budget",
+    ),
+    "",
+)
+
+
+def test_both_files_hold_the_same_table(tmp_path: Path) -> None:
+    lines = 'kernels = ["7.3", "./linux"]\nmodules = ["drivers/mine"]\ntopologies = ["zns"]\n'
+    for name, head in {"pyproject.toml": "[tool.blockyard]\n", "blockyard.toml": ""}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text(head + lines)
+        assert project.find(folder) == Project(
+            kernels=("7.3", f"{folder}/linux"),
+            modules=(f"{folder}/drivers/mine",),
+            topologies=("zns",),
+        )
+
+
+def test_the_file_is_found_from_within_its_repository(tmp_path: Path) -> None:
+    inner = tmp_path / "repository" / "tests"
+    inner.mkdir(parents=True)
+    (tmp_path / "blockyard.toml").write_text("")
+    (inner.parent / "blockyard.toml").write_text("")
+    assert project_file.find(inner) is None
+    (inner.parent / ".git").mkdir()
+    assert project_file.find(inner) == inner.parent / "blockyard.toml"
+
+
+def test_a_pyproject_without_our_table_may_be_invalid(tmp_path: Path) -> None:
+    for text in ("[tool.blockyard-other]\n", "[tool\n", "", "# [tool.blockyard]\n"):
+        (tmp_path / "pyproject.toml").write_text(text)
+        assert project.find(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ('kernel = ["7.3"]', "unknown key 'kernel'\n  did you mean kernels"),
+        ('kernels = "7.3"', "Expected `array`, got `str`"),
+        ("kernels = [", "line 2|nexpected|Invalid|invalid|Unclosed"),
+    ],
+)
+def test_a_mistake_is_one_message_with_the_file(tmp_path: Path, text: str, error: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(f"[tool.blockyard]\n{text}\n")
+    with pytest.raises(UserError, match=error) as caught:
+        project.find(tmp_path)
+    assert str(tmp_path / "pyproject.toml") in str(caught.value)
+
+
+def test_cells_are_all_combinations() -> None:
+    both = Project(kernels=("7.3", "6.18"), variants=("plain", "kasan"))
+    assert project.cells(Project()) == [Cell("", "", "")]
+    assert [(cell.kernel, cell.variant) for cell in project.cells(both)] == [
+        ("7.3", "plain"),
+        ("7.3", "kasan"),
+        ("6.18", "plain"),
+        ("6.18", "kasan"),
+    ]
+    assert project.cells(both, kernel="7.2", variant="debug") == [Cell("7.2", "debug", "")]
+
+
+class TestRequest:
+    """What pytest's options and the file make together."""
+
+    def test_options_win_key_by_key(self, tmp_path: Path) -> None:
+        (tmp_path / "blockyard.toml").write_text(
+            'kernels = ["7.3", "6.18"]\ndrivers = ["null_blk"]\nconsoles = ["ssh"]\n'
+            'variants = ["debug"]\n'
+        )
+        request = plain_pytest.request({**NOT_GIVEN, "driver": "nvme"}, tmp_path)
+        assert (request.spec.kernel, request.spec.variant) == ("7.3", "debug")
+        assert (request.selection.drivers, request.selection.consoles) == (("nvme",), ("ssh",))
+        assert request.left == ("6.18",)
+
+    def test_an_unknown_budget_is_a_usage_error(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="unknown budget 'lon'\n  did you mean long"):
+            plain_pytest.request({**NOT_GIVEN, "budget": "lon"}, tmp_path)
