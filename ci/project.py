@@ -20,7 +20,7 @@ import msgspec
 
 from blockyard.ci import project_file
 from blockyard.kernel.host import toml
-from blockyard.kernel.host.errors import UserError, unknown
+from blockyard.kernel.host.errors import UsageError, unknown
 
 
 class Project(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -59,7 +59,7 @@ def cells(project: Project, kernel: str = "", variant: str = "", topology: str =
 def find(start: Path) -> Project | None:
     """The project that a folder belongs to; None without a file (project_file.find).
 
-    Raises UserError, which names the file, for one that says what it may not.
+    Raises UsageError, which names the file, for one that says what it may not.
     """
     path = project_file.find(start)
     return read(path) if path else None
@@ -77,11 +77,11 @@ def read(path: Path) -> Project:
     for name in values:
         if name not in Project.__struct_fields__:
             error = unknown("key", name, Project.__struct_fields__)
-            raise UserError(f"{where}: {error.what}", hint=error.hint)
+            raise UsageError(f"{where}: {error.what}", hint=error.hint)
     try:
         project = msgspec.convert(values, Project)
     except msgspec.ValidationError as error:
-        raise UserError(f"{where}: {error}", hint='expected a list, such as ["7.3"]') from None
+        raise UsageError(f"{where}: {error}", hint='expected a list, such as ["7.3"]') from None
     return msgspec.structs.replace(project, **dict(_located(project, path.parent)))
 
 

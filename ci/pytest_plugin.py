@@ -124,12 +124,12 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 @contextmanager
 def _plain_errors() -> Iterator[None]:
     """pytest shows an error of a user, or a failed build, without a traceback."""
-    from blockyard.kernel.host.errors import Failed, UserError
+    from blockyard.kernel.host.errors import Failure, UsageError
     from blockyard.kernel.host.progress import printable
 
     try:
         yield
-    except Failed as error:
+    except Failure as error:
         pytest.exit(printable(f"error: {error}"), error.exit_code)
-    except UserError as error:
+    except UsageError as error:
         raise pytest.UsageError(printable(str(error))) from None

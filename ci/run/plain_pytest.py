@@ -58,7 +58,7 @@ class Request:
 
 
 def request(given: Mapping[str, str], start: Path) -> Request:
-    """Checks the options, by name, and the project's file; raises UserError.
+    """Checks the options, by name, and the project's file; raises UsageError.
 
     given: empty values are not given; the project's file counts for them, then the default.
     """

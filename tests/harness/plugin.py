@@ -31,8 +31,8 @@ from blockyard.tests.harness import outcomes, plan, requirements
 from blockyard.tests.harness.budget import Budget
 from blockyard.tests.harness.guests import Guest, Guests, NotServed, Slot
 from blockyard.tests.harness.outcomes import SkipReason
-from blockyard.tests.harness.requirements import Skipped
 from blockyard.tests.harness.portions import Portions, scheduler
+from blockyard.tests.harness.requirements import Skipped
 
 PLAN = pytest.StashKey[plan.Plan]()  # the plan of the run, in pytest's configuration
 SLOT = "blockyard_slot"  # the fixture that the tests' parameters are for

@@ -10,7 +10,7 @@ import pytest
 from blockyard.ci import project, project_file
 from blockyard.ci.project import Cell, Project
 from blockyard.ci.run import plain_pytest
-from blockyard.kernel.host.errors import UserError
+from blockyard.kernel.host.errors import UsageError
 
 NOT_GIVEN = dict.fromkeys(
     (
@@ -71,7 +71,7 @@ def test_a_pyproject_without_our_table_may_be_invalid(tmp_path: Path) -> None:
 )
 def test_a_mistake_is_one_message_with_the_file(tmp_path: Path, text: str, error: str) -> None:
     (tmp_path / "pyproject.toml").write_text(f"[tool.blockyard]\n{text}\n")
-    with pytest.raises(UserError, match=error) as caught:
+    with pytest.raises(UsageError, match=error) as caught:
         project.find(tmp_path)
     assert str(tmp_path / "pyproject.toml") in str(caught.value)
 
@@ -102,5 +102,5 @@ class TestRequest:
         assert request.left == ("6.18",)
 
     def test_an_unknown_budget_is_a_usage_error(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match="unknown budget 'lon'\n  did you mean long"):
+        with pytest.raises(UsageError, match="unknown budget 'lon'\n  did you mean long"):
             plain_pytest.request({**NOT_GIVEN, "budget": "lon"}, tmp_path)
