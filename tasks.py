@@ -650,6 +650,21 @@ def dev_docs(c: Context, table: str = "", run: bool = False, k: str = "") -> Non
     docs.update(run=run, pattern=k)
 
 
+@task(
+    name="graph",
+    help={
+        "checkout": "draw this checkout's imports, by default this one's",
+        "output": "the SVG file to write, by default docs/imports.svg",
+    },
+)
+@plain_errors
+def dev_graph(c: Context, checkout: str = "", output: str = "docs/imports.svg") -> None:
+    """Draw which of our folders imports which, as an SVG; what is red is a circle."""
+    from blockyard.ci.commands import check as own_check
+
+    own_check.draw_imports(checkout, output)
+
+
 namespace = Collection(
     test, blktests, check, init, build, boot, mutants, parity, perf, doctor, show_series
 )
@@ -664,4 +679,5 @@ _kernel.add_task(kernel_gc)
 namespace.add_collection(_kernel)
 _dev = Collection("dev")
 _dev.add_task(dev_docs)
+_dev.add_task(dev_graph)
 namespace.add_collection(_dev)

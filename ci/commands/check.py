@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`./inv check`: what checks our own code, one program after the other."""
+"""`./inv check`: what checks our own code, one program after the other; and the import graph."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from blockyard.kernel.host import environment
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.process import GRACE_S, reaped, start
 from blockyard.kernel.host.settings import PROJECT
 
@@ -33,6 +34,16 @@ def run(*, unit: bool, faults: bool, hostile: bool, k: str) -> list[str]:
         if code not in (0, NOTHING_MATCHED if k else 0):
             failed.append(shown if len(shown) < 80 else shown.partition(" ")[0])
     return failed
+
+
+def draw_imports(checkout: str, output: str) -> None:
+    """Draws the imports of a checkout (empty: this one) into an SVG file; see import_graph."""
+    program = Path(__file__).with_name("import_graph.py")
+    # apart: another checkout's packages have the names of ours
+    argv = [sys.executable, "-I", str(program), checkout or str(PROJECT), output]
+    with reaped(start(argv, env=environment.of_the_checkout()), GRACE_S) as process:
+        if process.wait():
+            raise Failure(f"cannot draw the imports of {checkout or PROJECT}")
 
 
 def shell_files() -> list[Path]:
