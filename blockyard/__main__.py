@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 
@@ -15,21 +14,9 @@ def main() -> None:
     """Runs the command line; ends the process with the command's exit code."""
     if not sys.flags.safe_path and sys.path[:1] == [str(Path.cwd())]:
         del sys.path[0]  # python -m puts the current folder there
-    # for the processes that are started from here: PYTHONSAFEPATH keeps the current folder, which
-    # may have folders `kernel` or `tests`, out of their import path
-    from blockyard.kernel.host import environment, streams
+    from blockyard.ci import cli
 
-    environment.clean()
-    streams.prepare()
-    from invoke.program import Program
-
-    from blockyard import __version__
-    from blockyard.kernel.host.installation import INSTALLED
-
-    tasks = importlib.import_module("blockyard.tasks" if INSTALLED else "tasks")
-    Program(namespace=tasks.namespace, name="blockyard", version=__version__).run(
-        ["blockyard", *sys.argv[1:]]
-    )
+    cli.main()
 
 
 if __name__ == "__main__":

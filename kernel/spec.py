@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,37 +14,6 @@ from blockyard.kernel.config.variants import PLAIN
 from blockyard.kernel.host import redact
 from blockyard.kernel.host.errors import UsageError, unknown
 from blockyard.kernel.sources import reader
-
-
-def paths(text: str) -> tuple[Path, ...]:
-    """The paths in a comma-separated option; a path that is there may have commas itself.
-
-    Raises UsageError when a text is one path that is there, and several.
-    """
-    pieces = text.split(",")
-    found: list[Path] = []
-    at = 0
-    while at < len(pieces):
-        end = next(
-            (end for end in range(len(pieces), at + 1, -1) if _exists(",".join(pieces[at:end]))),
-            at + 1,
-        )
-        whole = ",".join(pieces[at:end])
-        if end > at + 1 and all(_exists(piece.strip()) for piece in pieces[at:end]):
-            raise UsageError(
-                f"{whole!r} is one path, or {end - at} with commas between them: all are there",
-                hint=f"write ./{whole.replace(',', ',./')} for the {end - at}",
-            )
-        if end > at + 1 or whole.strip():
-            found.append(Path(whole if _exists(whole) else whole.strip()))
-        at = end
-    if text and not found:
-        raise UsageError(f"{text!r} names no path", hint="write paths with commas between them")
-    return tuple(found)
-
-
-def _exists(text: str) -> bool:
-    return bool(text) and os.path.lexists(text)
 
 
 def numbered(option: str, text: str) -> int | None:

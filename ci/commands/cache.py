@@ -21,20 +21,14 @@ from blockyard.kernel.sources import debian
 from blockyard.kernel.sources.tree import Tree
 
 
-def names(text: str) -> tuple[str, ...]:
-    """Comma-separated kernels, each one known."""
-    found = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    if not found:
-        raise UsageError("which kernel?", hint="./inv kernel.list shows those that have a name")
-    for name in found:
-        catalog.find(name)
-    return found
+def fetch(names: Sequence[str]) -> dict[str, Tree]:
+    """Fetches sources or packages, and builds nothing; kernel → its tree.
 
-
-def fetch(text: str) -> dict[str, Tree]:
-    """Fetches sources or packages, and builds nothing; name → what there is then."""
-    wanted, tools = names(text), tool_root()
-    fetched = {name: sources.files(name, catalog.find(name), tools) for name in wanted}
+    Raises UsageError for an unknown kernel before anything is fetched.
+    """
+    entries = {name: catalog.find(name) for name in names}
+    tools = tool_root()
+    fetched = {name: sources.files(name, entry, tools) for name, entry in entries.items()}
     gc.keep_to_budget()
     return fetched
 
@@ -51,12 +45,12 @@ class Update(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
-def updates(text: str, *, record: bool) -> tuple[Update, ...]:
-    """Asks the mirror about some kernels (all fetched ones when `text` is empty).
+def updates(names: Sequence[str], *, record: bool) -> tuple[Update, ...]:
+    """Asks the mirror about some kernels (all fetched ones when `names` is empty).
 
     With `record`, the next build of a kernel takes the newer version.
     """
-    entries = _asked(text)
+    entries = _requested(names)
     offers = debian.offers(entries, tool_root())
     built = {one.name: one.built for one in kernels.listing().kernels}
     found = tuple(
@@ -69,8 +63,8 @@ def updates(text: str, *, record: bool) -> tuple[Update, ...]:
     return found
 
 
-def _asked(text: str) -> dict[str, DebianSource | DebianImage]:
-    entries = {name: _of_debian(name) for name in names(text)} if text else {}
+def _requested(names: Sequence[str]) -> dict[str, DebianSource | DebianImage]:
+    entries = {name: _of_debian(name) for name in names}
     for name, entry in entries.items():
         if not debian.recorded(name, entry):
             raise UsageError(
@@ -123,9 +117,9 @@ def _in_cache(packages: Sequence[Package]) -> bool:
     return store.peek("sources", debian.key(packages)) is not None
 
 
-def show_updates(text: str, *, record: bool, as_json: bool) -> None:
+def show_updates(names: Sequence[str], *, record: bool, as_json: bool) -> None:
     """Prints what `updates` found."""
-    found = updates(text, record=record)
+    found = updates(names, record=record)
     if as_json:
         print(output.as_json(found))
         return

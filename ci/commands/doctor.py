@@ -309,7 +309,7 @@ def space(setting: str, path: Path, needed_gb: float) -> Check:
         found=f"{free_gb:.1f} GB free",
         needed=f"{needed_gb:.1f} GB",
         state="ok" if enough else "missing",
-        fix="" if enough else f"./inv kernel.gc --max-gb 5, or set {variable} to another disk",
+        fix="" if enough else f"./inv cache.gc --max-gb 5, or set {variable} to another disk",
     )
 
 
@@ -350,7 +350,7 @@ def unknown(fetched: Sequence[str]) -> Iterator[Check]:
     """What doctor does not look at, and what would tell."""
     rows = {
         "mirror": "whether it answers (nothing is fetched here): ./inv kernel.update asks it",
-        "cache": "whether what is in it is whole: ./inv doctor --cache reads all of it",
+        "cache": "whether what is in it is whole: ./inv cache.check reads all of it",
     }
     built_here = (name for name, entry in catalog.catalog().items() if not _is_prebuilt(entry))
     if others := [name for name in built_here if name not in fetched]:

@@ -23,8 +23,8 @@ import grimp
 FOLDERS = ("ci", "tests", "modules", "images", "kernel")  # from top to bottom
 PACKAGE = "blockyard"
 OWN_FILES = 8  # of a folder: more are one box
-# tests of the whole, which nobody imports
-LEAVES = ("tests.hostile", "tests.unit", "tests.integration", "tests.properties")
+# tests of the whole, and the command: nobody imports them
+LEAVES = ("tests.hostile", "tests.unit", "tests.integration", "tests.properties", "__main__")
 BOX, GAP, ROW, LEFT, WIDTH, ARCS = 112, 12, 56, 100, 900, 150  # pixels
 GOOD, BAD = "#57606a", "#cf222e"
 
@@ -83,7 +83,10 @@ class Picture:
             if folder not in FOLDERS:
                 continue
             for other in imported:
-                if (top := other.partition(".")[0]) != folder:
+                top = other.partition(".")[0]
+                if top not in FOLDERS:  # the package itself, for its version
+                    continue
+                if top != folder:
                     self.across[folder, top] += 1
                 elif (target := self._box(other)) != box:
                     self.boxes[box].add(target)

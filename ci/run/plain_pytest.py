@@ -17,8 +17,9 @@ from blockyard.ci import project
 from blockyard.ci.run import prepare, record, run, selection
 from blockyard.ci.run.selection import Selection
 from blockyard.images.hardware.topology import DEFAULT
+from blockyard.kernel.commas import paths
 from blockyard.kernel.host.errors import unknown
-from blockyard.kernel.spec import KernelSpec, paths
+from blockyard.kernel.spec import KernelSpec
 from blockyard.tests.harness import budget
 from blockyard.tests.harness.plan import Plan
 

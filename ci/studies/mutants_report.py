@@ -67,10 +67,10 @@ def _rest(report: Report) -> Iterator[str]:
 
 HEAD = """# Planted bugs
 
-What the suites notice, by `./inv mutants --write`. Each line is a bug that was planted in a driver
-of Linux by a patch in [tests/mutants](../tests/mutants); the driver was built alone, put in the
-place of the kernel's own, and tested by all suites with `--quick` over the serial console. A bug is
-caught by a test that fails with it and does not without.
+What the suites notice, by `./inv dev.mutants --write`. Each line is a bug that was planted in a
+driver of Linux by a patch in [tests/mutants](../tests/mutants); the driver was built alone, put in
+the place of the kernel's own, and tested by all suites with `--quick` over the serial console.
+A bug is caught by a test that fails with it and does not without.
 """
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 import msgspec
 
 from blockyard.ci import output
-from blockyard.ci.commands import cache
 from blockyard.ci.run import prepare, record, run, selection
 from blockyard.images.boot import boot
 from blockyard.images.machine import accelerator
@@ -219,9 +218,9 @@ def joined(earlier: Sequence[Row], rows: Sequence[Row]) -> tuple[Row, ...]:
     return tuple(newest[name] for name in dict.fromkeys([*order, *newest]))
 
 
-def show(kernels: str, accel: str, guests: int, *, write: bool, as_json: bool) -> None:
-    """Surveys the kernels in a comma-separated list, all of the catalog when it is empty."""
-    names = cache.names(kernels) if kernels else catalog.catalog()
+def show(kernels: Sequence[str], accel: str, guests: int, *, write: bool, as_json: bool) -> None:
+    """Surveys kernels, all of the catalog when none is named."""
+    names = kernels or catalog.catalog()
     examples = tuple(sorted(path.parent for path in EXAMPLES.glob("*/manifest.toml")))
     choices = [KernelSpec(name, modules=examples) for name in names]
     rows = survey(choices, accel, run.workers(guests))

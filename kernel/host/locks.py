@@ -178,7 +178,7 @@ def unwritable(what: str, error: OSError) -> Failure:
     if error.errno in FULL:
         return Failure(
             f"{what}: no space left on the disk of {cache_dir}",
-            hint="./inv kernel.gc --max-gb 5 frees some, or set BLOCKYARD_CACHE to another disk",
+            hint="./inv cache.gc --max-gb 5 frees some, or set BLOCKYARD_CACHE to another disk",
         )
     return Failure(
         f"{what}: the cache {cache_dir} cannot be written: {error.strerror}",

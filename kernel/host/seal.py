@@ -8,7 +8,7 @@ was taken; any other is hashed again. So an untouched entry costs a few system c
 is hashed once, and a truncated file is found at once.
 
 Of an entry with many files (a tool root, a source tree) the seal has those at its top, the largest
-and a sample; all of them are compared with the manifest by `verify`, for ``./inv doctor --cache``.
+and a sample; all of them are compared with the manifest by `verify`, for ``./inv cache.check``.
 """
 
 from __future__ import annotations

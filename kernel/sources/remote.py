@@ -32,7 +32,7 @@ _HINTS = {
     "could not read Password": "the server asks for a password: set up a credential helper of git",
     "Authentication failed": "the server refuses the user or the token",
     "Host key verification failed": "the server is not known yet: ssh to it once",
-    "No space left on device": "the disk is full: ./inv kernel.gc, or set BLOCKYARD_CACHE",
+    "No space left on device": "the disk is full: ./inv cache.gc, or set BLOCKYARD_CACHE",
     "not allowed": f"{', '.join(git.REMOTE_PROTOCOLS)} URLs are known",
 }
 

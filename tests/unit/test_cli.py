@@ -13,7 +13,7 @@ from unittest.mock import Mock
 
 import pytest
 
-import tasks
+from blockyard.ci.cli import guests
 from blockyard.ci.commands import shell
 from blockyard.ci.run import prepare
 from blockyard.ci.run.prepare import CONSOLES, parse_names
@@ -150,15 +150,15 @@ class TestBadNames:
             (["test", "-k", "no_such_test"], "no test matches", "--list"),
             (["test", "-k", "and and"], "does not understand -k 'and and'", ""),
             (["boot"], "a shell needs a terminal", "--run"),
-            (["boot", "--timeout", "soon"], "an option takes a whole number", "'soon'"),
+            (["boot", "--timeout", "soon"], "invalid --timeout 'soon'", "a whole number"),
             (["test", "--guests", "-3"], "--guests takes a number from 1 on", "-3"),
             (["test", "--list", "--", "-k", "size"], "test takes nothing behind --", "-k size"),
-            (["mutants", "--write", "-k", "zone"], "--write is for all mutants", "suites"),
+            (["dev.mutants", "--write", "-k", "zone"], "--write is for all mutants", "suites"),
             (["kernel.fetch", "7.3,7.33"], "unknown kernel '7.33'", "7.3"),
             (["kernel.update"], "no kernel was fetched yet", "kernel.list"),
-            (["kernel.update", "--name", "7.3"], "kernel 7.3 was never fetched", "kernel.fetch"),
-            (["kernel.gc", "--days", "x"], "--days 'x' is no number", "30"),
-            (["kernel.gc", "--max-gb", "-1"], "--max-gb '-1' is no number", "0.5"),
+            (["kernel.update", "--kernel", "7.3"], "kernel 7.3 was never fetched", "kernel.fetch"),
+            (["cache.gc", "--days", "x"], "--days 'x' is no number", "30"),
+            (["cache.gc", "--max-gb", "-1"], "--max-gb '-1' is no number", "0.5"),
             (["kernel.diff", "7.3", "7.33"], "unknown kernel '7.33'", ".config"),
             (["series", "/nowhere/x.mbox"], "there is no patch series", "/nowhere/x.mbox"),
             (["build", "--series-version", "two"], "invalid --series-version 'two'", "number"),
@@ -195,7 +195,7 @@ class TestBeforeTheCommand:
         [
             (["-f", "/dev/zero", "kernel.list"], "unknown option -f before the command"),
             (["-c", "foo", "kernel.list"], "unknown option -c before the command"),
-            (["--print-completion-script=nosuch"], "no completion for 'nosuch'"),
+            (["--print-completion-script=nosuch"], "unknown shell 'nosuch'"),
             (["nope"], "nope"),
             (["init", ""], "no folder is named"),
             (["build", "--module", ","], "names no path"),
@@ -242,7 +242,7 @@ class TestBlocked:
 
     def test_by_default_as_elsewhere(self) -> None:
         assert shell.Wanted().blocked_s == BLOCKED_S
-        assert inspect.signature(tasks.boot.body).parameters["blocked"].default == BLOCKED_S
+        assert inspect.signature(guests.boot.body).parameters["blocked"].default == BLOCKED_S
         assert "for 24 s" in self.hangs(BLOCKED_S).what
 
     def test_the_option_is_passed_on_and_named(self) -> None:

@@ -192,7 +192,7 @@ def test_what_is_not_looked_at_is_said() -> None:
     found = {one.name: one for one in doctor.unknown(["7.3"])}
     assert {one.state for one in found.values()} == {"unknown"}
     assert "kernel.update" in found["mirror"].found
-    assert "doctor --cache" in found["cache"].found
+    assert "cache.check" in found["cache"].found
     assert "6.12" in found["other kernels"].found
     assert "7.3," not in found["other kernels"].found
 

@@ -72,7 +72,7 @@ def test_as_json(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_exit_code(cache: Path) -> None:
     def run() -> int:
-        argv = [sys.executable, "ci/start.py", "doctor", "--cache"]
+        argv = [sys.executable, "ci/start.py", "cache.check"]
         return subprocess.run(argv, cwd=PROJECT, capture_output=True).returncode
 
     assert run() == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The arithmetic of ./inv perf and its table. Nothing is timed here."""
+"""The arithmetic of ./inv dev.selfbench and its table. Nothing is timed here."""
 
 from __future__ import annotations
 

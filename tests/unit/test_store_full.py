@@ -79,7 +79,7 @@ def test_a_making_says_so_and_leaves_nothing(small_disk: list[str]) -> None:
         """,
     )
     assert "kernel 7.3: no space left on the disk of" in told
-    assert "kernel.gc" in told
+    assert "cache.gc" in told
     assert told.endswith("[]\n")
 
 
@@ -153,9 +153,9 @@ def test_what_is_there_is_used_and_listed(small_disk: list[str]) -> None:
 @pytest.mark.parametrize(
     ("task", "code", "said"),
     [
-        (["kernel.gc", "--max-gb", "0"], 0, "dropped: kernels/"),
+        (["cache.gc", "--max-gb", "0"], 0, "dropped: kernels/"),
         (["kernel.list", "--json"], 0, '"cache"'),
-        (["doctor", "--cache"], 0, "ok          kernels/"),
+        (["cache.check"], 0, "ok          kernels/"),
         (["doctor", "--json"], 1, "cache: "),
     ],
 )

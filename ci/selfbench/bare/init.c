@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* The least a guest can do: PID 1 that powers the machine off. What ./inv perf compares with. */
+/* The least a guest can do: PID 1 that powers the machine off. What ./inv dev.selfbench compares with. */
 #include <sys/reboot.h>
 
 int main(void)

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Commands that compare: drivers with drivers, kernels with kernels, our tests with upstream's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from invoke.context import Context
+
+from blockyard.ci.cli import options
+from blockyard.ci.cli.command import Group, Words, command
+
+if TYPE_CHECKING:
+    from blockyard.kernel.spec import KernelSpec
+
+
+@command(
+    "parity",
+    Group.COMPARE,
+    "parity --kernel 7.3,7.2",
+    "parity --kernel ~/linux#my-branch --driver rnull",
+    "parity --record results/latest --json",
+    help={
+        "kernel": options.SEVERAL_KERNELS,
+        "driver": ("NAMES", "Rust drivers; default: those of Linux"),
+        "record": ("PATHS", "results of earlier runs instead: folders or run.json"),
+        "write": ("", "write the table to docs/parity.md"),
+    },
+    ends={0: "the comparison was made, whatever it shows"},
+)
+def parity(
+    c: Context,
+    kernel: Words = (),
+    driver: Words = (),
+    variant: str = "plain",
+    record: Words = (),
+    write: bool = False,
+    json: bool = False,
+) -> None:
+    """Compare Rust drivers with their C counterparts.
+
+    The suites are run on both, briefly and over one console. Shown is for each kernel and feature
+    what differs, is missing or is broken, and which missing feature most tests wait for.
+    """
+    from blockyard.ci.studies import parity as comparison
+    from blockyard.kernel import commas
+    from blockyard.kernel.spec import KernelSpec
+
+    names = commas.kernels(kernel) or [KernelSpec().kernel]
+    specs = [KernelSpec(name, variant=variant) for name in names]
+    comparison.show(specs, ",".join(driver), ",".join(record), write=write, as_json=json)
+
+
+@command(
+    "blktests",
+    Group.COMPARE,
+    "blktests --tree ~/blktests -- block/021",
+    "blktests --tree ~/blktests --driver null_blk,rnull -- block zbd -x zbd/010",
+    "blktests --tree ~/blktests --list",
+    on_a_kernel=True,
+    words="TEST... [-x TEST]",
+    help={
+        "tree": ("DIR", "a checkout of upstream blktests; it is not written to"),
+        "driver": ("NAMES", "default: null_blk and nvme. rnull stands in for null_blk"),
+        "console": ("NAMES", "serial (the default), ssh or both"),
+        "seconds": ("S", "what a test with a time limit of its own takes"),
+        "write": ("", "write what runs on what to docs/blktests.md"),
+        "json": ("", "print the run record instead of the report"),
+    },
+    ends={
+        0: "every test that could run passed, or failed as known",
+        1: "a test failed, crashed, timed out or was lost",
+        125: "nothing could be tested: no kernel, no guest, or every test was skipped",
+    },
+    results="results/latest/run.json, as for test.",
+)
+def blktests(
+    c: Context,
+    spec: KernelSpec,
+    words: tuple[str, ...],
+    tree: str = "",
+    driver: Words = (),
+    console: Words = (),
+    list_: bool = False,
+    seconds: int = 10,
+    topology: str = "default",
+    start: str = "fastest",
+    accel: str = "auto",
+    guests: int = 0,
+    write: bool = False,
+    json: bool = False,
+) -> None:
+    """Run upstream's blktests, unchanged, in guests.
+
+    Groups or single tests stand behind `--`; without any, all but upstream's tests of itself.
+    `-x NAME` there excludes a test or a group.
+    """
+    from blockyard.ci import output
+    from blockyard.ci.studies import blktests as upstream
+
+    wanted = upstream.Wanted(
+        tree, words, ",".join(driver), ",".join(console) or "serial", topology, start, seconds
+    )
+    if list_:
+        output.say("\n".join(upstream.listed(upstream.selected(spec, wanted)[1])))
+        return
+    upstream.show(spec, wanted, accel, guests, write=write, as_json=json)
+
+
+@command(
+    "kernel.survey",
+    Group.COMPARE,
+    "kernel.survey --kernel 7.3,6.12",
+    "kernel.survey --json",
+    help={
+        "kernel": (options.SEVERAL_KERNELS[0], "default: all of the catalog"),
+        "write": ("", "write docs/kernels.md, where other kernels keep their rows"),
+    },
+    ends={0: "the table was made, whatever it shows"},
+)
+def survey(
+    c: Context,
+    kernel: Words = (),
+    accel: str = "auto",
+    guests: int = 0,
+    write: bool = False,
+    json: bool = False,
+) -> None:
+    """Build and test kernels: what works on which."""
+    from blockyard.ci.studies import survey as table
+    from blockyard.kernel import commas
+
+    table.show(commas.kernels(kernel), accel, guests, write=write, as_json=json)

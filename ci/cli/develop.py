@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Commands for those who work on Blockyard itself; they are of use in a checkout."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from invoke.context import Context
+from invoke.exceptions import Exit
+
+from blockyard.ci.cli import options
+from blockyard.ci.cli.command import Group, Words, command
+
+if TYPE_CHECKING:
+    from blockyard.kernel.spec import KernelSpec
+
+
+@command(
+    "dev.check",
+    Group.DEVELOP,
+    "check",
+    "check --unit -k console",
+    "check --hostile",
+    help={
+        "unit": ("", "only the tests that need no guest"),
+        "faults": ("", "only the faults of guests; writes docs/reliability.md"),
+        "hostile": ("", "only attacks on the build sandbox, and what stopped each"),
+    },
+    ends={0: "all checks passed", 1: "a check failed; the last line names it"},
+)
+def check(
+    c: Context, unit: bool = False, faults: bool = False, hostile: bool = False, k: str = ""
+) -> None:
+    """Run our own checks: linters, mypy, tests, real guests."""
+    from blockyard.ci.commands import check as checks
+    from blockyard.kernel.host import environment
+
+    environment.mention_ignored()
+    failed = checks.run(unit=unit, faults=faults, hostile=hostile, k=k)
+    if failed:
+        raise Exit(f"failed: {'; '.join(failed)}", 1)
+
+
+@command(
+    "dev.mutants",
+    Group.DEVELOP,
+    "dev.mutants --driver rnull",
+    "dev.mutants -k zone --suite zoned",
+    help={
+        "driver": ("NAMES", "default: all that have mutants in tests/mutants"),
+        "k": ("PATTERN", "only mutants whose names have this in them, or match it with * and ?"),
+        "suite": ("NAMES", "default: all of tests/suites"),
+        "kernel": options.KERNEL["kernel"],
+        "all_": ("", "run every test on every mutant; shows which tests catch nothing"),
+        "write": ("", "write the table to docs/mutants.md"),
+    },
+    ends={0: "every bug was caught", 1: "a bug was missed"},
+)
+def mutants(
+    c: Context,
+    driver: Words = (),
+    k: str = "",
+    suite: Words = (),
+    kernel: Words = (),
+    all_: bool = False,
+    guests: int = 0,
+    accel: str = "auto",
+    write: bool = False,
+    json: bool = False,
+) -> None:
+    """Plant bugs in drivers: which test catches each?
+
+    Only the driver is built again, not the kernel.
+    """
+    from blockyard.ci.run import run, selection
+    from blockyard.ci.studies import mutants_report
+    from blockyard.ci.studies.mutants import Conditions
+    from blockyard.ci.studies.mutants import mutants as chosen
+    from blockyard.kernel import catalog, commas
+    from blockyard.kernel.host.errors import UsageError
+
+    suites = ",".join(suite)
+    selection.select(suite=suites)  # checked before anything is built
+    if write and (driver or k or suite):
+        raise UsageError("--write is for all mutants and all suites")
+    name = commas.one_kernel(kernel, "dev.mutants") or catalog.DEFAULT
+    conditions = Conditions(name, accel, run.workers(guests), suites, all_)
+    found = chosen(",".join(driver), k)
+    if not mutants_report.show(found, conditions, write=write, as_json=json):
+        raise Exit(code=1)
+
+
+@command(
+    "dev.selfbench",
+    Group.DEVELOP,
+    "dev.selfbench --what boot,test",
+    "dev.selfbench --what blktests --tree ~/blktests --runs 3",
+    on_a_kernel=True,
+    help={
+        "what": (
+            "NAMES",
+            "warm-build, boot (these are the default), boot-plain, snapshot, build, test, "
+            "cold-test, round-trip-serial, round-trip-ssh, output, memory, fleet, virtme-ng, "
+            "labgrid, blktests",
+        ),
+        "tree": ("DIR", "for blktests: a checkout of it"),
+        "runs": ("N", "how often each is measured; medians are reported"),
+    },
+)
+def selfbench(
+    c: Context,
+    spec: KernelSpec,
+    accel: str = "auto",
+    what: Words = (),
+    tree: str = "",
+    runs: int = 5,
+    json: bool = False,
+) -> None:
+    """Measure Blockyard beside bare make and QEMU."""
+    from blockyard.ci import selfbench as measure
+
+    measure.show(measure.measure(spec, accel, ",".join(what), runs, tree), as_json=json)
+
+
+@command(
+    "dev.docs",
+    Group.DEVELOP,
+    "dev.docs",
+    "dev.docs --table topologies",
+    "dev.docs --run -k doctor",
+    help={
+        "table": ("NAME", "print this table and write nothing"),
+        "run": ("", "also run the commands of transcripts and of docs/run.svg, which boot guests"),
+        "k": ("PATTERN", "with --run: only commands that contain this text"),
+    },
+    results="README.md and docs/, in the checkout.",
+)
+def docs(c: Context, table: str = "", run: bool = False, k: str = "") -> None:
+    """Write again what commands make in docs/."""
+    from blockyard.ci import output
+    from blockyard.ci.commands import docs as pages
+
+    if table:
+        output.say(pages.table(table).rstrip())
+        return
+    pages.update(run=run, pattern=k)
+
+
+@command(
+    "dev.graph",
+    Group.DEVELOP,
+    "dev.graph",
+    "dev.graph --checkout ../before --output before.svg",
+    help={
+        "checkout": ("DIR", "draw this checkout's imports; default: this one's"),
+        "output": ("FILE", "the SVG file to write"),
+    },
+)
+def graph(c: Context, checkout: str = "", output: str = "docs/imports.svg") -> None:
+    """Draw which folder imports which, as an SVG.
+
+    A circle is red.
+    """
+    from blockyard.ci.commands import check as checks
+
+    checks.draw_imports(checkout, output)

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which Blockyard this is: its version, and the commit of a checkout."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+
+from blockyard.kernel.host.settings import PROJECT
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of Blockyard."""
+
+    version: str  # such as 0.1.0
+    commit: str = ""  # 40 hex digits; empty where it is not a git checkout
+    modified: bool = False  # whether files differ from the commit
+
+    def __str__(self) -> str:
+        """For people: ``0.1.0 (commit 46dc21a04d3f, modified)``."""
+        if not self.commit:
+            return self.version
+        state = ", modified" if self.modified else ""
+        return f"{self.version} (commit {self.commit[:12]}{state})"
+
+
+def own() -> Version:
+    """The version that runs. Runs git, so it takes some 20 ms."""
+    from blockyard import __version__
+
+    if not (PROJECT / ".git").exists():
+        return Version(__version__)
+    commit = _git("rev-parse", "HEAD")
+    changes = _git("status", "--porcelain", "--untracked-files=no") if commit else ""
+    return Version(__version__, commit, bool(changes))
+
+
+def _git(*words: str) -> str:
+    """What git prints about the checkout; empty when it cannot say."""
+    argv = ["git", "-C", str(PROJECT), *words]
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    except OSError:  # no git here
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How a command line is read: names, options, help, completion. No command runs here."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from blockyard.ci.cli import completion, help, namespace, options
+from blockyard.ci.cli.command import Command, Group, Option
+from blockyard.ci.cli.program import Program
+from blockyard.ci.run import selection
+from blockyard.kernel.host import version
+from blockyard.kernel.host.settings import PROJECT
+
+
+class Read(Program):
+    """Reads a command line and does not run it."""
+
+    def execute(self) -> None:
+        """Runs nothing."""
+
+
+def read(*words: str) -> Read:
+    program = Read("./inv")
+    program.run(["./inv", *words])
+    return program
+
+
+def values(*words: str) -> Mapping[str, Any]:
+    """The options of the command in `words`."""
+    (context,) = read(*words).tasks
+    return context.as_kwargs
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Any:
+    def refuse(*words: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            read(*words)
+        assert ended.value.code == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        return str(err)
+
+    return refuse
+
+
+@pytest.fixture
+def printed(capsys: pytest.CaptureFixture[str]) -> Any:
+    def show(*words: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            read(*words)
+        assert ended.value.code == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        return str(out)
+
+    return show
+
+
+INVOKES = (
+    *("--dry", "-R", "--echo", "-e", "--pty", "-p", "--hide", "--debug", "-d", "--warn-only", "-w"),
+    *("--config", "-f", "--collection", "-c", "--search-root", "-r", "--list-depth", "-D"),
+    *("--list-format", "-F", "--command-timeout", "-T", "--no-dedupe", "--write-pyc"),
+    "--prompt-for-sudo-password",
+)
+COMMANDS = list(dict.fromkeys(namespace.known().values()))
+EXAMPLES = [(one, example) for one in COMMANDS for example in one.examples]
+
+
+class TestNearNames:
+    @pytest.mark.parametrize(
+        ("words", "message", "near"),
+        [
+            ("tset", "unknown command 'tset'", "did you mean test?"),
+            ("kernal.list", "unknown command 'kernal.list'", "kernel.list"),
+            ("mutants", "unknown command 'mutants'", "dev.mutants"),
+            ("kernel.gc", "unknown command 'kernel.gc'", "did you mean cache.gc?"),
+            ("zzz", "unknown command 'zzz'", "./inv --help"),
+            ("kernel", "kernel is a group of commands", "kernel.fetch"),
+            ("--help tset", "unknown command 'tset'", "did you mean test?"),
+            ("test --drvier nvme", "unknown option --drvier of test", "did you mean --driver?"),
+            ("test --zzz", "unknown option --zzz of test", "./inv test --help"),
+            ("init --dyr-run", "unknown option --dyr-run of init", "--dry-run"),
+            ("-k size test", "unknown option -k before the command", "./inv test -k"),
+            ("test nvme", "test does not take 'nvme'", "./inv test --help"),
+            ("test --quick bulid", "test does not take 'bulid'", "did you mean build?"),
+        ],
+    )
+    def test_an_unknown_name_is_refused_and_the_nearest_is_offered(
+        self, refused: Any, words: str, message: str, near: str
+    ) -> None:
+        error = refused(*words.split())
+        assert error.startswith(f"error: {message}\n")
+        assert near in error.partition("\n")[2]
+
+    def test_options_of_invoke_are_unknown(self, refused: Any, printed: Any) -> None:
+        page = printed("--help")
+        for flag in INVOKES:
+            assert f"unknown option {flag} before the command" in refused(flag, "doctor")
+            assert f"unknown option {flag} of doctor" in refused("doctor", flag)
+            assert not re.search(rf"(^|\s){flag}(?![\w-])", page)
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            ("test --driver", "--driver needs a value"),
+            ("test --driver --console ssh", "--driver needs a value"),
+            ("boot --run", "--run needs a value"),
+            ("boot --timeout soon", "invalid --timeout 'soon': expected a whole number"),
+            ("boot --timeout ٣", "invalid --timeout '٣': expected a whole number"),
+            ("test --variant a --variant b", "--variant is given 2 times and takes one value"),
+            ("test --seed=1 --seed=2", "--seed is given 2 times and takes one value"),
+            ("init", "init needs DIR"),
+            ("kernel.diff 7.3", "kernel.diff needs NEW"),
+            ("kernel.fetch", "kernel.fetch needs KERNELS"),
+        ],
+    )
+    def test_a_value_that_lacks_or_does_not_fit(
+        self, refused: Any, words: str, message: str
+    ) -> None:
+        assert refused(*words.split()).startswith(f"error: {message}\n")
+
+    def test_short_flags_mean_the_same_everywhere(self) -> None:
+        short: dict[str, set[str]] = {}
+        for one in COMMANDS:
+            for option in one.get_arguments():
+                assert isinstance(option, Option)
+                for name in option.names:
+                    if len(name) == 1:
+                        short.setdefault(name, set()).add(option.metavar)
+        assert short == {"k": {"PATTERN"}}
+
+    def test_lists_are_repeated_or_have_commas(self) -> None:
+        found = values("test", "--driver", "nvme,rnull", "--driver", "null_blk", "--kernel", "7.2")
+        assert found["driver"] == ["nvme,rnull", "null_blk"]
+        assert found["kernel"] == ["7.2"]
+        assert found["suite"] == []
+
+    def test_positional_values_may_be_named(self) -> None:
+        assert values("kernel.fetch", "7.2,6.12")["kernel"] == ["7.2,6.12"]
+        named = values("kernel.fetch", "--kernel", "7.2", "--kernel", "6.12")
+        assert named["kernel"] == ["7.2", "6.12"]
+
+    @pytest.mark.parametrize(
+        ("words", "verbosity"),
+        [("doctor", 0), ("-v doctor", 1), ("doctor -v", 1), ("-v doctor -v", 2), ("doctor -vv", 2)],
+    )
+    def test_verbosity_before_and_after_the_command(self, words: str, verbosity: int) -> None:
+        assert read(*words.split()).verbosity == verbosity
+
+    def test_words_behind_dashes_stay_whole(self) -> None:
+        remainder = read("blktests", "--", "-k", "a b", "c'd", "--help").core.remainder
+        assert shlex.split(remainder) == ["-k", "a b", "c'd", "--help"]
+
+    def test_a_kernel_option_that_is_not_given_has_the_default_of_the_spec(self) -> None:
+        from blockyard.kernel.spec import KernelSpec
+
+        assert options.kernel_spec("build", {}) == KernelSpec()
+
+    def test_paths_are_repeated_or_have_commas(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        for name in ("a", "b", "c,d"):
+            Path(name).mkdir()
+        spec = options.kernel_spec("build", {"module": ["a,b", "c,d"], "variant": "kasan"})
+        assert spec.modules == (Path("a"), Path("b"), Path("c,d"))
+        assert spec.variant == "kasan"
+
+
+class TestHelp:
+    def test_all_commands_are_listed_in_groups_with_an_example(self, printed: Any) -> None:
+        page = printed("--help")
+        assert printed() == page
+        titles = [
+            line for line in page.splitlines() if line.rstrip(":") in {g.value for g in Group}
+        ]
+        assert titles == [f"{group.value}:" for group in Group]
+        for one in COMMANDS:
+            assert f"  ./inv {one.examples[0]}" in page
+
+    def test_the_name_as_typed_is_shown(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit):
+            Read("blockyard").run(["blockyard", "test", "--help"])
+        page = capsys.readouterr().out
+        assert page.startswith("usage: blockyard test ")
+        assert "./inv" not in page
+
+    @pytest.mark.parametrize("path", namespace.known())
+    def test_a_page_has_examples_options_and_exit_codes(self, printed: Any, path: str) -> None:
+        page = printed(path, "--help")
+        assert page == printed("--help", path) == printed("help", path)
+        command = namespace.known()[path]
+        for option in command.get_arguments():
+            assert isinstance(option, Option)
+            assert option.help
+            flag = f"-{option.names[0]}" if len(option.names[0]) == 1 else f"--{option.names[0]}"
+            assert (option.metavar if option.positional else flag) in page
+        assert "Examples:" in page
+        assert "Exit codes:\n  0 " in page
+
+    @pytest.mark.parametrize("words", [["kernel.explain"], ["boot", "--run"]])
+    def test_help_wins_over_what_is_missing(self, printed: Any, words: list[str]) -> None:
+        assert printed(*words, "--help").startswith("usage: ")
+
+    @pytest.mark.parametrize(("one", "example"), EXAMPLES)
+    def test_examples_are_command_lines(self, one: Command, example: str) -> None:
+        line = re.sub(r"<\(.*\)", "FILE", example).partition("  #")[0]
+        words = shlex.split(re.split(r" [<>] ", line)[0])
+        (context,) = read(*words).tasks
+        assert namespace.known()[str(context.name)] is one
+
+    def test_lines_fit_on_a_page(self) -> None:
+        pages = [help.overview("./inv"), *(help.of_command(one, "./inv") for one in COMMANDS)]
+        assert max(len(line) for page in pages for line in page.splitlines()) <= help.MOST_COLUMNS
+
+    def test_a_group_is_a_topic(self, printed: Any) -> None:
+        page = printed("help", "cache")
+        assert "cache.gc" in page
+        assert "kernel.list" not in page
+
+
+class TestVersion:
+    def test_ours_and_not_that_of_invoke(self, printed: Any) -> None:
+        assert re.fullmatch(r"blockyard \d+\.\d+\.\d+.*\n", printed("--version"))
+
+    def test_the_commit_of_a_checkout(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(version, "PROJECT", tmp_path)
+        number = version.own().version
+        assert str(version.own()) == number
+        git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+        subprocess.run([*git, "init", "-q"], check=True)
+        (tmp_path / "file").write_text("a")
+        subprocess.run([*git, "add", "file"], check=True)
+        subprocess.run([*git, "commit", "-q", "-m", "x"], check=True)
+        found = version.own()
+        assert re.fullmatch(r"[0-9a-f]{40}", found.commit)
+        assert str(found) == f"{number} (commit {found.commit[:12]})"
+        (tmp_path / "file").write_text("b")
+        assert str(version.own()).endswith(", modified)")
+
+
+class TestCompletion:
+    @pytest.mark.parametrize(
+        ("words", "expected"),
+        [
+            (["kernel.l"], ["kernel.list"]),
+            (["test", "--cons"], ["--console"]),
+            (["--verb"], ["--verbose"]),
+            (["test", "--console", "s"], ["serial", "ssh"]),
+            (["test", "--console", "serial,ss"], ["serial,ssh"]),
+            (["test", "--console=ss"], ["--console=ssh"]),
+            (["test", "--console", "=", "ss"], ["ssh"]),  # as bash cuts it
+            (["boot", "--kernel", "7.3-d"], ["7.3-debian"]),
+            (["boot", "--variant", "kas"], ["kasan"]),
+            (["test", "--driver", "rn"], ["rnull", "rnvme"]),
+            (["test", "--suite", "mod"], ["module"]),
+            (["boot", "--topology", "zn"], ["zns"]),
+            (["boot", "--run", ""], []),
+            (["blktests", "--", "--tr"], []),
+        ],
+    )
+    def test_candidates(self, words: list[str], expected: list[str]) -> None:
+        common = Program("./inv").initial_context
+        assert completion.candidates(words, common) == expected
+
+    def test_each_value_that_has_names_is_an_option(self) -> None:
+        names = {str(option.name) for one in COMMANDS for option in one.get_arguments()}
+        assert completion.VALUES.keys() <= names
+        assert selection.SMOKE in completion.values("suite")
+
+    def test_all_commands_without_a_word(self, printed: Any) -> None:
+        assert printed("--complete", "--", "").split() == list(namespace.known())
+
+    def test_bash_completes_by_the_program_that_was_typed(self, tmp_path: Path) -> None:
+        script = tmp_path / "script"
+        script.write_text(completion.script("bash"))
+        typed = [str(PROJECT / "inv"), "boot", "--console", "s"]
+        line = (
+            f"source {script}; COMP_WORDS=({shlex.join(typed)}); COMP_CWORD=3; "
+            '_blockyard inv s --console; echo "${COMPREPLY[@]}"; complete -p inv blockyard'
+        )
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[0] == "serial ssh"
+        assert done.stdout.count("-F _blockyard") == 2
+
+    @pytest.mark.parametrize("shell", ["zsh", "fish"])
+    def test_scripts_are_accepted_by_their_shells(self, shell: str) -> None:
+        if shutil.which(shell) is None:
+            pytest.skip(f"no {shell} here")
+        argv = [shell, "-n", "/dev/stdin"]
+        done = subprocess.run(argv, input=completion.script(shell), text=True, env=os.environ)
+        assert done.returncode == 0
+
+    def test_a_shell_without_a_script(self, refused: Any) -> None:
+        error = refused("--print-completion-script=tcsh")
+        assert error.startswith("error: unknown shell 'tcsh'")
