@@ -82,10 +82,11 @@ def test(
 
     from blockyard.ci import output
     from blockyard.ci.report import terminal
-    from blockyard.ci.run import collection, exits, prepare, run, selection
+    from blockyard.ci.run import boot_env, collection, exits, run, selection
     from blockyard.ci.run import resume as resumption
+    from blockyard.modules import plan
 
-    outside, workers = prepare.out_of_tree(spec), run.workers(guests)
+    outside, workers = plan.out_of_tree(spec), run.workers(guests)
     spend = selection.budget_named(quick=quick, long=long)
     suites = ",".join(suite) or ("all" if k else selection.SMOKE)
     wanted = selection.select(
@@ -103,7 +104,7 @@ def test(
     earlier = resumption.find(which, asked) if resume else None
     run.check(wanted)
     with exits.untestable():
-        ready = prepare.ready(spec, accel, all_modules=False)
+        ready = boot_env.ready(spec, accel, all_modules=False)
     if not driver and not spec.modules:
         wanted = selection.with_carried(wanted, ready.kernel)
     finished, path = run.run(ready, wanted, workers, spec.variant, asked=asked, earlier=earlier)
@@ -191,14 +192,14 @@ def build(c: Context, spec: KernelSpec, json: bool = False) -> None:
     is not built again.
     """
     from blockyard.ci.output import say
-    from blockyard.ci.run import prepare
     from blockyard.kernel.host.debian import tool_root
     from blockyard.kernel.host.progress import printable_json
+    from blockyard.modules import plan
 
-    prepare.out_of_tree(spec)
+    plan.out_of_tree(spec)
     tools = tool_root()
-    built = prepare.kernel(spec, tools)
-    modules = prepare.modules(spec, built, tools, all_=True)
+    built = plan.kernel(spec, tools)
+    modules = plan.modules(spec, built, tools, all_=True)
     if json:
         print(printable_json((built.path / "kernel.json").read_text()), end="")
     else:

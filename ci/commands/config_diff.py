@@ -14,7 +14,6 @@ from pathlib import Path
 import msgspec
 
 from blockyard.ci import output
-from blockyard.ci.run import prepare
 from blockyard.kernel import artifact, catalog
 from blockyard.kernel.build import configure, toolchain
 from blockyard.kernel.build.spec import BuildSpec
@@ -27,7 +26,7 @@ from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.progress import note, step
 from blockyard.kernel.sources.tree import Tree
 from blockyard.kernel.spec import KernelSpec
-from blockyard.modules import manifest
+from blockyard.modules import manifest, plan
 
 
 @dataclass(frozen=True)
@@ -100,8 +99,8 @@ def side(name: str, what: str | KernelSpec) -> Side:
         return Side(name, _file(Path(what)))
     tools = tool_root()
     if isinstance(catalog.find(what.kernel), DebianImage):
-        return Side(name, prepare.kernel(what, tools).config)
-    job = prepare.kernel_job(what, tools)
+        return Side(name, plan.kernel(what, tools).config)
+    job = plan.build_spec(what, tools)
     return Side(name, _config(job), _minima(job.tree))
 
 

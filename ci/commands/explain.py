@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from blockyard.ci.run import prepare
 from blockyard.kernel import catalog
 from blockyard.kernel.build import configure
 from blockyard.kernel.build.spec import BuildSpec
@@ -11,7 +10,7 @@ from blockyard.kernel.catalog import DebianImage
 from blockyard.kernel.host.debian import ToolRoot
 from blockyard.kernel.host.installation import as_typed
 from blockyard.kernel.spec import KernelSpec
-from blockyard.modules import manifest
+from blockyard.modules import manifest, plan
 
 
 def why(choice: KernelSpec, symbol: str, tools: ToolRoot) -> str:
@@ -19,7 +18,7 @@ def why(choice: KernelSpec, symbol: str, tools: ToolRoot) -> str:
     name = configure.checked(symbol.removeprefix("CONFIG_"))
     if isinstance(catalog.find(choice.kernel), DebianImage):
         return _told_by_the_config(choice, name, tools)
-    job = prepare.kernel_job(choice, tools)
+    job = plan.build_spec(choice, tools)
     return configure.why(job, name, drivers_left_out(job, name))
 
 
@@ -33,7 +32,7 @@ def drivers_left_out(job: BuildSpec, symbol: str) -> list[str]:
 
 
 def _told_by_the_config(choice: KernelSpec, symbol: str, tools: ToolRoot) -> str:
-    kernel = prepare.kernel(choice, tools)
+    kernel = plan.kernel(choice, tools)
     value = kernel.config.get(symbol, "n")
     lines = [
         f"{symbol} is {value} in the configuration of {kernel.info.source}",

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from blockyard.ci import output
-from blockyard.ci.run import prepare
 from blockyard.kernel import artifact, catalog, sources
 from blockyard.kernel.artifact import KernelInfo
 from blockyard.kernel.build import prebuilt as ready_made
@@ -29,7 +28,7 @@ from blockyard.kernel.host.settings import settings
 from blockyard.kernel.sources import debian
 from blockyard.kernel.sources.tree import Tree
 from blockyard.kernel.spec import KernelSpec
-from blockyard.modules import manifest
+from blockyard.modules import manifest, plan
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -209,7 +208,7 @@ def _builds(
     if tree.origin not in {info.source for info in made.values()}:
         return {}
     jobs = {
-        f"{variant} {compiler}".removesuffix(f" {COMPILERS[0]}"): prepare.job_in(
+        f"{variant} {compiler}".removesuffix(f" {COMPILERS[0]}"): plan.build_spec_in(
             tree, KernelSpec(name, variant, compiler=compiler), tools
         )
         for variant in variants.names()

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from blockyard.ci.commands import stdin
-from blockyard.ci.run import prepare
+from blockyard.ci.run import boot_env
 from blockyard.images.boot import boot as boot_guest
+from blockyard.images.console import CONSOLES
 from blockyard.images.errors import CommandHung
 from blockyard.images.hardware import topologies
 from blockyard.images.machine import qemu, qemu_features
@@ -70,8 +71,8 @@ def boot(
 
     The command gets what comes on standard input, unless that is a terminal.
     """
-    if console not in prepare.CONSOLES:
-        raise unknown("console", console, prepare.CONSOLES)
+    if console not in CONSOLES:
+        raise unknown("console", console, CONSOLES)
     if not (wanted.blocked_s >= 0):
         raise UsageError(
             f"invalid --blocked {wanted.blocked_s:g}: expected seconds, 0 for no limit"
@@ -83,11 +84,11 @@ def boot(
         )
     hardware = topologies.load(wanted.topology)
     start = start_named(wanted.start)
-    ready = prepare.ready(choice, accel)
+    ready = boot_env.ready(choice, accel)
     coming = stdin.begin() if command else None
     if lacking := qemu_features.lacking(hardware, ready.tools):
         raise Failure(lacking)
-    with prepare.guest_directory() as folder:
+    with boot_env.guest_directory() as folder:
         over_ssh = console == "ssh"
         setup = ready.setup(
             folder,

@@ -14,12 +14,13 @@ from pathlib import Path
 import msgspec
 
 from blockyard.ci import project
-from blockyard.ci.run import prepare, record, run, selection
+from blockyard.ci.run import boot_env, record, run, selection
 from blockyard.ci.run.selection import Selection
 from blockyard.images.hardware.topology import DEFAULT
 from blockyard.kernel.commas import paths
 from blockyard.kernel.host.errors import unknown
 from blockyard.kernel.spec import KernelSpec
+from blockyard.modules import plan
 from blockyard.tests.harness import budget
 from blockyard.tests.harness.plan import Plan
 
@@ -41,7 +42,7 @@ class Request:
         Raises the errors of a build.
         """
         record.check_place()
-        ready = prepare.ready(self.spec, self.accel, all_modules=False)
+        ready = boot_env.ready(self.spec, self.accel, all_modules=False)
         directory = record.new_directory(ready.kernel.info.name)
         plan = run.plan_of(ready, self.selection, directory)
         (directory / "plan.json").write_bytes(msgspec.json.encode(plan))
@@ -82,7 +83,7 @@ def request(given: Mapping[str, str], start: Path) -> Request:
     selected = selection.select(
         given["driver"] or ",".join(mine.drivers),
         given["console"] or ",".join(mine.consoles),
-        outside=prepare.out_of_tree(spec),
+        outside=plan.out_of_tree(spec),
         hardware=first.topology or DEFAULT.name,
         start=given["start"] or START,
         spend=name,

@@ -19,9 +19,9 @@ import msgspec
 from blockyard.ci.run import journal
 from blockyard.ci.run.case_id import CaseId
 from blockyard.ci.run.journal import Header, Past, Planned
-from blockyard.ci.run.prepare import BootEnv
 from blockyard.ci.run.record import UNREADABLE, Run
 from blockyard.ci.run.selection import Selection
+from blockyard.images.machine.vm_config import BootEnv
 from blockyard.kernel.host import redact, store, untrusted
 from blockyard.kernel.host.errors import BlockyardError, Failure, UsageError
 from blockyard.kernel.host.settings import PROJECT, settings

@@ -26,10 +26,10 @@ from blockyard.ci.run.execute import Execution
 from blockyard.ci.run.journal import Header, Journal
 from blockyard.ci.run.module_tests import folder as own_folder
 from blockyard.ci.run.module_tests import runner
-from blockyard.ci.run.prepare import BootEnv
 from blockyard.ci.run.resume import Interrupted
 from blockyard.ci.run.selection import Selection, SubRun
 from blockyard.ci.run.verdicts import Collector
+from blockyard.images.machine.vm_config import BootEnv
 from blockyard.kernel.config.variants import PLAIN
 from blockyard.kernel.host import interrupts
 from blockyard.kernel.host.errors import Failure, UsageError

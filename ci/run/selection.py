@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from blockyard.ci.run.prepare import CONSOLES, parse_names
+from blockyard.images.console import CONSOLES
 from blockyard.images.hardware import topologies
 from blockyard.images.hardware.topology import DEFAULT, Topology
 from blockyard.images.machine import vm_config
 from blockyard.images.machine.vm_config import Start
 from blockyard.kernel.artifact import Kernel
-from blockyard.kernel.host.errors import UsageError
+from blockyard.kernel.host.errors import UsageError, unknown
 from blockyard.kernel.host.progress import note
 from blockyard.kernel.host.settings import PROJECT, settings
 from blockyard.modules import manifest
@@ -71,6 +71,17 @@ class SubRun:
     directory: Path  # of its record, made by the caller
     only: frozenset[tuple[str, str]] | None = None  # these tests, by their keys; None: all
     stop: bool = False  # at the first bad test
+
+
+def parse_names(kind: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
+    """The names in a comma-separated option (all when it is empty), each one known."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in names:
+        if name not in known:
+            raise unknown(kind, name, known)
+    if text and not names:
+        raise UsageError(f"no {kind} in {text!r}")
+    return names or tuple(known)
 
 
 def suites(folders: Sequence[str] = ()) -> dict[str, Path]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from blockyard.ci.run import prepare, record
+from blockyard.ci.run import boot_env, record, selection
 from blockyard.ci.selfbench import blktests, boot, build, commands, consoles, fleet, labgrid, virtme
 from blockyard.ci.selfbench.table import show
 from blockyard.ci.selfbench.timing import Subject
@@ -44,10 +44,10 @@ def measure(choice: KernelSpec, accel: str, what: str, runs: int, tree: str = ""
     """Measures; raises UsageError for an unknown name. tree: a checkout of blktests."""
     if runs < 1:
         raise UsageError(f"--runs {runs}: nothing would be measured")
-    names = prepare.parse_names("measurement", what, list(MEASUREMENTS)) if what else DEFAULT_WHAT
+    names = selection.parse_names("measurement", what, list(MEASUREMENTS)) if what else DEFAULT_WHAT
     if "blktests" in names:
         blktests.check(choice, tree)  # before anything is measured
-    ready = prepare.ready(choice, accel)
+    ready = boot_env.ready(choice, accel)
     measurements: list[Measurement] = []
     for name in names:
         note(f"measuring {name} ...")  # no spinner: it would take part in what is measured

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from blockyard.ci.run import prepare, run, selection
+from blockyard.ci.run import boot_env, run, selection
 from blockyard.ci.run.selection import Selection
 from blockyard.ci.selfbench import timing
 from blockyard.ci.selfbench.peers import HERE
@@ -103,7 +103,7 @@ def _theirs(subject: Subject, table: Sequence[Pair], upstream: Upstream) -> floa
     seconds = 0.0
     for name, of_driver in groupby(table, key=lambda pair: pair.driver):
         chosen = [tests[pair.upstream] for pair in of_driver]
-        with prepare.guest_directory() as folder, boot(subject.ready.setup(folder)) as booted:
+        with boot_env.guest_directory() as folder, boot(subject.ready.setup(folder)) as booted:
             kernel = subject.ready.kernel
             driver = Driver(manifest.load(name).on(kernel), kernel, booted.serial)
             driver.load()

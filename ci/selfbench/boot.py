@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from blockyard.ci.run import prepare
 from blockyard.ci.selfbench import timing
 from blockyard.ci.selfbench.commands import inv
 from blockyard.ci.selfbench.timing import Subject
@@ -22,6 +21,7 @@ from blockyard.ci.selfbench.values import Measurement
 from blockyard.images import cpio
 from blockyard.images.hardware.topology import DEFAULT
 from blockyard.images.machine import qemu, tsc
+from blockyard.images.machine.vm_config import BootEnv
 from blockyard.kernel.host import store
 from blockyard.kernel.host.debian import ToolRoot
 from blockyard.kernel.host.process import run
@@ -89,7 +89,7 @@ def _plain_machine(subject: Subject) -> Bare:
     return Bare(subject.ready.kernel.bzimage, arguments)
 
 
-def _bare_boot(ready: prepare.BootEnv, bare: Bare, folder: Path) -> Callable[[], None]:
+def _bare_boot(ready: BootEnv, bare: Bare, folder: Path) -> Callable[[], None]:
     initramfs = folder / "initramfs"
     initramfs.write_bytes(cpio.archive([cpio.File("init", _bare_init(ready.tools), 0o755)]))
     sandbox = Sandbox(

@@ -12,7 +12,6 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from blockyard.ci.run import prepare
 from blockyard.ci.selfbench import timing
 from blockyard.ci.selfbench.timing import Subject
 from blockyard.ci.selfbench.values import Measurement
@@ -20,13 +19,14 @@ from blockyard.kernel.build import build as builder
 from blockyard.kernel.build.ccache import Objects
 from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.host import store
+from blockyard.modules import plan
 
 LIMIT = 1.03
 
 
 def build(subject: Subject) -> Measurement:
     """A build of ours against make."""
-    kernel = prepare.kernel_job(subject.choice, subject.ready.tools)
+    kernel = plan.build_spec(subject.choice, subject.ready.tools)
     # in an output tree of its own: modules may be built in the kernel's, and another may measure
     job = replace(kernel, tree=replace(kernel.tree, build_id=f"perf {os.getpid()}"))
     try:

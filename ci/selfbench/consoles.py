@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from blockyard.ci.run import prepare
+from blockyard.ci.run import boot_env
 from blockyard.ci.selfbench import timing
 from blockyard.ci.selfbench.timing import Subject, spent
 from blockyard.ci.selfbench.values import Measurement
@@ -46,7 +46,7 @@ done
 def guest(subject: Subject, *, ssh: bool = False, shell: bool = False) -> Iterator[Machine]:
     """A guest of the kernel that is measured."""
     with (
-        prepare.guest_directory() as folder,
+        boot_env.guest_directory() as folder,
         boot(subject.ready.setup(folder, ssh=ssh, shell=shell)) as booted,
     ):
         yield booted

@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from blockyard.ci.run.prepare import BootEnv
 from blockyard.ci.selfbench.values import Measurement
+from blockyard.images.machine.vm_config import BootEnv
 from blockyard.kernel.spec import KernelSpec
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from blockyard.ci.run import prepare
+from blockyard.ci.run import boot_env
 from blockyard.ci.selfbench import peers, timing
 from blockyard.ci.selfbench.commands import inv
 from blockyard.ci.selfbench.timing import Subject
@@ -36,7 +36,7 @@ def virtme(subject: Subject) -> Measurement:
     """Both from the command to its end."""
     choice = replace(subject.choice, fragments=(*subject.choice.fragments, FRAGMENT))
     accel = subject.ready.accelerator.name
-    ready = prepare.ready(choice, accel)
+    ready = boot_env.ready(choice, accel)
     root = _root(ready.tools)
     peer = peers.installed(NAME, root, PROGRAMS)
     log = store.directory("logs") / "perf-virtme-ng.log"

@@ -16,11 +16,12 @@ import msgspec
 
 from blockyard.ci import output
 from blockyard.ci.report import terminal
-from blockyard.ci.run import collection, exits, prepare, record, run, selection
+from blockyard.ci.run import boot_env, collection, exits, record, run, selection
 from blockyard.ci.run.selection import Selection
 from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.kernel.spec import KernelSpec
+from blockyard.modules import plan
 from blockyard.tests.blktests import archive, checkout
 from blockyard.tests.blktests.checkout import URL, Checkout
 from blockyard.tests.harness.outcomes import BAD, CaseResult, worse
@@ -51,7 +52,7 @@ def selected(choice: KernelSpec, wanted: Wanted) -> tuple[Checkout, Selection]:
     if not 1 <= wanted.seconds <= LONGEST_S:
         raise UsageError(f"--seconds takes 1 to {LONGEST_S}, not {wanted.seconds}")
     tree = checkout.read(Path(wanted.tree).expanduser())
-    outside = prepare.out_of_tree(choice)
+    outside = plan.out_of_tree(choice)
     drivers = wanted.driver or ("" if outside else DRIVERS)
     of_ours = selection.select(
         drivers, wanted.console, outside=outside, hardware=wanted.topology, start=wanted.start
@@ -73,7 +74,7 @@ def done(
 ) -> tuple[record.Run, Path]:
     """Runs them; the record and its path."""
     run.check(wanted)
-    ready = prepare.ready(choice, accel, all_modules=False)
+    ready = boot_env.ready(choice, accel, all_modules=False)
     packed = archive.packed(tree, ready.tools)
     assert wanted.upstream is not None
     upstream = msgspec.structs.replace(wanted.upstream, archive=str(packed))

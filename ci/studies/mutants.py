@@ -19,10 +19,10 @@ from pathlib import Path
 
 import msgspec
 
-from blockyard.ci.run import prepare, record, run, selection
-from blockyard.ci.run.prepare import BootEnv
+from blockyard.ci.run import boot_env, record, run, selection
 from blockyard.ci.run.selection import SubRun
 from blockyard.images.files import guest_files
+from blockyard.images.machine.vm_config import BootEnv
 from blockyard.kernel.config import variants
 from blockyard.kernel.config.variants import PLAIN
 from blockyard.kernel.host import store
@@ -32,7 +32,7 @@ from blockyard.kernel.host.settings import PROJECT
 from blockyard.kernel.sources.series import Patch
 from blockyard.kernel.sources.tree import Tree
 from blockyard.kernel.spec import KernelSpec
-from blockyard.modules import manifest, rebuilt
+from blockyard.modules import manifest, plan, rebuilt
 from blockyard.modules.external import ModuleBuildEnv
 from blockyard.tests.harness.outcomes import BAD, CaseResult, Outcome
 
@@ -129,7 +129,7 @@ def read(path: Path) -> Mutant:
         raise UsageError(f"{path}: a mutant says in words what is wrong, then comes its diff")
     name = f"{path.parent.name}/{path.stem}"
     suites = fields.get("Suites", "")
-    first = prepare.parse_names("suite", suites, tuple(selection.suites())) if suites else ()
+    first = selection.parse_names("suite", suites, tuple(selection.suites())) if suites else ()
     return Mutant(name, about, variant, Patch(name, diff.encode()), first)
 
 
@@ -139,7 +139,7 @@ def mutants(driver: str = "", pattern: str = "") -> tuple[Mutant, ...]:
     pattern: a part of the name, or one with * and ?. Raises UsageError when there are none.
     """
     known = sorted({path.parent.name for path in FOLDER.glob("*/*.patch")})
-    drivers = prepare.parse_names("driver", driver, known)
+    drivers = selection.parse_names("driver", driver, known)
     wanted = pattern if set(pattern) & set("*?") else f"*{pattern}*"
     found = tuple(
         mutant
@@ -173,10 +173,10 @@ class MutationRun:
 
     def __post_init__(self) -> None:
         choice = KernelSpec(self.conditions.kernel, self.variant)
-        self.ready: BootEnv = prepare.ready(choice, self.conditions.accel)
-        self._tree: Tree = prepare.kernel_job(choice, self.ready.tools).tree
+        self.ready: BootEnv = boot_env.ready(choice, self.conditions.accel)
+        self._tree: Tree = plan.build_spec(choice, self.ready.tools).tree
         kernel, tools = self.ready.kernel, self.ready.tools
-        self._maker: ModuleBuildEnv = prepare.module_maker(choice, kernel, tools)
+        self._maker: ModuleBuildEnv = plan.module_build_env(choice, kernel, tools)
 
     def baseline(self, driver: str) -> record.Run:
         """The run of a driver without a patch; made once."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import msgspec
 
 from blockyard.ci import output
-from blockyard.ci.run import past_run, prepare, record, run, selection
+from blockyard.ci.run import boot_env, past_run, record, run, selection
 from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.progress import note
 from blockyard.kernel.host.settings import PROJECT
@@ -128,7 +128,7 @@ def rust_drivers(names: str) -> tuple[str, ...]:
         if (one := manifest.load(name)).language == "Rust" and one.counterpart
     )
     if names:
-        return prepare.parse_names("Rust driver", names, known)
+        return selection.parse_names("Rust driver", names, known)
     return tuple(name for name in known if not manifest.load(name).available_from)
 
 
@@ -136,7 +136,7 @@ def measure(choices: Sequence[KernelSpec], drivers: Sequence[str], workers: int)
     """Runs the suites on each kernel, briefly and over one console, and compares."""
     pairs = []
     for choice in choices:
-        ready = prepare.ready(choice, all_modules=False)
+        ready = boot_env.ready(choice, all_modules=False)
         names = [name for rust in drivers for name in (manifest.load(rust).counterpart, rust)]
         wanted = selection.select(",".join(names), "serial", spend="quick")
         note(f"kernel {choice.name}: testing {', '.join(names)}")

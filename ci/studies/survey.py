@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from blockyard.ci import output
-from blockyard.ci.run import prepare, record, run, selection
+from blockyard.ci.run import boot_env, record, run, selection
 from blockyard.images.boot import boot
 from blockyard.images.machine import accelerator
 from blockyard.kernel import catalog, sources
@@ -27,6 +27,7 @@ from blockyard.kernel.host.errors import BlockyardError
 from blockyard.kernel.host.progress import note
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.kernel.spec import KernelSpec
+from blockyard.modules import plan
 from blockyard.tests.harness.outcomes import BAD, OUTCOMES, Outcome
 
 EXAMPLES = PROJECT / "modules" / "examples"
@@ -95,7 +96,7 @@ def _fetch(choice: KernelSpec, row: Row) -> Row:
 
 
 def _build(choice: KernelSpec, row: Row) -> Row:
-    built = prepare.kernel(choice, tool_root())
+    built = plan.kernel(choice, tool_root())
     return msgspec.structs.replace(
         row,
         reached=STAGES[:2],
@@ -118,16 +119,16 @@ def size_mib(*folders: Path) -> int:
 
 
 def _boot(choice: KernelSpec, accel: str, row: Row) -> Row:
-    ready = prepare.ready(choice, accel, all_modules=False)
-    with prepare.guest_directory() as folder, boot(ready.setup(folder)) as guest:
+    ready = boot_env.ready(choice, accel, all_modules=False)
+    with boot_env.guest_directory() as folder, boot(ready.setup(folder)) as guest:
         guest.serial.check("true")
     name = ready.accelerator.name
     return msgspec.structs.replace(row, reached=STAGES[:3], accelerator=name)
 
 
 def _test(choice: KernelSpec, accel: str, workers: int, row: Row) -> Row:
-    ready = prepare.ready(choice, accel, all_modules=False)
-    outside = prepare.out_of_tree(choice)
+    ready = boot_env.ready(choice, accel, all_modules=False)
+    outside = plan.out_of_tree(choice)
     names = [*selection.select().drivers, *(one.name for one in outside)]
     wanted = selection.select(",".join(names), CONSOLE, outside=outside)
     finished, _ = run.run(ready, selection.with_carried(wanted, ready.kernel), workers)

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypedDict, Unpack, get_args
 
 from blockyard.images.files import GuestFiles
-from blockyard.images.hardware.topology import Topology
+from blockyard.images.hardware.topology import DEFAULT, Topology
 from blockyard.images.machine import qemu
 from blockyard.images.machine.accelerator import Accelerator
 from blockyard.kernel.artifact import Kernel
@@ -51,3 +51,39 @@ class VmConfig:
     def serial_port(self) -> str:
         """What carries the serial console in this kernel."""
         return self.serial or qemu.best_serial(self.kernel.config)
+
+
+class GuestOptions(TypedDict, total=False):
+    """The fields of `VmConfig` in which the guests of one environment differ."""
+
+    ssh: bool
+    shell: bool
+    serial: str
+    monitor: bool
+    gdb: bool
+    dump: bool
+    start: Start
+
+
+@dataclass(frozen=True)
+class BootEnv:
+    """What the guests of one kernel have in common."""
+
+    kernel: Kernel
+    tools: ToolRoot
+    files: GuestFiles
+    accelerator: Accelerator
+
+    def setup(
+        self, directory: Path, *, topology: Topology = DEFAULT, **options: Unpack[GuestOptions]
+    ) -> VmConfig:
+        """The configuration of one guest; directory: for its kernel log and scratch files."""
+        return VmConfig(
+            kernel=self.kernel,
+            files=self.files,
+            tools=self.tools,
+            accelerator=self.accelerator,
+            topology=topology,
+            directory=directory,
+            **options,
+        )

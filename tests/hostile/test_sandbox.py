@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.ci.run import prepare
 from blockyard.kernel.build import toolchain
 from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.config.fragments import own_fragment
@@ -25,6 +24,7 @@ from blockyard.kernel.host.sandbox import BIND, Sandbox
 from blockyard.kernel.sources import series
 from blockyard.kernel.sources.tree import Tree
 from blockyard.kernel.spec import KernelSpec
+from blockyard.modules import plan
 from blockyard.tests.hostile import attacks
 from blockyard.tests.hostile.conftest import HERE, Targets, old_argv, results, run_inside, show
 
@@ -47,8 +47,8 @@ def test_a_module(tools: ToolRoot, targets: Targets, user: str, tmp_path: Path) 
     shutil.copytree(HERE / "module", folder)
     shutil.copy(HERE / "attacks.py", folder)
     targets.write(folder, f"{BIND}/module")
-    kernel = prepare.kernel(choice, tools)
-    with prepare.module_maker(choice, kernel, tools)() as (sandbox, make):
+    kernel = plan.kernel(choice, tools)
+    with plan.module_build_env(choice, kernel, tools)() as (sandbox, make):
         sandbox = replace(sandbox, writable={"module": folder})
         command = [*make, f"M={BIND}/module", "modules"]
         done = run_inside(sandbox, command, user, tmp_path, targets.environment)
@@ -58,7 +58,7 @@ def test_a_module(tools: ToolRoot, targets: Targets, user: str, tmp_path: Path) 
 
 
 def test_a_patch(tools: ToolRoot, targets: Targets, user: str, tmp_path: Path) -> None:
-    whole = prepare.kernel_job(KernelSpec(KERNEL), tools).tree
+    whole = plan.build_spec(KernelSpec(KERNEL), tools).tree
     for name in PARTS:
         source, target = whole.path / name, tmp_path / "tree" / name
         target.parent.mkdir(parents=True, exist_ok=True)

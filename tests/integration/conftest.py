@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.ci.run import prepare
-from blockyard.ci.run.prepare import BootEnv
+from blockyard.ci.run import boot_env
 from blockyard.images.boot import boot as boot_guest
 from blockyard.images.console.console import Console
 from blockyard.images.machine.machine import Machine
+from blockyard.images.machine.vm_config import BootEnv
 from blockyard.kernel.spec import KernelSpec
 
 KERNEL = "7.3"
@@ -50,7 +50,7 @@ def _table(session: pytest.Session) -> FaultTable:
 @pytest.fixture(scope="session")
 def ready() -> BootEnv:
     """The kernel that Blockyard tests by default, built if need be."""
-    return prepare.ready(KernelSpec(KERNEL))
+    return boot_env.ready(KernelSpec(KERNEL))
 
 
 @pytest.fixture(scope="session")

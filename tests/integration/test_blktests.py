@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from blockyard.ci.run import record
-from blockyard.ci.run.prepare import BootEnv
+from blockyard.images.machine.vm_config import BootEnv
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.tests.harness.outcomes import CaseResult
 

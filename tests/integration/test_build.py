@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.ci.run import prepare
-from blockyard.ci.run.prepare import BootEnv
+from blockyard.images.machine.vm_config import BootEnv
 from blockyard.kernel.build.configure import configure, unknown_keywords
 from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.build.toolchain import from_root
@@ -22,6 +21,7 @@ from blockyard.kernel.host.sandbox import Sandbox
 from blockyard.kernel.host.settings import settings
 from blockyard.kernel.sources.tree import Tree
 from blockyard.kernel.spec import KernelSpec
+from blockyard.modules import plan
 from blockyard.tests.integration.conftest import KERNEL
 
 ASKING_TOO_MUCH = Fragment(
@@ -32,7 +32,7 @@ ASKING_TOO_MUCH = Fragment(
 
 @pytest.fixture
 def job(ready: BootEnv) -> Iterator[BuildSpec]:
-    job = prepare.kernel_job(KernelSpec(KERNEL), ready.tools)
+    job = plan.build_spec(KernelSpec(KERNEL), ready.tools)
     job = replace(job, fragments=(*job.fragments, ASKING_TOO_MUCH))
     yield job
     store.remove(job.out)

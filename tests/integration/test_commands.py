@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import pytest
 
 from blockyard.ci.run import past_run, record
-from blockyard.ci.run.prepare import BootEnv
+from blockyard.images.machine.vm_config import BootEnv
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.tests.integration.processes import descendants, left
 

@@ -13,16 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.ci.run import prepare
-from blockyard.ci.run.prepare import BootEnv
 from blockyard.images.boot import boot as boot_guest
 from blockyard.images.files import guest_files
 from blockyard.images.machine.machine import Machine
+from blockyard.images.machine.vm_config import BootEnv
 from blockyard.kernel.host import seal, store
 from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.kernel.spec import KernelSpec
-from blockyard.modules import manifest
+from blockyard.modules import manifest, plan
 from blockyard.modules.driver import Driver, LoadFailed
 from blockyard.tests.integration.conftest import KERNEL
 
@@ -77,7 +76,7 @@ def built(ready: BootEnv, made: list[Path]) -> Built:
 
     def built(folder: Path) -> Path:
         choice = KernelSpec(KERNEL, modules=(folder,))
-        (path,) = prepare.modules(choice, ready.kernel, ready.tools, all_=True)
+        (path,) = plan.modules(choice, ready.kernel, ready.tools, all_=True)
         made.append(path)
         return path
 
@@ -171,7 +170,7 @@ class TestBuild:
         (folder / "mine.c").write_text(headers + source)
         (tmp_path / "repository" / ".git").mkdir()
         choice = KernelSpec(KERNEL, modules=(other, folder))
-        made += (paths := prepare.modules(choice, ready.kernel, ready.tools, all_=True))
+        made += (paths := plan.modules(choice, ready.kernel, ready.tools, all_=True))
         assert [(paths[0] / "other.ko").is_file(), (paths[1] / "mine.ko").is_file()] == [True] * 2
         assert b"depends=other\0" in (paths[1] / "mine.ko").read_bytes()
 

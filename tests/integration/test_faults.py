@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.ci.run.prepare import BootEnv
 from blockyard.images.boot import boot
 from blockyard.images.errors import BootTimeout, GuestError, GuestPanicked, ImageDamaged, QemuDied
-from blockyard.images.machine.vm_config import VmConfig
+from blockyard.images.machine.vm_config import BootEnv, VmConfig
 from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.tests.integration.conftest import KERNEL, Boot
@@ -130,10 +129,10 @@ class TestNothingIsLeft:
         self, ready: BootEnv, tmp_path: Path, number: int
     ) -> None:
         script = (
-            "import sys, time; from pathlib import Path; from blockyard.ci.run import prepare\n"
+            "import sys, time; from pathlib import Path; from blockyard.ci.run import boot_env\n"
             "from blockyard.images.boot import boot\n"
             "from blockyard.kernel.spec import KernelSpec\n"
-            "ready = prepare.ready(KernelSpec(sys.argv[1]))\n"
+            "ready = boot_env.ready(KernelSpec(sys.argv[1]))\n"
             "with boot(ready.setup(Path(sys.argv[2]))):\n"
             "    print('up', flush=True)\n"
             "    time.sleep(3600)\n"

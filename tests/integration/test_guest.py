@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from blockyard.ci.run import prepare
-from blockyard.ci.run.prepare import BootEnv
+from blockyard.ci.run import boot_env
 from blockyard.images.boot import boot
 from blockyard.images.machine.machine import Machine
+from blockyard.images.machine.vm_config import BootEnv
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
 from blockyard.modules.driver import Driver
@@ -125,7 +125,7 @@ class TestPrebuilt:
         self, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
         """Its virtio and file systems are modules; rnull is not in it."""
-        ready = prepare.ready(KernelSpec("7.2-debian"))
+        ready = boot_env.ready(KernelSpec("7.2-debian"))
         rnull = manifest.load("rnull")
         assert "CONFIG_BLK_DEV_RUST_NULL" in rnull.missing_from(ready.kernel)
         with boot(ready.setup(tmp_path_factory.mktemp("guest"), ssh=True)) as guest:

@@ -9,16 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.ci.run import prepare
-from blockyard.ci.run.prepare import BootEnv
 from blockyard.ci.studies import mutants
 from blockyard.ci.studies.mutants import Conditions, Mutant
+from blockyard.images.machine.vm_config import BootEnv
 from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.sandbox import Sandbox
 from blockyard.kernel.sources import series
 from blockyard.kernel.sources.series import Patch
 from blockyard.kernel.spec import KernelSpec
-from blockyard.modules import manifest, rebuilt
+from blockyard.modules import manifest, plan, rebuilt
 from blockyard.tests.integration.conftest import KERNEL
 
 CAUGHT = "rnull/irqmode-2-taken"
@@ -54,7 +53,7 @@ def test_a_bug_is_caught_and_a_comment_is_not(ready: BootEnv) -> None:
 
 
 def test_every_patch_applies(ready: BootEnv, tmp_path: Path) -> None:
-    tree = prepare.kernel_job(KernelSpec(KERNEL), ready.tools).tree
+    tree = plan.build_spec(KernelSpec(KERNEL), ready.tools).tree
     for number, mutant in enumerate(mutants.mutants()):
         folder = rebuilt.source_folder(manifest.load(mutant.driver), ready.kernel)
         copy = tmp_path / str(number)
@@ -63,7 +62,7 @@ def test_every_patch_applies(ready: BootEnv, tmp_path: Path) -> None:
 
 
 def test_a_patch_for_another_kernel_is_told(ready: BootEnv) -> None:
-    tree = prepare.kernel_job(KernelSpec(KERNEL), ready.tools).tree
+    tree = plan.build_spec(KernelSpec(KERNEL), ready.tools).tree
     patch = Patch("old", HARMLESS.replace("struct Null", "struct Nil").encode())
 
     def maker() -> AbstractContextManager[tuple[Sandbox, list[str]]]:

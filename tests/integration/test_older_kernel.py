@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.ci.run import prepare
 from blockyard.kernel import catalog, sources
 from blockyard.kernel.build import configure
 from blockyard.kernel.build.spec import BuildSpec
@@ -16,6 +15,7 @@ from blockyard.kernel.config import kconfig
 from blockyard.kernel.host import store
 from blockyard.kernel.host.debian import tool_root
 from blockyard.kernel.spec import KernelSpec
+from blockyard.modules import plan
 
 OLD = "6.1"  # its Rust code is for rustc 1.62 only
 
@@ -28,7 +28,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BuildSpec]:
     # a fragment of its own, so that the output tree is no other run's
     mine = tmp_path_factory.mktemp("fragment") / "mine.config"
     mine.write_text(f'CONFIG_LOCALVERSION="-{mine.parent.name}"\n# CONFIG_SYSVIPC is not set\n')
-    job = prepare.job_in(tree, KernelSpec(OLD, variant="debug", fragments=(mine,)), tool_root())
+    job = plan.build_spec_in(tree, KernelSpec(OLD, variant="debug", fragments=(mine,)), tool_root())
     yield job
     store.remove(job.out)
     job.log.unlink(missing_ok=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.ci.run import prepare, record, run, selection
-from blockyard.ci.run.prepare import BootEnv
+from blockyard.ci.run import boot_env, record, run, selection
+from blockyard.images.machine.vm_config import BootEnv
 from blockyard.kernel.host import store
 from blockyard.kernel.host.settings import PROJECT, settings
 from blockyard.kernel.spec import KernelSpec
@@ -103,7 +103,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, ready: BootEnv) -> Iterato
         choice = KernelSpec(KERNEL, modules=(folder,))
         wanted = selection.select("mine", suite="mine", outside=[manifest.of_folder(folder)])
         run.check(wanted)
-        mine = prepare.ready(choice)
+        mine = boot_env.ready(choice)
         finished, path = run.run(mine, wanted, 2)
         assert record.read(path) == finished
         yield list(finished.tests)

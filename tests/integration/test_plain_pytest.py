@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.ci.run.prepare import BootEnv
+from blockyard.images.machine.vm_config import BootEnv
 from blockyard.kernel.host import store
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.tests.integration.conftest import KERNEL

@@ -23,8 +23,7 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.ci.run import prepare
-from blockyard.ci.run.prepare import BootEnv
+from blockyard.ci.run import boot_env
 from blockyard.images.boot import boot
 from blockyard.images.console.console import Console
 from blockyard.images.errors import (
@@ -44,6 +43,7 @@ from blockyard.images.machine import hotplug, qemu, snapshot
 from blockyard.images.machine.diagnose import EVIDENCE
 from blockyard.images.machine.machine import Machine
 from blockyard.images.machine.scratch import SCRATCH
+from blockyard.images.machine.vm_config import BootEnv
 from blockyard.kernel.host import store
 from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.settings import PROJECT
@@ -98,7 +98,7 @@ def fault(title: str, outcome: str, *, within_s: float = 30) -> Callable[[Body],
 @pytest.fixture(scope="module")
 def troubled() -> BootEnv:
     """The kernel under test, with a module that misbehaves when it is asked to."""
-    return prepare.ready(KernelSpec(KERNEL, modules=(TROUBLE,)))
+    return boot_env.ready(KernelSpec(KERNEL, modules=(TROUBLE,)))
 
 
 def trouble(guest: Machine, what: str, timeout_s: float = 60, **options: int) -> int:

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.ci.run.prepare import BootEnv
 from blockyard.images.boot import boot
 from blockyard.images.errors import GuestPanicked, ImageDamaged
 from blockyard.images.hardware import topologies
 from blockyard.images.log import splats
 from blockyard.images.machine import qemu
 from blockyard.images.machine.machine import Machine
+from blockyard.images.machine.vm_config import BootEnv
 from blockyard.kernel.host.errors import UsageError
 from blockyard.modules import manifest
 from blockyard.modules.driver import Driver

@@ -13,8 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from blockyard.ci.run import prepare
-from blockyard.ci.run.prepare import BootEnv
+from blockyard.ci.run import boot_env
 from blockyard.images.boot import boot
 from blockyard.images.console.console import Console
 from blockyard.images.hardware import topologies
@@ -23,6 +22,7 @@ from blockyard.images.log.splats import find
 from blockyard.images.machine import hotplug, qemu_features
 from blockyard.images.machine.machine import Machine
 from blockyard.images.machine.ports import QEMU_LOG
+from blockyard.images.machine.vm_config import BootEnv
 from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
@@ -345,7 +345,7 @@ def test_the_guest_sees_what_it_promises(name: str, start: Callable[[str], Any])
 
 def test_virtual_functions_come_online(tmp_path: Path) -> None:
     """On one of Debian's kernels; on ours it is a test of the suite `nvme`."""
-    ready = prepare.ready(KernelSpec("7.2-debian"))
+    ready = boot_env.ready(KernelSpec("7.2-debian"))
     wanted = topologies.load("sriov")
     if reason := qemu_features.lacking(wanted, ready.tools):
         pytest.skip(reason)

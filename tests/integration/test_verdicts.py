@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from blockyard.ci.run import record
-from blockyard.ci.run.prepare import BootEnv
+from blockyard.images.machine.vm_config import BootEnv
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.tests.harness.outcomes import CaseResult, Lacking, SkipReason
 from blockyard.tests.integration.conftest import KERNEL
@@ -184,14 +184,14 @@ RUN = """\
 import dataclasses
 import sys
 from pathlib import Path
-from blockyard.ci.run import prepare, run, selection
+from blockyard.ci.run import boot_env, run, selection
 from blockyard.kernel.spec import KernelSpec
 kernel, suites, consoles, modules_of = sys.argv[1:]
 selection.SUITES = Path(suites)
 consoles = tuple(consoles.split(","))
 wanted = selection.Selection(("null_blk",), consoles, tuple(selection.suites()))
-ready = prepare.ready(KernelSpec(kernel))
-modules = prepare.ready(KernelSpec(modules_of)).files.modules
+ready = boot_env.ready(KernelSpec(kernel))
+modules = boot_env.ready(KernelSpec(modules_of)).files.modules
 ready = dataclasses.replace(ready, files=dataclasses.replace(ready.files, modules=modules))
 run.run(ready, wanted, len(consoles))
 """

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.ci.run import prepare
 from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.sources.tree import Tree
 from blockyard.kernel.spec import KernelSpec
-from blockyard.modules import manifest
+from blockyard.modules import manifest, plan
 from blockyard.tests.unit import samples
 
 PATCH = """\
@@ -65,7 +64,7 @@ class TestOption:
     def test_debian_s_own_build_takes_none(self, folder: Path, tmp_path: Path) -> None:
         choice = KernelSpec("7.2-debian", series=(folder / "patches",))
         with pytest.raises(UsageError, match="7.2-debian is Debian's own build: .*patches"):
-            prepare.kernel(choice, samples.tools(tmp_path / "tools"))
+            plan.kernel(choice, samples.tools(tmp_path / "tools"))
 
 
 class TestManifest:
@@ -85,7 +84,7 @@ class TestManifest:
     def test_a_build_asks_for_it(self, folder: Path, tmp_path: Path) -> None:
         choice = KernelSpec(modules=(folder,))
         patched = tree(tmp_path / "patched", "config MY_DISK\n")
-        job = prepare.job_in(patched, choice, samples.tools(tmp_path / "tools"))
+        job = plan.build_spec_in(patched, choice, samples.tools(tmp_path / "tools"))
         assert "my_disk" not in job.omitted
         assert job.merged.requests["MY_DISK"].value == "m"
 

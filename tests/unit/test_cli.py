@@ -15,11 +15,13 @@ import pytest
 
 from blockyard.ci.cli import guests
 from blockyard.ci.commands import shell
-from blockyard.ci.run import prepare
-from blockyard.ci.run.prepare import CONSOLES, parse_names
+from blockyard.ci.run import boot_env
+from blockyard.ci.run.selection import parse_names
+from blockyard.images.console import CONSOLES
 from blockyard.images.console.console import BLOCKED_S, Console
 from blockyard.images.console.serial import SocketTransport
 from blockyard.images.errors import CommandHung
+from blockyard.images.machine.vm_config import BootEnv
 from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.kernel.spec import KernelSpec
@@ -179,10 +181,10 @@ class TestBadNames:
     def test_a_guest_is_entered_by_one_console(
         self, monkeypatch: pytest.MonkeyPatch, console: str
     ) -> None:
-        def ready(choice: KernelSpec, accel: str) -> prepare.BootEnv:
+        def ready(choice: KernelSpec, accel: str) -> BootEnv:
             raise AssertionError("it would have been booted")
 
-        monkeypatch.setattr(prepare, "ready", ready)
+        monkeypatch.setattr(boot_env, "ready", ready)
         with pytest.raises(UsageError, match="console"):
             shell.boot(KernelSpec(), "true", console, "auto", 60.0, shell.Wanted())
 

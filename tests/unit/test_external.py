@@ -9,14 +9,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from blockyard.ci.run import prepare
 from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.host import store
 from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.sandbox import Sandbox
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.kernel.spec import KernelSpec
-from blockyard.modules import external, manifest
+from blockyard.modules import external, manifest, plan
 from blockyard.modules.external import How
 from blockyard.modules.folder import sources
 from blockyard.modules.manifest import NoDisks, StaticDisks
@@ -185,7 +184,7 @@ class TestNames:
         for file in folder.iterdir():
             (other / file.name).write_bytes(file.read_bytes())
         with pytest.raises(UsageError, match="mine-2 and .*/mine are both the driver 'mine'"):
-            prepare.out_of_tree(KernelSpec(modules=(folder, other)))
+            plan.out_of_tree(KernelSpec(modules=(folder, other)))
 
 
 class TestHow:

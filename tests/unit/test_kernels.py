@@ -11,7 +11,6 @@ import msgspec
 import pytest
 
 from blockyard.ci.commands import cache, kernels
-from blockyard.ci.run import prepare
 from blockyard.kernel import artifact, catalog, sources
 from blockyard.kernel.catalog import DebianImage, DebianSource, Directory, Entry, Git
 from blockyard.kernel.host import store
@@ -20,6 +19,7 @@ from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.sources import debian
 from blockyard.kernel.sources.tree import Tree
 from blockyard.kernel.spec import KernelSpec
+from blockyard.modules import plan
 from blockyard.tests.unit import samples
 
 SOURCE = DebianSource("linux-source-7.3", ("trixie-backports",))
@@ -69,7 +69,7 @@ def fetched(packages: tuple[Package, ...] = (OLD,), *, without: str = "none") ->
 
 def built(tree: Tree, choice: KernelSpec, tools: ToolRoot) -> str:
     """A kernel of that choice in the cache; its key."""
-    job = prepare.job_in(tree, choice, tools)
+    job = plan.build_spec_in(tree, choice, tools)
     info = msgspec.structs.replace(
         samples.info(), key=job.key, name=choice.name, source=tree.origin
     )

@@ -11,7 +11,6 @@ import msgspec
 import pytest
 
 from blockyard.ci.commands import explain
-from blockyard.ci.run import prepare
 from blockyard.kernel import artifact
 from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.build import toolchain
@@ -19,7 +18,7 @@ from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.host.debian import ToolRoot
 from blockyard.kernel.sources.tree import Tree
 from blockyard.kernel.spec import KernelSpec
-from blockyard.modules import manifest
+from blockyard.modules import manifest, plan
 from blockyard.tests.unit import samples
 
 MINIMUM = """\
@@ -178,7 +177,7 @@ class TestDrivers:
 
 class TestPlan:
     def job(self, tree: Tree, path: Path, versions: Mapping[str, str] = NEW_ENOUGH) -> BuildSpec:
-        return prepare.job_in(tree, KernelSpec("7.3", variant="debug"), tools(path, versions))
+        return plan.build_spec_in(tree, KernelSpec("7.3", variant="debug"), tools(path, versions))
 
     def test_with_everything(self, tree: Tree, tmp_path: Path) -> None:
         job = self.job(tree, tmp_path)
@@ -206,7 +205,7 @@ class TestPlan:
         mine = tmp_path / "mine.config"
         mine.write_text("CONFIG_PREEMPT_LAZY=y\n# CONFIG_NET is not set\n")
         old = a_tree(tmp_path / "old", "6.1")
-        job = prepare.job_in(old, KernelSpec("6.1", fragments=(mine,)), tools(tmp_path))
+        job = plan.build_spec_in(old, KernelSpec("6.1", fragments=(mine,)), tools(tmp_path))
         assert job.fragments[-1].name == str(mine)
         assert job.merged.requests["PREEMPT_LAZY"].value == "y"  # versions.toml drops ours
         assert job.merged.requests["NET"].value == "n"

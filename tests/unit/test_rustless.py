@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from blockyard.ci.run import prepare
 from blockyard.kernel import sources
 from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.build import build, rust_support
@@ -17,6 +16,7 @@ from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.config.explain import in_one_line
 from blockyard.kernel.config.kconfig import prove
 from blockyard.kernel.spec import KernelSpec
+from blockyard.modules import plan
 from blockyard.tests.unit import samples
 from blockyard.tests.unit.test_left_out import NEW_ENOUGH, a_tree
 
@@ -45,7 +45,7 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[BuildSpec]:
 def test_the_kernel_is_built_without_rust_and_says_why(
     built: list[BuildSpec], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    prepare.kernel(KernelSpec("7.3"), samples.tools(tmp_path / "tools", NEW_ENOUGH))
+    plan.kernel(KernelSpec("7.3"), samples.tools(tmp_path / "tools", NEW_ENOUGH))
     first, second = built
     assert "Rust" not in first.omitted
     assert second.omitted["Rust"] == f"the configuration loses CONFIG_RUST: {WHY}"
@@ -59,14 +59,14 @@ def test_the_next_run_does_not_try_again_until_a_day_has_gone(
     built: list[BuildSpec], tmp_path: Path
 ) -> None:
     tools = samples.tools(tmp_path / "tools", NEW_ENOUGH)
-    prepare.kernel(KernelSpec("7.3"), tools)
+    plan.kernel(KernelSpec("7.3"), tools)
     tried = built[0]
     built.clear()
-    prepare.kernel(KernelSpec("7.3"), tools)
+    plan.kernel(KernelSpec("7.3"), tools)
     assert ["Rust" in one.omitted for one in built] == [True]
     os.utime(rust_support._file(tried), (0, 0))
     built.clear()
-    prepare.kernel(KernelSpec("7.3"), tools)
+    plan.kernel(KernelSpec("7.3"), tools)
     assert ["Rust" in one.omitted for one in built] == [False, True]
 
 
@@ -76,7 +76,7 @@ def test_who_asks_for_rust_in_a_fragment_is_told_that_it_cannot_be(
     mine = tmp_path / "mine.config"
     mine.write_text("CONFIG_RUST=y\n")
     with pytest.raises(SymbolsDropped):
-        prepare.kernel(
+        plan.kernel(
             KernelSpec("7.3", fragments=(mine,)), samples.tools(tmp_path / "tools", NEW_ENOUGH)
         )
 

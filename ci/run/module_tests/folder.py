@@ -19,8 +19,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from blockyard.ci.run.prepare import CONSOLES
 from blockyard.images.boot import boot
+from blockyard.images.console import CONSOLES
 from blockyard.images.hardware.topology import Topology
 from blockyard.images.machine import snapshot
 from blockyard.kernel.host import commands, store
