@@ -69,49 +69,39 @@ def note(text: str, stream: TextIO | None = None) -> None:
 def step(what: str, *, log: Path | None = None) -> Iterator[None]:
     """Shows `what` while the block runs, and how long it took when it was long."""
     begun = time.monotonic()
+    spinner = contextlib.ExitStack()
     where = f" (log: {log})" if log else ""
-    with _spinner(what) if sys.stderr.isatty() else _announcement(what + where):
-        yield
-    seconds = time.monotonic() - begun
-    if seconds > QUIET_S:
-        note(f"{what}: {seconds:.0f} s")
-
-
-@contextmanager
-def _announcement(text: str) -> Iterator[None]:
-    timer = threading.Timer(QUIET_S, note, [f"{text} ..."])
+    if sys.stderr.isatty():
+        timer = threading.Timer(QUIET_S, _spin, [what, spinner])
+    else:
+        timer = threading.Timer(QUIET_S, note, [f"{what}{where} ..."])
     timer.daemon = True
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
+        timer.join()
+        with _without_terminal():
+            spinner.close()
+    seconds = time.monotonic() - begun
+    if seconds > QUIET_S:
+        note(f"{what}: {seconds:.0f} s")
 
 
-@contextmanager
-def _spinner(what: str) -> Iterator[None]:
-    stopped = threading.Event()
+def _spin(what: str, stack: contextlib.ExitStack) -> None:
+    """Starts a spinner with its seconds (rich.status has none), which ends with `stack`."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    def show() -> None:
-        from rich.console import Console
-        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    text = TextColumn("{task.description}", markup=False)
+    columns = (SpinnerColumn(), text, TimeElapsedColumn())
+    progress = Progress(*columns, console=Console(stderr=True), transient=True)
+    progress.add_task(printable(what), total=None)
+    with _without_terminal():
+        stack.enter_context(progress)
 
-        text = TextColumn("{task.description}", markup=False)
-        columns = (SpinnerColumn(), text, TimeElapsedColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            progress.add_task(printable(what), total=None)
-            stopped.wait()
 
-    def show_when_slow() -> None:
-        if not stopped.wait(QUIET_S):
-            # no terminal any more; SystemExit: rich's answer to a pipe without a reader
-            with contextlib.suppress(OSError, SystemExit):
-                show()
-
-    thread = threading.Thread(target=show_when_slow, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stopped.set()
-        thread.join()
+def _without_terminal() -> contextlib.suppress:
+    """Nothing is shown where the terminal is gone; SystemExit: rich's answer to a broken pipe."""
+    return contextlib.suppress(OSError, SystemExit)
