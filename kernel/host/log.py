@@ -8,14 +8,19 @@ what consoles and QEMU's monitors send and receive.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from blockyard.kernel.host import progress
 
 ROOT = "blockyard"  # the logger above all of ours
 VARIABLE = "BLOCKYARD_VERBOSE"  # the verbosity, for processes that are started from here
 SHOWN = 400  # bytes of a message that are printed with -vv
+
+Around = Callable[[], AbstractContextManager[None]]
 
 _LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 _FORMATS = {
@@ -29,16 +34,21 @@ logging.getLogger(ROOT).addHandler(logging.NullHandler())
 class _Notes(logging.Handler):
     """Prints records as notes: on stderr, beside the lines of progress."""
 
+    def __init__(self, around: Around) -> None:
+        super().__init__()
+        self._around = around
+
     def emit(self, record: logging.LogRecord) -> None:
         """Prints one record; what cannot be written is dropped."""
-        progress.note(self.format(record))
+        with self._around():
+            progress.note(self.format(record))
 
 
-def setup(verbosity: int) -> None:
+def setup(verbosity: int, around: Around = contextlib.nullcontext) -> None:
     """Prints commands as they run (1), also the traffic with guests (2), or neither (0).
 
-    Processes that are started from here get the same by VARIABLE, see `inherit`. A later call
-    replaces an earlier one.
+    around: a block in which stderr leads to the user. Processes that are started from here get the
+    same verbosity by VARIABLE, see `inherit`. A later call replaces an earlier one.
     """
     level = _LEVELS[max(0, min(verbosity, len(_LEVELS) - 1))]
     logger = logging.getLogger(ROOT)
@@ -48,17 +58,17 @@ def setup(verbosity: int) -> None:
         logger.setLevel(logging.NOTSET)
         os.environ.pop(VARIABLE, None)
         return
-    handler = _Notes()
+    handler = _Notes(around)
     handler.setFormatter(logging.Formatter(_FORMATS[level], datefmt="%H:%M:%S"))
     logger.addHandler(handler)
     logger.setLevel(level)
     os.environ[VARIABLE] = str(verbosity)
 
 
-def inherit() -> None:
-    """Does what the process that started this one was asked for."""
+def inherit(around: Around = contextlib.nullcontext) -> None:
+    """Does what the process that started this one was asked for, or this one so far."""
     verbosity = os.environ.get(VARIABLE, "")
-    setup(int(verbosity) if verbosity.isdecimal() and verbosity.isascii() else 0)
+    setup(int(verbosity) if verbosity.isdecimal() and verbosity.isascii() else 0, around)
 
 
 def shown(data: bytes) -> str:

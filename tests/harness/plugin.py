@@ -13,6 +13,7 @@ an ordinary test.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from blockyard.images.console.console import Console
 from blockyard.images.errors import GuestError
 from blockyard.images.log.splats import Splat
 from blockyard.images.machine.machine import Machine
+from blockyard.kernel.host import log
 from blockyard.modules.disk import Disk
 from blockyard.modules.driver import Driver
 from blockyard.tests.harness import outcomes, plan, requirements
@@ -75,6 +77,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # pytest keeps what is written to stderr meanwhile; what -v prints is for the user
+    capture = config.pluginmanager.getplugin("capturemanager")
+    log.inherit(capture.global_and_fixture_disabled if capture else contextlib.nullcontext)
     for line in MARKS:
         config.addinivalue_line("markers", line)
     if not __debug__:  # helpers of tests fail by assertions
@@ -106,6 +111,7 @@ class EveryTest:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    log.inherit()
     if guests := config.stash.get(_guests, None):
         guests.discard()
 
