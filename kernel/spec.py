@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which kernel, built how: what a user asked for, checked before anything long begins."""
+"""Which kernel, built how, as a value.
+
+A `KernelSpec` names things and reads nothing, so that it can travel: it can be made, compared and
+stored where none of its files are. `KernelSpec.checked` reads what it names, before anything long
+begins.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +41,12 @@ class KernelSpec:
     series: tuple[Path, ...] = ()  # patches for the tree, see kernel.sources.reader
     series_version: int | None = None  # of several in one thread; None takes the newest
 
-    def __post_init__(self) -> None:
+    def checked(self) -> KernelSpec:
+        """The same, after a look at all that it names on this machine.
+
+        Raises UsageError for an unknown name, with the nearest ones, and for a fragment or a series
+        that cannot be read.
+        """
         catalog.find(self.kernel)
         if self.variant not in variants.names():
             raise unknown("variant", self.variant, variants.names())
@@ -47,6 +57,7 @@ class KernelSpec:
             raise unknown("toolchain", self.toolchain, PLACES)
         if self.compiler not in COMPILERS:
             raise unknown("compiler", self.compiler, COMPILERS)
+        return self
 
     @property
     def name(self) -> str:

@@ -47,7 +47,7 @@ def parity(
     from blockyard.kernel.spec import KernelSpec
 
     names = commas.kernels(kernel) or [KernelSpec().kernel]
-    specs = [KernelSpec(name, variant=variant) for name in names]
+    specs = [KernelSpec(name, variant=variant).checked() for name in names]
     comparison.show(specs, ",".join(driver), ",".join(record), write=write, as_json=json)
 
 

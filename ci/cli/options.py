@@ -65,4 +65,4 @@ def kernel_spec(command: str, values: Mapping[str, Any]) -> KernelSpec:
         if name in given:
             chosen[field] = tuple(path for text in given[name] for path in commas.paths(text))
     version = numbered("--series-version", given.get("series_version", ""))
-    return KernelSpec(**chosen, series_version=version)
+    return KernelSpec(**chosen, series_version=version).checked()

@@ -83,11 +83,11 @@ def choice(text: str) -> KernelSpec:
     """A kernel, and a variant behind a colon (that of a URL is none)."""
     name, _, variant = text.rpartition(":")
     if name and variant in variants.names():
-        return KernelSpec(name, variant)
+        return KernelSpec(name, variant).checked()
     if name and "/" not in variant and name in catalog.catalog():
-        return KernelSpec(name, variant)  # which says that there is no such variant
+        return KernelSpec(name, variant).checked()  # which says that there is no such variant
     try:
-        return KernelSpec(text)
+        return KernelSpec(text).checked()
     except UsageError as error:
         hint = f"{error.hint} (a .config file and KERNEL:VARIANT are understood, too)"
         raise UsageError(error.what, hint=hint) from None

@@ -76,7 +76,7 @@ def request(given: Mapping[str, str], start: Path) -> Request:
         fragments=paths(given["fragment"]) or tuple(map(Path, mine.fragments)),
         modules=paths(given["module"]) or tuple(map(Path, mine.modules)),
         series=paths(given["series"]) or tuple(map(Path, mine.series)),
-    )
+    ).checked()
     name = given["budget"] or "default"
     if name not in budget.NAMES:
         raise unknown("budget", name, budget.NAMES)

@@ -172,7 +172,7 @@ class MutationRun:
     baselines: dict[str, record.Run] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        choice = KernelSpec(self.conditions.kernel, self.variant)
+        choice = KernelSpec(self.conditions.kernel, self.variant).checked()
         self.ready: BootEnv = boot_env.ready(choice, self.conditions.accel)
         self._tree: Tree = plan.build_spec(choice, self.ready.tools).tree
         kernel, tools = self.ready.kernel, self.ready.tools

@@ -223,7 +223,7 @@ def show(kernels: Sequence[str], accel: str, guests: int, *, write: bool, as_jso
     """Surveys kernels, all of the catalog when none is named."""
     names = kernels or catalog.catalog()
     examples = tuple(sorted(path.parent for path in EXAMPLES.glob("*/manifest.toml")))
-    choices = [KernelSpec(name, modules=examples) for name in names]
+    choices = [KernelSpec(name, modules=examples).checked() for name in names]
     rows = survey(choices, accel, run.workers(guests))
     if write:
         everything = joined(read_rows(DATA), rows)

@@ -59,7 +59,7 @@ class TestOption:
 
     def test_it_is_read_before_anything_long_begins(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="there is no patch series"):
-            KernelSpec(series=(tmp_path / "gone",))
+            KernelSpec(series=(tmp_path / "gone",)).checked()
 
     def test_debian_s_own_build_takes_none(self, folder: Path, tmp_path: Path) -> None:
         choice = KernelSpec("7.2-debian", series=(folder / "patches",))

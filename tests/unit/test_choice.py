@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from blockyard.ci.cli import options
@@ -60,30 +63,57 @@ class TestChoice:
         self, options: dict[str, str], words: str, hint: str
     ) -> None:
         with pytest.raises(UsageError, match=words) as caught:
-            KernelSpec(**options)  # type: ignore[arg-type]
+            KernelSpec(**options).checked()  # type: ignore[arg-type]
         assert hint in caught.value.hint
         assert caught.value.exit_code == 2
+
+
+class TestValue:
+    """A specification travels to machines that have none of its files."""
+
+    AWAY = KernelSpec(
+        "/nowhere/linux#v9.9", "none", (Path("/nowhere/a.config"),), "away", "tcc",
+        (Path("/nowhere/driver"),), (Path("/nowhere/patches"),), 7,
+    )  # fmt: skip
+
+    def test_it_is_made_and_compared_without_its_files(self) -> None:
+        assert replace(self.AWAY, series_version=7) == self.AWAY
+        assert replace(self.AWAY, series_version=8) != self.AWAY
+        with pytest.raises(UsageError):
+            self.AWAY.checked()
+
+    def test_it_is_pickled(self) -> None:
+        assert pickle.loads(pickle.dumps(self.AWAY)) == self.AWAY
+
+    def test_it_is_json(self) -> None:
+        data = msgspec.json.encode(self.AWAY, enc_hook=str)
+        made = msgspec.json.decode(data, type=KernelSpec, dec_hook=lambda kind, text: kind(text))
+        assert made == self.AWAY
+
+    def test_a_specification_that_is_right_is_returned(self, fragment: Path) -> None:
+        spec = KernelSpec(fragments=(fragment,))
+        assert spec.checked() is spec
 
 
 class TestFragments:
     def test_one_that_is_not_there(self, tmp_path: Path) -> None:
         path = tmp_path / "none.config"
         with pytest.raises(UsageError, match=r"none\.config: No such file or directory"):
-            KernelSpec(fragments=(path,))
+            KernelSpec(fragments=(path,)).checked()
 
     def test_a_folder(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="it is a folder"):
-            KernelSpec(fragments=(tmp_path,))
+            KernelSpec(fragments=(tmp_path,)).checked()
 
     def test_a_huge_one(self, fragment: Path) -> None:
         fragment.write_text("#" * (untrusted.CONFIG_BYTES + 1))
         with pytest.raises(UsageError, match=r"mine\.config: it is larger than 4 MiB"):
-            KernelSpec(fragments=(fragment,))
+            KernelSpec(fragments=(fragment,)).checked()
 
     def test_one_that_is_no_text(self, fragment: Path) -> None:
         fragment.write_bytes(b"\xff\xfe")
         with pytest.raises(UsageError, match=r"mine\.config: it is not UTF-8 text"):
-            KernelSpec(fragments=(fragment,))
+            KernelSpec(fragments=(fragment,)).checked()
 
     def test_the_mark_of_an_editor_at_the_beginning_is_none_of_it(self, fragment: Path) -> None:
         fragment.write_bytes(b"\xef\xbb\xbfCONFIG_HZ_1000=y\r\n")
@@ -93,7 +123,7 @@ class TestFragments:
         script = (
             "from pathlib import Path; from blockyard.kernel.spec import KernelSpec;"
             "from blockyard.kernel.config.fragments import read_fragment;"
-            "stream = Path('/dev/stdin'); choice = KernelSpec(fragments=(stream,));"
+            "stream = Path('/dev/stdin'); choice = KernelSpec(fragments=(stream,)).checked();"
             "print(read_fragment(stream).text)"
         )
         argv = [sys.executable, "-c", script]
@@ -109,12 +139,12 @@ class TestFragments:
         path = tmp_path / "mine.config"
         make(path)
         with pytest.raises(UsageError, match="it is not a regular file"):
-            KernelSpec(fragments=(path,))
+            KernelSpec(fragments=(path,)).checked()
 
     def test_a_line_that_cannot_be_read_is_named(self, fragment: Path) -> None:
         fragment.write_text("CONFIG_A=y\nCONFIG_B = y\n")
         with pytest.raises(UsageError, match=r"mine\.config:2: cannot read 'CONFIG_B = y'"):
-            KernelSpec(fragments=(fragment,))
+            KernelSpec(fragments=(fragment,)).checked()
 
 
 class TestPaths:
@@ -149,7 +179,7 @@ class TestSeriesVersion:
         choice = KernelSpec(series=(folder,), series_version=1)
         assert choice.options[-2:] == ["--series-version", "1"]
         with pytest.raises(UsageError, match="has no version 7"):
-            KernelSpec(series=(folder,), series_version=7)
+            KernelSpec(series=(folder,), series_version=7).checked()
 
     def test_the_version_taken_makes_another_tree(self) -> None:
         folder = PROJECT / "tests/unit/data/series/two-versions"

@@ -157,7 +157,7 @@ class TestOddText:
             except BlockyardError as error:
                 assert str(error)
             else:
-                assert KernelSpec(text).name
+                assert KernelSpec(text).checked().name
 
 
 def _leads_out(text: str) -> bool:

@@ -210,7 +210,7 @@ class TestOutside:
         script = (
             "from pathlib import Path; from blockyard.kernel.spec import KernelSpec;"
             "from blockyard.kernel.sources.reader import read;"
-            "stream = Path('/dev/stdin'); KernelSpec(series=(stream,));"
+            "stream = Path('/dev/stdin'); KernelSpec(series=(stream,)).checked();"
             "print(len(read(stream).patches))"
         )
         done = subprocess.run(
