@@ -54,7 +54,7 @@ def _booted(setup: VmConfig, stack: contextlib.ExitStack) -> Machine:
     guest.effort_s = _effort_s(guest.pace)
     if setup.accelerator.name == "tcg":
         tsc.note(guest.log.path)
-    if setup.start == "fastest" and not snapshot.obstacle(setup):
+    if setup.start == "auto" and not snapshot.obstacle(setup):
         snapshot.note_boot(setup)
     return guest
 
@@ -98,7 +98,7 @@ def _snapshot(setup: VmConfig) -> Snapshot | None:
         if setup.start == "snapshot":
             raise UsageError(f"this guest cannot start from a snapshot: {problem}")
         return None
-    if setup.start == "fastest" and not snapshot.is_due(setup):
+    if setup.start == "auto" and not snapshot.is_due(setup):
         return None
     saved = snapshot.snapshot(setup, boot)
     return saved if setup.start == "snapshot" or saved.pays else None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blockyard.kernel import catalog
-from blockyard.kernel.build.toolchain import COMPILERS, PLACES
+from blockyard.kernel.build.toolchain import COMPILERS, ORIGINS
 from blockyard.kernel.config import kconfig, variants
 from blockyard.kernel.config.fragments import read_fragment
 from blockyard.kernel.config.variants import PLAIN
@@ -35,7 +35,7 @@ class KernelSpec:
     kernel: str = catalog.DEFAULT
     variant: str = PLAIN
     fragments: tuple[Path, ...] = ()  # of the user's own; a later one wins
-    toolchain: str = "root"
+    toolchain: str = "pinned"
     compiler: str = "llvm"
     modules: tuple[Path, ...] = ()  # folders of modules outside the kernel tree
     series: tuple[Path, ...] = ()  # patches for the tree, see kernel.sources.reader
@@ -53,8 +53,8 @@ class KernelSpec:
         kconfig.merge([read_fragment(path) for path in self.fragments])
         for path in self.series:
             reader.read(path, self.series_version)
-        if self.toolchain not in PLACES:
-            raise unknown("toolchain", self.toolchain, PLACES)
+        if self.toolchain not in ORIGINS:
+            raise unknown("toolchain", self.toolchain, ORIGINS)
         if self.compiler not in COMPILERS:
             raise unknown("compiler", self.compiler, COMPILERS)
         return self

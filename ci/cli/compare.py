@@ -84,7 +84,7 @@ def blktests(
     list_: bool = False,
     seconds: int = 10,
     topology: str = "default",
-    start: str = "fastest",
+    start: str = "auto",
     accel: str = "auto",
     guests: int = 0,
     write: bool = False,

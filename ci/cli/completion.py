@@ -98,9 +98,9 @@ def _variants() -> Sequence[str]:
 
 
 def _toolchains() -> Sequence[str]:
-    from blockyard.kernel.build.toolchain import PLACES
+    from blockyard.kernel.build.toolchain import ORIGINS
 
-    return PLACES
+    return ORIGINS
 
 
 def _compilers() -> Sequence[str]:

@@ -24,7 +24,7 @@ from blockyard.modules import plan
 from blockyard.tests.harness import budget
 from blockyard.tests.harness.plan import Plan
 
-START = "fastest"
+START = "auto"
 
 
 @dataclass(frozen=True)

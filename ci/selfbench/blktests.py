@@ -88,7 +88,7 @@ def _ours(subject: Subject, table: Sequence[Pair]) -> float:
     wanted = {(test, pair.driver) for pair in table for test in pair.ours}
     drivers = ",".join(dict.fromkeys(pair.driver for pair in table))
     names = sorted({test.partition("/")[2] for test, _ in wanted} | {FIRST.partition("/")[2]})
-    ours = selection.select(drivers, "serial", expression=" or ".join(names), start="fastest")
+    ours = selection.select(drivers, "serial", expression=" or ".join(names), start="auto")
     finished, path = run.run(subject.ready, ours, 1, subject.choice.variant)
     found = {(test.id, test.driver): test for test in finished.tests}
     for one in sorted(wanted):

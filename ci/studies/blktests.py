@@ -41,7 +41,7 @@ class Wanted:
     driver: str = ""
     console: str = "serial"
     topology: str = "default"
-    start: str = "fastest"
+    start: str = "auto"
     seconds: int = SECONDS  # what a test with a time limit takes
 
 

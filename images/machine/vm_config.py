@@ -16,7 +16,7 @@ from blockyard.kernel.host.debian import ToolRoot
 from blockyard.kernel.host.errors import unknown
 
 # boot; from a snapshot, made if need be; or from one where that is known to be faster
-Start = Literal["boot", "snapshot", "fastest"]
+Start = Literal["boot", "snapshot", "auto"]
 STARTS: tuple[Start, ...] = get_args(Start)
 
 

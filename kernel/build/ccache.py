@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from blockyard.kernel import catalog
-from blockyard.kernel.build.toolchain import Toolchain
+from blockyard.kernel.build.toolchain import PINNED, Toolchain
 from blockyard.kernel.catalog import DebianSource, Entry, Git
 from blockyard.kernel.host import redact, store, untrusted
 from blockyard.kernel.host.debian import ToolRoot
@@ -106,7 +106,7 @@ def objects(
 
     fragments: the user's own, those of drivers of his included. options: all that a user chose.
     """
-    if toolchain.origin != "root" or not settings().ccache_gb:
+    if toolchain.origin != PINNED or not settings().ccache_gb:
         return None
     # A tree that is more than Debian's, or a fragment (its strings reach make), is not Debian's.
     if isinstance(entry, DebianSource) and tree.pristine and not fragments:

@@ -59,7 +59,7 @@ def from_host(compiler: str) -> Toolchain:
         raise Failure(
             f"the host toolchain lacks {', '.join(missing)}",
             hint=f"{'' if os.geteuid() == 0 else 'sudo '}apt-get install {packages}, "
-            "or build with --toolchain root",
+            "or build with --toolchain pinned",
         )
     sysroot = _rust_sysroot()
     versions = {name: version_line(name) for name in (*_TELLING[compiler], *_RUST)}

@@ -20,7 +20,8 @@ from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.sandbox import PATH, Sandbox
 from blockyard.kernel.sources.tree import Tree
 
-PLACES = ("root", "host")
+PINNED, HOST = "pinned", "host"
+ORIGINS = (PINNED, HOST)  # the tool root's, the same everywhere, or those on PATH
 COMPILERS = ("llvm", "gcc")
 
 # What a kernel's bytes depend on: program → its Debian package. The packages `clang` and `gcc` are
@@ -38,7 +39,7 @@ _RUST_PACKAGES = {"rustc": "rustc", "bindgen": "bindgen"}
 class Toolchain:
     """Programs that compile kernels, and the file system that they are in."""
 
-    origin: str  # one of PLACES
+    origin: str  # one of ORIGINS
     compiler: str  # one of COMPILERS
     root: Path  # the file system
     versions: Mapping[str, str]  # program → version; what is missing is not listed
@@ -70,7 +71,7 @@ def from_root(tools: ToolRoot, compiler: str = "llvm") -> Toolchain:
         for package, version in tools.versions.items()
         if re.fullmatch(pattern, package)
     }
-    return Toolchain("root", compiler, tools.root, found)
+    return Toolchain(PINNED, compiler, tools.root, found)
 
 
 @cache
@@ -103,9 +104,9 @@ def check(tree: Tree, toolchain: Toolchain) -> None:
         if needed and have and not versions.at_least(have, needed):
             raise Failure(
                 f"Linux {tree.version} needs {tool} {needed} or newer, "
-                f"the {toolchain.origin} has {have}",
-                hint="--toolchain root has Debian's newer ones"
-                if toolchain.origin == "host"
+                f"the {toolchain.origin} toolchain has {have}",
+                hint="--toolchain pinned has Debian's newer ones"
+                if toolchain.origin == HOST
                 else "--toolchain host takes newer ones that are on PATH",
             )
 
@@ -121,5 +122,8 @@ def rust_problem(tree: Tree, toolchain: Toolchain) -> str:
         if not have:
             return f"the {toolchain.origin} toolchain has no {tool}"
         if needed and not versions.at_least(have, needed):
-            return f"Linux {tree.version} needs {tool} {needed}, the {toolchain.origin} has {have}"
+            return (
+                f"Linux {tree.version} needs {tool} {needed}, "
+                f"the {toolchain.origin} toolchain has {have}"
+            )
     return ""

@@ -58,11 +58,11 @@ class TestSnapshot:
         with pytest.raises(UsageError, match="cannot start from a snapshot"), boot(setup):
             pass
 
-    def test_the_fastest_way_is_a_boot_where_there_is_no_other(
+    def test_auto_boots_a_guest_that_cannot_have_a_snapshot(
         self, ready: BootEnv, tmp_path: Path
     ) -> None:
         zns = topologies.load("zns")
-        with boot(ready.setup(tmp_path / "zns", topology=zns, start="fastest")) as guest:
+        with boot(ready.setup(tmp_path / "zns", topology=zns, start="auto")) as guest:
             guest.serial.check("true")
 
     def test_a_guest_that_does_not_boot_fails_in_its_own_folder(
@@ -71,7 +71,7 @@ class TestSnapshot:
         garbage = tmp_path / "garbage" / "root.erofs"
         garbage.parent.mkdir()
         garbage.write_bytes(bytes(1 << 20))
-        setup = ready.setup(tmp_path / "guest", start="fastest")
+        setup = ready.setup(tmp_path / "guest", start="auto")
         broken = replace(setup, files=replace(setup.files, root=garbage))
         with pytest.raises(ImageDamaged) as caught, boot(broken):
             pass

@@ -13,13 +13,13 @@ import pytest
 from blockyard.kernel.build import ccache
 from blockyard.kernel.build.ccache import DEBIAN, Objects, objects
 from blockyard.kernel.build.spec import BuildSpec
-from blockyard.kernel.build.toolchain import Toolchain
+from blockyard.kernel.build.toolchain import PINNED, Toolchain
 from blockyard.kernel.catalog import DebianSource, Directory, Entry, Git, Tarball
 from blockyard.kernel.config.kconfig import Fragment
 from blockyard.kernel.host.sandbox import Sandbox
 from blockyard.kernel.sources.tree import Tree
 
-ROOT = Toolchain("root", "llvm", Path("/tools"), {"clang": "1"})
+ROOT = Toolchain(PINNED, "llvm", Path("/tools"), {"clang": "1"})
 ENTRY = DebianSource("linux-source-7.3", ("trixie",))
 TREE = Tree(Path("/src"), "debian linux-source-7.3 7.3.4-1~bpo13+1", pristine=True)
 

@@ -169,6 +169,9 @@ class TestOptions:
 
         assert options.kernel_spec("build", {}) == KernelSpec()
 
+    def test_help_names_the_default_of_the_spec(self, printed: Any) -> None:
+        assert "(default: pinned)" in " ".join(printed("build", "--help").split())
+
     def test_paths_are_repeated_or_have_commas(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -136,7 +136,9 @@ class TestKernels:
         tools = samples.tools(tmp_path / "tools")
         found = kernel_needs("7.3", self.tree(tmp_path / "tree", rustc="1.85.0"), tools)
         assert found.state == "note"
-        assert found.found == "no Rust: Linux 7.3.4 needs rustc 1.85.0, the root has 1.0"
+        assert (
+            found.found == "no Rust: Linux 7.3.4 needs rustc 1.85.0, the pinned toolchain has 1.0"
+        )
 
 
 class TestSpace:

@@ -146,9 +146,9 @@ class TestKernels:
         )
 
     def test_rust_where_it_was_left_out(self, folder: Path, tmp_path: Path) -> None:
-        kernel = self.kernel(tmp_path, omitted={"Rust": "the root toolchain has no bindgen"})
+        kernel = self.kernel(tmp_path, omitted={"Rust": "the pinned toolchain has no bindgen"})
         reason = self.reason(folder, kernel, "Rust")
-        assert reason.endswith("has none: the root toolchain has no bindgen")
+        assert reason.endswith("has none: the pinned toolchain has no bindgen")
 
 
 class TestNames:

@@ -108,7 +108,7 @@ class TestList:
         old = samples.tools(tmp_path / "old", {"rustc": "1.63.0"})
         monkeypatch.setattr(kernels, "ready_tool_root", lambda: old)
         found = row("7.3")
-        assert found.rust == "Linux 7.3.4 needs rustc 1.85.0, the root has 1.63.0"
+        assert found.rust == "Linux 7.3.4 needs rustc 1.85.0, the pinned toolchain has 1.63.0"
         assert found.drivers["rnull"] == f"no Rust: {found.rust}"
         assert found.drivers["null_blk"] == "yes"
 

@@ -118,11 +118,11 @@ class TestToolchain:
             (NEW_ENOUGH, ""),
             (
                 {**NEW_ENOUGH, "rustc": "1.63.0-2"},
-                "Linux 7.3.4 needs rustc 1.85.0, the root has 1.63.0-2",
+                "Linux 7.3.4 needs rustc 1.85.0, the pinned toolchain has 1.63.0-2",
             ),
             (
                 {**NEW_ENOUGH, "bindgen": "0.60.1"},
-                "Linux 7.3.4 needs bindgen 0.71.1, the root has 0.60.1",
+                "Linux 7.3.4 needs bindgen 0.71.1, the pinned toolchain has 0.60.1",
             ),
         ],
     )
@@ -136,7 +136,7 @@ class TestToolchain:
         chain = toolchain.from_root(tools(tmp_path))
         without = {name: version for name, version in chain.versions.items() if name != "bindgen"}
         problem = toolchain.rust_problem(tree, dataclasses.replace(chain, versions=without))
-        assert problem == "the root toolchain has no bindgen"
+        assert problem == "the pinned toolchain has no bindgen"
 
     def test_a_tree_without_rust(self, tmp_path: Path) -> None:
         tree = a_tree(tmp_path / "linux", "5.10", rust=False)
@@ -188,7 +188,9 @@ class TestPlan:
 
     def test_without_rust(self, tree: Tree, tmp_path: Path) -> None:
         job = self.job(tree, tmp_path, {"rustc": "1.63.0"})
-        assert job.omitted["Rust"] == "Linux 7.3.4 needs rustc 1.85.0, the root has 1.63.0"
+        assert (
+            job.omitted["Rust"] == "Linux 7.3.4 needs rustc 1.85.0, the pinned toolchain has 1.63.0"
+        )
         assert job.omitted["rnull"] == f"no Rust: {job.omitted['Rust']}"
         assert not [name for name in job.merged.requests if "RUST" in name]
         assert job.merged.requests["BLK_DEV_NULL_BLK"].value == "m"
