@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What installed packages add by entry points: a distribution is installed into a folder."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from blockyard.images.hardware import topologies
+from blockyard.kernel.host.errors import Failure, UsageError
+
+Install = Callable[[str, str], None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Installs a distribution with one module and entry points, as pip would."""
+
+    def install(module: str, entry_points: str) -> None:
+        (tmp_path / "lab_of_a_test.py").write_text(module)
+        (tmp_path / "lab.toml").write_text("cpus = 3\n")
+        metadata = tmp_path / "lab_of_a_test-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text("Name: lab-of-a-test\nVersion: 1.0\n")
+        (metadata / "entry_points.txt").write_text(entry_points)
+        monkeypatch.syspath_prepend(tmp_path)
+
+    def forget() -> None:
+        topologies.names.cache_clear()
+        topologies.installed.cache_clear()
+
+    forget()
+    yield install
+    forget()
+    sys.modules.pop("lab_of_a_test", None)
+
+
+class TestTopologies:
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "Path(__file__).with_name('lab.toml')",
+            "str(Path(__file__).parent)",
+            "lambda: Path(__file__).parent",
+        ],
+    )
+    def test_a_package_brings_a_topology(self, install: Install, value: str) -> None:
+        install(
+            f"from pathlib import Path\nTOPOLOGIES = {value}\n",
+            "[blockyard.topologies]\nlab = lab_of_a_test:TOPOLOGIES\n",
+        )
+        found = topologies.load("lab")
+        assert (found.name, found.cpus) == ("lab", 3)
+        assert {"lab", "default"} <= set(topologies.names())
+
+    @pytest.mark.parametrize(
+        ("module", "message"),
+        [
+            ("1 / 0\n", "lab = lab_of_a_test:TOPOLOGIES.*ZeroDivisionError"),
+            ("", "lab = lab_of_a_test:TOPOLOGIES.*has no attribute"),
+            ("TOPOLOGIES = '/no/such/folder'\n", "lab.*/no/such/folder: not found"),
+        ],
+    )
+    def test_a_bad_entry_point_is_named(self, install: Install, module: str, message: str) -> None:
+        install(module, "[blockyard.topologies]\nlab = lab_of_a_test:TOPOLOGIES\n")
+        with pytest.raises(Failure, match=message):
+            topologies.load("lab")
+
+    def test_own_topologies_come_first(self, install: Install, tmp_path: Path) -> None:
+        (tmp_path / "default.toml").write_text("cpus = 3\n")
+        install(
+            "TOPOLOGIES = __file__.rpartition('/')[0]\n",
+            "[blockyard.topologies]\nlab = lab_of_a_test:TOPOLOGIES\n",
+        )
+        assert topologies.load("default").cpus != 3
+        assert topologies.names().count("default") == 1
+
+    def test_an_unknown_name_offers_those_of_packages(self, install: Install) -> None:
+        install(
+            "TOPOLOGIES = __file__.rpartition('/')[0]\n",
+            "[blockyard.topologies]\nlab = lab_of_a_test:TOPOLOGIES\n",
+        )
+        with pytest.raises(UsageError, match="unknown topology 'labb'") as caught:
+            topologies.load("labb")
+        assert "lab" in caught.value.hint
