@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
+import blockyard
 from blockyard.kernel.host import host_packages, installation
 from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.installation import PROJECT, as_typed
@@ -60,3 +62,22 @@ def test_missing_host_packages_are_named_with_the_line_that_installs_them(
         "sudo apt-get install bubblewrap mmdebstrap uidmap debian-archive-keyring"
     )
     assert host_packages.hint("qemu-img") == "install qemu-img, or add its folder to PATH"
+
+
+@pytest.mark.parametrize("name", blockyard.__all__)
+def test_public_names_are_what_they_say(name: str) -> None:
+    assert getattr(blockyard, name).__name__ == name
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'blockyard' has no attribute 'bot'"):
+        blockyard.bot  # noqa: B018
+
+
+def test_importing_blockyard_imports_nothing_of_it() -> None:
+    program = (
+        f"import sys; sys.path.insert(0, {str(PROJECT)!r}); import blockyard\n"
+        "print([name for name in sys.modules if name.startswith(('blockyard.', 'pytest'))])"
+    )
+    argv = [sys.executable, "-I", "-c", program]
+    assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout == "[]\n"

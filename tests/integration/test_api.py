@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The examples of docs/api.md, as a reader would run them."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from blockyard.api import Guest
+from blockyard.images.machine.machine import Machine
+from blockyard.images.machine.vm_config import BootEnv
+from blockyard.kernel.host.settings import PROJECT
+
+PAGE = PROJECT / "docs" / "api.md"
+EXAMPLES = dict(
+    re.findall(r"^## (.+?)\n.*?```python\n(.*?)```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+)
+
+
+def test_the_page_has_four_examples() -> None:
+    assert len(EXAMPLES) == 4
+
+
+@pytest.mark.parametrize("title", [title for title in EXAMPLES if "boot(" in EXAMPLES[title]])
+def test_an_example_that_boots(title: str) -> None:
+    exec(compile(EXAMPLES[title], f"{PAGE}: {title}", "exec"), {})
+
+
+@pytest.mark.parametrize("title", [title for title in EXAMPLES if "boot(" not in EXAMPLES[title]])
+def test_an_example_in_a_guest(title: str, ready: BootEnv, shared_guest: Machine) -> None:
+    guest = Guest(shared_guest, ready.kernel)
+    code = f"import blockyard\n{EXAMPLES[title]}"
+    exec(compile(code, f"{PAGE}: {title}", "exec"), {"guest": guest})
