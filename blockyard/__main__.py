@@ -7,17 +7,16 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 
 def main() -> None:
     """Runs the command line; ends the process with the command's exit code."""
-    if not sys.flags.safe_path and sys.path[:1] == [str(Path.cwd())]:
-        del sys.path[0]  # python -m puts the current folder there
     from blockyard.ci import cli
 
     cli.main()
 
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        del sys.path[0]  # the current folder, which may have modules of any name
     main()

@@ -8,7 +8,6 @@ Text that is not ours (of guests, logs, patches, manifests, configurations) goes
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +18,9 @@ from blockyard.kernel.host.progress import note, printable, printable_json
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
 PIPE_COLUMNS = 120  # a pipe has no width
-MOST_COLUMNS = 10_000  # of a table that is not folded
-LEAST_COLUMNS = 80  # a narrower terminal wraps the lines itself
 
 
 def as_json(value: object) -> str:
@@ -63,46 +59,7 @@ def console() -> Console:
     return Plain(highlight=False, soft_wrap=True, width=width)
 
 
-def print_table(table: Table, *, folded: bool = True) -> None:
-    """Prints a table; nothing in it is cut, however narrow the terminal.
-
-    folded: whether long cells are put into several lines.
-    """
-    out = console()
-    widest = out.options.update(width=MOST_COLUMNS)
-    needed = LEAST_COLUMNS if folded else out.measure(table, options=widest).maximum
-    out.width = max(out.width, needed)
-    for column in table.columns:
-        column.overflow = "fold"
-    out.print(table)
-
-
 def write_page(path: Path, text: str) -> None:
     """Writes a page of docs/ that a command makes, and says so."""
     store.write(path, text.encode())
     note(f"written to {path}")
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a table."""
-    return [_line(head), _line(["---"] * len(head)), *map(_line, rows)]
-
-
-def _line(cells: Sequence[str]) -> str:
-    escaped = (printable(cell.replace("|", r"\|").replace("\n", " ")) for cell in cells)
-    return f"| {' | '.join(escaped)} |"
-
-
-class Footnotes:
-    """Reasons that stand below a table once each, and in it as numbers."""
-
-    def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-
-    def mark(self, reason: str) -> str:
-        """What stands in the table."""
-        return f"({self._numbers.setdefault(reason, len(self._numbers) + 1)})"
-
-    def lines(self) -> list[str]:
-        """What stands below it."""
-        return [f"{number}. {reason}" for reason, number in self._numbers.items()]

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from blockyard.ci import output
+from blockyard.ci.report import markdown
 from blockyard.kernel.host import store
 from blockyard.kernel.host.errors import Failure, unknown
 from blockyard.kernel.host.progress import note
@@ -195,13 +195,13 @@ def _suites() -> list[str]:
 
     about = tomllib.loads((selection.SUITES / "about.toml").read_text())
     rows = [(f"`{name}`", about[name]) for name in selection.suites()]
-    return output.markdown(["suite", "what it tests"], rows)
+    return markdown.simple(["suite", "what it tests"], rows)
 
 
 def _topologies() -> list[str]:
     files = sorted((PROJECT / "images" / "topologies").glob("*.toml"), key=_default_first)
     rows = [(f"`{file.stem}`", tomllib.loads(file.read_text())["about"]) for file in files]
-    return output.markdown(["name", "what the guest has"], rows)
+    return markdown.simple(["name", "what the guest has"], rows)
 
 
 def _default_first(file: Path) -> tuple[bool, str]:
@@ -220,14 +220,14 @@ def _variants() -> list[str]:
             words.append(line[2:])
         sentence = re.split(r"(?<=\.) (?=[A-Z])", " ".join(words))[0]
         rows.append((f"`{path.stem}`", sentence))
-    return output.markdown(["variant", "what it adds"], rows)
+    return markdown.simple(["variant", "what it adds"], rows)
 
 
 def _exit_codes() -> list[str]:
     from blockyard.kernel.host.errors import EXIT_CODES
 
     rows = [(str(int(code)), meaning) for code, meaning in EXIT_CODES.items()]
-    return output.markdown(["code", "means"], rows)
+    return markdown.simple(["code", "means"], rows)
 
 
 def _packages() -> list[str]:
@@ -241,7 +241,7 @@ def _packages() -> list[str]:
         folder = file.parent.relative_to(PROJECT)
         if summary:
             rows.append((f"`{folder}/`", summary))
-    return output.markdown(["folder", "what it does"], rows)
+    return markdown.simple(["folder", "what it does"], rows)
 
 
 def _packages_files() -> list[Path]:
@@ -267,7 +267,7 @@ def _commands() -> list[str]:
         arguments = task.get_arguments()
         if arguments:
             rows = [_option(argument) for argument in arguments]
-            lines += [*output.markdown(["option", "default", "meaning"], rows), ""]
+            lines += [*markdown.simple(["option", "default", "meaning"], rows), ""]
     return lines[:-1]
 
 

@@ -8,11 +8,12 @@ same entries before and after it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from blockyard.ci import output
+from blockyard.ci.report import terminal
+from blockyard.ci.report.table import Cell, Column, Head, Row, Table, table
 from blockyard.kernel import artifact, catalog, sources
 from blockyard.kernel.artifact import KernelInfo
 from blockyard.kernel.build import prebuilt as ready_made
@@ -29,9 +30,6 @@ from blockyard.kernel.sources import debian
 from blockyard.kernel.sources.tree import Tree
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest, plan
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 YES = "yes"
 NOT_FETCHED = "not fetched"
@@ -236,7 +234,7 @@ def show(*, as_json: bool) -> None:
         print(output.as_json(found))
         return
     reasons: dict[str, int] = {}
-    output.print_table(_table(found.kernels, reasons))
+    terminal.print_table(_table(found.kernels, reasons))
     output.say("MB: source / output trees / kernels")
     for reason, number in reasons.items():
         output.say(f"{number}  {reason}")
@@ -250,35 +248,29 @@ def show(*, as_json: bool) -> None:
 
 
 def _table(kernels: Sequence[Known], reasons: dict[str, int]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("kernel", no_wrap=True)
-    table.add_column("version", overflow="fold")
-    table.add_column("cached")
-    for column in ("Rust", *manifest.names(), "MB"):
-        table.add_column(column, no_wrap=True)
+    head: Head = [
+        Column("kernel", whole=True),
+        "version",
+        "cached",
+        *(Column(name, whole=True) for name in ("Rust", *manifest.names(), "MB")),
+    ]
+    rows: list[Row] = []
     for one in kernels:
         cached = f"built: {', '.join(one.built)}" if one.built else one.state
         sizes = (one.size.source, one.size.builds, one.size.kernels)
-        table.add_row(
-            output.plain(one.name),
-            output.plain(one.version),
-            output.plain(cached),
-            *(_answer(why, reasons) for why in (one.rust, *one.drivers.values())),
-            " / ".join(map(_megabytes, sizes)) if any(sizes) else "-",
-        )
-    return table
+        answers = [_answer(why, reasons) for why in (one.rust, *one.drivers.values())]
+        megabytes = " / ".join(map(_megabytes, sizes)) if any(sizes) else "-"
+        rows.append([one.name, one.version, cached, *answers, megabytes])
+    return table(head, rows)
 
 
-def _answer(why: str, reasons: dict[str, int]) -> str:
+def _answer(why: str, reasons: dict[str, int]) -> Cell:
     if why == YES:
-        return "[green]yes[/]"
+        return Cell("yes", "good")
     if why in (NOT_FETCHED, ""):
-        return "?"
+        return Cell("?")
     why = why.removeprefix("no Rust: ")
-    return f"[yellow]no[/] {reasons.setdefault(why, len(reasons) + 1)}"
+    return Cell(f"no {reasons.setdefault(why, len(reasons) + 1)}", "note")
 
 
 def _megabytes(size: int) -> str:

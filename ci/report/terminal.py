@@ -1,18 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A run for people: the table driver × outcome and what did not pass."""
+"""Tables and runs for people: a run is the table driver × outcome and what did not pass."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from blockyard.ci import output
+from blockyard.ci.report.table import Cell, Column, Row, Style, Table, table
 from blockyard.ci.run.record import Run
 from blockyard.tests.harness.known import FILE
 from blockyard.tests.harness.outcomes import BAD, OUTCOMES, CaseResult, Outcome
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 ALWAYS: frozenset[Outcome] = frozenset({"pass", "fail", "skip"})  # columns shown even when empty
 # Told below the failures, with their reasons.
@@ -22,16 +19,26 @@ NOTED: dict[Outcome, str] = {
     "xpass": "passed against a known failure",
 }
 NAMED = 3  # tests that share a reason are named up to this many, then counted
-STYLES: dict[Outcome, str] = {
-    "pass": "green",
-    "fail": "bold red",
-    "crash": "bold red",
-    "timeout": "bold red",
-    "lost": "bold red",
-    "skip": "yellow",
-    "xfail": "yellow",
-    "xpass": "magenta",
+STYLES: dict[Outcome, Style] = {
+    "pass": "good",
+    "fail": "bad",
+    "crash": "bad",
+    "timeout": "bad",
+    "lost": "bad",
+    "skip": "note",
+    "xfail": "note",
+    "xpass": "odd",
 }
+COLOURS: dict[Style, str] = {
+    "": "",
+    "good": "green",
+    "bad": "bold red",
+    "note": "yellow",
+    "odd": "magenta",
+    "quiet": "dim",
+}
+MOST_COLUMNS = 10_000  # of a table that is not folded
+LEAST_COLUMNS = 80  # a narrower terminal wraps the lines itself
 
 
 def show(run: Run, path: Path) -> None:
@@ -39,7 +46,7 @@ def show(run: Run, path: Path) -> None:
     console = output.console()
     for test in run.tests:
         if test.outcome in BAD:
-            console.print(output.plain(_failure(test, path.parent), STYLES[test.outcome]))
+            console.print(output.plain(_failure(test, path.parent), COLOURS[STYLES[test.outcome]]))
     for outcome, head in NOTED.items():
         if lines := _reasons(run, outcome):
             output.say(f"\n{head}:")
@@ -48,7 +55,7 @@ def show(run: Run, path: Path) -> None:
     for line in run.obsolete_failures:
         output.say(f"\noutdated in a {FILE}: {line}")
     output.say("")
-    output.print_table(_table(run), folded=False)
+    print_table(run_table(run), folded=False)
     kernel = run.kernel
     output.say(f"kernel       {kernel.name}: {kernel.release} ({kernel.source})")
     output.say(f"accelerator  {run.accelerator.name} ({run.accelerator.reason})")
@@ -59,27 +66,50 @@ def show(run: Run, path: Path) -> None:
         output.say("these were the smoke tests; `--suite all` runs the others too")
 
 
-def _table(run: Run) -> Table:
-    from rich import box
-    from rich.table import Table
+def print_table(content: Table, *, folded: bool = True) -> None:
+    """Prints a table and its footnotes; nothing in it is cut, however narrow the terminal.
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    folded: whether long cells are broken into several lines.
+    """
+    from rich import box
+    from rich.table import Table as Drawn
+
+    drawn = Drawn(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in content.columns:
+        drawn.add_column(
+            output.plain(column.head),
+            justify="right" if column.right else "left",
+            no_wrap=column.whole,
+            overflow="fold",
+        )
+    for row in content.rows:
+        drawn.add_row(*(output.plain(cell.text, COLOURS[cell.style]) for cell in row))
+    console = output.console()
+    widest = console.options.update(width=MOST_COLUMNS)
+    needed = LEAST_COLUMNS if folded else console.measure(drawn, options=widest).maximum
+    console.width = max(console.width, needed)
+    console.print(drawn)
+    for line in content.footnotes:
+        output.say(line)
+
+
+def run_table(run: Run) -> Table:
+    """Driver × outcome, with the seconds that the tests took."""
     present = {test.outcome for test in run.tests}
-    columns = [outcome for outcome in OUTCOMES if outcome in present | ALWAYS]
-    table.add_column("driver")
-    for outcome in columns:
-        table.add_column(outcome, justify="right")
-    table.add_column("seconds", justify="right")
+    outcomes = [outcome for outcome in OUTCOMES if outcome in present | ALWAYS]
+    rows: list[Row] = []
     for driver in dict.fromkeys(test.driver for test in run.tests):
         counts = run.count(driver)
         seconds = sum(test.seconds for test in run.tests if test.driver == driver)
-        cells = [_cell(outcome, counts[outcome]) for outcome in columns]
-        table.add_row(output.plain(driver), *cells, f"{seconds:.1f}")
-    return table
+        cells = [_count(outcome, counts[outcome]) for outcome in outcomes]
+        rows.append([driver, *cells, f"{seconds:.1f}"])
+    return table(
+        ["driver", *(Column(outcome, right=True) for outcome in (*outcomes, "seconds"))], rows
+    )
 
 
-def _cell(outcome: Outcome, count: int) -> str:
-    return f"[{STYLES[outcome]}]{count}[/]" if count else "-"
+def _count(outcome: Outcome, count: int) -> Cell:
+    return Cell(str(count), STYLES[outcome]) if count else Cell("-")
 
 
 def _failure(test: CaseResult, folder: Path) -> str:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from blockyard.ci import output
+from blockyard.ci.report import terminal
+from blockyard.ci.report.table import Column, table
 from blockyard.ci.selfbench.values import Report
 from blockyard.kernel.host.progress import note
 
@@ -15,22 +17,19 @@ def show(report: Report, *, as_json: bool) -> None:
     if as_json:
         print(output.as_json(report))
         return
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in COLUMNS:
-        table.add_column(name, justify="left" if name == "measured" else "right")
-    for one in report.measurements:
-        table.add_row(
+    head = [Column(name, right=name != COLUMNS[0]) for name in COLUMNS]
+    rows = [
+        [
             one.name,
             str(len(one.ours)),
             one.shown(one.our_median),
             one.shown(one.bare_median),
             one.shown_figure(one.figure),
             one.shown_figure(one.limit),
-        )
-    output.print_table(table)
+        ]
+        for one in report.measurements
+    ]
+    terminal.print_table(table(head, rows))
     for one in report.measurements:
         if one.against:
             note(f"{one.name}: bare is {one.against}")

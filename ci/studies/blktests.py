@@ -15,7 +15,8 @@ from pathlib import Path
 import msgspec
 
 from blockyard.ci import output
-from blockyard.ci.report import terminal
+from blockyard.ci.report import markdown, terminal
+from blockyard.ci.report.table import Footnotes, table
 from blockyard.ci.run import boot_env, collection, exits, record, run, selection
 from blockyard.ci.run.selection import Selection
 from blockyard.kernel.host.errors import UsageError
@@ -146,11 +147,11 @@ def _totals(finished: record.Run, drivers: Sequence[str]) -> list[str]:
     outcomes = list(dict.fromkeys(test.outcome for test in finished.tests))
     head = ["driver", *outcomes]
     rows = [[name, *(str(finished.count(name)[one]) for one in outcomes)] for name in drivers]
-    return output.markdown(head, rows)
+    return markdown.simple(head, rows)
 
 
 def _table(ran: dict[str, dict[str, CaseResult]], drivers: Sequence[str]) -> list[str]:
-    notes = output.Footnotes()
+    notes = Footnotes()
 
     def cell(test: CaseResult | None) -> str:
         if test is None:
@@ -162,7 +163,7 @@ def _table(ran: dict[str, dict[str, CaseResult]], drivers: Sequence[str]) -> lis
 
     head = ["test", *drivers]
     rows = [[name, *(cell(results.get(one)) for one in drivers)] for name, results in ran.items()]
-    return [*output.markdown(head, rows), "", *notes.lines()]
+    return markdown.lines(table(head, rows, notes.lines()))
 
 
 def _reasons(tests: Sequence[CaseResult]) -> list[str]:
@@ -175,7 +176,7 @@ def _reasons(tests: Sequence[CaseResult]) -> list[str]:
     for (reason, name), of_test in drivers.items():
         names.setdefault((", ".join(dict.fromkeys(of_test)), reason), []).append(name)
     rows = [[who, reason, ", ".join(found)] for (who, reason), found in names.items()]
-    return output.markdown(["driver", "reason", "tests"], rows)
+    return markdown.simple(["driver", "reason", "tests"], rows)
 
 
 def _brief(test: CaseResult) -> str:

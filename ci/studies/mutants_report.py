@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from blockyard.ci import output
+from blockyard.ci.report import markdown, terminal
+from blockyard.ci.report.table import Cell, Column, Head, Row, Table, table
 from blockyard.ci.studies import mutants
 from blockyard.ci.studies.mutants import Conditions, Mutant, Report, Verdict, outcome
 from blockyard.kernel.host.settings import PROJECT
@@ -27,22 +29,29 @@ def show(wanted: Sequence[Mutant], conditions: Conditions, *, write: bool, as_js
 
 
 def _print(report: Report) -> None:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("mutant", no_wrap=True)
-    table.add_column("kernel")
-    table.add_column("what came of it", overflow="fold")
-    table.add_column("seconds", justify="right")
-    for verdict in report.verdicts:
-        style = "green" if verdict.caught_by else "bold red"
-        words = output.plain(outcome(verdict), style)
-        table.add_row(verdict.mutant, verdict.variant, words, f"{verdict.seconds:.0f}")
-    output.print_table(table)
+    terminal.print_table(_table(report))
     for line in _rest(report):
         output.say(line)
     output.say(total(report))
+
+
+def _table(report: Report) -> Table:
+    head: Head = [
+        Column("mutant", whole=True),
+        "kernel",
+        "what came of it",
+        Column("seconds", right=True),
+    ]
+    rows: list[Row] = [
+        [
+            one.mutant,
+            one.variant,
+            Cell(outcome(one), "good" if one.caught_by else "bad"),
+            f"{one.seconds:.0f}",
+        ]
+        for one in report.verdicts
+    ]
+    return table(head, rows)
 
 
 def total(report: Report) -> str:
@@ -85,10 +94,10 @@ def page(report: Report) -> str:
     how = "All tests were run." if report.every_test else "The first test that caught it is named."
     lines = [HEAD, f"Run {report.date} on Linux {report.kernel} with {report.accelerator}: "]
     lines[-1] += f"**{total(report)}**. {how}\n"
-    lines += output.markdown(["bug", "what is wrong", "caught by"], map(_row, report.verdicts))
+    lines += markdown.simple(["bug", "what is wrong", "caught by"], map(_row, report.verdicts))
     if report.never_failed:
         rows = [[one.test, ", ".join(one.about)] for one in report.never_failed]
-        lines += ["", IDLE, *output.markdown(["test", "of"], rows)]
+        lines += ["", IDLE, *markdown.simple(["test", "of"], rows)]
     return "\n".join(lines) + "\n"
 
 

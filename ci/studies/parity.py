@@ -16,11 +16,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import msgspec
 
 from blockyard.ci import output
+from blockyard.ci.report import markdown, terminal
+from blockyard.ci.report.table import Cell as TableCell
+from blockyard.ci.report.table import Row, Style, Table, table
 from blockyard.ci.run import boot_env, past_run, record, run, selection
 from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.progress import note
@@ -29,14 +32,16 @@ from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
 from blockyard.tests.harness.outcomes import BAD, CaseResult
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
 State = Literal["supported", "differs", "broken", "missing", "untested"]
 STATES: tuple[State, ...] = get_args(State)
 PAGE = PROJECT / "docs" / "parity.md"
 ABI = "abi"  # the suite whose failures are differences
-STYLES = {"supported": "green", "differs": "yellow", "broken": "bold red", "missing": "dim"}
+STYLES: dict[str, Style] = {
+    "supported": "good",
+    "differs": "note",
+    "broken": "bad",
+    "missing": "quiet",
+}
 
 
 class Cell(msgspec.Struct, frozen=True):
@@ -164,20 +169,14 @@ def recorded(paths: Iterable[Path], drivers: Sequence[str]) -> list[Pair]:
     return pairs
 
 
-def table(pairs: Sequence[Pair]) -> Table:
-    """Feature × kernel and driver, for a terminal."""
-    from rich import box
-    from rich.table import Table
-
-    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    drawn.add_column("feature")
-    for one in pairs:
-        for driver in (one.c, one.rust):
-            drawn.add_column(output.plain(f"{driver}\n{one.kernel}"))
-    for feature, cells in _rows(pairs):
-        words = [output.plain(state, STYLES.get(state, "")) for state in cells]
-        drawn.add_row(output.plain(feature), *words)
-    return drawn
+def feature_table(pairs: Sequence[Pair]) -> Table:
+    """Feature × kernel and driver."""
+    heads = [f"{driver}\n{one.kernel}" for one in pairs for driver in (one.c, one.rust)]
+    rows: list[Row] = [
+        [feature, *(TableCell(state or "-", STYLES.get(state, "")) for state in states)]
+        for feature, states in _rows(pairs)
+    ]
+    return table(["feature", *heads], rows)
 
 
 def _rows(pairs: Sequence[Pair]) -> list[tuple[str, list[str]]]:
@@ -223,9 +222,7 @@ def page(pairs: Sequence[Pair]) -> str:
     """docs/parity.md."""
     lines = [HEAD]
     lines += [f"- {summary(one)}" for one in pairs]
-    heads = [f"{driver} {one.kernel}" for one in pairs for driver in (one.c, one.rust)]
-    rows = [[feature, *(state or "-" for state in states)] for feature, states in _rows(pairs)]
-    lines += ["", *output.markdown(["feature", *heads], rows)]
+    lines += ["", *markdown.lines(feature_table(pairs))]
     for one in pairs:
         told = list(_how(one.features, one.rust))
         if told:
@@ -253,6 +250,6 @@ def show(
     if as_json:
         print(output.as_json(pairs))
         return
-    output.print_table(table(pairs))
+    terminal.print_table(feature_table(pairs))
     for one in pairs:
         output.say(summary(one))

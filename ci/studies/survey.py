@@ -16,6 +16,8 @@ from pathlib import Path
 import msgspec
 
 from blockyard.ci import output
+from blockyard.ci.report import markdown
+from blockyard.ci.report.table import Footnotes, Table, table
 from blockyard.ci.run import boot_env, record, run, selection
 from blockyard.images.boot import boot
 from blockyard.images.machine import accelerator
@@ -154,11 +156,11 @@ def driver(finished: record.Run, name: str) -> Driver:
     )
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The table with its reasons below it."""
+def survey_table(rows: Sequence[Row]) -> Table:
+    """Kernel × stages and drivers, with the reasons below it."""
     names = list(dict.fromkeys(name for row in rows for name in row.drivers))
     head = ["kernel", "release", *STAGES, "Rust", *names, "CPU min", "MiB"]
-    notes = output.Footnotes()
+    notes = Footnotes()
     lines = []
     for row in rows:
         stages = ["yes" if stage in row.reached else "no" for stage in STAGES]
@@ -168,10 +170,10 @@ def markdown(rows: Sequence[Row]) -> str:
         cells = [_cell(row.drivers.get(name), notes) for name in names]
         costs = [f"{row.cpu_min:.1f}" if row.cpu_min else "-", str(row.size_mib or "-")]
         lines.append([row.kernel, row.release, *stages, rust, *cells, *costs])
-    return "\n".join([*output.markdown(head, lines), "", *notes.lines()])
+    return table(head, lines, notes.lines())
 
 
-def _cell(driver: Driver | None, notes: output.Footnotes) -> str:
+def _cell(driver: Driver | None, notes: Footnotes) -> str:
     if driver is None or not driver.outcomes:
         return ""
     if driver.reason:
@@ -202,7 +204,8 @@ def page(rows: Sequence[Row]) -> str:
     dates = sorted({row.date for row in rows})
     accelerators = sorted({row.accelerator for row in rows if row.accelerator})
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-    return f"{HEAD}\nRun {when} with {' and '.join(accelerators)}.\n\n{markdown(rows)}\n"
+    lines = "\n".join(markdown.lines(survey_table(rows)))
+    return f"{HEAD}\nRun {when} with {' and '.join(accelerators)}.\n\n{lines}\n"
 
 
 def read_rows(path: Path) -> tuple[Row, ...]:
@@ -232,4 +235,4 @@ def show(kernels: Sequence[str], accel: str, guests: int, *, write: bool, as_jso
     if as_json:
         print(output.as_json(rows))
     else:
-        output.say(markdown(rows))
+        output.say("\n".join(markdown.lines(survey_table(rows))))

@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from rich.table import Table
 
 from blockyard.ci import output
 from blockyard.ci.commands import config_diff, shell
-from blockyard.ci.report import terminal
+from blockyard.ci.report import markdown, terminal
+from blockyard.ci.report.table import Footnotes, table
 from blockyard.kernel.host.progress import printable
 from blockyard.tests.harness.outcomes import OUTCOMES
 from blockyard.tests.unit.samples import result, run_of
@@ -34,12 +34,12 @@ def is_only_text(shown: str) -> bool:
 
 
 def test_a_cell_cannot_break_its_table() -> None:
-    lines = output.markdown(["a", "b"], [["1|2", "two\nlines"]])
+    lines = markdown.simple(["a", "b"], [["1|2", "two\nlines"]])
     assert lines == ["| a | b |", "| --- | --- |", r"| 1\|2 | two lines |"]
 
 
 def test_a_reason_stands_once() -> None:
-    notes = output.Footnotes()
+    notes = Footnotes()
     assert [notes.mark(one) for one in ("no Rust", "no disk", "no Rust")] == ["(1)", "(2)", "(1)"]
     assert notes.lines() == ["1. no Rust", "2. no disk"]
 
@@ -63,10 +63,8 @@ class TestTextThatIsNotOurs:
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
     ) -> None:
         monkeypatch.setattr(output, "PIPE_COLUMNS", columns)
-        table = Table(box=None, pad_edge=False)
-        table.add_column(output.plain(HOSTILE))
-        table.add_row(output.plain("words that wrap ::error::x " * 9))
-        output.print_table(table)
+        wraps = "words that wrap ::error::x " * 9
+        terminal.print_table(table([HOSTILE], [[wraps]]))
         shown = capsys.readouterr().out
         assert not any(line.lstrip().startswith("::") for line in shown.splitlines())
         assert is_only_text(shown.replace("\n", ""))

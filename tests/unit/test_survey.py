@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 
 from blockyard.ci import output
+from blockyard.ci.report import markdown
 from blockyard.ci.studies import survey
 from blockyard.ci.studies.survey import (
     Driver,
     Row,
     driver,
     joined,
-    markdown,
     page,
     read_rows,
     size_mib,
+    survey_table,
 )
 from blockyard.images.errors import QemuDied
 from blockyard.kernel.host.errors import BlockyardError, Failure, UsageError
@@ -25,6 +26,11 @@ from blockyard.kernel.spec import KernelSpec
 from blockyard.tests.unit import samples
 
 NO_RUST = "before 6.11 a kernel's Rust code compiles with one version of rustc only"
+
+
+def shown(rows: list[Row]) -> str:
+    """The table of the rows, with its footnotes."""
+    return "\n".join(markdown.lines(survey_table(rows)))
 
 
 def row(**values: object) -> Row:
@@ -72,26 +78,26 @@ class TestDriver:
 class TestTable:
     def test_a_driver_that_is_missing_points_to_its_reason(self) -> None:
         missing = Driver(outcomes={"skip": 4}, reason="no Rust here")
-        text = markdown([row(drivers={"rnull": missing, "nvme": Driver(outcomes={"pass": 3})})])
+        text = shown([row(drivers={"rnull": missing, "nvme": Driver(outcomes={"pass": 3})})])
         assert "| no (1) | 3 pass |" in text
         assert text.endswith("1. no Rust here")
 
     def test_the_same_reason_stands_there_once(self) -> None:
         rows = [row(kernel="6.1", rust=NO_RUST), row(kernel="6.2", rust=NO_RUST)]
-        assert markdown(rows).count(NO_RUST) == 1
+        assert shown(rows).count(NO_RUST) == 1
 
     def test_what_failed_stands_out(self) -> None:
         drivers = {"nvme": Driver(outcomes={"pass": 3, "crash": 1})}
-        assert "| 3 pass, **1 crash** |" in markdown([row(drivers=drivers)])
+        assert "| 3 pass, **1 crash** |" in shown([row(drivers=drivers)])
 
     def test_what_failed_is_told(self) -> None:
         finished = samples.run_of(samples.result("fail", "io/read", reason="3 of\n4 blocks"))
-        text = markdown([row(drivers={"null_blk": driver(finished, "null_blk")})])
+        text = shown([row(drivers={"null_blk": driver(finished, "null_blk")})])
         assert "| **1 fail** (1) |" in text
         assert text.endswith("1. io/read: 3 of 4 blocks")
 
     def test_the_first_stage_not_reached_has_the_problem(self) -> None:
-        text = markdown([row(reached=("fetched",), problem="the build failed")])
+        text = shown([row(reached=("fetched",), problem="the build failed")])
         assert "| yes | no (1) | no |" in text
         assert "1. the build failed" in text
 
