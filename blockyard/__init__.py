@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from blockyard.modules.driver import CreateFailed, Driver, LoadFailed
     from blockyard.tests.harness.requirements import feature, needs, smoke, topology, waits
 
-__version__ = "0.1.0"
+__version__: str
 
 __all__ = [
     "BlockyardError",
@@ -86,6 +86,10 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 
 def __getattr__(name: str) -> object:
     """A public name, imported now."""
+    if name == "__version__":
+        from blockyard.kernel.host.version import VERSION
+
+        return VERSION
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(importlib.import_module(_MODULE_OF[name]), name)

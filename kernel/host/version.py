@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from blockyard.kernel.host.settings import PROJECT
 
+VERSION = "0.1.0"  # the only place: pyproject.toml and `blockyard.__version__` read it from here
+
 
 @dataclass(frozen=True)
 class Version:
@@ -27,13 +29,11 @@ class Version:
 
 def own() -> Version:
     """The version that runs. Runs git, so it takes some 20 ms."""
-    from blockyard import __version__
-
     if not (PROJECT / ".git").exists():
-        return Version(__version__)
+        return Version(VERSION)
     commit = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain", "--untracked-files=no") if commit else ""
-    return Version(__version__, commit, bool(changes))
+    return Version(VERSION, commit, bool(changes))
 
 
 def _git(*words: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import blockyard
-from blockyard.kernel.host import host_packages, installation
+from blockyard.kernel.host import host_packages, installation, version
 from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.installation import PROJECT, as_typed
 
@@ -81,3 +81,7 @@ def test_importing_blockyard_imports_nothing_of_it() -> None:
     )
     argv = [sys.executable, "-I", "-c", program]
     assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_the_package_has_its_version() -> None:
+    assert blockyard.__version__ == version.VERSION
