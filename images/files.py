@@ -100,13 +100,13 @@ def _installed(tar: Path) -> dict[str, str]:
 
 def guest_program(tools: ToolRoot) -> Path:
     """The static binary that is PID 1 in every guest, compiled in the tool root."""
-    sources = sorted(GUEST_SOURCES.glob("*.[ch]"))
+    sources = sorted([*GUEST_SOURCES.glob("*.[ch]"), GUEST_SOURCES / "lib.bash"])
     key = store.digest("guest", RECIPE, COMPILE, [source.read_text() for source in sources])
 
     def make(path: Path) -> None:
         sandbox = Sandbox(tools.root, read_only={"src": GUEST_SOURCES}, writable={"out": path})
         names = [f"{BIND}/src/{source.name}" for source in sources if source.suffix == ".c"]
-        argv = [*COMPILE, "-o", f"{BIND}/out/init", *names]
+        argv = [*COMPILE, f"-Wa,-I{BIND}/src", "-o", f"{BIND}/out/init", *names]
         log = store.directory("logs") / f"guest-program-{key}.log"
         run(sandbox.argv(argv), log=log, doing="compiling the guest program")
 

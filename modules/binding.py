@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 
 from blockyard.images.console.console import Console
+from blockyard.images.console.script import words
 from blockyard.kernel.host.errors import Failure
 from blockyard.modules.disk import write_file
 from blockyard.modules.manifest import Bind
@@ -29,41 +30,26 @@ class Binding:
         """The driver's folder in sysfs."""
         return f"{self.bus}/drivers/{self.wanted.driver}"
 
-    def take(self) -> str:
-        """Shell lines that get the devices from other drivers, if need be."""
-        if not self.wanted.driver_override:
-            return "".join(
-                f"if [ -d /sys/module/{module} ]; then modprobe --remove -- {module}; fi\n"
-                for module in self.wanted.competitors
-            )
-        driver = self.wanted.driver
-        return self._each(f"""
-            echo {driver} > $device/driver_override
-            owner=$(readlink $device/driver) || continue
-            [ ${{owner##*/}} = {driver} ] || echo ${{device##*/}} > $device/driver/unbind""")
+    def take(self) -> list[str]:
+        """Shell lines that get the devices from other drivers, if need be (driver.bash)."""
+        if self.wanted.driver_override:
+            return [words("take_devices", self.wanted.bus, self._ids, self.wanted.driver)]
+        return [
+            f"if [ -d /sys/module/{module} ]; then modprobe --remove -- {module}; fi"
+            for module in self.wanted.competitors
+        ]
 
     def probe(self) -> str:
-        """Shell lines that have free devices probed, and fail when none is the driver's then."""
-        probe = self._each(
-            f"[ -e $device/driver ] || echo ${{device##*/}} > {self.bus}/drivers_probe"
-        )
-        missing = f"echo '{self.wanted.driver} is bound to no device'; exit 1"
-        return f"{probe}\nls -d {self.folder}/*:* > /dev/null || {{ {missing}; }}\n"
+        """A shell line that has free devices probed; it fails when none is the driver's then."""
+        return words("probe_devices", self.wanted.bus, self._ids, self.wanted.driver)
 
     def release(self) -> str:
-        """Shell lines that leave the devices to whoever matches them."""
-        return self._each("echo > $device/driver_override")
+        """A shell line that leaves the devices to whichever driver matches them."""
+        return words("release_devices", self.wanted.bus, self._ids)
 
-    def _each(self, lines: str) -> str:
-        """Shell lines that run `lines` with $device, the sysfs folder, for each of the devices."""
-        return f"""
-            for device in {self.bus}/devices/*; do
-                read -r vendor < $device/vendor
-                read -r model < $device/device
-                case $vendor:$model in {"|".join(self.wanted.devices)}) ;; *) continue ;; esac
-                {lines}
-            done
-"""
+    @property
+    def _ids(self) -> str:
+        return " ".join(self.wanted.devices)
 
     def devices(self) -> list[str]:
         """The devices that the driver is bound to, such as ``0000:00:04.0``."""

@@ -20,13 +20,14 @@ What it can do is found by probing the guest. A test asks for capabilities by na
 from __future__ import annotations
 
 import errno
-import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 from blockyard.images.console.console import TIME_OUTS_S, Console
+from blockyard.images.console.script import call, functions, words
 from blockyard.images.errors import GuestError
 from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.host.errors import Failure
@@ -34,6 +35,7 @@ from blockyard.modules.binding import Binding
 from blockyard.modules.disk import Disk, named_error
 from blockyard.modules.manifest import Configfs, Manifest, NoDisks, Pci, StaticDisks
 
+SCRIPTS = Path(__file__).with_name("driver.bash")
 PREFIX = "by"  # of the configfs directories that are ours
 SIZE_MIB = 64  # of a disk that no test asked a size for
 APPEAR_S = 10.0  # of the guest's; a disk is there within this
@@ -91,33 +93,32 @@ class Driver:
         Raises LoadFailed with the kernel log's lines.
         """
         disks, binding = self.manifest.disks, self.binding
-        script = binding.take() if binding else ""
-        script += "" if self.manifest.built_in(self.kernel) else self._modprobe()
-        script += binding.probe() if binding else ""
+        lines = binding.take() if binding else []
+        lines += [] if self.manifest.built_in(self.kernel) else self._modprobe()
+        lines += [binding.probe()] if binding else []
         if isinstance(disks, Configfs):
             # where configfs is a module itself, it comes with the driver
-            script += f"""
-                mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config
-                test -d {disks.path} || {{ echo "{disks.path} is not there"; exit 1; }}"""
-        result = self.console.run(f"set -e\n{script}", timeout_s=60)
+            lines.append(words("mount_configfs", disks.path))
+        script = "\n".join(["set -e", functions(SCRIPTS), *lines])
+        result = self.console.run(script, timeout_s=60)
         if result.exit_code:
             log = self.console.run(f"dmesg | tail -n {LOG_LINES}").output
             raise LoadFailed(f"cannot load {self.name}: {result.output}\n{log}")
         if not isinstance(disks, (Configfs, NoDisks)):
             self.wait_for_disks()
 
-    def _modprobe(self) -> str:
-        parameters = self.manifest.disks.parameters
-        words = [shlex.quote(f"{name}={value}") for name, value in parameters.items()]
+    def _modprobe(self) -> list[str]:
+        parameters = [f"{name}={value}" for name, value in self.manifest.disks.parameters.items()]
         *before, last = self.manifest.modules
-        lines = [*(f"modprobe -- {module}" for module in before), f"modprobe -- {last}"]
-        return " ".join(["\n".join(lines), *words])
+        lines = [words("modprobe", "--", module) for module in before]
+        return [*lines, words("modprobe", "--", last, *parameters)]
 
     def unload(self) -> None:
         """Unloads the modules; CommandFailed when one is in use."""
         modules = " ".join(reversed(self.manifest.modules))
-        release = self.binding.release() if self.binding else ""
-        script = f"modprobe --remove -- {modules} || exit\n{release}"
+        script = f"modprobe --remove -- {modules}"
+        if self.binding:
+            script += f" || exit\n{functions(SCRIPTS)}\n{self.binding.release()}"
         self.console.check(script, timeout_s=60, blocked_s=TIME_OUTS_S)
 
     def loaded(self) -> bool:
@@ -129,19 +130,11 @@ class Driver:
         """The disks that are there without being made: of PCI functions, or of a loaded module."""
         disks = self.manifest.disks
         if isinstance(disks, StaticDisks):
-            script = "\n".join(f"test -e /sys/block/{name} && echo {name}" for name in disks.disks)
-            return [Disk(name, self.console) for name in self.console.run(script).output.split()]
-        if not isinstance(disks, Pci):
+            script = call(SCRIPTS, "there", *disks.disks)
+        elif isinstance(disks, Pci):
+            script = call(SCRIPTS, "pci_disks", disks.class_code)
+        else:
             return []
-        script = f"""
-            for function in /sys/bus/pci/devices/*; do
-                read -r class < $function/class
-                [ $class = {disks.class_code} ] || continue
-                for disk in $function/nvme/*/nvme*n* $function/block/*; do
-                    [ -e $disk/queue ] && echo ${{disk##*/}}
-                done
-            done
-            true"""
         return [Disk(name, self.console) for name in self.console.check(script).split()]
 
     def wait_for_disks(self) -> None:
@@ -151,17 +144,7 @@ class Driver:
         """
         disks = self.manifest.disks
         names = disks.disks if isinstance(disks, StaticDisks) else ("nvme*",)
-        folders = " ".join(f"/sys/block/{name}" for name in names)
-        script = f"""
-            end=$((${{EPOCHREALTIME/./}} + {int(APPEAR_S * 1e6)}))
-            while [ ${{EPOCHREALTIME/./}} -lt $end ]; do
-                for disk in {folders}; do
-                    [ -e $disk/queue ] && [ -b /dev/${{disk##*/}} ] && exit 0
-                done
-                sleep 0.02
-            done
-            dmesg | tail -n {LOG_LINES}
-            exit 1"""
+        script = call(SCRIPTS, "wait_for_disk", int(APPEAR_S * 1e6), LOG_LINES, *names)
         result = self.console.run(script, timeout_s=APPEAR_S * 2)
         if result.exit_code:
             told = f"{self.name}: no disk appeared within {APPEAR_S:.0f} s; the kernel's last lines"
@@ -198,23 +181,8 @@ class Driver:
         wanted = {"size": str(SIZE_MIB), **attributes}
         if "attribute:size" not in self.capabilities:
             wanted.pop("size")
-        writes = "\n".join(
-            f"printf %s {shlex.quote(value)} > {shlex.quote(name)} || fail {shlex.quote(name)}"
-            for name, value in {**wanted, "power": "1"}.items()
-        )
-        # The disk's name differs between kernels: it is the one that was not there before.
-        script = f"""
-            mkdir {directory} || exit
-            fail() {{ echo "attribute $1"; cd /; rmdir {directory}; exit 1; }}
-            before=" $(echo /sys/block/*) "
-            cd {directory}
-            {{
-            {writes}
-            }} 2>&1
-            for disk in /sys/block/*; do
-                case $before in *" $disk "*) ;; *) echo "disk ${{disk##*/}}"; exit 0 ;; esac
-            done
-            echo "no disk appeared"; exit 1"""
+        pairs = [word for pair in {**wanted, "power": "1"}.items() for word in pair]
+        script = call(SCRIPTS, "create_disk", directory, *pairs)
         result = self.console.run(script)
         lines = result.output.splitlines()
         if result.exit_code:
@@ -261,15 +229,7 @@ class Driver:
         return frozenset(found)
 
     def _configfs_capabilities(self, disks: Configfs) -> set[str]:
-        script = f"""
-            cd {self.configfs} 2>/dev/null || exit 0
-            echo configfs
-            [ -e features ] && echo features
-            mkdir {PREFIX}probe || exit
-            for attribute in {PREFIX}probe/*; do
-                [ -f $attribute ] && echo attribute:${{attribute##*/}}
-            done
-            rmdir {PREFIX}probe"""
+        script = call(SCRIPTS, "configfs_capabilities", self.configfs, f"{PREFIX}probe")
         found = set(self.console.check(script).split())
         if disks.persistent and {f"attribute:{name}" for name in disks.persistent} <= found:
             found.add("persistent")

@@ -25,6 +25,7 @@ from typing import Protocol
 import pexpect
 
 from blockyard.images.console.result import FILE_LIMIT, Capture, Result
+from blockyard.images.console.script import words
 from blockyard.images.console.stream import MARK, Blocked, NoHeartbeat, Stream, Transport
 from blockyard.images.errors import (
     CommandFailed,
@@ -312,6 +313,18 @@ class Console:
             )
         return result.output
 
+    def wait_until(self, condition: str, timeout_s: float = 10.0) -> None:
+        """Waits until a condition (bash) holds in the guest, which is asked 50 times a second.
+
+        timeout_s is for a quick guest, as of `run`. Raises CommandFailed when it does not hold in
+        time, and what `run` raises.
+        """
+        line = words("wait_until", math.ceil(timeout_s), "eval", condition)
+        result = self.run(line, 3 * timeout_s)
+        if result.exit_code:
+            told = f"not true within {timeout_s:.0f} s: {_short(condition.encode())}"
+            raise CommandFailed(f"{told}\n{result.output}".rstrip())
+
     def put(
         self,
         source: Path | bytes,
@@ -447,6 +460,6 @@ def _drained(output: Generator[bytes, None, int]) -> int:
 
 
 def _short(script: bytes) -> str:
-    text = script.decode(errors="replace").strip()
+    text = script.decode(errors="replace").strip().removeprefix("# ")  # see images.console.script
     first = text.splitlines()[0] if text else "(nothing)"
     return first if first == text and len(first) <= 100 else f"{first[:100]} ..."

@@ -7,6 +7,9 @@ leave the set as it found it.
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from blockyard.images.console.script import call
 from blockyard.modules.driver import Driver
 
 WORDS = {
@@ -20,46 +23,15 @@ WORDS = {
     "mount": "a mounted file system",
     "swap": "swap space",
 }
-# Shell lines for one disk. What a queue does not have a value for cannot be read.
-QUEUE = """
-            for file in $disk/queue/*; do
-                { read -r line < $file; } 2> /dev/null && echo queue ${file#/sys/block/} $line
-            done"""
+SCRIPTS = Path(__file__).with_name("guest_state.bash")
 
 
 def read(driver: Driver, *, thorough: bool = True) -> frozenset[str]:
     """The guest's state, as lines such as ``module null_blk 0``.
 
-    thorough: with all settings of all queues, which takes as long as three short commands do. The
-    script starts no program: under emulation each one costs more than all the rest. But where a
-    module is in use it waits a moment, since a partition scan holds a reference when a disk is new.
+    thorough: with all settings of all queues, which takes as long as three short commands do.
     """
-    modules = " ".join(driver.manifest.modules)
-    script = f"""
-        shopt -s nullglob
-        for disk in /sys/block/*; do
-            echo disk ${{disk##*/}}
-            [ -e $disk/queue/scheduler ] && read -r line < $disk/queue/scheduler &&
-                [[ $line =~ \\[.*\\] ]] && echo scheduler ${{disk##*/}} ${{BASH_REMATCH[0]}}
-            {QUEUE if thorough else ""}
-            for part in $disk/*/partition; do part=${{part%/*}}; echo partition ${{part##*/}}; done
-        done
-        for directory in /sys/kernel/config/*/*/; do echo directory $directory; done
-        for module in {modules}; do
-            [ -e /sys/module/$module/refcnt ] || {{ echo module $module not loaded; continue; }}
-            for try in {{1..10}}; do
-                read -r count < /sys/module/$module/refcnt
-                [ $count = 0 ] && break
-                sleep 0.05
-            done
-            echo module $module $count
-        done
-        read -r cpus < /sys/devices/system/cpu/online && echo cpus $cpus
-        while read -r source place rest; do echo mount $place; done < /proc/self/mounts
-        if [ -e /proc/swaps ]; then
-            while read -r file rest; do echo swap $file; done < /proc/swaps
-        fi
-        true"""
+    script = call(SCRIPTS, "guest_state", int(thorough), *driver.manifest.modules)
     return frozenset(driver.console.check(script).splitlines())
 
 
@@ -75,13 +47,8 @@ def leaks(driver: Driver, *, patient: bool) -> str:
     patient: waits until what was allocated a moment ago is old enough to be reported. A report
     is given once. Takes seconds: only where the kernel has DEBUG_KMEMLEAK.
     """
-    wait = f"echo scan > $file; sleep {LEAK_AGE_S + 0.5}" if patient else ""
-    script = f"""
-        file=/sys/kernel/debug/kmemleak
-        {wait}
-        echo scan > $file
-        head -n {_LEAK_LINES} $file
-        echo clear > $file"""
+    wait = [LEAK_AGE_S + 0.5] if patient else []
+    script = call(SCRIPTS, "leaks", _LEAK_LINES, *wait)
     return driver.console.check(script, timeout_s=60).strip()
 
 

@@ -237,7 +237,7 @@ def killable(place: Place) -> None:
 def lost_request(place: Place) -> None:
     limits = dict.fromkeys(("bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"), 0)
     with place.guest() as guest:
-        guest.serial.check("modprobe nvme; until [ -b /dev/nvme0n1 ]; do sleep 0.1; done")
+        guest.serial.check("modprobe nvme; wait_until 10 [ -b /dev/nvme0n1 ]")
         (disk,) = [
             one["qdev"]
             for one in guest.qmp.execute("query-blockstats", {})
@@ -512,7 +512,7 @@ IO = "fio --name=io --filename=/dev/nvme0n1 --rw=randread --direct=1 --time_base
 def controller_removed(place: Place) -> None:
     remove = "sleep 2; echo 1 > /sys/class/nvme/nvme0/device/remove"
     with place.guest() as guest:
-        guest.serial.check("modprobe nvme; until [ -b /dev/nvme0n1 ]; do sleep 0.1; done")
+        guest.serial.check("modprobe nvme; wait_until 10 [ -b /dev/nvme0n1 ]")
         result = guest.serial.run(f"({remove}) & {IO}", 600)
         assert result.exit_code not in (0, 137)
         assert guest.serial.run("test -e /dev/nvme0n1").exit_code == 1
@@ -524,7 +524,7 @@ def controller_unplugged(place: Place) -> None:
     with place.guest("hotplug") as guest:
         guest.serial.check("modprobe nvme")
         hotplug.plug(guest, Controller("plugged"), 0)
-        guest.serial.check("until [ -b /dev/nvme0n1 ]; do sleep 0.1; done")
+        guest.serial.wait_until("[ -b /dev/nvme0n1 ]")
         threading.Timer(2, guest.qmp.command, ["device_del"], {"id": "port0-nvme"}).start()
         assert guest.serial.run(IO, 600).exit_code not in (0, 137)
         goes_on(guest.serial)

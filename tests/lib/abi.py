@@ -8,11 +8,12 @@ piece. A surface is hundreds of values; it is read once per process.
 from __future__ import annotations
 
 import errno
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+from blockyard.images.console.script import call
 from blockyard.modules import manifest
 from blockyard.modules.disk import named_error
 from blockyard.modules.driver import Driver
@@ -40,6 +41,7 @@ VALUES = (
     "4294967296",
     "18446744073709551616",
 )
+SCRIPTS = Path(__file__).with_name("abi.bash")
 _DIRECTORY = "by-surface"
 
 
@@ -97,25 +99,14 @@ def read(driver: Driver) -> Surface:
     )
 
 
-def _in_directory(driver: Driver, script: str) -> str:
-    directory = shlex.quote(f"{driver.configfs}/{_DIRECTORY}")
-    return driver.console.check(
-        f"mkdir {directory}; cd {directory}; trap 'cd /; rmdir {directory}' EXIT\n{script}",
-        timeout_s=60,
-    )
+def _in_directory(driver: Driver, function: str, *arguments: str) -> str:
+    directory = f"{driver.configfs}/{_DIRECTORY}"
+    script = call(SCRIPTS, "in_directory", directory, function, *arguments)
+    return driver.console.check(script, timeout_s=60)
 
 
 def _attributes(driver: Driver) -> tuple[dict[str, str], dict[str, str]]:
-    in_words = _in_directory(
-        driver,
-        """
-        for attribute in *; do
-            [ -f $attribute ] || continue
-            mode=$(stat -c %A $attribute)
-            case $mode in -r*) read -r value < $attribute || true ;; *) value= ;; esac
-            echo "$attribute $mode $value"
-        done""",
-    )
+    in_words = _in_directory(driver, "attributes")
     lines = [(line.split(" ", 2) + [""])[:3] for line in in_words.splitlines()]
     return {name: mode for name, mode, _ in lines}, {name: value for name, _, value in lines}
 
@@ -126,26 +117,7 @@ def _answers(driver: Driver) -> dict[str, dict[str, tuple[int, str]]]:
     Each attribute has a directory of its own, so that only its own values count; but no program is
     started per value: there are hundreds.
     """
-    values = " ".join(map(shlex.quote, VALUES))
-    in_words = _in_directory(
-        driver,
-        f"""
-        for attribute in *; do
-            [ -f $attribute ] && [ -w $attribute ] || continue
-            mkdir ../{_DIRECTORY}-own
-            cd ../{_DIRECTORY}-own
-            for value in {values}; do
-                why= after=
-                {{ printf %s "$value" > $attribute; }} 2> /tmp/why || read -r why < /tmp/why
-                {{ read -r after < $attribute; }} 2> /dev/null || true
-                echo "$attribute|${{why##*: }}|$after"
-                # what a disk has power on for is EBUSY
-                [ $attribute != power ] || echo 0 > power
-            done
-            cd ../{_DIRECTORY}
-            rmdir ../{_DIRECTORY}-own
-        done""",
-    )
+    in_words = _in_directory(driver, "answers", f"../{_DIRECTORY}-own", *VALUES)
     answers: dict[str, dict[str, tuple[int, str]]] = {}
     for line in in_words.splitlines():
         attribute, why, after = line.split("|")
@@ -157,18 +129,7 @@ def _answers(driver: Driver) -> dict[str, dict[str, tuple[int, str]]]:
 def _disk(driver: Driver) -> tuple[dict[str, str], frozenset[str]]:
     """The queue's attributes and the files of a disk that is made of the same on every driver."""
     with driver.disk(size=64, blocksize=4096, irqmode=0) as disk:
-        in_words = driver.console.check(
-            f"""
-            cd {disk.sysfs}
-            for file in queue/*; do
-                [ -f $file ] && [ -r $file ] || continue
-                value=
-                read -r value 2> /dev/null < $file || true
-                echo "${{file#queue/}} $value"
-            done
-            echo
-            find . -maxdepth 2 -not -path './mq/*' -printf '%P\\n' | sort"""
-        )
+        in_words = driver.console.check(call(SCRIPTS, "disk_files", disk.sysfs))
     queue, _, files = in_words.partition("\n\n")
     pairs = (line.partition(" ") for line in queue.splitlines())
     return {name: value for name, _, value in pairs}, frozenset(files.split())

@@ -8,17 +8,17 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from blockyard.images.console.result import Result
+from blockyard.images.console.script import call
 from blockyard.modules.disk import Disk
 
+SCRIPTS = Path(__file__).with_name("fio.bash")
 STARTED_S = 10  # fio has begun within this,
 MOVES_S = 10  # requests end within this while it goes on,
 ENDED_S = 10  # and it has ended within this when its disk has gone, or when it is asked to
-
-# What fio says at once of a request that failed, and in the end of a job that met an error.
-_ERROR = "io_u error|err= ?[1-9]"
 
 # Options of random writes whose blocks are compared when they are read back; the first that is
 # wrong ends the load.
@@ -40,12 +40,12 @@ class Load:
     latency_median_ns: float  # of the slowest job
 
 
-def _command(disk: Disk, options: dict[str, object], block_sizes: Sequence[object] = ()) -> str:
-    """fio's command line; one job after the other for several block sizes."""
+def _argv(disk: Disk, options: dict[str, object], block_sizes: Sequence[object] = ()) -> list[str]:
+    """fio's command; one job after the other for several block sizes."""
     defaults = {"filename": disk.path, "direct": 1, "thread": 1}
     words = [f"--{name}={value}" for name, value in {**defaults, **options}.items()]
     jobs = [[f"--name=bs-{size}", f"--bs={size}", "--stonewall"] for size in block_sizes]
-    return shlex.join(["fio", "--name=global", *words, *sum(jobs or [["--name=load"]], [])])
+    return ["fio", "--name=global", *words, *sum(jobs or [["--name=load"]], [])]
 
 
 def fio(
@@ -57,7 +57,7 @@ def fio(
     block_sizes: do it once with each of them, one after the other.
     """
     wanted = {"size": "4M", **options, "output-format": "json"}
-    result = disk.console.run(_command(disk, wanted, block_sizes), timeout_s)
+    result = disk.console.run(shlex.join(_argv(disk, wanted, block_sizes)), timeout_s)
     assert result.exit_code == 0, f"fio failed: {result.output}"
     # a warning may stand before or behind the JSON
     report, _ = json.JSONDecoder().raw_decode(result.output, result.output.index("{"))
@@ -104,14 +104,8 @@ def background_io(
         **options,
     }
     log = f"/tmp/background-{disk.name}"
-    started = disk.console.check(
-        f"""
-        {_progress(disk)}
-        count
-        setsid {_command(disk, load)} > {log} 2>&1 < /dev/null &
-        goes_on $! 0 {STARTED_S} >&2 || {{ cat {log} >&2; exit 1; }}
-        echo $!"""
-    )
+    began = call(SCRIPTS, "begin_load", _stat(disk), log, STARTED_S, *_argv(disk, load))
+    started = disk.console.check(began)
     pid = int(started)
     try:
         yield pid
@@ -126,70 +120,25 @@ def background_io(
 
 def _check_it_goes_on(disk: Disk, pid: int, log: str, under_way: int) -> None:
     """More requests end than were under way, all of them well."""
-    told = disk.console.run(
-        f"""
-        {_progress(disk)}
-        count
-        goes_on {pid} {under_way} {MOVES_S} && ! grep -E '{_ERROR}' {log}""",
-        timeout_s=2 * MOVES_S,
-    )
+    script = call(SCRIPTS, "load_goes_on", _stat(disk), log, pid, under_way, MOVES_S)
+    told = disk.console.run(script, timeout_s=2 * MOVES_S)
     assert told.exit_code == 0, f"the I/O did not go on: {told.output}"
 
 
 def _check_it_failed(disk: Disk, pid: int, log: str) -> None:
     """fio ends by itself, with an error."""
-    told = disk.console.run(
-        f"{_gone(pid)} && grep -Eq '{_ERROR}' {log} || {{ cat {log}; exit 1; }}",
-        timeout_s=2 * ENDED_S,
-    )
+    script = call(SCRIPTS, "load_failed", log, pid, ENDED_S)
+    told = disk.console.run(script, timeout_s=2 * ENDED_S)
     assert told.exit_code == 0, f"the I/O did not end with an error: {told.output}"
 
 
 def _stop(disk: Disk, pid: int) -> Result:
     """Ends fio, gently first; the exit code is 0 when it is gone."""
-    return disk.console.run(
-        f"""
-        kill -INT {pid} 2> /dev/null
-        {_gone(pid)} && exit
-        kill -KILL {pid}
-        {_gone(pid)}""",
-        timeout_s=3 * ENDED_S,
-    )
+    return disk.console.run(call(SCRIPTS, "end_load", pid, ENDED_S), timeout_s=3 * ENDED_S)
 
 
-def _progress(disk: Disk) -> str:
-    """Shell functions: `count` the requests that have ended, and whether fio `goes_on`.
-
-    goes_on PID REQUESTS SECONDS: whether more than so many end within so many seconds.
-    """
-    return f"""
-        count() {{
-            read -r reads _ _ _ writes _ < {disk.sysfs}/stat
-            ended=$((reads + writes))
-        }}
-        goes_on() {{
-            local before=$ended try
-            for ((try = 0; try < 20 * $3; try++)); do
-                count
-                [ $((ended - before)) -gt $2 ] && return
-                kill -0 $1 || return
-                sleep 0.05
-            done
-            echo "$((ended - before)) requests have ended in $3 s"
-            return 1
-        }}
-"""
-
-
-def _gone(pid: int) -> str:
-    """A shell condition: the process ends."""
-    return f"""{{
-            for try in {{1..{ENDED_S * 20}}}; do
-                kill -0 {pid} 2> /dev/null || break
-                sleep 0.05
-            done
-            ! kill -0 {pid} 2> /dev/null
-        }}"""
+def _stat(disk: Disk) -> str:
+    return f"{disk.sysfs}/stat"
 
 
 def statistics(disk: Disk) -> dict[str, int]:

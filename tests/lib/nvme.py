@@ -16,12 +16,14 @@ from typing import Any
 
 from blockyard.images.console.console import Console
 from blockyard.images.console.result import Result
+from blockyard.images.console.script import call
 from blockyard.images.hardware.devices import plugged_name
 from blockyard.images.hardware.topology import Topology
 from blockyard.images.machine.machine import Machine
 from blockyard.kernel.host.errors import Failure
 from blockyard.modules.disk import Disk
 
+SCRIPTS = Path(__file__).with_name("nvme.bash")
 APPEAR_S = 10
 # Status codes with their types, "Status Field" (section 3.3.3.2)
 INVALID_OPCODE = 0x001
@@ -63,25 +65,12 @@ def status(result: Result) -> int:
 
 
 def settled(topology: Topology) -> str:
-    """Shell lines that wait until all of a topology's namespaces have their disks.
+    """A script that waits until all of a topology's namespaces have their disks.
 
     They are found asynchronously, and with native multipath a head stands above each path.
     """
     namespaces = sum(len(topology.attached(number)) for number in range(len(topology.controllers)))
-    return f"""
-        for try in {{1..{APPEAR_S * 50}}}; do
-            count=0
-            for path in /sys/class/nvme/nvme*/nvme*n*; do
-                name=${{path##*/}}
-                [[ $name =~ ^(nvme[0-9]+)c[0-9]+(n[0-9]+)$ ]] &&
-                    name=${{BASH_REMATCH[1]}}${{BASH_REMATCH[2]}}
-                [ -e $path/queue ] && [ -b /dev/$name ] && count=$((count + 1))
-            done
-            [ $count = {namespaces} ] && break
-            sleep 0.02
-        done
-        [ $count = {namespaces} ] || {{ echo "$count of {namespaces} namespaces"; exit 1; }}
-"""
+    return call(SCRIPTS, "settle", namespaces, APPEAR_S)
 
 
 def controllers(console: Console, topology: Topology) -> tuple[str, ...]:
@@ -89,23 +78,7 @@ def controllers(console: Console, topology: Topology) -> tuple[str, ...]:
 
     Those of one subsystem share their serial number; QEMU counts their controller IDs upwards.
     """
-    script = f"""
-        for try in {{1..{APPEAR_S * 50}}}; do
-            found=0
-            for state in /sys/class/nvme/nvme*/state; do
-                read -r word 2> /dev/null < $state || continue
-                [ "$word" = live ] && found=$((found + 1))
-            done
-            [ $found = {len(topology.controllers)} ] && break
-            sleep 0.02
-        done
-        [ $found = {len(topology.controllers)} ] || {{ echo "$found controllers live"; exit 1; }}
-        for one in /sys/class/nvme/nvme*; do
-            [ -e $one/serial ] || continue
-            read -r serial < $one/serial
-            read -r cntlid < $one/cntlid
-            echo $serial $cntlid ${{one##*/}}
-        done"""
+    script = call(SCRIPTS, "controllers", len(topology.controllers), APPEAR_S)
     rows = [line.split() for line in console.check(script).splitlines()]
     names: dict[str, list[tuple[int, str]]] = {}
     for serial, cntlid, name in rows:
@@ -119,13 +92,7 @@ def disk_of(console: Console, name: str, nsid: int) -> Disk:
 
     Of one that has several paths, the head above them. Failure when there is none.
     """
-    script = f"""
-        for nsid in /sys/class/nvme/{name}/nvme*n*/nsid; do
-            read -r number < $nsid
-            [ "$number" = {nsid} ] && {{ path=${{nsid%/*}}; echo ${{path##*/}}; }}
-        done
-        true"""
-    found = console.check(script).split()
+    found = console.check(call(SCRIPTS, "disks_of", name, nsid)).split()
     if len(found) != 1:
         raise Failure(f"{name} has {len(found)} disks for namespace {nsid}: {found}")
     return Disk(re.sub(r"c\d+n", "n", found[0]), console)
@@ -183,25 +150,8 @@ class Nvme:
         commands, each of which interrupts: one for the list, and some for each namespace.
         """
         least = 1 + len(self.topology.attached(number))
-        self.console.check(
-            f"""
-            count() {{
-                asked=$(awk '/{self.names[number]}q0$/ {{
-                    for (field = 2; field <= NF; field++) if ($field ~ /^[0-9]+$/) sum += $field
-                }} END {{ print sum }}' /proc/interrupts)
-            }}
-            count
-            before=$asked last=0
-            {command}
-            for try in {{1..{APPEAR_S * 10}}}; do
-                sleep 0.1
-                count
-                [ $asked = $last ] && [ $((asked - before)) -ge {least} ] && exit
-                last=$asked
-            done
-            echo "the controller was asked $((asked - before)) times"; exit 1""",
-            timeout_s=2 * APPEAR_S,
-        )
+        script = call(SCRIPTS, "scanned", self.names[number], least, APPEAR_S, "eval", command)
+        self.console.check(script, timeout_s=2 * APPEAR_S)
 
     def live(self, number: int = 0) -> bool:
         """Whether a controller works."""

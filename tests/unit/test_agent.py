@@ -16,7 +16,7 @@ import pytest
 
 from blockyard.images.console.console import Console
 from blockyard.images.console.serial import SocketTransport
-from blockyard.images.errors import CommandTimedOut
+from blockyard.images.errors import CommandFailed, CommandTimedOut
 from blockyard.images.files import GUEST_SOURCES
 from blockyard.tests.unit.fake_agent import FakeGuest
 
@@ -30,7 +30,8 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("this host has no C compiler (cc)")
     program = tmp_path_factory.mktemp("agent") / "init"
     sources = [str(source) for source in sorted(GUEST_SOURCES.glob("*.c"))]
-    subprocess.run([compiler, "-O1", "-Wall", "-Wextra", "-o", program, *sources], check=True)
+    flags = ["-O1", "-Wall", "-Wextra", f"-Wa,-I{GUEST_SOURCES}"]
+    subprocess.run([compiler, *flags, "-o", program, *sources], check=True)
     return program
 
 
@@ -120,6 +121,48 @@ class TestScript:
         outputs = [console.run(f"echo {n}; exit {n % 4}") for n in range(100)]
         assert [result.data for result in outputs] == [b"%d\n" % n for n in range(100)]
         assert [result.exit_code for result in outputs] == [n % 4 for n in range(100)]
+
+
+class TestLibrary:
+    """Functions of lib.bash, which every script has."""
+
+    def test_a_condition_that_comes_true(self, console: Console, tmp_path: Path) -> None:
+        console.check(f"{{ sleep 0.2; touch {tmp_path}/there; }} > /dev/null 2>&1 &")
+        console.wait_until(f"[ -e {tmp_path}/there ]", 10)
+
+    def test_a_condition_that_does_not_is_named(self, console: Console) -> None:
+        with pytest.raises(CommandFailed, match=r"not true within 1 s: \[ -e /nowhere \]"):
+            console.wait_until("[ -e /nowhere ]", 1)
+
+    def test_programs_of_a_script_do_not_inherit_it(self, console: Console) -> None:
+        assert console.run("env | grep -c BLOCKYARD_LIB").output == "0\n"
+
+    def test_a_process_that_is_gone(self, console: Console) -> None:
+        script = "sleep 0 & wait $!; is_gone $! && ! is_gone $$ && echo both"
+        assert console.check(script) == "both\n"
+
+    @pytest.mark.parametrize(
+        ("requests", "code", "output"),
+        [(4, 0, ""), (5, 1, "5 requests have ended in 1 s")],
+    )
+    def test_progress_is_more_requests_than_were_under_way(
+        self, console: Console, tmp_path: Path, requests: int, code: int, output: str
+    ) -> None:
+        stat = tmp_path / "stat"
+        script = f"""
+            echo 1 0 0 0 2 0 > {stat}
+            count_requests {stat}
+            echo 4 0 0 0 4 0 > {stat}
+            progress {stat} $$ {requests} 1"""
+        result = console.run(script)
+        assert result.exit_code == code
+        assert output in result.output
+
+    def test_progress_ends_with_the_process(self, console: Console, tmp_path: Path) -> None:
+        stat = tmp_path / "stat"
+        stat.write_text("1 0 0 0 2 0\n")
+        script = f"true & pid=$!; wait; count_requests {stat}; progress {stat} $pid 0 60"
+        assert console.run(script).exit_code == 1
 
 
 class TestBytes:

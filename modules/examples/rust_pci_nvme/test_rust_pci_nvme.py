@@ -39,7 +39,7 @@ def test_registers_are_those_that_nvme_reads(driver: Driver, log: str) -> None:
     told = re.search(r"VS (0x[0-9a-f]+)\), CAP (0x[0-9a-f]+)", log)
     assert told, log
     driver.unload()
-    wait = "for try in {1..100}; do [ -e /dev/nvme0n1 ] && break; sleep 0.05; done"
+    wait = "wait_until 5 [ -e /dev/nvme0n1 ]"
     probe = (
         "for one in /sys/bus/pci/devices/*; do echo ${one##*/} > /sys/bus/pci/drivers_probe; done"
     )

@@ -20,7 +20,7 @@ def test_partitions(data_disk: Disk) -> None:
     disk.console.check(
         f"""
         printf 'label: gpt\\n,8M\\n,16M\\n' | sfdisk --quiet --wipe always {disk.path}
-        for try in {{1..100}}; do [ -b /dev/{part}2 ] && break; sleep 0.05; done
+        wait_until 5 [ -b /dev/{part}2 ]
         test $(blockdev --getsize64 /dev/{part}1) = $((8 << 20))
         test $(blockdev --getsize64 /dev/{part}2) = $((16 << 20))
         head -c 1M /dev/urandom > /tmp/data

@@ -128,11 +128,7 @@ def test_a_polled_request_that_nobody_polls_for_times_out(driver: Driver) -> Non
                     kill -CONT {process}
                 done
                 waits
-                for try in {{1..100}}; do
-                    waits || exit 0
-                    sleep 0.05
-                done
-                echo "the requests do not end"; exit 1"""
+                wait_until 5 eval '! waits' || {{ echo "the requests do not end"; exit 1; }}"""
             )
         disk.console.check(f"dd if={disk.path} of=/dev/null bs=4k count=4 iflag=direct status=none")
 

@@ -84,7 +84,7 @@ def test_a_partition_is_no_way_around_itself(opened: Nvme) -> None:
     opened.console.check(
         f"""
         printf 'label: gpt\\n,16M\\n' | sfdisk --quiet --wipe always {disk.path}
-        for try in {{1..100}}; do [ -b {part} ] && break; sleep 0.05; done
+        wait_until 5 [ -b {part} ]
         chmod 666 {part}"""
     )
     try:

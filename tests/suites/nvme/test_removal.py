@@ -99,13 +99,14 @@ def _disk(nvme: Nvme, serial: str) -> Disk:
     """The disk of a controller that has just been plugged in."""
     name = nvme.console.check(
         f"""
-        for try in {{1..{APPEAR_S * 50}}}; do
-            for one in /sys/class/nvme/nvme*; do
-                read -r serial < $one/serial
-                [ "$serial" = {serial} ] && [ -e $one/nvme*n1/queue ] && echo ${{one##*/}} && exit
+        found() {{
+            for folder in /sys/class/nvme/nvme*; do
+                read -r serial < $folder/serial
+                [ "$serial" = {serial} ] && [ -e $folder/nvme*n1/queue ] && return
             done
-            sleep 0.02
-        done
-        echo "no controller {serial}"; exit 1"""
+            return 1
+        }}
+        wait_until {APPEAR_S} found || {{ echo "no controller {serial}"; exit 1; }}
+        echo ${{folder##*/}}"""
     )
     return disk_of(nvme.console, name.strip(), 1)

@@ -63,7 +63,7 @@ def test_data_in_flight_survives_resets(nvme: Nvme) -> None:
     finally:
         told = nvme.console.run(
             "touch /tmp/stop; pid=$(cat /tmp/resets.pid);"
-            " while kill -0 $pid 2> /dev/null; do sleep 0.02; done; cat /tmp/resets"
+            " wait_until 10 is_gone $pid; cat /tmp/resets"
         )
     resets = told.output.split()
     assert resets == ["done"] * len(resets) and len(resets) >= 3, told.output

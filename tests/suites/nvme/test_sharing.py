@@ -120,10 +120,7 @@ def virtual(nvme: Nvme) -> Iterator[Disk]:
         {manage} --rt=0 --act=9 --nr=0
         echo 1 > {device}/sriov_drivers_autoprobe
         basename $(readlink {device}/virtfn0) > /sys/bus/pci/drivers/nvme/bind
-        for try in {{1..{APPEAR_S * 50}}}; do
-            ls -d {device}/virtfn0/nvme/nvme*/nvme*n*/queue > /dev/null 2>&1 && break
-            sleep 0.02
-        done
+        wait_until {APPEAR_S} eval '[ -e {device}/virtfn0/nvme/nvme*/nvme*n*/queue ]'
         ls {device}/virtfn0/nvme"""
     )
     yield disk_of(nvme.console, told.split()[-1], SHARED)

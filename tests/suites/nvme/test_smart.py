@@ -95,11 +95,8 @@ def _appears(nvme: Nvme, line: str, count: int) -> None:
     """Waits until the watch has told a line so many times."""
     nvme.console.check(
         f"""
-        for try in {{1..100}}; do
-            [ "$(grep -cx '{line}' /tmp/uevents)" = {count} ] && exit
-            sleep 0.05
-        done
-        cat /tmp/uevents; exit 1"""
+        seen() {{ [ "$(grep -cx '{line}' /tmp/uevents)" = {count} ]; }}
+        wait_until 5 seen || {{ cat /tmp/uevents; exit 1; }}"""
     )
 
 

@@ -56,7 +56,7 @@ def ended(disk: Disk, count: int) -> None:
     disk.console.check(
         f"""
         for one in {{1..{count}}}; do
-            for try in {{1..500}}; do [ -s /tmp/back.$one.code ] && break; sleep 0.02; done
+            wait_until 10 [ -s /tmp/back.$one.code ]
             [ "$(cat /tmp/back.$one.code)" = 0 ] || {{ cat /tmp/back.log; exit 1; }}
             cmp --bytes=4096 --ignore-initial=0:$((one * 4096)) /tmp/back.$one /tmp/nvme-data
         done"""
@@ -67,11 +67,9 @@ def logged(disk: Disk, what: str, timeout_s: int = 10) -> None:
     """Waits for a line of the kernel log."""
     disk.console.check(
         f"""
-        for try in {{1..{timeout_s * 20}}}; do
-            dmesg | grep --quiet -e {what!r} && exit 0
-            sleep 0.05
-        done
-        dmesg | tail; echo "the kernel did not say: {what}"; exit 1"""
+        logged() {{ dmesg | grep --quiet -e {what!r}; }}
+        wait_until {timeout_s} logged ||
+            {{ dmesg | tail; echo "the kernel did not say: {what}"; exit 1; }}"""
     )
 
 

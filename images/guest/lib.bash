@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# shellcheck shell=bash
+# Functions that every script in a guest has. The guest program carries this file, and a shell reads
+# it while it waits for its script, so they cost no time of a command's.
+
+# wait_until SECONDS COMMAND...: runs a command until it succeeds; fails when it does not within
+# so many seconds of a quick guest. A slow one gets longer: it is asked 50 times a second, and each
+# time it takes its own.
+wait_until() {
+	local try
+	for ((try = 50 * $1; try > 0; try--)); do
+		"${@:2}" && return
+		sleep 0.02
+	done
+	"${@:2}"
+}
+
+# is_gone PID: whether a process has ended.
+is_gone() {
+	! kill -0 "$1" 2> /dev/null
+}
+
+# each_device BUS IDS COMMAND...: runs a command for each device of a bus whose vendor:device is
+# among IDS (between spaces), with its folder in sysfs as $device.
+each_device() {
+	local device vendor model
+	for device in "/sys/bus/$1/devices/"*; do
+		read -r vendor < "$device/vendor"
+		read -r model < "$device/device"
+		[[ " $2 " == *" $vendor:$model "* ]] || continue
+		"${@:3}"
+	done
+}
+
+# count_requests STAT: how many reads and writes of a disk have ended, by its stat file, as $ended.
+count_requests() {
+	local reads writes
+	read -r reads _ _ _ writes _ < "$1"
+	ended=$((reads + writes))
+}
+
+# progress STAT PID REQUESTS SECONDS: whether more than so many requests end within so many seconds,
+# counted from the last count_requests; fails at once when the process that makes them has ended.
+progress() {
+	local before=$ended try
+	for ((try = 0; try < 20 * $4; try++)); do
+		count_requests "$1"
+		((ended - before > $3)) && return
+		kill -0 "$2" || return
+		sleep 0.05
+	done
+	echo "$((ended - before)) requests have ended in $4 s"
+	return 1
+}

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Functions of .bash files as scripts for the guest; they run in the host's bash here."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from blockyard.ci.commands.check import shell_files
+from blockyard.images.console.console import _short
+from blockyard.images.console.script import call
+from blockyard.tests.lib import abi
+
+
+def bash(script: str) -> str:
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_arguments_arrive_as_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "a.bash"
+    file.write_text("# a comment\nshow() {\n\t# another\n\tprintf '<%s>' \"$@\"\n}\n")
+    script = call(file, "show", "two words", "$HOME", "*", "", 7, "a\nb")
+    assert bash(script) == "<two words><$HOME><*><><7><a\nb>"
+    assert "comment" not in script
+
+
+def test_errors_name_the_call(tmp_path: Path) -> None:
+    file = tmp_path / "a.bash"
+    file.write_text("show() {\n\ttrue\n}\n")
+    assert _short(call(file, "show", "disk").encode()) == "show disk ..."
+
+
+@pytest.mark.parametrize("value", abi.VALUES)
+def test_each_value_is_written_to_each_attribute(tmp_path: Path, value: str) -> None:
+    (tmp_path / "size").write_text("")
+    (tmp_path / "own").mkdir()
+    script = f"mkdir() {{ :; }}; rmdir() {{ :; }}; cd {tmp_path}\n"
+    script += call(abi.SCRIPTS, "answers", f"{tmp_path}/own", value)
+    assert bash(script) == f"size||{value.strip()}\n"
+
+
+def test_scripts_name_their_shell() -> None:
+    """ShellCheck takes the dialect of a file without a first line from a comment."""
+    for path in shell_files():
+        if path.suffix == ".bash" and path.parent.name != "blktests":
+            assert "# shellcheck shell=bash\n" in path.read_text(), path
