@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blockyard.images import cpio
+from blockyard.kernel import arch
 from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.build.depmod import depmod
 from blockyard.kernel.host import store
@@ -98,15 +99,22 @@ def _installed(tar: Path) -> dict[str, str]:
     return dict(sorted(found))
 
 
+def guest_flags(sources: str | Path) -> list[str]:
+    """What the compiler needs besides `sources`, the folder of the guest program's."""
+    return [f"-Wa,-I{sources}", f'-DLOG_PORT="{arch.target().serial.log}"']
+
+
 def guest_program(tools: ToolRoot) -> Path:
     """The static binary that is PID 1 in every guest, compiled in the tool root."""
     sources = sorted([*GUEST_SOURCES.glob("*.[ch]"), GUEST_SOURCES / "lib.bash"])
-    key = store.digest("guest", RECIPE, COMPILE, [source.read_text() for source in sources])
+    key = store.digest(
+        "guest", RECIPE, COMPILE, guest_flags(""), [source.read_text() for source in sources]
+    )
 
     def make(path: Path) -> None:
         sandbox = Sandbox(tools.root, read_only={"src": GUEST_SOURCES}, writable={"out": path})
         names = [f"{BIND}/src/{source.name}" for source in sources if source.suffix == ".c"]
-        argv = [*COMPILE, f"-Wa,-I{BIND}/src", "-o", f"{BIND}/out/init", *names]
+        argv = [*COMPILE, *guest_flags(f"{BIND}/src"), "-o", f"{BIND}/out/init", *names]
         log = store.directory("logs") / f"guest-program-{key}.log"
         run(sandbox.argv(argv), log=log, doing="compiling the guest program")
 

@@ -14,6 +14,7 @@ from blockyard.kernel.host.decoding import BROKEN_FILE
 from blockyard.kernel.host.errors import Failure
 
 SCHEMA = 1  # of kernel.json
+IMAGE = "bzImage"  # of any architecture: entries of the cache have had it from the start
 UNPACKED = "vmlinux.bin"  # what the kernel's makefiles call it (arch/x86/boot/compressed)
 
 
@@ -56,7 +57,7 @@ class Kernel:
     @property
     def bzimage(self) -> Path:
         """What any boot loader starts."""
-        return self.path / "bzImage"
+        return self.path / IMAGE
 
     @property
     def modules(self) -> Path:

@@ -24,6 +24,7 @@ from blockyard.ci.commands import integrity
 from blockyard.ci.run.module_tests import enclosure
 from blockyard.images.hardware.topology import DEFAULT
 from blockyard.images.machine import accelerator
+from blockyard.images.machine.qemu import PACKAGE
 from blockyard.kernel import catalog, sources
 from blockyard.kernel.build import path_toolchain, toolchain
 from blockyard.kernel.catalog import DebianImage
@@ -44,7 +45,7 @@ COMPILE_MIB = 1024  # what two compilers and the linker want at once
 ANSWER_S = 20  # a program that does not tell its version by then is none
 # Programs that the tool root cannot do without, and what a kernel's min-tool-version.sh calls them.
 ROOT_TOOLS = {"clang": "llvm", "lld": "", "gcc": "gcc", "ld": "binutils", "rustc": "rustc"}
-ROOT_TOOLS |= {"bindgen": "bindgen", "make": "", "qemu-system-x86": ""}
+ROOT_TOOLS |= {"bindgen": "bindgen", "make": "", PACKAGE: ""}
 
 State = Literal["ok", "note", "missing", "unknown"]
 
@@ -264,7 +265,7 @@ def _host_toolchain() -> Iterator[Check]:
 
 
 def _accelerator(tools: ToolRoot | None) -> Check:
-    verdict = accelerator.known(tools.versions.get("qemu-system-x86", "") if tools else "")
+    verdict = accelerator.known(tools.versions.get(PACKAGE, "") if tools else "")
     if verdict is None:
         return Check(
             group="guests",

@@ -22,6 +22,7 @@ from blockyard.images import cpio
 from blockyard.images.hardware.topology import DEFAULT
 from blockyard.images.machine import qemu, tsc
 from blockyard.images.machine.vm_config import BootEnv
+from blockyard.kernel import arch
 from blockyard.kernel.host import store
 from blockyard.kernel.host.debian import ToolRoot
 from blockyard.kernel.host.process import run
@@ -80,11 +81,11 @@ def _plain_machine(subject: Subject) -> Bare:
     accelerator = subject.ready.accelerator.name
     arguments = [
         *(qemu.PROGRAM, "-nodefaults", "-display", "none", "-no-reboot"),
-        *("-machine", "q35", "-accel", accelerator),
+        *("-machine", arch.target().qemu.machine, "-accel", accelerator),
         *("-cpu", "host" if accelerator == "kvm" else "max"),
         *("-smp", str(DEFAULT.cpus), "-m", str(DEFAULT.memory_mib)),
         *("-kernel", f"{BIND}/kernel", "-initrd", f"{BIND}/initrd"),
-        *("-append", "console=ttyS0 panic=-1"),
+        *("-append", f"console={arch.target().serial.log} panic=-1"),
     ]
     return Bare(subject.ready.kernel.bzimage, arguments)
 

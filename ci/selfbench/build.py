@@ -15,6 +15,7 @@ from pathlib import Path
 from blockyard.ci.selfbench import timing
 from blockyard.ci.selfbench.timing import Subject
 from blockyard.ci.selfbench.values import Measurement
+from blockyard.kernel import arch
 from blockyard.kernel.build import build as builder
 from blockyard.kernel.build.ccache import Objects
 from blockyard.kernel.build.spec import BuildSpec
@@ -54,4 +55,4 @@ def _bare(job: BuildSpec) -> None:
     store.remove(job.out)
     job.out.mkdir()
     (job.out / ".config").write_bytes(config)
-    job.make("bzImage", "modules", doing="the bare make failed")
+    job.make(arch.target().image.target, "modules", doing="the bare make failed")

@@ -319,7 +319,7 @@ static void open_standard_files(void)
 static void listen_for_sysrq(void)
 {
 	struct termios settings;
-	int fd = open("/dev/ttyS0", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+	int fd = open("/dev/" LOG_PORT, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
 
 	if (fd < 0 || tcgetattr(fd, &settings))
 		return;
@@ -353,7 +353,7 @@ const char *boot(int *shared, struct shell *spare)
 		start_shell(value);
 	if (!(value = option("blockyard.console")))
 		die("blockyard.console= is missing on the kernel command line");
-	*shared = !strcmp(value, "ttyS0");
+	*shared = !strcmp(value, LOG_PORT);
 	if (!*shared)
 		listen_for_sysrq();
 	snprintf(console, sizeof(console), "/dev/%s", value);

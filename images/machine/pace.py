@@ -15,8 +15,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from blockyard.kernel import arch
+
 PROC = Path("/proc")
-NAME = "qemu-system-x86"  # a process's name has 15 characters
+NAME = arch.target().qemu.program[:15]  # the kernel cuts the name of a process there
 SAMPLE_S = 0.1  # the host is asked no more often
 STEP_S = 1.0  # who waits asks several times a second: more has passed only if it did not run
 MOST_WAITED = 23 / 24  # of a time: no guest is believed to wait for a processor for all of it

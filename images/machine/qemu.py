@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """From what a guest should be to QEMU's argument list. Nothing is run here.
 
-The ports, each with one purpose: ttyS0 carries the kernel log and, in the other direction, SysRq
-keys; the serial console has port 1 of the virtio console, or a second UART (see SERIAL); hvc0 is
-for a person's shell.
+The ports, each with one purpose: the first serial port carries the kernel log and, in the other
+direction, SysRq keys; the serial console has port 1 of the virtio console, or a second UART (see
+SERIAL); hvc0 is for a person's shell.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from typing import Literal
 from blockyard.images.hardware import devices
 from blockyard.images.hardware.qapi import Command
 from blockyard.images.hardware.topology import Topology
+from blockyard.kernel import arch
 from blockyard.kernel.host.sandbox import BIND
 
-PROGRAM = "qemu-system-x86_64"
-PACKAGE = "qemu-system-x86"  # Debian's, of the tool root
+_ARCH = arch.target()
+PROGRAM = _ARCH.qemu.program
+PACKAGE = _ARCH.qemu.package
 RUN = f"{BIND}/run"  # the guest's folder, as QEMU sees it; in it:
 KERNEL_LOG = "kernel.log"
 KERNEL_LOG_INPUT = "kernel.in"
@@ -32,29 +34,22 @@ SNAPSHOT = f"{BIND}/snapshot"  # where a guest that starts from a saved one find
 # What can carry the serial console, the best first, and its device in the guest.
 SERIAL = {
     "virtio": "vport0p1",  # fast
-    "uart": "ttyS1",  # a port of its own
-    "shared": "ttyS0",  # the only UART, between the kernel's lines
+    "uart": _ARCH.serial.second,  # a port of its own
+    "shared": _ARCH.serial.log,  # the only UART, between the kernel's lines
 }
 
 # panic=-1 with -no-reboot ends QEMU at a panic; the kernel log is written by then. A kernel that
 # hangs is asked by SysRq, then by an NMI, at which it panics with a backtrace. The devkmsg
-# option keeps the kernel from dropping the lines that separate one test from the next. The TSC's
-# watchdog would blame the clock for what a loaded host does to an emulated one. With five levels of
-# page tables KASAN reports a wild access when an interrupt hits identify_cpu(), which forgets LA57
-# for a moment (seen with 7.3.4; "kasan: Fix false-positive wild-memory-access on x86 under 5-level
-# paging", linux-mm, June 2026).
+# option keeps the kernel from dropping the lines that separate one test from the next.
 _COMMAND_LINE = (
-    "console=ttyS0",
+    f"console={_ARCH.serial.log}",
     "panic=-1",
     "printk.devkmsg=on",
     "loglevel=8",
     "rcupdate.rcu_expedited=1",
-    "random.trust_cpu=on",
-    "tsc=nowatchdog",
     "sysrq_always_enabled",
-    "unknown_nmi_panic",
-    "no5lvl",
     "net.ifnames=0",
+    *_ARCH.command_line,
 )
 
 
@@ -111,16 +106,16 @@ def machine_arguments(topology: Topology, accelerator: str) -> list[str]:
     return [
         *(PROGRAM, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
-        *("-machine", "q35,usb=off", "-accel", _ACCELERATORS[accelerator]),
-        *("-cpu", _CPUS[accelerator]),
-        *("-bios", "qboot.rom"),
+        *("-machine", _ARCH.qemu.machine, "-accel", _ACCELERATORS[accelerator]),
+        *("-cpu", _ARCH.qemu.cpus[accelerator]),
+        *("-bios", _ARCH.qemu.firmware),
         *("-smp", str(topology.cpus), "-m", str(topology.memory_mib)),
         *("-kernel", f"{BIND}/kernel", "-initrd", f"{BIND}/initrd"),
     ]
 
 
 def kernel_log_arguments() -> list[str]:
-    """ttyS0, written to a file in the guest's folder."""
+    """The kernel log's port, written to a file in the guest's folder."""
     return ["-chardev", f"file,id=log,path={RUN}/{KERNEL_LOG}", "-serial", "chardev:log"]
 
 
@@ -132,9 +127,6 @@ def best_serial(config: Mapping[str, str]) -> str:
 
 
 _ACCELERATORS = {"kvm": "kvm", "tcg": "tcg,thread=multi"}
-# TCG runs `rep stosb` a byte at a time: without these features the kernel uses loops over words,
-# which takes 0.2 s off its boot.
-_CPUS = {"kvm": "host", "tcg": "max,-erms,-fsrm,-fsrs,-fzrm"}
 
 
 def command_line(lpj: int) -> list[str]:
@@ -181,7 +173,7 @@ RESUME: tuple[Command, ...] = (
 
 
 def _kernel_log(ports: Ports, *, append: bool) -> Iterator[str]:
-    """ttyS0: into a file in the guest's folder, with a pipe for what is sent to it."""
+    """The kernel log's port: into a file in the guest's folder, from a pipe for what is sent."""
     log = f"{RUN}/{KERNEL_LOG}"
     if ports.log == "terminal":
         yield from ("-chardev", "stdio,id=log", "-serial", "chardev:log")

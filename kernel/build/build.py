@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from blockyard.kernel import artifact
-from blockyard.kernel.artifact import UNPACKED, Kernel, KernelInfo
+from blockyard.kernel import arch, artifact
+from blockyard.kernel.artifact import IMAGE, UNPACKED, Kernel, KernelInfo
 from blockyard.kernel.build import ccache
 from blockyard.kernel.build.configure import configure
 from blockyard.kernel.build.depmod import depmod
@@ -118,7 +118,7 @@ def _make_again(job: BuildSpec) -> None:
     with step(f"configuring kernel {job.name}", log=job.log):
         configure(job)
     with step(f"building kernel {job.name} again, which modules need", log=job.log):
-        job.compile("bzImage", "modules", doing="the build failed")
+        job.compile(arch.target().image.target, "modules", doing="the build failed")
     if not job.tree.build_id:
         prune(job.out)
 
@@ -150,7 +150,7 @@ def _make_kernel(job: BuildSpec, path: Path, begun: float) -> None:
     with step(f"configuring kernel {job.name}", log=job.log):
         configure(job)
     with step(f"building kernel {job.name}", log=job.log):
-        job.compile("bzImage", "modules", doing="the build failed")
+        job.compile(arch.target().image.target, "modules", doing="the build failed")
         _collect(job, path)
     if directory.changed(job.tree):
         raise Failure(
@@ -162,12 +162,13 @@ def _make_kernel(job: BuildSpec, path: Path, begun: float) -> None:
 
 def _collect(job: BuildSpec, path: Path) -> None:
     """Copies what a guest needs out of the output tree."""
-    untrusted.copy(job.out, "arch/x86/boot/bzImage", path / "bzImage")
+    image = arch.target().image
+    untrusted.copy(job.out, image.path, path / IMAGE)
     untrusted.copy(job.out, "System.map", path / "System.map")
     untrusted.copy(job.out, ".config", path / "config")
     config = kconfig.parse((path / "config").read_text(errors="replace"))
-    if config.get("PVH") == "y":
-        untrusted.copy(job.out, f"arch/x86/boot/compressed/{UNPACKED}", path / UNPACKED)
+    if config.get(image.unpacked_needs) == "y":
+        untrusted.copy(job.out, image.unpacked, path / UNPACKED)
     if config.get("DEBUG_INFO") == "y":
         untrusted.copy(job.out, "vmlinux", path / "vmlinux", VMLINUX_BYTES)
     (path / "build.log").write_bytes(process.end_of(job.log, LOG_BYTES))

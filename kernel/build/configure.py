@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from blockyard.kernel import arch
 from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.config import explain, kconfig, quirks, variants
 from blockyard.kernel.config.kconfig import Dropped, Merged, Promoted
@@ -31,7 +32,7 @@ from blockyard.kernel.host.settings import PROJECT
 TINY = (
     "kernel/configs/tiny-base.config",
     "kernel/configs/tiny.config",
-    "arch/x86/configs/tiny.config",
+    arch.target().tiny_config,
 )
 ANSWER = "answer.json"  # of the reader
 OWN = ("kernel/fragments/", "modules/")  # how the names of our fragments begin

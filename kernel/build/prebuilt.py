@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blockyard.kernel import artifact
-from blockyard.kernel.artifact import Kernel, KernelInfo
+from blockyard.kernel import arch, artifact
+from blockyard.kernel.artifact import IMAGE, Kernel, KernelInfo
 from blockyard.kernel.build import bzimage
 from blockyard.kernel.build.depmod import depmod
 from blockyard.kernel.build.spec import REPRODUCIBLE
@@ -37,9 +37,9 @@ def prebuilt(name: str, files: Tree, tools: ToolRoot, *, headers: bool) -> Kerne
 
     def make(path: Path) -> None:
         release, image, config = _parts(name, files.path)
-        shutil.copyfile(image, path / "bzImage")
+        shutil.copyfile(image, path / IMAGE)
         shutil.copyfile(config, path / "config")
-        if kconfig.parse(config.read_text()).get("PVH") == "y":
+        if kconfig.parse(config.read_text()).get(arch.target().image.unpacked_needs) == "y":
             bzimage.unpack(image, path, tools)
         source = files.path / "usr/lib/modules" / release
         if not source.is_dir():  # before 7.2, Debian's packages use /lib

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from blockyard.kernel import arch
 from blockyard.kernel.build.spec import RECIPE, BuildSpec
 from blockyard.kernel.config import kconfig
 from blockyard.kernel.host.debian import RootSpec, ToolRoot
@@ -27,7 +28,7 @@ def of_kernel(job: BuildSpec) -> Provenance:
             "recipe": RECIPE,
             "key": job.key,
             "toolchain": dict(job.toolchain.versions),
-            "arguments": job.make_argv("bzImage", "modules"),
+            "arguments": job.make_argv(arch.target().image.target, "modules"),
             "sandbox": _sandbox(job.sandbox()),
         },
         (_tree(job.tree), *fragments, asked, *_tools(job.tools)),

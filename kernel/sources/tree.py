@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from blockyard.kernel import arch
 from blockyard.kernel.host import store, untrusted
 from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.settings import settings
 
 # What a build inside the tree leaves behind; kbuild refuses to build such a tree elsewhere
 # (outputmakefile in the kernel's Makefile).
-BUILD_PRODUCTS = (".config", "include/config", "arch/x86/include/generated")
+BUILD_PRODUCTS = (".config", "include/config", arch.target().generated)
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def _symbols(path: Path) -> Iterator[str]:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
-                    if folder != path / "arch" or entry.name == "x86":
+                    if folder != path / "arch" or entry.name == arch.target().srcarch:
                         folders.append(folder / entry.name)
                 elif entry.name.startswith("Kconfig") and untrusted.is_file(folder, entry.name):
                     text = untrusted.read_text(folder, entry.name, untrusted.CONFIG_BYTES)

@@ -17,7 +17,7 @@ import pytest
 from blockyard.images.console.console import Console
 from blockyard.images.console.serial import SocketTransport
 from blockyard.images.errors import CommandFailed, CommandTimedOut
-from blockyard.images.files import GUEST_SOURCES
+from blockyard.images.files import GUEST_SOURCES, guest_flags
 from blockyard.tests.unit.fake_agent import FakeGuest
 
 ALL_BYTES = bytes(range(256))
@@ -30,7 +30,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("this host has no C compiler (cc)")
     program = tmp_path_factory.mktemp("agent") / "init"
     sources = [str(source) for source in sorted(GUEST_SOURCES.glob("*.c"))]
-    flags = ["-O1", "-Wall", "-Wextra", f"-Wa,-I{GUEST_SOURCES}"]
+    flags = ["-O1", "-Wall", "-Wextra", *guest_flags(GUEST_SOURCES)]
     subprocess.run([compiler, *flags, "-o", program, *sources], check=True)
     return program
 
