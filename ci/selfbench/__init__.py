@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from blockyard.ci.run import boot_env, record, selection
 from blockyard.ci.selfbench import blktests, boot, build, commands, consoles, fleet, labgrid, virtme
 from blockyard.ci.selfbench.table import show
-from blockyard.ci.selfbench.timing import Subject
+from blockyard.ci.selfbench.timing import Context
 from blockyard.ci.selfbench.values import Measurement, Report
 from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.progress import note
@@ -20,7 +20,7 @@ from blockyard.kernel.spec import KernelSpec
 
 __all__ = ["DEFAULT_WHAT", "MEASUREMENTS", "Measurement", "Report", "measure", "show"]
 
-MEASUREMENTS: Mapping[str, Callable[[Subject], Measurement | tuple[Measurement, ...]]] = {
+MEASUREMENTS: Mapping[str, Callable[[Context], Measurement | tuple[Measurement, ...]]] = {
     "warm-build": commands.warm_build,
     "boot": boot.boot,
     "boot-plain": boot.boot_plain,
@@ -51,7 +51,7 @@ def measure(choice: KernelSpec, accel: str, what: str, runs: int, tree: str = ""
     measurements: list[Measurement] = []
     for name in names:
         note(f"measuring {name} ...")  # no spinner: it would take part in what is measured
-        found = MEASUREMENTS[name](Subject(choice, ready, runs, tree))
+        found = MEASUREMENTS[name](Context(choice, ready, runs, tree))
         measurements += [found] if isinstance(found, Measurement) else found
     return Report(
         host=record.this_host(),

@@ -22,7 +22,7 @@ from blockyard.ci.run import boot_env, run, selection
 from blockyard.ci.run.selection import Selection
 from blockyard.ci.selfbench import timing
 from blockyard.ci.selfbench.peers import HERE
-from blockyard.ci.selfbench.timing import Spent, Subject
+from blockyard.ci.selfbench.timing import Context, Elapsed
 from blockyard.ci.selfbench.values import Measurement
 from blockyard.ci.studies.blktests import Wanted, selected
 from blockyard.images.boot import boot
@@ -65,31 +65,31 @@ def check(choice: KernelSpec, tree: str) -> tuple[Checkout, Selection]:
     return selected(choice, Wanted(tree, tuple(one.upstream for one in pairs()), seconds=SECONDS))
 
 
-def blktests(subject: Subject) -> Measurement:
+def blktests(context: Context) -> Measurement:
     """The time that all pairs take."""
     table = pairs()
-    tree, theirs = check(subject.choice, subject.tree)
+    tree, theirs = check(context.choice, context.tree)
     assert theirs.upstream is not None
-    packed = str(archive.packed(tree, subject.ready.tools))
+    packed = str(archive.packed(tree, context.ready.tools))
     upstream = msgspec.structs.replace(theirs.upstream, archive=packed)
-    spent = [
-        (Spent(_ours(subject, table), 0), Spent(_theirs(subject, table, upstream), 0))
-        for _ in range(subject.runs)
+    elapsed = [
+        (Elapsed(_ours(context, table), 0), Elapsed(_theirs(context, table, upstream), 0))
+        for _ in range(context.runs)
     ]
-    measured = timing.compared("blktests", spent, "", LIMIT)
-    medians = (measured.our_median, measured.bare_median or 0.0)
+    measured = timing.compared("blktests", elapsed, "", LIMIT)
+    medians = (measured.our_median, measured.reference_median or 0.0)
     rates = [f"{len(table) * 60 / seconds:.1f}" for seconds in medians]
     against = f"upstream's check: {rates[0]} of {len(table)} pairs a minute, upstream {rates[1]}"
     return msgspec.structs.replace(measured, against=against)
 
 
-def _ours(subject: Subject, table: Sequence[Pair]) -> float:
+def _ours(context: Context, table: Sequence[Pair]) -> float:
     """Seconds that our tests of the pairs took; raises Failure unless all passed."""
     wanted = {(test, pair.driver) for pair in table for test in pair.ours}
     drivers = ",".join(dict.fromkeys(pair.driver for pair in table))
     names = sorted({test.partition("/")[2] for test, _ in wanted} | {FIRST.partition("/")[2]})
     ours = selection.select(drivers, "serial", expression=" or ".join(names), start="auto")
-    finished, path = run.run(subject.ready, ours, 1, subject.choice.variant)
+    finished, path = run.run(context.ready, ours, 1, context.choice.variant)
     found = {(test.id, test.driver): test for test in finished.tests}
     for one in sorted(wanted):
         if one not in found or found[one].outcome != "pass":
@@ -97,14 +97,14 @@ def _ours(subject: Subject, table: Sequence[Pair]) -> float:
     return round(sum(found[one].seconds for one in wanted), 3)
 
 
-def _theirs(subject: Subject, table: Sequence[Pair], upstream: Upstream) -> float:
+def _theirs(context: Context, table: Sequence[Pair], upstream: Upstream) -> float:
     """Seconds that upstream's took in their guests; raises Failure unless all passed."""
     tests = {test.name: test for test in upstream.tests}
     seconds = 0.0
     for name, of_driver in groupby(table, key=lambda pair: pair.driver):
         chosen = [tests[pair.upstream] for pair in of_driver]
-        with boot_env.guest_directory() as folder, boot(subject.ready.setup(folder)) as booted:
-            kernel = subject.ready.kernel
+        with boot_env.guest_directory() as folder, boot(context.ready.setup(folder)) as booted:
+            kernel = context.ready.kernel
             driver = Driver(manifest.load(name).on(kernel), kernel, booted.serial)
             driver.load()
             guest.unpacked(driver, Path(upstream.archive))
@@ -120,8 +120,8 @@ def _check(driver: Driver, tests: Sequence[UpstreamTest], upstream: Upstream) ->
     with guest.given_disk(driver, tests[0]) as disk:
         guest.configure(driver.console, disk, upstream)
         script = f"cd {guest.FOLDER} && ./check -c {guest.CONFIG} {names} < /dev/null"
-        spent = timing.spent(partial(_passing, driver.console, script, len(tests)))
-    return spent.wall_s
+        elapsed = timing.elapsed(partial(_passing, driver.console, script, len(tests)))
+    return elapsed.wall_s
 
 
 def _passing(console: Console, script: str, count: int) -> None:

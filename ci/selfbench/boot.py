@@ -16,7 +16,7 @@ from pathlib import Path
 
 from blockyard.ci.selfbench import timing
 from blockyard.ci.selfbench.commands import inv
-from blockyard.ci.selfbench.timing import Subject
+from blockyard.ci.selfbench.timing import Context
 from blockyard.ci.selfbench.values import Measurement
 from blockyard.images import cpio
 from blockyard.images.hardware.topology import DEFAULT
@@ -40,35 +40,35 @@ class Bare:
     arguments: list[str]
 
 
-def boot(subject: Subject) -> Measurement:
+def boot(context: Context) -> Measurement:
     """From the command to its end, with one command run in the guest."""
-    return _first_answer("boot", "boot", subject, _our_machine(subject), LIMIT)
+    return _first_answer("boot", "boot", context, _our_machine(context), LIMIT)
 
 
-def boot_plain(subject: Subject) -> Measurement:
+def boot_plain(context: Context) -> Measurement:
     """The same, against QEMU as one starts it by hand."""
-    return _first_answer("boot-plain", "boot", subject, _plain_machine(subject), LIMIT)
+    return _first_answer("boot-plain", "boot", context, _plain_machine(context), LIMIT)
 
 
-def snapshot(subject: Subject) -> Measurement:
+def snapshot(context: Context) -> Measurement:
     """From a snapshot, which is there before the first run that counts."""
-    return _first_answer("snapshot", "snapshot", subject, _our_machine(subject), None)
+    return _first_answer("snapshot", "snapshot", context, _our_machine(context), None)
 
 
 def _first_answer(
-    name: str, start: str, subject: Subject, bare: Bare, limit: float | None
+    name: str, start: str, context: Context, bare: Bare, limit: float | None
 ) -> Measurement:
-    ready = subject.ready
-    command = ["boot", *subject.choice.options, "--accel", ready.accelerator.name]
+    ready = context.ready
+    command = ["boot", *context.choice.options, "--accel", ready.accelerator.name]
     command += ["--start", start, "--run", "true"]
     with tempfile.TemporaryDirectory(prefix="blockyard-") as folder:
         bare_boot = _bare_boot(ready, bare, Path(folder))
-        pairs = timing.alternate(lambda: inv(command), bare_boot, subject.runs, warm_up=True)
+        pairs = timing.alternate(lambda: inv(command), bare_boot, context.runs, warm_up=True)
     return timing.compared(name, pairs, "QEMU, an init that powers off", limit)
 
 
-def _our_machine(subject: Subject) -> Bare:
-    accelerator, kernel = subject.ready.accelerator.name, subject.ready.kernel
+def _our_machine(context: Context) -> Bare:
+    accelerator, kernel = context.ready.accelerator.name, context.ready.kernel
     lpj = tsc.loops_per_jiffy(accelerator, kernel.config)
     arguments = [
         *qemu.machine_arguments(DEFAULT, accelerator),
@@ -77,8 +77,8 @@ def _our_machine(subject: Subject) -> Bare:
     return Bare(kernel.image, arguments)
 
 
-def _plain_machine(subject: Subject) -> Bare:
-    accelerator = subject.ready.accelerator.name
+def _plain_machine(context: Context) -> Bare:
+    accelerator = context.ready.accelerator.name
     arguments = [
         *(qemu.PROGRAM, "-nodefaults", "-display", "none", "-no-reboot"),
         *("-machine", arch.target().qemu.machine, "-accel", accelerator),
@@ -87,7 +87,7 @@ def _plain_machine(subject: Subject) -> Bare:
         *("-kernel", f"{BIND}/kernel", "-initrd", f"{BIND}/initrd"),
         *("-append", f"console={arch.target().serial.log} panic=-1"),
     ]
-    return Bare(subject.ready.kernel.bzimage, arguments)
+    return Bare(context.ready.kernel.bzimage, arguments)
 
 
 def _bare_boot(ready: BootEnv, bare: Bare, folder: Path) -> Callable[[], None]:

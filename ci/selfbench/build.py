@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from blockyard.ci.selfbench import timing
-from blockyard.ci.selfbench.timing import Subject
+from blockyard.ci.selfbench.timing import Context
 from blockyard.ci.selfbench.values import Measurement
 from blockyard.kernel import arch
 from blockyard.kernel.build import build as builder
@@ -25,13 +25,13 @@ from blockyard.modules import plan
 LIMIT = 1.03
 
 
-def build(subject: Subject) -> Measurement:
+def build(context: Context) -> Measurement:
     """A build of ours against make."""
-    kernel = plan.build_spec(subject.choice, subject.ready.tools)
+    kernel = plan.build_spec(context.choice, context.ready.tools)
     # in an output tree of its own: modules may be built in the kernel's, and another may measure
-    job = replace(kernel, tree=replace(kernel.tree, build_id=f"perf {os.getpid()}"))
+    job = replace(kernel, tree=replace(kernel.tree, build_id=f"selfbench {os.getpid()}"))
     try:
-        pairs = timing.alternate(lambda: _ours(job), lambda: _bare(job), subject.runs)
+        pairs = timing.alternate(lambda: _ours(job), lambda: _bare(job), context.runs)
     finally:
         store.remove(job.out)
     return timing.compared("build", pairs, "make bzImage modules", LIMIT)
@@ -40,12 +40,12 @@ def build(subject: Subject) -> Measurement:
 def _ours(job: BuildSpec) -> None:
     """What a build adds up to, from an empty output tree and ccache to an entry of the cache."""
     store.remove(job.out)
-    empty = replace(job, objects=Objects(f"perf-{job.key}") if job.objects else None)
-    path = Path(tempfile.mkdtemp(prefix="kernel-", dir=store.directory("perf")))
+    empty = replace(job, objects=Objects(f"selfbench-{job.key}") if job.objects else None)
+    path = Path(tempfile.mkdtemp(prefix="kernel-", dir=store.directory("selfbench")))
     try:
         builder.make_kernel(empty, path)
     finally:
-        store.remove(store.directory("ccache") / f"perf-{job.key}")
+        store.remove(store.directory("ccache") / f"selfbench-{job.key}")
         store.remove(path)
 
 

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from blockyard.ci.selfbench.timing import Subject, spent
+from blockyard.ci.selfbench.timing import Context, elapsed
 from blockyard.ci.selfbench.values import Measurement
 from blockyard.kernel.host import store
 from blockyard.kernel.host.errors import Failure
@@ -25,27 +25,27 @@ TEST_S = 90.0
 COLD_TEST_S = 1200.0
 
 
-def warm_build(subject: Subject) -> Measurement:
+def warm_build(context: Context) -> Measurement:
     """``./inv build`` with everything in the cache."""
-    command = ["build", *subject.choice.options]
-    return _measured("warm-build", WARM_BUILD_S, subject, lambda: inv(command))
+    command = ["build", *context.choice.options]
+    return _measured("warm-build", WARM_BUILD_S, context, lambda: inv(command))
 
 
-def test(subject: Subject) -> Measurement:
+def test(context: Context) -> Measurement:
     """``./inv test`` with everything in the cache."""
-    accel = subject.ready.accelerator.name
-    command = ["test", *subject.choice.options, "--accel", accel]
-    return _measured("test", TEST_S, subject, lambda: inv(command))
+    accel = context.ready.accelerator.name
+    command = ["test", *context.choice.options, "--accel", accel]
+    return _measured("test", TEST_S, context, lambda: inv(command))
 
 
-def cold_test(subject: Subject) -> Measurement:
+def cold_test(context: Context) -> Measurement:
     """``./inv test`` with an empty cache."""
-    command = ["test", *subject.choice.options]
-    return _measured("cold-test", COLD_TEST_S, subject, lambda: _cold(command))
+    command = ["test", *context.choice.options]
+    return _measured("cold-test", COLD_TEST_S, context, lambda: _cold(command))
 
 
-def _measured(name: str, limit_s: float, subject: Subject, once: Callable[[], None]) -> Measurement:
-    times = tuple(spent(once).wall_s for _ in range(subject.runs))
+def _measured(name: str, limit_s: float, context: Context, once: Callable[[], None]) -> Measurement:
+    times = tuple(elapsed(once).wall_s for _ in range(context.runs))
     return Measurement(name=name, unit="s", ours=times, limit=limit_s)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from blockyard.ci.run import boot_env
 from blockyard.ci.selfbench import timing
-from blockyard.ci.selfbench.timing import Subject, spent
+from blockyard.ci.selfbench.timing import Context, elapsed
 from blockyard.ci.selfbench.values import Measurement
 from blockyard.images.boot import boot
 from blockyard.images.console.console import Console
@@ -28,7 +28,7 @@ BASH_STARTS = 200
 OUTPUT_MIB = 16
 OUTPUT_LIMIT = 2.0
 OUTPUT_CPU_S = 0.5
-FILE = "/run/perf-output"  # in the guest's memory
+FILE = "/run/selfbench-output"  # in the guest's memory
 PORT = 2  # free on the device: 0 is a person's shell, 1 the serial console
 
 # microseconds, one line per start
@@ -43,45 +43,45 @@ done
 
 
 @contextlib.contextmanager
-def guest(subject: Subject, *, ssh: bool = False, shell: bool = False) -> Iterator[Machine]:
+def guest(context: Context, *, ssh: bool = False, shell: bool = False) -> Iterator[Machine]:
     """A guest of the kernel that is measured."""
     with (
         boot_env.guest_directory() as folder,
-        boot(subject.ready.setup(folder, ssh=ssh, shell=shell)) as booted,
+        boot(context.ready.setup(folder, ssh=ssh, shell=shell)) as booted,
     ):
         yield booted
 
 
-def round_trip_serial(subject: Subject) -> Measurement:
+def round_trip_serial(context: Context) -> Measurement:
     """`true` over the serial console."""
-    return _round_trip(subject, "serial")
+    return _round_trip(context, "serial")
 
 
-def round_trip_ssh(subject: Subject) -> Measurement:
+def round_trip_ssh(context: Context) -> Measurement:
     """`true` over ssh."""
-    return _round_trip(subject, "ssh")
+    return _round_trip(context, "ssh")
 
 
-def _round_trip(subject: Subject, name: str) -> Measurement:
-    with guest(subject, ssh=name == "ssh") as booted:
+def _round_trip(context: Context, name: str) -> Measurement:
+    with guest(context, ssh=name == "ssh") as booted:
         console = booted.console(name)
         for _ in range(WARM_UP):
             console.check("true")
-        ours = [spent(lambda: console.run("true")).wall_s for _ in range(ROUND_TRIPS)]
+        ours = [elapsed(lambda: console.run("true")).wall_s for _ in range(ROUND_TRIPS)]
         starts = console.check(_BASH.format(count=BASH_STARTS))
     return Measurement(
         name=f"round-trip-{name}",
         unit="ms",
         ours=tuple(round(seconds * 1e3, 3) for seconds in ours),
-        bare=tuple(int(line) / 1e3 for line in starts.split()),
+        reference=tuple(int(line) / 1e3 for line in starts.split()),
         against="the start of `bash -c true`, inside the guest",
         limit=ROUND_TRIP_MS[name],
     )
 
 
-def output(subject: Subject) -> tuple[Measurement, Measurement]:
+def output(context: Context) -> tuple[Measurement, Measurement]:
     """Much output over the serial console: wall time, and our CPU time."""
-    with guest(subject) as booted:
+    with guest(context) as booted:
         console = booted.serial
         # QEMU's own null backend counts as closed, and a write to a closed port waits
         port = plug_port(booted, "discard", {"type": "file", "data": {"out": "/dev/null"}})
@@ -89,7 +89,7 @@ def output(subject: Subject) -> tuple[Measurement, Measurement]:
         pairs = timing.alternate(
             lambda: read_output(console, OUTPUT_MIB),
             lambda: console.check(f"cat {FILE} > {port}", timeout_s=300),
-            subject.runs,
+            context.runs,
             warm_up=True,
         )
     against = f"the guest alone, {OUTPUT_MIB} MiB into a port that nobody reads"

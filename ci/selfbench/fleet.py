@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from blockyard.ci.selfbench import consoles
-from blockyard.ci.selfbench.timing import Subject
+from blockyard.ci.selfbench.timing import Context
 from blockyard.ci.selfbench.values import Measurement
 from blockyard.images.machine import qemu
 from blockyard.kernel.host.errors import Failure
@@ -27,12 +27,12 @@ PROC = Path("/proc")
 NAME = qemu.PROGRAM[:15]  # the kernel cuts the name of a process there
 
 
-def memory(subject: Subject) -> tuple[Measurement, Measurement]:
+def memory(context: Context) -> tuple[Measurement, Measurement]:
     """MiB per guest, and how many guests fit."""
     available, taken = [], []
-    for _ in range(subject.runs):
+    for _ in range(context.runs):
         available.append(kib(PROC / "meminfo", "MemAvailable") / 1024)
-        with consoles.guest(subject) as booted:
+        with consoles.guest(context) as booted:
             booted.serial.check("true")
             taken.append(
                 sum(kib(one / "smaps_rollup", "Pss") for one in below(os.getpid(), NAME)) / 1024
@@ -73,29 +73,29 @@ def _ancestors(pid: int, parents: dict[int, int]) -> set[int]:
     return found
 
 
-def fleet(subject: Subject) -> Measurement:
+def fleet(context: Context) -> Measurement:
     """Wall time until all guests have answered."""
     many, one = [], []
-    for _ in range(subject.runs):
-        many.append(_until_all_answered(subject, GUESTS))
-        one.append(_until_all_answered(subject, 1))
+    for _ in range(context.runs):
+        many.append(_until_all_answered(context, GUESTS))
+        one.append(_until_all_answered(context, 1))
     return Measurement(
         name="fleet",
         unit="s",
         ours=tuple(many),
-        bare=tuple(one),
+        reference=tuple(one),
         against=f"one guest; ours are {GUESTS} at once",
         ratio=True,
     )
 
 
-def _until_all_answered(subject: Subject, guests: int) -> float:
+def _until_all_answered(context: Context, guests: int) -> float:
     """Seconds; every guest runs until the last one has answered."""
     all_answered = threading.Barrier(guests)
 
     def answer() -> float:
         try:
-            with consoles.guest(subject) as booted:
+            with consoles.guest(context) as booted:
                 booted.serial.check("true")
                 answered = time.perf_counter()
                 all_answered.wait()

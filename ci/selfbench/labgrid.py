@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from blockyard.ci.selfbench import consoles, peers
-from blockyard.ci.selfbench.timing import Spent, Subject, spent
+from blockyard.ci.selfbench.timing import Context, Elapsed, elapsed
 from blockyard.ci.selfbench.values import Measurement
 from blockyard.images.machine import qemu
 from blockyard.images.machine.machine import Machine
@@ -35,23 +35,23 @@ LARGE_MIB = consoles.OUTPUT_MIB
 TIMEOUT_S = 300.0  # one MiB through labgrid, its start and login
 
 
-def labgrid(subject: Subject) -> tuple[Measurement, ...]:
+def labgrid(context: Context) -> tuple[Measurement, ...]:
     """Wall time as MiB/s and CPU time per MiB, of us and of labgrid."""
-    peer = peers.installed(NAME, subject.ready.tools)
+    peer = peers.installed(NAME, context.ready.tools)
     ours, theirs, large = [], [], []
-    with consoles.guest(subject) as booted, _shell(booted) as shell:
+    with consoles.guest(context) as booted, _shell(booted) as shell:
         consoles.print_file(booted.serial, LARGE_MIB)
-        for _ in range(subject.runs):
-            ours.append(spent(lambda: consoles.read_output(booted.serial, SIZE_MIB)))
+        for _ in range(context.runs):
+            ours.append(elapsed(lambda: consoles.read_output(booted.serial, SIZE_MIB)))
             theirs.append(_labgrid(booted, shell, peer))
-            large.append(spent(lambda: consoles.read_output(booted.serial, LARGE_MIB)))
+            large.append(elapsed(lambda: consoles.read_output(booted.serial, LARGE_MIB)))
     against = f"{NAME} {peers.version(NAME)}, ShellDriver; both {SIZE_MIB} MiB"
     return (
         Measurement(
             name=NAME,
             unit="MiB/s",
             ours=rates(SIZE_MIB, ours),
-            bare=rates(SIZE_MIB, theirs),
+            reference=rates(SIZE_MIB, theirs),
             against=against,
             ratio=True,
         ),
@@ -59,7 +59,7 @@ def labgrid(subject: Subject) -> tuple[Measurement, ...]:
             name=f"{NAME}-cpu",
             unit="s/MiB",
             ours=cpu(SIZE_MIB, ours),
-            bare=cpu(SIZE_MIB, theirs),
+            reference=cpu(SIZE_MIB, theirs),
             against=against,
             ratio=True,
         ),
@@ -68,12 +68,12 @@ def labgrid(subject: Subject) -> tuple[Measurement, ...]:
     )
 
 
-def rates(size_mib: int, times: Sequence[Spent]) -> tuple[float, ...]:
+def rates(size_mib: int, times: Sequence[Elapsed]) -> tuple[float, ...]:
     """MiB per wall second."""
     return tuple(round(size_mib / one.wall_s, 3) for one in times)
 
 
-def cpu(size_mib: int, times: Sequence[Spent]) -> tuple[float, ...]:
+def cpu(size_mib: int, times: Sequence[Elapsed]) -> tuple[float, ...]:
     """CPU seconds per MiB."""
     return tuple(round(one.cpu_s / size_mib, 5) for one in times)
 
@@ -95,7 +95,7 @@ def _shell(booted: Machine) -> Iterator[socket.socket]:
         yield connection
 
 
-def _labgrid(booted: Machine, shell: socket.socket, peer: Path) -> Spent:
+def _labgrid(booted: Machine, shell: socket.socket, peer: Path) -> Elapsed:
     """labgrid in a process of its own, which inherits the shell's socket."""
     sandbox = Sandbox(
         booted.setup.tools.root,
@@ -116,4 +116,4 @@ def _labgrid(booted: Machine, shell: socket.socket, peer: Path) -> Spent:
         # the folder goes when this is raised, so the message has to say it all
         how = f"exit code {code}" if code > 0 else f"no end after {TIMEOUT_S:.0f} s"
         raise Failure(f"labgrid: {how}\n{tail(log)}")
-    return msgspec.json.decode(answer.read_bytes(), type=Spent)
+    return msgspec.json.decode(answer.read_bytes(), type=Elapsed)

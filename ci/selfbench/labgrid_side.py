@@ -49,10 +49,10 @@ def main() -> None:
     target.activate(shell)
     begun, cpu = time.perf_counter(), time.process_time()
     lines, _, code = shell.run(f"head -c {size} {file}", timeout=TIMEOUT_S)
-    spent = time.perf_counter() - begun, time.process_time() - cpu
+    elapsed = time.perf_counter() - begun, time.process_time() - cpu
     if code or len("".join(lines)) != size:
         sys.exit(f"exit code {code}, {len(''.join(lines))} bytes of {size}")
-    print(json.dumps(spent))
+    print(json.dumps(elapsed))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from blockyard.ci.report.table import Column, table
 from blockyard.ci.selfbench.values import Report
 from blockyard.kernel.host.progress import note
 
-COLUMNS = ("measured", "runs", "ours", "bare", "figure", "limit")
+COLUMNS = ("measured", "runs", "ours", "reference", "figure", "limit")
 
 
 def show(report: Report, *, as_json: bool) -> None:
@@ -23,7 +23,7 @@ def show(report: Report, *, as_json: bool) -> None:
             one.name,
             str(len(one.ours)),
             one.shown(one.our_median),
-            one.shown(one.bare_median),
+            one.shown(one.reference_median),
             one.shown_figure(one.figure),
             one.shown_figure(one.limit),
         ]
@@ -32,5 +32,5 @@ def show(report: Report, *, as_json: bool) -> None:
     terminal.print_table(table(head, rows))
     for one in report.measurements:
         if one.against:
-            note(f"{one.name}: bare is {one.against}")
+            note(f"{one.name}: the reference is {one.against}")
     note(f"medians; kernel {report.kernel}, {report.accelerator}")

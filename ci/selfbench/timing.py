@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How times are taken.
 
-Both sides of a comparison run in turn (ours, bare, ours, bare, …), so that a machine whose speed
+Both sides of a comparison run in turn (ours, reference, ours, …), so that a machine whose speed
 drifts is fair to both.
 """
 
@@ -16,7 +16,7 @@ from blockyard.images.machine.vm_config import BootEnv
 from blockyard.kernel.spec import KernelSpec
 
 
-class Subject(NamedTuple):
+class Context(NamedTuple):
     """What is measured, and how often."""
 
     choice: KernelSpec
@@ -25,41 +25,49 @@ class Subject(NamedTuple):
     tree: str = ""  # a checkout of upstream blktests, for what is compared with it
 
 
-class Spent(NamedTuple):
+class Elapsed(NamedTuple):
     """What some work took."""
 
     wall_s: float
     cpu_s: float  # of this process, without its children
 
 
-def spent(work: Callable[[], object]) -> Spent:
+def elapsed(work: Callable[[], object]) -> Elapsed:
     """Does some work once."""
     begun, cpu = time.perf_counter(), time.process_time()
     work()
     cpu_s = time.process_time() - cpu
-    return Spent(round(time.perf_counter() - begun, 6), round(cpu_s, 6))
+    return Elapsed(round(time.perf_counter() - begun, 6), round(cpu_s, 6))
 
 
 def alternate(
-    ours: Callable[[], object], bare: Callable[[], object], runs: int, *, warm_up: bool = False
-) -> list[tuple[Spent, Spent]]:
+    ours: Callable[[], object], reference: Callable[[], object], runs: int, *, warm_up: bool = False
+) -> list[tuple[Elapsed, Elapsed]]:
     """Both, one after the other, `runs` times. `warm_up`: once before, not counted."""
     if warm_up:
         ours()
-        bare()
-    return [(spent(ours), spent(bare)) for _ in range(runs)]
+        reference()
+    return [(elapsed(ours), elapsed(reference)) for _ in range(runs)]
 
 
 def compared(
-    name: str, pairs: Sequence[tuple[Spent, Spent]], against: str, limit: float | None
+    name: str, pairs: Sequence[tuple[Elapsed, Elapsed]], against: str, limit: float | None
 ) -> Measurement:
     """Wall seconds of ours, as a ratio to the other side's."""
-    ours, bare = wall_s(pairs)
+    ours, reference = wall_s(pairs)
     return Measurement(
-        name=name, unit="s", ours=ours, bare=bare, against=against, ratio=True, limit=limit
+        name=name,
+        unit="s",
+        ours=ours,
+        reference=reference,
+        against=against,
+        ratio=True,
+        limit=limit,
     )
 
 
-def wall_s(pairs: Sequence[tuple[Spent, Spent]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def wall_s(pairs: Sequence[tuple[Elapsed, Elapsed]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Wall seconds of both sides."""
-    return tuple(ours.wall_s for ours, _ in pairs), tuple(bare.wall_s for _, bare in pairs)
+    return tuple(ours.wall_s for ours, _ in pairs), tuple(
+        reference.wall_s for _, reference in pairs
+    )

@@ -20,9 +20,9 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     unit: str  # of all values, of DECIMALS
     ours: tuple[float, ...]
-    bare: tuple[float, ...] = ()  # the bare tool's, or the peer's
+    reference: tuple[float, ...] = ()  # the bare tool's, or the peer's
     against: str = ""  # what the other side is, where a word does not say it
-    ratio: bool = False  # the figure is ours / bare; else it is ours
+    ratio: bool = False  # the figure is ours / reference; else it is ours
     limit: float | None = None  # of the figure
 
     @property
@@ -31,15 +31,15 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
         return statistics.median(self.ours)
 
     @property
-    def bare_median(self) -> float | None:
+    def reference_median(self) -> float | None:
         """Median of the other side, in `unit`; None when there is none."""
-        return statistics.median(self.bare) if self.bare else None
+        return statistics.median(self.reference) if self.reference else None
 
     @property
     def figure(self) -> float:
         """What the limit is for: the ratio of the medians, or our median."""
-        if self.ratio and self.bare_median:
-            return self.our_median / self.bare_median
+        if self.ratio and self.reference_median:
+            return self.our_median / self.reference_median
         return self.our_median
 
     def shown(self, value: float | None) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from blockyard.ci.run import boot_env
 from blockyard.ci.selfbench import peers, timing
 from blockyard.ci.selfbench.commands import inv
-from blockyard.ci.selfbench.timing import Subject
+from blockyard.ci.selfbench.timing import Context
 from blockyard.ci.selfbench.values import Measurement
 from blockyard.images.hardware.topology import DEFAULT
 from blockyard.images.machine.qemu import PACKAGE
@@ -32,14 +32,14 @@ LIMIT = 0.4
 TIMEOUT_S = 300.0  # one boot
 
 
-def virtme(subject: Subject) -> Measurement:
+def virtme(context: Context) -> Measurement:
     """Both from the command to its end."""
-    choice = replace(subject.choice, fragments=(*subject.choice.fragments, FRAGMENT))
-    accel = subject.ready.accelerator.name
+    choice = replace(context.choice, fragments=(*context.choice.fragments, FRAGMENT))
+    accel = context.ready.accelerator.name
     ready = boot_env.ready(choice, accel)
     root = _root(ready.tools)
     peer = peers.installed(NAME, root, PROGRAMS)
-    log = store.directory("logs") / "perf-virtme-ng.log"
+    log = store.directory("logs") / "selfbench-virtme-ng.log"
     log.unlink(missing_ok=True)
     sandbox = Sandbox(
         root.root,
@@ -52,7 +52,7 @@ def virtme(subject: Subject) -> Measurement:
     pairs = timing.alternate(
         lambda: inv(command),
         lambda: run(argv, log=log, doing="vng", timeout_s=TIMEOUT_S),
-        subject.runs,
+        context.runs,
         warm_up=True,
     )
     against = f"{NAME} {peers.version(NAME)}: vng {' '.join(options(accel))} -- true"

@@ -35,7 +35,7 @@ DAY_S = 86_400
 CLASSES = (("builds",), ("sources", "clones", "apt", "roots"))
 CHANGING = frozenset({"builds", "apt"})
 NO_ENTRIES = frozenset(
-    {"accelerator", "ccache", "guests", "locks", "logs", "perf", "running", "sandbox", "used"}
+    {"accelerator", "ccache", "guests", "locks", "logs", "running", "sandbox", "selfbench", "used"}
 )
 _KEY = re.compile(rf"[0-9a-f]{{{store.KEY_LENGTH}}}")
 LEFTOVERS = (store.MAKING, store.GONE, store.BROKEN)

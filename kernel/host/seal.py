@@ -42,10 +42,10 @@ UNSEALED = {
     "locks": "empty files",
     "logs": "only people read them",
     "peers": "Python keeps compiled files there; only benchmarks use it",
-    "perf": "only benchmarks use it",
     "resolved": "a small file each, asked of the mirror again when it cannot be read",
     "running": "a small file each, while a guest runs",
     "rustless": "a small file each, which holds for days",
+    "selfbench": "only benchmarks use it",
     "used": "locks, with times and sizes",
 }
 # What changes in a sealed entry, and has to be JSON.

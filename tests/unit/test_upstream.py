@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from blockyard.ci.run import selection
-from blockyard.ci.selfbench import blktests as perf
+from blockyard.ci.selfbench import blktests as selfbench
 from blockyard.ci.studies import blktests
 from blockyard.images.console.console import Console
 from blockyard.kernel.host.errors import Failure, UsageError
@@ -429,10 +429,10 @@ def test_pairs_are_tests_that_there_are() -> None:
         for path in selection.SUITES.glob("*/test_*.py")
         for name in re.findall(r"^def test_(\w+)", path.read_text(), re.MULTILINE)
     }
-    table = perf.pairs()
-    assert {test for pair in table for test in pair.ours} | {perf.FIRST} <= ours
+    table = selfbench.pairs()
+    assert {test for pair in table for test in pair.ours} | {selfbench.FIRST} <= ours
     assert len({pair.upstream for pair in table}) == len(table)
-    assert all(perf.FIRST not in pair.ours for pair in table)
+    assert all(selfbench.FIRST not in pair.ours for pair in table)
 
 
 def test_a_plan_carries_upstream_s_tests() -> None:

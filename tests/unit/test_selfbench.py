@@ -12,7 +12,7 @@ from blockyard.ci import selfbench
 from blockyard.ci.run import record
 from blockyard.ci.selfbench import fleet, peers, timing, virtme
 from blockyard.ci.selfbench.table import show
-from blockyard.ci.selfbench.timing import Spent
+from blockyard.ci.selfbench.timing import Elapsed
 from blockyard.ci.selfbench.values import DECIMALS, Measurement, Report
 from blockyard.kernel.config.fragments import read_fragment
 from blockyard.kernel.host.errors import Failure, UsageError
@@ -22,13 +22,13 @@ BOOT = Measurement(
     name="boot",
     unit="s",
     ours=(1.3, 9.0, 1.2),
-    bare=(1.0, 1.04, 7.0),
+    reference=(1.0, 1.04, 7.0),
     against="QEMU",
     ratio=True,
     limit=1.25,
 )
 ROUND_TRIP = Measurement(
-    name="round-trip-serial", unit="ms", ours=(12.04, 12.0), bare=(11.1,), limit=15.0
+    name="round-trip-serial", unit="ms", ours=(12.04, 12.0), reference=(11.1,), limit=15.0
 )
 MEMORY = Measurement(name="memory", unit="MiB", ours=(151.4,))
 REPORT = Report(
@@ -41,13 +41,13 @@ REPORT = Report(
 
 def test_a_ratio_is_that_of_the_medians() -> None:
     assert BOOT.our_median == 1.3
-    assert BOOT.bare_median == 1.04
+    assert BOOT.reference_median == 1.04
     assert BOOT.figure == 1.25
 
 
 def test_a_figure_without_a_ratio_is_our_median() -> None:
     assert ROUND_TRIP.figure == pytest.approx(12.02)
-    assert MEMORY.bare_median is None
+    assert MEMORY.reference_median is None
     assert MEMORY.figure == 151.4
 
 
@@ -70,12 +70,12 @@ def test_the_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monke
     told = capsys.readouterr()
     rows = [" ".join(line.split()) for line in told.out.splitlines() if line.strip(" \u2500")]
     assert rows == [
-        "measured runs ours bare figure limit",
+        "measured runs ours reference figure limit",
         "boot 3 1.30 s 1.04 s 1.25 1.25",
         "round-trip-serial 2 12.0 ms 11.1 ms 12.0 ms 15.0 ms",
         "memory 1 151 MiB - 151 MiB -",
     ]
-    assert "boot: bare is QEMU" in told.err
+    assert "boot: the reference is QEMU" in told.err
     assert "kernel 7.3, tcg" in told.err
 
 
@@ -87,14 +87,14 @@ def test_json_has_every_value(capsys: pytest.CaptureFixture[str]) -> None:
 def test_both_sides_run_in_turn_and_a_warm_up_is_not_counted() -> None:
     order: list[str] = []
     pairs = timing.alternate(
-        lambda: order.append("ours"), lambda: order.append("bare"), 2, warm_up=True
+        lambda: order.append("ours"), lambda: order.append("reference"), 2, warm_up=True
     )
-    assert order == ["ours", "bare"] * 3
+    assert order == ["ours", "reference"] * 3
     assert len(pairs) == 2
 
 
 def test_wall_times_of_both_sides() -> None:
-    pairs = [(Spent(1.0, 0.1), Spent(2.0, 0.2)), (Spent(3.0, 0.3), Spent(4.0, 0.4))]
+    pairs = [(Elapsed(1.0, 0.1), Elapsed(2.0, 0.2)), (Elapsed(3.0, 0.3), Elapsed(4.0, 0.4))]
     assert timing.wall_s(pairs) == ((1.0, 3.0), (2.0, 4.0))
 
 
