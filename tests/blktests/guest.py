@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from blockyard.images.console.console import Console
+from blockyard.images.console.script import call
 from blockyard.images.errors import CommandFailed
 from blockyard.kernel.host.errors import Failure
 from blockyard.modules.disk import Disk
@@ -30,6 +31,7 @@ from blockyard.tests.harness.upstream import NULL_BLK, Upstream, UpstreamTest
 
 HERE = Path(__file__).parent
 NEEDS = HERE / "needs.toml"
+SCRIPTS = HERE / "guest.bash"
 FOLDER = "/blktests"  # in the guest
 OUTPUT = f"{FOLDER}/results"
 CONFIG = f"{FOLDER}/config"
@@ -38,30 +40,6 @@ DISK_MIB = 512
 FILE_LIMIT = "1M"  # of a result; a guest's memory has to hold them all
 BLOCKED_S = 100.0  # some wait for time-outs of drivers, twice 30 s for NVMe
 SETTLE_S = 120  # besides the tests' own time limit, for a guest of scale 1
-
-_REPLACED = r"""
-    cd {folder}
-    grep -lE '\<null_blk\>|config/nullb\>' common/* tests/*/rc tests/*/[0-9][0-9][0-9] |
-        xargs -d '\n' sed -i -E \
-            -e 's,/sys/kernel/config/nullb\>,{configfs},g' \
-            -e 's,\<null_blk\>,{module},g' -e 's,common/{module}\>,common/null_blk,g'
-    printf '\n. %s\n' {shim} >> common/null_blk
-"""
-
-# What a distribution has mounted; a kernel may lack it.
-_MOUNTED = """
-    mount -t cgroup2 none /sys/fs/cgroup
-    mount -t tracefs none /sys/kernel/debug/tracing
-"""
-
-_CHECK = """
-    cd {folder} || exit
-    rm -rf {output} && mkdir -p {output} && cp tests/{test}.out {output}/expected 2> /dev/null
-    ./check -c {config} {test} > {output}/check.log 2>&1 < /dev/null
-    echo $? > {output}/check.status
-    find {output} -type f -size +{limit} -exec truncate -s {limit} {{}} +
-    tar -C {output} --exclude 'tmpdir.*' -cf - . 2> /dev/null
-"""
 
 
 class Needs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -125,8 +103,7 @@ def run(driver: Driver, test: UpstreamTest, upstream: Upstream) -> Ran:
     console = driver.console
     with given_disk(driver, test) as disk:
         configure(console, disk, upstream)
-        names = {"folder": FOLDER, "output": OUTPUT, "config": CONFIG, "limit": FILE_LIMIT}
-        script = _CHECK.format(**names, test=test.name)
+        script = call(SCRIPTS, "run_check", FOLDER, OUTPUT, CONFIG, FILE_LIMIT, test.name)
         limit_s = SETTLE_S + 3 * upstream.seconds
         done = console.run(script, limit_s, blocked_s=BLOCKED_S)
     archive = done.whole()
@@ -143,7 +120,7 @@ def unpacked(driver: Driver, archive: Path) -> bool:
     if result.exit_code:
         raise Failure(f"the guest cannot unpack blktests: {result.output.strip()}")
     _show_config(driver, console)
-    console.run(_MOUNTED)
+    console.run(call(SCRIPTS, "mount_all"))
     disks = driver.manifest.disks
     if stands_in(driver) and isinstance(disks, Configfs):
         module = driver.manifest.modules[-1]
@@ -154,9 +131,7 @@ def unpacked(driver: Driver, archive: Path) -> bool:
         }
         lines = [f"{name}={shlex.quote(value)}\n" for name, value in given.items()]
         console.put("".join([*lines, (HERE / "shim.bash").read_text()]).encode(), SHIM)
-        console.check(
-            _REPLACED.format(folder=FOLDER, configfs=disks.path, module=module, shim=SHIM)
-        )
+        console.check(call(SCRIPTS, "stand_in", FOLDER, disks.path, module, SHIM))
     return True
 
 
