@@ -11,7 +11,6 @@ long the command may take.
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import math
 import secrets
@@ -25,6 +24,7 @@ from typing import Protocol
 import pexpect
 
 from blockyard.images.console.result import FILE_LIMIT, Capture, Result
+from blockyard.images.console.running import Running
 from blockyard.images.console.script import words
 from blockyard.images.console.stream import MARK, Blocked, NoHeartbeat, Stream, Transport
 from blockyard.images.errors import (
@@ -85,50 +85,6 @@ class Guest(Protocol):
 
     def examine(self, console: Console, why: str) -> GuestError:
         """Finds out what is wrong when a console is silent, secures evidence, and says it."""
-
-
-class Running:
-    """A command that runs: its output as it comes, and its result when it has ended."""
-
-    def __init__(self, pieces: Generator[bytes, None, Result]) -> None:
-        self._pieces = pieces
-        self._result: Result | None = None
-        self.begun = False  # the guest has been asked
-
-    def __iter__(self) -> Iterator[bytes]:
-        """Pieces of the output, as soon as they are printed."""
-        return self
-
-    def __next__(self) -> bytes:
-        self.begun = True
-        try:
-            return next(self._pieces)
-        except StopIteration as stop:
-            self._result = self._result or stop.value
-            raise
-
-    def lines(self) -> Iterator[str]:
-        """The output line by line, without newlines; a last line may lack its own."""
-        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        held = ""
-        for piece in self:
-            *lines, held = (held + decoder.decode(piece)).split("\n")
-            yield from lines
-        held += decoder.decode(b"", final=True)
-        if held:
-            yield held
-
-    def result(self) -> Result:
-        """What became of the command; waits for its end."""
-        for _ in self:
-            pass
-        assert self._result is not None
-        return self._result
-
-    @property
-    def ended(self) -> bool:
-        """Whether the command has ended."""
-        return self._result is not None
 
 
 class Console:
