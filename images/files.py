@@ -42,6 +42,9 @@ COMPILE = ("gcc", "-O2", "-static", "-Wall", "-Wextra")
 BOOT_MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "virtio_net", "erofs", "overlay")
 
 
+ROOT, MODULES, INITRAMFS = "root.erofs", "modules.erofs", "initramfs"  # each in its entry
+
+
 @dataclass(frozen=True)
 class GuestFiles:
     """Paths of what QEMU is given."""
@@ -49,6 +52,12 @@ class GuestFiles:
     root: Path  # erofs image of the Debian system
     modules: Path  # erofs image of /lib/modules
     initramfs: Path  # cpio, not compressed: the emulated CPU unpacks it
+
+    @classmethod
+    def of_keys(cls, root: str, modules: str, initramfs: str) -> GuestFiles:
+        """The files in entries of this machine's cache, by the entries' keys."""
+        images = store.place("images")
+        return cls(images / root / ROOT, images / modules / MODULES, images / initramfs / INITRAMFS)
 
 
 def guest_files(kernel: Kernel, tools: ToolRoot, extra: Sequence[Path] = ()) -> GuestFiles:
@@ -83,7 +92,7 @@ def guest_root(tools: ToolRoot) -> Path:
         return statements.of_guest_root(spec, RECIPE, packages, tools)
 
     path = store.get("images", spec.key, "the guest root", make, provenance=made_from)
-    return path / "root.erofs"
+    return path / ROOT
 
 
 def _installed(tar: Path) -> dict[str, str]:
@@ -136,7 +145,7 @@ def initramfs(kernel: Kernel, tools: ToolRoot) -> Path:
         files.append(cpio.File("modules.list", listing.encode()))
         (path / "initramfs").write_bytes(cpio.archive(files))
 
-    return store.get("images", key, "the initramfs", make) / "initramfs"
+    return store.get("images", key, "the initramfs", make) / INITRAMFS
 
 
 def module_image(kernel: Kernel, tools: ToolRoot, extra: Sequence[Path] = ()) -> Path:
@@ -159,7 +168,7 @@ def module_image(kernel: Kernel, tools: ToolRoot, extra: Sequence[Path] = ()) ->
         )
         store.remove(path / "modules")
 
-    return store.get("images", key, "the module image", make) / "modules.erofs"
+    return store.get("images", key, "the module image", make) / MODULES
 
 
 def _with_extra(kernel: Kernel, extra: Sequence[Path], modules: Path, tools: ToolRoot) -> None:

@@ -57,19 +57,8 @@ def check(wanted: Selection) -> None:
 
 def plan_of(ready: BootEnv, wanted: Selection, directory: Path) -> Plan:
     """The plan of a run whose guests' folders are made below `directory`."""
-    return msgspec.structs.replace(
-        wanted.plan(),
-        directory=str(directory),
-        kernel=str(ready.kernel.path),
-        kernel_name=ready.kernel.info.name,
-        tools=str(ready.tools.path),
-        root=str(ready.files.root),
-        modules=str(ready.files.modules),
-        initramfs=str(ready.files.initramfs),
-        accelerator=ready.accelerator.name,
-        accelerator_reason=ready.accelerator.reason,
-        accelerator_scale=ready.accelerator.scale,
-    )
+    plan = wanted.plan()
+    return msgspec.structs.replace(plan, directory=str(directory), env=ready.keys)
 
 
 def of_trial(

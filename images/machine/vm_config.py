@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypedDict, Unpack, get_args
 
+import msgspec
+
 from blockyard.images.files import GuestFiles
 from blockyard.images.hardware.topology import DEFAULT, Topology
 from blockyard.images.machine import qemu
 from blockyard.images.machine.accelerator import Accelerator
+from blockyard.kernel import artifact
 from blockyard.kernel.artifact import Kernel
+from blockyard.kernel.host import store
 from blockyard.kernel.host.debian import ToolRoot
 from blockyard.kernel.host.errors import unknown
 
@@ -87,3 +91,42 @@ class BootEnv:
             directory=directory,
             **options,
         )
+
+    @property
+    def keys(self) -> EnvKeys:
+        """The same without paths of this machine."""
+        return EnvKeys(
+            kernel=self.kernel.path.name,
+            kernel_name=self.kernel.info.name,
+            tools=self.tools.path.name,
+            root=self.files.root.parent.name,
+            modules=self.files.modules.parent.name,
+            initramfs=self.files.initramfs.parent.name,
+            accelerator=self.accelerator,
+        )
+
+
+class EnvKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """A `BootEnv` as keys of the cache's entries, the same on every machine that has them."""
+
+    kernel: str  # in kernels
+    kernel_name: str  # what it is called in this run
+    tools: str  # in roots
+    root: str  # in images, as the next two
+    modules: str
+    initramfs: str
+    accelerator: Accelerator
+
+    def resolved(self) -> BootEnv:
+        """The environment in this machine's cache; raises Failure when it has no such kernel."""
+        return BootEnv(
+            artifact.load(store.place("kernels") / self.kernel, self.kernel_name),
+            self.tool_root,
+            GuestFiles.of_keys(self.root, self.modules, self.initramfs),
+            self.accelerator,
+        )
+
+    @property
+    def tool_root(self) -> ToolRoot:
+        """The tool root in this machine's cache."""
+        return ToolRoot(store.place("roots") / self.tools)

@@ -19,6 +19,7 @@ from blockyard.images.errors import ConsoleLost, GuestError
 from blockyard.images.hardware.topology import DEFAULT
 from blockyard.images.log.kernel_log import without_stamps
 from blockyard.images.log.splats import Splat, find
+from blockyard.images.machine import qemu_features
 from blockyard.images.machine.machine import Machine
 from blockyard.modules.driver import Driver, LoadFailed, NoDisk
 from blockyard.modules.manifest import Pci
@@ -125,7 +126,8 @@ class Guests:
     def __init__(self, plan: Plan, worker: str) -> None:
         self._plan = plan
         self._worker = worker
-        self._kernel = plan.load_kernel()
+        self._env = plan.resolved()
+        self._kernel = self._env.kernel
         self._stack = contextlib.ExitStack()
         self._slot: Slot | None = None
         self._guest: Guest | None = None
@@ -149,7 +151,9 @@ class Guests:
             raise _not_served("kernel", f"driver:{slot.driver}", problem)
         what = f"topology:{self._plan.hardware(slot.topology).name}"
         if slot.topology not in self._lacking:
-            self._lacking[slot.topology] = self._plan.lacking(slot.topology)
+            self._lacking[slot.topology] = qemu_features.lacking(
+                self._plan.hardware(slot.topology), self._env.tools
+            )
         if lacking := self._lacking[slot.topology]:
             raise _not_served("hardware", what, lacking)
         driver = self._plan.manifest(slot.driver)
@@ -233,8 +237,12 @@ class Guests:
         self._count += 1
         name = f"guests/{slot}-{self._worker}{self._count}"
         directory = Path(self._plan.directory) / name
-        ssh = slot.console == "ssh"
-        setup = self._plan.setup(self._kernel, directory, slot.topology, ssh=ssh)
+        setup = self._env.setup(
+            directory,
+            topology=self._plan.hardware(slot.topology),
+            ssh=slot.console == "ssh",
+            start=self._plan.start,
+        )
         return self._stack.enter_context(boot(setup)), name
 
     def _load(self, slot: Slot, booted: Machine, name: str) -> Guest:

@@ -8,15 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from blockyard.images.files import GuestFiles
 from blockyard.images.hardware import topologies
 from blockyard.images.hardware.topology import DEFAULT, Topology
-from blockyard.images.machine import qemu_features
-from blockyard.images.machine.accelerator import Accelerator
-from blockyard.images.machine.vm_config import Start, VmConfig
-from blockyard.kernel import artifact
-from blockyard.kernel.artifact import Kernel
-from blockyard.kernel.host.debian import ToolRoot
+from blockyard.images.machine.vm_config import BootEnv, EnvKeys, Start
 from blockyard.modules import manifest
 from blockyard.modules.manifest import Manifest
 from blockyard.tests.harness import budget
@@ -26,22 +20,14 @@ from blockyard.tests.harness.upstream import Upstream
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a worker needs to boot guests and test drivers in them.
 
-    What only a boot needs is empty in the plan of a run that lists its tests.
+    What guests boot from are keys: whoever runs the plan finds the entries in the cache there.
     """
 
     drivers: tuple[str, ...]
     consoles: tuple[str, ...]
     folders: tuple[str, ...] = ()  # of drivers outside the kernel tree
     directory: str = ""  # of the run: guests' folders are made below it
-    kernel: str = ""  # the kernel's folder in the cache
-    kernel_name: str = ""  # what it is called in this run
-    tools: str = ""  # the tool root's folder
-    root: str = ""  # images, see images.files.GuestFiles
-    modules: str = ""
-    initramfs: str = ""
-    accelerator: str = ""
-    accelerator_reason: str = ""
-    accelerator_scale: float = 1.0
+    env: EnvKeys | None = None  # what guests boot from; None: tests are listed only
     topology: Topology = DEFAULT  # of guests whose tests ask for none
     start: Start = "boot"
     smoke: bool = False  # only tests that are marked so, and those of drivers' own folders
@@ -62,32 +48,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         slots = itertools.product(self.drivers, self.consoles, hardware)
         return [f"{driver}-{console}{name}" for driver, console, name in slots]
 
-    def load_kernel(self) -> Kernel:
-        """The kernel under test."""
-        return artifact.load(Path(self.kernel), self.kernel_name)
-
     def hardware(self, name: str) -> Topology:
         """The topology that a test asks for by name; empty: that of the run."""
         return topologies.load(name) if name else self.topology
 
-    def lacking(self, name: str) -> str:
-        """Why QEMU cannot emulate that topology; empty when it can."""
-        return qemu_features.lacking(self.hardware(name), ToolRoot(Path(self.tools)))
-
-    def setup(self, kernel: Kernel, directory: Path, hardware: str, *, ssh: bool) -> VmConfig:
-        """How one guest of this run is booted; hardware: see `topology`."""
-        return VmConfig(
-            kernel=kernel,
-            files=GuestFiles(Path(self.root), Path(self.modules), Path(self.initramfs)),
-            tools=ToolRoot(Path(self.tools)),
-            accelerator=Accelerator(
-                self.accelerator, self.accelerator_reason, self.accelerator_scale
-            ),
-            topology=self.hardware(hardware),
-            directory=directory,
-            ssh=ssh,
-            start=self.start,
-        )
+    def resolved(self) -> BootEnv:
+        """The environment of the plan's guests, in this machine's cache."""
+        assert self.env is not None
+        return self.env.resolved()
 
 
 def read(path: str) -> Plan:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from blockyard.ci.run.record import Host, Run, UsedAccelerator
+from blockyard.images.machine.accelerator import Accelerator
+from blockyard.images.machine.vm_config import EnvKeys
 from blockyard.kernel import artifact
 from blockyard.kernel.artifact import Kernel, KernelInfo
 from blockyard.kernel.host.debian import ToolRoot
@@ -50,6 +52,19 @@ def tools(path: Path, versions: Mapping[str, str] | None = None) -> ToolRoot:
     lines = [f"{name} {version}\n" for name, version in packages.items()]
     (path / "versions.txt").write_text("".join(lines))
     return ToolRoot(path)
+
+
+def env_keys(key: str = "entry") -> EnvKeys:
+    """The environment of guests whose files are all in entries of one name."""
+    return EnvKeys(
+        kernel=key,
+        kernel_name="7.3",
+        tools=key,
+        root=key,
+        modules=key,
+        initramfs=key,
+        accelerator=Accelerator("tcg", "no KVM here", 5.0),
+    )
 
 
 def result(

@@ -13,7 +13,9 @@ import pytest
 
 from blockyard.images.errors import BootTimeout, CommandHung, ImageDamaged
 from blockyard.images.hardware import topologies
+from blockyard.images.machine import qemu_features
 from blockyard.images.machine.vm_config import VmConfig
+from blockyard.kernel.host import store
 from blockyard.modules import manifest
 from blockyard.modules.driver import LoadFailed, NoDisk
 from blockyard.modules.serves import Serves
@@ -63,16 +65,17 @@ def _guests(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Guests:
-    kernel = samples.kernel(tmp_path / "kernel", "CONFIG_VIRTIO_CONSOLE=y\nCONFIG_BLK_DEV_NVME=m\n")
+    kernel = store.directory("kernels") / "entry"
+    samples.kernel(kernel, "CONFIG_VIRTIO_CONSOLE=y\nCONFIG_BLK_DEV_NVME=m\n")
     monkeypatch.setattr(guests, "boot", boots.boot)
-    monkeypatch.setattr(Plan, "lacking", lambda self, name: "")  # there is no QEMU to ask
+    # there is no QEMU to ask
+    monkeypatch.setattr(qemu_features, "lacking", lambda topology, tools: "")
     monkeypatch.setattr(Guests, "_load", load)
     plan = Plan(
         drivers=("null_blk",),
         consoles=("serial", "ssh"),
         directory=str(tmp_path),
-        kernel=str(kernel.path),
-        tools=str(tmp_path),
+        env=samples.env_keys(),
     )
     return Guests(plan, "")
 

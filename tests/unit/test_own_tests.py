@@ -29,6 +29,7 @@ from blockyard.modules import manifest
 from blockyard.tests.harness.guests import Slot
 from blockyard.tests.harness.known import Known
 from blockyard.tests.harness.outcomes import CaseResult
+from blockyard.tests.unit import samples
 
 GOOD = "def test_works(driver): pass\n"
 Module = Callable[..., Path]
@@ -206,17 +207,14 @@ class TestRun:
         body = "".join(f"    {line}\n" for line in hostile.splitlines())
         folder = module(test_a=TESTS, conftest=INSTEAD + body)
         wanted, directory = selected(folder), tmp_path / "run"
-        entry = tmp_path / "entry"
-        for path in (directory, entry):
-            path.mkdir()
+        directory.mkdir()
+        for kind in ("kernels", "roots", "images"):
+            (store.directory(kind) / "entry").mkdir(exist_ok=True)
         for name, text in there.items():
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             (directory / name).write_text(text)
-        places = dict.fromkeys(("kernel", "tools"), str(entry))
-        images = dict.fromkeys(("root", "modules", "initramfs"), str(entry / "file"))
-        plan = msgspec.structs.replace(
-            wanted.plan(), directory=str(directory), accelerator="tcg", **places, **images
-        )
+        env = samples.env_keys()
+        plan = msgspec.structs.replace(wanted.plan(), directory=str(directory), env=env)
         path = directory / "plan.json"
         path.write_bytes(msgspec.json.encode(plan))
         names = collection.collect(path, wanted)

@@ -16,7 +16,6 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from blockyard.images.boot import boot
@@ -86,9 +85,9 @@ def prepare(plan: Plan, folder: Path, hardware: Sequence[Topology]) -> None:
         shutil.copytree(store.directory(kind), cache / kind, ignore=hidden, dirs_exist_ok=True)
     if plan.start == "boot":
         return
-    kernel = plan.load_kernel()
+    env = plan.resolved()
     for one in hardware:
-        wanted = replace(plan.setup(kernel, folder, "", ssh=False), topology=one)
+        wanted = env.setup(folder, topology=one, start=plan.start)
         if snapshot.obstacle(wanted) or not (plan.start == "snapshot" or snapshot.is_due(wanted)):
             continue
         saved = snapshot.snapshot(wanted, boot).path
@@ -101,8 +100,10 @@ def prepare(plan: Plan, folder: Path, hardware: Sequence[Topology]) -> None:
 
 def needed(plan: Plan) -> list[Path]:
     """What of the cache guests need, read-only."""
-    entries = {Path(path).parent for path in (plan.root, plan.modules, plan.initramfs)}
-    return [Path(plan.kernel), Path(plan.tools), *sorted(entries)]
+    assert plan.env is not None
+    images = {plan.env.root, plan.env.modules, plan.env.initramfs}
+    found = [store.place("images") / key for key in sorted(images)]
+    return [store.place("kernels") / plan.env.kernel, plan.env.tool_root.path, *found]
 
 
 def keep(source: Path, target: Path, driver: str) -> None:

@@ -32,7 +32,6 @@ from blockyard.ci.run.module_tests.reports import (
 from blockyard.ci.run.module_tests.watch import Limits, Overrun, Watched, watched
 from blockyard.images.hardware import topologies
 from blockyard.images.hardware.topology import Topology
-from blockyard.images.machine.accelerator import Accelerator
 from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.installation import IMPORT_ROOT, PROJECT
 from blockyard.kernel.host.progress import step
@@ -252,7 +251,7 @@ def run(suite: Suite, part: Part, collector: object) -> str:
         guests = own_folder.part(folder, "guests")
         writable[directory / "guests"] = guests  # as outside: errors name the logs there
         needed = [suite.folder, *own_folder.needed(plan)]
-        devices = Accelerator(plan.accelerator, "", 1.0).devices
+        devices = plan.env.accelerator.devices if plan.env else []
         memory = PYTEST_BYTES + part.guests * (guest_bytes + BESIDE_A_GUEST)
         orders = _orders(suite, folder, options, PROCESS_BYTES + guest_bytes)
         limits = Limits(silence_s, silence_s * (1 + len(part.ids)), memory, folder)
