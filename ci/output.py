@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from blockyard.kernel.host import store
+from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.progress import note, printable, printable_json
+from blockyard.kernel.host.settings import user_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,7 +61,22 @@ def console() -> Console:
     return Plain(highlight=False, soft_wrap=True, width=width)
 
 
+def page_file(own: Path, *, write: bool, output: str) -> Path | None:
+    """Where a command writes its page: the file of --output, with --write our own, else nowhere.
+
+    Raises UsageError for both, and for a file in a folder that does not exist.
+    """
+    if not output:
+        return own if write else None
+    if write:
+        raise UsageError(f"--write and --output {output}: one page goes to one file")
+    path = user_path(output, "--output")
+    if not path.parent.is_dir():
+        raise UsageError(f"--output {output}: the folder {path.parent} does not exist")
+    return path
+
+
 def write_page(path: Path, text: str) -> None:
-    """Writes a page of docs/ that a command makes, and says so."""
+    """Writes a page that a command makes, and says so."""
     store.write(path, text.encode())
     note(f"written to {path}")

@@ -162,6 +162,7 @@ class Command(Task[Callable[..., None]]):
     def _run(self, c: Context, values: dict[str, Any]) -> None:
         from blockyard.kernel.host.errors import UsageError
 
+        self._check_installation(values)
         words = tuple(shlex.split(c.remainder))
         if words and not self.words:
             raise UsageError(f"{self.path} takes nothing behind --: {c.remainder}")
@@ -172,6 +173,26 @@ class Command(Task[Callable[..., None]]):
             values["spec"] = options.kernel_spec(self.path, of_kernel)
         self.body(c, **values)
         self.times_called += 1
+
+    def _check_installation(self, values: Mapping[str, Any]) -> None:
+        """Raises UsageError for what an installed Blockyard cannot do."""
+        from blockyard.kernel.host.errors import UsageError
+        from blockyard.kernel.host.installation import INSTALLED
+
+        if not INSTALLED:
+            return
+        if self.path in options.IN_A_CHECKOUT:
+            raise UsageError(
+                f"{self.path} is for a checkout of Blockyard, and this one was installed as a "
+                "package",
+                hint=f"git clone Blockyard; there, inv has {self.path}",
+            )
+        if values.get("write"):
+            raise UsageError(
+                "--write changes a page of a checkout, and this Blockyard was installed as a "
+                "package",
+                hint="--output FILE writes the page to a file of yours",
+            )
 
 
 def command(

@@ -35,6 +35,7 @@ def parity(
     variant: str = "plain",
     record: Words = (),
     write: bool = False,
+    output: str = "",
     json: bool = False,
 ) -> None:
     """Compare Rust drivers with their C counterparts.
@@ -42,13 +43,15 @@ def parity(
     The suites are run on both, briefly and over one console. Shown is for each kernel and feature
     what differs, is missing or is broken, and which missing feature most tests wait for.
     """
+    from blockyard.ci.output import page_file
     from blockyard.ci.studies import parity as comparison
     from blockyard.kernel import commas
     from blockyard.kernel.spec import KernelSpec
 
+    page = page_file(comparison.PAGE, write=write, output=output)
     names = commas.kernels(kernel) or [KernelSpec().kernel]
     specs = [KernelSpec(name, variant=variant).checked() for name in names]
-    comparison.show(specs, ",".join(driver), ",".join(record), write=write, as_json=json)
+    comparison.show(specs, ",".join(driver), ",".join(record), page_file=page, as_json=json)
 
 
 @command(
@@ -88,6 +91,7 @@ def blktests(
     accel: str = "auto",
     guests: int = 0,
     write: bool = False,
+    output: str = "",
     json: bool = False,
 ) -> None:
     """Run upstream's blktests, unchanged, in guests.
@@ -95,16 +99,17 @@ def blktests(
     Groups or single tests stand behind `--`; without any, all but upstream's tests of itself.
     `-x NAME` there excludes a test or a group.
     """
-    from blockyard.ci import output
+    from blockyard.ci.output import page_file, say
     from blockyard.ci.studies import blktests as upstream
 
+    page = page_file(upstream.PAGE, write=write, output=output)
     wanted = upstream.Wanted(
         tree, words, ",".join(driver), ",".join(console) or "serial", topology, start, seconds
     )
     if list_:
-        output.say("\n".join(upstream.listed(upstream.selected(spec, wanted)[1])))
+        say("\n".join(upstream.listed(upstream.selected(spec, wanted)[1])))
         return
-    upstream.show(spec, wanted, accel, guests, write=write, as_json=json)
+    upstream.show(spec, wanted, accel, guests, page_file=page, as_json=json)
 
 
 @command(
@@ -124,10 +129,13 @@ def survey(
     accel: str = "auto",
     guests: int = 0,
     write: bool = False,
+    output: str = "",
     json: bool = False,
 ) -> None:
     """Build and test kernels: what works on which."""
+    from blockyard.ci.output import page_file
     from blockyard.ci.studies import survey as table
     from blockyard.kernel import commas
 
-    table.show(commas.kernels(kernel), accel, guests, write=write, as_json=json)
+    page = page_file(table.PAGE, write=write, output=output)
+    table.show(commas.kernels(kernel), accel, guests, page_file=page, as_json=json)

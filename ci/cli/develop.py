@@ -66,12 +66,14 @@ def mutants(
     guests: int = 0,
     accel: str = "auto",
     write: bool = False,
+    output: str = "",
     json: bool = False,
 ) -> None:
     """Plant bugs in drivers: which test catches each?
 
     Only the driver is built again, not the kernel.
     """
+    from blockyard.ci.output import page_file
     from blockyard.ci.run import run, selection
     from blockyard.ci.studies import mutants_report
     from blockyard.ci.studies.mutants import Conditions
@@ -83,10 +85,11 @@ def mutants(
     selection.select(suite=suites)  # checked before anything is built
     if write and (driver or k or suite):
         raise UsageError("--write is for all mutants and all suites")
+    page = page_file(mutants_report.PAGE, write=write, output=output)
     name = commas.one_kernel(kernel, "dev.mutants") or catalog.DEFAULT
     conditions = Conditions(name, accel, run.workers(guests), suites, all_)
     found = chosen(",".join(driver), k)
-    if not mutants_report.show(found, conditions, write=write, as_json=json):
+    if not mutants_report.show(found, conditions, page_file=page, as_json=json):
         raise Exit(code=1)
 
 

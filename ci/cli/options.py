@@ -36,6 +36,7 @@ SHARED: Help = {
     "json": ("", "print JSON"),
     "k": ("PATTERN", "only tests whose names match, as pytest's -k"),
     "list_": ("", "print the names of the tests and run nothing"),
+    "output": ("FILE", "write the table as a page in Markdown, too"),
     "start": (
         "HOW",
         "boot; snapshot (of a guest that has booted); auto: a snapshot where that is quicker",
@@ -46,6 +47,8 @@ SHARED: Help = {
 }
 # Options that write into the checkout: for those who work on Blockyard itself.
 DEVELOPERS = ("write",)
+# Commands that read or write what only a checkout has: its tests, its documentation, ./inv.
+IN_A_CHECKOUT = ("dev.check", "dev.selfbench", "dev.docs", "dev.graph")
 
 
 def kernel_spec(command: str, values: Mapping[str, Any]) -> KernelSpec:

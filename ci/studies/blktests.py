@@ -187,7 +187,13 @@ def _brief(test: CaseResult) -> str:
 
 
 def show(
-    choice: KernelSpec, wanted: Wanted, accel: str, guests: int, *, write: bool, as_json: bool
+    choice: KernelSpec,
+    wanted: Wanted,
+    accel: str,
+    guests: int,
+    *,
+    page_file: Path | None,
+    as_json: bool,
 ) -> None:
     """Runs the tests, prints the report and ends the command with the run's exit code."""
     tree, chosen = selected(choice, wanted)
@@ -195,8 +201,8 @@ def show(
     record.check_place()
     with exits.untestable():
         finished, path = done(choice, tree, chosen, accel, guests)
-    if write:
-        output.write_page(PAGE, page(finished))
+    if page_file:
+        output.write_page(page_file, page(finished))
 
     def answer() -> None:
         print(output.as_json(finished)) if as_json else terminal.show(finished, path)

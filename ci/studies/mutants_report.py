@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from blockyard.ci import output
 from blockyard.ci.report import markdown, terminal
@@ -16,11 +17,13 @@ PAGE = PROJECT / "docs" / "mutants.md"
 NAMED = 3  # catching tests that are named in the table; the others are counted
 
 
-def show(wanted: Sequence[Mutant], conditions: Conditions, *, write: bool, as_json: bool) -> bool:
+def show(
+    wanted: Sequence[Mutant], conditions: Conditions, *, page_file: Path | None, as_json: bool
+) -> bool:
     """Tries mutants and prints the report; whether all were caught."""
     report = mutants.examine(wanted, conditions)
-    if write:
-        output.write_page(PAGE, page(report))
+    if page_file:
+        output.write_page(page_file, page(report))
     if as_json:
         print(output.as_json(report))
     else:

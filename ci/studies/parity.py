@@ -237,16 +237,21 @@ def _how(features: Mapping[str, Mapping[str, Cell]], driver: str) -> Iterable[st
 
 
 def show(
-    choices: Sequence[KernelSpec], drivers: str, records: str, *, write: bool, as_json: bool
+    choices: Sequence[KernelSpec],
+    drivers: str,
+    records: str,
+    *,
+    page_file: Path | None,
+    as_json: bool,
 ) -> None:
-    """Prints the comparison of these kernels, or of records, and writes docs/parity.md."""
+    """Prints the comparison of these kernels, or of records, and writes its page."""
     rust = rust_drivers(drivers)
     if records:
         pairs = recorded([Path(path) for path in records.split(",") if path], rust)
     else:
         pairs = measure(choices, rust, run.workers())
-    if write:
-        output.write_page(PAGE, page(pairs))
+    if page_file:
+        output.write_page(page_file, page(pairs))
     if as_json:
         print(output.as_json(pairs))
         return

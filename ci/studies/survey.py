@@ -222,16 +222,20 @@ def joined(earlier: Sequence[Row], rows: Sequence[Row]) -> tuple[Row, ...]:
     return tuple(newest[name] for name in dict.fromkeys([*order, *newest]))
 
 
-def show(kernels: Sequence[str], accel: str, guests: int, *, write: bool, as_json: bool) -> None:
+def show(
+    kernels: Sequence[str], accel: str, guests: int, *, page_file: Path | None, as_json: bool
+) -> None:
     """Surveys kernels, all of the catalog when none is named."""
     names = kernels or catalog.catalog()
     examples = tuple(sorted(path.parent for path in EXAMPLES.glob("*/manifest.toml")))
     choices = [KernelSpec(name, modules=examples).checked() for name in names]
     rows = survey(choices, accel, run.workers(guests))
-    if write:
+    if page_file == PAGE:
         everything = joined(read_rows(DATA), rows)
         store.write(DATA, output.as_json(everything).encode() + b"\n")
         output.write_page(PAGE, page(everything))
+    elif page_file:
+        output.write_page(page_file, page(rows))
     if as_json:
         print(output.as_json(rows))
     else:

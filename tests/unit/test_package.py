@@ -10,8 +10,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from invoke.context import Context
+from invoke.exceptions import Exit
 
 import blockyard
+from blockyard.ci import output
+from blockyard.ci.cli import namespace, options
 from blockyard.kernel.host import host_packages, installation, version
 from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.installation import PROJECT, as_typed
@@ -85,3 +89,45 @@ def test_importing_blockyard_imports_nothing_of_it() -> None:
 
 def test_the_package_has_its_version() -> None:
     assert blockyard.__version__ == version.VERSION
+
+
+class TestPages:
+    def test_output_names_the_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        page = output.page_file(PROJECT / "docs" / "x.md", write=False, output="x.md")
+        assert page == tmp_path / "x.md"
+
+    def test_write_is_the_page_of_the_checkout(self) -> None:
+        own = PROJECT / "docs" / "x.md"
+        assert output.page_file(own, write=True, output="") == own
+        assert output.page_file(own, write=False, output="") is None
+
+    def test_a_folder_that_does_not_exist_is_found_before_the_work(self, tmp_path: Path) -> None:
+        path = tmp_path / "no-such" / "x.md"
+        with pytest.raises(UsageError, match=f"the folder {path.parent} does not exist"):
+            output.page_file(path, write=False, output=str(path))
+
+    def test_write_and_output_exclude_each_other(self) -> None:
+        with pytest.raises(UsageError, match="one page goes to one file"):
+            output.page_file(Path("x.md"), write=True, output="y.md")
+
+
+class TestInstalledCommands:
+    @pytest.fixture(autouse=True)
+    def installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(installation, "INSTALLED", True)
+
+    @pytest.mark.parametrize("path", options.IN_A_CHECKOUT)
+    def test_what_needs_a_checkout_says_so(
+        self, path: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        command = namespace.known()[path]
+        with pytest.raises(Exit) as refused:
+            command(Context())
+        assert refused.value.code == 2
+        assert f"{path} is for a checkout of Blockyard" in capsys.readouterr().err
+
+    def test_write_offers_output(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(Exit):
+            namespace.known()["parity"](Context(), write=True)
+        assert "--output FILE" in capsys.readouterr().err
