@@ -81,7 +81,7 @@ def _comments(
     yield f"# kernel command line: {ran[ran.index('-append') + 1]}"
     if resumed:
         yield "# It started from a snapshot. By hand it boots."
-    yield "# As it ran (fd=N: a socket that QEMU inherited):"
+    yield "# As it ran (fd=N: a socket or a file that QEMU inherited):"
     yield f"# $ {commands.line(argv)}"
     yield "#"
     yield "# By hand: sh this file, or paste what follows; Ctrl-C ends QEMU."
