@@ -14,6 +14,7 @@ from __future__ import annotations
 import lzma
 import re
 import shutil
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 GUEST_SOURCES = PROJECT / "images" / "guest"
 DPKG_STATUS = "var/lib/dpkg/status"
+LIST_S = 60.0  # reading a file out of an image takes 30 ms
 COMPILE = ("gcc", "-O2", "-static", "-Wall", "-Wextra")
 
 # What the way to the guest root may need as modules; a kernel with them built in has none.
@@ -104,13 +106,26 @@ def _installed(tar: Path) -> dict[str, str]:
         member = next(names, None)
         status = archive.extractfile(member) if member else None
         text = status.read().decode(errors="replace") if status else ""
-    found = re.findall(r"^Package: (\S+)$(?:\n.+)*?\n^Version: (\S+)$", text, re.MULTILINE)
+    return _packages(text)
+
+
+def _packages(status: str) -> dict[str, str]:
+    """Package → version in the text of dpkg's status file."""
+    found = re.findall(r"^Package: (\S+)$(?:\n.+)*?\n^Version: (\S+)$", status, re.MULTILINE)
     return dict(sorted(found))
 
 
 def guest_flags(sources: str | Path) -> list[str]:
     """What the compiler needs besides `sources`, the folder of the guest program's."""
     return [f"-Wa,-I{sources}", f'-DLOG_PORT="{arch.target().serial.log}"']
+
+
+def packages_in(root: Path, tools: ToolRoot) -> dict[str, str]:
+    """The Debian packages in a guest root's image: name → version; empty when it has no list."""
+    sandbox = Sandbox(tools.root, read_only={"root": root})
+    argv = ["dump.erofs", "--cat", f"--path=/{DPKG_STATUS}", f"{BIND}/root"]
+    done = subprocess.run(sandbox.argv(argv), capture_output=True, timeout=LIST_S)
+    return _packages(done.stdout.decode(errors="replace"))
 
 
 def guest_program(tools: ToolRoot) -> Path:

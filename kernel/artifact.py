@@ -6,11 +6,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from blockyard.kernel.config import kconfig
 from blockyard.kernel.host.decoding import BROKEN_FILE
+from blockyard.kernel.host.described import about
 from blockyard.kernel.host.errors import Failure
 
 SCHEMA = 1  # of kernel.json
@@ -21,24 +23,34 @@ UNPACKED = "vmlinux.bin"  # what the kernel's makefiles call it (arch/x86/boot/c
 class KernelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What ``kernel.json`` says about a kernel."""
 
-    schema: int = SCHEMA
-    key: str  # names it in the cache
-    name: str  # as in the catalog
-    release: str  # uname -r
-    source: str  # where it came from, e.g. "debian linux-source-7.3 7.3.4-1~bpo13+1"
-    config_sha256: str
-    exports_sha256: str = ""  # of Module.symvers; empty for a prebuilt kernel
-    toolchain: dict[str, str]  # program → version; empty for a prebuilt kernel
-    wall_s: float = 0.0  # what the build took
-    cpu_s: float = 0.0  # user and system time of the build
-    reused_objects: int = 0  # C objects that ccache had, so that wall_s and cpu_s are less
-    warnings: dict[str, int] = {}  # source file → compiler warnings
-    # "Rust", a driver or "modules" (from outside) → why this kernel is without
-    omitted: dict[str, str] = {}
-    # what was run in the build's sandbox, in this order, and the environment that it had; empty for
-    # a prebuilt kernel, and for one that was built before November 2026
-    commands: tuple[str, ...] = ()
-    environment: dict[str, str] = {}
+    schema: Annotated[int, about("of `kernel.json`")] = SCHEMA
+    key: Annotated[str, about("names it in the cache")]
+    name: Annotated[str, about("as in the catalog")]
+    release: Annotated[str, about("uname -r")]
+    source: Annotated[str, about("where it came from, with the version")]
+    config_sha256: Annotated[str, about("of its `.config`")]
+    exports_sha256: Annotated[
+        str, about("of its `Module.symvers`; empty for a prebuilt kernel")
+    ] = ""
+    toolchain: Annotated[dict[str, str], about("program → version; empty for a prebuilt kernel")]
+    wall_s: Annotated[float, about("seconds that its build took")] = 0.0
+    cpu_s: Annotated[float, about("user and system time of its build, in seconds")] = 0.0
+    reused_objects: Annotated[
+        int, about("C objects that ccache had, so that the build took less")
+    ] = 0
+    warnings: Annotated[dict[str, int], about("source file → compiler warnings")] = {}
+    omitted: Annotated[
+        dict[str, str],
+        about("`Rust`, a driver or `modules` (from outside the tree) → why it is without"),
+    ] = {}
+    commands: Annotated[
+        tuple[str, ...],
+        about(
+            "what was run in the build's sandbox, in this order; empty for a prebuilt kernel, and "
+            "for one that was built before November 2026"
+        ),
+    ] = ()
+    environment: Annotated[dict[str, str], about("that these commands had")] = {}
 
 
 @dataclass(frozen=True)

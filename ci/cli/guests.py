@@ -107,7 +107,7 @@ def test(
         ready = boot_env.ready(spec, accel, all_modules=False)
     if not driver and not spec.modules:
         wanted = selection.with_carried(wanted, ready.kernel)
-    finished, path = run.run(ready, wanted, workers, spec.variant, asked=asked, earlier=earlier)
+    finished, path = run.run(ready, wanted, workers, spec, asked=asked, earlier=earlier)
 
     def show() -> None:
         print(output.as_json(finished)) if json else terminal.show(finished, path)

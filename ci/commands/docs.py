@@ -67,8 +67,13 @@ def parts(path: Path) -> Iterator[Part]:
 
 
 def stale() -> list[str]:
-    """The tables that differ from the code: ``page: table``."""
-    return [
+    """What differs from the code: ``page: table``, or the JSON Schema of the run record."""
+    from blockyard.ci.report import record_schema
+
+    found = []
+    if record_schema.FILE.read_text() != record_schema.text():
+        found.append(str(record_schema.FILE.relative_to(PROJECT)))
+    return found + [
         f"{part.path.relative_to(PROJECT)}: {part.table}"
         for path in pages()
         for part in parts(path)
@@ -88,12 +93,18 @@ def update(*, run: bool, pattern: str = "") -> None:
 
     pattern: only transcripts whose command contains it.
     """
+    from blockyard.ci.report import record_schema
+
     for path in pages():
         before = path.read_text()
         after = MADE.sub(lambda match: _made_again(match, run=run, pattern=pattern), before)
         if after != before:
             store.write(path, after.encode())
             note(f"updated {path.relative_to(PROJECT)}")
+    schema = record_schema.text()
+    if record_schema.FILE.read_text() != schema:
+        store.write(record_schema.FILE, schema.encode())
+        note(f"updated {record_schema.FILE.relative_to(PROJECT)}")
     if run and pattern in PICTURE_COMMAND:
         store.write(PICTURE, picture(PICTURE_COMMAND).encode())
         note(f"updated {PICTURE.relative_to(PROJECT)}")
@@ -283,6 +294,17 @@ def _option(argument: object) -> tuple[str, str, str]:
     return flags, default, argument.help or ""
 
 
+def _record() -> list[str]:
+    """A table for each type of the run record, the run itself first."""
+    from blockyard.ci.report import record_schema
+
+    lines: list[str] = []
+    tables = record_schema.types()
+    for name in sorted(tables, key=lambda name: (name != "Run", name)):
+        lines += [f"### {name}", "", tables[name].about, "", *tables[name].lines, ""]
+    return lines[:-1]
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     "suites": _suites,
     "topologies": _topologies,
@@ -290,4 +312,5 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "exit-codes": _exit_codes,
     "packages": _packages,
     "commands": _commands,
+    "run-record": _record,
 }

@@ -62,7 +62,7 @@ def show(run: Run, path: Path) -> None:
     output.say(f"record       {path}")
     if run.resumed:
         output.say(f"begun {run.started}, interrupted, resumed {', '.join(run.resumed)}")
-    if run.smoke:
+    if run.selection.smoke:
         output.say("these were the smoke tests; `--suite all` runs the others too")
 
 
@@ -118,6 +118,8 @@ def _failure(test: CaseResult, folder: Path) -> str:
     if test.kernel_log:
         lines.append("  kernel log:")
         lines += [f"    {line}" for line in test.kernel_log.splitlines()]
+    if test.rerun:
+        lines.append(f"  run it again: {test.rerun}")
     if test.guest:
         lines.append(f"  more in {folder / test.guest / 'kernel.log'}")
     return "\n".join(lines)

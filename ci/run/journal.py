@@ -19,14 +19,15 @@ from typing import Self
 
 import msgspec
 
+from blockyard.ci.run import upgrade
 from blockyard.ci.run.record import BYTES, UNREADABLE, Run
 from blockyard.kernel.host import untrusted
 from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.progress import note
-from blockyard.tests.harness.outcomes import CaseResult
+from blockyard.tests.harness.outcomes import Boot, CaseResult
 
 FILE = "journal.jsonl"
-FORMAT = 1
+FORMAT = 2  # 1 is read, too, see ci.run.upgrade
 RECORDS = ("run.json", "junit.xml")  # see ci.run.record
 SYNC_S = 1.0  # at most so much of a run is lost with the power; a flush to a disk takes 1 to 30 ms
 
@@ -91,7 +92,13 @@ class Finished(msgspec.Struct, frozen=True, tag="finished", tag_field="line"):
     result: CaseResult
 
 
-Line = Header | Resumed | Started | Finished
+class Booted(msgspec.Struct, frozen=True, tag="booted", tag_field="line"):
+    """A guest came up, with its driver loaded."""
+
+    boot: Boot
+
+
+Line = Header | Resumed | Started | Finished | Booted
 
 
 class Journal:
@@ -148,6 +155,10 @@ class Journal:
     def started(self, test: str) -> None:
         """A test began."""
         self._write(Started(test, self._seconds()))
+
+    def booted(self, boot: Boot) -> None:
+        """A guest came up."""
+        self._write(Booted(boot))
 
     def finished(self, test: str, result: CaseResult, *, booted: bool) -> None:
         """A test ended."""
@@ -207,6 +218,7 @@ class Past:
     under_way: tuple[str, ...]  # names of the tests that began and did not end
     seconds: float
     booted: bool
+    boots: tuple[Boot, ...]
     length: int  # of the journal's whole lines, in bytes
 
     @property
@@ -220,6 +232,7 @@ class Past:
             self.header.run,
             seconds=self.seconds,
             booted=self.booted,
+            boots=self.boots,
             resumed=(*self.resumed, at),
         )
 
@@ -234,6 +247,7 @@ class Past:
             seconds=self.seconds,
             tests=tests,
             booted=self.booted,
+            boots=self.boots,
             interrupted=True,
             under_way=self.under_way,
             resumed=self.resumed,
@@ -250,20 +264,46 @@ def read(path: Path) -> Past:
     try:
         data = untrusted.read_input(path, "the journal", BYTES)
         first, *rest = data.split(b"\n")[:-1] or [b""]
-        header = msgspec.json.decode(first, type=Header)
+        header = _header(first)
     except UNREADABLE as error:
         raise UsageError(f"{path} is not the journal of a run: {error}") from None
-    if header.format != FORMAT:
-        raise UsageError(f"{path} is a journal of format {header.format}, not {FORMAT}")
+    if not header:
+        raise UsageError(
+            f"{path} is a journal of another format, expected 1 to {FORMAT}",
+            hint="it is of a newer Blockyard: update this one",
+        )
+    old = _format(first) == 1
     lines: list[Line] = []
     length = len(first) + 1
     for line in rest:
         try:
-            lines.append(msgspec.json.decode(line, type=Line))
+            lines.append(_line(line, old=old))
         except UNREADABLE:  # the power went: blocks of a file may be missing
             break
         length += len(line) + 1
     return _past(header, lines, length)
+
+
+class _Format(msgspec.Struct):
+    format: int
+
+
+def _format(line: bytes) -> int:
+    return msgspec.json.decode(line, type=_Format).format
+
+
+def _header(line: bytes) -> Header | None:
+    """The first line; None when its format is not known. Raises what UNREADABLE has."""
+    if _format(line) == 1:
+        return msgspec.convert(upgrade.journal_header(msgspec.json.decode(line, type=dict)), Header)
+    return msgspec.json.decode(line, type=Header) if _format(line) == FORMAT else None
+
+
+def _line(line: bytes, *, old: bool) -> Line:
+    if old:
+        line = msgspec.json.encode(upgrade.journal_line(msgspec.json.decode(line, type=dict)))
+    found: Line = msgspec.json.decode(line, type=Line)
+    return found
 
 
 def going_on(directory: Path) -> UsageError:
@@ -287,14 +327,14 @@ def read_header(path: Path) -> Header | None:
     """What a run is; None when the file is none of its kind."""
     try:
         with untrusted.open_regular(path.parent, path.name) as file:
-            header = msgspec.json.decode(file.readline(BYTES), type=Header)
+            return _header(file.readline(BYTES))
     except (Failure, *UNREADABLE):
         return None
-    return header if header.format == FORMAT else None
 
 
 def _past(header: Header, lines: list[Line], length: int) -> Past:
     resumed: list[str] = []
+    boots: list[Boot] = []
     results: dict[str, CaseResult] = {}
     under_way: dict[str, None] = {}
     seconds, before, booted = 0.0, 0.0, False
@@ -312,8 +352,17 @@ def _past(header: Header, lines: list[Line], length: int) -> Past:
                 results[test] = result
                 seconds = before + at_s
                 booted |= came_up
+            case Booted(boot):
+                boots.append(boot)
             case Header():
                 continue
     return Past(
-        header, tuple(resumed), results, tuple(under_way), round(seconds, 1), booted, length
+        header=header,
+        resumed=tuple(resumed),
+        results=results,
+        under_way=tuple(under_way),
+        seconds=round(seconds, 1),
+        booted=booted,
+        boots=tuple(boots),
+        length=length,
     )

@@ -7,75 +7,77 @@ has the outcomes, and ci.run.past_run makes a record of them.
 
 from __future__ import annotations
 
-import os
-import platform
 import re
 import secrets
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Annotated
 from xml.etree import ElementTree
 
 import msgspec
 
 from blockyard.ci import output
+from blockyard.ci.run import upgrade
+from blockyard.ci.run.circumstances import (
+    BlktestsCheckout,
+    Host,
+    KernelOptions,
+    Selected,
+    Tool,
+    UsedAccelerator,
+)
 from blockyard.kernel.artifact import KernelInfo
-from blockyard.kernel.config.variants import PLAIN
 from blockyard.kernel.host import store, untrusted
+from blockyard.kernel.host.described import about
 from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.progress import note
 from blockyard.kernel.host.settings import settings
-from blockyard.tests.harness import budget
-from blockyard.tests.harness.outcomes import BAD, CaseResult, Outcome
+from blockyard.tests.harness.outcomes import BAD, Boot, CaseResult, Outcome
 
 BYTES = 256 << 20  # of a record or a journal; one of 500 tests has 200 KB
 # what a file of another kind, or one that was made to break us, raises
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-SCHEMA = 1  # raise it when a field changes its meaning or goes
+SCHEMA = 2  # raise it when a field changes its meaning or goes, and extend ci.run.upgrade
 _NO_XML = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF])
-
-
-class Host(msgspec.Struct, frozen=True):
-    """The machine that the run was made on."""
-
-    name: str
-    kernel: str  # uname -r
-    cpus: int
-    memory_mib: int
-
-
-class UsedAccelerator(msgspec.Struct, frozen=True):
-    """What ran the guests, and why it was chosen."""
-
-    name: str
-    reason: str
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One run of ./inv test or ./inv blktests."""
 
-    schema: int = SCHEMA
-    run: str  # its folder's name
-    started: str  # UTC, ISO 8601
-    seconds: float
-    host: Host
-    accelerator: UsedAccelerator
-    kernel: KernelInfo
-    topology: str = "default"  # the guest's hardware: a file's name in images/topologies, or a path
-    variant: str = PLAIN
-    smoke: bool = False  # whether it was of the smoke tests, and not of whole suites
-    budget: budget.Name = "default"
-    upstream: str = ""  # the checkout of blktests whose tests were run, and its hash
-    obsolete_failures: tuple[
-        str, ...
-    ] = ()  # known failures that hold for no kernel any more, in words
-    booted: bool = True  # whether any guest came up
-    interrupted: bool = False  # whether the run ended before its tests did
-    under_way: tuple[str, ...] = ()  # the tests that it was at then
-    resumed: tuple[str, ...] = ()  # when it was taken up again, UTC
-    trusted_tests: tuple[str, ...] = ()  # modules' folders whose tests ran without a sandbox
-    tests: tuple[CaseResult, ...]
+    schema: Annotated[int, about("2")] = SCHEMA
+    run: Annotated[str, about("the folder's name")]
+    started: Annotated[str, about("UTC, ISO 8601")]
+    seconds: Annotated[float, about("wall time of the tests, without building")]
+    arguments: Annotated[
+        tuple[str, ...], about("words of the command line; secrets of URLs are hidden")
+    ] = ()
+    tool: Annotated[Tool, about("the Blockyard that made it")]
+    host: Annotated[Host, about("the machine that it was made on")]
+    qemu: Annotated[str, about("version of QEMU's Debian package in the tool root")] = ""
+    accelerator: Annotated[UsedAccelerator, about("what ran the guests")]
+    kernel: Annotated[KernelInfo, about("the kernel's `kernel.json`")]
+    kernel_options: Annotated[KernelOptions, about("which kernel was requested")]
+    guest_packages: Annotated[dict[str, str], about("Debian package in the guests → version")] = {}
+    selection: Annotated[Selected, about("which tests were requested")]
+    upstream: Annotated[BlktestsCheckout | None, about("of `./inv blktests`: the checkout")] = None
+    obsolete_failures: Annotated[
+        tuple[str, ...], about("known failures that hold for no kernel any more, for people")
+    ] = ()
+    booted: Annotated[bool, about("whether any guest came up")] = True
+    boots: Annotated[tuple[Boot, ...], about("the guests that came up with the driver loaded")] = ()
+    interrupted: Annotated[
+        bool, about("whether the run ended before its tests; those that did not report are `lost`")
+    ] = False
+    under_way: Annotated[tuple[str, ...], about("tests that ran then: `id[slot]`")] = ()
+    resumed: Annotated[tuple[str, ...], about("when the run was taken up again, UTC")] = ()
+    trusted_tests: Annotated[
+        tuple[str, ...], about("module folders whose own tests ran without a sandbox")
+    ] = ()
+    tests: Annotated[
+        tuple[CaseResult, ...], about("one object per test, driver, console and topology")
+    ]
 
     @property
     def ok(self) -> bool:
@@ -87,10 +89,9 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         return Counter(test.outcome for test in self.tests if test.driver == driver)
 
 
-def this_host() -> Host:
-    """The machine at hand."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
-    return Host(platform.node(), platform.release(), os.cpu_count() or 1, memory)
+def utc(seconds: float) -> str:
+    """A time since the epoch as the record has it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def check_place() -> None:
@@ -176,14 +177,27 @@ def _point(latest: Path, directory: Path) -> None:
 
 
 def read(file: Path) -> Run:
-    """A run from its run.json; raises UsageError for a file of another schema or shape."""
+    """A run from its run.json, of this schema or an older one.
+
+    Raises UsageError for a file of another schema or shape.
+    """
+    data = untrusted.read_input(file, "the run record", BYTES)
     try:
-        run = msgspec.json.decode(untrusted.read_input(file, "the run record", BYTES), type=Run)
+        schema = msgspec.json.decode(data, type=_Schema).schema
+        if schema == SCHEMA:
+            return msgspec.json.decode(data, type=Run)
+        if schema == 1:
+            return msgspec.convert(upgrade.run(msgspec.json.decode(data, type=dict)), Run)
     except UNREADABLE as error:
         raise UsageError(f"{file} is not a run record: {error}") from None
-    if run.schema != SCHEMA:
-        raise UsageError(f"{file} is a run record of schema {run.schema}, not {SCHEMA}")
-    return run
+    raise UsageError(
+        f"{file} is a run record of schema {schema}, expected 1 to {SCHEMA}",
+        hint="it is of a newer Blockyard: update this one",
+    )
+
+
+class _Schema(msgspec.Struct):
+    schema: int
 
 
 def junit(run: Run) -> bytes:
@@ -217,6 +231,10 @@ def _add_case(suite: ElementTree.Element, name: str, test: CaseResult) -> None:
     )
     tags = {"fail": "failure", "skip": "skipped", "xfail": "skipped"}
     tag = tags.get(test.outcome, "error" if test.outcome in BAD else "")
+    if test.rerun:
+        properties = ElementTree.SubElement(case, "properties")
+        again = test.rerun.translate(_NO_XML)
+        ElementTree.SubElement(properties, "property", name="rerun", value=again)
     if tag:
         verdict = ElementTree.SubElement(
             case, tag, type=test.outcome, message=test.reason.translate(_NO_XML)

@@ -19,26 +19,36 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from blockyard.ci.run import collection, record, resume
+from blockyard.ci.run import circumstances, collection, record, resume
 from blockyard.ci.run import journal as run_journal
 from blockyard.ci.run.case_id import CaseId
+from blockyard.ci.run.circumstances import (
+    BlktestsCheckout,
+    KernelOptions,
+    Selected,
+    UsedAccelerator,
+)
 from blockyard.ci.run.execute import Execution
 from blockyard.ci.run.journal import Header, Journal
 from blockyard.ci.run.module_tests import folder as own_folder
 from blockyard.ci.run.module_tests import runner
+from blockyard.ci.run.rerun import Rerun
 from blockyard.ci.run.resume import Interrupted
 from blockyard.ci.run.selection import Selection, SubRun
 from blockyard.ci.run.verdicts import Collector
+from blockyard.images.files import packages_in
+from blockyard.images.machine.qemu import PACKAGE
 from blockyard.images.machine.vm_config import BootEnv
-from blockyard.kernel.config.variants import PLAIN
 from blockyard.kernel.host import interrupts
 from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.progress import note
 from blockyard.kernel.host.settings import settings
+from blockyard.kernel.spec import KernelSpec
 from blockyard.tests.harness import known
 from blockyard.tests.harness.known import Known
 from blockyard.tests.harness.outcomes import BAD
 from blockyard.tests.harness.plan import Plan
+from blockyard.tests.harness.upstream import Upstream
 
 
 def workers(guests: int = 0) -> int:
@@ -79,13 +89,14 @@ def run(
     ready: BootEnv,
     wanted: Selection,
     guests: int,
-    variant: str = PLAIN,
+    choice: KernelSpec | None = None,
     trial: SubRun | None = None,
     asked: dict[str, str] | None = None,
     earlier: Interrupted | None = None,
 ) -> tuple[record.Run, Path]:
     """Runs the selected tests, `guests` at a time; the record and its path.
 
+    choice: what the kernel was chosen by, for the record; None: by its name alone.
     asked: the options of the command, by which --resume finds the run. earlier: an interrupted run
     to go on with; raises Failure when its outcomes would say nothing about this kernel and tests.
     """
@@ -97,11 +108,14 @@ def run(
     (directory / folder).mkdir(exist_ok=True)
     plan = directory / folder / "plan.json"
     plan.write_bytes(msgspec.json.encode(plan_of(ready, wanted, plan.parent)))
-    is_known = known.of(wanted.folders, ready.kernel.info.release, variant)
+    options_of_kernel = KernelOptions(kernel=ready.kernel.info.name)
+    if choice:
+        options_of_kernel = KernelOptions.of(choice)
+    is_known = known.of(wanted.folders, ready.kernel.info.release, options_of_kernel.variant)
     names, options = collection.collect(plan, wanted), list[str]()
     if trial:
         names, options = of_trial(names, trial, is_known)
-    blank = _blank(ready, wanted, variant, directory, tuple(is_known.obsolete()))
+    blank = _blank(ready, wanted, options_of_kernel, directory, tuple(is_known.obsolete()))
     header = Header(
         asked=asked or {},
         inputs=resume.inputs(ready, wanted),
@@ -110,14 +124,15 @@ def run(
     )
     if earlier:
         resume.check(earlier, header)
-        blank = earlier.past.begun_again(_utc(begun))
+        blank = earlier.past.begun_again(record.utc(begun))
         log = Journal.reopened(directory, earlier.past, blank.resumed[-1])
         names, options = _without(names, earlier.past.known)
     else:
         log = Journal.begun(directory, header)
     _tidy(directory)
     results = earlier.past.known if earlier else {}
-    collector = Collector(names, is_known, trial, log, folder, results)
+    again = Rerun(blank.kernel_options, blank.selection, blank.upstream, wanted.trust_tests)
+    collector = Collector(names, is_known, trial, log, None if trial else again, folder, results)
 
     def over() -> bool:
         bad = any(one.outcome in BAD for one in collector.results)
@@ -130,6 +145,7 @@ def run(
             blank,
             seconds=round(blank.seconds + time.time() - begun, 1),
             booted=blank.booted or collector.booted,
+            boots=(*blank.boots, *collector.boots),
             interrupted=collector.interrupted,
             under_way=collector.under_way.names(),
             tests=collector.finish(),
@@ -160,31 +176,39 @@ def _tidy(directory: Path) -> None:
     own_folder.remove_left(directory)
 
 
-def _utc(seconds: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
-
-
 def _blank(
-    ready: BootEnv, wanted: Selection, variant: str, directory: Path, outdated: tuple[str, ...]
+    ready: BootEnv,
+    wanted: Selection,
+    kernel_options: KernelOptions,
+    directory: Path,
+    obsolete: tuple[str, ...],
 ) -> record.Run:
     """The record as it is before the first test."""
     return record.Run(
         run=directory.name,
-        started=_utc(time.time()),
+        started=record.utc(time.time()),
         seconds=0.0,
-        host=record.this_host(),
-        accelerator=record.UsedAccelerator(ready.accelerator.name, ready.accelerator.reason),
+        arguments=circumstances.arguments(),
+        tool=circumstances.this_tool(),
+        host=circumstances.this_host(),
+        qemu=ready.tools.versions[PACKAGE],
+        accelerator=UsedAccelerator(ready.accelerator.name, ready.accelerator.reason),
         kernel=ready.kernel.info,
-        topology=wanted.topology.name,
-        variant=variant,
-        smoke=wanted.smoke,
-        budget=wanted.budget,
-        upstream=wanted.upstream.source if wanted.upstream else "",
-        obsolete_failures=outdated,
+        kernel_options=kernel_options,
+        guest_packages=packages_in(ready.files.root, ready.tools),
+        selection=Selected.of(wanted),
+        upstream=_checkout(wanted.upstream),
+        obsolete_failures=obsolete,
         trusted_tests=wanted.folders if wanted.trust_tests else (),
         booted=False,
         tests=(),
     )
+
+
+def _checkout(upstream: Upstream | None) -> BlktestsCheckout | None:
+    if not upstream:
+        return None
+    return BlktestsCheckout(upstream.folder, upstream.digest, upstream.seconds)
 
 
 def _without(

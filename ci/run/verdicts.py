@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,11 +15,13 @@ from blockyard.ci.run import journal as run_journal
 from blockyard.ci.run.case_id import CaseId
 from blockyard.ci.run.collection import Interruptible
 from blockyard.ci.run.journal import Journal
+from blockyard.ci.run.record import utc
+from blockyard.ci.run.rerun import Rerun
 from blockyard.ci.run.selection import SubRun
 from blockyard.ci.run.under_way import RunningTests
 from blockyard.kernel.host.progress import note
 from blockyard.tests.harness.known import Known
-from blockyard.tests.harness.outcomes import BAD, CaseResult, Outcome, SkipReason, worse
+from blockyard.tests.harness.outcomes import BAD, Boot, CaseResult, Outcome, SkipReason, worse
 from blockyard.tests.harness.plugin import PROPERTY
 
 LAST = ("teardown", "???")  # phases after which none comes; pytest-xdist's of a worker that died
@@ -43,14 +46,17 @@ class Collector(Interruptible):
     known: Known
     trial: SubRun | None = None
     journal: Journal | None = None
+    rerun: Rerun | None = None
     folder: str = ""  # of this part of a resumed run, in the run's
     earlier: Mapping[str, CaseResult] = field(default_factory=dict)  # of its earlier parts, by name
     results: list[CaseResult] = field(default_factory=list)
     under_way: RunningTests = field(default_factory=RunningTests)
     booted: bool = False  # whether any guest came up
+    boots: list[Boot] = field(default_factory=list)
     defects: list[str] = field(default_factory=list)
     _waiting: dict[str, CaseId] = field(init=False)
     _phases: dict[str, _Phases] = field(default_factory=dict)
+    _started: dict[str, str] = field(default_factory=dict)  # pytest's id → when, UTC
 
     def __post_init__(self) -> None:
         self._waiting = dict(self.names)
@@ -61,6 +67,7 @@ class Collector(Interruptible):
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """A test begins, in this process or in a worker."""
+        self._started[nodeid] = utc(time.time())
         name = str(self.names.get(nodeid, nodeid))
         self.under_way.begin(name)
         if self.journal:
@@ -81,6 +88,12 @@ class Collector(Interruptible):
             outcome = "fail"
         phases.seconds += report.duration
         self.booted |= bool(facts.get("booted"))
+        if found := facts.get("boot"):
+            boot = msgspec.convert(found, Boot)
+            boot = msgspec.structs.replace(boot, guest=f"{self.folder}{boot.guest}")
+            self.boots.append(boot)
+            if self.journal:
+                self.journal.booted(boot)
         phases.guest = facts.get("guest", phases.guest)
         phases.splat |= facts.get("splat", False)
         if worse(outcome, phases.outcome) != phases.outcome:
@@ -102,7 +115,7 @@ class Collector(Interruptible):
                 phases.reason = f"{entry}\n{phases.reason}"
             elif phases.outcome == "xpass":
                 phases.reason = f"expected to fail: {entry}"
-        self._add(name, phases)
+        self._add(nodeid, name, phases)
         self.under_way.end(str(name))
         if self.journal:
             self.journal.finished(str(name), self.results[-1], booted=self.booted)
@@ -128,14 +141,15 @@ class Collector(Interruptible):
         """
         at_work = self.under_way.names()
         over = self.trial and self.trial.stop and any(one.outcome in BAD for one in self.results)
-        for name in () if over else self._waiting.values():
+        for nodeid, name in () if over else self._waiting.items():
             why = run_journal.why_lost(str(name) in at_work)
-            self._add(name, _Phases(outcome="lost", reason=why))
+            self._add(nodeid, name, _Phases(outcome="lost", reason=why))
         self._waiting.clear()
         found = [*self.earlier.values(), *self.results]
         return tuple(sorted(found, key=lambda one: (one.driver, one.console)))
 
-    def _add(self, name: CaseId, phases: _Phases) -> None:
+    def _add(self, nodeid: str, name: CaseId, phases: _Phases) -> None:
+        again = self.rerun if phases.outcome in BAD else None
         self.results.append(
             CaseResult(
                 id=name.id,
@@ -145,10 +159,12 @@ class Collector(Interruptible):
                 topology=name.slot.topology,
                 features=name.features,
                 outcome=phases.outcome,
+                started=self._started.get(nodeid, ""),
                 seconds=round(phases.seconds, 3),
                 reason=phases.reason,
                 skip=phases.skip,
                 kernel_log=phases.kernel_log,
                 guest=f"{self.folder}{phases.guest}" if phases.guest else "",
+                rerun=again.command(name, nodeid) if again else "",
             )
         )

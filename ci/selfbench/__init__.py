@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from blockyard.ci.run import boot_env, record, selection
+from blockyard.ci.run import boot_env, circumstances, selection
 from blockyard.ci.selfbench import blktests, boot, build, commands, consoles, fleet, labgrid, virtme
 from blockyard.ci.selfbench.table import show
 from blockyard.ci.selfbench.timing import Context
@@ -54,7 +54,7 @@ def measure(choice: KernelSpec, accel: str, what: str, runs: int, tree: str = ""
         found = MEASUREMENTS[name](Context(choice, ready, runs, tree))
         measurements += [found] if isinstance(found, Measurement) else found
     return Report(
-        host=record.this_host(),
+        host=circumstances.this_host(),
         kernel=choice.name,
         accelerator=ready.accelerator.name,
         measurements=tuple(measurements),

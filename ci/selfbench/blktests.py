@@ -89,7 +89,7 @@ def _ours(context: Context, table: Sequence[Pair]) -> float:
     drivers = ",".join(dict.fromkeys(pair.driver for pair in table))
     names = sorted({test.partition("/")[2] for test, _ in wanted} | {FIRST.partition("/")[2]})
     ours = selection.select(drivers, "serial", expression=" or ".join(names), start="auto")
-    finished, path = run.run(context.ready, ours, 1, context.choice.variant)
+    finished, path = run.run(context.ready, ours, 1, context.choice)
     found = {(test.id, test.driver): test for test in finished.tests}
     for one in sorted(wanted):
         if one not in found or found[one].outcome != "pass":

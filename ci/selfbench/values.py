@@ -7,7 +7,7 @@ import statistics
 
 import msgspec
 
-from blockyard.ci.run import record
+from blockyard.ci.run import circumstances
 
 # unit → decimals in the table
 DECIMALS = {"s": 2, "ms": 1, "MiB": 0, "MiB/s": 2, "s/MiB": 4, "guests": 0}
@@ -56,7 +56,7 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """All measurements of one run."""
 
-    host: record.Host
+    host: circumstances.Host
     kernel: str
     accelerator: str
     measurements: tuple[Measurement, ...]

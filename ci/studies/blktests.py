@@ -59,8 +59,12 @@ def selected(choice: KernelSpec, wanted: Wanted) -> tuple[Checkout, Selection]:
         drivers, wanted.console, outside=outside, hardware=wanted.topology, start=wanted.start
     )
     tests = tree.chosen(wanted.names)
-    source = f"{tree.folder} {archive.digest(tree)}"
-    upstream = Upstream(tests=tests, source=source, seconds=wanted.seconds)
+    upstream = Upstream(
+        tests=tests,
+        folder=str(tree.folder),
+        digest=archive.digest(tree),
+        seconds=wanted.seconds,
+    )
     return tree, replace(of_ours, suites=(), upstream=upstream)
 
 
@@ -80,7 +84,7 @@ def done(
     assert wanted.upstream is not None
     upstream = msgspec.structs.replace(wanted.upstream, archive=str(packed))
     with_archive = replace(wanted, upstream=upstream)
-    return run.run(ready, with_archive, run.workers(guests), choice.variant)
+    return run.run(ready, with_archive, run.workers(guests), choice)
 
 
 HEAD = """# Upstream blktests
@@ -130,10 +134,11 @@ def page(finished: record.Run) -> str:
         test for name, results in by_name.items() if name not in ran for test in results.values()
     ]
     kernel = finished.kernel
+    digest = finished.upstream.digest if finished.upstream else ""
     lines = [
         HEAD.format(url=URL, seconds=SECONDS),
         f"Run {finished.started[:10]} on kernel {kernel.name} ({kernel.release}), "
-        f"{finished.accelerator.name}, checkout {finished.upstream.rpartition(' ')[2]}.\n",
+        f"{finished.accelerator.name}, checkout {digest}.\n",
         *_totals(finished, drivers),
         "\n## What runs\n\nAn empty cell: the test is not for that driver. Numbers are reasons.\n",
         *_table(ran, drivers),

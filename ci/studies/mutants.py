@@ -172,7 +172,7 @@ class MutationRun:
     baselines: dict[str, record.Run] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        choice = KernelSpec(self.conditions.kernel, self.variant).checked()
+        choice = self.choice = KernelSpec(self.conditions.kernel, self.variant).checked()
         self.ready: BootEnv = boot_env.ready(choice, self.conditions.accel)
         self._tree: Tree = plan.build_spec(choice, self.ready.tools).tree
         kernel, tools = self.ready.kernel, self.ready.tools
@@ -224,7 +224,7 @@ class MutationRun:
         wanted = selection.select(driver, "serial", self.conditions.suite, spend="quick")
         what = " ".join([driver, *(f"with {patch.name}" for patch in patches)])
         note(f"testing {what} on kernel {kernel.info.name}")  # at once: pytest captures a timer's
-        return run.run(ready, wanted, self.conditions.workers, self.variant, trial)[0]
+        return run.run(ready, wanted, self.conditions.workers, self.choice, trial)[0]
 
 
 def catches(finished: record.Run) -> tuple[Catch, ...]:

@@ -145,7 +145,7 @@ def measure(choices: Sequence[KernelSpec], drivers: Sequence[str], workers: int)
         names = [name for rust in drivers for name in (manifest.load(rust).counterpart, rust)]
         wanted = selection.select(",".join(names), "serial", spend="quick")
         note(f"kernel {choice.name}: testing {', '.join(names)}")
-        finished, path = run.run(ready, wanted, workers, choice.variant)
+        finished, path = run.run(ready, wanted, workers, choice)
         pairs += [pair(finished, path, rust) for rust in drivers]
     return pairs
 
@@ -158,7 +158,7 @@ def recorded(paths: Iterable[Path], drivers: Sequence[str]) -> list[Pair]:
         finished = past_run.read(file)
         if finished.interrupted:
             note(f"{file} is of a run that was interrupted: its other tests are lost")
-        if finished.smoke:
+        if finished.selection.smoke:
             raise UsageError(f"{file} is of the smoke tests: ./inv test --suite all has all")
         there = {test.driver for test in finished.tests}
         for rust in drivers:

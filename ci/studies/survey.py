@@ -133,7 +133,7 @@ def _test(choice: KernelSpec, accel: str, workers: int, row: Row) -> Row:
     outside = plan.out_of_tree(choice)
     names = [*selection.select().drivers, *(one.name for one in outside)]
     wanted = selection.select(",".join(names), CONSOLE, outside=outside)
-    finished, _ = run.run(ready, selection.with_carried(wanted, ready.kernel), workers)
+    finished, _ = run.run(ready, selection.with_carried(wanted, ready.kernel), workers, choice)
     tested = dict.fromkeys(test.driver for test in finished.tests)
     drivers = {name: driver(finished, name) for name in (*names, *tested)}
     return msgspec.structs.replace(row, reached=STAGES, drivers=drivers)

@@ -24,7 +24,7 @@ from blockyard.images.machine.machine import Machine
 from blockyard.modules.driver import Driver, LoadFailed, NoDisk
 from blockyard.modules.manifest import Pci
 from blockyard.tests.harness import guest_state as state
-from blockyard.tests.harness.outcomes import GuestUnavailable, Lacking, SkipReason
+from blockyard.tests.harness.outcomes import Boot, GuestUnavailable, Lacking, SkipReason
 from blockyard.tests.harness.plan import Plan
 from blockyard.tests.lib import nvme
 from blockyard.tests.lib.abi import Surface
@@ -33,6 +33,7 @@ LOG_S = 10.0  # the kernel's log reaches the host within this, at accelerator sc
 # In a row: loads of a slot's driver, before its other tests are not tried any more; boots of any
 # guest, before nothing is.
 MAX_CONSECUTIVE_FAILURES = 3
+MOST_WARNINGS, WARNING_LETTERS = 100, 300  # of a boot that the record has
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Guest:
     machine: Machine
     driver: Driver
     name: str  # its folder, relative to the run's
+    boot: Boot
     state: frozenset[str] = (
         frozenset()
     )  # as it was with the driver loaded, see tests.harness.guest_state
@@ -258,7 +260,8 @@ class Guests:
         if isinstance(manifest.disks, Pci):
             # a disk that comes later would be taken for something that a test left behind
             driver.console.check(nvme.settled(booted.setup.topology), nvme.APPEAR_S * 2)
-        return Guest(booted, driver, name, state.read(driver), self._surfaces)
+        boot = boot_of(driver, name, booted.setup.topology.name)
+        return Guest(booted, driver, name, boot, state.read(driver), self._surfaces)
 
     def discard(self) -> None:
         """Ends the guest at hand; the next test gets a fresh one."""
@@ -271,6 +274,20 @@ class Guests:
 def _not_served(lacking: Lacking, what: str, text: str, log: str = "") -> NotServed:
     reason = SkipReason(lacking=lacking, what=what, text=text)
     return NotServed(reason, f"{text}\n{log}".rstrip())
+
+
+def boot_of(driver: Driver, guest: str, topology: str) -> Boot:
+    """What the record says of a guest in which the driver has just been loaded."""
+    script = f"""
+        read -r line < /proc/cmdline && echo "$line"
+        dmesg --notime --level=emerg,alert,crit,err,warn | head -n {MOST_WARNINGS}"""
+    command_line, *warnings = driver.console.check(script).splitlines() or [""]
+    return Boot(
+        guest=guest,
+        topology=topology,
+        command_line=command_line,
+        warnings=tuple(line[:WARNING_LETTERS] for line in warnings if line.strip()),
+    )
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ Verdicts fail closed: a test is `lost` until something else is known about it.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
@@ -19,6 +19,7 @@ from blockyard.images.errors import (
     ImageDamaged,
     QemuDied,
 )
+from blockyard.kernel.host.described import about
 
 Outcome = Literal["pass", "fail", "crash", "timeout", "lost", "skip", "xfail", "xpass"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -45,10 +46,26 @@ Lacking = Literal["driver", "kernel", "guest", "hardware", "test", "unknown"]
 class SkipReason(msgspec.Struct, frozen=True, kw_only=True):
     """Why a test was skipped. Code reads `lacking` and `what`, people read `text`."""
 
-    lacking: Lacking  # who does not have what the test needs
-    what: str = ""  # what that is: attribute:size, program:fio, symbol:BLK_DEV_ZONED, topology:zns
-    text: str  # one line for people
-    more: int = 0  # how many other reasons there are; the test's `reason` has them all
+    lacking: Annotated[
+        Lacking, about("who does not have what the test needs; `test`: a text of its author's")
+    ]
+    what: Annotated[
+        str, about("what that is, such as `attribute:size`, `program:fio`, `topology:zns`")
+    ] = ""
+    text: Annotated[str, about("one line for people")]
+    more: Annotated[int, about("how many other reasons there are; `reason` has them all")] = 0
+
+
+class Boot(msgspec.Struct, frozen=True, kw_only=True):
+    """A guest that came up, with its driver loaded."""
+
+    guest: Annotated[str, about("its folder in the run's")]
+    topology: Annotated[str, about("its hardware")]
+    command_line: Annotated[str, about("the kernel's (/proc/cmdline)")]
+    warnings: Annotated[
+        tuple[str, ...],
+        about("kernel messages of level warning or worse until then, without times"),
+    ] = ()
 
 
 class GuestUnavailable(Exception):
@@ -60,18 +77,24 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
 
     __test__ = False  # for pytest: not a test class
 
-    id: str  # suite/name
-    suite: str
-    driver: str
-    console: str
-    topology: str = ""  # the hardware that the test asked for; empty: that of the run
-    features: tuple[str, ...] = ()  # of the driver, that the test is about
-    outcome: Outcome
-    seconds: float
-    reason: str = ""  # why it did not pass, for people
-    skip: SkipReason | None = None  # of a skipped test
-    kernel_log: str = ""  # the splat, or the last lines of a dead guest
-    guest: str = ""  # the guest's folder, relative to the run's
+    id: Annotated[str, about("`suite/name`, with the test's own parameters in parentheses")]
+    suite: Annotated[str, about("its folder in tests/suites, or a module's folder")]
+    driver: Annotated[str, about("the driver under test")]
+    console: Annotated[str, about("`serial` or `ssh`")]
+    topology: Annotated[
+        str, about("the hardware that the test requests; empty: that of the run")
+    ] = ""
+    features: Annotated[tuple[str, ...], about("of the driver, that the test is about")] = ()
+    outcome: Annotated[Outcome, about("see Outcomes")]
+    started: Annotated[str, about("UTC, ISO 8601; empty when it never began")] = ""
+    seconds: Annotated[
+        float, about("with set-up and tear-down, and the boot for a guest's first test")
+    ]
+    reason: Annotated[str, about("why it did not pass, for people; empty for a pass")] = ""
+    skip: Annotated[SkipReason | None, about("of a skipped test")] = None
+    kernel_log: Annotated[str, about("the splat, or the last lines of a dead guest")] = ""
+    guest: Annotated[str, about("the guest's folder in the run's")] = ""
+    rerun: Annotated[str, about("the command that runs a bad test again")] = ""
 
     @property
     def where(self) -> tuple[str, ...]:

@@ -52,6 +52,7 @@ _guests = pytest.StashKey[Guests]()
 _guest = pytest.StashKey[Guest]()
 _ill = pytest.StashKey[bool]()
 _failed = pytest.StashKey[bool]()
+_boot_told = pytest.StashKey[Guest]()  # the last guest whose boot was reported
 _last = pytest.StashKey[bool]()
 
 
@@ -325,6 +326,9 @@ def pytest_runtest_makereport(
         facts["booted"] = guests.booted
     if guest:
         facts["guest"] = guest.name
+        if item.config.stash.get(_boot_told, None) is not guest:
+            item.config.stash[_boot_told] = guest
+            facts["boot"] = msgspec.to_builtins(guest.boot)
         if report.failed:
             folder = Path(item.config.stash[PLAN].directory) / guest.name
             report.sections.append(("guest", f"logs of the guest: {folder}"))

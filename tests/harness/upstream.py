@@ -43,6 +43,7 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     """What of upstream a run does."""
 
     tests: tuple[UpstreamTest, ...]
-    source: str  # the checkout's folder, and the hash of what was taken of it
+    folder: str  # the checkout
+    digest: str  # a hash of what was taken of it
     archive: str = ""  # a tar of it, with the helper programs
     seconds: int = SECONDS  # what a test with a time limit takes

@@ -120,7 +120,8 @@ def test_verdicts(ready: BootEnv, tree: Path, tmp_path: Path) -> None:
     )
     assert run.returncode == 1, run.stderr
     finished = record.read(tmp_path / "results" / "latest" / "run.json")
-    assert finished.upstream.startswith(f"{tree} ")
+    assert finished.upstream
+    assert finished.upstream.folder == str(tree)
     assert {path: path.stat().st_mtime_ns for path in tree.rglob("*")} == before
 
     found = {(test.id.removeprefix("blktests/"), test.driver): test for test in finished.tests}

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from blockyard.ci.run.record import Host, Run, UsedAccelerator
+from blockyard.ci.run.circumstances import Host, KernelOptions, Selected, Tool, UsedAccelerator
+from blockyard.ci.run.record import Run
 from blockyard.images.machine.accelerator import Accelerator
 from blockyard.images.machine.vm_config import EnvKeys
 from blockyard.kernel import artifact
@@ -77,6 +78,7 @@ def result(
     kernel_log: str = "",
     lacking: Lacking = "test",
     what: str = "",
+    rerun: str = "",
 ) -> CaseResult:
     """A test's result; lacking and what: of a skip."""
     skip = SkipReason(lacking=lacking, what=what, text=reason) if outcome == "skip" else None
@@ -91,6 +93,7 @@ def result(
         kernel_log=kernel_log,
         skip=skip,
         guest=f"guests/{driver}-{console}-1",
+        rerun=rerun,
     )
 
 
@@ -99,9 +102,12 @@ def run_of(*tests: CaseResult, seconds: float = 12.5, booted: bool = True) -> Ru
         run="20260102-030405-7.3-abcd",
         started="2026-01-02T03:04:05Z",
         seconds=seconds,
+        tool=Tool("0.1.0", "0" * 40),
         host=Host("builder", "6.1.0-40-amd64", 2, 24000),
         accelerator=UsedAccelerator("tcg", "no /dev/kvm"),
         kernel=info(),
+        kernel_options=KernelOptions(kernel="7.3"),
+        selection=Selected(drivers=("null_blk",), consoles=("serial",)),
         booted=booted,
         tests=tests,
     )

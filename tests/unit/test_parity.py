@@ -101,7 +101,9 @@ class TestRecorded:
             recorded([path], ["rnull"])
 
     def test_smoke_tests_say_too_little(self, tmp_path: Path) -> None:
-        finished = msgspec.structs.replace(run_of(test_of("pass")), smoke=True)
+        run = run_of(test_of("pass"))
+        smoke = msgspec.structs.replace(run.selection, smoke=True)
+        finished = msgspec.structs.replace(run, selection=smoke)
         with pytest.raises(UsageError, match="--suite all"):
             recorded([record.write(finished, tmp_path)], ["rnull"])
 

@@ -40,16 +40,19 @@ class TestRecord:
             "started",
             "seconds",
             "host",
+            "arguments",
+            "tool",
+            "qemu",
             "accelerator",
             "kernel",
-            "topology",
-            "variant",
-            "smoke",
-            "budget",
+            "kernel_options",
+            "guest_packages",
+            "selection",
             "upstream",
             "obsolete_failures",
             "trusted_tests",
             "booted",
+            "boots",
             "interrupted",
             "under_way",
             "resumed",
@@ -63,11 +66,13 @@ class TestRecord:
             "topology": "",
             "features": [],
             "outcome": "pass",
+            "started": "",
             "seconds": 1.25,
             "reason": "",
             "skip": None,
             "kernel_log": "",
             "guest": "guests/null_blk-serial-1",
+            "rerun": "",
         }
 
     def test_latest_is_the_last_one(self, home: Path) -> None:
@@ -246,6 +251,11 @@ class TestJunit:
         failure = self.parsed(run).find("testsuite/testcase/failure")
         assert failure is not None
         assert (failure.get("message"), failure.text) == ('"<&>', "BUG: <x>\n next")
+
+    def test_the_command_that_runs_it_again_is_a_property(self) -> None:
+        cases = self.parsed(run_of(result("fail", rerun="./inv test -k 'x'"), result("pass")))
+        (found,) = cases.findall("testsuite/testcase/properties/property")
+        assert (found.get("name"), found.get("value")) == ("rerun", "./inv test -k 'x'")
 
     def test_characters_that_xml_has_not(self) -> None:
         every = "".join(map(chr, [*range(0x20), 0x7F, 0xFFFE, 0xFFFF]))

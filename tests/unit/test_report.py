@@ -19,6 +19,7 @@ RUN = run_of(
         "io/trim",
         reason="WARNING: WARNING: a.c:1 at f+0x1/0x2, CPU#0: sh/1\nsecond [line]",
         kernel_log="[    1.0] WARNING: a.c:1\n[    1.1] Call Trace:",
+        rerun="./inv test --kernel 7.3 -k 'test_trim[null_blk-serial]'",
     ),
     result("skip", "zone/report", reason="the guest has no program blkzone"),
     result("skip", "zone/reset", reason="the guest has no program blkzone"),
@@ -33,6 +34,7 @@ fail: io/trim [null_blk, serial]
   kernel log:
     [    1.0] WARNING: a.c:1
     [    1.1] Call Trace:
+  run it again: ./inv test --kernel 7.3 -k 'test_trim[null_blk-serial]'
   more in /results/run/guests/null_blk-serial-1/kernel.log
 
 crash: io/read [nvme, ssh]

@@ -116,7 +116,7 @@ class TestRecord:
 
     def test_a_journal_of_later_times(self, tmp_path: Path) -> None:
         Journal.begun(tmp_path, msgspec.structs.replace(HEADER, format=99)).close()
-        with pytest.raises(UsageError, match="format 99, not 1"):
+        with pytest.raises(UsageError, match="another format, expected 1 to 2"):
             past_run.read(tmp_path)
 
 

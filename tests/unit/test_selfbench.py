@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from blockyard.ci import selfbench
-from blockyard.ci.run import record
+from blockyard.ci.run import circumstances
 from blockyard.ci.selfbench import fleet, peers, timing, virtme
 from blockyard.ci.selfbench.table import show
 from blockyard.ci.selfbench.timing import Elapsed
@@ -32,7 +32,7 @@ ROUND_TRIP = Measurement(
 )
 MEMORY = Measurement(name="memory", unit="MiB", ours=(151.4,))
 REPORT = Report(
-    host=record.Host("host", "6.1.0", 2, 24064),
+    host=circumstances.Host("host", "6.1.0", 2, 24064),
     kernel="7.3",
     accelerator="tcg",
     measurements=(BOOT, ROUND_TRIP, MEMORY),

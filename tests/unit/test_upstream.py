@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from blockyard.ci.run import selection
+from blockyard.ci.run.circumstances import BlktestsCheckout
 from blockyard.ci.selfbench import blktests as selfbench
 from blockyard.ci.studies import blktests
 from blockyard.images.console.console import Console
@@ -211,7 +212,7 @@ class TestSelected:
             "blktests/zbd/001[rnull-serial]",
         ]
         assert selection.upstream is not None
-        assert selection.upstream.source.startswith(f"{tree} ")
+        assert selection.upstream.folder == str(tree)
 
     def test_nothing_fits(self, tree: Path) -> None:
         wanted = blktests.Wanted(str(tree), ("block/001",), "nvme")
@@ -411,7 +412,7 @@ def test_the_page_says_what_runs_on_what() -> None:
             ),
             result("fail", "blktests/zbd/001", reason="not the expected\noutput"),
         ),
-        upstream="/home/me/blktests 0123",
+        upstream=BlktestsCheckout("/home/me/blktests", "0123"),
     )
     page = blktests.page(finished)
     assert "| block/021 | pass | skip (1) |" in page
@@ -436,5 +437,5 @@ def test_pairs_are_tests_that_there_are() -> None:
 
 
 def test_a_plan_carries_upstream_s_tests() -> None:
-    upstream = Upstream(tests=(OWN, ON_A_DISK), source="/tree 0123")
+    upstream = Upstream(tests=(OWN, ON_A_DISK), folder="/tree", digest="0123")
     assert msgspec.json.decode(msgspec.json.encode(upstream), type=Upstream) == upstream

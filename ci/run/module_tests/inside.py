@@ -77,6 +77,9 @@ class Reporter:
             found = found | {name: _cut(found.get(name, "")) for name in ("reason", "kernel_log")}
             if skip := found.get("skip"):
                 found["skip"] = {**skip, "text": _cut(skip["text"])}
+            if boot := found.get("boot"):
+                texts = [_cut(line) for line in boot["warnings"]]
+                found["boot"] = {**boot, "warnings": texts}
             facts = msgspec.convert(found, own_reports.Facts)
         text = _cut(report.longreprtext) if report.failed else ""
         when: Any = report.when

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from blockyard.tests.harness.guests import Slot
-from blockyard.tests.harness.outcomes import Outcome, SkipReason
+from blockyard.tests.harness.outcomes import Boot, Outcome, SkipReason
 
 LINE_BYTES = 4 << 20  # of a report; a kernel log's excerpt is a hundredth of it
 TESTS = 10_000  # of one module
@@ -44,6 +44,7 @@ class Facts(msgspec.Struct, frozen=True):
     kernel_log: str = ""
     guest: Annotated[str, msgspec.Meta(pattern=r"^(guests/[A-Za-z0-9_][\w.-]*)?\Z")] = ""
     skip: SkipReason | None = None
+    boot: Boot | None = None
     splat: bool = False
     booted: bool = False
 
@@ -158,6 +159,8 @@ class Reader:
             raise Forged(f"an outcome of {phase.nodeid}, which is no test of this module")
         if not phase.facts and phase.when != "???":  # which pytest-xdist reports by itself
             raise Forged(f"an outcome of {phase.nodeid} without facts")
+        if phase.facts and phase.facts.boot and phase.facts.boot.guest != phase.facts.guest:
+            raise Forged(f"a boot of a guest that {phase.nodeid} did not have")
         place = ORDER[phase.when]
         if place <= self._phases.get(phase.nodeid, -1):
             raise Forged(f"a second outcome of {phase.nodeid}")

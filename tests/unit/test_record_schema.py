@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The JSON Schema and the page of the run record fit its types."""
+
+from __future__ import annotations
+
+import json
+
+from blockyard.ci.report import record_schema
+
+
+def test_the_file_in_docs_is_current() -> None:
+    assert record_schema.FILE.read_text() == record_schema.text(), "run ./inv dev.docs"
+
+
+def test_each_field_of_each_type_says_what_it_means() -> None:
+    definitions = json.loads(record_schema.text())["$defs"]
+    assert {"Run", "CaseResult", "SkipReason", "KernelInfo"} <= set(definitions)
+    for name, definition in definitions.items():
+        for field, about in definition["properties"].items():
+            assert about.get("description"), f"{name}.{field}"
+
+
+def test_types_are_in_words_of_json() -> None:
+    lines = record_schema.types()["Run"].lines
+    assert (
+        "| `tests` | array of `CaseResult` | one object per test, driver, console and topology |"
+        in lines
+    )
+    assert any(line.startswith("| `upstream` | `BlktestsCheckout` or null |") for line in lines)
+    assert any(line.startswith("| `guest_packages` | object of string |") for line in lines)

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command that runs a failed test again."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import msgspec
+import pytest
+from _pytest.mark.expression import Expression
+
+from blockyard.ci.run import collection, selection
+from blockyard.ci.run.case_id import CaseId
+from blockyard.ci.run.circumstances import BlktestsCheckout, KernelOptions, Selected
+from blockyard.ci.run.rerun import Rerun, expression
+from blockyard.tests.harness.guests import Slot
+
+SELECTED = Selected(drivers=("null_blk", "nvme"), consoles=("serial", "ssh"), suites=("block",))
+SIZE = CaseId("block", "size(4096)", Slot("nvme", "ssh", "zns"))
+SIZE_NODE = "tests/suites/block/test_size.py::test_size[nvme-ssh-zns-4096]"
+
+
+def test_a_test_of_ours() -> None:
+    line = Rerun(KernelOptions(kernel="7.3"), SELECTED).command(SIZE, SIZE_NODE)
+    assert shlex.split(line) == [
+        "./inv",
+        "test",
+        *("--kernel", "7.3", "--variant", "plain"),
+        *("--driver", "nvme", "--console", "ssh"),
+        *("--suite", "block", "-k", "test_size[nvme-ssh-zns-4096]"),
+    ]
+
+
+def test_all_that_was_requested_is_repeated() -> None:
+    kernel = KernelOptions(
+        kernel="~/linux#topic",
+        variant="kasan",
+        fragments=("/my fragments/a.config",),
+        compiler="gcc",
+        modules=("/drivers/mine", "/drivers/other"),
+        series=("/a.mbox",),
+        series_version=2,
+    )
+    selected = msgspec.structs.replace(SELECTED, topology="zns", seed=7, budget="long")
+    line = Rerun(kernel, selected, trusted=True).command(SIZE, SIZE_NODE)
+    words = shlex.split(line)
+    for option, value in {
+        "--kernel": "~/linux#topic",
+        "--variant": "kasan",
+        "--fragment": "/my fragments/a.config",
+        "--compiler": "gcc",
+        "--module": "/drivers/mine,/drivers/other",
+        "--series": "/a.mbox",
+        "--series-version": "2",
+        "--topology": "zns",
+        "--seed": "7",
+    }.items():
+        assert words[words.index(option) + 1] == value
+    assert {"--long", "--trust-tests"} <= set(words)
+
+
+def test_a_test_of_blktests() -> None:
+    checkout = BlktestsCheckout("/home/me/blktests", "0123", 10)
+    name = CaseId("blktests", "block/021", Slot("null_blk", "serial"))
+    words = shlex.split(Rerun(KernelOptions(kernel="7.3"), SELECTED, checkout).command(name, "x"))
+    assert words[1:6] == ["blktests", "--tree", "/home/me/blktests", "--seconds", "10"]
+    assert words[-2:] == ["--", "block/021"]
+    assert "--suite" not in words
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "expected"),
+    [
+        ("test_a.py::test_x[d-serial]", "test_x[d-serial]"),
+        ("test_a.py::TestIt::test_x[d-serial]", "TestIt and test_x[d-serial]"),
+        ("mine!test_a.py::test_x[d-serial-a b(c)]", "test_x[d-serial-a and b and c and ]"),
+        ("test_a.py::test_x[d-serial-a or not b]", "test_x[d-serial-a and b]"),
+    ],
+)
+def test_the_expression(nodeid: str, expected: str) -> None:
+    assert expression(nodeid) == expected
+    Expression.compile(expected)  # raises what pytest does not understand
+
+
+def test_each_test_of_ours_is_selected_alone(tmp_path: Path) -> None:
+    """By pytest's own rules for -k: a part of the name of the test, its class, file or folder."""
+    wanted = selection.select("null_blk,nvme", "serial", "all")
+    plan = tmp_path / "plan.json"
+    plan.write_bytes(msgspec.json.encode(wanted.plan()))
+    names = collection.collect(plan, wanted)
+    by_suite: dict[tuple[str, str], list[str]] = {}
+    for nodeid, name in names.items():
+        by_suite.setdefault((name.suite, name.slot.driver), []).append(nodeid)
+    for nodeid, name in names.items():
+        compiled = Expression.compile(expression(nodeid))
+        others = by_suite[name.suite, name.slot.driver]
+        assert [other for other in others if compiled.evaluate(Names(other))] == [nodeid]
+
+
+class Names:
+    """Whether -k finds a word in what pytest knows of an item: its own name and its class's."""
+
+    def __init__(self, nodeid: str) -> None:
+        head, bracket, parameters = nodeid.partition("[")
+        _, *classes, function = head.split("::")
+        self._names = [name.lower() for name in (*classes, f"{function}{bracket}{parameters}")]
+
+    def __call__(self, word: str, /, **values: object) -> bool:
+        return any(word.lower() in name for name in self._names)
