@@ -11,7 +11,7 @@ import pytest
 import tasks
 from blockyard.ci.commands import docs
 from blockyard.ci.run import selection
-from blockyard.kernel.host.errors import UsageError
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.settings import PROJECT, Settings
 
 PAGES = docs.pages()
@@ -94,7 +94,7 @@ class TestParts:
 
     def test_a_command_that_fails_leaves_the_page(self, project: Path) -> None:
         (project / "inv").write_text("#!/bin/sh\nexit 3\n")
-        with pytest.raises(UsageError, match="ended with 3"):
+        with pytest.raises(Failure, match="ended with 3"):
             docs.update(run=True, pattern="kernel.list")
         assert (project / "page.md").read_text() == self.PAGE
 
