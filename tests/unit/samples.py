@@ -32,13 +32,18 @@ def info(release: str = RELEASE) -> KernelInfo:
     )
 
 
-def kernel(path: Path, config: str = "", modules: Mapping[str, str] | None = None) -> Kernel:
+def kernel(
+    path: Path,
+    config: str = "",
+    modules: Mapping[str, str] | None = None,
+    release: str = RELEASE,
+) -> Kernel:
     """A kernel's folder with a config and, when `modules` is given, a modules.dep."""
     path.mkdir(parents=True, exist_ok=True)
     (path / "config").write_text(config)
-    artifact.save_info(path, info())
+    artifact.save_info(path, info(release))
     if modules is not None:
-        folder = path / "modules" / RELEASE
+        folder = path / "modules" / release
         folder.mkdir(parents=True)
         lines = [f"{name}: {needs}".rstrip() + "\n" for name, needs in modules.items()]
         (folder / "modules.dep").write_text("".join(lines))

@@ -127,6 +127,13 @@ class TestKernels:
         reason = manifest.load("rnull").missing_from(samples.kernel(tmp_path))
         assert reason == "kernel 7.3 (7.3.4) is built without CONFIG_BLK_DEV_RUST_NULL"
 
+    @pytest.mark.parametrize(("release", "kind"), [("6.12.1", StaticDisks), ("7.3.4", Configfs)])
+    def test_older_kernel_has_its_own_disks(
+        self, tmp_path: Path, release: str, kind: type[object]
+    ) -> None:
+        kernel = samples.kernel(tmp_path, release=release)
+        assert isinstance(manifest.load("rnull").on(kernel).disks, kind)
+
 
 class TestErrorNumber:
     @pytest.mark.parametrize(
