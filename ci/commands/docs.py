@@ -124,7 +124,7 @@ def _made_again(match: re.Match[str], *, run: bool, pattern: str) -> str:
 def transcript(command: str) -> str:
     """Runs `./inv COMMAND`; returns the command, its standard output, and when and where it ran."""
     started = time.monotonic()
-    answer = _run(command).rstrip("\n")
+    answer = "\n".join(line.rstrip() for line in _run(command).rstrip().splitlines())
     seconds = time.monotonic() - started
     return f"```\n$ ./inv {command}\n{answer}\n```\n\n{_circumstances(seconds)}\n"
 
@@ -146,7 +146,11 @@ def _run(command: str, **environment: str) -> str:
 
 
 def _circumstances(seconds: float) -> str:
-    kind = "KVM" if os.access("/dev/kvm", os.R_OK | os.W_OK) else "no KVM"
+    from blockyard.images.machine import accelerator
+    from blockyard.kernel.host.debian import tool_root
+
+    verdict = accelerator.known(tool_root().versions["qemu-system-x86"])
+    kind = "KVM" if verdict and verdict.works else "without KVM"
     day = time.strftime("%Y-%m-%d", time.gmtime())
     cpus = os.cpu_count() or 1
     return f"*{day}, {cpus} CPUs, {kind}, warm cache: {seconds:.0f} s.*"
