@@ -19,7 +19,7 @@ from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.settings import settings
 from blockyard.kernel.spec import KernelSpec
 from blockyard.tests.unit.samples import result, run_of
-from blockyard.tests.unit.test_run_journal import HEADER
+from blockyard.tests.unit.test_journal import HEADER
 
 OPTIONS = {"kernel": "7.3", "driver": "null_blk"}
 

@@ -18,7 +18,7 @@ from blockyard.kernel.config.kconfig import prove
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import plan
 from blockyard.tests.unit import samples
-from blockyard.tests.unit.test_left_out import NEW_ENOUGH, a_tree
+from blockyard.tests.unit.test_omitted import NEW_ENOUGH, a_tree
 
 WHY = "depends on RUST_IS_AVAILABLE [=n] (init/Kconfig:3)"
 
