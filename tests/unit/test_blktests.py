@@ -7,8 +7,9 @@ import io
 import os
 import re
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -17,7 +18,6 @@ from blockyard.ci.run import selection
 from blockyard.ci.run.circumstances import BlktestsCheckout
 from blockyard.ci.selfbench import blktests as selfbench
 from blockyard.ci.studies import blktests
-from blockyard.images.console.console import Console
 from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
@@ -372,25 +372,30 @@ class TestNeeds:
         assert (unmet.text if unmet else "") == why
 
     @pytest.mark.parametrize(
-        ("capabilities", "why"),
+        ("release", "attributes", "why"),
         [
-            ({"persistent"}, ""),
-            ({"attribute:size"}, "rnull has no attribute memory_backed"),
-            ({"attribute:memory_backed"}, "rnull has no disks that keep their data in this kernel"),
+            ("7.3.4", ["size", "memory_backed"], ""),
+            ("7.3.4", ["size"], "rnull has no attribute memory_backed"),
+            ("6.12.1", [], "rnull has no disks that keep their data in this kernel"),
         ],
     )
     def test_a_disk_that_keeps_its_data(
-        self, tmp_path: Path, capabilities: set[str], why: str
+        self, tmp_path: Path, release: str, attributes: list[str], why: str
     ) -> None:
-        driver = self._driver(tmp_path)
-        driver.__dict__["capabilities"] = frozenset(capabilities)  # else they are probed
+        driver = self._driver(tmp_path, release=release, attributes=attributes)
         unmet = guest.unmet(UpstreamTest("block/042"), driver, 2)
         assert (unmet.text if unmet else "") == why
 
     @staticmethod
-    def _driver(tmp_path: Path, config: str = "") -> Driver:
-        kernel = samples.kernel(tmp_path / "kernel", config)
-        return Driver(manifest.load("rnull"), kernel, cast(Console, None))
+    def _driver(
+        tmp_path: Path, config: str = "", release: str = "7.3.4", attributes: Sequence[str] = ()
+    ) -> Driver:
+        """rnull in a guest whose configfs has these attributes, and which has no parameters."""
+        kernel = samples.kernel(tmp_path / "kernel", config, release=release)
+        console = Mock()
+        console.check.return_value = "\n".join(f"attribute:{name}" for name in attributes)
+        console.run.return_value.output = ""
+        return Driver(manifest.load("rnull").on(kernel), kernel, console)
 
 
 def test_the_page_has_the_worse_of_two_consoles() -> None:

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -17,7 +18,7 @@ from blockyard.images.machine import qemu_features
 from blockyard.images.machine.vm_config import VmConfig
 from blockyard.kernel.host import store
 from blockyard.modules import manifest
-from blockyard.modules.driver import LoadFailed, NoDisk
+from blockyard.modules.driver import Driver, LoadFailed, NoDisk
 from blockyard.modules.serves import Serves
 from blockyard.tests.harness import guests
 from blockyard.tests.harness.guests import MAX_CONSECUTIVE_FAILURES, Guests, NotServed, Slot
@@ -30,10 +31,16 @@ SSH = Slot("null_blk", "ssh")
 
 
 class Booted:
-    """What a guest is here: its kernel log."""
+    """A guest with a kernel log, whose commands all succeed and print nothing."""
 
-    def __init__(self, log: str) -> None:
+    def __init__(self, setup: VmConfig, log: str) -> None:
         self.log = SimpleNamespace(text=lambda: log)
+        self.setup = setup
+
+    def console(self, name: str) -> Mock:
+        console = Mock(topology=self.setup.topology.name)
+        console.check.return_value = ""
+        return console
 
 
 class Boots:
@@ -49,19 +56,19 @@ class Boots:
         self.count += 1
         if not self.works:
             raise BootTimeout("the guest did not come up in 150 s")
-        yield Booted(self.log)
+        yield Booted(setup, self.log)
 
 
 def the_guests(boots: Boots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Guests:
-    def load(self: Guests, slot: Slot, booted: object, name: str) -> None:
-        raise LoadFailed(f"cannot load {slot.driver}")
+    def load(driver: Driver) -> None:
+        raise LoadFailed(f"cannot load {driver.name}")
 
     return _guests(boots, load, tmp_path, monkeypatch)
 
 
 def _guests(
     boots: Boots,
-    load: Callable[[Guests, Slot, object, str], None],
+    load: Callable[[Driver], None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Guests:
@@ -70,7 +77,7 @@ def _guests(
     monkeypatch.setattr(guests, "boot", boots.boot)
     # there is no QEMU to ask
     monkeypatch.setattr(qemu_features, "lacking", lambda topology, tools: "")
-    monkeypatch.setattr(Guests, "_load", load)
+    monkeypatch.setattr(Driver, "load", load)
     plan = Plan(
         drivers=("null_blk",),
         consoles=("serial", "ssh"),
@@ -123,8 +130,8 @@ class TestHardware:
     def guests(
         self, boots: Boots, on: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> Guests:
-        def load(self: Guests, slot: Slot, booted: object, name: str) -> None:
-            if (slot.topology or "default") not in on:
+        def load(driver: Driver) -> None:
+            if driver.console.topology not in on:  # type: ignore[attr-defined]  # a Mock
                 raise NoDisk(
                     "nvme: no disk appeared within 10 s:\n[    1.0] nvme0n1: not supported"
                 )

@@ -88,7 +88,7 @@ def test_size_is_the_parameter(driver: Driver, size_mib: int) -> None:
 
 
 @smoke
-def test_disk_has_an_owner_in_sysfs(driver: Driver, disk: Disk) -> None:
+def test_disk_has_a_number_a_size_and_a_queue_in_sysfs(driver: Driver, disk: Disk) -> None:
     """The block device is a whole one: a device number, a size, a queue, a node in /dev."""
     driver.console.check(
         f"cd {disk.sysfs} && grep -Eq '^[0-9]+:[0-9]+$' dev && test -d queue && test -r size"
