@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""ci/hooks: what they accept and refuse."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from blockyard.kernel.host.settings import PROJECT
+
+HOOKS = PROJECT / "ci" / "hooks"
+SIGNED = "\n\nSigned-off-by: A Name <a@name.example>\n"
+
+
+def hook(name: str, *words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(HOOKS / name), *words], cwd=folder, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "complaint"),
+    [
+        (f"{'x' * 72}{SIGNED}", ""),
+        (f"{'x' * 73}{SIGNED}", "the subject has 73 characters, more than 72"),
+        ("area: what", "no Signed-off-by line"),
+    ],
+)
+def test_commit_message(tmp_path: Path, message: str, complaint: str) -> None:
+    (tmp_path / "message").write_text(message)
+    done = hook("commit-message", "message", folder=tmp_path)
+    assert (done.returncode != 0) == bool(complaint)
+    assert complaint in done.stdout
+
+
+def test_commits_since_a_base(tmp_path: Path) -> None:
+    def git(*words: str) -> None:
+        identity = ["-c", "user.name=A", "-c", "user.email=a@name.example"]
+        subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init")
+    git("commit", "--allow-empty", "-m", f"{'x' * 80}")
+    git("tag", "base")
+    git("commit", "--allow-empty", "-m", f"area: good{SIGNED}")
+    assert hook("commits", "base", folder=tmp_path).returncode == 0
+    git("commit", "--allow-empty", "-m", "area: bad")
+    done = hook("commits", "base", folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout.count("no Signed-off-by line") == 1
+
+
+def test_without_an_upstream_there_is_nothing_to_check(tmp_path: Path) -> None:
+    subprocess.run(["git", "init"], cwd=tmp_path, check=True, capture_output=True)
+    assert hook("commits", folder=tmp_path).returncode == 0
+
+
+def test_spdx(tmp_path: Path) -> None:
+    (tmp_path / "good.py").write_text("#!/bin/sh\n# SPDX-License-Identifier: GPL-2.0-or-later\n")
+    (tmp_path / "bad.py").write_text("x = 1\n")
+    assert hook("spdx", "good.py", folder=tmp_path).returncode == 0
+    done = hook("spdx", "good.py", "bad.py", folder=tmp_path)
+    assert (done.returncode, done.stdout.partition(":")[0]) == (1, "bad.py")
