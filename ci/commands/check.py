@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -68,6 +69,7 @@ def _linters() -> list[list[str]]:
     python = [sys.executable, "-m"]
     programs = Path(sys.executable).parent
     shell = [str(path.relative_to(PROJECT)) for path in shell_files()]
+    commits = [["ci/hooks/commits"]] if (PROJECT / ".git").exists() and shutil.which("git") else []
     return [
         [*python, "ruff", "check"],
         [*python, "ruff", "format", "--check"],
@@ -75,14 +77,17 @@ def _linters() -> list[list[str]]:
         # without a cache: the graph takes 0.3 s
         [str(programs / "lint-imports"), "--no-logo", "--no-cache"],
         [str(programs / "shellcheck"), *shell],
+        *commits,
     ]
 
 
 def _tests(*, unit: bool, faults: bool, hostile: bool, k: str) -> list[list[str]]:
-    # guests that break are mostly waited for, so they are waited for side by side
-    tests = [["tests/unit", "tests/properties"]]
+    # Side by side: guests are mostly waited for. loadfile, as the tests of a file share guests.
+    two = ["-n", "2"]
+    tests = [["tests/unit", "tests/properties", *two]]
     if not unit:
-        tests += [["tests/integration", "--ignore", BREAKING], [BREAKING, "-n", "2"]]
+        tests += [["tests/integration", "--ignore", BREAKING, *two, "--dist", "loadfile"]]
+        tests += [[BREAKING, *two]]
         tests += [["tests/hostile", "-m", "quick"]]
     if faults:
         tests = [[BREAKING, "-p", "no:randomly", "--fault-table", "docs/reliability.md"]]
