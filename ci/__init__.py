@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is done with guests and outcomes: runs, their records, reports, measurements."""
+"""What is done with guests and outcomes: commands, runs, records, reports, studies."""

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """From a name such as ``7.3`` to a bootable kernel.
 
-The way of the data: `catalog` (what a name means) → `sources` (a read-only tree) → `job` (a tree,
-fragments and tools) → `configure` (a ``.config``, proved by `kconfig`) → `build` → `artifact` (a
-`Kernel`: bzImage, modules, symbols). `prebuilt` makes the same `Kernel` from a distribution's
-packages. `kconfig_reader` and `explain` say why a symbol was lost. `host` holds what all of
-Blockyard stands on.
+`catalog` says what a name means, `spec` which kernel is requested, `artifact` what a built kernel
+consists of. `sources` gives a read-only tree, `config` a checked ``.config``, `build` a bzImage
+with modules. `host` is the machine Blockyard runs on.
 """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`suites/` tests drivers in guests; `unit/` and `integration/` test Blockyard itself.
+"""Tests of drivers, in guests, and of Blockyard itself.
 
-`plugin` is what makes pytest run the suites: `guests` boots and keeps the guests, `needs` decides
-what a test can run on, `state` what it left behind, `known` what is expected to fail, `outcomes`
-names what became of it.
+`suites/` tests drivers: `harness/` makes pytest run it in guests, `lib/` is what suites share.
+`blktests/` runs upstream's tests. `mutants/` has planted bugs. `unit/`, `integration/`,
+`properties/` and `hostile/` test Blockyard.
 """

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rest of the command line."""
+"""Commands that neither run tests nor compare runs: doctor, shell, kernels, cache, explain."""

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Run records shown to people."""
+"""Run records and tables, for people and for other programs."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What Blockyard costs over the bare tools, and how it stands beside its peers.
+"""What Blockyard costs over bare make and QEMU, and how it compares with its peers.
 
 Both sides of a comparison run in turn and medians are compared. Nothing is judged here: the limits
 are shown beside the figures. What each measurement does is told where it is made.
