@@ -36,7 +36,7 @@ MADE = re.compile(
 )
 PICTURE = PROJECT / "docs" / "run.svg"
 PICTURE_COMMAND = "test"
-PICTURE_COLUMNS = 100
+PICTURE_COLUMNS = 112
 LAST_TESTS = 6  # progress lines in the picture
 
 
