@@ -12,11 +12,13 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from blockyard.images.console.console import READY, Console
+from blockyard.images.console.serial import SocketTransport
 from blockyard.images.errors import ConsoleLost, GuestError
 
 _RUN = re.compile(rb"BLOCKYARD (\w+) (\d+) run (\d+) (\d+)\n")
@@ -148,3 +150,39 @@ class FakeAgent:
         if not data:
             raise EOFError
         self._input += data
+
+
+Connect = Callable[..., Console]
+
+
+@contextmanager
+def connecting() -> Iterator[Connect]:
+    """A function that makes consoles to fake agents that have greeted."""
+    agents: list[FakeAgent] = []
+
+    def connect(
+        run: Reply,
+        kill: Reply = silence,
+        *,
+        watch: Callable[[], None] = well,
+        scale: float = 1.0,
+        guest: FakeGuest | None = None,
+    ) -> Console:
+        agents.append(FakeAgent(run, kill))
+        transport = SocketTransport(agents[-1].host)
+        console = Console("serial", transport, guest or FakeGuest(watch, scale))
+        console.wait_ready(30)
+        return console
+
+    yield connect
+    for agent in agents:
+        agent.close()
+
+
+def answering(output: bytes = b"", status: int = 0) -> Reply:
+    return lambda request: [request.answer(output, status)]
+
+
+def begun(output: bytes = b"") -> Reply:
+    """The first command never ends, the next ones do."""
+    return lambda r: [r.begin() + output] if r.seq == 1 else [r.answer(b"next")]

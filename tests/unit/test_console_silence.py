@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A console whose command is late or whose guest is silent: deadlines, signs of life, hangs."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator
+
+import pytest
+
+from blockyard.images.console.console import GIVEN_UP, Console
+from blockyard.images.console.serial import SocketTransport
+from blockyard.images.errors import (
+    CommandHung,
+    CommandTimedOut,
+    ConsoleLost,
+    GuestPanicked,
+)
+from blockyard.tests.unit.fake_agent import (
+    Connect,
+    FakeAgent,
+    FakeGuest,
+    Reply,
+    Request,
+    begun,
+    connecting,
+    silence,
+)
+
+ALL_BYTES = bytes(range(256))
+HASTE = 0.05  # a scale for tests that wait for a deadline: 1 s to begin, 0.25 s to be killed
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Makes consoles to fake agents that have greeted."""
+    with connecting() as connect:
+        yield connect
+
+
+class TestTimeOut:
+    @pytest.mark.parametrize("output", [b"", b"so far", ALL_BYTES * 4096])
+    def test_the_console_goes_on_when_the_kill_is_confirmed(
+        self, connect: Connect, output: bytes
+    ) -> None:
+        console = connect(
+            begun(output), lambda request: [request.end(137, len(output))], scale=HASTE
+        )
+        with pytest.raises(CommandTimedOut, match="no end after"):
+            console.run("sleep inf", timeout_s=4)
+        assert not console.dead
+        assert console.run("x").data == b"next"
+
+    def test_a_console_that_gives_up_asks_nothing_more(self, connect: Connect) -> None:
+        console = connect(begun(), lambda request: [request.end(137, 0)], scale=HASTE)
+        console.fail_fast = True
+        for _ in range(2):
+            with pytest.raises(CommandTimedOut, match="sleep inf"):
+                console.run("sleep inf", timeout_s=1)
+        with pytest.raises(CommandTimedOut, match="sleep inf"):
+            console.run("clean up")
+
+    def test_the_message_names_the_command_in_one_line(self, connect: Connect) -> None:
+        console = connect(begun(), lambda request: [request.end(137, 0)], scale=HASTE)
+        with pytest.raises(CommandTimedOut) as caught:
+            console.run("while true; do\n  sleep 1\ndone", timeout_s=1)
+        assert "while true; do ..." in str(caught.value)
+
+    def test_an_end_that_crosses_the_kill_counts(self, connect: Connect) -> None:
+        console = connect(begun(b"abc"), lambda request: [request.end(0, 3)], scale=HASTE)
+        with pytest.raises(CommandTimedOut):
+            console.run("x", timeout_s=1)
+        assert console.run("x").data == b"next"
+
+    def test_an_unconfirmed_kill_ends_the_console(self, connect: Connect) -> None:
+        guest = FakeGuest(scale=HASTE)
+        console = connect(begun(), silence, guest=guest)
+        with pytest.raises(ConsoleLost):
+            console.run("x", timeout_s=1)
+        assert console.dead
+        assert guest.examined == ["it did not come back after a command was killed"]
+        with pytest.raises(ConsoleLost, match="did not come back"):
+            console.run("x")
+
+    def test_a_script_that_does_not_die_is_given_up(self, connect: Connect) -> None:
+        kills: list[Request] = []
+
+        def kill(request: Request) -> Iterable[bytes]:
+            kills.append(request)
+            return [request.end(GIVEN_UP, 0)] if len(kills) == 2 else []
+
+        guest = FakeGuest(scale=HASTE)
+        console = connect(begun(), kill, guest=guest)
+        with pytest.raises(CommandTimedOut, match="stuck in the kernel"):
+            console.run("x", timeout_s=1)
+        assert (len(kills), guest.blocked, guest.examined) == (2, 1, [])
+        assert console.run("x").data == b"next"
+
+    def test_what_it_printed_last_is_told(self, connect: Connect) -> None:
+        console = connect(begun(b"one\ntwo\n"), lambda r: [r.end(137, 8)], scale=HASTE)
+        with pytest.raises(CommandTimedOut, match="its last words:\n    one\n    two"):
+            console.run("x", timeout_s=1)
+
+    def test_the_scale_stretches_the_deadline(self, connect: Connect) -> None:
+        console = connect(begun(), lambda request: [request.end(137, 0)], scale=0.5)
+        with pytest.raises(CommandTimedOut, match="no end after 1 s"):
+            console.run("x", timeout_s=2)
+
+
+class TestSignsOfLife:
+    def test_they_are_no_output(self, connect: Connect) -> None:
+        def run(r: Request) -> Iterable[bytes]:
+            return [r.begin() + b"ab", r.alive() + r.alive(), b"c" + r.alive() + r.end(0, 3)]
+
+        assert connect(run).run("x").data == b"abc"
+
+    def test_with_them_a_command_may_be_silent_for_long(self, connect: Connect) -> None:
+        def run(r: Request) -> Iterable[bytes]:
+            yield r.begin()
+            for _ in range(8):
+                time.sleep(0.1)
+                yield r.alive()
+            yield r.end(0, 0)
+
+        assert connect(run, scale=HASTE).run("x", timeout_s=600).exit_code == 0
+
+    def test_without_them_the_guest_is_looked_into_before_the_deadline(
+        self, connect: Connect
+    ) -> None:
+        guest = FakeGuest(scale=HASTE)
+        begun_at = time.monotonic()
+        with pytest.raises(ConsoleLost):
+            connect(begun(b"so far"), guest=guest).run("x", timeout_s=6000)
+        assert time.monotonic() - begun_at < 60
+        assert guest.examined == ["no sign of life in the middle of a command"]
+
+
+class TestBlocked:
+    """What the guest program says of a command that waits in the kernel."""
+
+    def blocked(self, *ms: int) -> Reply:
+        def run(r: Request) -> Iterable[bytes]:
+            if r.seq > 1:
+                yield r.answer(b"next")
+                return
+            yield r.begin() + b"".join(r.blocked(one, name=b"dd if=/dev/x") for one in ms)
+
+        return run
+
+    def test_it_hangs_long_before_its_deadline(self, connect: Connect) -> None:
+        guest = FakeGuest()
+        kill = lambda r: [r.end(137, 0)]  # noqa: E731
+        console = connect(self.blocked(19_000, 20_000), kill, guest=guest)
+        with pytest.raises(CommandHung, match=r"dd if=/dev/x, pid 7, hangs: .* for 20 s") as caught:
+            console.run("set -e\ndd if=/dev/x of=/dev/y", timeout_s=6000)
+        assert "a larger blocked_s" in caught.value.hint
+        assert "set -e" not in str(caught.value)
+        assert guest.blocked == 1
+        assert console.run("x").data == b"next"
+
+    def test_one_that_may_wait_for_longer_does_not(self, connect: Connect) -> None:
+        def run(r: Request) -> Iterable[bytes]:
+            yield r.begin() + r.blocked(20_000) + r.blocked(59_000) + r.end(0, 0)
+
+        assert connect(run).run("x", blocked_s=60).exit_code == 0
+
+    def test_so_may_those_of_check_put_and_get(self, connect: Connect) -> None:
+        def run(r: Request) -> Iterable[bytes]:
+            data = b"" if r.script.startswith(b"cat -- ") else hashlib.sha256().hexdigest().encode()
+            yield r.begin() + r.blocked(59_000) + data + r.end(0, len(data))
+
+        console = connect(run)
+        console.check("x", blocked_s=60)
+        console.put(b"", "/x", blocked_s=60)
+        assert console.get("/x", blocked_s=60) == b""
+        with console.may_wait(60):
+            console.check("x")
+            console.put(b"", "/x")
+            with console.follow("x") as running:
+                running.result()
+
+    def test_what_may_wait_says_ends_with_its_block(self, connect: Connect) -> None:
+        console = connect(self.blocked(20_000), lambda r: [r.end(137, 0)])
+        with console.may_wait():
+            pass
+        with pytest.raises(CommandHung):
+            console.check("x", timeout_s=6000)
+
+    def test_what_a_disk_of_the_host_takes_is_not_counted(self, connect: Connect) -> None:
+        """Before the command was blocked it was 7 s, then 15 s more."""
+        stalls = iter([0.0, 7.0, 15.0, 22.0, 22.0, 22.0])  # the last: of the kill
+        guest = FakeGuest(stalled=lambda: next(stalls))
+
+        def run(r: Request) -> Iterable[bytes]:
+            yield r.begin() + r.blocked(0)
+            yield r.blocked(20_000) + r.blocked(34_000) + r.blocked(35_000)
+
+        console = connect(run, lambda r: [r.end(137, 0)], guest=guest)
+        with pytest.raises(CommandHung, match="for 20 s while"):
+            console.run("x", timeout_s=6000)
+        assert next(stalls, None) is None
+
+    def test_one_that_the_guest_cannot_name(self, connect: Connect) -> None:
+        def run(r: Request) -> Iterable[bytes]:
+            yield r.begin() + r.blocked(20_000)
+
+        console = connect(run, lambda r: [r.end(137, 0)])
+        with pytest.raises(CommandHung, match="mount /dev/x"):
+            console.run("mount /dev/x")
+
+    def test_a_name_with_control_characters_is_no_sign_of_life(self, connect: Connect) -> None:
+        def run(r: Request) -> Iterable[bytes]:
+            odd = r.blocked(99_000, name=b"\x1b[31m")
+            yield r.begin() + odd + r.end(0, len(odd))
+
+        assert b"\x1b[31m" in connect(run).run("x").data
+
+
+class TestWatch:
+    def test_what_the_watch_raises_ends_the_wait(self, connect: Connect) -> None:
+        looks = 0
+
+        def watch() -> None:
+            nonlocal looks
+            looks += 1
+            if looks > 2:
+                raise GuestPanicked("the guest's kernel panicked", kernel_log="last words")
+
+        console = connect(begun(), watch=watch)
+        with pytest.raises(GuestPanicked) as caught:
+            console.run("x", timeout_s=600)
+        assert caught.value.kernel_log == "last words"
+
+    def test_it_explains_the_end_of_the_stream(self) -> None:
+        def run(request: Request) -> Iterable[bytes]:
+            yield request.begin()
+            gone.append(True)
+            agent.hang_up()
+
+        def watch() -> None:
+            if gone:
+                raise GuestPanicked("the guest's kernel panicked")
+
+        gone: list[bool] = []
+        agent = FakeAgent(run)
+        console = Console("serial", SocketTransport(agent.host), FakeGuest(watch))
+        console.wait_ready(30)
+        with pytest.raises(GuestPanicked):
+            console.run("x")
+        agent.close()
