@@ -51,6 +51,13 @@ def test_commands_in_pages_exist(page: Path) -> None:
     assert used <= set(tasks.namespace.task_names)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_of_tests_in_pages_exist(page: Path) -> None:
+    there = {path.name for path in (PROJECT / "tests").rglob("test_*.py")}
+    named = set(re.findall(r"`(?:[\w/]+/)?(test_\w+\.py)`", page.read_text()))
+    assert named <= there | {"test_*.py", "test_disk.py"}
+
+
 def test_every_suite_is_in_the_readme() -> None:
     text = (PROJECT / "README.md").read_text()
     for suite in selection.suites():
