@@ -147,9 +147,10 @@ def _run(command: str, **environment: str) -> str:
 
 def _circumstances(seconds: float) -> str:
     from blockyard.images.machine import accelerator
-    from blockyard.kernel.host.debian import tool_root
+    from blockyard.kernel.host.debian import ready_tool_root
 
-    verdict = accelerator.known(tool_root().versions["qemu-system-x86"])
+    tools = ready_tool_root()
+    verdict = accelerator.known(tools.versions["qemu-system-x86"] if tools else "")
     kind = "KVM" if verdict and verdict.works else "without KVM"
     day = time.strftime("%Y-%m-%d", time.gmtime())
     cpus = os.cpu_count() or 1
