@@ -171,7 +171,10 @@ def _writable(folder: Path) -> dict[Path, Path]:
 def _enclosure(
     folder: Path, needed: Sequence[Path], writable: Mapping[Path, Path], devices: Sequence[str] = ()
 ) -> Enclosure:
-    return Enclosure(needed, {INSIDE: own_folder.part(folder, ORDERS)}, writable, devices)
+    orders = {INSIDE: own_folder.part(folder, ORDERS)}
+    # the plan's keys are looked up in it; there is no home inside, and no file of settings
+    environment = {"BLOCKYARD_CACHE": str(settings().cache_dir)}
+    return Enclosure(needed, orders, writable, devices, environment)
 
 
 @contextmanager
