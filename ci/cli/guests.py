@@ -38,6 +38,11 @@ if TYPE_CHECKING:
             "one with the same options",
         ),
         "json": ("", "print the run record instead of the report"),
+        "report": (
+            "NAMES",
+            "also call these reporters: markdown (report.md beside the record), or those of "
+            "installed packages",
+        ),
         "trust_tests": (
             "",
             "run a module's own test files without a sandbox, with all your rights",
@@ -68,6 +73,7 @@ def test(
     seed: str = "",
     resume: str | bool = "",
     json: bool = False,
+    report: Words = (),
     trust_tests: bool = False,
 ) -> None:
     """Build a kernel, boot it, test its block drivers.
@@ -81,11 +87,12 @@ def test(
     from pathlib import Path
 
     from blockyard.ci import output
-    from blockyard.ci.report import terminal
+    from blockyard.ci.report import reporters, terminal
     from blockyard.ci.run import boot_env, collection, exits, run, selection
     from blockyard.ci.run import resume as resumption
     from blockyard.modules import plan
 
+    called = reporters.named(report)
     outside, workers = plan.out_of_tree(spec), run.workers(guests)
     spend = selection.budget_named(quick=quick, long=long)
     suites = ",".join(suite) or ("all" if k else selection.SMOKE)
@@ -111,6 +118,7 @@ def test(
 
     def show() -> None:
         print(output.as_json(finished)) if json else terminal.show(finished, path)
+        reporters.report(called, finished, path)
 
     exits.end(exits.of_run(finished), show)
 

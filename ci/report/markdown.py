@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Tables as Markdown, for the pages that commands write."""
+"""Tables and runs as Markdown, for the pages that commands write."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from blockyard.ci.report.run_table import run_table
 from blockyard.ci.report.table import Cell, Table, table
+from blockyard.ci.run.record import Run
 from blockyard.kernel.host.progress import printable
+from blockyard.tests.harness.outcomes import BAD
 
 
 def lines(content: Table) -> list[str]:
@@ -22,6 +25,20 @@ def lines(content: Table) -> list[str]:
 def simple(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """The lines of a table of texts."""
     return lines(table(head, rows))
+
+
+def of_run(run: Run) -> str:
+    """A page: the kernel, the outcomes, and each test that failed with its reason."""
+    kernel = run.kernel
+    page = [f"# {kernel.name}: {kernel.release}", "", *lines(run_table(run))]
+    bad = [
+        [test.id, ", ".join(test.where), test.outcome, test.reason.partition("\n")[0]]
+        for test in run.tests
+        if test.outcome in BAD
+    ]
+    if bad:
+        page += ["", *simple(["test", "where", "outcome", "reason"], bad)]
+    return "\n".join(page) + "\n"
 
 
 def _text(cell: Cell) -> str:

@@ -6,12 +6,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from blockyard.ci import output
-from blockyard.ci.report.table import Cell, Column, Row, Style, Table, table
+from blockyard.ci.report.run_table import STYLES, run_table
+from blockyard.ci.report.table import Style, Table
 from blockyard.ci.run.record import Run
 from blockyard.tests.harness.known import FILE
-from blockyard.tests.harness.outcomes import BAD, OUTCOMES, CaseResult, Outcome
+from blockyard.tests.harness.outcomes import BAD, CaseResult, Outcome
 
-ALWAYS: frozenset[Outcome] = frozenset({"pass", "fail", "skip"})  # columns shown even when empty
 # Told below the failures, with their reasons.
 NOTED: dict[Outcome, str] = {
     "skip": "skipped",
@@ -19,16 +19,6 @@ NOTED: dict[Outcome, str] = {
     "xpass": "passed against a known failure",
 }
 NAMED = 3  # tests that share a reason are named up to this many, then counted
-STYLES: dict[Outcome, Style] = {
-    "pass": "good",
-    "fail": "bad",
-    "crash": "bad",
-    "timeout": "bad",
-    "lost": "bad",
-    "skip": "note",
-    "xfail": "note",
-    "xpass": "odd",
-}
 COLOURS: dict[Style, str] = {
     "": "",
     "good": "green",
@@ -91,25 +81,6 @@ def print_table(content: Table, *, folded: bool = True) -> None:
     console.print(drawn)
     for line in content.footnotes:
         output.say(line)
-
-
-def run_table(run: Run) -> Table:
-    """Driver × outcome, with the seconds that the tests took."""
-    present = {test.outcome for test in run.tests}
-    outcomes = [outcome for outcome in OUTCOMES if outcome in present | ALWAYS]
-    rows: list[Row] = []
-    for driver in dict.fromkeys(test.driver for test in run.tests):
-        counts = run.count(driver)
-        seconds = sum(test.seconds for test in run.tests if test.driver == driver)
-        cells = [_count(outcome, counts[outcome]) for outcome in outcomes]
-        rows.append([driver, *cells, f"{seconds:.1f}"])
-    return table(
-        ["driver", *(Column(outcome, right=True) for outcome in (*outcomes, "seconds"))], rows
-    )
-
-
-def _count(outcome: Outcome, count: int) -> Cell:
-    return Cell(str(count), STYLES[outcome]) if count else Cell("-")
 
 
 def _failure(test: CaseResult, folder: Path) -> str:

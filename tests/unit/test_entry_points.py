@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from blockyard.ci.report import reporters
 from blockyard.images.hardware import topologies
 from blockyard.kernel.host.errors import Failure, UsageError
+from blockyard.tests.unit.samples import result, run_of
 
 Install = Callable[[str, str], None]
 
@@ -86,3 +88,35 @@ class TestTopologies:
         with pytest.raises(UsageError, match="unknown topology 'labb'") as caught:
             topologies.load("labb")
         assert "lab" in caught.value.hint
+
+
+class TestReporters:
+    def test_a_package_brings_a_reporter(self, install: Install, tmp_path: Path) -> None:
+        install(
+            "def report(run, record):\n    record.with_name('mine').write_text(run.run)\n",
+            "[blockyard.reporters]\nlab = lab_of_a_test:report\n",
+        )
+        found = reporters.named(["lab", "markdown"])
+        reporters.report(found, run_of(result("fail")), tmp_path / "run.json")
+        assert (tmp_path / "mine").read_text() == run_of().run
+        assert "| null_blk |" in (tmp_path / "report.md").read_text()
+
+    def test_one_that_fails_changes_nothing(
+        self, install: Install, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        install(
+            "def report(run, record):\n    1 / 0\n",
+            "[blockyard.reporters]\nlab = lab_of_a_test:report\n",
+        )
+        reporters.report(reporters.named(["lab"]), run_of(), tmp_path / "run.json")
+        assert "the reporter lab failed: ZeroDivisionError" in capsys.readouterr().err
+
+    def test_a_bad_entry_point_is_named(self, install: Install) -> None:
+        install("", "[blockyard.reporters]\nlab = lab_of_a_test:report\n")
+        with pytest.raises(Failure, match="lab = lab_of_a_test:report.*AttributeError"):
+            reporters.named(["lab"])
+
+    def test_unknown_reporter_is_a_usage_error(self) -> None:
+        with pytest.raises(UsageError, match="unknown reporter 'markdwon'") as caught:
+            reporters.named(["markdwon"])
+        assert caught.value.hint == "did you mean markdown?"
