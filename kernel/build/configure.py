@@ -92,7 +92,7 @@ def configure(job: BuildSpec) -> None:
             raise SymbolsDropped(lost + failure, dropped, {}, job.log)
         what = lost + explain.explain_dropped(report, dropped, merged.requests)
         reasons = {
-            one.symbol: explain.in_one_line(explain.explain(report, one.symbol, merged.requests))
+            one.symbol: explain.explain(report, one.symbol, merged.requests).chain
             for one in dropped
         }
         raise SymbolsDropped(what, dropped, reasons, job.log)
@@ -156,7 +156,7 @@ def why(job: BuildSpec, symbol: str, refusals: Sequence[str] = ()) -> str:
     others = [
         f"or take --variant {name}, which asks for it" for name in variants.asking_for(symbol)
     ]
-    return explain.explain(report, symbol, merged.requests, reasons, others)
+    return str(explain.explain(report, symbol, merged.requests, reasons, others))
 
 
 def _refusals(job: BuildSpec, symbol: str, merged: Merged, report: Report) -> list[str]:

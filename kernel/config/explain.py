@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from blockyard.kernel.config.kconfig import Dropped, Request
@@ -33,6 +34,29 @@ from blockyard.kernel.config.reader.report import (
 class _Words(NamedTuple):
     lines: list[str]
     advice: list[str]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a symbol has its value; as text it has no final newline."""
+
+    head: str  # the symbol, its value and the request
+    lines: tuple[str, ...]  # the chain of dependencies, each line indented by its depth
+    advice: tuple[str, ...]  # what to do
+
+    def __str__(self) -> str:
+        lines = [self.head, *(_INDENT + line for line in self.lines)]
+        if self.advice:
+            lines.append(f"{_INDENT}what to do:")
+            lines += [f"{_INDENT * 2}- {advice}" for advice in self.advice]
+        return "\n".join(lines)
+
+    @property
+    def chain(self) -> str:
+        """The chain of dependencies in one line, without the head and the advice."""
+        words = "; ".join(line.strip() for text in self.lines for line in text.splitlines())
+        # the end of what scripts/rust_is_available.sh prints first
+        return words.removesuffix(" See output and docs below for details:")
 
 
 _INDENT = "  "
@@ -61,13 +85,12 @@ def explain(
     requests: Mapping[str, Request],
     refusals: Sequence[str] = (),
     others: Sequence[str] = (),
-) -> str:
+) -> Explanation:
     """Return why symbol `name` of the report is what it is, and what to do.
 
     `requests` are the merged fragments' (empty if there are none): they tell which line asked
     for a value and where a missing one should be added.  `refusals` say why Blockyard does not
     ask this tree for the symbol; then nobody is told to ask.  `others` are more ways to have it.
-    The text has no final newline.
     """
     data = report["symbols"][name]
     request = requests.get(name)
@@ -91,15 +114,7 @@ def explain_dropped(
     report: Report, dropped: Sequence[Dropped], requests: Mapping[str, Request]
 ) -> str:
     """Return the explanation of each dropped request, one paragraph per symbol."""
-    return "\n\n".join(explain(report, entry.symbol, requests) for entry in dropped)
-
-
-def in_one_line(explanation: str) -> str:
-    """The chain of dependencies of a symbol's explanation, without its head and the advice."""
-    chain = explanation.partition(f"{_INDENT}what to do:")[0].splitlines()[1:]
-    words = "; ".join(line.strip() for line in chain)
-    # the end of what scripts/rust_is_available.sh prints first
-    return words.removesuffix(" See output and docs below for details:")
+    return "\n\n".join(str(explain(report, entry.symbol, requests)) for entry in dropped)
 
 
 def explain_failure(report: Report) -> str:
@@ -115,12 +130,8 @@ def explain_failure(report: Report) -> str:
     return "\n".join(lines)
 
 
-def _finish(head: str, words: _Words) -> str:
-    lines = [head, *(_INDENT + line for line in words.lines)]
-    if words.advice:
-        lines.append(f"{_INDENT}what to do:")
-        lines += [f"{_INDENT * 2}- {advice}" for advice in dict.fromkeys(words.advice)]
-    return "\n".join(lines)
+def _finish(head: str, words: _Words) -> Explanation:
+    return Explanation(head, tuple(words.lines), tuple(dict.fromkeys(words.advice)))
 
 
 class _Teller:

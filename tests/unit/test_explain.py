@@ -27,7 +27,7 @@ def run(tree: Path, tmp_path: Path) -> Run:
 def words(run: Run, name: str, config: str = "", **fragments: str) -> str:
     merged = merge([Fragment(f"{key}.config", text) for key, text in fragments.items()])
     wanted = " ".join(f"{r.symbol}={r.value}" for r in merged.requests.values())
-    return explain(run(name, config=config, wanted=wanted), name, merged.requests)
+    return str(explain(run(name, config=config, wanted=wanted), name, merged.requests))
 
 
 def golden(text: str) -> str:
@@ -188,12 +188,12 @@ or add '# CONFIG_MISC is not set' to usb.config
 
     def test_a_refusal_is_told_and_nobody_is_told_to_ask(self, run: Run) -> None:
         refusals = ["Rust is left out of kernel 7.3: too old"]
-        assert explain(run("MISC"), "MISC", {}, refusals) == golden("""
+        assert str(explain(run("MISC"), "MISC", {}, refusals)) == golden("""
             MISC is n
               Rust is left out of kernel 7.3: too old
               MISC can be y, but nothing asks for it
         """)
-        assert explain(run("RNUL"), "RNUL", {}, refusals) == golden("""
+        assert str(explain(run("RNUL"), "RNUL", {}, refusals)) == golden("""
             RNUL does not exist in Linux 7.3.4; the nearest names: RNULL
               Rust is left out of kernel 7.3: too old
         """)

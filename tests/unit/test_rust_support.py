@@ -13,7 +13,7 @@ from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.build import build, rust_support
 from blockyard.kernel.build.configure import SymbolsDropped
 from blockyard.kernel.build.spec import BuildSpec
-from blockyard.kernel.config.explain import in_one_line
+from blockyard.kernel.config.explain import Explanation
 from blockyard.kernel.config.kconfig import prove
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import plan
@@ -82,14 +82,15 @@ def test_who_asks_for_rust_in_a_fragment_is_told_that_it_cannot_be(
 
 
 def test_the_reason_is_the_chain_without_advice() -> None:
-    explanation = (
-        "RUST is n, wanted y (rust.config:4)\n"
-        "  depends on RUST_IS_AVAILABLE [=n] (init/Kconfig:3)\n"
-        "    RUST_IS_AVAILABLE: the tree's check of the tools says n\n"
-        "      no libclang. See output and docs below for details:\n"
-        "  what to do:\n"
-        "    - `make rustavailable`\n"
+    explanation = Explanation(
+        "RUST is n, wanted y (rust.config:4)",
+        (
+            "depends on RUST_IS_AVAILABLE [=n] (init/Kconfig:3)",
+            "  RUST_IS_AVAILABLE: the tree's check of the tools says n",
+            "    no libclang. See output and docs below for details:",
+        ),
+        ("`make rustavailable`",),
     )
-    assert in_one_line(explanation) == (
+    assert explanation.chain == (
         f"{WHY}; RUST_IS_AVAILABLE: the tree's check of the tools says n; no libclang."
     )
