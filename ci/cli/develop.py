@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Commands for those who work on Blockyard itself; they are of use in a checkout."""
+"""Commands for those who work on Blockyard itself; some need a checkout of it."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def check(
     "dev.mutants",
     Group.DEVELOP,
     "dev.mutants --driver rnull",
-    "dev.mutants -k zone --suite zoned",
+    "dev.mutants --only zone --suite zoned",
     help={
         "driver": ("NAMES", "default: all that have mutants in tests/mutants"),
-        "k": ("PATTERN", "only mutants whose names have this in them, or match it with * and ?"),
+        "only": ("NAME", "mutants whose names have this in them, or match it with * and ?"),
         "suite": ("NAMES", "default: all of tests/suites"),
         "kernel": options.KERNEL["kernel"],
         "all_": ("", "run every test on every mutant; shows which tests catch nothing"),
@@ -59,7 +59,7 @@ def check(
 def mutants(
     c: Context,
     driver: Words = (),
-    k: str = "",
+    only: str = "",
     suite: Words = (),
     kernel: Words = (),
     all_: bool = False,
@@ -83,12 +83,12 @@ def mutants(
 
     suites = ",".join(suite)
     selection.select(suite=suites)  # checked before anything is built
-    if write and (driver or k or suite):
+    if write and (driver or only or suite):
         raise UsageError("--write is for all mutants and all suites")
     page = page_file(mutants_report.PAGE, write=write, output=output)
     name = commas.one_kernel(kernel, "dev.mutants") or catalog.DEFAULT
     conditions = Conditions(name, accel, run.workers(guests), suites, all_)
-    found = chosen(",".join(driver), k)
+    found = chosen(",".join(driver), only)
     if not mutants_report.show(found, conditions, page_file=page, as_json=json):
         raise Exit(code=1)
 
@@ -130,15 +130,15 @@ def selfbench(
     Group.DEVELOP,
     "dev.docs",
     "dev.docs --table topologies",
-    "dev.docs --run -k doctor",
+    "dev.docs --run --only doctor",
     help={
         "table": ("NAME", "print this table and write nothing"),
         "run": ("", "also run the commands of transcripts and of docs/run.svg, which boot guests"),
-        "k": ("PATTERN", "with --run: only commands that contain this text"),
+        "only": ("TEXT", "with --run: commands that contain this text"),
     },
     results="README.md and docs/, in the checkout.",
 )
-def docs(c: Context, table: str = "", run: bool = False, k: str = "") -> None:
+def docs(c: Context, table: str = "", run: bool = False, only: str = "") -> None:
     """Write again what commands make in docs/."""
     from blockyard.ci import output
     from blockyard.ci.commands import docs as pages
@@ -146,7 +146,7 @@ def docs(c: Context, table: str = "", run: bool = False, k: str = "") -> None:
     if table:
         output.say(pages.table(table).rstrip())
         return
-    pages.update(run=run, pattern=k)
+    pages.update(run=run, pattern=only)
 
 
 @command(
