@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """From the bytes of a file to the mails in it, and to the texts in each that may be a patch.
 
-A file is an mbox (public-inbox, `git format-patch --stdout`, `b4 am`), one mail, or no mail at all:
-then it is one text. Mails are read by the standard library's email; what it may take too long for
-(headers without end, folders of parts without end) is cut or refused before.
+A file is an mbox (`mbox`), one mail, or no mail at all: then it is one text. Mails are read by the
+standard library's email; what it may take too long for (headers without end, folders of parts
+without end) is cut or refused before.
 """
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import email
 import re
@@ -21,19 +20,11 @@ from email.utils import mktime_tz, parseaddr, parsedate_tz
 from blockyard.kernel.host import packed
 from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.untrusted import SERIES_BYTES
+from blockyard.kernel.sources import mbox
 
 HEADER_CHARACTERS = 4096  # of one header; the parsers of some are quadratic
 PARTS = 300  # multiparts and mails in one mail
 DEPTH = 12  # mails in mails
-_SEPARATOR = re.compile(
-    rb"From (?:\S+ +)?\S{0,60}.{0,40}?\d\d:\d\d(?::\d\d)?.{0,20}\d{4}(?: [+-]\d{4})?\s*"
-)
-_HEADER = re.compile(rb"[!-9;-~]{1,76}:")
-_MAIL_HEADER = re.compile(rb"^(?:from|subject|date|message-id)[ \t]*:", re.I | re.M)
-_CLOSING = re.compile(rb"^--([^\n]{1,200}?)--[ \t]{0,20}\r?$", re.MULTILINE)
-_BOUNDARY = re.compile(
-    rb'\bboundary[ \t]*=[ \t]*(?:"([^"\n]{1,200})"|([^\s;"]{1,200}))', re.IGNORECASE
-)
 _ANY_PART = re.compile(rb"^content-type[ \t]*:[ \t]*(?:multipart|message)/", re.I | re.M)
 _CRLF_DIFF = re.compile(rb"^(?:@@ -|diff --git |\+\+\+ )[^\n]{0,4096}\r$", re.MULTILINE)
 _HTML_DIFF = re.compile(rb"diff --git |@@ -\d")
@@ -88,12 +79,12 @@ def _mails(data: bytes, what: str, inside: Mail | None, depth: int) -> Iterator[
     if depth > DEPTH:
         raise UsageError(f"cannot read {what}: mails are attached to mails {DEPTH} times")
     data = data.lstrip(b"\r\n")
-    starts = _starts(data)
-    if not starts and not _is_mail(data):
+    starts = mbox.starts(data)
+    if not starts and not mbox.is_mail(data):
         yield Mail((Text(_readings(data)),), is_mail=False, inside=inside)
         return
     if starts and starts[0][0] > 0:
-        if _is_mail(data):
+        if mbox.is_mail(data):
             starts.insert(0, (0, 0))
         else:
             yield Mail((Text(_readings(data[: starts[0][0]])),), is_mail=False, inside=inside)
@@ -109,55 +100,6 @@ def _mails(data: bytes, what: str, inside: Mail | None, depth: int) -> Iterator[
                 yield mail
             else:
                 yield replace(mail, inside=sent)
-
-
-def _starts(data: bytes) -> list[tuple[int, int]]:
-    """Where mails of an mbox begin: their line "From ", and the line behind it."""
-    closings: dict[bytes, list[int]] = {}
-    starts: list[tuple[int, int]] = []
-    busy_until = 0  # a line "From " in an attachment begins no mail
-    for found in re.finditer(rb"^From ", data, re.MULTILINE):
-        begin = found.start()
-        end = data.find(b"\n", begin, begin + 200)
-        if end < 0 or begin < busy_until or not _SEPARATOR.fullmatch(data[begin:end]):
-            continue
-        if not _HEADER.match(data[end + 1 : end + 80]):
-            continue
-        starts.append((begin, end + 1))
-        if not closings:
-            closings = _closings(data)
-        busy_until = _end_of_parts(data, end + 1, closings)
-    return starts
-
-
-def _closings(data: bytes) -> dict[bytes, list[int]]:
-    found: dict[bytes, list[int]] = {b"": []}
-    for one in _CLOSING.finditer(data):
-        found.setdefault(one[1], []).append(one.start())
-    return found
-
-
-def _end_of_parts(data: bytes, begin: int, closings: dict[bytes, list[int]]) -> int:
-    """Where the parts of a mail end; `begin` when it has none."""
-    header = _header_block(data, begin)
-    boundary = _BOUNDARY.search(header)
-    places = closings.get(boundary[1] or boundary[2], []) if boundary else []
-    at = bisect.bisect(places, begin)
-    return places[at] if at < len(places) else begin
-
-
-def _header_block(data: bytes, begin: int) -> bytes:
-    block = data[begin : begin + 65536]
-    return re.split(rb"\r?\n\r?\n", block, maxsplit=1)[0]
-
-
-def _is_mail(data: bytes) -> bool:
-    """Whether a text begins with the headers of a mail."""
-    if not _HEADER.match(data):
-        return False
-    block = _header_block(data, 0)
-    names = {found[0].rstrip(b": \t").lower() for found in _MAIL_HEADER.finditer(block)}
-    return len(names) > 1
 
 
 def _read(data: bytes, what: str, inside: Mail | None, depth: int) -> Iterator[Mail]:
@@ -190,7 +132,7 @@ def _of_message(message: Message, what: str, inside: Mail | None, depth: int) ->
         data = packed.unpacked(data, f"{name or 'an attachment'} in {what}", SERIES_BYTES)
         if kind == "text/html":
             html = html or bool(_HTML_DIFF.search(data))
-        elif leaf is not message and _holds_mails(data.lstrip(b"\r\n")):
+        elif leaf is not message and mbox.holds_mails(data.lstrip(b"\r\n")):
             nested.append(data)
         else:
             data = data if attached else _in_utf8(data, _parameter(leaf, "charset"))
@@ -232,10 +174,6 @@ def _leaves(part: Message, depth: int, what: str) -> Iterator[Message]:
 def _parts(part: Message) -> list[Message]:
     payload = part.get_payload()
     return [one for one in payload if isinstance(one, Message)] if isinstance(payload, list) else []
-
-
-def _holds_mails(data: bytes) -> bool:
-    return _is_mail(data) or any(begin == 0 for begin, _ in _starts(data[:HEADER_CHARACTERS]))
 
 
 def _raw(part: Message, name: str) -> str:
