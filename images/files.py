@@ -115,9 +115,9 @@ def _packages(status: str) -> dict[str, str]:
     return dict(sorted(found))
 
 
-def guest_flags(sources: str | Path) -> list[str]:
-    """What the compiler needs besides `sources`, the folder of the guest program's."""
-    return [f"-Wa,-I{sources}", f'-DLOG_PORT="{arch.target().serial.log}"']
+def guest_flags() -> list[str]:
+    """What the compiler is told besides, for the guest program."""
+    return [f'-DLOG_PORT="{arch.target().serial.log}"']
 
 
 def packages_in(root: Path, tools: ToolRoot) -> dict[str, str]:
@@ -130,15 +130,15 @@ def packages_in(root: Path, tools: ToolRoot) -> dict[str, str]:
 
 def guest_program(tools: ToolRoot) -> Path:
     """The static binary that is PID 1 in every guest, compiled in the tool root."""
-    sources = sorted([*GUEST_SOURCES.glob("*.[ch]"), GUEST_SOURCES / "lib.bash"])
+    sources = sorted(GUEST_SOURCES.glob("*.[ch]"))
     key = store.digest(
-        "guest", RECIPE, COMPILE, guest_flags(""), [source.read_text() for source in sources]
+        "guest", RECIPE, COMPILE, guest_flags(), [source.read_text() for source in sources]
     )
 
     def make(path: Path) -> None:
         sandbox = Sandbox(tools.root, read_only={"src": GUEST_SOURCES}, writable={"out": path})
         names = [f"{BIND}/src/{source.name}" for source in sources if source.suffix == ".c"]
-        argv = [*COMPILE, *guest_flags(f"{BIND}/src"), "-o", f"{BIND}/out/init", *names]
+        argv = [*COMPILE, *guest_flags(), "-o", f"{BIND}/out/init", *names]
         log = store.directory("logs") / f"guest-program-{key}.log"
         run(sandbox.argv(argv), log=log, doing="compiling the guest program")
 

@@ -27,7 +27,7 @@ from functools import cached_property
 from pathlib import Path
 
 from blockyard.images.console.console import TIME_OUTS_S, Console
-from blockyard.images.console.script import call, functions, words
+from blockyard.images.console.script import call, with_functions, words
 from blockyard.images.errors import GuestError
 from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.host.errors import Failure
@@ -99,7 +99,7 @@ class Driver:
         if isinstance(disks, Configfs):
             # where configfs is a module itself, it comes with the driver
             lines.append(words("mount_configfs", disks.path))
-        script = "\n".join(["set -e", functions(SCRIPTS), *lines])
+        script = with_functions(SCRIPTS, "\n".join(["set -e", *lines]))
         result = self.console.run(script, timeout_s=60)
         if result.exit_code:
             log = self.console.run(f"dmesg | tail -n {LOG_LINES}").output
@@ -118,7 +118,7 @@ class Driver:
         modules = " ".join(reversed(self.manifest.modules))
         script = f"modprobe --remove -- {modules}"
         if self.binding:
-            script += f" || exit\n{functions(SCRIPTS)}\n{self.binding.release()}"
+            script = with_functions(SCRIPTS, f"{script} || exit\n{self.binding.release()}")
         self.console.check(script, timeout_s=60, blocked_s=TIME_OUTS_S)
 
     def loaded(self) -> bool:

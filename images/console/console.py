@@ -25,7 +25,7 @@ import pexpect
 
 from blockyard.images.console.result import FILE_LIMIT, Capture, Result
 from blockyard.images.console.running import Running
-from blockyard.images.console.script import words
+from blockyard.images.console.script import LIBRARY, with_functions, words
 from blockyard.images.console.stream import MARK, Blocked, NoHeartbeat, Stream, Transport
 from blockyard.images.errors import (
     CommandFailed,
@@ -190,7 +190,7 @@ class Console:
     ) -> Generator[bytes, None, Result]:
         script = command.encode() if isinstance(command, str) else command
         begun = time.monotonic()
-        self._request(b"run", script, stdin)
+        self._request(b"run", _whole(script), stdin)
         limit_s = timeout_s * self._guest.scale
         blocked_s = self._blocked_s if blocked_s is None else blocked_s
         output = Capture(self._output_file())
@@ -413,6 +413,12 @@ def _drained(output: Generator[bytes, None, int]) -> int:
             next(output)
         except StopIteration as stop:
             return int(stop.value)
+
+
+def _whole(script: bytes) -> bytes:
+    """The script with the functions of lib.bash that it names; any bytes stay as they are."""
+    text = script.decode("utf-8", "surrogateescape")
+    return with_functions(LIBRARY, text).encode("utf-8", "surrogateescape")
 
 
 def _short(script: bytes) -> str:

@@ -42,8 +42,7 @@ struct shell {
 
 #define SHELL_PIPE (1 << 20) /* bytes of output that wait for us */
 
-/* What the command of one begins with: it reads our functions before it waits. */
-#define SHELL_WAIT "eval \"$BLOCKYARD_LIB\""
+#define SHELL_WAIT "read -r" /* what one begins with */
 
 #define NO_SHELL {.gate = -1, .code = -1, .data = -1, .output = -1}
 

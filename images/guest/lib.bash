@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=bash
-# Functions that every script in a guest has. The guest program carries this file, and a shell reads
-# it while it waits for its script, so they cost no time of a command's.
+# Functions for scripts in a guest. A console sends a script with those that it names
+# (images/console/script.py).
 
 # wait_until SECONDS COMMAND...: runs a command until it succeeds; fails when it does not within
 # so many seconds of a quick guest. A slow one gets longer: it is asked 50 times a second, and each

@@ -4,7 +4,7 @@
  * 0.15 s for the first, whose pages have to be read and whose code has to be translated. The next
  * one starts while a script runs, the first while the guest comes up.
  *
- * It reads our functions (lib.bash) and is held back by a read from a pipe, the gate. Its script and its standard input are memory
+ * It is held back by a read from a pipe, the gate. Its script and its standard input are memory
  * files that are filled before the gate is opened.
  */
 #define _GNU_SOURCE
@@ -14,7 +14,6 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -25,19 +24,7 @@
 #define CODE 250
 #define GATE 251
 /* The gate is closed before the script begins; the shell's exit code is the script's. */
-#define WAIT                                                                                      \
-	SHELL_WAIT "; unset BLOCKYARD_LIB; read -r -N 1 -u 251 _ || exit 0; exec 251<&-; "         \
-		   ". /proc/self/fd/250"
-
-/* The text of lib.bash. A shell gets it in a variable: the guest's root does not have the file. */
-__asm__(".section .rodata\n"
-	".globl lib_bash\n"
-	".hidden lib_bash\n"
-	"lib_bash:\n"
-	".incbin \"lib.bash\"\n"
-	".byte 0\n"
-	".previous\n");
-extern const char lib_bash[] __attribute__((visibility("hidden")));
+#define WAIT SHELL_WAIT " -N 1 -u 251 _ || exit 0; exec 251<&-; . /proc/self/fd/250"
 
 /* Who goes first when memory is short: a script, and never a shell that waits for one. */
 static void set_oom_score(const char *process, const char *score)
@@ -70,7 +57,6 @@ static void become_shell(const struct shell *shell, int gate, int output, int ro
 	if (root >= 0 && (fchdir(root) || chroot(".")))
 		_exit(127);
 	(void)!chdir("/root");
-	setenv("BLOCKYARD_LIB", lib_bash, 1);
 	execl("/bin/bash", "bash", "-c", WAIT, NULL);
 	_exit(127);
 }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Functions of .bash files as scripts for the guest; they run in the host's bash here."""
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import pytest
 
 from blockyard.ci.commands.check import shell_files
 from blockyard.images.console.console import _short
-from blockyard.images.console.script import call
-from blockyard.tests.lib import abi
+from blockyard.images.console.script import LIBRARY, call, with_functions
+from blockyard.modules import driver
+from blockyard.tests.harness import guest_state
+from blockyard.tests.lib import abi, fio, nvme
 
 
 def bash(script: str) -> str:
@@ -23,6 +26,24 @@ def test_arguments_arrive_as_they_are(tmp_path: Path) -> None:
     script = call(file, "show", "two words", "$HOME", "*", "", 7, "a\nb")
     assert bash(script) == "<two words><$HOME><*><><7><a\nb>"
     assert "comment" not in script
+
+
+def test_only_what_is_named_is_sent(tmp_path: Path) -> None:
+    file = tmp_path / "a.bash"
+    text = "X=1\none() {\n\ttwo $X\n}\n\ntwo() {\n\techo $1\n}\n\nthree() {\n\tno\n}\n"
+    file.write_text(text)
+    assert bash(call(file, "one")) == "1\n"
+    assert "three" not in call(file, "one")
+    assert "one()" not in call(file, "two", 7)
+    assert with_functions(file, "echo none of them") == "echo none of them"
+
+
+def test_functions_of_all_files_are_found() -> None:
+    """They are found by their form: name() { and } at the beginning of a line."""
+    for path in (LIBRARY, driver.SCRIPTS, fio.SCRIPTS, nvme.SCRIPTS, guest_state.SCRIPTS):
+        text = path.read_text()
+        for name in re.findall(r"^\s*(\w+)\(\)", text, re.MULTILINE):
+            assert f"{name}() {{\n" in with_functions(path, name), name
 
 
 def test_errors_name_the_call(tmp_path: Path) -> None:
