@@ -112,6 +112,7 @@ class TestNothingIsLeft:
         assert left(mine) == set()
         assert sorted(path.name for path in (tmp_path / "guest").iterdir()) == [
             "kernel.log",
+            "qemu.cmdline",
             "qemu.log",
         ]
 
