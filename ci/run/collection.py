@@ -9,6 +9,9 @@ own pytest runs.
 from __future__ import annotations
 
 import contextlib
+import io
+import shlex
+import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,11 +23,11 @@ import pytest
 from blockyard.ci.run import selection
 from blockyard.ci.run.case_id import UPSTREAM, CaseId, test_id
 from blockyard.ci.run.module_tests import runner
-from blockyard.ci.run.module_tests.runner import SUITES_INI, Suite
+from blockyard.ci.run.module_tests.runner import SUITES_INI, Suite, seeded
 from blockyard.ci.run.selection import Selection
 from blockyard.kernel.host import environment
 from blockyard.kernel.host.errors import Failure, UsageError
-from blockyard.kernel.host.settings import PROJECT
+from blockyard.kernel.host.settings import PROJECT, settings
 from blockyard.modules import manifest
 from blockyard.tests.harness.guests import Slot
 from blockyard.tests.harness.plan import Plan
@@ -117,14 +120,13 @@ def arguments(plan: Path, wanted: Selection) -> list[str]:
     """What pytest is called with, in the folder PROJECT, besides `trusted`."""
     found = ["-c", str(SUITES_INI), "--rootdir", ".", "--confcutdir", "."]
     found += ["-p", "blockyard.tests.harness.plugin", "--blockyard-plan", str(plan)]
-    # the output is ours, the order is by guest, and suites leave no files in the checkout
-    found += ["-p", "no:terminal", "-p", "no:cacheprovider"]
-    seeded = wanted.seed is not None
-    found += [f"--randomly-seed={wanted.seed}"] if seeded else ["-p", "no:randomly"]
-    found += ["-p", "no:junitxml"]
+    found += seeded(wanted.seed)
     if wanted.expression:
         found += ["-k", wanted.expression]
-    return found
+    if wanted.arguments:  # --lf needs a cache
+        return [*found, "-o", f"cache_dir={settings().cache_dir / 'pytest'}", *wanted.arguments]
+    # the output is ours, the order is by guest, and suites leave no files in the checkout
+    return [*found, "-p", "no:terminal", "-p", "no:cacheprovider", "-p", "no:junitxml"]
 
 
 def call(arguments: list[str], plugin: object) -> int:
@@ -171,20 +173,33 @@ def own_id(suite: Suite, nodeid: str) -> str:
 
 def _collect_trusted(plan: Path, wanted: Selection, places: list[str]) -> dict[str, CaseId]:
     collection = _Collection()
-    asked = [*places, *arguments(plan, wanted), "--collect-only", "-p", "no:xdist"]
-    code = call(asked, collection)
+    asked = [*places, *arguments(plan, wanted), "--collect-only"]
+    printed = io.StringIO()
+    with contextlib.ExitStack() as stack:
+        if wanted.arguments:  # pytest prints the list, which is not what the user asked for
+            stack.enter_context(contextlib.redirect_stdout(printed))
+            stack.enter_context(contextlib.redirect_stderr(printed))
+        code = call(asked, collection)
     if collection.interrupted:
         raise KeyboardInterrupt
     if collection.problems:
         raise Failure("a suite cannot be read:\n" + "\n".join(collection.problems))
     if code == pytest.ExitCode.USAGE_ERROR:  # which pytest has told
         why = f"-k {wanted.expression!r}, or " if wanted.expression else ""
+        if wanted.arguments:
+            words = shlex.join(wanted.arguments)
+            raise UsageError(f"pytest does not understand {words}:\n{_indented(printed)}")
         raise UsageError(f"pytest does not understand {why}the files of a suite")
     return collection.names
 
 
-def listing(wanted: Selection, directory: Path) -> list[CaseId]:
-    """The tests that a run would have; nothing is built or booted."""
-    plan = directory / "plan.json"
-    plan.write_bytes(msgspec.json.encode(wanted.plan()))
-    return list(collect(plan, wanted).values())
+def _indented(printed: io.StringIO) -> str:
+    return "\n".join(f"    {line}" for line in printed.getvalue().strip().splitlines()[-6:])
+
+
+def collected(wanted: Selection) -> dict[str, CaseId]:
+    """The tests that a run would have, see `collect`; nothing is built or booted."""
+    with tempfile.TemporaryDirectory(prefix="blockyard-") as folder:
+        plan = Path(folder) / "plan.json"
+        plan.write_bytes(msgspec.json.encode(wanted.plan()))
+        return collect(plan, wanted)

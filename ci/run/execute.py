@@ -25,6 +25,8 @@ from blockyard.kernel.host.errors import BlockyardError
 from blockyard.kernel.host.progress import note
 from blockyard.tests.harness.plan import Plan
 
+# pytest's options that pytest-xdist's workers cannot serve: they have no terminal
+IN_ONE_PROCESS = {"--pdb", "--trace", "-s", "--capture=no"}
 Names = dict[str, CaseId]  # pytest's id of a test → ours
 
 
@@ -56,7 +58,8 @@ class Execution:
     def _trusted(self, names: Names) -> int:
         arguments = collection.trusted(self.wanted)
         arguments += [*collection.arguments(self.plan, self.wanted), *self.options]
-        arguments += runner.workers(min(self.guests, portion_count(names)))
+        guests = 1 if IN_ONE_PROCESS & set(self.wanted.arguments) else self.guests
+        arguments += runner.workers(min(guests, portion_count(names)))
         return collection.call(arguments, self.collector)
 
     def _own(self, suite: Suite, names: Names) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +64,7 @@ def asked(choice: KernelSpec, wanted: Selection) -> dict[str, str]:
         "start": wanted.start,
         "budget": wanted.budget,
         "trust-tests": "yes" if wanted.trust_tests else "",
+        "pytest": shlex.join(wanted.arguments),
         "seed": "" if wanted.seed is None else str(wanted.seed),
     }
 

@@ -93,12 +93,14 @@ def run(
     trial: SubRun | None = None,
     asked: dict[str, str] | None = None,
     earlier: Interrupted | None = None,
+    tests: Mapping[str, CaseId] | None = None,
 ) -> tuple[record.Run, Path]:
     """Runs the selected tests, `guests` at a time; the record and its path.
 
     choice: what the kernel was chosen by, for the record; None: by its name alone.
     asked: the options of the command, by which --resume finds the run. earlier: an interrupted run
     to go on with; raises Failure when its outcomes would say nothing about this kernel and tests.
+    tests: those of the selection, when they were collected already (collection.collected).
     """
     begun = time.time()
     runner.check_nesting(collection.own_suites(wanted, wanted.plan()))
@@ -112,7 +114,7 @@ def run(
     if choice:
         options_of_kernel = KernelOptions.of(choice)
     is_known = known.of(wanted.folders, ready.kernel.info.release, options_of_kernel.variant)
-    names, options = collection.collect(plan, wanted), list[str]()
+    names, options = dict(tests or collection.collect(plan, wanted)), list[str]()
     if trial:
         names, options = of_trial(names, trial, is_known)
     blank = _blank(ready, wanted, options_of_kernel, directory, tuple(is_known.obsolete()))
@@ -133,6 +135,7 @@ def run(
     results = earlier.past.known if earlier else {}
     again = Rerun(blank.kernel_options, blank.selection, blank.upstream, wanted.trust_tests)
     collector = Collector(names, is_known, trial, log, None if trial else again, folder, results)
+    collector.silent = bool(wanted.arguments)
 
     def over() -> bool:
         bad = any(one.outcome in BAD for one in collector.results)
@@ -223,7 +226,7 @@ def _executed(execution: Execution, names: dict[str, CaseId], plan: Plan) -> tup
     """Execution.run, which a second interrupt may leave before it has ended for the first."""
     collector = execution.collector
     try:
-        with collector.under_way if not collector.trial else nullcontext():
+        with collector.under_way if not (collector.trial or collector.silent) else nullcontext():
             return execution.run(names, plan)
     except KeyboardInterrupt:
         collector.interrupted = True

@@ -46,6 +46,7 @@ class Selection:
     seed: int | None = None  # for another order of the tests
     upstream: Upstream | None = None  # of blktests, in place of the suites
     trust_tests: bool = False  # whether modules' own tests run without a sandbox
+    arguments: tuple[str, ...] = ()  # of the user for pytest, which then prints its own output
 
     def plan(self) -> Plan:
         """What pytest has to know to list the tests."""
@@ -158,6 +159,26 @@ def trusting(wanted: Selection, *, trust: bool) -> Selection:
         return wanted
     note(f"--trust-tests: the tests in {', '.join(own)} run without a sandbox")
     return replace(wanted, trust_tests=True)
+
+
+def with_arguments(wanted: Selection, words: Sequence[str]) -> Selection:
+    """The selection with arguments for pytest; raises UsageError for what they cannot be."""
+    if not words:
+        return wanted
+    for word in words:
+        if word.startswith(("-n", "--numprocesses", "--dist", "--tx")):
+            raise UsageError(
+                f"pytest's {word} is not taken here", hint="--guests N runs N guests side by side"
+            )
+        if word in ("--collect-only", "--co"):
+            raise UsageError(f"pytest's {word} is not taken here", hint="--list lists the tests")
+    sandboxed = [one for one in wanted.folders if Path(one).name in wanted.suites]
+    if sandboxed and not wanted.trust_tests:
+        raise UsageError(
+            f"the tests in {sandboxed[0]} run in a sandbox, where pytest takes no arguments",
+            hint="read them, and add --trust-tests; or run plain pytest there (docs/pytest.md)",
+        )
+    return replace(wanted, arguments=tuple(words))
 
 
 def budget_named(*, quick: bool, long: bool) -> budget.Name:

@@ -53,6 +53,8 @@ class Collector(Interruptible):
     under_way: RunningTests = field(default_factory=RunningTests)
     booted: bool = False  # whether any guest came up
     boots: list[Boot] = field(default_factory=list)
+    silent: bool = False  # whether pytest shows its own lines, in place of ours
+    stopped: str = ""  # why pytest ended before its tests did, such as for -x
     defects: list[str] = field(default_factory=list)
     _waiting: dict[str, CaseId] = field(init=False)
     _phases: dict[str, _Phases] = field(default_factory=dict)
@@ -64,6 +66,12 @@ class Collector(Interruptible):
     def pytest_internalerror(self, excrepr: object) -> None:
         """A defect in pytest or a plugin: the run is worth nothing."""
         self.defects.append(str(excrepr))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Notes why pytest stopped, in its words."""
+        why = session.shouldfail or session.shouldstop
+        self.stopped = str(why) if why else ""
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """A test begins, in this process or in a worker."""
@@ -119,7 +127,7 @@ class Collector(Interruptible):
         self.under_way.end(str(name))
         if self.journal:
             self.journal.finished(str(name), self.results[-1], booted=self.booted)
-        if self.trial:
+        if self.trial or self.silent:
             return
         done, total = (len(one) + len(self.earlier) for one in (self.results, self.names))
         count = f"[{done:{len(str(total))}}/{total}]"
@@ -143,6 +151,8 @@ class Collector(Interruptible):
         over = self.trial and self.trial.stop and any(one.outcome in BAD for one in self.results)
         for nodeid, name in () if over else self._waiting.items():
             why = run_journal.why_lost(str(name) in at_work)
+            if self.stopped and str(name) not in at_work:
+                why = f"not run: {self.stopped}"
             self._add(nodeid, name, _Phases(outcome="lost", reason=why))
         self._waiting.clear()
         found = [*self.earlier.values(), *self.results]

@@ -7,7 +7,6 @@ Which tests there are is read from the checkout; the run itself is like one of o
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,8 +69,7 @@ def selected(choice: KernelSpec, wanted: Wanted) -> tuple[Checkout, Selection]:
 
 def listed(wanted: Selection) -> list[str]:
     """The ids of the tests that a run would have; UsageError when there are none."""
-    with tempfile.TemporaryDirectory(prefix="blockyard-") as folder:
-        return [str(one) for one in collection.listing(wanted, Path(folder))]
+    return [str(test) for test in collection.collected(wanted).values()]
 
 
 def done(

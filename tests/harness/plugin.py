@@ -29,6 +29,7 @@ from blockyard.images.machine.machine import Machine
 from blockyard.kernel.host import log
 from blockyard.modules.disk import Disk
 from blockyard.modules.driver import Driver
+from blockyard.modules.manifest import Manifest
 from blockyard.tests.harness import outcomes, plan, requirements
 from blockyard.tests.harness.budget import Budget
 from blockyard.tests.harness.guests import Guest, Guests, NotServed, Slot
@@ -48,6 +49,7 @@ MARKS = (
     "blockyard_third_party: a test of others, which may leave the guest in another state",
 )
 
+_manifests = pytest.StashKey[dict[str, Manifest]]()  # of the drivers, by name
 _guests = pytest.StashKey[Guests]()
 _guest = pytest.StashKey[Guest]()
 _ill = pytest.StashKey[bool]()
@@ -124,16 +126,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "upstream_test" in metafunc.fixturenames:
         metafunc.parametrize((SLOT, "upstream_test"), list(_upstream(here)))
         return
+    known = metafunc.config.stash.setdefault(_manifests, {})
+    for name in here.drivers if not known else ():
+        known[name] = here.manifest(name)
     drivers = here.drivers
     if (folder := str(metafunc.definition.path.parent)) in here.folders:
-        drivers = tuple(name for name in drivers if here.manifest(name).folder == folder)
+        drivers = tuple(name for name in drivers if known[name].folder == folder)
     wanted = metafunc.definition.get_closest_marker("blockyard_topology")
     hardware = wanted.args if wanted else ("",)
     slots = [
         Slot(driver, console, topology)
         for driver in drivers
         for console in here.consoles
-        for topology in (hardware if here.manifest(driver).on_hardware else ("",))
+        for topology in (hardware if known[driver].on_hardware else ("",))
     ]
     metafunc.parametrize(SLOT, slots, ids=str)
 

@@ -54,7 +54,7 @@ def selected(folder: Path, suite: str = "mine", expression: str = "") -> Selecti
 
 
 def listed(folder: Path, tmp_path: Path, **options: str) -> list[str]:
-    return [str(one) for one in collection.listing(selected(folder, **options), tmp_path)]
+    return [str(test) for test in collection.collected(selected(folder, **options)).values()]
 
 
 class TestCollection:
@@ -65,7 +65,7 @@ class TestCollection:
             "def test_counts(disk, n): pass\n"
         )
         folder = module(test_a=GOOD, test_b=text)
-        found = collection.listing(selected(folder), tmp_path)
+        found = list(collection.collected(selected(folder)).values())
         assert [str(one) for one in found] == [
             "mine/works[mine-serial]",
             "mine/counts(1)[mine-serial]",
@@ -158,7 +158,7 @@ class TestCollection:
         wanted = selected(module(test_a=f"open({str(tmp_path / 'ran')!r}, 'w')\n" + GOOD))
         trusting = selection.trusting(wanted, trust=True)
         assert "--trust-tests: the tests in" in capsys.readouterr().err
-        assert [str(one) for one in collection.listing(trusting, tmp_path)] == [
+        assert [str(test) for test in collection.collected(trusting).values()] == [
             "mine/works[mine-serial]"
         ]
         assert (tmp_path / "ran").exists()

@@ -19,11 +19,10 @@ from blockyard.tests.harness.known import FILE, read
 
 
 @pytest.fixture(scope="module")
-def listing(tmp_path_factory: pytest.TempPathFactory) -> list[CaseId]:
+def listing() -> list[CaseId]:
     """Every test of every driver, as ./inv test --list has them."""
-    folder: Path = tmp_path_factory.mktemp("listing")
     wanted = selection.select(",".join(manifest.names()), "serial")
-    return collection.listing(wanted, folder)
+    return list(collection.collected(wanted).values())
 
 
 def test_names_are_unique(listing: list[CaseId]) -> None:
@@ -43,9 +42,9 @@ def test_every_known_failure_is_a_test(listing: list[CaseId]) -> None:
         ), f"{FILE}: there is no test {entry.test} of {entry.driver}"
 
 
-def test_smoke_tests_are_of_every_suite_and_driver(tmp_path: Path) -> None:
+def test_smoke_tests_are_of_every_suite_and_driver() -> None:
     wanted = selection.select(suite=selection.SMOKE)
-    first = collection.listing(wanted, tmp_path)
+    first = list(collection.collected(wanted).values())
     assert {one.suite for one in first} == set(selection.suites())
     assert {one.slot.driver for one in first} == set(wanted.drivers)
     assert {one.slot.console for one in first} == {"serial", "ssh"}
@@ -83,7 +82,7 @@ class TestOfADriversOwn:
         wanted = selection.select(
             driver, "serial", selection.SMOKE, outside=[manifest.of_folder(folder)]
         )
-        return [str(one) for one in collection.listing(wanted, tmp_path)]
+        return [str(test) for test in collection.collected(wanted).values()]
 
     def test_they_are_a_suite_that_is_run_whole(self, tmp_path: Path) -> None:
         found = self.listed(tmp_path, "def test_works(driver): pass\n")

@@ -51,7 +51,7 @@ LONG = 10  # times that, with the budget `long`
 PROCESS_BYTES = 8 << 30  # of address space, beside a guest's memory
 BESIDE_A_GUEST = 3 << 29  # bytes of memory: QEMU's own, a worker of pytest
 PYTEST_BYTES = 2 << 30
-COLLECTED = ("-p", "no:xdist", "--collect-only")
+COLLECTED = ("--collect-only",)
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,7 @@ def _orders(suite: Suite, folder: Path, more: Sequence[str], memory: int) -> lis
     words = [".", "--rootdir", ".", "--confcutdir", ".", "-c", str(SUITES_INI)]
     words += ["-p", "blockyard.tests.harness.plugin", "--blockyard-plan", f"{INSIDE}/plan.json"]
     words += ["-p", "no:terminal", "-p", "no:cacheprovider", "-p", "no:junitxml"]
-    seeded = suite.seed is not None
-    words += [f"--randomly-seed={suite.seed}"] if seeded else ["-p", "no:randomly"]
+    words += seeded(suite.seed)
     if suite.expression:
         words += ["-k", suite.expression]
     orders = Orders((*words, *more), memory)
@@ -271,9 +270,23 @@ def run(suite: Suite, part: Part, collector: object) -> str:
 def workers(count: int) -> list[str]:
     """What makes pytest use so many workers; tests/harness/portions.py groups the tests."""
     if count < 2:
-        return ["-p", "no:xdist"]
-    found = ["-n", str(count), "--dist", "loadscope", "--no-loadscope-reorder"]
+        return []
+    found = [
+        "-p",
+        "xdist.plugin",
+        "-n",
+        str(count),
+        "--dist",
+        "loadscope",
+        "--no-loadscope-reorder",
+    ]
     return [*found, "--max-worker-restart", "0"]
+
+
+def seeded(seed: int | None) -> list[str]:
+    """What shuffles the tests; and no plugin that a user has installed for runs of his own."""
+    found = ["--disable-plugin-autoload"]
+    return found if seed is None else [*found, "-p", "pytest_randomly", f"--randomly-seed={seed}"]
 
 
 def _follow(child: Watched, reader: Reader, reports: _Reports) -> str:
