@@ -18,6 +18,7 @@ from pathlib import Path
 
 from blockyard.kernel.host import untrusted
 from blockyard.kernel.host.errors import Failure, UsageError
+from blockyard.kernel.host.settings import settings
 from blockyard.kernel.host.untrusted import FolderLimits
 
 # What builds leave behind; make would take it for its own, made for another kernel.
@@ -35,6 +36,14 @@ _UPWARD = re.compile(r"(?<![\w.])\.\.(?:/[\w.+-]+)*(?![\w.])")  # .., ../include
 def skipped(name: str) -> bool:
     """Whether a file or folder of that name is no source: hidden, or made by a build."""
     return name.startswith(".") or name.endswith(PRODUCTS)
+
+
+def _of_tests(folder: Path, name: str) -> bool:
+    """Whether an entry is of tests or their results, which a build does not read."""
+    if name in ("__pycache__", "conftest.py") or (name.startswith("test_") and name[-3:] == ".py"):
+        return True
+    results = settings().results_dir
+    return name == results.name and results.resolve() == folder.joinpath(name).resolve()
 
 
 def is_makefile(name: str) -> bool:
@@ -161,7 +170,8 @@ class _Search:
             return
 
         def omitted(name: str) -> bool:
-            return skipped(name) or (not deep and (folder / name).is_dir())
+            at_top = not deep and (folder / name).is_dir()
+            return skipped(name) or at_top or _of_tests(folder, name)
 
         entries = list(untrusted.regular_files(folder, omitted, limits))
         (self.taken if deep else self.files_of).add(folder)

@@ -3,13 +3,15 @@
 
 The function's parameters are its options. One without a default is given by position; one whose
 default is ``()`` is a list: it is repeated, or has commas between its values. A command that is
-`on_a_kernel` has the options of `options.KERNEL`, too, and gets them as one `KernelSpec`.
+`on_a_kernel` has the options of `options.KERNEL`, too, and gets them as one `KernelSpec`. One with
+`project` reads the project's file, and is called once for each kernel, variant and topology in it.
 
 Errors of users end as one message and an exit code, see ci.run.exits.
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -81,6 +83,7 @@ class Command(Task[Callable[..., None]]):
         examples: Sequence[str],
         help: Help,
         on_a_kernel: bool,
+        project: bool,
         words: str,
         ends: Mapping[int, str],
         results: str,
@@ -97,6 +100,7 @@ class Command(Task[Callable[..., None]]):
         self.examples = tuple(examples)
         self.helps = {**options.SHARED, **help}
         self.on_a_kernel = on_a_kernel
+        self.project = project
         self.words = words
         self.ends = dict(ends)
         self.results = results
@@ -168,11 +172,19 @@ class Command(Task[Callable[..., None]]):
             raise UsageError(f"{self.path} takes nothing behind --: {c.remainder}")
         if self.words:
             values["words"] = words
+        self.times_called += 1
+        if self.project and (several := options.cells(values)):
+            from blockyard.ci.run import exits
+
+            exits.each([functools.partial(self._call, c, cell) for cell in several])
+        else:
+            self._call(c, values)
+
+    def _call(self, c: Context, values: dict[str, Any]) -> None:
         if self.on_a_kernel:
             of_kernel = {name: values.pop(name, None) for name in options.KERNEL}
             values["spec"] = options.kernel_spec(self.path, of_kernel)
         self.body(c, **values)
-        self.times_called += 1
 
     def _check_installation(self, values: Mapping[str, Any]) -> None:
         """Raises UsageError for what an installed Blockyard cannot do."""
@@ -201,6 +213,7 @@ def command(
     *examples: str,
     help: Help | None = None,
     on_a_kernel: bool = False,
+    project: bool = False,
     words: str = "",
     ends: Mapping[int, str] | None = None,
     results: str = "",
@@ -214,6 +227,7 @@ def command(
         examples=examples,
         help=help or {},
         on_a_kernel=on_a_kernel,
+        project=project,
         words=words,
         ends=ends or {},
         results=results,

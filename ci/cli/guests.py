@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     "test --kernel ~/linux#my-branch --suite all --seed 7",
     "test --module ~/my_driver",
     "test --resume",
+    "test --suite block -- -x --durations=5",
     on_a_kernel=True,
+    project=True,
+    words="PYTEST-OPTION...",
     optional=["resume"],
     help={
         "driver": ("NAMES", "default: all that have a manifest in modules/"),
@@ -59,12 +62,13 @@ if TYPE_CHECKING:
 def test(
     c: Context,
     spec: KernelSpec,
+    words: tuple[str, ...],
     driver: Words = (),
     console: Words = (),
     suite: Words = (),
     k: str = "",
     list_: bool = False,
-    topology: str = "default",
+    topology: str = "",
     start: str = "auto",
     accel: str = "auto",
     guests: int = 0,
@@ -82,14 +86,15 @@ def test(
     The first run sets everything up (about ten minutes on two cores). A later one takes about a
     minute and a half: it has the smoke tests, those that show first whether a driver works.
     `--suite all` has all tests and takes about six minutes.
+    In a driver's repository, blockyard.toml or [tool.blockyard] of pyproject.toml says what is
+    tested when no option does (docs/configuration.md): there is a run per kernel, variant and
+    topology. What stands behind `--` are options for pytest, which then prints its own output.
     """
-    import tempfile
-    from pathlib import Path
-
     from blockyard.ci import output
     from blockyard.ci.report import reporters, terminal
     from blockyard.ci.run import boot_env, collection, exits, run, selection
     from blockyard.ci.run import resume as resumption
+    from blockyard.images.hardware.topology import DEFAULT
     from blockyard.modules import plan
 
     called = reporters.named(report)
@@ -97,14 +102,22 @@ def test(
     spend = selection.budget_named(quick=quick, long=long)
     suites = ",".join(suite) or ("all" if k else selection.SMOKE)
     wanted = selection.select(
-        ",".join(driver), ",".join(console), suites, k, outside, topology, start, spend, seed
+        ",".join(driver),
+        ",".join(console),
+        suites,
+        k,
+        outside,
+        topology or DEFAULT.name,
+        start,
+        spend,
+        seed,
     )
     wanted = selection.trusting(wanted, trust=trust_tests)
+    wanted = selection.with_arguments(wanted, words, json=json)
     # the selection is checked before anything is built
-    with tempfile.TemporaryDirectory(prefix="blockyard-") as folder:
-        listing = collection.listing(wanted, Path(folder))
+    tests = collection.collected(wanted)
     if list_:
-        output.say("\n".join(map(str, listing)))
+        output.say("\n".join(map(str, tests.values())))
         return
     asked = resumption.asked(spec, wanted)
     which = resumption.LATEST if resume is True else str(resume)
@@ -112,9 +125,18 @@ def test(
     run.check(wanted)
     with exits.untestable():
         ready = boot_env.ready(spec, accel, all_modules=False)
+    before = wanted
     if not driver and not spec.modules:
         wanted = selection.with_carried(wanted, ready.kernel)
-    finished, path = run.run(ready, wanted, workers, spec, asked=asked, earlier=earlier)
+    finished, path = run.run(
+        ready,
+        wanted,
+        workers,
+        spec,
+        asked=asked,
+        earlier=earlier,
+        tests=tests if wanted == before else None,  # of other drivers, they are collected again
+    )
 
     def show() -> None:
         print(output.as_json(finished)) if json else terminal.show(finished, path)

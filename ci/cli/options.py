@@ -51,6 +51,52 @@ DEVELOPERS = ("write",)
 IN_A_CHECKOUT = ("dev.check", "dev.selfbench", "dev.docs", "dev.graph")
 
 
+def cells(values: dict[str, Any]) -> list[dict[str, Any]]:
+    """The values of `blockyard test`, once for each run that the project's file asks for.
+
+    Empty where there is no such file. Raises UsageError for a mistake in it.
+    """
+    from pathlib import Path
+
+    from blockyard.ci import project, project_file
+
+    path = project_file.find(Path.cwd())
+    if path is None:
+        return []
+    from blockyard.kernel import commas
+    from blockyard.kernel.host.errors import UsageError
+
+    mine = project.read(path)
+    kernel = commas.one_kernel(values["kernel"] or (), "test") or ""
+    found = project.cells(mine, kernel, values["variant"], values["topology"])
+    if values["resume"] and len(found) > 1:
+        raise UsageError(
+            f"--resume goes on with one run, and {path} asks for {len(found)}",
+            hint="name one of each: --kernel, --variant, --topology",
+        )
+    same = {
+        "driver": values["driver"] or mine.drivers,
+        "console": values["console"] or mine.consoles,
+        "suite": values["suite"] or mine.suites,
+    }
+    for option, paths in {
+        "module": mine.modules,
+        "series": mine.series,
+        "fragment": mine.fragments,
+    }.items():
+        same[option] = values[option] or tuple(paths)
+    return [
+        {
+            **values,
+            **same,
+            "kernel": (cell.kernel.replace(",", "\\,"),) if cell.kernel else (),
+            "variant": cell.variant,
+            "topology": cell.topology,
+        }
+        for cell in found
+    ]
+
+
 def kernel_spec(command: str, values: Mapping[str, Any]) -> KernelSpec:
     """The kernel that the options of `KERNEL` describe; what was not given keeps its default.
 

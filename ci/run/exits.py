@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from invoke.exceptions import Exit
@@ -61,6 +61,24 @@ def _tried(work: Callable[[], object]) -> int:
     except Exception:
         return _defect()
     return ExitCode.OK
+
+
+def each(works: Sequence[Callable[[], object]]) -> None:
+    """Does several pieces of work, each although another failed, and ends like the worst of them.
+
+    Raises Exit; an interrupt ends them all.
+    """
+    codes: list[int] = []
+    for number, work in enumerate(works, 1):
+        if len(works) > 1:
+            note(f"run {number} of {len(works)}")
+        codes.append(_tried(work))
+        if codes[-1] > ExitCode.UNTESTABLE:  # a signal, or a defect
+            break
+    ranks = (ExitCode.FAILED, ExitCode.USAGE, ExitCode.UNTESTABLE)
+    ended = codes and codes[-1] > ExitCode.UNTESTABLE
+    if code := codes[-1] if ended else next((rank for rank in ranks if rank in codes), None):
+        raise Exit(code=code)
 
 
 def lost_output(error: OSError) -> int:

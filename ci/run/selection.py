@@ -161,10 +161,12 @@ def trusting(wanted: Selection, *, trust: bool) -> Selection:
     return replace(wanted, trust_tests=True)
 
 
-def with_arguments(wanted: Selection, words: Sequence[str]) -> Selection:
+def with_arguments(wanted: Selection, words: Sequence[str], *, json: bool = False) -> Selection:
     """The selection with arguments for pytest; raises UsageError for what they cannot be."""
     if not words:
         return wanted
+    if json:
+        raise UsageError("--json and options for pytest, which prints its own, exclude each other")
     for word in words:
         if word.startswith(("-n", "--numprocesses", "--dist", "--tx")):
             raise UsageError(

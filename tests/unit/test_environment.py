@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from blockyard.ci.run import collection, selection
 from blockyard.kernel.host import environment
 from blockyard.kernel.host.settings import PROJECT
 
@@ -129,6 +130,21 @@ def test_options_of_other_runs_are_ignored_and_mentioned(
     done = listed(tmp_path, **{name: value})
     assert done.stdout == listed(tmp_path).stdout
     assert done.stderr.splitlines() == [f"ignored: {name} (options of your own pytest runs)"]
+
+
+def test_an_installed_plugin_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same run with the plugin named shows that it would have been found."""
+    entry = tmp_path / "theirs-1.dist-info"
+    entry.mkdir()
+    (entry / "METADATA").write_text("Name: theirs\nVersion: 1\n")
+    (entry / "entry_points.txt").write_text("[pytest11]\ntheirs = their_plugin\n")
+    (tmp_path / "their_plugin.py").write_text(HOSTILE.format(mark=str(tmp_path / "imported")))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    wanted = selection.select("null_blk", "serial", "module")
+    assert collection.collected(wanted)
+    assert not (tmp_path / "imported").exists()
+    assert collection.collected(selection.with_arguments(wanted, ["-p", "theirs"]))
+    assert (tmp_path / "imported").exists()
 
 
 def test_without_assertions_nothing_starts() -> None:

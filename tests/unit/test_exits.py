@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import signal
 import subprocess
@@ -37,6 +38,35 @@ def the_signals() -> object:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+class TestEach:
+    @pytest.mark.parametrize(
+        ("codes", "expected"),
+        [
+            ([0, 0], None),
+            ([0, 125], 125),
+            ([125, 1, 0], 1),
+            ([2, 125], 2),
+            ([1, 130, 0], 130),
+        ],
+    )
+    def test_it_ends_like_the_worst(self, codes: list[int], expected: int | None) -> None:
+        done: list[int] = []
+
+        def work(code: int) -> None:
+            done.append(code)
+            if code:
+                raise Exit(code=code)
+
+        works = [functools.partial(work, code) for code in codes]
+        if expected is None:
+            exits.each(works)
+        else:
+            with pytest.raises(Exit) as ended:
+                exits.each(works)
+            assert ended.value.code == expected
+        assert done == codes[: codes.index(130) + 1 if 130 in codes else None]
 
 
 class TestCodeOf:

@@ -12,6 +12,7 @@ import pytest
 
 from blockyard.kernel.host import untrusted
 from blockyard.kernel.host.errors import Failure, UsageError
+from blockyard.kernel.host.settings import settings
 from blockyard.kernel.host.untrusted import FolderLimits
 from blockyard.modules import folder
 from blockyard.modules.folder import Sources, sources, work_tree
@@ -57,6 +58,20 @@ class TestOwnFiles:
         (module / ".git").mkdir()
         (module / ".git" / "HEAD").write_text("x")
         assert sources(module) == before
+
+    def test_tests_and_results_do_not_count(
+        self, module: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Plain pytest in the module's folder writes there, and a changed test builds nothing."""
+        before = sources(module)
+        monkeypatch.setenv("BLOCKYARD_RESULTS", str(module / "results"))
+        settings.cache_clear()
+        for name in ("results/run/plan.json", "tests/test_x.py", "tests/conftest.py", "test_y.py"):
+            (module / name).parent.mkdir(parents=True, exist_ok=True)
+            (module / name).write_text("")
+        assert sources(module) == before
+        (module / "tests" / "make_header.py").write_text("")
+        assert names(sources(module)) - names(before) == {"tests/make_header.py"}
 
     def test_a_shipped_object_counts(self, module: Path) -> None:
         (module / "blob.o_shipped").write_bytes(b"\x7fELF")

@@ -198,6 +198,22 @@ class TestCollector:
         outcomes = {result.id: result.outcome for result in collector.finish()}
         assert outcomes == {"io/read": "pass", "io/write": "lost", "io/trim": "lost"}
 
+    def test_a_test_that_pytest_did_not_reach_says_why(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        collector = Collector(NAMES, NOTHING_KNOWN, silent=True)
+        collector.stopped = "stopping after 1 failures"
+        for when in get_args(Phase):
+            collector.pytest_runtest_logreport(report(READ, when))
+        collector.pytest_runtest_logstart(WRITE)
+        found = {result.id: (result.outcome, result.reason) for result in collector.finish()}
+        assert found == {
+            "io/read": ("pass", ""),
+            "io/write": ("lost", "the run ended during this test"),
+            "io/trim": ("lost", "not run: stopping after 1 failures"),
+        }
+        assert capsys.readouterr().err == ""
+
     def test_what_a_trial_did_not_wait_for_is_not_lost(self, tmp_path: Path) -> None:
         collector = Collector(NAMES, NOTHING_KNOWN, SubRun(tmp_path, stop=True))
         assert len(collector.finish()) == len(NAMES), "nothing was bad: it did not stop by itself"

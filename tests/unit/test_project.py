@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from blockyard.ci import project, project_file
+from blockyard.ci.cli import options
 from blockyard.ci.project import Cell, Project
 from blockyard.ci.run import plain_pytest
 from blockyard.kernel.host.errors import UsageError
@@ -104,3 +106,46 @@ class TestRequest:
     def test_an_unknown_budget_is_a_usage_error(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="unknown budget 'lon'\n  did you mean long"):
             plain_pytest.request({**NOT_GIVEN, "budget": "lon"}, tmp_path)
+
+
+class TestCells:
+    """The runs of `blockyard test` in a repository, as values of its options."""
+
+    GIVEN: ClassVar[dict[str, object]] = {
+        **dict.fromkeys(("kernel", "module", "series", "fragment", "driver", "console", "suite")),
+        **dict.fromkeys(("variant", "topology", "resume"), ""),
+        "guests": 2,
+    }
+
+    def cells(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, **given: object
+    ) -> list[dict[str, object]]:
+        (folder / "blockyard.toml").write_text(text)
+        monkeypatch.chdir(folder)
+        return options.cells({**self.GIVEN, **given})
+
+    def test_there_is_a_run_per_combination(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        text = 'kernels = ["7.3", "6.18"]\ntopologies = ["zns"]\nmodules = ["."]\nsuites = ["x"]\n'
+        found = self.cells(tmp_path, monkeypatch, text, suite=["block"])
+        assert [(cell["kernel"], cell["topology"]) for cell in found] == [
+            (("7.3",), "zns"),
+            (("6.18",), "zns"),
+        ]
+        assert found[0]["module"] == (str(tmp_path),)
+        assert (found[0]["suite"], found[0]["guests"]) == (["block"], 2)
+
+    def test_resume_goes_on_with_one_run(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        text = 'variants = ["plain", "kasan"]\n'
+        with pytest.raises(UsageError, match="asks for 2\n  name one of each"):
+            self.cells(tmp_path, monkeypatch, text, resume=True)
+        assert len(self.cells(tmp_path, monkeypatch, text, resume=True, variant="kasan")) == 1
+
+    def test_a_folder_without_a_file_is_as_before(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert options.cells(dict(self.GIVEN)) == []

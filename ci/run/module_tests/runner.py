@@ -252,6 +252,8 @@ def run(suite: Suite, part: Part, collector: object) -> str:
         writable = _writable(folder)
         guests = own_folder.part(folder, "guests")
         writable[directory / "guests"] = guests  # as outside: errors name the logs there
+        # results may be in the suite's folder, where the sandbox cannot make it
+        (directory / "guests").mkdir(exist_ok=True)
         needed = [suite.folder, *own_folder.needed(plan)]
         devices = plan.env.accelerator.devices if plan.env else []
         memory = PYTEST_BYTES + part.guests * (guest_bytes + BESIDE_A_GUEST)
