@@ -6,6 +6,10 @@ What a driver's folder says holds for that driver alone: it comes from whoever w
 A known failure runs like any test. It is `xfail` when it fails as expected, and `xpass`, which the
 report points out, when it does not. What is known holds for a range of kernels, so that it ends by
 itself. Only the failure that is known is expected: a test that is to fail and crashes has crashed.
+
+pytest's `xfail(raises=, strict=)` is not used for it. It judges the call of a test, and here the
+teardown judges too: the kernel log and the state of the guest. It stands in the test, which runs on
+many kernels, drivers and variants, and knows no outcomes such as a crash or a lost test.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ class TestBadNames:
             (["boot"], "a shell needs a terminal", "--run"),
             (["boot", "--timeout", "soon"], "invalid --timeout 'soon'", "a whole number"),
             (["test", "--guests", "-3"], "--guests takes a number from 1 on", "-3"),
-            (["test", "--list", "--", "-k", "size"], "test takes nothing behind --", "-k size"),
+            (["build", "--", "-k", "size"], "build takes nothing behind --", "-k size"),
             (["dev.mutants", "--write", "--only", "zone"], "--write is for all mutants", "suites"),
             (["kernel.fetch", "7.3,7.33"], "unknown kernel '7.33'", "7.3"),
             (["kernel.update"], "no kernel was fetched yet", "kernel.list"),
