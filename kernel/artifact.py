@@ -14,6 +14,7 @@ from blockyard.kernel.config import kconfig
 from blockyard.kernel.host.decoding import BROKEN_FILE
 from blockyard.kernel.host.described import about
 from blockyard.kernel.host.errors import Failure
+from blockyard.kernel.sources.origin import Origin
 
 SCHEMA = 1  # of kernel.json
 IMAGE = "bzImage"  # of any architecture: entries of the cache have had it from the start
@@ -27,7 +28,7 @@ class KernelInfo(msgspec.Struct, frozen=True, kw_only=True):
     key: Annotated[str, about("names it in the cache")]
     name: Annotated[str, about("as in the catalog")]
     release: Annotated[str, about("uname -r")]
-    source: Annotated[str, about("where it came from, with the version")]
+    source: Annotated[Origin, about("where it came from: a value by its `kind`")]
     config_sha256: Annotated[str, about("of its `.config`")]
     exports_sha256: Annotated[
         str, about("of its `Module.symvers`; empty for a prebuilt kernel")
@@ -91,6 +92,8 @@ def load(path: Path, name: str = "") -> Kernel:
         fields = msgspec.json.decode((path / "kernel.json").read_bytes(), type=dict[str, object])
         if "left_out" in fields:  # the name of `omitted` until November 2026
             fields["omitted"] = fields.pop("left_out")
+        if isinstance(text := fields.get("source"), str):  # a text until then
+            fields["source"] = {"kind": "other", "text": text}
         info = msgspec.convert(fields, KernelInfo)
     except BROKEN_FILE as error:
         raise Failure(

@@ -27,6 +27,7 @@ from blockyard.kernel.host.errors import BlockyardError, Failure
 from blockyard.kernel.host.progress import note
 from blockyard.kernel.host.settings import settings
 from blockyard.kernel.sources import debian
+from blockyard.kernel.sources.origin import DebianPackage, Origin
 from blockyard.kernel.sources.tree import Tree
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest, plan
@@ -86,7 +87,7 @@ def listing() -> Listing:
         Other(
             name=info.name,
             key=key,
-            source=info.source,
+            source=str(info.source),
             release=info.release,
             size=Size(builds=_size("builds", key), kernels=_size("kernels", key)),
         )
@@ -163,14 +164,18 @@ def _prebuilt(name: str, entry: DebianImage, files: Tree) -> tuple[Known, list[s
         drivers[driver.name] = f"Debian's kernel is built {off}" if off else YES
     known = Known(
         name=name,
-        source=files.origin,
-        version=files.origin.split()[-1],
+        source=str(files.origin),
+        version=_version(files.origin),
         state="fetched",
         rust=YES if config.get("RUST") == "y" else "Debian's kernel is built without CONFIG_RUST",
         drivers=drivers,
         size=Size(source=_source_size(files), kernels=_size("kernels", key)),
     )
     return known, [key]
+
+
+def _version(origin: Origin) -> str:
+    return origin.version if isinstance(origin, DebianPackage) else ""
 
 
 def _source(
@@ -184,7 +189,7 @@ def _source(
     keys = {key: how for how, key in _builds(name, tree, tools, made).items()}
     known = Known(
         name=name,
-        source=tree.origin,
+        source=str(tree.origin),
         version=tree.version,
         state="built" if keys else "fetched",
         built=tuple(keys.values()),
@@ -203,7 +208,7 @@ def _builds(
     name: str, tree: Tree, tools: ToolRoot, made: Mapping[str, KernelInfo]
 ) -> dict[str, str]:
     """How → key, of the kernels in the cache that a build of `tree` would give now."""
-    if tree.origin not in {info.source for info in made.values()}:
+    if str(tree.origin) not in {str(info.source) for info in made.values()}:
         return {}
     jobs = {
         f"{variant} {compiler}".removesuffix(f" {COMPILERS[0]}"): plan.build_spec_in(

@@ -60,7 +60,7 @@ def _type(about: dict[str, Any]) -> str:
         return f"`{reference.rpartition('/')[2]}`"
     if "anyOf" in about:
         return " or ".join(_type(one) for one in about["anyOf"])
-    if "enum" in about:
+    if "enum" in about or "const" in about:
         return "string"
     if about.get("type") == "array":
         return f"array of {_type(about['items'])}"

@@ -31,8 +31,11 @@ def run(old: Mapping[str, Any]) -> Fields:
     }
     kernel = fields.get("kernel")
     if isinstance(kernel, dict):
+        fields["kernel"] = kernel = dict(kernel)
         if "left_out" in kernel:
-            fields["kernel"] = kernel | {"omitted": kernel["left_out"]}
+            kernel["omitted"] = kernel.pop("left_out")
+        if isinstance(source := kernel.get("source"), str):
+            kernel["source"] = {"kind": "other", "text": source}
         options = {"kernel": kernel.get("name", "")}
         if "variant" in fields:
             options["variant"] = fields.pop("variant")

@@ -94,7 +94,7 @@ def _row(choice: KernelSpec, accel: str, workers: int) -> Row:
 
 def _fetch(choice: KernelSpec, row: Row) -> Row:
     tree = sources.files(choice.kernel, catalog.find(choice.kernel), tool_root())
-    return msgspec.structs.replace(row, reached=STAGES[:1], source=tree.origin)
+    return msgspec.structs.replace(row, reached=STAGES[:1], source=str(tree.origin))
 
 
 def _build(choice: KernelSpec, row: Row) -> Row:

@@ -115,7 +115,7 @@ def objects(
     if isinstance(entry, Git):
         what = f"{redact.text(_absolute(entry.repository))} {entry.ref}"
     else:
-        what = tree.build_id or tree.origin
+        what = tree.build_id or str(tree.origin)
     paths = [str(path.absolute()) for path in fragments]
     return Objects(store.digest("objects", what, options, paths), (DEBIAN,))
 

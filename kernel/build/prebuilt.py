@@ -88,7 +88,7 @@ def module_make(headers: Path, release: str, tools: ToolRoot) -> tuple[Sandbox, 
 
 def key_of(files: Tree, *, headers: bool) -> str:
     """Names the kernel of a folder of unpacked packages in the cache; headers: see `prebuilt`."""
-    return store.digest("prebuilt", RECIPE, files.origin, headers)
+    return store.digest("prebuilt", RECIPE, str(files.origin), headers)
 
 
 def config_of(name: str, files: Tree) -> dict[str, str]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from blockyard.kernel.config import kconfig
 from blockyard.kernel.host.debian import RootSpec, ToolRoot
 from blockyard.kernel.host.provenance import Input, Provenance, of_entry, of_text
 from blockyard.kernel.host.sandbox import Sandbox
+from blockyard.kernel.sources.origin import DebianPackage, GitCommit, Patched
 from blockyard.kernel.sources.tree import Tree
 
 
@@ -79,11 +79,13 @@ def _tree(tree: Tree) -> Input:
     known = of_entry(f"source: {tree.origin}", entry)
     digest = dict(known.digest)
     uri = ""
-    if package := re.match(r"debian (\S+) (\S+)$", tree.origin):
-        uri = f"pkg:deb/debian/{package[1]}@{package[2]}"
-    if commit := re.search(r"^git (\S+) .*?\b([0-9a-f]{40}|[0-9a-f]{64})\b", tree.origin):
-        uri = f"git+{commit[1]}"
-        digest["gitCommit"] = commit[2]
+    origin = tree.origin
+    if isinstance(origin, DebianPackage):
+        uri = f"pkg:deb/debian/{origin.package}@{origin.version}"
+    base = origin.unpatched if isinstance(origin, Patched) else origin
+    if isinstance(base, GitCommit):
+        uri = f"git+{base.repository}"
+        digest["gitCommit"] = base.commit
     return Input(
         known.name, digest, uri, {**known.annotations, "blockyard.identity": tree.identity}
     )

@@ -22,6 +22,7 @@ from blockyard.kernel.host.decoding import BROKEN_FILE
 from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.progress import note, step
 from blockyard.kernel.host.sandbox import Sandbox
+from blockyard.kernel.sources.origin import DebianPackage
 from blockyard.kernel.sources.tarball import unpack
 from blockyard.kernel.sources.tree import Tree
 
@@ -77,7 +78,8 @@ def patterns(entry: DebianSource | DebianImage) -> tuple[str, ...]:
 
 def _tree(entry: DebianSource | DebianImage, packages: Sequence[Package], path: Path) -> Tree:
     folder = path / "tree" if isinstance(entry, DebianSource) else path
-    return Tree(folder, f"debian {packages[0].name} {packages[0].version}", pristine=True)
+    origin = DebianPackage(packages[0].name, packages[0].version)
+    return Tree(folder, origin, pristine=True)
 
 
 def offers(entries: Mapping[str, DebianSource | DebianImage], tools: ToolRoot) -> dict[str, Offer]:

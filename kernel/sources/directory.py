@@ -18,6 +18,7 @@ from blockyard.kernel import catalog
 from blockyard.kernel.catalog import Directory
 from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.store import KEY_LENGTH
+from blockyard.kernel.sources.origin import UserDirectory
 from blockyard.kernel.sources.tree import Tree, checked
 
 SKIPPED = ".git"  # not compiled, and busy
@@ -29,7 +30,7 @@ def source_tree(entry: Directory) -> Tree:
     """The tree in a directory; raises UsageError when there is none or it was built in place."""
     path = checked(catalog.expand_path(entry.path), entry.path)
     state = fingerprint(path)
-    return Tree(path, f"directory {path} {state}", build_id=str(path), state=state)
+    return Tree(path, UserDirectory(str(path), state), build_id=str(path), state=state)
 
 
 def changed(tree: Tree) -> bool:

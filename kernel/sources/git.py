@@ -22,6 +22,7 @@ from blockyard.kernel.host.progress import step
 from blockyard.kernel.sources import commit as commits
 from blockyard.kernel.sources import remote
 from blockyard.kernel.sources.objects import FSCK, Missing, Repository
+from blockyard.kernel.sources.origin import GitCommit
 from blockyard.kernel.sources.tree import Tree, checked
 
 RECIPE = 2  # raise it when the same commit gives another tree
@@ -57,7 +58,7 @@ def _key(commit: str) -> str:
 
 
 def _tree(entry: Git, commit: str, path: Path) -> Tree:
-    origin = f"git {redact.text(entry.repository)} {entry.ref} {commit}"
+    origin = GitCommit(redact.text(entry.repository), entry.ref, commit)
     return Tree(path / "tree", origin, contents=f"git {commit} by recipe {RECIPE}")
 
 

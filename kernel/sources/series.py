@@ -26,6 +26,7 @@ from blockyard.kernel.host.process import run
 from blockyard.kernel.host.progress import note, step
 from blockyard.kernel.host.sandbox import BIND, Sandbox
 from blockyard.kernel.sources import directory, prefixes, targets, unified
+from blockyard.kernel.sources.origin import Patched
 from blockyard.kernel.sources.patches import Omitted, Patch, Series
 from blockyard.kernel.sources.reader import read
 from blockyard.kernel.sources.tree import Tree, checked
@@ -82,7 +83,7 @@ def applied(
 
     path = store.get("sources", key, "the patched source", make, like=tree.path.parent)
     place = f"{tree.build_id} with {key}" if tree.build_id else ""
-    origin = f"{tree.origin} with {len(patches)} patches {key}"
+    origin = Patched(tree.origin, len(patches), key)
     return Tree(path / "tree", origin, place, contents=f"series {key}")
 
 

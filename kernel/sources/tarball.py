@@ -23,6 +23,7 @@ from blockyard.kernel.host.process import run
 from blockyard.kernel.host.progress import step
 from blockyard.kernel.host.sandbox import BIND, Sandbox
 from blockyard.kernel.host.settings import settings
+from blockyard.kernel.sources.origin import TarballFile
 from blockyard.kernel.sources.tree import Tree, checked
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _key(sha256: str) -> str:
 
 
 def _tree(entry: Tarball, sha256: str, path: Path) -> Tree:
-    origin = f"tarball {redact.text(entry.location)} sha256 {sha256}"
+    origin = TarballFile(redact.text(entry.location), sha256)
     return Tree(path / "tree", origin, contents=f"tarball {sha256}")
 
 

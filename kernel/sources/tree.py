@@ -13,6 +13,7 @@ from blockyard.kernel import arch
 from blockyard.kernel.host import store, untrusted
 from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.settings import settings
+from blockyard.kernel.sources.origin import Origin
 
 # What a build inside the tree leaves behind; kbuild refuses to build such a tree elsewhere
 # (outputmakefile in the kernel's Makefile).
@@ -24,7 +25,7 @@ class Tree:
     """A kernel source tree, never written to."""
 
     path: Path
-    origin: str  # for people: which source, in which state
+    origin: Origin  # which source, in which state
     build_id: str = ""  # names the output tree when it outlives a state; empty: the identity does
     contents: str = ""  # what it is, wherever it came from; empty: the origin says it
     state: str = ""  # of a directory of the user's own, when it was looked at; empty: never changes
@@ -33,7 +34,7 @@ class Tree:
     @property
     def identity(self) -> str:
         """For the keys of the cache: trees of one identity have the same contents."""
-        return self.contents or self.origin
+        return self.contents or str(self.origin)
 
     @property
     def version(self) -> str:

@@ -22,6 +22,7 @@ from blockyard.kernel.config.fragments import own_fragment
 from blockyard.kernel.host.debian import ToolRoot
 from blockyard.kernel.host.sandbox import BIND, Sandbox
 from blockyard.kernel.sources import series
+from blockyard.kernel.sources.origin import Other
 from blockyard.kernel.sources.tree import Tree
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import plan
@@ -65,7 +66,7 @@ def test_a_patch(tools: ToolRoot, targets: Targets, user: str, tmp_path: Path) -
         shutil.copytree(source, target, symlinks=True) if source.is_dir() else shutil.copy(
             source, target
         )
-    tree = Tree(tmp_path / "tree", f"hostile {tmp_path}")
+    tree = Tree(tmp_path / "tree", Other(f"hostile {tmp_path}"))
     series.apply(tree, [series.Patch("hostile.patch", patch(tree.path))], tmp_path, tools)
     job = BuildSpec("hostile", tree, (own_fragment("base"),), toolchain.from_root(tools), tools)
     out = tmp_path / "out"

@@ -19,6 +19,7 @@ from blockyard.kernel.host import store
 from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.sandbox import Sandbox
 from blockyard.kernel.host.settings import settings
+from blockyard.kernel.sources.origin import Other
 from blockyard.kernel.sources.tree import Tree
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import plan
@@ -74,7 +75,7 @@ def test_a_word_that_kconfig_did_not_have_is_told_and_looked_for_once(
     kconfig.write_text('config NEW\n\tbool "New"\n\tweakens OLD\n\thelp\n\t  weakens it.\n')
     toolchain = from_root(ready.tools)
     job = BuildSpec(
-        "9.1", Tree(tree, "directory tree 1", build_id="tree"), (), toolchain, ready.tools
+        "9.1", Tree(tree, Other("directory tree 1"), build_id="tree"), (), toolchain, ready.tools
     )
     job.out.mkdir(parents=True)
     (told,) = unknown_keywords(job)
@@ -82,7 +83,8 @@ def test_a_word_that_kconfig_did_not_have_is_told_and_looked_for_once(
     kconfig.write_text("")
     assert unknown_keywords(job) == [told]
     assert (
-        unknown_keywords(replace(job, tree=Tree(tree, "directory tree 2", build_id="tree"))) == []
+        unknown_keywords(replace(job, tree=Tree(tree, Other("directory tree 2"), build_id="tree")))
+        == []
     )
 
 
@@ -93,7 +95,7 @@ def inside(sandbox: Sandbox, script: str) -> subprocess.CompletedProcess[str]:
 def test_the_kernel_that_guests_run_is_the_one_that_was_asked_for(ready: BootEnv) -> None:
     info = ready.kernel.info
     assert (info.name, info.release.rpartition(".")[0]) == ("7.3", "7.3")
-    assert info.source.startswith("debian linux-source-7.3 ")
+    assert str(info.source).startswith("debian linux-source-7.3 ")
     assert {"clang", "rustc", "bindgen"} <= set(info.toolchain)
     assert info.cpu_s > 0
     for symbol in ("BLK_DEV_NULL_BLK", "BLK_DEV_RUST_NULL", "BLK_DEV_NVME"):

@@ -15,6 +15,7 @@ from blockyard.kernel.host.debian import ToolRoot, tool_root
 from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.settings import PROJECT, settings
 from blockyard.kernel.sources import directory, series
+from blockyard.kernel.sources.origin import Other
 from blockyard.kernel.sources.tree import Tree
 
 MAKEFILE = "VERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\n"
@@ -109,7 +110,7 @@ def tree(tmp_path: Path, tools: ToolRoot, monkeypatch: pytest.MonkeyPatch) -> It
     (path / "block" / "untouched.c").write_text("untouched\n")
     (path / "link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere").mkdir()
-    yield Tree(path, "made for a test")
+    yield Tree(path, Other("made for a test"))
     settings.cache_clear()
 
 
@@ -141,7 +142,7 @@ def test_a_series_makes_a_tree_of_its_own(tree: Tree, tools: ToolRoot, tmp_path:
         "tree"
     }
     assert result.version == "7.3.4"
-    assert result.origin.startswith("made for a test with 3 patches ")
+    assert str(result.origin).startswith("made for a test with 3 patches ")
 
 
 def test_a_directory_with_a_series_did_not_change(
@@ -178,7 +179,7 @@ def test_what_no_patch_touches_takes_no_space(tree: Tree, tools: ToolRoot, tmp_p
 
 def test_a_user_s_own_tree_is_copied(tree: Tree, tools: ToolRoot, tmp_path: Path) -> None:
     """The user may write into the files of a directory at any time."""
-    mine = Tree(tree.path, "directory", build_id=str(tree.path))
+    mine = Tree(tree.path, Other("directory"), build_id=str(tree.path))
     result = patched(mine, tools, tmp_path / "patches", CHANGE)
     (tree.path / "block/untouched.c").write_text("written to\n")
     assert (result.path / "block/untouched.c").read_text() == "untouched\n"

@@ -58,7 +58,7 @@ def test_a_commit_of_a_local_repository(linux: Path, tools: ToolRoot) -> None:
     before = sorted(path.name for path in (linux / ".git").iterdir())
     tree = fetch("mine", Git(str(linux), "main"), tools)
     assert tree.version == "7.4.0"
-    assert tree.origin.endswith(sha)
+    assert str(tree.origin).endswith(sha)
     assert sorted(path.name for path in (linux / ".git").iterdir()) == before
 
 

@@ -18,6 +18,7 @@ from blockyard.kernel.config import kconfig
 from blockyard.kernel.config.kconfig import Fragment
 from blockyard.kernel.host.errors import BlockyardError
 from blockyard.kernel.host.settings import PROJECT
+from blockyard.kernel.sources.origin import Other
 from blockyard.modules import manifest
 from blockyard.tests.harness import known
 from blockyard.tests.properties.inputs import changed, contents
@@ -31,7 +32,7 @@ KERNEL = msgspec.json.encode(
         key="0123456789abcdef",
         name="7.3",
         release="7.3.4",
-        source="debian linux-source-7.3 7.3.4-1",
+        source=Other("debian linux-source-7.3 7.3.4-1"),
         config_sha256="0" * 64,
         toolchain={"clang": "19.1.7"},
         warnings={"a.c": 1},

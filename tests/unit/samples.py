@@ -13,6 +13,7 @@ from blockyard.images.machine.vm_config import EnvKeys
 from blockyard.kernel import artifact
 from blockyard.kernel.artifact import Kernel, KernelInfo
 from blockyard.kernel.host.debian import ToolRoot
+from blockyard.kernel.sources.origin import Other
 from blockyard.tests.harness.outcomes import CaseResult, Lacking, Outcome, SkipReason
 
 RELEASE = "7.3.4"
@@ -23,7 +24,7 @@ def info(release: str = RELEASE) -> KernelInfo:
         key="0123456789abcdef",
         name="7.3",
         release=release,
-        source="debian linux-source-7.3 7.3.4-1",
+        source=Other("debian linux-source-7.3 7.3.4-1"),
         config_sha256="0" * 64,
         toolchain={"clang": "1:19.0-63", "rustc": "1.85.0+dfsg3-1"},
         wall_s=61.5,

@@ -19,6 +19,7 @@ from blockyard.kernel.config.fragments import own_fragment, read_fragment
 from blockyard.kernel.config.kconfig import Fragment, merge
 from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.settings import PROJECT
+from blockyard.kernel.sources.origin import Other
 from blockyard.kernel.sources.tree import Tree
 from blockyard.modules import manifest
 from blockyard.tests.unit import samples
@@ -29,7 +30,7 @@ DRIVER = Fragment("nvme.config", "CONFIG_BLK_DEV_NVME=m\n")
 
 @pytest.fixture
 def job(tmp_path: Path) -> BuildSpec:
-    tree = Tree(tmp_path / "tree", "debian linux-source-7.3 7.3.4-1")
+    tree = Tree(tmp_path / "tree", Other("debian linux-source-7.3 7.3.4-1"))
     tools = samples.tools(tmp_path / "tools")
     return BuildSpec("7.3", tree, (BASE, DRIVER), toolchain.from_root(tools), tools)
 
@@ -53,7 +54,7 @@ class TestKey:
             job,
             replace(job, fragments=(BASE,)),
             replace(job, fragments=(BASE, Fragment("x", "CONFIG_BLK_DEV_NVME=y\n"))),
-            replace(job, tree=replace(job.tree, origin="debian linux-source-7.3 7.3.6-1")),
+            replace(job, tree=replace(job.tree, origin=Other("debian linux-source-7.3 7.3.6-1"))),
             replace(job, toolchain=toolchain.from_root(other_tools)),
         ]
         assert len({one.key for one in jobs}) == len(jobs)

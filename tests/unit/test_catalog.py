@@ -24,6 +24,7 @@ from blockyard.kernel.host.debian import Package, ToolRoot
 from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.sources import debian
 from blockyard.kernel.sources.debian import image_files, source_tree
+from blockyard.kernel.sources.origin import DebianPackage
 
 SOURCE = DebianSource("linux-source-7.3", ("trixie-backports",))
 IMAGE = DebianImage(("binary-7.2.*-amd64", "modules-7.2.*-amd64", "base-7.2.*-amd64"), ("s",))
@@ -153,7 +154,8 @@ class TestSource:
         (folder / "tree").mkdir(parents=True)
         tree = source_tree("7.3", SOURCE, NO_TOOLS)
         assert tree.path == folder / "tree"
-        assert tree.origin == "debian linux-source-7.3 7.3.4-1~bpo13+1"
+        assert tree.origin == DebianPackage("linux-source-7.3", "7.3.4-1~bpo13+1")
+        assert str(tree.origin) == "debian linux-source-7.3 7.3.4-1~bpo13+1"
         assert mirror.updates == 0
 
     def test_the_newest_is_fetched_once_and_recorded(self, mirror: Mirror) -> None:
@@ -167,7 +169,7 @@ class TestSource:
         """The record is there, its files are not: a cache that was cleaned."""
         record("7.3", [OLD])
         mirror.packages = (NEW,)
-        assert source_tree("7.3", SOURCE, NO_TOOLS).origin.endswith("7.3.6-1~bpo13+1")
+        assert str(source_tree("7.3", SOURCE, NO_TOOLS).origin).endswith("7.3.6-1~bpo13+1")
 
     @pytest.mark.parametrize("text", ["", "{", "[]", '[{"name": 5}]'])
     def test_a_record_that_cannot_be_read_is_asked_for_again(
@@ -175,7 +177,7 @@ class TestSource:
     ) -> None:
         record("7.3", [OLD]).write_text(text)
         mirror.packages = (NEW,)
-        assert source_tree("7.3", SOURCE, NO_TOOLS).origin.endswith("7.3.6-1~bpo13+1")
+        assert str(source_tree("7.3", SOURCE, NO_TOOLS).origin).endswith("7.3.6-1~bpo13+1")
 
     def test_a_package_that_the_mirror_has_not(self, mirror: Mirror) -> None:
         with pytest.raises(Failure, match="kernel 7.3: the Debian mirror has no linux-source-7.3"):

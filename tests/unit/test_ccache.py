@@ -17,11 +17,12 @@ from blockyard.kernel.build.toolchain import PINNED, Toolchain
 from blockyard.kernel.catalog import DebianSource, Directory, Entry, Git, Tarball
 from blockyard.kernel.config.kconfig import Fragment
 from blockyard.kernel.host.sandbox import Sandbox
+from blockyard.kernel.sources.origin import Other
 from blockyard.kernel.sources.tree import Tree
 
 ROOT = Toolchain(PINNED, "llvm", Path("/tools"), {"clang": "1"})
 ENTRY = DebianSource("linux-source-7.3", ("trixie",))
-TREE = Tree(Path("/src"), "debian linux-source-7.3 7.3.4-1~bpo13+1", pristine=True)
+TREE = Tree(Path("/src"), Other("debian linux-source-7.3 7.3.4-1~bpo13+1"), pristine=True)
 
 
 def of(
@@ -34,7 +35,7 @@ def of(
 
 class TestWhoShares:
     def test_debians_kernels_share_whatever_the_variant(self) -> None:
-        other = replace(TREE, origin="debian linux-source-6.12 6.12.1-1")
+        other = replace(TREE, origin=Other("debian linux-source-6.12 6.12.1-1"))
         assert of(ENTRY, TREE) == of(ENTRY, other, options=["debug"]) == Objects(DEBIAN)
 
     @pytest.mark.parametrize(
@@ -42,9 +43,9 @@ class TestWhoShares:
         [
             (ENTRY, replace(TREE, pristine=False), ()),
             (ENTRY, TREE, (Path("mine.config"),)),
-            (Directory("/linux"), Tree(Path("/linux"), "directory /linux 01", "/linux"), ()),
-            (Git("https://example.org/x", "main"), Tree(Path("/x"), "git x main 01"), ()),
-            (Tarball("/x.tar"), Tree(Path("/x"), "tarball /x.tar sha256 01"), ()),
+            (Directory("/linux"), Tree(Path("/linux"), Other("directory /linux 01"), "/linux"), ()),
+            (Git("https://example.org/x", "main"), Tree(Path("/x"), Other("git x main 01")), ()),
+            (Tarball("/x.tar"), Tree(Path("/x"), Other("tarball /x.tar sha256 01")), ()),
             # what calls itself Debian's is not
             (Tarball("/x.tar"), TREE, ()),
         ],
@@ -57,21 +58,23 @@ class TestWhoShares:
         assert found.others == (DEBIAN,)
 
     def test_two_states_of_a_directory_and_of_a_branch_share(self) -> None:
-        before, after = (Tree(Path("/linux"), f"directory /linux {n}", "/linux") for n in "12")
+        before, after = (
+            Tree(Path("/linux"), Other(f"directory /linux {n}"), "/linux") for n in "12"
+        )
         assert of(Directory("/linux"), before) == of(Directory("/linux"), after)
         branch = Git("https://example.org/x", "main")
-        before, after = (Tree(Path("/linux"), f"git x main {n}") for n in "12")
+        before, after = (Tree(Path("/linux"), Other(f"git x main {n}")) for n in "12")
         assert of(branch, before) == of(branch, after)
 
     def test_two_trees_do_not(self) -> None:
         remote = "https://example.org/x"
         trees = [
-            of(Directory("/a"), Tree(Path("/a"), "directory /a 1", "/a")),
-            of(Directory("/b"), Tree(Path("/b"), "directory /b 1", "/b")),
-            of(Git(remote, "main"), Tree(Path("/c"), "git x main 1")),
-            of(Git(remote, "other"), Tree(Path("/c"), "git x other 1")),
-            of(ENTRY, Tree(TREE.path, f"{TREE.origin} with 1 patches a")),
-            of(ENTRY, Tree(TREE.path, f"{TREE.origin} with 1 patches b")),
+            of(Directory("/a"), Tree(Path("/a"), Other("directory /a 1"), "/a")),
+            of(Directory("/b"), Tree(Path("/b"), Other("directory /b 1"), "/b")),
+            of(Git(remote, "main"), Tree(Path("/c"), Other("git x main 1"))),
+            of(Git(remote, "other"), Tree(Path("/c"), Other("git x other 1"))),
+            of(ENTRY, Tree(TREE.path, Other(f"{TREE.origin} with 1 patches a"))),
+            of(ENTRY, Tree(TREE.path, Other(f"{TREE.origin} with 1 patches b"))),
             of(ENTRY, TREE, (Path("a.config"),)),
             of(ENTRY, TREE, (Path("b.config"),)),
         ]
@@ -84,7 +87,7 @@ class TestWhoShares:
         for name in ("one", "two"):
             (tmp_path / name / "linux").mkdir(parents=True)
             monkeypatch.chdir(tmp_path / name)
-            found.add(of(Git("./linux", "main"), Tree(Path("/c"), "git ./linux main 1")))
+            found.add(of(Git("./linux", "main"), Tree(Path("/c"), Other("git ./linux main 1"))))
         assert len(found) == 2
 
     def test_none_with_the_hosts_compilers_or_when_it_is_off(

@@ -137,7 +137,7 @@ class TestConversions:
         (linux / ".git/info").mkdir(exist_ok=True)
         (linux / ".git/info/grafts").write_text(f"{third} {first}\n")
         assert (tree_of(linux, first) / "Makefile").read_bytes() == MAKEFILE
-        assert fetch("m", Git(str(linux), "main~1"), NO_TOOLS).origin.endswith(second)
+        assert str(fetch("m", Git(str(linux), "main~1"), NO_TOOLS).origin).endswith(second)
 
     def test_a_replaced_file(self, linux: Path) -> None:
         old, new = (repositories.blob(linux, data) for data in (b"int x;\n", b"int y;\n"))
@@ -169,7 +169,7 @@ class TestSurroundings:
             monkeypatch.setenv(name, str(folder))
         tree = fetch("mine", Git(str(linux), "v1"), NO_TOOLS)
         assert (tree.path / "a/b/x.c").read_bytes() == b"int x;\n"
-        assert tree.origin.endswith(git(linux, "rev-parse", "v1"))
+        assert str(tree.origin).endswith(git(linux, "rev-parse", "v1"))
 
     def test_settings_in_the_environment_name_no_program(
         self, linux: Path, monkeypatch: pytest.MonkeyPatch

@@ -20,6 +20,7 @@ from blockyard.ci.commands.doctor import (
     version_of,
 )
 from blockyard.kernel.host import gc
+from blockyard.kernel.sources.origin import Other
 from blockyard.kernel.sources.tree import Tree
 from blockyard.tests.unit import samples
 
@@ -108,7 +109,7 @@ class TestKernels:
         (folder / "Makefile").write_text("VERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\n")
         cases = "".join(f"{tool})\n\techo {at}\n\t;;\n" for tool, at in minimum.items())
         (folder / "scripts/min-tool-version.sh").write_text(f'case "$1" in\n{cases}esac\n')
-        return Tree(folder, "a tree")
+        return Tree(folder, Other("a tree"))
 
     def test_tools_that_are_new_enough(self) -> None:
         assert too_old({"llvm": "19.1.0", "rustc": "1.85.0"}, PROGRAMS) == {}

@@ -18,6 +18,7 @@ from blockyard.kernel.host.debian import ToolRoot
 from blockyard.kernel.host.errors import BlockyardError, Failure, UsageError
 from blockyard.kernel.host.settings import settings
 from blockyard.kernel.sources import directory, fetch, series
+from blockyard.kernel.sources.origin import Other
 from blockyard.kernel.sources.tree import Tree, version
 from blockyard.kernel.spec import KernelSpec
 from blockyard.tests.unit import repositories
@@ -233,7 +234,7 @@ class TestTree:
     def test_a_copy_of_a_tree_of_the_cache_is_made_of_links(
         self, linux: Path, tmp_path: Path
     ) -> None:
-        series._copy(Tree(linux, "tarball x"), tmp_path / "copy")
+        series._copy(Tree(linux, Other("tarball x")), tmp_path / "copy")
         assert (tmp_path / "copy/block/x.c").samefile(linux / "block/x.c")
 
     def test_a_very_deep_tree(self, linux: Path) -> None:
@@ -246,7 +247,7 @@ class TestTree:
                 os.close(opened)
                 opened = inner
             assert directory.fingerprint(linux) == before  # folders alone do not count
-            assert not Tree(linux, "deep").defines("NOTHING")
+            assert not Tree(linux, Other("deep")).defines("NOTHING")
         finally:
             os.close(opened)
             subprocess.run(["rm", "-rf", str(linux)], check=True)  # pytest's own way is recursive
@@ -259,11 +260,11 @@ class TestTree:
             os.mkfifo(script)
         else:
             script.symlink_to(target)
-        assert toolchain.minimum(Tree(linux, f"with {target}"), "rustc") == ""
+        assert toolchain.minimum(Tree(linux, Other(f"with {target}")), "rustc") == ""
 
     def test_long_lines_take_no_time(self, linux: Path) -> None:
         (linux / "scripts").mkdir()
         script = linux / "scripts" / "min-tool-version.sh"
         script.write_text("case x in\n" + "rustc)\n" * 100_000)
-        assert toolchain.minimum(Tree(linux, "long"), "rustc") == ""
+        assert toolchain.minimum(Tree(linux, Other("long")), "rustc") == ""
         assert version("VERSION = 7\nPATCHLEVEL = " + " " * 300_000 + "4\n") == "7.4.0"

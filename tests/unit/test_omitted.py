@@ -16,6 +16,7 @@ from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.build import toolchain
 from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.host.debian import ToolRoot
+from blockyard.kernel.sources.origin import Other
 from blockyard.kernel.sources.tree import Tree
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest, plan
@@ -71,7 +72,7 @@ def a_tree(path: Path, version: str, kconfig: str = KCONFIG, *, rust: bool = Tru
     (path / "arch/x86/Kconfig.cpu").write_text("config X86_THING\n\tbool\n")
     (path / "arch/arm/Kconfig").write_text("config ARM_THING\n\tbool\n")
     (path / "scripts/min-tool-version.sh").write_text(MINIMUM)
-    return Tree(path, f"test {path}")
+    return Tree(path, Other(f"test {path}"))
 
 
 def tools(path: Path, versions: Mapping[str, str] = NEW_ENOUGH) -> ToolRoot:
@@ -97,7 +98,7 @@ class TestTree:
         assert tree.defines("BLK_DEV_NVME")
         (tree.path / "drivers/Kconfig").write_text("config OTHER\n")
         assert tree.defines("BLK_DEV_NVME")
-        assert dataclasses.replace(tree, origin="another state").defines("OTHER")
+        assert dataclasses.replace(tree, origin=Other("another state")).defines("OTHER")
 
 
 class TestToolchain:

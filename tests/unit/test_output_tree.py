@@ -15,6 +15,7 @@ from blockyard.kernel.build import build, toolchain
 from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.config.kconfig import Fragment
 from blockyard.kernel.host import store
+from blockyard.kernel.sources.origin import Origin, Other
 from blockyard.kernel.sources.tree import Tree
 from blockyard.tests.unit import samples
 
@@ -25,12 +26,12 @@ BASE = Fragment("base.config", CONFIG)
 @pytest.fixture
 def job(tmp_path: Path) -> BuildSpec:
     tools = samples.tools(tmp_path / "tools")
-    tree = Tree(tmp_path / "tree", "debian linux-source-7.3 7.3.4-1")
+    tree = Tree(tmp_path / "tree", Other("debian linux-source-7.3 7.3.4-1"))
     return BuildSpec("7.3", tree, (BASE,), toolchain.from_root(tools), tools)
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Origin]:
     """The names of the kernels that are made again; nothing is compiled."""
     names: list[str] = []
     monkeypatch.setattr(build, "configure", lambda job: names.append(job.tree.origin))
@@ -56,7 +57,7 @@ def kernel(job: BuildSpec, system_map: str) -> None:
     artifact.save_info(path, msgspec.structs.replace(samples.info(), exports_sha256=exports))
 
 
-def test_a_whole_one_is_taken_as_it_is(job: BuildSpec, made: list[str]) -> None:
+def test_a_whole_one_is_taken_as_it_is(job: BuildSpec, made: list[Origin]) -> None:
     output_tree(job)
     with build.ready_for_modules(job):
         pass
@@ -64,16 +65,16 @@ def test_a_whole_one_is_taken_as_it_is(job: BuildSpec, made: list[str]) -> None:
     assert (job.out / "System.map").exists()
 
 
-def test_one_that_the_cache_gave_up_is_made_again(job: BuildSpec, made: list[str]) -> None:
+def test_one_that_the_cache_gave_up_is_made_again(job: BuildSpec, made: list[Origin]) -> None:
     with build.ready_for_modules(job):
         pass
     assert made == [job.tree.origin]
 
 
-def test_a_directory_s_is_that_of_one_state(job: BuildSpec, made: list[str]) -> None:
+def test_a_directory_s_is_that_of_one_state(job: BuildSpec, made: list[Origin]) -> None:
     """All states of a directory share it: it is the kernel's while its symbols are."""
     old, new = (
-        replace(job, tree=replace(job.tree, origin=s, build_id="x")) for s in ("old", "new")
+        replace(job, tree=replace(job.tree, origin=Other(s), build_id="x")) for s in ("old", "new")
     )
     kernel(old, "a")
     kernel(new, "b")
@@ -83,7 +84,7 @@ def test_a_directory_s_is_that_of_one_state(job: BuildSpec, made: list[str]) -> 
     assert made == []
     with build.ready_for_modules(old):
         pass
-    assert made == ["old"]
+    assert made == [Other("old")]
     assert (old.out / "Module.symvers").exists(), "what make can use again was removed"
 
 
@@ -91,7 +92,7 @@ def test_a_directory_s_is_that_of_one_state(job: BuildSpec, made: list[str]) -> 
     "other", [{"system_map": "b"}, {"config": "CONFIG_BLOCK=y\nCONFIG_A=y\n"}, {"exports": "x"}]
 )
 def test_one_of_another_state_is_made_again(
-    job: BuildSpec, made: list[str], other: dict[str, str]
+    job: BuildSpec, made: list[Origin], other: dict[str, str]
 ) -> None:
     job = replace(job, tree=replace(job.tree, build_id="x"))
     kernel(job, "a")

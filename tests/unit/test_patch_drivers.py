@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from blockyard.kernel.host.errors import UsageError
+from blockyard.kernel.sources.origin import Other
 from blockyard.kernel.sources.tree import Tree
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest, plan
@@ -48,7 +49,7 @@ def tree(path: Path, kconfig: str) -> Tree:
     (path / "drivers/block").mkdir(parents=True)
     (path / "Makefile").write_text("VERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\n")
     (path / "drivers/block/Kconfig").write_text(kconfig)
-    return Tree(path, f"test {path}")
+    return Tree(path, Other(f"test {path}"))
 
 
 class TestOption:

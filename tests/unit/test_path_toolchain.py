@@ -10,6 +10,7 @@ import pytest
 from blockyard.kernel.build import path_toolchain, toolchain
 from blockyard.kernel.build.path_toolchain import from_host
 from blockyard.kernel.host.errors import Failure
+from blockyard.kernel.sources.origin import Other
 from blockyard.kernel.sources.tree import Tree
 
 GCC = ("make", "flex", "bison", "bc", "perl", "gcc", "ld")
@@ -112,7 +113,7 @@ def tree(tmp_path: Path) -> Tree:
     (folder / "Makefile").write_text("VERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\n")
     script = 'case "$1" in\ngcc)\n\techo 8.1.0\n\t;;\nbinutils)\n\techo 2.30.0\n\t;;\nesac\n'
     (folder / "scripts/min-tool-version.sh").write_text(script)
-    return Tree(folder, "directory x")
+    return Tree(folder, Other("directory x"))
 
 
 class TestCheck:

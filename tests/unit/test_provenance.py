@@ -21,6 +21,7 @@ from blockyard.kernel.host import provenance, seal, store
 from blockyard.kernel.host.debian import RootSpec, ToolRoot
 from blockyard.kernel.host.provenance import Input, Provenance
 from blockyard.kernel.host.sandbox import Sandbox
+from blockyard.kernel.sources.origin import DebianPackage, GitCommit, Origin
 from blockyard.kernel.sources.tree import Tree
 
 KEY = f"{1:016x}"
@@ -97,7 +98,7 @@ def tools() -> ToolRoot:
     return ToolRoot(store.get("roots", KEY, "the tool root", make))
 
 
-def tree(origin: str) -> Tree:
+def tree(origin: Origin) -> Tree:
     def make(path: Path) -> None:
         (path / "tree").mkdir()
         (path / "tree" / "Makefile").write_text("VERSION = 7\n")
@@ -111,7 +112,7 @@ def manifest_of(path: Path) -> str:
 
 
 def test_a_kernel(tools: ToolRoot) -> None:
-    source = tree(f"git https://user:TOKEN@example.org/linux.git master {COMMIT}")
+    source = tree(GitCommit("https://user:TOKEN@example.org/linux.git", "master", COMMIT))
     toolchain = toolchains.from_root(tools)
     fragment = Fragment("kernel/fragments/base.config", "CONFIG_BLOCK=y\n")
     job = BuildSpec(
@@ -142,7 +143,7 @@ def test_a_kernel(tools: ToolRoot) -> None:
 
 
 def test_a_prebuilt_kernel(tools: ToolRoot) -> None:
-    files = tree("debian linux-image-7.3-amd64 7.3.4-1~bpo13+1")
+    files = tree(DebianPackage("linux-image-7.3-amd64", "7.3.4-1~bpo13+1"))
     path = store.get(
         "kernels",
         KEY,

@@ -14,6 +14,7 @@ import pytest
 
 from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.sources import series
+from blockyard.kernel.sources.origin import Other
 from blockyard.kernel.sources.patches import Series
 from blockyard.kernel.sources.reader import read
 from blockyard.kernel.sources.tree import Tree
@@ -74,7 +75,7 @@ def small_tree(path: Path, lines: tuple[int, ...] = ()) -> Tree:
     (path / "block").mkdir(parents=True)
     (path / "block" / "disk.c").write_text(text(lines))
     (path / "Makefile").write_text("VERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\n")
-    return Tree(path, "small")
+    return Tree(path, Other("small"))
 
 
 def text(lines: tuple[int, ...]) -> str:

@@ -3,17 +3,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from blockyard.kernel import artifact
 from blockyard.kernel.catalog import Directory, Entry, Git, Tarball, find
 from blockyard.kernel.host.debian import ToolRoot
 from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.sources import directory, fetch
+from blockyard.kernel.sources.origin import (
+    DebianPackage,
+    GitCommit,
+    Other,
+    Patched,
+    TarballFile,
+    UserDirectory,
+)
 from blockyard.kernel.sources.tree import Tree, checked, version
+from blockyard.tests.unit import samples
 
 MAKEFILE = "VERSION = 7\nPATCHLEVEL = 4\nSUBLEVEL = 0\nEXTRAVERSION = -rc2\nNAME = Baby\n"
 NO_TOOLS = ToolRoot(Path("/nonexistent"))
@@ -131,7 +142,8 @@ class TestDirectory:
         os.utime(linux / "Makefile", ns=(1, 1))
         assert directory.changed(tree)
         # a copy with patches has an origin that begins alike, and does not change
-        assert not directory.changed(Tree(tree.path, f"{tree.origin} with 1 patches 01", "x"))
+        patched = Patched(tree.origin, 1, "01")
+        assert not directory.changed(Tree(tree.path, patched, "x"))
 
 
 def git(path: Path, *arguments: str) -> str:
@@ -194,9 +206,31 @@ class TestTarball:
 
 class TestIdentity:
     def test_where_a_tree_came_from_is_for_people(self, tmp_path: Path) -> None:
-        here = Tree(tmp_path, "git /a main 0123", contents="git 0123")
-        there = Tree(tmp_path, "git /b v7 0123", contents="git 0123")
+        here = Tree(tmp_path, Other("git /a main 0123"), contents="git 0123")
+        there = Tree(tmp_path, Other("git /b v7 0123"), contents="git 0123")
         assert here.identity == there.identity
 
     def test_an_origin_that_says_it_all_is_enough(self, tmp_path: Path) -> None:
-        assert Tree(tmp_path, "debian linux-source-7.3 7.3.4-1").identity.endswith("7.3.4-1")
+        assert Tree(tmp_path, Other("debian linux-source-7.3 7.3.4-1")).identity.endswith("7.3.4-1")
+
+
+def test_an_origin_reads_as_it_always_did() -> None:
+    """Keys of the cache are made of these texts."""
+    commit = GitCommit("https://example.org/linux.git", "main", "0123")
+    texts = {
+        DebianPackage("linux-source-7.3", "7.3.4-1"): "debian linux-source-7.3 7.3.4-1",
+        commit: "git https://example.org/linux.git main 0123",
+        TarballFile("/a.tar", "01"): "tarball /a.tar sha256 01",
+        UserDirectory("/linux", "02"): "directory /linux 02",
+        Patched(commit, 3, "03"): "git https://example.org/linux.git main 0123 with 3 patches 03",
+    }
+    assert [str(origin) for origin in texts] == list(texts.values())
+    assert Patched(Patched(commit, 1, "a"), 2, "b").unpatched == commit
+
+
+def test_a_kernel_of_before_has_its_origin_as_text(tmp_path: Path) -> None:
+    samples.kernel(tmp_path)
+    file = tmp_path / "kernel.json"
+    fields = json.loads(file.read_text()) | {"source": "tarball /a.tar sha256 01"}
+    file.write_text(json.dumps(fields))
+    assert artifact.load(tmp_path).info.source == Other("tarball /a.tar sha256 01")

@@ -20,11 +20,12 @@ from blockyard.kernel.artifact import KernelInfo
 from blockyard.kernel.host import gc, locks, seal, store
 from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.settings import PROJECT
+from blockyard.kernel.sources.origin import Other
 
 KEY = f"{7:016x}"
 KINDS = ("kernels", "images", "modules", "snapshots", "sources", "roots", "qemu")
 INFO = KernelInfo(
-    key=KEY, name="7.3", release="7.3.4", source="a test", config_sha256="", toolchain={}
+    key=KEY, name="7.3", release="7.3.4", source=Other("a test"), config_sha256="", toolchain={}
 )
 
 
