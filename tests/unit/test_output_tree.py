@@ -33,7 +33,7 @@ def job(tmp_path: Path) -> BuildSpec:
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Origin]:
     """The names of the kernels that are made again; nothing is compiled."""
-    names: list[str] = []
+    names: list[Origin] = []
     monkeypatch.setattr(build, "configure", lambda job: names.append(job.tree.origin))
     monkeypatch.setattr(BuildSpec, "compile", lambda job, *targets, doing: None)
     return names
