@@ -76,10 +76,12 @@ def excerpts(splats: list[Splat]) -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the option for the file of the plan."""
     parser.addoption("--blockyard-plan", help="the plan of the run (written by ./inv test)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Reads the plan; the suites get a guest for each of their tests."""
     # pytest keeps what is written to stderr meanwhile; what -v prints is for the user
     capture = config.pluginmanager.getplugin("capturemanager")
     log.inherit(capture.global_and_fixture_disabled if capture else contextlib.nullcontext)
@@ -114,12 +116,14 @@ class EveryTest:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    """Ends the guest that is left."""
     log.inherit()
     if guests := config.stash.get(_guests, None):
         guests.discard()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Makes one test per slot of each that uses a fixture of ours."""
     here = metafunc.config.stash[PLAN]
     if SLOT not in metafunc.fixturenames:
         return
@@ -322,6 +326,7 @@ def data_disk(driver: Driver) -> Iterator[Disk]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Adds what the run has to know of a phase, and where the guest's logs are."""
     report = yield
     if slot_of(item) is None:  # an ordinary test beside those of a driver
         return report
