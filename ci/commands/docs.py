@@ -147,10 +147,11 @@ def _run(command: str, **environment: str) -> str:
 
 def _circumstances(seconds: float) -> str:
     from blockyard.images.machine import accelerator
+    from blockyard.images.machine.qemu import PACKAGE
     from blockyard.kernel.host.debian import ready_tool_root
 
     tools = ready_tool_root()
-    verdict = accelerator.known(tools.versions["qemu-system-x86"] if tools else "")
+    verdict = accelerator.known(tools.versions[PACKAGE] if tools else "")
     kind = "KVM" if verdict and verdict.works else "without KVM"
     day = time.strftime("%Y-%m-%d", time.gmtime())
     cpus = os.cpu_count() or 1

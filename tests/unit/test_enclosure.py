@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -69,9 +70,10 @@ def test_it_writes_nowhere(path: Path) -> None:
 
 
 def test_it_has_a_tmp_of_its_own(tmp_path: Path) -> None:
-    seen = inside("import os; open('/tmp/x', 'w'); print(os.listdir('/tmp'))")
-    assert seen == "['x']" or tmp_path.is_relative_to("/tmp")
-    assert not Path("/tmp/x").exists()
+    mine = Path("/tmp", f"blockyard-{secrets.token_hex(8)}")
+    seen = inside(f"import os; open({str(mine)!r}, 'w'); print(os.listdir('/tmp'))")
+    assert seen == f"['{mine.name}']" or tmp_path.is_relative_to("/tmp")
+    assert not mine.exists()
 
 
 @pytest.mark.parametrize(

@@ -248,8 +248,10 @@ class TestStreams:
         assert inv("test --driver none", "2>/dev/full")[0] == 2
         assert inv("test --driver none", ">&- 2>&-")[0] == 2
 
-    def test_letters_that_a_locale_has_not(self) -> None:
-        script = "import ci.start; print('\\u2192 \\udcff')"
+    def test_letters_outside_the_locale_are_escaped(self) -> None:
+        script = (
+            "from blockyard.kernel.host import streams; streams.prepare(); print('\\u2192 \\udcff')"
+        )
         done = subprocess.run(
             [sys.executable, "-c", script],
             cwd=PROJECT,
