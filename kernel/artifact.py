@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A kernel that can be booted, however it came to be: what `build` and `prebuilt` both return."""
+"""A kernel that can be booted, whether `build` compiled it or `prebuilt` unpacked it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.sources.origin import Origin
 
 SCHEMA = 1  # of kernel.json
-IMAGE = "bzImage"  # of any architecture: entries of the cache have had it from the start
-UNPACKED = "vmlinux.bin"  # what the kernel's makefiles call it (arch/x86/boot/compressed)
+IMAGE = "bzImage"  # the file's name in the cache, for every architecture
+UNPACKED = "vmlinux.bin"  # as the kernel's makefiles call it (arch/x86/boot/compressed)
 
 
 class KernelInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``kernel.json`` says about a kernel."""
+    """The contents of ``kernel.json``."""
 
     schema: Annotated[int, about("of `kernel.json`")] = SCHEMA
     key: Annotated[str, about("names it in the cache")]
@@ -56,20 +56,20 @@ class KernelInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel in the cache. The files below `path` are complete and never change."""
+    """A kernel in the cache. The files below `path` are complete, and nothing changes them."""
 
     path: Path
     info: KernelInfo
 
     @property
     def image(self) -> Path:
-        """What QEMU starts: the unpacked kernel when it has a PVH entry, else the bzImage."""
+        """What QEMU starts: the unpacked kernel if it has a PVH entry, else the bzImage."""
         unpacked = self.path / UNPACKED
         return unpacked if unpacked.exists() else self.bzimage
 
     @property
     def bzimage(self) -> Path:
-        """What any boot loader starts."""
+        """The compressed image, which any boot loader can start."""
         return self.path / IMAGE
 
     @property
@@ -84,9 +84,9 @@ class Kernel:
 
 
 def load(path: Path, name: str = "") -> Kernel:
-    """A kernel from its folder in the cache; `name`: what it is called this time.
+    """Return the kernel in a folder of the cache, under `name` if given.
 
-    Raises Failure when the folder does not say what it holds.
+    Raises Failure if kernel.json is missing or cannot be read.
     """
     try:
         fields = msgspec.json.decode((path / "kernel.json").read_bytes(), type=dict[str, object])
@@ -97,13 +97,13 @@ def load(path: Path, name: str = "") -> Kernel:
         info = msgspec.convert(fields, KernelInfo)
     except BROKEN_FILE as error:
         raise Failure(
-            f"the kernel in {path} cannot be read: kernel.json: {error}",
-            hint="remove that folder: the kernel is made again when it is needed",
+            f"cannot read the kernel in {path}: kernel.json: {error}",
+            hint="remove that folder: the kernel is built again when it is needed",
         ) from None
     return Kernel(path, msgspec.structs.replace(info, name=name) if name else info)
 
 
 def save_info(path: Path, info: KernelInfo) -> None:
-    """Writes ``kernel.json``: the last step of making a kernel."""
+    """Write ``kernel.json``, the last step of making a kernel."""
     data = msgspec.json.format(msgspec.json.encode(info), indent=2)
     (path / "kernel.json").write_bytes(data + b"\n")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which kernels there are: by name (`catalog.toml`, and a file of the user's own), or as given.
+"""From the text that names a kernel to where its source or its packages are.
 
-What a user types for a kernel is one of
+The text is one of
 
-- a name of the catalog: ``7.3``
+- a name in `catalog.toml` or in the user's ``kernels.toml``: ``7.3``
 - a directory: ``./linux``, ``/path/linux``
 - a commit: ``/path/linux#v7.2``, ``https://.../linux.git#branch``
 - a tarball: ``linux-7.3.tar.xz``, ``https://.../linux-7.3.tar.xz sha256=...``
@@ -25,15 +25,15 @@ from blockyard.kernel.host.errors import UsageError, unknown
 from blockyard.kernel.host.settings import PROJECT, config_directory, user_path
 
 DEFAULT = "7.3"
-MOST_LETTERS = 4096  # as in a path
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|[^/:]+@[^/:]+:")  # or as ssh has it: me@host:path
+MAX_NAME_LENGTH = 4096  # as for a path
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|[^/:]+@[^/:]+:")  # or in ssh's form: me@host:path
 TARBALL = re.compile(r"\.(tar(\.(xz|gz|zst|bz2))?|tgz|txz)$")
 
 
 class DebianSource(
     msgspec.Struct, frozen=True, tag="debian-source", tag_field="kind", forbid_unknown_fields=True
 ):
-    """A source package: a tree in a tarball, with Debian's patches applied."""
+    """A Debian source package: a tree in a tarball, with Debian's patches applied."""
 
     package: str
     suites: tuple[str, ...]
@@ -42,23 +42,26 @@ class DebianSource(
 class DebianImage(
     msgspec.Struct, frozen=True, tag="debian-image", tag_field="kind", forbid_unknown_fields=True
 ):
-    """A kernel that Debian built: names with one ``*`` for the release, the same in all."""
+    """A kernel that Debian built.
+
+    Package names have a ``*`` for the release, which is the same in all of them.
+    """
 
     packages: tuple[str, ...]
     suites: tuple[str, ...]
-    headers: tuple[str, ...] = ()  # what modules outside the tree are built against
+    headers: tuple[str, ...] = ()  # to build modules outside the tree against
 
 
 class Directory(
     msgspec.Struct, frozen=True, tag="directory", tag_field="kind", forbid_unknown_fields=True
 ):
-    """A tree of the user's own, built where it is."""
+    """A source tree of the user, built where it is."""
 
     path: str
 
 
 class Git(msgspec.Struct, frozen=True, tag="git", tag_field="kind", forbid_unknown_fields=True):
-    """A commit: of a local repository (a path) or a remote one (a URL)."""
+    """A commit in a local repository (a path) or a remote one (a URL)."""
 
     repository: str
     ref: str
@@ -67,7 +70,7 @@ class Git(msgspec.Struct, frozen=True, tag="git", tag_field="kind", forbid_unkno
 class Tarball(
     msgspec.Struct, frozen=True, tag="tarball", tag_field="kind", forbid_unknown_fields=True
 ):
-    """A tree in a tarball: a path, or a URL with its sha256."""
+    """A source tree in a tarball: a path, or a URL with its sha256."""
 
     location: str
     sha256: str = ""
@@ -76,7 +79,7 @@ class Tarball(
 Entry = DebianSource | DebianImage | Directory | Git | Tarball
 
 
-# Names become parts of paths.
+# A name becomes part of a path.
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 
 
@@ -86,10 +89,10 @@ class _Catalog(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @cache
 def catalog() -> dict[str, Entry]:
-    """Name → entry, the user's own included; raises UsageError for a file with a mistake."""
+    """Name → entry, from Blockyard's file and the user's; raises UsageError for an invalid file."""
     entries = _read(PROJECT / "kernel" / "catalog.toml")
-    own = config_directory() / "kernels.toml"
-    return entries | _read(own) if own.is_file() else entries
+    users_file = config_directory() / "kernels.toml"
+    return entries | _read(users_file) if users_file.is_file() else entries
 
 
 def _read(path: Path) -> dict[str, Entry]:
@@ -97,8 +100,8 @@ def _read(path: Path) -> dict[str, Entry]:
 
 
 def find(name: str) -> Entry:
-    """What `name` stands for; raises UsageError with the nearest names when it is none."""
-    entry = catalog().get(name) or _given(_readable(name))
+    """The entry that `name` stands for; raises UsageError with the nearest names if unknown."""
+    entry = catalog().get(name) or _parse(_readable(name))
     if entry is not None:
         return entry
     error = unknown("kernel", name, catalog())
@@ -108,12 +111,12 @@ def find(name: str) -> Entry:
 
 
 def expand_path(text: str) -> Path:
-    """Where a file or a folder is that a user named; raises UsageError when that cannot be."""
+    """The absolute path that a user typed, with ``~`` expanded; raises UsageError if invalid."""
     return user_path(text, "a kernel's path")
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a folder is there; also False for a path that cannot be looked at."""
+    """Whether a folder exists; False also for a path that cannot be examined."""
     try:
         return path.is_dir()
     except OSError:  # not permitted, or too long for a path
@@ -121,39 +124,43 @@ def is_folder(path: Path) -> bool:
 
 
 def _readable(name: str) -> str:
-    """`name` if people can read it; it will stand in messages, logs and records."""
+    """Return `name` if it is readable text, since messages, logs and records will contain it."""
     try:
         name.encode()
     except UnicodeEncodeError:
         raise UsageError(
-            f"the kernel {os.fsencode(name)!r} has bytes in its name that are not UTF-8",
+            f"the kernel's name {os.fsencode(name)!r} is not UTF-8",
             hint="rename the folder, or name it through a symbolic link",
         ) from None
-    if len(name) > MOST_LETTERS:
-        raise UsageError(f"a kernel's name has {len(name)} letters: {name[:40]!r}...")
+    if len(name) > MAX_NAME_LENGTH:
+        raise UsageError(
+            f"the kernel's name {name[:40]!r}... has {len(name)} characters: "
+            f"at most {MAX_NAME_LENGTH} are allowed"
+        )
     if any(unicodedata.category(letter) == "Cc" for letter in name):
-        raise UsageError(f"the kernel {name!r} has control characters in its name")
+        raise UsageError(f"the kernel's name {name!r} has control characters")
     return name
 
 
-def _given(text: str) -> Entry | None:
-    location, given, sha256 = text.partition(" sha256=")
+def _parse(text: str) -> Entry | None:
+    """The entry for a path or a URL; None if the text is neither."""
+    location, has_sha256, sha256 = text.partition(" sha256=")
     is_url = URL.match(text) is not None
     file = location.partition("?")[0] if is_url else location
-    if TARBALL.search(file) or (is_url and given):
-        if given and not re.fullmatch("[0-9a-f]{64}", sha256):
+    if TARBALL.search(file) or (is_url and has_sha256):
+        if has_sha256 and not re.fullmatch("[0-9a-f]{64}", sha256):
             raise UsageError(f"invalid sha256 {sha256!r}: expected 64 hex digits, in lower case")
         return Tarball(location, sha256)
     if "#" in text and (is_url or not is_folder(expand_path(text))):
         repository, _, ref = text.rpartition("#")
         if not repository or not ref or ref.startswith("-"):
             shown = redact.text(text)
-            raise UsageError(f"{shown!r} names no commit", hint="write /path/linux#REF or URL#REF")
+            raise UsageError(f"no commit in {shown!r}", hint="write /path/linux#REF or URL#REF")
         return Git(repository, ref)
     if is_url and not is_folder(expand_path(text)):
         shown = redact.text(text)
         raise UsageError(
-            f"{shown} names no commit",
+            f"no commit in {shown!r}",
             hint=f"write {shown}#REF: a branch, a tag or a commit's id",
         )
     if "/" in text or text in (".", "..", "~"):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Options that take several values: repeated, or with commas between the values.
 
-A path may have commas itself: what exists as a path is one value. ``\\,`` is a comma that separates
-nothing, for what cannot be looked up: the URL of a tarball, a branch.
+A path may contain commas: text that exists as a path is one value. Elsewhere, as in a URL or a
+branch, ``\\,`` is a comma that does not separate values.
 """
 
 from __future__ import annotations
@@ -18,59 +18,68 @@ from blockyard.kernel.host.errors import UsageError
 def paths(text: str) -> tuple[Path, ...]:
     """The paths in an option; empty for an empty text.
 
-    Raises UsageError when a text is one path that is there, and several.
+    Raises UsageError for a text without a path, and for one that can be read as one path or as
+    several, all of which exist.
     """
-    found = tuple(Path(value) for value in _values(text, _exists))
-    if text and not found:
-        raise UsageError(f"{text!r} names no path", hint="write paths with commas between them")
-    return found
+    values = tuple(Path(value) for value in _values(text, _exists))
+    if text and not values:
+        raise UsageError(f"no path in {text!r}", hint="write paths with commas between them")
+    return values
 
 
 def kernels(texts: Iterable[str]) -> tuple[str, ...]:
-    """The kernels in the values of --kernel, each once and in order; they need not exist.
+    """The kernels in the values of --kernel, in order and without duplicates; they need not exist.
 
-    Raises UsageError when a value has none.
+    Raises UsageError for a value without a kernel.
     """
-    found: dict[str, None] = {}
+    unique: dict[str, None] = {}
     for text in texts:
         names = [value.replace("\\,", ",") for value in _values(text, _is_kernel_path)]
         if not names:
             raise UsageError(
-                f"{text!r} names no kernel", hint="./inv kernel.list shows those that have a name"
+                f"no kernel in {text!r}", hint="./inv kernel.list shows the names of kernels"
             )
-        found |= dict.fromkeys(names)
-    return tuple(found)
+        unique |= dict.fromkeys(names)
+    return tuple(unique)
 
 
 def one_kernel(texts: Sequence[str], command: str) -> str | None:
-    """The kernel of a command that takes one; None when no value was given."""
+    """The kernel of a command that takes one kernel; None if no value was given.
+
+    Raises UsageError for several kernels.
+    """
     names = kernels(texts)
     if len(names) > 1:
         raise UsageError(
             f"{command} takes one kernel, not {len(names)}: {', '.join(names)}",
-            hint="run it once for each; a comma that is part of a name is written \\,",
+            hint="run it once for each; write a comma that is part of a name as \\,",
         )
     return names[0] if names else None
 
 
 def _values(text: str, exists: Callable[[str], bool]) -> Iterator[str]:
-    """The values between commas; the longest one that exists counts."""
+    """The values between commas; of pieces that could be joined, the longest path that exists."""
     pieces = re.split(r"(?<!\\),", text)
-    at = 0
-    while at < len(pieces):
+    start = 0
+    while start < len(pieces):
         end = next(
-            (end for end in range(len(pieces), at + 1, -1) if exists(",".join(pieces[at:end]))),
-            at + 1,
+            (
+                end
+                for end in range(len(pieces), start + 1, -1)
+                if exists(",".join(pieces[start:end]))
+            ),
+            start + 1,
         )
-        whole = ",".join(pieces[at:end])
-        if end > at + 1 and all(exists(piece.strip()) for piece in pieces[at:end]):
+        count = end - start
+        whole = ",".join(pieces[start:end])
+        if count > 1 and all(exists(piece.strip()) for piece in pieces[start:end]):
             raise UsageError(
-                f"{whole!r} is one path, or {end - at} with commas between them: all are there",
-                hint=f"write ./{whole.replace(',', ',./')} for the {end - at}",
+                f"{whole!r} is ambiguous: one path, or {count} paths with commas between them",
+                hint=f"write ./{whole.replace(',', ',./')} for the {count} paths",
             )
-        if end > at + 1 or whole.strip():
+        if count > 1 or whole.strip():
             yield whole if exists(whole) else whole.strip()
-        at = end
+        start = end
 
 
 def _exists(text: str) -> bool:
@@ -78,6 +87,6 @@ def _exists(text: str) -> bool:
 
 
 def _is_kernel_path(text: str) -> bool:
-    """Whether it is a directory, a tarball, or a repository with ``#REF``."""
+    """Whether a directory, a tarball or a repository (before ``#REF``) exists under this name."""
     path, hash_, ref = text.partition("#")
     return _exists(text) or (bool(hash_) and "," not in ref and _exists(path))

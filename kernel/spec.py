@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which kernel, built how, as a value.
+"""The kernel that a user requests, and how it is to be built, as a value.
 
-A `KernelSpec` names things and reads nothing, so that it can travel: it can be made, compared and
-stored where none of its files are. `KernelSpec.checked` reads what it names, before anything long
-begins.
+A `KernelSpec` only holds names: it can be created, compared and stored on a machine that has none
+of the files. `KernelSpec.checked` reads these files, before anything that takes long.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from blockyard.kernel.sources import reader
 
 
 def numbered(option: str, text: str) -> int | None:
-    """The number in an option; None when it is not given."""
+    """The number in an option; None if it is not given; raises UsageError for other text."""
     if text and not (text.isascii() and text.isdigit() and len(text) < 5):
         raise UsageError(f"invalid {option} {text!r}: expected a number, such as 2")
     return int(text) if text else None
@@ -30,19 +29,19 @@ def numbered(option: str, text: str) -> int | None:
 
 @dataclass(frozen=True)
 class KernelSpec:
-    """A kernel as `catalog.find` takes it, and what to build it with."""
+    """The kernel, as text for `catalog.find`, and what to build it with."""
 
     kernel: str = catalog.DEFAULT
     variant: str = PLAIN
-    fragments: tuple[Path, ...] = ()  # of the user's own; a later one wins
+    fragments: tuple[Path, ...] = ()  # the user's; a later one wins
     toolchain: str = "pinned"
     compiler: str = "llvm"
     modules: tuple[Path, ...] = ()  # folders of modules outside the kernel tree
     series: tuple[Path, ...] = ()  # patches for the tree, see kernel.sources.reader
-    series_version: int | None = None  # of several in one thread; None takes the newest
+    series_version: int | None = None  # if a thread has several; None takes the newest
 
     def checked(self) -> KernelSpec:
-        """The same, after a look at all that it names on this machine.
+        """Check all names and files, and return self.
 
         Raises UsageError for an unknown name, with the nearest ones, and for a fragment or a series
         that cannot be read.
@@ -61,7 +60,7 @@ class KernelSpec:
 
     @property
     def name(self) -> str:
-        """For people: ``7.3``, ``7.3 debug``."""
+        """A short name for messages: ``7.3``, ``7.3 debug``."""
         words = [redact.text(self.kernel)]
         words += [self.variant] if self.variant != PLAIN else []
         words += [path.name for path in (*self.series, *self.fragments)]
@@ -71,7 +70,7 @@ class KernelSpec:
 
     @property
     def options(self) -> list[str]:
-        """As options of a command of ours."""
+        """The command-line options that request this kernel."""
         options = ["--kernel", self.kernel, "--variant", self.variant]
         options += ["--toolchain", self.toolchain, "--compiler", self.compiler]
         if self.fragments:

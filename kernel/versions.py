@@ -11,26 +11,26 @@ from blockyard.kernel.host.errors import UsageError
 
 
 def release(version: str) -> str:
-    """Major and minor number: ``7.3`` of ``7.3.4``, ``7.3.0-rc7`` and ``7.3.4+deb13-amd64``."""
-    found = re.match(r"\d+\.\d+", version)
-    return found[0] if found else "0"
+    """Major and minor number: ``7.3`` for ``7.3.4``, ``7.3.0-rc7`` and ``7.3.4+deb13-amd64``."""
+    match = re.match(r"\d+\.\d+", version)
+    return match[0] if match else "0"
 
 
 def within(version: str, kernels: str) -> bool:
     """Whether a kernel's version is in a range; only major and minor number count.
 
-    A release candidate has the interfaces of its release, and a point release never changes them.
+    A release candidate has the interfaces of its release, and a point release does not change them.
     """
     return SpecifierSet(kernels).contains(release(version))
 
 
 def check_range(kernels: str, where: str) -> None:
-    """Raises UsageError for a range that is none."""
+    """Raise UsageError for an invalid range; `where` is the file or field that has it."""
     try:
         SpecifierSet(kernels)
     except InvalidSpecifier:
         raise UsageError(
-            f"{where}: {kernels!r} is no range of kernels", hint="write it as '>=6.12,<7.3'"
+            f"{where}: invalid range of kernels {kernels!r}", hint="write it as '>=6.12,<7.3'"
         ) from None
 
 
@@ -40,8 +40,8 @@ def at_least(version: str, minimum: str) -> bool:
 
 
 def _numbers(version: str) -> list[int]:
-    upstream = version.rpartition(":")[2]  # an epoch is no part of it
+    upstream = version.rpartition(":")[2]  # without the epoch
     numbers = [int(number) for number in re.findall(r"\d+", upstream)]
-    while numbers and not numbers[-1]:  # 1.85 is 1.85.0
+    while numbers and not numbers[-1]:  # 1.85.0 equals 1.85
         numbers.pop()
     return numbers

@@ -200,7 +200,7 @@ class TestBeforeTheCommand:
             (["--print-completion-script=nosuch"], "unknown shell 'nosuch'"),
             (["nope"], "nope"),
             (["init", ""], "no folder is named"),
-            (["build", "--module", ","], "names no path"),
+            (["build", "--module", ","], "no path in"),
             (["init", "/proc/self"], "cannot read /proc/"),
         ],
     )

@@ -92,7 +92,7 @@ class TestFolder:
         [
             ("[requires]", "[require]", "require"),
             ("symbols =", "symbol =", "symbol"),
-            ('kernel = ">=6.11"', 'kernel = "6.11 or so"', "'6.11 or so' is no range of kernels"),
+            ('kernel = ">=6.11"', 'kernel = "6.11 or so"', "invalid range of kernels '6.11 or so'"),
             ('kind = "none"', 'kind = "none"\ndisks = ["x"]', "disks"),
             ('kind = "none"', 'kind = "module"', "disks"),
             ('kind = "none"', 'kind = "module"\ndisks = ["../sda"]', "disks"),

@@ -54,7 +54,7 @@ class TestForms:
         "text", ["https://host/linux.git", "me@host:linux.git", "git://host/linux", "ssh://h/x"]
     )
     def test_a_url_without_a_ref(self, text: str) -> None:
-        with pytest.raises(UsageError, match="names no commit") as caught:
+        with pytest.raises(UsageError, match="no commit in") as caught:
             find(text)
         assert f"write {text}#REF" in caught.value.hint
 
@@ -89,10 +89,10 @@ class TestOddText:
             ("/a\0b", "control characters"),
             ("/a\nb#v1", "control characters"),
             ("\x1b[31m", "control characters"),
-            ("/" + "x" * 5000, "5001 letters"),
+            ("/" + "x" * 5000, "5001 characters"),
         ],
     )
-    def test_text_that_no_record_can_hold(self, text: str, words: str) -> None:
+    def test_unreadable_or_overlong_name_is_a_usage_error(self, text: str, words: str) -> None:
         with pytest.raises(UsageError, match=words):
             find(text)
 

@@ -64,9 +64,9 @@ class TestForms:
         ("text", "words"),
         [
             ("7.33", "unknown kernel"),
-            ("/path/linux#", "names no commit"),
-            ("#v7.2", "names no commit"),
-            ("/path/linux#--upload-pack=x", "names no commit"),
+            ("/path/linux#", "no commit in"),
+            ("#v7.2", "no commit in"),
+            ("/path/linux#--upload-pack=x", "no commit in"),
             ("linux.tar.xz sha256=12", "invalid sha256 '12': expected 64 hex digits"),
             ("linux.tar.xz sha256=", "invalid sha256"),
             ("~nobody-has-this-name/linux#v7.2", "no such user"),

@@ -167,7 +167,7 @@ class TestPaths:
         monkeypatch.chdir(tmp_path)
         for name in ("a", "b", "a,b"):
             (tmp_path / name).touch()
-        with pytest.raises(UsageError, match=r"'a,b' is one path, or 2 with commas") as caught:
+        with pytest.raises(UsageError, match=r"'a,b' is ambiguous: one path, or 2 paths") as caught:
             paths("a,b")
         assert "./a,./b" in caught.value.hint
         assert paths("./a,./b") == (Path("a"), Path("b"))
