@@ -112,7 +112,7 @@ def test_defaults_are_the_same(pair: Pair, driver: Driver, attribute: str) -> No
 
 
 @pytest.mark.parametrize("attribute", ATTRIBUTES)
-def test_values_meet_the_same_answer(pair: Pair, driver: Driver, attribute: str) -> None:
+def test_values_get_the_same_answer(pair: Pair, driver: Driver, attribute: str) -> None:
     """The same is taken, the same is refused, with the same error, and reads back the same."""
     in_both(pair, driver, attribute)
     if "w" not in pair[0].modes[attribute]:
@@ -128,7 +128,7 @@ def test_values_meet_the_same_answer(pair: Pair, driver: Driver, attribute: str)
 
 @pytest.mark.parametrize("attribute", QUEUE)
 @feature("queue limits")
-def test_queues_are_the_same(pair: Pair, driver: Driver, attribute: str) -> None:
+def test_queue_attributes_are_the_same(pair: Pair, driver: Driver, attribute: str) -> None:
     """Disks that are made of the same: equal size, block size and way of completion."""
     c, rust = (one.queue.get(attribute) for one in pair)
     if c is None and rust is None:
@@ -151,7 +151,7 @@ def test_sysfs_has_the_same_optional_files(pair: Pair) -> None:
 
 @feature("configfs")
 @smoke
-def test_the_rust_driver_invents_no_attributes(pair: Pair) -> None:
+def test_rust_driver_adds_no_attributes(pair: Pair) -> None:
     """What only the Rust driver has would bind user space to it."""
     c, rust = pair
     assert set(rust.modes) - set(c.modes) == set()

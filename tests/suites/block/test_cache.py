@@ -90,7 +90,7 @@ def test_synchronous_data_survives(driver: Driver, fua: str) -> None:
 
 @needs("attribute:cache_size", "attribute:fua", program="fio")
 @smoke
-def test_fua_alone_survives(driver: Driver) -> None:
+def test_fua_write_survives_without_a_flush(driver: Driver) -> None:
     """Asynchronous O_DSYNC writes are FUA writes; a synchronous one has a flush behind it.
 
     The flush (generic_write_sync() in block/fops.c) would hide a FUA that was lost.
@@ -114,7 +114,7 @@ def test_fua_alone_survives(driver: Driver) -> None:
 
 
 @needs("attribute:cache_size")
-def test_a_flush_leaves_nothing_behind(cached_disk: Disk) -> None:
+def test_flush_writes_the_whole_cache(cached_disk: Disk) -> None:
     """More than one batch of cached pages: each has to be written."""
     disk = cached_disk
     disk.console.check(
@@ -128,7 +128,7 @@ def test_a_flush_leaves_nothing_behind(cached_disk: Disk) -> None:
 
 
 @needs("attribute:cache_size")
-def test_a_full_cache_makes_room(driver: Driver) -> None:
+def test_full_cache_is_written_back(driver: Driver) -> None:
     """More is written than the cache holds, and all of it is read back.
 
     When the power goes, only what it holds is lost; blocks that are lost are zeroes.
@@ -150,7 +150,7 @@ def test_a_full_cache_makes_room(driver: Driver) -> None:
     [("direct conv=fsync", "direct"), ("direct", "direct,dsync"), ("direct,dsync", "direct")],
     ids=["flushed-cached", "cached-synchronous", "synchronous-cached"],
 )
-def test_rewritten_data_is_the_newest(cached_disk: Disk, old: str, new: str) -> None:
+def test_read_returns_the_newest_write(cached_disk: Disk, old: str, new: str) -> None:
     """A block that is in the cache and on the disk is read from where it was written last."""
     disk = cached_disk
     disk.console.check(
@@ -164,7 +164,7 @@ def test_rewritten_data_is_the_newest(cached_disk: Disk, old: str, new: str) -> 
 
 
 @needs("nvme", program="nvme")
-def test_the_cache_is_the_controllers(disk: Disk) -> None:
+def test_write_cache_matches_identify_controller(disk: Disk) -> None:
     """Identify Controller, VWC: bit 0 says that there is a volatile write cache."""
     told = nvme.query(disk.console, f"id-ctrl {nvme.controller(disk)}")
     assert disk.queue("write_cache") == ("write back" if told["vwc"] & 1 else "write through")

@@ -37,7 +37,7 @@ def test_each_scheduler_keeps_the_data(scheduled_disk: Disk) -> None:
         assert load.read_bytes == load.written_bytes == 512 << 10, scheduler
 
 
-def test_data_is_right_while_schedulers_change(scheduled_disk: Disk, budget: Budget) -> None:
+def test_data_survives_scheduler_switches(scheduled_disk: Disk, budget: Budget) -> None:
     schedulers = scheduled_disk.schedulers()
     if len(schedulers) < 2:
         skip("kernel", f"this kernel offers {scheduled_disk.name} no scheduler but {schedulers[0]}")
@@ -46,7 +46,7 @@ def test_data_is_right_while_schedulers_change(scheduled_disk: Disk, budget: Bud
             assert scheduled_disk.set_queue("scheduler", scheduler) == 0
 
 
-def test_data_is_right_while_the_depth_changes(scheduled_disk: Disk, budget: Budget) -> None:
+def test_data_survives_queue_depth_changes(scheduled_disk: Disk, budget: Budget) -> None:
     if "mq-deadline" not in scheduled_disk.schedulers():
         skip("kernel", "this kernel has no mq-deadline: without a scheduler the depth is fixed")
     assert scheduled_disk.set_queue("scheduler", "mq-deadline") == 0
@@ -55,7 +55,7 @@ def test_data_is_right_while_the_depth_changes(scheduled_disk: Disk, budget: Bud
             assert scheduled_disk.set_queue("nr_requests", depth) == 0
 
 
-def test_data_is_right_while_a_cpu_goes(data_disk: Disk, budget: Budget) -> None:
+def test_data_survives_a_cpu_going_offline(data_disk: Disk, budget: Budget) -> None:
     console = data_disk.console
     if console.run(f"test -w {CPU}").exit_code:
         skip("hardware", "the guest has no CPU that can go")

@@ -39,7 +39,7 @@ def test_written_data_is_read_back(data_disk: Disk, verify: str) -> None:
 
 
 @needs(program="fio")
-def test_requests_of_every_length(data_disk: Disk) -> None:
+def test_requests_of_any_length_keep_data(data_disk: Disk) -> None:
     """Any number of blocks at any block: pages are crossed, requests are split."""
     block = data_disk.block_size
     load = verified(
@@ -55,7 +55,7 @@ def test_requests_of_every_length(data_disk: Disk) -> None:
 
 @needs(program="xfs_io")
 @smoke
-def test_buffered_data_at_any_byte(data_disk: Disk) -> None:
+def test_buffered_writes_at_any_byte_keep_data(data_disk: Disk) -> None:
     """Through the page cache a write may begin and end within a block; a file is the model."""
     disk = data_disk
     disk.console.check(
@@ -73,7 +73,7 @@ def test_buffered_data_at_any_byte(data_disk: Disk) -> None:
 
 
 @needs(program="fio")
-def test_writers_keep_to_their_own_places(data_disk: Disk) -> None:
+def test_concurrent_writers_do_not_interfere(data_disk: Disk) -> None:
     """Four jobs write side by side; none finds another's data in its place."""
     load = verified(
         data_disk,
@@ -103,7 +103,7 @@ def test_the_last_block_keeps_its_data(data_disk: Disk) -> None:
     )
 
 
-def test_splitting_keeps_the_data(data_disk: Disk) -> None:
+def test_split_request_keeps_its_data(data_disk: Disk) -> None:
     """A transfer that has to be cut into many requests arrives in order."""
     disk = data_disk
     before = disk.queue("max_sectors_kb")
@@ -123,7 +123,7 @@ def test_splitting_keeps_the_data(data_disk: Disk) -> None:
     assert requests >= (1024 // smallest), "the write was not split as max_sectors_kb says"
 
 
-def test_unwritten_blocks_are_zeroes(driver: Driver) -> None:
+def test_new_disk_reads_as_zeroes(driver: Driver) -> None:
     """A new disk holds nothing of an earlier one."""
     if not (driver.configfs and "persistent" in driver.capabilities):
         skip("driver", f"{driver.name} makes no new disks that keep their data", "persistent")
@@ -140,7 +140,7 @@ def test_unwritten_blocks_are_zeroes(driver: Driver) -> None:
 
 
 @needs("persistent")
-def test_a_block_that_was_never_written_is_zeroes(driver: Driver) -> None:
+def test_unwritten_block_reads_as_zeroes(driver: Driver) -> None:
     """Also when it is read into memory that holds something else: dd uses one buffer twice."""
     if not driver.configfs:
         skip("driver", f"{driver.name} makes no new disks that keep their data", "persistent")
@@ -185,7 +185,7 @@ def test_discard(driver: Driver) -> None:
 
 
 @feature("discard")
-def test_an_unclaimed_discard_is_eopnotsupp(driver: Driver, disk: Disk) -> None:
+def test_unsupported_discard_is_eopnotsupp(driver: Driver, disk: Disk) -> None:
     if disk.queue_number("discard_max_bytes"):
         pytest.skip(f"{driver.name} takes discards")
     before = statistics(disk)["discards"]

@@ -83,7 +83,7 @@ def test_every_block_size_works(driver: Driver, block_size: int) -> None:
 
 
 @needs(program="fio")
-def test_blocks_of_the_smallest_size(disk: Disk) -> None:
+def test_smallest_block_size_works(disk: Disk) -> None:
     load = fio(disk, rw="randrw", bs=disk.block_size, size="256k", ioengine="psync")
     assert load.read_bytes + load.written_bytes == MIB // 4
 
@@ -128,7 +128,7 @@ def test_a_read_only_disk_refuses_writes(disk: Disk) -> None:
 
 
 @feature("atomic writes")
-def test_atomic_write_limits_fit_together(driver: Driver, disk: Disk) -> None:
+def test_atomic_write_limits_are_consistent(driver: Driver, disk: Disk) -> None:
     """Documentation/ABI/stable/sysfs-block: all of them powers of two or zero, each in the next."""
     if disk.console.run(f"test -e {disk.sysfs}/queue/atomic_write_max_bytes").exit_code:
         skip("kernel", "this kernel knows no atomic writes (they came with 6.11)")
@@ -158,7 +158,7 @@ def test_atomic_writes(driver: Driver, disk: Disk) -> None:
 
 
 @needs("disk", program="fio")
-def test_two_disks_do_not_share_their_load(driver: Driver) -> None:
+def test_io_is_counted_on_its_own_disk(driver: Driver) -> None:
     """I/O on one disk is counted on that disk alone."""
     if not driver.configfs:
         skip("driver", f"{driver.name} makes no second disk on demand")

@@ -12,7 +12,7 @@ from blockyard.tests.lib.fio import background_io, fio, statistics
 
 
 @smoke
-def test_limits_fit_together(disk: Disk) -> None:
+def test_queue_limits_are_consistent(disk: Disk) -> None:
     limits = {
         name: disk.queue_number(name)
         for name in (
@@ -33,7 +33,7 @@ def test_limits_fit_together(disk: Disk) -> None:
     assert limits["nr_requests"] > 0
 
 
-def test_what_is_read_ahead_is_what_was_set(disk: Disk) -> None:
+def test_read_ahead_follows_its_setting(disk: Disk) -> None:
     """A reader of single pages makes large requests, or small ones when it is told so."""
     before = disk.queue("read_ahead_kb")
     counts = {}
@@ -51,7 +51,7 @@ def test_what_is_read_ahead_is_what_was_set(disk: Disk) -> None:
 
 
 @needs(program="fio")
-def test_neighbours_are_merged_unless_forbidden(disk: Disk) -> None:
+def test_adjacent_requests_are_merged_unless_disabled(disk: Disk) -> None:
     """Requests that are submitted together and stand side by side become one (nomerges 0)."""
     before = disk.queue("nomerges")
     merged = {}
@@ -69,7 +69,7 @@ def test_neighbours_are_merged_unless_forbidden(disk: Disk) -> None:
     assert merged["2"] == 0
 
 
-def test_hardware_queues_have_all_cpus(disk: Disk) -> None:
+def test_hardware_queues_cover_all_cpus(disk: Disk) -> None:
     """/sys/block/*/mq: each CPU is served by a queue, and all queues are equally deep."""
     told = disk.console.check(f"cd {disk.sysfs}/mq; grep . */nr_tags */cpu_list")
     tags = [int(line.partition(":")[2]) for line in told.splitlines() if "/nr_tags:" in line]
@@ -82,13 +82,13 @@ def test_hardware_queues_have_all_cpus(disk: Disk) -> None:
 
 
 @pytest.mark.parametrize("attribute", ["read_ahead_kb", "nr_requests", "max_sectors_kb"])
-def test_nonsense_is_einval(disk: Disk, attribute: str) -> None:
+def test_invalid_queue_value_is_einval(disk: Disk, attribute: str) -> None:
     before = disk.queue(attribute)
     assert disk.set_queue(attribute, "nonsense") == errno.EINVAL
     assert disk.queue(attribute) == before
 
 
-def test_max_sectors_stays_within_the_hardware(disk: Disk) -> None:
+def test_max_sectors_stays_within_the_hardware_limit(disk: Disk) -> None:
     """More than the hardware takes is refused, or taken as "as much as possible" (since 6.9)."""
     before = disk.queue("max_sectors_kb")
     hardware = disk.queue_number("max_hw_sectors_kb")

@@ -50,7 +50,7 @@ def test_rereading_the_partition_table_under_io(partitioned_disk: Disk, budget: 
         )
 
 
-def test_openers_race_with_a_reread(partitioned_disk: Disk, budget: Budget) -> None:
+def test_opening_races_with_rereading_partitions(partitioned_disk: Disk, budget: Budget) -> None:
     """EBUSY is an answer to a reread; a hang or a lost disk is none."""
     disk = partitioned_disk
     disk.console.check(
@@ -79,7 +79,7 @@ def test_flushing_buffers_under_io(disk: Disk, budget: Budget) -> None:
         )
 
 
-def test_cpu_goes_under_io(disk: Disk, budget: Budget) -> None:
+def test_cpu_goes_offline_under_io(disk: Disk, budget: Budget) -> None:
     """Requests of a CPU that goes are finished elsewhere; it comes back and is used again."""
     cpu = "/sys/devices/system/cpu/cpu1/online"
     if disk.console.run(f"test -w {cpu}").exit_code:
@@ -148,7 +148,7 @@ def test_debugfs_can_be_read_under_io(disk: Disk) -> None:
         )
 
 
-def test_a_load_starts_on_every_cpu(disk: Disk) -> None:
+def test_io_works_from_every_cpu(disk: Disk) -> None:
     """Each CPU has a way into the queue."""
     told = disk.console.check(
         f"""

@@ -39,7 +39,7 @@ def test_removal_under_buffered_writes(driver: Driver) -> None:
     assert not disk.exists()
 
 
-def test_an_open_disk_that_goes_fails_io(driver: Driver) -> None:
+def test_open_disk_fails_io_after_power_off(driver: Driver) -> None:
     """The descriptor stays valid, and reading by it gives nothing, at once."""
     with driver.disk() as disk:
         read = "dd bs=4k count=1 iflag=direct status=none <&3 2> /dev/null | wc -c"
@@ -78,7 +78,7 @@ def test_opening_races_with_removal(driver: Driver, budget: Budget) -> None:
 
 
 @pytest.mark.parametrize("workers", [4])
-def test_disks_are_made_and_removed_side_by_side(
+def test_disks_are_created_and_removed_in_parallel(
     driver: Driver, budget: Budget, workers: int
 ) -> None:
     rounds = budget.times(6)
@@ -95,7 +95,7 @@ def test_disks_are_made_and_removed_side_by_side(
     )
 
 
-def test_powering_on_races_with_itself(driver: Driver, disk: Disk) -> None:
+def test_concurrent_power_ons_make_one_disk(driver: Driver, disk: Disk) -> None:
     """However many switch a disk on, there is one."""
     told = disk.console.check(
         f"""

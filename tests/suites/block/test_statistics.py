@@ -12,7 +12,7 @@ MIB = 1 << 20
 
 
 @smoke
-def test_statistics_count_what_was_read(disk: Disk) -> None:
+def test_statistics_count_reads(disk: Disk) -> None:
     before = statistics(disk)
     disk.console.check(f"dd if={disk.path} of=/dev/null bs=64k count=16 iflag=direct status=none")
     after = statistics(disk)
@@ -23,7 +23,7 @@ def test_statistics_count_what_was_read(disk: Disk) -> None:
 
 
 @smoke
-def test_statistics_count_what_was_written(disk: Disk) -> None:
+def test_statistics_count_writes(disk: Disk) -> None:
     """Writes have no other writers: the count is exact, to the sector."""
     before = statistics(disk)
     disk.console.check(f"dd if=/dev/zero of={disk.path} bs=16k count=16 oflag=direct status=none")
@@ -43,7 +43,7 @@ def test_nothing_is_counted_without_iostats(disk: Disk) -> None:
 
 
 @needs("disk", program="fio")
-def test_inflight_is_what_waits(driver: Driver) -> None:
+def test_inflight_counts_pending_requests(driver: Driver) -> None:
     """Something is under load, on a slow disk most of what was submitted; afterwards nothing is."""
     depth = 16
     slow = "attribute:completion_nsec" in driver.capabilities

@@ -35,9 +35,7 @@ def bad_disk(driver: Driver) -> Iterator[Disk]:
 @pytest.mark.parametrize(
     ("sector", "bad"), [(FIRST - 1, False), (FIRST, True), (LAST, True), (LAST + 1, False)]
 )
-def test_bad_sectors_fail_and_their_neighbours_do_not(
-    bad_disk: Disk, how: str, sector: int, bad: bool
-) -> None:
+def test_only_bad_sectors_fail(bad_disk: Disk, how: str, sector: int, bad: bool) -> None:
     assert access(bad_disk, sector, how) == (errno.EIO if bad else 0)
 
 
@@ -53,7 +51,7 @@ def test_bad_sectors_are_listed(bad_disk: Disk) -> None:
 
 
 @smoke
-def test_bad_sectors_can_be_mended(bad_disk: Disk) -> None:
+def test_bad_sectors_can_be_cleared(bad_disk: Disk) -> None:
     """With power on, and a part of a range at a time."""
     assert bad_disk.set_attribute("badblocks", f"-{FIRST}-{FIRST + 3}") == 0
     assert access(bad_disk, FIRST + 3, "read") == 0
@@ -72,7 +70,7 @@ def test_the_last_sector_can_be_bad(driver: Driver) -> None:
 
 
 @needs("attribute:badblocks_once")
-def test_once_means_once(driver: Driver) -> None:
+def test_badblocks_once_fails_once(driver: Driver) -> None:
     with driver.disk(blocksize=512, badblocks="+8-8", badblocks_once=1) as disk:
         assert access(disk, 8, "read") == errno.EIO
         assert access(disk, 8, "read") == 0
@@ -80,7 +78,7 @@ def test_once_means_once(driver: Driver) -> None:
 
 @needs("attribute:badblocks_partial_io", "attribute:memory_backed")
 @pytest.mark.parametrize("partial", ["0", "1"])
-def test_what_stands_before_a_bad_sector_is_written_or_not(driver: Driver, partial: str) -> None:
+def test_partial_io_writes_up_to_a_bad_sector(driver: Driver, partial: str) -> None:
     """A write that fails in its middle: with partial I/O its beginning is on the disk."""
     attributes = {**driver.store_attributes(), "blocksize": 512}
     with driver.disk(**attributes, badblocks="+8-8", badblocks_partial_io=partial) as disk:

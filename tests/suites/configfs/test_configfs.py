@@ -18,7 +18,7 @@ pytestmark = [needs("configfs"), feature("configfs")]
 @needs("features")
 @feature("features file")
 @smoke
-def test_features_lists_what_there_is(driver: Driver) -> None:
+def test_features_lists_the_attributes(driver: Driver) -> None:
     """`features` is what user space goes by: nothing more in it, nothing less."""
     listed = driver.console.check(f"cat {driver.configfs}/features").strip().split(",")
     assert len(set(listed)) == len(listed), "features names an attribute twice"
@@ -63,7 +63,7 @@ def test_a_new_directory_has_no_disk(driver: Driver) -> None:
     assert told.strip() == "0"
 
 
-def test_bad_power_is_einval(disk: Disk) -> None:
+def test_invalid_power_is_einval(disk: Disk) -> None:
     assert disk.set_attribute("power", "2x") == errno.EINVAL
     assert disk.exists(), "a refused value took the disk away"
 
@@ -78,7 +78,7 @@ def test_power_off_and_on(driver: Driver) -> None:
         assert disk.exists(), f"{disk.path} does not come back with power"
 
 
-def test_what_was_set_survives_a_power_cycle(driver: Driver) -> None:
+def test_settings_survive_a_power_cycle(driver: Driver) -> None:
     with driver.disk(size=3, blocksize=1024) as disk:
         assert disk.set_attribute("power", "0") == 0
         assert (disk.attribute("size"), disk.attribute("blocksize")) == ("3", "1024")
@@ -86,7 +86,7 @@ def test_what_was_set_survives_a_power_cycle(driver: Driver) -> None:
         assert (disk.size_bytes, disk.block_size) == (3 << 20, 1024)
 
 
-def test_settings_change_between_powers(driver: Driver) -> None:
+def test_settings_can_change_without_power(driver: Driver) -> None:
     """What was EBUSY with power is free without, and counts from the next power on."""
     with driver.disk(size=3) as disk:
         assert disk.set_attribute("size", "5") == errno.EBUSY
@@ -111,7 +111,7 @@ def test_directory_names_are_unique(driver: Driver, disk: Disk) -> None:
 
 
 @smoke
-def test_disk_goes_with_its_directory(driver: Driver) -> None:
+def test_rmdir_removes_the_disk(driver: Driver) -> None:
     with driver.disk() as disk:
         assert disk.exists()
     assert not disk.exists(), f"{disk.path} is still there after rmdir"
@@ -159,7 +159,7 @@ def test_create_and_destroy_loops(driver: Driver, budget: Budget) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 20, 31, 32, 60])
-def test_names_of_every_length(driver: Driver, length: int) -> None:
+def test_disk_name_of_any_length_is_safe(driver: Driver, length: int) -> None:
     """A name that is too long for a disk (DISK_NAME_LEN is 32) is cut or refused, never overrun."""
     name = "n" * length
     result = driver.console.run(

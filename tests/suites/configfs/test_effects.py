@@ -29,7 +29,7 @@ def test_rotational_shows_in_the_queue(driver: Driver, value: str) -> None:
 
 @needs("attribute:completion_nsec", "attribute:irqmode", program="fio")
 @smoke
-def test_completion_time_is_latency(driver: Driver) -> None:
+def test_completion_nsec_sets_the_latency(driver: Driver) -> None:
     """No request is faster than completion_nsec, and the usual one is not much slower."""
     with driver.disk(irqmode=2, completion_nsec=10_000_000) as disk:
         load = fio(disk, rw="randread", bs="4k", size="80k", ioengine="psync")
@@ -41,7 +41,7 @@ def test_completion_time_is_latency(driver: Driver) -> None:
 
 
 @needs("attribute:completion_nsec", "attribute:irqmode")
-def test_completion_time_counts_with_the_timer_only(driver: Driver) -> None:
+def test_completion_nsec_needs_the_timer(driver: Driver) -> None:
     with driver.disk(irqmode=1, completion_nsec=2_000_000_000) as disk:
         result = disk.console.run(
             f"dd if={disk.path} of=/dev/null bs=4k count=1 iflag=direct status=none", timeout_s=30
@@ -67,7 +67,7 @@ def test_bandwidth_is_limited(driver: Driver, budget: Budget) -> None:
 
 
 @needs("attribute:mbps")
-def test_a_limited_disk_goes_while_requests_wait(driver: Driver) -> None:
+def test_throttled_disk_is_removed_under_io(driver: Driver) -> None:
     """Those that wait for bandwidth are not waited for."""
     disk = driver.create({"mbps": "1"})
     with background_io(disk, survives=False, rw="randwrite", bs="4k", iodepth=64):
@@ -76,7 +76,7 @@ def test_a_limited_disk_goes_while_requests_wait(driver: Driver) -> None:
 
 
 @needs("attribute:mbps", program="fio")
-def test_limited_disks_lose_power_under_io(driver: Driver, budget: Budget) -> None:
+def test_throttled_disk_powers_off_under_io(driver: Driver, budget: Budget) -> None:
     """The limit's timer runs while the disk goes; its memory is used again by the next disk."""
     for _ in range(max(3, budget.times(6))):
         with driver.disk(mbps=20) as disk, background_io(disk, survives=False, bs="4k"):
@@ -85,7 +85,7 @@ def test_limited_disks_lose_power_under_io(driver: Driver, budget: Budget) -> No
 
 
 @needs("attribute:mbps")
-def test_a_limit_is_slow_and_no_wall(driver: Driver) -> None:
+def test_request_above_the_mbps_limit_completes(driver: Driver) -> None:
     """A request may be larger than what one tick of the limit's timer allows."""
     with driver.disk(mbps=1) as disk:
         read = f"dd if={disk.path} of=/dev/null bs=128k count=1 iflag=direct status=none"
@@ -103,7 +103,7 @@ def test_submit_queues_are_hardware_queues(driver: Driver, queues: int) -> None:
 
 
 @needs("attribute:poll_queues", "attribute:submit_queues")
-def test_poll_queues_come_on_top(driver: Driver) -> None:
+def test_poll_queues_are_added_to_submit_queues(driver: Driver) -> None:
     with driver.disk(submit_queues=2, poll_queues=1) as disk:
         assert hardware_queues(disk) == 3
         assert disk.queue("io_poll") == "1"
@@ -111,7 +111,7 @@ def test_poll_queues_come_on_top(driver: Driver) -> None:
 
 
 @needs("attribute:poll_queues", program="fio")
-def test_a_polled_request_that_nobody_polls_for_times_out(driver: Driver) -> None:
+def test_unpolled_request_times_out(driver: Driver) -> None:
     """It is taken from those that would be found by polling, and its error is told in the end."""
     with driver.disk(poll_queues=1) as disk:
         assert disk.set_queue("io_timeout", "500") == 0
@@ -134,7 +134,7 @@ def test_a_polled_request_that_nobody_polls_for_times_out(driver: Driver) -> Non
 
 
 @needs("attribute:submit_queues", program="fio")
-def test_queues_change_under_io(driver: Driver, budget: Budget) -> None:
+def test_submit_queues_change_under_io(driver: Driver, budget: Budget) -> None:
     """submit_queues may change while the disk is used."""
     with driver.disk(submit_queues=1) as disk, background_io(disk, numjobs=2):
         others = hardware_queues(disk) - 1  # for polling
@@ -145,7 +145,7 @@ def test_queues_change_under_io(driver: Driver, budget: Budget) -> None:
 
 
 @needs("attribute:submit_queues", "attribute:memory_backed", program="fio")
-def test_data_is_right_while_queues_change(driver: Driver, budget: Budget) -> None:
+def test_data_survives_queue_count_changes(driver: Driver, budget: Budget) -> None:
     with (
         driver.disk(**driver.store_attributes(), submit_queues=1) as disk,
         background_io(disk, numjobs=2, offset_increment="16M", **VERIFIED),
@@ -156,7 +156,7 @@ def test_data_is_right_while_queues_change(driver: Driver, budget: Budget) -> No
 
 @needs("attribute:submit_queues")
 @pytest.mark.parametrize("value", ["0", "1000"])
-def test_impossible_queues_are_einval_with_power(driver: Driver, value: str) -> None:
+def test_invalid_submit_queues_are_einval_with_power(driver: Driver, value: str) -> None:
     with driver.disk(submit_queues=1) as disk:
         assert disk.set_attribute("submit_queues", value) == errno.EINVAL
         assert disk.attribute("submit_queues") == "1"
@@ -214,14 +214,14 @@ def test_no_sched_starts_without_a_scheduler(driver: Driver, value: str, schedul
 
 @needs("attribute:blocking", symbol="BLK_DEBUG_FS")
 @pytest.mark.parametrize("value", ["0", "1"])
-def test_blocking_is_a_flag_of_the_queue(driver: Driver, value: str) -> None:
+def test_blocking_sets_the_queue_flag(driver: Driver, value: str) -> None:
     with driver.disk(blocking=value) as disk:
         assert ("BLOCKING" in flags(disk)) == (value == "1")
         disk.console.check(f"dd if={disk.path} of=/dev/null bs=4k count=4 iflag=direct status=none")
 
 
 @needs("attribute:memory_backed", symbol="BLK_DEBUG_FS")
-def test_a_disk_in_memory_is_blocking(driver: Driver) -> None:
+def test_memory_backed_disk_is_blocking(driver: Driver) -> None:
     """Writing may have to wait for memory (null_validate_conf())."""
     with driver.disk(memory_backed=1, blocking=0) as disk:
         assert disk.attribute("blocking") == "1"
@@ -229,7 +229,7 @@ def test_a_disk_in_memory_is_blocking(driver: Driver) -> None:
 
 
 @needs("attribute:shared_tags", symbol="BLK_DEBUG_FS", program="fio")
-def test_shared_tags_are_shared(driver: Driver) -> None:
+def test_disks_share_a_tag_set(driver: Driver) -> None:
     """Two disks of one tag set know of each other, and both work under load."""
     with driver.disk(shared_tags=1) as one, driver.disk(shared_tags=1) as other:
         for disk in (one, other):
@@ -240,7 +240,7 @@ def test_shared_tags_are_shared(driver: Driver) -> None:
 
 
 @needs("attribute:shared_tags", program="fio")
-def test_a_disk_goes_from_shared_tags(driver: Driver) -> None:
+def test_disk_with_shared_tags_is_removed_under_io(driver: Driver) -> None:
     """Its requests give their tags back, and the other disk's load goes on with them."""
     with driver.disk(shared_tags=1) as disk, background_io(disk, iodepth=64):
         other = driver.create({"shared_tags": "1"})
@@ -250,20 +250,20 @@ def test_a_disk_goes_from_shared_tags(driver: Driver) -> None:
 
 
 @needs("attribute:shared_tags", "attribute:submit_queues")
-def test_queues_of_shared_tags_cannot_change(driver: Driver) -> None:
+def test_submit_queues_cannot_change_with_shared_tags(driver: Driver) -> None:
     with driver.disk(shared_tags=1) as disk:
         assert disk.set_attribute("submit_queues", "2") == errno.EINVAL
 
 
 @needs("attribute:shared_tag_bitmap", symbol="BLK_DEBUG_FS")
-def test_a_shared_bitmap_is_a_flag_of_the_queue(driver: Driver) -> None:
+def test_shared_tag_bitmap_sets_the_queue_flag(driver: Driver) -> None:
     with driver.disk(shared_tag_bitmap=1, submit_queues=2) as disk:
         assert "TAG_HCTX_SHARED" in flags(disk)
         disk.console.check(f"dd if={disk.path} of=/dev/null bs=4k count=4 iflag=direct status=none")
 
 
 @needs("attribute:use_per_node_hctx")
-def test_one_queue_per_node(driver: Driver) -> None:
+def test_use_per_node_hctx_makes_one_queue_per_node(driver: Driver) -> None:
     nodes = driver.console.run("ls -d /sys/devices/system/node/node[0-9]* 2> /dev/null").output
     with driver.disk(use_per_node_hctx=1, submit_queues=2) as disk:
         assert disk.attribute("submit_queues") == str(max(1, len(nodes.split())))
@@ -271,7 +271,7 @@ def test_one_queue_per_node(driver: Driver) -> None:
 
 @needs("attribute:discard", "attribute:memory_backed")
 @pytest.mark.parametrize(("memory_backed", "kept"), [("0", "0"), ("1", "1")])
-def test_discard_needs_memory(driver: Driver, memory_backed: str, kept: str) -> None:
+def test_discard_needs_memory_backing(driver: Driver, memory_backed: str, kept: str) -> None:
     """Without data there is nothing to forget: null_config_discard() switches it off."""
     with driver.disk(memory_backed=memory_backed, discard=1) as disk:
         assert disk.attribute("discard") == kept
@@ -309,7 +309,7 @@ def test_discards_race_with_writes(driver: Driver, budget: Budget) -> None:
 
 @needs("attribute:memory_backed")
 @feature("memory_backed")
-def test_a_disk_that_goes_gives_its_memory_back(driver: Driver) -> None:
+def test_removed_disk_frees_its_memory(driver: Driver) -> None:
     def use() -> int:
         """Fills a disk of 64 MiB, removes it, and says how much memory is free, in KiB."""
         with driver.disk(**driver.store_attributes(), size=64) as disk:

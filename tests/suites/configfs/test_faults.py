@@ -34,7 +34,7 @@ def read(disk: Disk) -> int:
     )
 
 
-def test_a_timeout_is_an_error_and_no_hang(driver: Driver) -> None:
+def test_timed_out_request_is_etimedout(driver: Driver) -> None:
     """A request that is forgotten ends after the queue's time-out, with ETIMEDOUT."""
     with driver.disk() as disk:
         inject(driver, disk, "timeout_inject", probability=100, times=1)
@@ -44,7 +44,7 @@ def test_a_timeout_is_an_error_and_no_hang(driver: Driver) -> None:
 
 
 @needs(symbol="FAIL_IO_TIMEOUT")
-def test_a_fake_timeout_of_the_block_layer(driver: Driver) -> None:
+def test_fail_io_timeout_is_etimedout(driver: Driver) -> None:
     """io-timeout-fail of the disk with fail_io_timeout of debugfs."""
     with driver.disk() as disk:
         knobs = "/sys/kernel/debug/fail_io_timeout"
@@ -62,7 +62,7 @@ def test_a_fake_timeout_of_the_block_layer(driver: Driver) -> None:
         assert read(disk) == 0
 
 
-def test_requeued_requests_are_done_in_the_end(driver: Driver) -> None:
+def test_requeued_requests_complete(driver: Driver) -> None:
     """Every second request is sent back; none is lost, none is done twice."""
     attributes = driver.store_attributes()
     with driver.disk(**attributes) as disk:
@@ -78,7 +78,7 @@ def test_requeued_requests_are_done_in_the_end(driver: Driver) -> None:
         assert load.written_bytes == load.read_bytes == 512 << 10
 
 
-def test_a_queue_that_fails_to_come_up_makes_no_disk(driver: Driver) -> None:
+def test_failed_queue_setup_makes_no_disk(driver: Driver) -> None:
     """init_hctx fails: power-on is an error, and works when it is tried again."""
     with driver.disk() as disk:
         assert disk.set_attribute("power", "0") == 0
@@ -90,7 +90,7 @@ def test_a_queue_that_fails_to_come_up_makes_no_disk(driver: Driver) -> None:
         assert disk.exists()
 
 
-def test_settings_of_faults_are_checked(driver: Driver) -> None:
+def test_invalid_fault_setting_is_einval(driver: Driver) -> None:
     with driver.disk() as disk:
         inject(driver, disk, "timeout_inject")
         path = f"{disk.directory}/timeout_inject/probability"

@@ -33,7 +33,7 @@ def loaded(driver: Driver, **parameters: object) -> Iterator[list[Disk]]:
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
-def test_nr_devices_is_how_many_are_made(driver: Driver, count: int) -> None:
+def test_nr_devices_sets_the_number_of_disks(driver: Driver, count: int) -> None:
     with loaded(driver, nr_devices=count, gb=1) as disks:
         assert len(disks) == count
         for disk in disks:
@@ -42,7 +42,7 @@ def test_nr_devices_is_how_many_are_made(driver: Driver, count: int) -> None:
 
 
 @smoke
-def test_what_is_loaded_with_is_the_default(driver: Driver) -> None:
+def test_module_parameters_become_the_defaults(driver: Driver) -> None:
     """A disk of configfs starts with the module's parameters."""
     with loaded(driver, nr_devices=0, gb=2, bs=4096, submit_queues=2, irqmode=2):
         told = driver.console.check(
@@ -65,7 +65,7 @@ def test_what_is_loaded_with_is_the_default(driver: Driver) -> None:
         ("requeue", "often"),  # of the kernel variant `faults`
     ],
 )
-def test_bad_parameters_keep_the_module_out(driver: Driver, name: str, value: str) -> None:
+def test_invalid_parameter_prevents_loading(driver: Driver, name: str, value: str) -> None:
     if f"parameter:{name}" not in driver.capabilities:
         skip("driver", f"{driver.name} has no parameter {name}", f"parameter:{name}")
     driver.unload()
@@ -78,14 +78,14 @@ def test_bad_parameters_keep_the_module_out(driver: Driver, name: str, value: st
     assert "Invalid argument" in result.output
 
 
-def test_a_disk_of_the_module_keeps_its_name(driver: Driver) -> None:
+def test_module_disk_name_is_reserved(driver: Driver) -> None:
     """configfs gives no second disk of the same name."""
     with loaded(driver, nr_devices=1, gb=1) as (disk,):
         result = driver.console.run(f"mkdir {driver.configfs}/{disk.name}")
         assert "File exists" in result.output
 
 
-def test_a_memory_backed_disk_of_the_module(driver: Driver) -> None:
+def test_module_disk_can_be_memory_backed(driver: Driver) -> None:
     with loaded(driver, nr_devices=1, gb=1, memory_backed=1) as (disk,):
         disk.console.check(
             f"head -c 256K /dev/urandom > /tmp/data; "
@@ -95,7 +95,7 @@ def test_a_memory_backed_disk_of_the_module(driver: Driver) -> None:
 
 
 @needs(symbol="BLK_DEBUG_FS")
-def test_shared_tags_between_the_modules_disks(driver: Driver) -> None:
+def test_module_disks_share_tags(driver: Driver) -> None:
     with loaded(driver, nr_devices=2, gb=1, shared_tags=1, hw_queue_depth=8) as disks:
         for disk in disks:
             assert disk.console.check(f"cat {disk.sysfs}/mq/0/nr_tags").strip() == "8"
@@ -103,7 +103,7 @@ def test_shared_tags_between_the_modules_disks(driver: Driver) -> None:
             disk.console.check(f"dd if={disk.path} of=/dev/null bs=4k count=8 iflag=direct")
 
 
-def test_zoned_disks_of_the_module(driver: Driver) -> None:
+def test_module_disk_can_be_zoned(driver: Driver) -> None:
     with loaded(driver, nr_devices=1, gb=1, zoned=1, zone_size=64) as (disk,):
         assert disk.queue("zoned") == "host-managed"
         assert disk.queue_number("chunk_sectors") == 64 << 11

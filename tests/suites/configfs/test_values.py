@@ -66,7 +66,7 @@ def refusal(driver: Driver, attribute: str, value: str) -> int:
 
 @pytest.mark.parametrize("attribute", each(*NUMBERS))
 @pytest.mark.parametrize("value", ["many", "-1", ""])
-def test_no_number_is_einval(driver: Driver, attribute: str, value: str) -> None:
+def test_non_number_is_einval(driver: Driver, attribute: str, value: str) -> None:
     told = driver.console.check(
         f"""
         mkdir {driver.configfs}/by-value
@@ -82,7 +82,7 @@ def test_no_number_is_einval(driver: Driver, attribute: str, value: str) -> None
 
 
 @pytest.mark.parametrize("attribute", each(*SWITCHES))
-def test_a_switch_is_on_or_off(driver: Driver, attribute: str) -> None:
+def test_switch_takes_only_booleans(driver: Driver, attribute: str) -> None:
     """kstrtobool(): 1, y, on and 0, n, off; anything else is EINVAL and changes nothing."""
     told = driver.console.check(
         f"""
@@ -105,7 +105,7 @@ def test_a_switch_is_on_or_off(driver: Driver, attribute: str) -> None:
 @pytest.mark.parametrize(
     "attribute", each(*(name for name in (*NUMBERS, *SWITCHES) if name not in LIVE))
 )
-def test_powered_attribute_is_ebusy(driver: Driver, attribute: str) -> None:
+def test_attribute_is_ebusy_with_power(driver: Driver, attribute: str) -> None:
     """What a disk is made of cannot change under its users, not even to what it is."""
     with driver.disk() as disk:
         before = disk.attribute(attribute)
@@ -114,7 +114,7 @@ def test_powered_attribute_is_ebusy(driver: Driver, attribute: str) -> None:
 
 
 @needs("attribute:irqmode")
-def test_irqmode_out_of_range_never_comes_to_be(driver: Driver) -> None:
+def test_irqmode_out_of_range_is_refused_or_clamped(driver: Driver) -> None:
     """Rust refuses it; C takes the nearest (null_validate_conf() in null_blk/main.c)."""
     try:
         with driver.disk(irqmode="9") as disk:
@@ -125,7 +125,7 @@ def test_irqmode_out_of_range_never_comes_to_be(driver: Driver) -> None:
 
 @needs("attribute:submit_queues")
 @pytest.mark.parametrize(("value", "queues"), [("0", 1), ("1000", 2)])
-def test_submit_queues_are_brought_into_range(driver: Driver, value: str, queues: int) -> None:
+def test_submit_queues_are_clamped(driver: Driver, value: str, queues: int) -> None:
     """At least one, at most one per CPU (null_validate_conf())."""
     cpus = int(driver.console.check("nproc --all"))
     with driver.disk(submit_queues=value) as disk:
@@ -157,7 +157,7 @@ def test_indexes_are_unique(driver: Driver) -> None:
 @pytest.mark.parametrize(
     "value", ["1-2", "+5", "+9-3", "+x-y", pytest.param("*1-2", id="star"), "+1-"]
 )
-def test_badblocks_have_a_form(driver: Driver, disk: Disk, value: str) -> None:
+def test_malformed_badblocks_are_einval(driver: Driver, disk: Disk, value: str) -> None:
     """+FIRST-LAST or -FIRST-LAST, in sectors."""
     assert disk.set_attribute("badblocks", value) == errno.EINVAL
     assert disk.attribute("badblocks") == ""

@@ -40,7 +40,7 @@ def give(binding: Binding, devices: list[str], module: str) -> None:
 
 
 @smoke
-def test_loading_binds(driver: Driver, binding: Binding) -> None:
+def test_loading_binds_the_devices(driver: Driver, binding: Binding) -> None:
     assert binding.devices(), f"{driver.name} is bound to nothing"
 
 
@@ -66,7 +66,7 @@ def test_unloading_frees_the_devices(driver: Driver, binding: Binding) -> None:
 
 
 @needs("module")
-def test_handed_over_and_back(driver: Driver, binding: Binding, competitor: str) -> None:
+def test_device_is_handed_over_and_back(driver: Driver, binding: Binding, competitor: str) -> None:
     """The other driver works with the device, and this one gets it back."""
     devices = binding.devices()
     driver.unload()
@@ -96,7 +96,7 @@ def test_a_bound_competitor_keeps_its_device(
 
 
 @needs("module")
-def test_device_removed_while_bound(driver: Driver, binding: Binding) -> None:
+def test_device_is_removed_while_bound(driver: Driver, binding: Binding) -> None:
     device, bus = binding.devices()[0], binding.bus
     removed = driver.console.run(
         f"""

@@ -23,7 +23,7 @@ def test_load_unload_cycles(driver: Driver) -> None:
 
 @needs("module", "configfs")
 @smoke
-def test_unload_takes_its_configfs_directory_along(driver: Driver) -> None:
+def test_unloading_removes_the_configfs_directory(driver: Driver) -> None:
     driver.unload()
     gone = driver.console.run(f"test ! -e {driver.configfs}").exit_code == 0
     driver.load()
@@ -58,7 +58,7 @@ def test_an_open_disk_pins_its_module(driver: Driver, disk: Disk) -> None:
 
 @needs("module", "parameters")
 @pytest.mark.parametrize("value", ["0", "-1", "abc"])
-def test_bad_size_is_einval(driver: Driver, value: str) -> None:
+def test_invalid_size_is_einval(driver: Driver, value: str) -> None:
     """The module stays out, and the kernel log says why."""
     module = driver.manifest.modules[-1]
     driver.unload()
@@ -76,7 +76,7 @@ def test_bad_size_is_einval(driver: Driver, value: str) -> None:
 
 @needs("module", "parameters")
 @pytest.mark.parametrize("size_mib", [1, 300])
-def test_size_is_the_parameter(driver: Driver, size_mib: int) -> None:
+def test_parameter_sets_the_size(driver: Driver, size_mib: int) -> None:
     module = driver.manifest.modules[-1]
     driver.unload()
     driver.console.check(f"modprobe {module} size_mib={size_mib}")
@@ -97,7 +97,7 @@ def test_disk_has_a_number_a_size_and_a_queue_in_sysfs(driver: Driver, disk: Dis
 
 
 @needs("module", "configfs")
-def test_an_open_disk_without_a_directory_pins_its_module(driver: Driver) -> None:
+def test_open_disk_pins_its_module_after_rmdir(driver: Driver) -> None:
     """Whoever still has the disk open calls into the module when he closes it."""
     module = driver.manifest.modules[-1]
     disk = driver.create({})

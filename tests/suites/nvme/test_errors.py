@@ -33,7 +33,7 @@ def write(disk: Disk, lba: int, blocks: int = 1) -> int:
     )
 
 
-def test_a_block_that_cannot_be_read(nvme: Nvme) -> None:
+def test_unreadable_block_is_enodata(nvme: Nvme) -> None:
     """ENODATA: a medium error (BLK_STS_MEDIUM), not just any. Its neighbours are fine."""
     disk = nvme.disk()
     results = {lba: read(disk, lba) for lba in (2047, 2048, 2055, 2056)}
@@ -42,14 +42,14 @@ def test_a_block_that_cannot_be_read(nvme: Nvme) -> None:
     assert write(disk, BAD_READ) == 0, "it can be written"
 
 
-def test_a_block_that_cannot_be_written(nvme: Nvme) -> None:
+def test_unwritable_block_is_enodata(nvme: Nvme) -> None:
     disk = nvme.disk()
     results = {lba: write(disk, lba) for lba in (4095, 4096, 4103, 4104)}
     assert results == {4095: 0, 4096: errno.ENODATA, 4103: errno.ENODATA, 4104: 0}
     assert read(disk, BAD_WRITE) == 0
 
 
-def test_a_buffered_write_fails_at_its_sync(nvme: Nvme) -> None:
+def test_buffered_write_error_is_reported_by_fsync(nvme: Nvme) -> None:
     """The page cache takes the data, and fsync() tells that it did not arrive, once."""
     disk = nvme.disk()
     there = f"of={disk.path} bs=4k seek={BAD_WRITE // 8} count=1 conv=fsync,notrunc"
@@ -59,14 +59,14 @@ def test_a_buffered_write_fails_at_its_sync(nvme: Nvme) -> None:
     disk.console.check(f"dd if=/tmp/nvme-data {good} status=none")
 
 
-def test_a_buffered_read_ends_before_the_block(nvme: Nvme) -> None:
+def test_buffered_read_stops_at_the_bad_block(nvme: Nvme) -> None:
     """Read-ahead meets the block first; what stands before it is read all the same."""
     disk = nvme.disk()
     told = disk.console.run(f"dd if={disk.path} bs=4k count=512 status=none | wc -c")
     assert told.output.split()[-1] == str(BAD_READ * 512)
 
 
-def test_a_command_that_fails_once_is_tried_again(nvme: Nvme) -> None:
+def test_failed_command_is_retried(nvme: Nvme) -> None:
     """The status does not say Do Not Retry, so the driver does; nobody is told."""
     disk = nvme.disk()
     before = qemu_log(nvme.machine).count("aio failed")

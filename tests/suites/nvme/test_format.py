@@ -62,7 +62,7 @@ def test_format_with_metadata_makes_the_disk_smaller(nvme: Nvme, formatted: Disk
     assert load.read_bytes == 256 << 10
 
 
-def test_a_format_that_is_not_there_is_refused(nvme: Nvme, formatted: Disk) -> None:
+def test_unknown_format_is_refused(nvme: Nvme, formatted: Disk) -> None:
     disk = formatted
     assert nvme.status(f"format {disk.path} --lbaf=63 --force") == INVALID_FORMAT
     assert disk.block_size == 512

@@ -55,7 +55,7 @@ def give(nvme: Nvme, function: str, driver: str) -> None:
     )
 
 
-def test_a_function_that_is_meant_for_another_driver(nvme: Nvme, function: str) -> None:
+def test_driver_override_keeps_the_driver_away(nvme: Nvme, function: str) -> None:
     """Neither a probe nor a bind gives it to the NVMe driver; without the override it is back."""
     disk, name = nvme.disk(), function.rpartition("/")[2]
     give(nvme, function, "no-such-driver")
@@ -69,7 +69,7 @@ def test_a_function_that_is_meant_for_another_driver(nvme: Nvme, function: str) 
     assert fio(nvme.disk(), rw="read", bs="64k", size="256k", ioengine="psync").read_bytes
 
 
-def test_a_driver_that_cannot_use_it_lets_go(nvme: Nvme, function: str) -> None:
+def test_unsuitable_driver_releases_the_function(nvme: Nvme, function: str) -> None:
     """virtio-pci is made to look at it and finds no virtio; nothing is left to be cleaned up."""
     if nvme.console.run(f"[ -d {BUS}/drivers/virtio-pci ]").exit_code:
         skip("kernel", "the kernel has no virtio-pci", "module:virtio_pci")
@@ -81,7 +81,7 @@ def test_a_driver_that_cannot_use_it_lets_go(nvme: Nvme, function: str) -> None:
     assert fio(nvme.disk(), rw="read", bs="64k", size="256k", ioengine="psync").read_bytes
 
 
-def test_handed_over_under_io_and_back(nvme: Nvme, function: str) -> None:
+def test_function_is_handed_over_under_io_and_back(nvme: Nvme, function: str) -> None:
     """The other driver has it, the disk's users got errors; afterwards the data is as it was."""
     there = (name for name in OTHERS if not nvme.console.run(f"modprobe -q -- {name}").exit_code)
     driver = next(there, "")

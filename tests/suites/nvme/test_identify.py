@@ -20,7 +20,7 @@ def test_identify_controller(nvme: Nvme) -> None:
     assert told["cqes"] & 0xF == 4  # 16-byte completions
 
 
-def test_sysfs_repeats_identify(nvme: Nvme) -> None:
+def test_sysfs_matches_identify(nvme: Nvme) -> None:
     told = nvme.query(f"id-ctrl {nvme.device()}")
     for file, field in (("serial", "sn"), ("model", "mn"), ("firmware_rev", "fr")):
         assert nvme.read(f"{nvme.sysfs()}/{file}") == told[field].strip()
@@ -66,14 +66,14 @@ def test_each_namespace_is_identified(nvme: Nvme) -> None:
         )
 
 
-def test_optional_commands_are_used_if_they_are_there(nvme: Nvme) -> None:
+def test_optional_commands_are_used_if_supported(nvme: Nvme) -> None:
     """ONCS: bit 2 is Dataset Management, which discards are made of, and bit 3 Write Zeroes."""
     disk, oncs = nvme.disk(), nvme.query(f"id-ctrl {nvme.device()}")["oncs"]
     assert (disk.queue_number("discard_max_bytes") > 0) == bool(oncs & 4)
     assert (disk.queue_number("write_zeroes_max_bytes") > 0) == bool(oncs & 8)
 
 
-def test_a_disk_has_a_name_for_good(nvme: Nvme) -> None:
+def test_disk_has_a_stable_wwid(nvme: Nvme) -> None:
     """Identifiers that QEMU invents are ignored (NVME_QUIRK_BOGUS_NID); the rest is made up."""
     told = nvme.query(f"id-ctrl {nvme.device()}")
     serial, model = (told[field].strip().encode().hex() for field in ("sn", "mn"))

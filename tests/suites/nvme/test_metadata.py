@@ -83,7 +83,7 @@ def metadata_of(nvme: Nvme, disk: Disk, lba: int, size: int) -> bytes:
     return nvme.console.get("/tmp/metadata")
 
 
-def test_the_kernel_knows_the_formats(nvme: Nvme) -> None:
+def test_kernel_recognizes_the_formats(nvme: Nvme) -> None:
     disks = [nvme.disk(0, nsid) for nsid in (PLAIN, SHORT, LONG)]
     formats = [nvme.read(f"{disk.sysfs}/integrity/format") for disk in disks]
     assert formats == ["nop", "T10-DIF-TYPE1-CRC", "EXT-DIF-TYPE1-CRC64"]
@@ -104,7 +104,7 @@ def test_plain_metadata_is_kept(nvme: Nvme) -> None:
 
 
 @pytest.mark.parametrize("nsid", [SHORT, LONG], ids=["16-bit", "64-bit"])
-def test_a_write_generates_protection(nvme: Nvme, nsid: int) -> None:
+def test_write_generates_protection_information(nvme: Nvme, nsid: int) -> None:
     """The guard is of the block's data, the reference tag is its number."""
     disk, lba = nvme.disk(0, nsid), 1000
     assert write(disk, lba, 4) == 0
@@ -133,7 +133,7 @@ def test_a_wrong_guard_is_eilseq(nvme: Nvme, nsid: int, metadata: int) -> None:
     assert read(disk, lba) == 0
 
 
-def test_a_block_in_the_wrong_place_is_eilseq(nvme: Nvme) -> None:
+def test_wrong_reference_tag_is_eilseq(nvme: Nvme) -> None:
     """Data and guard fit, and the reference tag is that of another block."""
     disk, lba = nvme.disk(0, SHORT), 3000
     assert write(disk, lba) == 0
@@ -144,7 +144,7 @@ def test_a_block_in_the_wrong_place_is_eilseq(nvme: Nvme) -> None:
 
 
 @feature("passthrough")
-def test_the_controller_checks_on_request(nvme: Nvme) -> None:
+def test_controller_checks_protection_on_request(nvme: Nvme) -> None:
     """PRCHK: each field has a status of its own; a refused write changes nothing."""
     disk, lba = nvme.disk(0, SHORT), 4000
     assert write(disk, lba) == 0
@@ -155,7 +155,7 @@ def test_the_controller_checks_on_request(nvme: Nvme) -> None:
     assert read(disk, lba) == 0
 
 
-def test_the_controller_generates_when_the_kernel_does_not(nvme: Nvme) -> None:
+def test_controller_generates_protection_if_the_kernel_does_not(nvme: Nvme) -> None:
     """write_generate off: the driver sets PRACT, and the block has its protection all the same."""
     disk, lba = nvme.disk(0, SHORT), 5000
     switch = f"{disk.sysfs}/integrity/write_generate"
@@ -170,7 +170,7 @@ def test_the_controller_generates_when_the_kernel_does_not(nvme: Nvme) -> None:
     assert read(disk, lba) == 0
 
 
-def test_nothing_is_checked_when_nobody_wants_it(driver: Driver, nvme: Nvme) -> None:
+def test_read_verify_off_disables_checking(driver: Driver, nvme: Nvme) -> None:
     """read_verify off is for whoever wants the data however it is.
 
     Before 6.16 the kernel then left the metadata to the controller, which was told to check it

@@ -15,7 +15,7 @@ pytestmark = [
 GONE_S = 5
 
 
-def test_namespaces_have_data_of_their_own(nvme: Nvme) -> None:
+def test_namespaces_have_separate_data(nvme: Nvme) -> None:
     """The same place on each disk holds what was written to that disk."""
     disks = [nvme.disk(0, nsid) for nsid in nvme.topology.attached(0)]
     for number, disk in enumerate(disks):

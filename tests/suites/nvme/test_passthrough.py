@@ -37,7 +37,7 @@ def io(nvme: Nvme, path: str, opcode: int, options: str = "", lba: int = LBA) ->
 
 @pytest.mark.parametrize("node", ["block", "generic"])
 @smoke
-def test_writes_and_reads(nvme: Nvme, node: str) -> None:
+def test_passthrough_writes_and_reads(nvme: Nvme, node: str) -> None:
     """By the block device's node and the namespace's own: the data is what block I/O sees."""
     disk = nvme.disk()
     path = disk.path if node == "block" else generic(disk)
@@ -55,7 +55,7 @@ def test_writes_and_reads(nvme: Nvme, node: str) -> None:
     )
 
 
-def test_compare_tells_same_from_different(nvme: Nvme) -> None:
+def test_compare_detects_a_difference(nvme: Nvme) -> None:
     path, blocks = nvme.disk().path, BYTES // nvme.disk().block_size
     where = f"{path} --start-block={LBA} --block-count={blocks - 1} --data-size={BYTES}"
     nvme.console.check(f"nvme write {where} --data={DATA}")
@@ -63,7 +63,7 @@ def test_compare_tells_same_from_different(nvme: Nvme) -> None:
     assert nvme.status(f"compare {where} --data=/dev/zero") == COMPARE_FAILURE
 
 
-def test_other_commands_have_their_effect(nvme: Nvme) -> None:
+def test_verify_write_zeroes_and_deallocate_work(nvme: Nvme) -> None:
     """Verify, Write Zeroes and Deallocate (after which QEMU's namespaces read as zeroes)."""
     disk = nvme.disk()
     path, blocks = disk.path, BYTES // disk.block_size
@@ -105,7 +105,7 @@ def test_copy(nvme: Nvme) -> None:
 
 
 @smoke
-def test_the_devices_status_comes_through(nvme: Nvme) -> None:
+def test_device_status_is_returned(nvme: Nvme) -> None:
     """Which error it was, and not just that there was one."""
     path = nvme.disk().path
     read = f"--data-len={BYTES} --read"
@@ -117,7 +117,7 @@ def test_the_devices_status_comes_through(nvme: Nvme) -> None:
     assert nvme.live(), "a refused command took the controller along"
 
 
-def test_a_command_names_the_nodes_namespace(nvme: Nvme) -> None:
+def test_command_for_another_namespace_is_einval(nvme: Nvme) -> None:
     """By the node of a namespace there is no way to another one (nvme_validate_passthru_nsid())."""
     for path in (nvme.disk().path, generic(nvme.disk())):
         told = nvme.console.run(
@@ -126,7 +126,7 @@ def test_a_command_names_the_nodes_namespace(nvme: Nvme) -> None:
         assert told.exit_code and "Invalid argument" in told.output
 
 
-def test_an_admin_command_brings_its_data(nvme: Nvme) -> None:
+def test_admin_command_returns_its_data(nvme: Nvme) -> None:
     """Identify, as bytes: CNS 1 is the controller (section 5.17.2.1), its serial at byte 4."""
     told = nvme.console.check(
         f"nvme admin-passthru {nvme.device()} --opcode=6 --cdw10=1 --data-len=4096 --read"

@@ -28,7 +28,7 @@ def test_power_states_are_described(nvme: Nvme) -> None:
     assert state(nvme) <= told["npss"]
 
 
-def test_a_power_state_that_is_not_there_is_refused(nvme: Nvme) -> None:
+def test_unknown_power_state_is_refused(nvme: Nvme) -> None:
     """QEMU's controller has one state and refuses to change it; it goes on working."""
     told = nvme.query(f"id-ctrl {nvme.device()}")
     more = told["npss"] + 1
@@ -40,7 +40,7 @@ def test_a_power_state_that_is_not_there_is_refused(nvme: Nvme) -> None:
     assert fio(nvme.disk(), rw="read", bs="64k", size="256k", ioengine="psync").read_bytes
 
 
-def test_a_bound_function_is_awake(nvme: Nvme) -> None:
+def test_bound_function_is_in_d0(nvme: Nvme) -> None:
     """D0, memory and bus mastering on (PCI command register), for as long as it has a driver."""
     function = nvme.function()
     name = function.rpartition("/")[2]

@@ -31,7 +31,7 @@ def opened(nvme: Nvme) -> Iterator[Nvme]:
         nvme.console.check(f"chmod {mode} {node}")
 
 
-def test_nodes_are_roots(nvme: Nvme) -> None:
+def test_nodes_are_for_root_only(nvme: Nvme) -> None:
     """Nobody else gets as far as the driver."""
     for node in (nvme.device(), nvme.disk().path, generic(nvme.disk())):
         assert nvme.console.check(f"stat --format=%a:%u {node}").strip() in ("600:0", "660:0")
@@ -39,7 +39,7 @@ def test_nodes_are_roots(nvme: Nvme) -> None:
         assert told.exit_code and DENIED in told.output
 
 
-def test_harmless_commands_are_for_everybody(driver: Driver, opened: Nvme) -> None:
+def test_harmless_commands_are_allowed(driver: Driver, opened: Nvme) -> None:
     """Identify and reads; none of it in kernels before 6.2."""
     node = generic(opened.disk())
     allowed = versions.within(driver.kernel.info.release, ">=6.2")
@@ -54,7 +54,7 @@ def test_harmless_commands_are_for_everybody(driver: Driver, opened: Nvme) -> No
 
 
 @smoke
-def test_all_else_is_denied(opened: Nvme) -> None:
+def test_other_commands_are_denied(opened: Nvme) -> None:
     """Logs, formats, vendors' commands, resets; a write by a node that is open for reading."""
     disk, device = opened.disk(), opened.device()
     node = generic(disk)
@@ -77,7 +77,7 @@ def test_all_else_is_denied(opened: Nvme) -> None:
     )
 
 
-def test_a_partition_is_no_way_around_itself(opened: Nvme) -> None:
+def test_passthrough_on_a_partition_is_denied(opened: Nvme) -> None:
     """A command's block numbers are the namespace's, so it would reach beyond the partition."""
     disk = opened.disk()
     part = f"{disk.path}p1"

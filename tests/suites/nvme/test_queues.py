@@ -28,7 +28,7 @@ def interrupts(nvme: Nvme) -> list[int]:
 
 
 @smoke
-def test_a_queue_per_cpu(nvme: Nvme) -> None:
+def test_each_cpu_has_a_queue(nvme: Nvme) -> None:
     cpus = nvme.topology.cpus
     if cpus > nvme.topology.controllers[0].max_ioqpairs:
         skip("hardware", "the controller has fewer queues than there are CPUs")
@@ -37,7 +37,7 @@ def test_a_queue_per_cpu(nvme: Nvme) -> None:
 
 
 @topology("queues")
-def test_no_more_queues_than_the_controller_has(nvme: Nvme) -> None:
+def test_queues_are_limited_by_the_controller(nvme: Nvme) -> None:
     """Two for four CPUs, each of which has one."""
     wanted = nvme.topology.controllers[0].max_ioqpairs
     assert nvme.read(f"{nvme.sysfs()}/queue_count") == str(wanted + 1)
@@ -50,7 +50,7 @@ def test_no_more_queues_than_the_controller_has(nvme: Nvme) -> None:
 
 @topology("queues")
 @needs(program="fio")
-def test_no_more_commands_than_a_queue_has_entries(nvme: Nvme) -> None:
+def test_commands_are_limited_by_the_queue_size(nvme: Nvme) -> None:
     """MQES entries less the one that tells full from empty; as much is used, and never more."""
     disk, entries = nvme.disk(), nvme.topology.controllers[0].mqes + 1
     assert nvme.read(f"{nvme.sysfs()}/sqsize") == str(entries - 1)
@@ -82,7 +82,7 @@ def test_each_cpu_uses_its_queue(nvme: Nvme) -> None:
 
 @topology("queues")
 @needs(program="fio")
-def test_transfers_are_cut_to_what_the_controller_takes(nvme: Nvme) -> None:
+def test_transfers_are_split_at_mdts(nvme: Nvme) -> None:
     """MDTS: a larger read is several commands, one too large by passthrough is refused."""
     disk, limit = nvme.disk(), 4096 << nvme.topology.controllers[0].mdts
     assert disk.queue_number("max_hw_sectors_kb") << 10 == limit
@@ -105,7 +105,7 @@ def test_transfers_are_cut_to_what_the_controller_takes(nvme: Nvme) -> None:
 
 
 @needs("module", program="fio")
-def test_polled_queues(driver: Driver, nvme: Nvme) -> None:
+def test_polled_io_needs_no_interrupts(driver: Driver, nvme: Nvme) -> None:
     """Requests that are polled for complete without interrupts."""
     parameters = "/sys/module/nvme/parameters"
     if nvme.console.run(f"[ -e {parameters}/poll_queues ]").exit_code:
@@ -129,14 +129,14 @@ def test_polled_queues(driver: Driver, nvme: Nvme) -> None:
 
 
 @needs(program="fio")
-def test_prp_lists_of_every_length(nvme: Nvme) -> None:
+def test_prp_lists_of_any_length_work(nvme: Nvme) -> None:
     """Around the 32 entries of a small list (drivers/nvme/host/pci.c), without SGLs."""
     with segments_from(nvme, 0):
         data_of_sizes(nvme, [pages * 4096 for pages in (32, 33, 34)])
 
 
 @needs(program="fio")
-def test_scatter_gather_lists(nvme: Nvme) -> None:
+def test_scatter_gather_lists_work(nvme: Nvme) -> None:
     """They are for large segments, unless asked for; a list of one entry stands in the command."""
     if nvme.query(f"id-ctrl {nvme.device()}")["sgls"] & 3 == 0:
         skip("hardware", "the controller has no SGLs")

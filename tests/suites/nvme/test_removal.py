@@ -59,7 +59,7 @@ def test_unbind_under_io(nvme: Nvme) -> None:
 
 
 @topology("slots")
-def test_a_controller_comes_and_goes(nvme: Nvme) -> None:
+def test_controller_is_plugged_and_unplugged(nvme: Nvme) -> None:
     """Plugged in, used, and asked for by the attention button: its disk ends with its I/O.
 
     The other controller's disk is none of that.
@@ -80,7 +80,7 @@ def test_a_controller_comes_and_goes(nvme: Nvme) -> None:
 
 
 @topology("slots")
-def test_a_slot_loses_its_power_under_io(nvme: Nvme) -> None:
+def test_slot_is_powered_off_under_io(nvme: Nvme) -> None:
     """Another controller in the same slot is another disk."""
     for serial, size_mib in (("first", 64), ("second", 32)):
         controller = Controller(serial, (Namespace(size_mib),))

@@ -84,7 +84,7 @@ def test_a_reset_leaks_nothing(nvme: Nvme) -> None:
     assert vectors(nvme) == count
 
 
-def test_resets_at_a_time(nvme: Nvme) -> None:
+def test_concurrent_resets_work(nvme: Nvme) -> None:
     """One of them resets, the others wait or are told that it is under way; then all works."""
     told = nvme.console.run(
         f"""
@@ -104,7 +104,7 @@ def test_resets_at_a_time(nvme: Nvme) -> None:
 
 
 @needs(program="fio")
-def test_a_function_level_reset_under_io(nvme: Nvme) -> None:
+def test_function_level_reset_under_io(nvme: Nvme) -> None:
     """PCI resets the function below the driver, which is told before and after."""
     function = nvme.function()
     if "flr" not in nvme.read(f"{function}/reset_method"):
@@ -127,7 +127,7 @@ def test_rescans_under_io(nvme: Nvme, budget: Budget) -> None:
     assert nvme.read(f"{disk.sysfs}/diskseq") == sequence
 
 
-def test_a_subsystem_reset_needs_a_subsystem_that_can(nvme: Nvme) -> None:
+def test_unsupported_subsystem_reset_is_refused(nvme: Nvme) -> None:
     """CAP.NSSRS (section 3.1.3.1) is 0 in QEMU: ENOTTY, and nothing is written to the register."""
     nvme.console.check("dmesg --clear")
     told = nvme.console.run(f"nvme subsystem-reset {nvme.device()}")
@@ -139,7 +139,7 @@ def test_a_subsystem_reset_needs_a_subsystem_that_can(nvme: Nvme) -> None:
 @feature("sharing")
 @topology("controllers")
 @needs(program="fio")
-def test_a_reset_is_of_one_controller(nvme: Nvme) -> None:
+def test_reset_leaves_the_other_controller_alone(nvme: Nvme) -> None:
     """The I/O of another one goes on; its queues are not touched."""
     other = nvme.disk(1)
     nvme.console.check("dmesg --clear")

@@ -25,7 +25,7 @@ def both(driver: Driver, nvme: Nvme) -> tuple[Disk, Disk]:
 
 
 @topology("shared")
-def test_controllers_know_their_subsystem(nvme: Nvme) -> None:
+def test_controllers_report_their_subsystem(nvme: Nvme) -> None:
     """Who has what: CMIC and NMIC (section 5.17.2) and the lists of controllers."""
     names = {nvme.read(f"{nvme.sysfs(number)}/subsysnqn") for number in (0, 1)}
     assert names == {"nqn.2019-08.org.qemu:pair"}
@@ -43,7 +43,7 @@ def test_controllers_know_their_subsystem(nvme: Nvme) -> None:
 
 
 @topology("shared")
-def test_what_one_controller_writes_the_other_reads(nvme: Nvme, both: tuple[Disk, Disk]) -> None:
+def test_shared_namespace_has_the_same_data(nvme: Nvme, both: tuple[Disk, Disk]) -> None:
     """In both directions; there is one namespace behind the two disks."""
     one, other = both
     assert one.name != other.name
@@ -58,7 +58,7 @@ def test_what_one_controller_writes_the_other_reads(nvme: Nvme, both: tuple[Disk
 
 
 @topology("shared")
-def test_a_private_namespace_is_its_controllers(nvme: Nvme) -> None:
+def test_private_namespace_is_hidden_from_the_other_controller(nvme: Nvme) -> None:
     """The same place of the private ones holds other data; the other controller cannot reach it."""
     one, other = nvme.disk(0, FIRST_ALONE), nvme.disk(1, SECOND_ALONE)
     nvme.console.check(
@@ -87,7 +87,7 @@ def test_one_controller_is_reset_while_the_other_works(nvme: Nvme, both: tuple[D
 @topology("shared")
 @needs(symbol="NVME_MULTIPATH", program="fio")
 @feature("multipath")
-def test_io_goes_by_the_path_that_is_left(nvme: Nvme) -> None:
+def test_multipath_io_uses_the_remaining_path(nvme: Nvme) -> None:
     """Nobody's I/O fails when one of the controllers is reset, nor when the other is."""
     head = nvme.disk(0, SHARED)
     before = statistics(head)
@@ -149,7 +149,7 @@ def test_a_virtual_function_works_beside_the_physical_one(nvme: Nvme, virtual: D
 
 
 @topology("controllers")
-def test_controllers_of_their_own(nvme: Nvme) -> None:
+def test_separate_subsystems_have_separate_namespaces(nvme: Nvme) -> None:
     """Two subsystems: the same NSID is another namespace on each."""
     names = {nvme.read(f"{nvme.sysfs(number)}/subsysnqn") for number in (0, 1)}
     assert len(names) == 2

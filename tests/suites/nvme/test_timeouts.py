@@ -73,7 +73,7 @@ def logged(disk: Disk, what: str, timeout_s: int = 10) -> None:
     )
 
 
-def test_a_slow_controller_is_asked_to_abort_and_then_reset(nvme: Nvme, impatient: Disk) -> None:
+def test_slow_controller_gets_an_abort_then_a_reset(nvme: Nvme, impatient: Disk) -> None:
     """Abort at a command's first time-out, reset at its second; then it is sent again.
 
     Whoever waits for it notices no more than the delay.
@@ -90,7 +90,7 @@ def test_a_slow_controller_is_asked_to_abort_and_then_reset(nvme: Nvme, impatien
 
 
 @needs(program="fio")
-def test_a_controller_that_does_not_answer_at_all(nvme: Nvme, impatient: Disk) -> None:
+def test_unresponsive_controller_is_reset(nvme: Nvme, impatient: Disk) -> None:
     """No command reaches it, nor an abort: it decodes no addresses (PCI command, bit 1).
 
     A reset enables that again, and what was under way is sent once more.
@@ -104,7 +104,7 @@ def test_a_controller_that_does_not_answer_at_all(nvme: Nvme, impatient: Disk) -
 
 
 @needs(symbol="FAIL_IO_TIMEOUT")
-def test_completions_that_get_lost(nvme: Nvme, impatient: Disk) -> None:
+def test_lost_completions_are_recovered(nvme: Nvme, impatient: Disk) -> None:
     """The driver has to find out by itself; no reader notices more than the delay."""
     flag = f"{impatient.sysfs}/io-timeout-fail"
     reads(impatient, 0)
@@ -125,7 +125,7 @@ def test_completions_that_get_lost(nvme: Nvme, impatient: Disk) -> None:
 
 
 @needs(symbol="FAIL_IO_TIMEOUT", program="fio")
-def test_completions_that_get_lost_under_load(nvme: Nvme, impatient: Disk) -> None:
+def test_lost_completions_are_recovered_under_io(nvme: Nvme, impatient: Disk) -> None:
     """Again and again, also of commands that were sent again; all data arrives."""
     flag = f"{impatient.sysfs}/io-timeout-fail"
     nvme.console.check(
@@ -149,7 +149,7 @@ def test_completions_that_get_lost_under_load(nvme: Nvme, impatient: Disk) -> No
     logged(impatient, "timeout, ")
 
 
-def test_the_time_limit_is_the_queues(nvme: Nvme) -> None:
+def test_io_timeout_can_be_changed(nvme: Nvme) -> None:
     """It can be changed, and nonsense cannot be set."""
     disk = nvme.disk()
     before = disk.queue("io_timeout")
@@ -161,7 +161,7 @@ def test_the_time_limit_is_the_queues(nvme: Nvme) -> None:
     assert disk.set_queue("io_timeout", before) == 0
 
 
-def test_no_time_for_admin_commands_is_einval(nvme: Nvme) -> None:
+def test_zero_admin_timeout_is_einval(nvme: Nvme) -> None:
     path = f"/sys/class/nvme/{nvme.names[0]}/admin_timeout"
     if nvme.console.run(f"test -w {path}").exit_code:
         skip("kernel", "this kernel has no admin_timeout", "admin_timeout")

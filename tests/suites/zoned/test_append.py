@@ -39,7 +39,7 @@ def place(output: str, zoned: ZonedDisk) -> list[int]:
     return [int(block, 16) * zoned.disk.block_size for block in blocks]
 
 
-def test_an_append_tells_where_the_data_is(zoned_disk: ZonedDisk) -> None:
+def test_append_reports_where_it_wrote(zoned_disk: ZonedDisk) -> None:
     number = 2
     start = number * zoned_disk.layout.zone_size
     for written in (0, UNIT):
@@ -49,14 +49,14 @@ def test_an_append_tells_where_the_data_is(zoned_disk: ZonedDisk) -> None:
     assert zoned_disk.zone(number).condition == Condition.IMPLICITLY_OPEN
 
 
-def test_appends_and_writes_take_turns(zoned_disk: ZonedDisk) -> None:
+def test_appends_and_writes_can_alternate(zoned_disk: ZonedDisk) -> None:
     assert zoned_disk.write(0) == 0
     assert place(append(zoned_disk, 0).output, zoned_disk) == [UNIT]
     assert zoned_disk.zone(0).written == 2 * UNIT
     assert zoned_disk.holds(0, UNIT)
 
 
-def test_appends_at_a_time_do_not_overlap(zoned_disk: ZonedDisk) -> None:
+def test_concurrent_appends_do_not_overlap(zoned_disk: ZonedDisk) -> None:
     one = command(zoned_disk, 1)
     told = zoned_disk.disk.console.check(f"for one in {{1..6}}; do {one} & done; wait")
     start = zoned_disk.layout.zone_size
@@ -65,7 +65,7 @@ def test_appends_at_a_time_do_not_overlap(zoned_disk: ZonedDisk) -> None:
     assert all(zoned_disk.holds(1, at * UNIT) for at in range(6))
 
 
-def test_an_append_is_to_a_zone_with_room(zoned_disk: ZonedDisk) -> None:
+def test_append_needs_a_zone_start_and_room(zoned_disk: ZonedDisk) -> None:
     """It names the zone by its first block; a part that fits is not written."""
     assert nvme.status(append(zoned_disk, 0, offset_blocks=1)) == nvme.INVALID_FIELD
     capacity, block = zoned_disk.layout.capacity, zoned_disk.disk.block_size

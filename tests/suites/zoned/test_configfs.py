@@ -14,7 +14,7 @@ pytestmark = [feature("zoned"), needs("configfs", "attribute:zoned", program="bl
 
 
 @needs("attribute:zone_nr_conv")
-def test_a_conventional_zone_is_written_anywhere(zoned_disk: ZonedDisk) -> None:
+def test_conventional_zone_is_written_in_any_order(zoned_disk: ZonedDisk) -> None:
     """In any order and again; it has no write pointer."""
     before = zoned_disk.zone(0)
     for at in (MIB, 0, MIB):
@@ -26,7 +26,7 @@ def test_a_conventional_zone_is_written_anywhere(zoned_disk: ZonedDisk) -> None:
 
 
 @needs("attribute:zone_nr_conv")
-def test_a_conventional_zone_is_not_managed(zoned_disk: ZonedDisk) -> None:
+def test_conventional_zone_cannot_be_managed(zoned_disk: ZonedDisk) -> None:
     """Nor does a reset of all zones touch it."""
     assert zoned_disk.write(0) == 0
     for action in ("open", "close", "finish", "reset"):
@@ -46,7 +46,7 @@ def test_a_conventional_zone_is_not_managed(zoned_disk: ZonedDisk) -> None:
     ],
     ids=["no-power-of-two", "capacity-over-size", "larger-than-disk", "smaller-last-zone"],
 )
-def test_zones_that_cannot_be_are_einval(driver: Driver, attributes: dict[str, int]) -> None:
+def test_invalid_zones_are_einval(driver: Driver, attributes: dict[str, int]) -> None:
     """The kernel log says which it is (null_init_zoned_dev() in null_blk/zoned.c)."""
     with pytest.raises(CreateFailed) as refused, driver.disk(zoned=1, **attributes):
         pass
@@ -69,7 +69,7 @@ def test_the_last_zone_can_be_smaller(driver: Driver) -> None:
     [((8, 4), (4, 4)), ((16, 0), (0, 0)), ((4, 16), (4, 0))],
     ids=["open-over-active", "open-not-reachable", "active-not-reachable"],
 )
-def test_limits_that_mean_nothing_are_dropped(
+def test_ineffective_limits_are_dropped(
     driver: Driver, asked: tuple[int, int], given: tuple[int, int]
 ) -> None:
     """There are 16 zones. The disk's queue tells what holds, and so do the attributes."""
@@ -83,7 +83,7 @@ def test_limits_that_mean_nothing_are_dropped(
 
 @needs("attribute:zone_append_max_sectors")
 @pytest.mark.parametrize(("asked", "given"), [(16, 16), (15, 8), (1 << 30, (3 * MIB) // SECTOR)])
-def test_appends_are_as_long_as_asked_for(driver: Driver, asked: int, given: int) -> None:
+def test_zone_append_max_sectors_limits_appends(driver: Driver, asked: int, given: int) -> None:
     """Whole blocks, and no more than a zone holds; a request's own limit may be lower still."""
     zones = {"zoned": 1, "zone_size": 4, "zone_capacity": 3, "blocksize": 4096}
     with driver.disk(**zones, zone_append_max_sectors=asked) as disk:
@@ -93,7 +93,7 @@ def test_appends_are_as_long_as_asked_for(driver: Driver, asked: int, given: int
 
 
 @needs("attribute:zone_readonly", "attribute:zone_offline")
-def test_zones_that_have_worn_out(zoned_disk: ZonedDisk) -> None:
+def test_read_only_and_offline_zones_refuse_writes(zoned_disk: ZonedDisk) -> None:
     """A read-only zone keeps its data; an offline one has none; neither comes back by a reset."""
     first, disk = zoned_disk.first, zoned_disk.disk
     read_only, offline = first, first + 1
@@ -115,14 +115,14 @@ def test_zones_that_have_worn_out(zoned_disk: ZonedDisk) -> None:
 
 
 @needs("attribute:zone_full")
-def test_zones_can_be_full_at_first(driver: Driver) -> None:
+def test_zone_full_makes_full_zones(driver: Driver) -> None:
     with driver.disk(zoned=1, zone_size=4, zone_nr_conv=1, zone_full=1) as disk:
         told = disk.console.check(f"blkzone report {disk.path}").splitlines()
         full = [f"zcond:{Condition.FULL}" in line for line in told]
         assert full == [False] + [True] * 15
 
 
-def test_power_gives_new_zones(zoned_disk: ZonedDisk) -> None:
+def test_power_cycle_resets_the_zones(zoned_disk: ZonedDisk) -> None:
     """The disk is looked through again, and so is its queue set up."""
     number, disk = zoned_disk.first, zoned_disk.disk
     zones, queue = zoned_disk.report(), disk.queue("nr_zones")

@@ -26,7 +26,7 @@ def test_one_open_zone_too_many_is_etoomanyrefs(zoned_disk: ZonedDisk) -> None:
     assert zoned_disk.manage("open", more) == 0, "a closed zone still counts as open"
 
 
-def test_writes_close_what_writes_have_opened(zoned_disk: ZonedDisk) -> None:
+def test_writes_close_implicitly_open_zones(zoned_disk: ZonedDisk) -> None:
     """The device closes a zone that nobody opened explicitly, to make room for another one."""
     first, layout = zoned_disk.first, zoned_disk.layout
     zones = layout.max_open + 2

@@ -15,7 +15,7 @@ def test_zones_tile_the_disk(zoned_disk: ZonedDisk) -> None:
     assert zoned_disk.disk.size_bytes == layout.size
 
 
-def test_zones_have_the_capacity_they_were_given(zoned_disk: ZonedDisk) -> None:
+def test_zones_have_the_configured_capacity(zoned_disk: ZonedDisk) -> None:
     """Less than their size; a conventional one can be written to its end."""
     layout = zoned_disk.layout
     assert layout.capacity < layout.zone_size
@@ -29,7 +29,7 @@ def test_zones_are_empty_at_first(zoned_disk: ZonedDisk) -> None:
     assert {(zone.condition, zone.written) for zone in zones} == {(Condition.EMPTY, 0)}
 
 
-def test_the_queue_agrees_with_the_zones(zoned_disk: ZonedDisk) -> None:
+def test_queue_limits_match_the_zones(zoned_disk: ZonedDisk) -> None:
     disk, layout = zoned_disk.disk, zoned_disk.layout
     assert disk.queue("zoned") == "host-managed"
     assert disk.queue_number("nr_zones") == layout.size // layout.zone_size
@@ -41,7 +41,7 @@ def test_the_queue_agrees_with_the_zones(zoned_disk: ZonedDisk) -> None:
     assert 0 < append < (disk.queue_number("max_hw_sectors_kb") + 1) << 10  # it is rounded down
 
 
-def test_a_report_is_of_the_zones_that_were_asked_for(zoned_disk: ZonedDisk) -> None:
+def test_report_contains_the_requested_zones(zoned_disk: ZonedDisk) -> None:
     zones = zoned_disk.report()
     first = len(zones) - 3
     assert zoned_disk.report(first) == zones[first:]

@@ -15,7 +15,7 @@ pytestmark = [
 ]
 
 
-def test_zones_outlive_a_controller_reset(zoned_disk: ZonedDisk) -> None:
+def test_zones_survive_a_controller_reset(zoned_disk: ZonedDisk) -> None:
     """Write pointers stay, and zones that were open are active still.
 
     They are closed by it (NVMe ZNS, "Zone State Machine"), but by QEMU they are not.
@@ -37,7 +37,7 @@ def test_zones_outlive_a_controller_reset(zoned_disk: ZonedDisk) -> None:
         assert zoned_disk.holds(number) and zoned_disk.holds(number, UNIT)
 
 
-def test_a_zone_that_was_reset_behind_the_kernels_back(zoned_disk: ZonedDisk) -> None:
+def test_kernel_recovers_from_a_passthrough_zone_reset(zoned_disk: ZonedDisk) -> None:
     """The kernel keeps write pointers of its own (since 6.10), and may refuse one write by them.
 
     A report sets them right (BLK_ZONE_WPLUG_NEED_WP_UPDATE in block/blk-zoned.c).
@@ -52,7 +52,7 @@ def test_a_zone_that_was_reset_behind_the_kernels_back(zoned_disk: ZonedDisk) ->
     assert zoned_disk.zone(0).written == written + UNIT
 
 
-def test_the_device_agrees_with_the_kernel(zoned_disk: ZonedDisk) -> None:
+def test_kernel_and_device_report_the_same_zones(zoned_disk: ZonedDisk) -> None:
     """The device's own report and the kernel's tell the same write pointers and states."""
     disk = zoned_disk.disk
     assert zoned_disk.write(0) == 0

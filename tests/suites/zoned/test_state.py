@@ -55,7 +55,7 @@ def test_an_open_zone_stays_explicitly_open(zoned_disk: ZonedDisk) -> None:
 @pytest.mark.parametrize(
     ("before", "action"), [("finish", "open"), ("finish", "close"), ("reset", "close")]
 )
-def test_what_a_zone_cannot_do_is_eio(zoned_disk: ZonedDisk, before: str, action: str) -> None:
+def test_invalid_zone_action_is_eio(zoned_disk: ZonedDisk, before: str, action: str) -> None:
     """A full zone is neither opened nor closed, and an empty one is not closed."""
     number = zoned_disk.first
     assert zoned_disk.manage(before, number) == 0
@@ -65,7 +65,7 @@ def test_what_a_zone_cannot_do_is_eio(zoned_disk: ZonedDisk, before: str, action
 
 
 @pytest.mark.parametrize("action", ["open", "finish", "reset"])
-def test_twice_is_no_error(zoned_disk: ZonedDisk, action: str) -> None:
+def test_repeated_zone_action_succeeds(zoned_disk: ZonedDisk, action: str) -> None:
     number = zoned_disk.first
     assert zoned_disk.manage(action, number) == 0
     once = zoned_disk.zone(number)
@@ -74,7 +74,7 @@ def test_twice_is_no_error(zoned_disk: ZonedDisk, action: str) -> None:
 
 
 @smoke
-def test_a_reset_zone_begins_anew(zoned_disk: ZonedDisk) -> None:
+def test_reset_zone_is_empty(zoned_disk: ZonedDisk) -> None:
     """Its data is gone, and it is written from the start."""
     number = zoned_disk.first
     assert zoned_disk.write(number) == 0
@@ -84,7 +84,7 @@ def test_a_reset_zone_begins_anew(zoned_disk: ZonedDisk) -> None:
     assert zoned_disk.holds(number)
 
 
-def test_a_reset_leaves_the_neighbours(zoned_disk: ZonedDisk) -> None:
+def test_reset_leaves_other_zones_alone(zoned_disk: ZonedDisk) -> None:
     first = zoned_disk.first
     for number in range(first, first + 4):
         assert zoned_disk.write(number) == 0
@@ -93,7 +93,7 @@ def test_a_reset_leaves_the_neighbours(zoned_disk: ZonedDisk) -> None:
     assert zoned_disk.holds(first) and zoned_disk.holds(first + 3)
 
 
-def test_a_reset_of_all_zones(zoned_disk: ZonedDisk) -> None:
+def test_reset_all_empties_every_zone(zoned_disk: ZonedDisk) -> None:
     """One operation empties open, closed and full zones, and what they count for is free again."""
     first, layout = zoned_disk.first, zoned_disk.layout
     for _ in range(2):

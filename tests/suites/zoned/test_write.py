@@ -25,7 +25,7 @@ def test_a_write_moves_the_write_pointer(zoned_disk: ZonedDisk) -> None:
 
 @pytest.mark.parametrize("at", [0, 2 * UNIT], ids=["behind", "ahead"])
 @smoke
-def test_a_write_beside_the_write_pointer_is_eio(zoned_disk: ZonedDisk, at: int) -> None:
+def test_write_not_at_the_write_pointer_is_eio(zoned_disk: ZonedDisk, at: int) -> None:
     """It changes nothing, and the next one in order is taken."""
     number = zoned_disk.first
     assert zoned_disk.write(number) == 0
@@ -45,7 +45,7 @@ def test_a_zone_is_full_at_its_capacity(zoned_disk: ZonedDisk) -> None:
     assert zoned_disk.holds(number, capacity - MIB, MIB)
 
 
-def test_a_write_over_the_capacity_is_eio(zoned_disk: ZonedDisk) -> None:
+def test_write_past_the_capacity_is_eio(zoned_disk: ZonedDisk) -> None:
     """Not a part of it is taken."""
     number, capacity = zoned_disk.first, zoned_disk.layout.capacity
     assert zoned_disk.write(number, 0, capacity - MIB) == 0
@@ -91,7 +91,7 @@ def test_writes_in_flight_stay_in_order(zoned_disk: ZonedDisk, engine: str) -> N
 
 
 @needs(program="fio")
-def test_writers_of_several_zones(zoned_disk: ZonedDisk) -> None:
+def test_several_zones_are_written_at_once(zoned_disk: ZonedDisk) -> None:
     """Four at once write within the limits, over and over again: full zones are reset."""
     layout = zoned_disk.layout
     load = fio(
