@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the unit tests share: a cache and settings of their own."""
+"""Fixtures of all unit tests: a temporary cache, temporary settings and no waiting for the disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from blockyard.kernel.host.settings import settings
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No unit test sees or changes the settings, the cache or the results of the user."""
+    """A temporary home: unit tests do not read or change the user's settings, cache or results."""
     for name in list(os.environ):
         if name.startswith("BLOCKYARD_"):
             monkeypatch.delenv(name)
@@ -30,7 +30,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture(autouse=True)
 def fresh_settings(home: Path) -> Iterator[None]:
-    """The settings are read anew, and forgotten with the test's environment and its cache."""
+    """Reads the settings again for each test, and forgets them and the cache afterwards."""
     settings.cache_clear()
     yield
     settings.cache_clear()
@@ -38,12 +38,12 @@ def fresh_settings(home: Path) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What tests write need not outlive a power cut."""
+def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skips fsync: files of tests need not survive a power cut."""
     monkeypatch.setattr(durable, "flush", lambda _: None)
 
 
 @pytest.fixture
 def cache(home: Path) -> Path:
-    """The cache of this test; not made yet."""
+    """Path of this test's cache; the folder does not exist yet."""
     return home / "cache"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The guest's end of a console, without a guest: what images/guest/agent.c documents.
+"""The guest's end of a console without a guest; images/guest/agent.c documents the protocol.
 
-A test says what is sent for a request, byte by byte if it likes, so it can also send what the
-real program never would.
+A test chooses every byte that is sent for a request, so it can also send what the real agent
+never would.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _KILL = re.compile(rb"BLOCKYARD (\w+) (\d+) kill\n")
 
 @dataclass(frozen=True)
 class Request:
-    """One command from the host."""
+    """A command from the host."""
 
     nonce: bytes
     seq: int
@@ -53,15 +53,15 @@ class Request:
         return self.begin() + output + self.end(status, len(output))
 
 
-def well() -> None:
-    """A watch that finds nothing wrong."""
+def healthy() -> None:
+    """A watch that reports no problem."""
 
 
 @dataclass
 class FakeGuest:
-    """What a console knows of a machine; `examined` and `blocked` say what it asked for."""
+    """The machine as a console sees it; `examined` and `blocked` record the console's calls."""
 
-    watch: Callable[[], None] = well
+    watch: Callable[[], None] = healthy
     scale: float = 1.0
     directory: Path = Path(tempfile.gettempdir())
     examined: list[str] = field(default_factory=list)
@@ -111,7 +111,7 @@ class FakeAgent:
         assert not self._thread.is_alive()
 
     def hang_up(self) -> None:
-        """As when QEMU has gone."""
+        """Closes the connection, as the end of QEMU does."""
         self._guest.shutdown(socket.SHUT_RDWR)
 
     def _serve(self, greeting: bytes) -> None:
@@ -119,11 +119,11 @@ class FakeAgent:
             try:
                 self._guest.sendall(greeting)
                 while True:
-                    self._one()
+                    self._serve_request()
             except (EOFError, OSError):
                 pass
 
-    def _one(self) -> None:
+    def _serve_request(self) -> None:
         while b"\n" not in self._input:
             self._fill()
         if match := _KILL.match(self._input):
@@ -141,7 +141,7 @@ class FakeAgent:
             self.requests.append(request)
             reply = self._run(request)
         else:
-            raise AssertionError(f"no request: {self._input[:100]!r}")
+            raise AssertionError(f"not a request: {self._input[:100]!r}")
         for data in reply:
             self._guest.sendall(data)
 
@@ -157,14 +157,14 @@ Connect = Callable[..., Console]
 
 @contextmanager
 def connecting() -> Iterator[Connect]:
-    """A function that makes consoles to fake agents that have greeted."""
+    """A function that makes consoles of fake agents, after their greeting."""
     agents: list[FakeAgent] = []
 
     def connect(
         run: Reply,
         kill: Reply = silence,
         *,
-        watch: Callable[[], None] = well,
+        watch: Callable[[], None] = healthy,
         scale: float = 1.0,
         guest: FakeGuest | None = None,
     ) -> Console:
@@ -183,6 +183,6 @@ def answering(output: bytes = b"", status: int = 0) -> Reply:
     return lambda request: [request.answer(output, status)]
 
 
-def begun(output: bytes = b"") -> Reply:
-    """The first command never ends, the next ones do."""
+def hang_on_first(output: bytes = b"") -> Reply:
+    """Never ends the first command, answers the next ones."""
     return lambda r: [r.begin() + output] if r.seq == 1 else [r.answer(b"next")]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A little tree of Kconfig files, and the reader that is run on it."""
+"""A small tree of Kconfig files, and the Kconfig reader run on it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ config RUST
 config CONFIGFS_FS
     tristate "configfs"
     help
-      The lines of a help text are no statements:
+      The lines of a help text are not statements:
       modules
         transitional
 
@@ -109,7 +109,7 @@ def make_tree(src: Path) -> Path:
 
 
 def reader(tree: Path, tmp_path: Path) -> Run:
-    """Runs the reader as a script, as it is run in the tool root; returns its report."""
+    """A function that runs the reader as a script, as in the tool root, and returns its report."""
 
     def run(*symbols: str, config: str = "", wanted: str = "", options: str = "") -> Report:
         (tmp_path / ".config").write_text(config)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""git repositories with a tiny kernel tree, made by the real git, for tests."""
+"""git repositories with a tiny kernel tree, made by the real git."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _IDENTITY = {
 
 
 def git(path: Path, *arguments: str, stdin: bytes = b"") -> str:
-    """What a git command says; no variable of the test's environment reaches it."""
+    """Output of a git command, which does not see git variables of the environment."""
     outside = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     done = subprocess.run(
         ["git", "-C", str(path), *arguments],
@@ -31,7 +31,7 @@ def git(path: Path, *arguments: str, stdin: bytes = b"") -> str:
 
 
 def make(path: Path, files: Mapping[str, bytes] | None = None, *options: str) -> Path:
-    """A repository with one commit of a tree, tagged v1, on the branch main."""
+    """A repository with one commit, tagged v1, on the branch main."""
     path.mkdir(parents=True)
     git(path, "init", "--quiet", "--initial-branch=main", *options)
     commit(path, {"Makefile": MAKEFILE, "Kconfig": KCONFIG, **(files or {})})
@@ -40,7 +40,7 @@ def make(path: Path, files: Mapping[str, bytes] | None = None, *options: str) ->
 
 
 def commit(path: Path, files: Mapping[str, bytes]) -> str:
-    """Writes files and commits them as they are; the commit's id."""
+    """Writes files, commits them unchanged and returns the commit's id."""
     for name, data in files.items():
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_bytes(data)
@@ -50,14 +50,14 @@ def commit(path: Path, files: Mapping[str, bytes]) -> str:
 
 
 def crafted(path: Path, *entries: tuple[str, bytes, bytes]) -> str:
-    """A commit with a hand-made tree, which git itself would not make: its id.
+    """Id of a commit with a tree that git itself would not make.
 
-    entries: mode, name and contents (of a blob), or for folders the id of a tree.
+    entries: mode, name, and the contents of a blob or the id of a folder's tree.
     """
     data = b""
     for mode, name, contents in entries:
-        one = contents.decode() if mode == "40000" else blob(path, contents)
-        data += mode.encode() + b" " + name + b"\0" + bytes.fromhex(one)
+        object_id = contents.decode() if mode == "40000" else blob(path, contents)
+        data += mode.encode() + b" " + name + b"\0" + bytes.fromhex(object_id)
     command = ["hash-object", "-w", "--literally", "--stdin", "-t"]
     tree = git(path, *command, "tree", stdin=data)
     text = f"tree {tree}\nauthor x <x@x> 0 +0000\ncommitter x <x@x> 0 +0000\n\nx\n"
@@ -65,5 +65,5 @@ def crafted(path: Path, *entries: tuple[str, bytes, bytes]) -> str:
 
 
 def blob(path: Path, contents: bytes) -> str:
-    """A blob's id."""
+    """Writes a blob and returns its id."""
     return git(path, "hash-object", "-w", "--stdin", stdin=contents)

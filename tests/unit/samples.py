@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Values that several unit tests need."""
+"""Sample kernels, tool roots, results and records for unit tests."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def kernel(
     modules: Mapping[str, str] | None = None,
     release: str = RELEASE,
 ) -> Kernel:
-    """A kernel's folder with a config and, when `modules` is given, a modules.dep."""
+    """A kernel's folder with a config and, if `modules` is given, a modules.dep."""
     path.mkdir(parents=True, exist_ok=True)
     (path / "config").write_text(config)
     artifact.save_info(path, info(release))
@@ -52,7 +52,7 @@ def kernel(
 
 
 def tools(path: Path, versions: Mapping[str, str] | None = None) -> ToolRoot:
-    """A tool root's folder: no programs, only the list of versions."""
+    """A tool root's folder with the list of versions and no programs."""
     names = ("clang", "clang-19", "lld", "lld-19", "rustc", "bindgen", "make")
     packages = {**dict.fromkeys(names, "1.0"), **(versions or {})}
     path.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def tools(path: Path, versions: Mapping[str, str] | None = None) -> ToolRoot:
 
 
 def env_keys(key: str = "entry") -> EnvKeys:
-    """The environment of guests whose files are all in entries of one name."""
+    """Keys of a guest whose files are all in cache entries of one name."""
     return EnvKeys(
         kernel=key,
         kernel_name="7.3",
@@ -86,7 +86,7 @@ def result(
     what: str = "",
     rerun: str = "",
 ) -> CaseResult:
-    """A test's result; lacking and what: of a skip."""
+    """A test's result; `lacking` and `what` are used for a skip."""
     skip = SkipReason(lacking=lacking, what=what, text=reason) if outcome == "skip" else None
     return CaseResult(
         id=name,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The guest program itself, compiled for the host: it serves stdin and stdout when not PID 1."""
+"""The real guest agent, compiled for the host: unless it is PID 1, it serves stdin and stdout."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def agent(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Interrupted(Exception):
-    """What the watch of a test raises, as Ctrl-C does."""
+    """Raised by a test's watch in place of KeyboardInterrupt."""
 
 
 class Connection:
@@ -81,7 +81,7 @@ def running(pid: int) -> bool:
 
 
 class TestScript:
-    def test_output_and_errors_in_their_order(self, console: Console) -> None:
+    def test_stdout_and_stderr_keep_their_order(self, console: Console) -> None:
         result = console.run("echo one; echo two >&2; echo three")
         assert (result.exit_code, result.data) == (0, b"one\ntwo\nthree\n")
 
@@ -101,7 +101,7 @@ class TestScript:
     def test_exit_code(self, console: Console, script: str, code: int) -> None:
         assert console.run(script).exit_code == code
 
-    def test_a_mebibyte(self, console: Console) -> None:
+    def test_script_of_a_mebibyte(self, console: Console) -> None:
         word = "0123456789abcdef" * 65536
         assert console.run(f"text={word}\necho ${{#text}}").data == b"1048576\n"
 
@@ -109,7 +109,7 @@ class TestScript:
         script = "cat <<'END'\n'\"$HOME` \\ \u20ac\u4e2d\n\nEND\n"
         assert console.run(script).output == "'\"$HOME` \\ \u20ac\u4e2d\n\n"
 
-    def test_no_script_is_a_success(self, console: Console) -> None:
+    def test_empty_script_succeeds(self, console: Console) -> None:
         result = console.run("")
         assert (result.exit_code, result.data) == (0, b"")
 
@@ -117,24 +117,26 @@ class TestScript:
         console.run("export marked=yes; cd /; set -e")
         assert console.run("echo ${marked-no}; false; echo on").data == b"no\non\n"
 
-    def test_many_in_a_row(self, console: Console) -> None:
+    def test_many_scripts_in_a_row(self, console: Console) -> None:
         outputs = [console.run(f"echo {n}; exit {n % 4}") for n in range(100)]
         assert [result.data for result in outputs] == [b"%d\n" % n for n in range(100)]
         assert [result.exit_code for result in outputs] == [n % 4 for n in range(100)]
 
 
 class TestLibrary:
-    """Functions of lib.bash, which every script has."""
+    """Functions of lib.bash, which all scripts can use."""
 
-    def test_a_condition_that_comes_true(self, console: Console, tmp_path: Path) -> None:
-        console.check(f"{{ sleep 0.2; touch {tmp_path}/there; }} > /dev/null 2>&1 &")
-        console.wait_until(f"[ -e {tmp_path}/there ]", 10)
+    def test_wait_until_returns_when_the_condition_is_true(
+        self, console: Console, tmp_path: Path
+    ) -> None:
+        console.check(f"{{ sleep 0.2; touch {tmp_path}/ready; }} > /dev/null 2>&1 &")
+        console.wait_until(f"[ -e {tmp_path}/ready ]", 10)
 
-    def test_a_condition_that_does_not_is_named(self, console: Console) -> None:
+    def test_wait_until_names_the_condition_that_stayed_false(self, console: Console) -> None:
         with pytest.raises(CommandFailed, match=r"not true within 1 s: \[ -e /nowhere \]"):
             console.wait_until("[ -e /nowhere ]", 1)
 
-    def test_a_process_that_is_gone(self, console: Console) -> None:
+    def test_is_gone_of_an_ended_and_a_running_process(self, console: Console) -> None:
         script = "sleep 0 & wait $!; is_gone $! && ! is_gone $$ && echo both"
         assert console.check(script) == "both\n"
 
@@ -142,7 +144,7 @@ class TestLibrary:
         ("requests", "code", "output"),
         [(4, 0, ""), (5, 1, "5 requests have ended in 1 s")],
     )
-    def test_progress_is_more_requests_than_were_under_way(
+    def test_progress_counts_requests_beyond_those_in_flight(
         self, console: Console, tmp_path: Path, requests: int, code: int, output: str
     ) -> None:
         stat = tmp_path / "stat"
@@ -163,21 +165,21 @@ class TestLibrary:
 
 
 class TestBytes:
-    def test_all_values_out(self, console: Console) -> None:
+    def test_output_of_all_byte_values(self, console: Console) -> None:
         octal = "".join(f"\\{value:03o}" for value in range(256))
         assert console.run(f"printf '{octal}'").data == ALL_BYTES
 
-    def test_all_values_in_and_out(self, console: Console) -> None:
+    def test_input_and_output_of_all_byte_values(self, console: Console) -> None:
         assert console.run("cat", stdin=ALL_BYTES * 4).data == ALL_BYTES * 4
 
-    def test_no_input_is_an_end_of_file(self, console: Console) -> None:
+    def test_stdin_without_input_is_at_end_of_file(self, console: Console) -> None:
         assert console.run("cat; echo done").data == b"done\n"
 
-    def test_input_may_be_left_unread(self, console: Console) -> None:
+    def test_unread_input_is_discarded(self, console: Console) -> None:
         assert console.run("exit 3", stdin=ALL_BYTES * 4096).exit_code == 3
         assert console.run("echo next").data == b"next\n"
 
-    def test_four_mebibytes_both_ways(self, console: Console) -> None:
+    def test_input_and_output_of_four_mebibytes(self, console: Console) -> None:
         data = ALL_BYTES * (1 << 14)
         assert console.run("cat", stdin=data).data == data
 
@@ -188,20 +190,22 @@ class TestBytes:
         assert target.read_bytes() == data
         assert console.get(str(target)) == data
 
-    def test_put_of_a_file_from_its_path(self, console: Console, tmp_path: Path) -> None:
+    def test_put_copies_a_file(self, console: Console, tmp_path: Path) -> None:
         (tmp_path / "from").write_bytes(ALL_BYTES)
         console.put(tmp_path / "from", str(tmp_path / "to"))
         assert (tmp_path / "to").read_bytes() == ALL_BYTES
 
 
-class TestOddScripts:
-    def test_one_that_closes_its_output_goes_on(self, console: Console, tmp_path: Path) -> None:
+class TestUnusualScripts:
+    def test_script_goes_on_after_closing_its_output(
+        self, console: Console, tmp_path: Path
+    ) -> None:
         script = f"echo before; exec >&- 2>&-; sleep 0.1; touch {tmp_path}/after; exit 5"
         result = console.run(script)
         assert (result.exit_code, result.data) == (5, b"before\n")
         assert (tmp_path / "after").exists()
 
-    def test_one_that_leaves_a_process_with_its_output(self, console: Console) -> None:
+    def test_background_process_that_holds_the_output(self, console: Console) -> None:
         result = console.run("sleep 600 & echo $!")
         pid = int(result.data)
         try:
@@ -210,49 +214,51 @@ class TestOddScripts:
         finally:
             os.kill(pid, signal.SIGKILL)
 
-    def test_one_that_leaves_a_process_that_writes_on(
+    def test_background_process_that_goes_on_writing(
         self, console: Console, tmp_path: Path
     ) -> None:
-        note = tmp_path / "pid"
-        console.run(f"{{ while echo noise; do :; done; }} 2>/dev/null & echo $! > {note}")
-        pid = int(note.read_text())
+        pid_file = tmp_path / "pid"
+        console.run(f"{{ while echo noise; do :; done; }} 2>/dev/null & echo $! > {pid_file}")
+        pid = int(pid_file.read_text())
         try:
             assert console.run("echo next").data == b"next\n"
         finally:
             if running(pid):
                 os.kill(pid, signal.SIGKILL)
 
-    def test_one_that_prints_markers(self, console: Console) -> None:
+    def test_printed_markers_are_output(self, console: Console) -> None:
         script = r"printf '\036BLOCKYARD 0 1 end 9 0\n'; exit 4"
         result = console.run(script)
         assert (result.exit_code, result.data) == (4, b"\x1eBLOCKYARD 0 1 end 9 0\n")
 
 
-class TestTimeOut:
-    def test_the_whole_script_is_killed(self, connection: Connection, tmp_path: Path) -> None:
-        note = tmp_path / "pid"
+class TestTimeout:
+    def test_timeout_kills_all_processes_of_the_script(
+        self, connection: Connection, tmp_path: Path
+    ) -> None:
+        pid_file = tmp_path / "pid"
         with pytest.raises(CommandTimedOut):
-            connection.console.run(f"sleep 600 & echo $! > {note}; wait", timeout_s=1)
-        pid = int(note.read_text())
+            connection.console.run(f"sleep 600 & echo $! > {pid_file}; wait", timeout_s=1)
+        pid = int(pid_file.read_text())
         for _ in range(600):
             if not running(pid):
                 break
             time.sleep(0.05)
         assert not running(pid)
 
-    def test_the_console_goes_on(self, console: Console) -> None:
+    def test_console_works_after_a_timeout(self, console: Console) -> None:
         with pytest.raises(CommandTimedOut):
             console.run("trap '' TERM INT; while :; do echo on; done", timeout_s=0.5)
         assert console.run("echo next").data == b"next\n"
 
-    def test_a_stopped_script_is_killed(self, console: Console) -> None:
+    def test_timeout_kills_a_stopped_script(self, console: Console) -> None:
         with pytest.raises(CommandTimedOut):
             console.run("kill -STOP $$", timeout_s=0.5)
         assert console.run("echo next").data == b"next\n"
 
 
-class TestSignsOfLife:
-    def test_they_come_while_a_script_is_silent(self, connection: Connection) -> None:
+class TestAliveMarkers:
+    def test_alive_markers_are_sent_while_a_script_is_silent(self, connection: Connection) -> None:
         connection.socket.setblocking(True)
         connection.socket.sendall(b"BLOCKYARD quiet 1 run 10 0\nsleep 600\n")
         answer = b""
@@ -260,20 +266,20 @@ class TestSignsOfLife:
             answer += connection.socket.recv(4096)
         assert answer.startswith(b"\x1eBLOCKYARD quiet 1 begin\n")
 
-    def test_a_spare_shell_that_died_is_replaced(self, console: Console) -> None:
+    def test_dead_spare_shell_is_replaced(self, console: Console) -> None:
         console.run("kill -KILL $(pgrep --parent $PPID)")
         assert console.run("echo next").data == b"next\n"
 
 
 class TestInterrupted:
-    def test_the_next_command_ends_the_one_that_was_given_up(self, connection: Connection) -> None:
+    def test_next_command_kills_the_interrupted_one(self, connection: Connection) -> None:
         connection.interrupt = True
         with pytest.raises(Interrupted):
             connection.console.run("while :; do echo old; sleep 0.01; done")
         connection.interrupt = False
         assert connection.console.run("echo new").data == b"new\n"
 
-    def test_a_request_that_was_cut_off_is_not_run(self, connection: Connection) -> None:
+    def test_truncated_request_is_not_run(self, connection: Connection) -> None:
         """Half a script can do anything: `rm -r /tmp/x` begins with `rm -r /`."""
         connection.socket.setblocking(True)
         connection.socket.sendall(b"BLOCKYARD cut 1 run 100 0\necho half\n")
@@ -284,9 +290,7 @@ class TestInterrupted:
             answer += data
         assert answer == b""
 
-    def test_the_end_of_the_connection_ends_script_and_agent(
-        self, agent: Path, tmp_path: Path
-    ) -> None:
+    def test_end_of_connection_ends_script_and_agent(self, agent: Path, tmp_path: Path) -> None:
         connection = Connection(agent)
         connection.socket.setblocking(True)
         script = f"echo $$ > {tmp_path}/pid; sleep 600".encode()
@@ -302,7 +306,7 @@ class TestInterrupted:
             time.sleep(0.05)
         assert not running(pid)
 
-    def test_noise_between_requests_is_skipped(self, connection: Connection) -> None:
+    def test_noise_between_requests_is_ignored(self, connection: Connection) -> None:
         connection.socket.setblocking(True)
         connection.socket.sendall(b"\xff\x00noise\nBLOCKYARD\n" + b"x" * 200_000 + b"\n")
         assert connection.console.run("echo heard").data == b"heard\n"

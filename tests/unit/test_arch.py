@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Architectures as data: nothing but their files names what differs between processors."""
+"""Architectures are data: only their files name what differs between processors."""
 
 import io
 import re
@@ -14,14 +14,14 @@ from blockyard.kernel.host.settings import PROJECT
 NAMED = re.compile(r"qemu-system-|\bq35\b|ttyS\d|arch/x86/(?:boot|configs|include)|qboot")
 
 
-def test_the_target_has_all_that_is_asked_of_it() -> None:
+def test_target_is_complete() -> None:
     target = arch.target()
     assert target.tiny_config == f"arch/{target.srcarch}/configs/tiny.config"
     assert set(target.qemu.cpus) == {"kvm", "tcg"}
     assert target.image.path.endswith(f"/{target.image.target}")
 
 
-def test_qemu_is_started_as_the_data_says() -> None:
+def test_qemu_arguments_come_from_the_data() -> None:
     argv, data = qemu.machine_arguments(DEFAULT, "tcg"), arch.target()
     assert argv[0] == data.qemu.program
     assert argv[argv.index("-machine") + 1] == data.qemu.machine
@@ -31,8 +31,8 @@ def test_qemu_is_started_as_the_data_says() -> None:
 
 
 def test_code_does_not_name_an_architecture() -> None:
-    """In strings; docstrings and comments may have examples."""
-    found = [
+    """Only strings are checked; docstrings and comments may contain examples."""
+    strings = [
         f"{path.relative_to(PROJECT)}: {text}"
         for folder in ("kernel", "images", "modules", "ci")
         for path in (PROJECT / folder).rglob("*.py")
@@ -40,7 +40,7 @@ def test_code_does_not_name_an_architecture() -> None:
         for text in _strings(path)
         if NAMED.search(text)
     ]
-    assert found == []
+    assert strings == []
 
 
 def _strings(path: Path) -> list[str]:

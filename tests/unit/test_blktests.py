@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Upstream blktests without a guest: what a checkout has, what its results mean, the page."""
+"""Upstream blktests without a guest: reading a checkout, judging results, the result page."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from blockyard.tests.unit import samples
 from blockyard.tests.unit.samples import result, run_of
 
 ON_A_DISK = UpstreamTest("zbd/001", on_a_disk=True)
-OWN = UpstreamTest("block/021", on_null_blk=True)
+ON_NULL_BLK = UpstreamTest("block/021", on_null_blk=True)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 class TestCheckout:
-    def test_its_tests(self, tree: Path) -> None:
+    def test_tests_of_a_checkout(self, tree: Path) -> None:
         assert checkout.read(tree).tests == (
             UpstreamTest("block/001"),
             UpstreamTest("block/021", on_null_blk=True),
@@ -67,13 +67,13 @@ class TestCheckout:
             UpstreamTest("zbd/001", on_a_disk=True, on_null_blk=True),
         )
 
-    def test_a_folder_without_check_is_none(self, tree: Path) -> None:
+    def test_folder_without_check_is_refused(self, tree: Path) -> None:
         (tree / "check").unlink()
         with pytest.raises(UsageError, match="is not a checkout of blktests") as raised:
             checkout.read(tree)
         assert checkout.URL in raised.value.hint
 
-    def test_no_folder(self, tmp_path: Path) -> None:
+    def test_missing_folder_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="is not a checkout"):
             checkout.read(tmp_path / "nowhere")
 
@@ -90,15 +90,17 @@ class TestCheckout:
             (("-x", "zbd"), ["block/001", "block/021"]),
         ],
     )
-    def test_names(self, tree: Path, names: tuple[str, ...], chosen: list[str]) -> None:
+    def test_names_select_tests(
+        self, tree: Path, names: tuple[str, ...], chosen: list[str]
+    ) -> None:
         assert [test.name for test in checkout.read(tree).chosen(names)] == chosen
 
-    def test_an_unknown_name(self, tree: Path) -> None:
+    def test_unknown_name_is_a_usage_error(self, tree: Path) -> None:
         with pytest.raises(UsageError, match="unknown test or group of blktests 'block/022'"):
             checkout.read(tree).chosen(["block/022"])
 
     @pytest.mark.parametrize(
-        ("names", "words"),
+        ("names", "message"),
         [
             (("-x",), "-x needs a test or a group"),
             (("-q", "block"), "unknown option '-q'"),
@@ -106,13 +108,13 @@ class TestCheckout:
             (("block", "-x", "block"), "no test of blktests is left"),
         ],
     )
-    def test_options_that_make_no_sense(
-        self, tree: Path, names: tuple[str, ...], words: str
+    def test_invalid_options_are_usage_errors(
+        self, tree: Path, names: tuple[str, ...], message: str
     ) -> None:
-        with pytest.raises(UsageError, match=words):
+        with pytest.raises(UsageError, match=message):
             checkout.read(tree).chosen(names)
 
-    def test_a_hint_names_no_hundreds_of_tests(self, tree: Path) -> None:
+    def test_hint_lists_groups_and_not_all_tests(self, tree: Path) -> None:
         with pytest.raises(UsageError) as caught:
             checkout.read(tree).chosen(["qqq"])
         assert caught.value.hint == "known: block, meta, zbd"
@@ -121,25 +123,25 @@ class TestCheckout:
         ("test", "drivers"),
         [
             (ON_A_DISK, {"null_blk", "rnull", "nvme"}),
-            (OWN, {"null_blk", "rnull"}),
+            (ON_NULL_BLK, {"null_blk", "rnull"}),
             (UpstreamTest("loop/001"), {"null_blk"}),
             (UpstreamTest("nvme/003"), {"nvme"}),
         ],
     )
-    def test_drivers_that_fit(self, test: UpstreamTest, drivers: set[str]) -> None:
+    def test_drivers_a_test_can_run_on(self, test: UpstreamTest, drivers: set[str]) -> None:
         names = ("null_blk", "rnull", "nvme")
         assert {name for name in names if test.fits(manifest.load(name))} == drivers
 
 
 class TestArchive:
-    def test_the_digest_is_that_of_what_is_taken(self, tree: Path) -> None:
+    def test_digest_covers_only_the_copied_files(self, tree: Path) -> None:
         before = archive.digest(checkout.read(tree))
         (tree / ".git/HEAD").write_text("elsewhere\n")
         assert archive.digest(checkout.read(tree)) == before
         (tree / "tests/block/021.out").write_text("another\n")
         assert archive.digest(checkout.read(tree)) != before
 
-    def test_nothing_outside_is_touched_through_links(self, tree: Path, tmp_path: Path) -> None:
+    def test_links_to_outside_are_not_followed(self, tree: Path, tmp_path: Path) -> None:
         victim = tmp_path / "victim"
         victim.mkdir(mode=0o700)
         (victim / "mine.c").touch()
@@ -159,19 +161,19 @@ class TestArchive:
         assert (copy / "src/link").readlink() == victim
         assert (copy / "src").stat().st_mode & 0o777 == 0o755
         assert not (copy / "src/pipe.c").exists()
-        names = {str(one.relative_to(copy)) for one in copy.rglob("*")}
+        names = {str(path.relative_to(copy)) for path in copy.rglob("*")}
         assert names >= {"check", "common/rc", "tests/zbd/002", "src/link", "src/file.c"}
         assert not any(name.startswith(".git") for name in names)
         assert (victim / "mine").exists()
 
     @pytest.mark.parametrize("name", ["src", "tests", "common", "check"])
-    def test_a_checkout_of_links_is_none(self, tree: Path, tmp_path: Path, name: str) -> None:
+    def test_checkout_of_links_is_refused(self, tree: Path, tmp_path: Path, name: str) -> None:
         (tree / name).rename(tmp_path / "elsewhere")
         (tree / name).symlink_to(tmp_path / "elsewhere")
         with pytest.raises(UsageError, match="is not a checkout of blktests"):
             checkout.read(tree)
 
-    def test_one_without_end_is_refused(self, tree: Path) -> None:
+    def test_checkout_without_bounds_is_refused(self, tree: Path) -> None:
         with open(tree / "src/large", "wb") as large:
             large.truncate(1 << 40)
         with pytest.raises(UsageError, match="holds more than 256 MiB, with src/large"):
@@ -187,13 +189,13 @@ class TestArchive:
         with pytest.raises(UsageError, match="more than 20 deep"):
             archive.digest(checkout.read(tree))
 
-    def test_programs_that_were_not_built(self, tmp_path: Path) -> None:
+    def test_sources_without_a_program_are_not_built(self, tmp_path: Path) -> None:
         for name in ("a.c", "a", "b.c", "c.cpp", "sg/d.c", "sg/d", "e.sh"):
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).touch()
         assert archive.not_built(tmp_path) == ["b", "c"]
 
-    def test_a_link_is_where_it_leads(self, tree: Path) -> None:
+    def test_digest_covers_the_target_of_a_link(self, tree: Path) -> None:
         before = archive.digest(checkout.read(tree))
         (tree / "tests/zbd/002").unlink()
         (tree / "tests/zbd/002").symlink_to("/etc/shadow")
@@ -201,7 +203,7 @@ class TestArchive:
 
 
 class TestSelected:
-    def test_what_is_run(self, tree: Path) -> None:
+    def test_selection_of_two_drivers(self, tree: Path) -> None:
         wanted = blktests.Wanted(str(tree), ("block", "zbd"), "null_blk,rnull")
         _, selection = blktests.selected(KernelSpec("7.3"), wanted)
         assert blktests.listed(selection) == [
@@ -214,26 +216,28 @@ class TestSelected:
         assert selection.upstream is not None
         assert selection.upstream.folder == str(tree)
 
-    def test_nothing_fits(self, tree: Path) -> None:
+    def test_selection_without_tests_is_a_usage_error(self, tree: Path) -> None:
         wanted = blktests.Wanted(str(tree), ("block/001",), "nvme")
         _, selection = blktests.selected(KernelSpec("7.3"), wanted)
         with pytest.raises(UsageError, match="no test matches"):
             blktests.listed(selection)
 
     @pytest.mark.parametrize(
-        ("wanted", "told"),
+        ("wanted", "message"),
         [
             (blktests.Wanted(""), "--tree is missing"),
             (blktests.Wanted("/", seconds=0), "--seconds takes 1 to 3600"),
         ],
     )
-    def test_what_cannot_be(self, wanted: blktests.Wanted, told: str) -> None:
-        with pytest.raises(UsageError, match=told):
+    def test_invalid_selection_is_a_usage_error(
+        self, wanted: blktests.Wanted, message: str
+    ) -> None:
+        with pytest.raises(UsageError, match=message):
             blktests.selected(KernelSpec("7.3"), wanted)
 
 
 def tar(**files: str) -> bytes:
-    """A tar of results; `__` in a name is a slash."""
+    """A tar of results; `__` in a name means a slash, `_dot_` a dot."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, text in files.items():
@@ -254,7 +258,10 @@ block/021 (switch schedulers)                                 [not run]
 
 
 def verdict(
-    archive: bytes, test: UpstreamTest = OWN, disk: str = "", attributes: tuple[str, ...] = ()
+    archive: bytes,
+    test: UpstreamTest = ON_NULL_BLK,
+    disk: str = "",
+    attributes: tuple[str, ...] = (),
 ) -> tuple[str, str]:
     read = results.read(test.name, archive)
     judged = results.judge(read, test, disk, "rnull", attributes)
@@ -266,11 +273,11 @@ class TestVerdict:
         archive = tar(nodev__block__021=PASSED, exit_status="nodev\t0\n")
         assert verdict(archive) == ("pass", "")
 
-    def test_an_exit_status_that_check_lost(self) -> None:
+    def test_failure_that_check_ignored(self) -> None:
         archive = tar(nodev__block__021=PASSED, exit_status="nodev\t3\n")
         assert verdict(archive) == ("fail", "exit status 3, which check lost")
 
-    def test_another_output(self) -> None:
+    def test_unexpected_output_is_a_failure(self) -> None:
         archive = tar(
             nodev__block__021=OUTPUT_DIFFERS,
             nodev__block__021_dot_out_dot_bad="Running\nbad\n",
@@ -282,38 +289,38 @@ class TestVerdict:
         assert reason.startswith("not the expected output, exit status 1\n--- expected\n")
         assert reason.endswith(" Running\n-Test complete\n+bad")
 
-    def test_the_kernel_log_is_kept(self) -> None:
+    def test_kernel_log_is_kept(self) -> None:
         archive = tar(
             nodev__block__021="status\tfail\nreason\tdmesg\n",
             nodev__block__021_dot_dmesg="WARNING: here\n",
         )
-        judged = results.judge(results.read("block/021", archive), OWN, "", "null_blk")
+        judged = results.judge(results.read("block/021", archive), ON_NULL_BLK, "", "null_blk")
         assert (judged.outcome, judged.kernel_log) == ("fail", "WARNING: here\n")
 
-    def test_skip_reasons_are_what_was_printed(self) -> None:
+    def test_skip_reasons_are_the_printed_ones(self) -> None:
         printed = {"check.log": NOT_RUN}
         archive = tar(nodev__block__021="status\tnot run\n", **printed)
         reason = "driver null_blk is not available; kernel option X has not been enabled"
         assert verdict(archive) == ("skip", reason)
 
-    def test_the_disk_is_not_named(self) -> None:
+    def test_skip_reason_does_not_name_the_disk(self) -> None:
         printed = {"check.log": "zbd/*** => by1   [not run]\n    /dev/by1 is not a zoned device\n"}
         assert verdict(tar(**printed), ON_A_DISK, disk="by1") == (
             "skip",
             "the disk is not a zoned device",
         )
 
-    def test_a_group_that_is_not_run(self) -> None:
+    def test_skipped_group(self) -> None:
         printed = {"check.log": "block/***      [not run]\n    not running as root\n"}
         assert verdict(tar(**printed)) == ("skip", "not running as root")
 
-    def test_nothing_at_all(self) -> None:
+    def test_no_result_is_a_failure(self) -> None:
         printed = {"check.log": "check: no group or test named block/021\n"}
         outcome, reason = verdict(tar(**printed))
         assert outcome == "fail"
         assert "no group or test named" in reason
 
-    def test_one_of_two_conditions_failed(self) -> None:
+    def test_failure_in_one_of_two_conditions(self) -> None:
         archive = tar(
             nodev_a__block__021=PASSED,
             nodev_b__block__021="status\tfail\nreason\texit\nexit_status\t0\n",
@@ -321,37 +328,37 @@ class TestVerdict:
         )
         assert verdict(archive) == ("fail", "nodev_b: exit status 4")
 
-    def test_a_disk_that_upstream_made_itself_says_nothing(self) -> None:
+    def test_run_on_a_disk_made_by_the_test_is_a_skip(self) -> None:
         archive = tar(nullb1__zbd__001=PASSED)
         outcome, reason = verdict(archive, ON_A_DISK, disk="nvme0n1")
         assert (outcome, reason) == ("skip", "zbd/001 runs on disks of its own, not on nvme0n1")
         assert verdict(tar(nvme0n1__zbd__001=PASSED), ON_A_DISK, disk="nvme0n1")[0] == "pass"
 
-    def test_a_missing_attribute(self) -> None:
+    def test_missing_attribute_is_a_skip(self) -> None:
         archive = tar(nodev__block__021=OUTPUT_DIFFERS, missing="zoned\nzoned\n")
         assert verdict(archive, attributes=("size",)) == ("skip", "rnull has no attribute zoned")
 
-    def test_an_attribute_that_is_written_to_unasked(self) -> None:
+    def test_write_to_a_missing_attribute_is_a_skip(self) -> None:
         path = "/sys/kernel/config/rnull/nullb1"
         bad = {"nodev/block/021.out.bad": f"tests/block/021: line 7: {path}/mbps: No such file\n"}
         archive = tar(nodev__block__021=OUTPUT_DIFFERS, **bad)
         assert verdict(archive, attributes=("size",)) == ("skip", "rnull has no attribute mbps")
         assert verdict(archive, attributes=("size", "mbps"))[0] == "fail"
 
-    def test_a_value_that_is_refused(self) -> None:
+    def test_refused_value_is_a_skip(self) -> None:
         path = "/sys/kernel/config/rnull/nullb1"
         bad = {"nodev/block/021.out.bad": f"Writing 2 into {path}/irqmode failed\n"}
         archive = tar(nodev__block__021=OUTPUT_DIFFERS, **bad)
         assert verdict(archive, attributes=("irqmode",)) == ("skip", "rnull refuses irqmode=2")
         assert verdict(archive)[0] == "fail"
 
-    def test_no_results(self) -> None:
+    def test_output_without_results_is_an_error(self) -> None:
         with pytest.raises(Failure, match="the guest gave no results"):
             results.read("block/021", b"bash: tar: not found\n" * 100)
 
 
-class TestNeeds:
-    def test_each_is_of_a_test(self) -> None:
+class TestRequirements:
+    def test_requirements_are_listed_by_test(self) -> None:
         assert all(re.fullmatch(r"[a-z]+/\d{3}", name) for name in guest.needs())
 
     @pytest.mark.parametrize(
@@ -364,7 +371,7 @@ class TestNeeds:
             ("block/038", "", 4, ""),
         ],
     )
-    def test_what_is_not_met(
+    def test_unmet_requirement_is_named(
         self, tmp_path: Path, test: str, config: str, cpus: int, why: str
     ) -> None:
         driver = self._driver(tmp_path, config)
@@ -379,7 +386,7 @@ class TestNeeds:
             ("6.12.1", [], "rnull has no disks that keep their data in this kernel"),
         ],
     )
-    def test_a_disk_that_keeps_its_data(
+    def test_disk_that_keeps_its_data(
         self, tmp_path: Path, release: str, attributes: list[str], why: str
     ) -> None:
         driver = self._driver(tmp_path, release=release, attributes=attributes)
@@ -390,7 +397,7 @@ class TestNeeds:
     def _driver(
         tmp_path: Path, config: str = "", release: str = "7.3.4", attributes: Sequence[str] = ()
     ) -> Driver:
-        """rnull in a guest whose configfs has these attributes, and which has no parameters."""
+        """rnull in a guest whose configfs has these attributes, without module parameters."""
         kernel = samples.kernel(tmp_path / "kernel", config, release=release)
         console = Mock()
         console.check.return_value = "\n".join(f"attribute:{name}" for name in attributes)
@@ -398,7 +405,7 @@ class TestNeeds:
         return Driver(manifest.load("rnull").on(kernel), kernel, console)
 
 
-def test_the_page_has_the_worse_of_two_consoles() -> None:
+def test_page_shows_the_worse_of_two_consoles() -> None:
     finished = run_of(
         result("fail", "blktests/block/001", reason="not the expected"),
         result("pass", "blktests/block/001", console="ssh"),
@@ -406,7 +413,7 @@ def test_the_page_has_the_worse_of_two_consoles() -> None:
     assert "| block/001 | **fail** (1) |" in blktests.page(finished)
 
 
-def test_the_page_says_what_runs_on_what() -> None:
+def test_page_has_a_table_of_tests_and_drivers() -> None:
     finished = msgspec.structs.replace(
         run_of(
             result("pass", "blktests/block/021"),
@@ -429,7 +436,7 @@ def test_the_page_says_what_runs_on_what() -> None:
     assert "/home/me" not in page
 
 
-def test_pairs_are_tests_that_there_are() -> None:
+def test_pairs_name_existing_tests() -> None:
     ours = {
         f"{path.parent.name}/{name}"
         for path in selection.SUITES.glob("*/test_*.py")
@@ -441,6 +448,6 @@ def test_pairs_are_tests_that_there_are() -> None:
     assert all(selfbench.FIRST not in pair.ours for pair in table)
 
 
-def test_a_plan_carries_upstream_s_tests() -> None:
-    upstream = Upstream(tests=(OWN, ON_A_DISK), folder="/tree", digest="0123")
+def test_plan_keeps_the_upstream_tests() -> None:
+    upstream = Upstream(tests=(ON_NULL_BLK, ON_A_DISK), folder="/tree", digest="0123")
     assert msgspec.json.decode(msgspec.json.encode(upstream), type=Upstream) == upstream

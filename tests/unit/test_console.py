@@ -24,8 +24,8 @@ from blockyard.tests.unit.fake_agent import (
     FakeGuest,
     Request,
     answering,
-    begun,
     connecting,
+    hang_on_first,
     silence,
 )
 
@@ -219,7 +219,7 @@ class TestFollow:
             assert running.result().output == "first\nsecond \u20ac\nlast"
 
     def test_one_that_is_left_is_killed(self, connect: Connect) -> None:
-        console = connect(begun(b"one\n"), lambda r: [r.end(137, 4)])
+        console = connect(hang_on_first(b"one\n"), lambda r: [r.end(137, 4)])
         with console.follow("x") as running:
             assert next(running.lines()) == "one"
         assert console.run("y").data == b"next"
@@ -248,7 +248,9 @@ class TestLongOutput:
     ) -> None:
         monkeypatch.setattr(output, "FILE_LIMIT", 100_000)
         console = connect(
-            begun(ALL_BYTES * 1000), lambda r: [r.end(137, 0)], guest=FakeGuest(directory=tmp_path)
+            hang_on_first(ALL_BYTES * 1000),
+            lambda r: [r.end(137, 0)],
+            guest=FakeGuest(directory=tmp_path),
         )
         with pytest.raises(CommandTimedOut, match="of output"):
             console.run("x")

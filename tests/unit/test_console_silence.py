@@ -23,8 +23,8 @@ from blockyard.tests.unit.fake_agent import (
     FakeGuest,
     Reply,
     Request,
-    begun,
     connecting,
+    hang_on_first,
     silence,
 )
 
@@ -45,7 +45,7 @@ class TestTimeOut:
         self, connect: Connect, output: bytes
     ) -> None:
         console = connect(
-            begun(output), lambda request: [request.end(137, len(output))], scale=HASTE
+            hang_on_first(output), lambda request: [request.end(137, len(output))], scale=HASTE
         )
         with pytest.raises(CommandTimedOut, match="no end after"):
             console.run("sleep inf", timeout_s=4)
@@ -53,7 +53,7 @@ class TestTimeOut:
         assert console.run("x").data == b"next"
 
     def test_a_console_that_gives_up_asks_nothing_more(self, connect: Connect) -> None:
-        console = connect(begun(), lambda request: [request.end(137, 0)], scale=HASTE)
+        console = connect(hang_on_first(), lambda request: [request.end(137, 0)], scale=HASTE)
         console.fail_fast = True
         for _ in range(2):
             with pytest.raises(CommandTimedOut, match="sleep inf"):
@@ -62,20 +62,20 @@ class TestTimeOut:
             console.run("clean up")
 
     def test_the_message_names_the_command_in_one_line(self, connect: Connect) -> None:
-        console = connect(begun(), lambda request: [request.end(137, 0)], scale=HASTE)
+        console = connect(hang_on_first(), lambda request: [request.end(137, 0)], scale=HASTE)
         with pytest.raises(CommandTimedOut) as caught:
             console.run("while true; do\n  sleep 1\ndone", timeout_s=1)
         assert "while true; do ..." in str(caught.value)
 
     def test_an_end_that_crosses_the_kill_counts(self, connect: Connect) -> None:
-        console = connect(begun(b"abc"), lambda request: [request.end(0, 3)], scale=HASTE)
+        console = connect(hang_on_first(b"abc"), lambda request: [request.end(0, 3)], scale=HASTE)
         with pytest.raises(CommandTimedOut):
             console.run("x", timeout_s=1)
         assert console.run("x").data == b"next"
 
     def test_an_unconfirmed_kill_ends_the_console(self, connect: Connect) -> None:
         guest = FakeGuest(scale=HASTE)
-        console = connect(begun(), silence, guest=guest)
+        console = connect(hang_on_first(), silence, guest=guest)
         with pytest.raises(ConsoleLost):
             console.run("x", timeout_s=1)
         assert console.dead
@@ -91,19 +91,19 @@ class TestTimeOut:
             return [request.end(GIVEN_UP, 0)] if len(kills) == 2 else []
 
         guest = FakeGuest(scale=HASTE)
-        console = connect(begun(), kill, guest=guest)
+        console = connect(hang_on_first(), kill, guest=guest)
         with pytest.raises(CommandTimedOut, match="stuck in the kernel"):
             console.run("x", timeout_s=1)
         assert (len(kills), guest.blocked, guest.examined) == (2, 1, [])
         assert console.run("x").data == b"next"
 
     def test_what_it_printed_last_is_told(self, connect: Connect) -> None:
-        console = connect(begun(b"one\ntwo\n"), lambda r: [r.end(137, 8)], scale=HASTE)
+        console = connect(hang_on_first(b"one\ntwo\n"), lambda r: [r.end(137, 8)], scale=HASTE)
         with pytest.raises(CommandTimedOut, match="its last words:\n    one\n    two"):
             console.run("x", timeout_s=1)
 
     def test_the_scale_stretches_the_deadline(self, connect: Connect) -> None:
-        console = connect(begun(), lambda request: [request.end(137, 0)], scale=0.5)
+        console = connect(hang_on_first(), lambda request: [request.end(137, 0)], scale=0.5)
         with pytest.raises(CommandTimedOut, match="no end after 1 s"):
             console.run("x", timeout_s=2)
 
@@ -131,7 +131,7 @@ class TestSignsOfLife:
         guest = FakeGuest(scale=HASTE)
         begun_at = time.monotonic()
         with pytest.raises(ConsoleLost):
-            connect(begun(b"so far"), guest=guest).run("x", timeout_s=6000)
+            connect(hang_on_first(b"so far"), guest=guest).run("x", timeout_s=6000)
         assert time.monotonic() - begun_at < 60
         assert guest.examined == ["no sign of life in the middle of a command"]
 
@@ -227,7 +227,7 @@ class TestWatch:
             if looks > 2:
                 raise GuestPanicked("the guest's kernel panicked", kernel_log="last words")
 
-        console = connect(begun(), watch=watch)
+        console = connect(hang_on_first(), watch=watch)
         with pytest.raises(GuestPanicked) as caught:
             console.run("x", timeout_s=600)
         assert caught.value.kernel_log == "last words"
