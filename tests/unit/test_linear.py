@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a guest or a checkout says is looked through in a time that grows with its length.
+"""Readers of guest output and checkouts run in linear time.
 
-Each word, repeated, makes some pattern that backtracks take minutes to hours.
+A regular expression that backtracks would take minutes to hours on one of these repeated words.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from blockyard.modules.disk import named_error
 from blockyard.tests.blktests import checkout, results
 from blockyard.tests.harness.upstream import UpstreamTest
 
-MUCH = 100_000
-WITHIN_S = 10.0
+LENGTH = 100_000
+LIMIT_S = 10.0
 
 WORDS = (
     b"[",
@@ -56,8 +56,8 @@ def _decode(text: bytes) -> object:
 def _results(text: bytes) -> object:
     printed = text.decode(errors="replace")
     part = results.Part("nodev", "fail", "output", output=printed)
-    found = results.Results("block/001", (part,), "", printed, 0)
-    return results.judge(found, UpstreamTest("block/001"), "", "rnull", ("size",))
+    parsed = results.Results("block/001", (part,), "", printed, 0)
+    return results.judge(parsed, UpstreamTest("block/001"), "", "rnull", ("size",))
 
 
 READERS: dict[str, Callable[[bytes], object]] = {
@@ -75,9 +75,9 @@ READERS: dict[str, Callable[[bytes], object]] = {
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("word", WORDS, ids=repr)
-def test_a_long_text(reader: str, word: bytes) -> None:
-    text = word * (MUCH // len(word))
-    begun = time.monotonic()
+def test_long_text_is_read_in_linear_time(reader: str, word: bytes) -> None:
+    text = word * (LENGTH // len(word))
+    started = time.monotonic()
     READERS[reader](text)
     READERS[reader](text + b"\n")
-    assert time.monotonic() - begun < WITHIN_S
+    assert time.monotonic() - started < LIMIT_S

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""-v and -vv: what is logged, and that nothing is printed without them."""
+"""Logging with -v and -vv; without them nothing is printed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 
 from blockyard.kernel.host import log
 
-A_LOGGER = logging.getLogger("blockyard.kernel.host.process")
+LOGGER = logging.getLogger("blockyard.kernel.host.process")
 
 
 @pytest.fixture(autouse=True)
-def quiet_again(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def restore_logging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv(log.VARIABLE, "")
     yield
     log.setup(0)
@@ -28,40 +28,40 @@ def test_verbosity_selects_what_is_printed(
     verbosity: int, commands: bool, traffic: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log.setup(verbosity)
-    A_LOGGER.info("a command")
-    A_LOGGER.debug("a frame")
+    LOGGER.info("a command")
+    LOGGER.debug("a frame")
     out, err = capsys.readouterr()
     assert out == ""
     assert ("a command" in err, "a frame" in err) == (commands, traffic)
 
 
-def test_a_second_setup_replaces_the_first(capsys: pytest.CaptureFixture[str]) -> None:
+def test_second_setup_replaces_the_first(capsys: pytest.CaptureFixture[str]) -> None:
     log.setup(2)
     log.setup(1)
-    A_LOGGER.info("once")
+    LOGGER.info("once")
     assert capsys.readouterr().err.count("once") == 1
 
 
-def test_a_line_begins_with_the_time(capsys: pytest.CaptureFixture[str]) -> None:
+def test_line_starts_with_the_time(capsys: pytest.CaptureFixture[str]) -> None:
     log.setup(1)
-    A_LOGGER.info("$ true")
+    LOGGER.info("$ true")
     line = capsys.readouterr().err
     assert line[2::3][:2] == "::"
     assert line.endswith(" $ true\n")
 
 
-def test_what_is_logged_is_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_escapes_and_passwords_are_not_logged(capsys: pytest.CaptureFixture[str]) -> None:
     log.setup(2)
-    A_LOGGER.debug("\x1b[2J https://user:secret@host/")
+    LOGGER.debug("\x1b[2J https://user:secret@host/")
     err = capsys.readouterr().err
     assert "\\x1b[2J https://***@host/" in err
 
 
-def test_a_process_that_is_started_inherits_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_child_process_inherits_the_verbosity(capsys: pytest.CaptureFixture[str]) -> None:
     log.setup(1)
-    logging.getLogger(log.ROOT).setLevel(logging.NOTSET)  # as in a process that begins
+    logging.getLogger(log.ROOT).setLevel(logging.NOTSET)  # as in a new process
     log.inherit()
-    A_LOGGER.info("from a worker")
+    LOGGER.info("from a worker")
     assert "from a worker" in capsys.readouterr().err
 
 

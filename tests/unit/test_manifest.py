@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a driver's file may say, and what is said of a bad one."""
+"""Driver manifests: those in the repository, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ path = "/sys/kernel/config/nullb"
 """
 
 
-class TestOurs:
-    def test_all_are_read(self) -> None:
+class TestRepositoryManifests:
+    def test_all_manifests_load(self) -> None:
         assert set(manifest.names()) >= {"null_blk", "nvme", "rnull"}
         for name in manifest.names():
             assert manifest.load(name).name == name
 
-    def test_disks_of_an_older_kernel(self, tmp_path: Path) -> None:
+    def test_older_kernel_selects_its_own_disks(self, tmp_path: Path) -> None:
         rnull, kernel = manifest.load("rnull"), samples.kernel(tmp_path)
         assert rnull.on(kernel) is rnull
         older = replace(kernel, info=samples.info("6.17.2"))
@@ -51,19 +51,19 @@ class TestOurs:
         assert isinstance(disks, Pci)
         assert disks.class_code == "0x010802"
 
-    def test_counterparts_are_each_others(self) -> None:
+    def test_counterparts_are_mutual(self) -> None:
         for name in manifest.names():
             if counterpart := manifest.load(name).counterpart:
                 assert manifest.load(counterpart).counterpart == name
         assert manifest.load("rnull").counterpart == "null_blk"
 
-    def test_an_unknown_driver_gets_the_nearest(self) -> None:
+    def test_unknown_driver_suggests_the_nearest_name(self) -> None:
         with pytest.raises(UsageError, match="unknown driver 'nul_blk'") as caught:
             manifest.load("nul_blk")
         assert "null_blk" in caught.value.hint
 
 
-class TestBad:
+class TestInvalidManifests:
     @pytest.mark.parametrize(
         ("old", "new", "words"),
         [
@@ -83,7 +83,7 @@ class TestBad:
             ("[disks]", "[disks", "line"),
         ],
     )
-    def test_a_file_is_named_and_the_place_in_it(
+    def test_error_names_the_file_and_the_field(
         self, tmp_path: Path, old: str, new: str, words: str
     ) -> None:
         assert old in GOOD
@@ -95,11 +95,11 @@ class TestBad:
         assert words in caught.value.what
         assert caught.value.exit_code == 2
 
-    def test_the_good_one_is_good(self, tmp_path: Path) -> None:
+    def test_valid_manifest_is_read(self, tmp_path: Path) -> None:
         (tmp_path / "mine.toml").write_text(GOOD)
         assert manifest.read(tmp_path / "mine.toml").name == "mine"
 
-    def test_a_file_that_is_no_text(self, tmp_path: Path) -> None:
+    def test_binary_file_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "mine.toml").write_bytes(b"\xff\xfe\x00")
         with pytest.raises(UsageError, match="mine.toml"):
             manifest.read(tmp_path / "mine.toml")
@@ -115,7 +115,7 @@ class TestKernels:
             ("", True, False),
         ],
     )
-    def test_a_driver_is_a_module_built_in_or_missing(
+    def test_driver_is_module_built_in_or_missing(
         self, tmp_path: Path, config: str, missing: bool, built_in: bool
     ) -> None:
         kernel = samples.kernel(tmp_path, config)
@@ -123,12 +123,12 @@ class TestKernels:
         assert bool(driver.missing_from(kernel)) == missing
         assert driver.built_in(kernel) == built_in
 
-    def test_the_reason_names_kernel_and_symbol(self, tmp_path: Path) -> None:
+    def test_missing_driver_names_kernel_and_symbol(self, tmp_path: Path) -> None:
         reason = manifest.load("rnull").missing_from(samples.kernel(tmp_path))
         assert reason == "kernel 7.3 (7.3.4) is built without CONFIG_BLK_DEV_RUST_NULL"
 
     @pytest.mark.parametrize(("release", "kind"), [("6.12.1", StaticDisks), ("7.3.4", Configfs)])
-    def test_older_kernel_has_its_own_disks(
+    def test_disks_depend_on_the_release(
         self, tmp_path: Path, release: str, kind: type[object]
     ) -> None:
         kernel = samples.kernel(tmp_path, release=release)
@@ -150,8 +150,8 @@ class TestErrorNumber:
             ("", -1),
         ],
     )
-    def test_the_last_message_names_it(self, output: str, number: int) -> None:
+    def test_last_message_gives_the_errno(self, output: str, number: int) -> None:
         assert error_number(Result(1, output.encode(), 0.0)) == number
 
-    def test_success_has_none(self) -> None:
+    def test_success_is_errno_zero(self) -> None:
         assert error_number(Result(0, b"warning: Invalid argument\n", 0.0)) == 0

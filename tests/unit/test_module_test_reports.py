@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a module's own tests may report, and what is taken for forged."""
+"""Reports from a module's own tests: valid ones are read, forged ones are refused."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def phase(when: str, nodeid: str = MINE, **more: object) -> bytes:
     return msgspec.json.encode({"duration": 0.5, "facts": {"outcome": "pass"}, **values, **more})
 
 
-def a_test(nodeid: str, name: str = "x") -> Test:
+def make_test(nodeid: str, name: str = "x") -> Test:
     return Test(nodeid, name, "mine", "serial", "")
 
 
 class TestRun:
-    def test_a_test_from_its_begin_to_its_end(self) -> None:
+    def test_one_test_from_start_to_end(self) -> None:
         reader = Reader([MINE])
         reader.read(data(Begun(MINE)))
         assert list(reader.running) == [MINE]
@@ -69,7 +69,7 @@ class TestRun:
             phase("setup", facts={"outcome": "pass", "guest": "guests/a/b"}),
             phase("setup", facts={"outcome": "pass", "guest": "guests/.."}),
             phase("setup", facts={"outcome": "pass", "guest": "guests/a\n"}),
-            data(a_test(MINE)),  # no time to collect tests
+            data(make_test(MINE)),  # collection is over
             b"",
             b"\xff",
             b"[" * 100_000,
@@ -77,25 +77,25 @@ class TestRun:
         ],
         ids=range(19),
     )
-    def test_what_cannot_be(self, line: bytes) -> None:
+    def test_invalid_line_is_forged(self, line: bytes) -> None:
         with pytest.raises(Forged):
             Reader([MINE]).read(line)
 
     @pytest.mark.parametrize("first", ["setup", "call", "teardown"])
-    def test_an_outcome_is_not_changed_afterwards(self, first: str) -> None:
+    def test_second_report_of_a_phase_is_forged(self, first: str) -> None:
         reader = Reader([MINE])
         reader.read(phase(first))
         with pytest.raises(Forged, match="second"):
             reader.read(phase(first))
 
-    def test_a_worker_that_died_is_reported_without_facts(self) -> None:
+    def test_report_of_a_dead_worker_has_no_facts(self) -> None:
         reader = Reader([MINE])
         reader.read(data(Begun(MINE)))
         reader.read(phase("setup"))
         reader.read(phase("???", outcome="failed", facts=None))
         assert not reader.running
 
-    def test_nothing_follows_the_end(self) -> None:
+    def test_line_after_the_end_is_forged(self) -> None:
         reader = Reader([MINE])
         reader.read(data(Ended(0)))
         with pytest.raises(Forged, match="behind the last"):
@@ -103,37 +103,37 @@ class TestRun:
 
 
 class TestCollection:
-    def test_tests_are_found_in_their_order(self) -> None:
+    def test_order_of_tests_is_kept(self) -> None:
         reader = Reader(())
         for name in ("b", "a"):
-            reader.read(data(a_test(name)))
+            reader.read(data(make_test(name)))
         assert list(reader.tests) == ["b", "a"]
 
     @pytest.mark.parametrize(
-        "line", [a_test("a"), a_test("b", "x\x1b[2J"), a_test("b", "a\nb"), a_test("")]
+        "line", [make_test("a"), make_test("b", "x\x1b[2J"), make_test("b", "a\nb"), make_test("")]
     )
-    def test_what_cannot_be(self, line: Test) -> None:
+    def test_invalid_line_is_forged(self, line: Test) -> None:
         reader = Reader(())
-        reader.read(data(a_test("a")))
+        reader.read(data(make_test("a")))
         with pytest.raises(Forged):
             reader.read(data(line))
 
-    def test_there_is_an_end_to_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_number_of_tests_is_limited(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(reports, "TESTS", 2)
         reader = Reader(())
-        reader.read(data(a_test("a")))
-        reader.read(data(a_test("b")))
+        reader.read(data(make_test("a")))
+        reader.read(data(make_test("b")))
         with pytest.raises(Forged, match="too many"):
-            reader.read(data(a_test("c")))
+            reader.read(data(make_test("c")))
 
 
-def test_facts_hold_all_that_a_verdict_is_made_of() -> None:
-    used = {one.name for one in fields(verdicts._Phases)} - {"seconds"}
+def test_facts_have_every_field_of_a_verdict() -> None:
+    used = {field.name for field in fields(verdicts._Phases)} - {"seconds"}
     assert used <= set(Facts.__struct_fields__)
 
 
 @given(st.lists(st.binary(max_size=60) | st.sampled_from([phase("call"), data(Begun(MINE))])))
-def test_any_bytes_are_read_or_forged(lines: list[bytes]) -> None:
+def test_arbitrary_bytes_are_read_or_forged(lines: list[bytes]) -> None:
     reader = Reader([MINE])
     for line in lines:
         try:

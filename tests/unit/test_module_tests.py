@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The list of the tests that a module brings: made in a sandbox, and what hostile files come to."""
+"""A module's own tests: collected and run in a sandbox, which hostile files cannot leave."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from blockyard.ci.run import collection, run, selection
 from blockyard.ci.run.case_id import CaseId
 from blockyard.ci.run.execute import Execution
 from blockyard.ci.run.module_tests import enclosure, runner
-from blockyard.ci.run.module_tests import folder as own_folder
+from blockyard.ci.run.module_tests import folder as module_folder
 from blockyard.ci.run.selection import Selection
 from blockyard.ci.run.verdicts import Collector
 from blockyard.kernel.host import store
@@ -37,7 +37,7 @@ Module = Callable[..., Path]
 
 @pytest.fixture
 def module(tmp_path: Path) -> Module:
-    """Makes a module's folder with these files of tests."""
+    """Return a function that makes a module folder with the given test files."""
 
     def module(folder: Path = tmp_path / "mine", **files: str) -> Path:
         shutil.copytree(PROJECT / "modules" / "examples" / "c_null", folder)
@@ -49,8 +49,8 @@ def module(tmp_path: Path) -> Module:
 
 
 def selected(folder: Path, suite: str = "mine", expression: str = "") -> Selection:
-    outside = [manifest.of_folder(folder)]
-    return selection.select("mine", "serial", suite, expression, outside)
+    modules = [manifest.of_folder(folder)]
+    return selection.select("mine", "serial", suite, expression, modules)
 
 
 def listed(folder: Path, tmp_path: Path, **options: str) -> list[str]:
@@ -58,25 +58,27 @@ def listed(folder: Path, tmp_path: Path, **options: str) -> list[str]:
 
 
 class TestCollection:
-    def test_of_good_files(self, module: Module, tmp_path: Path) -> None:
+    def test_parametrized_tests_and_features_are_listed(
+        self, module: Module, tmp_path: Path
+    ) -> None:
         text = (
             "import pytest\nfrom blockyard.tests.harness.requirements import feature\n\n"
             "@feature('size')\n@pytest.mark.parametrize('n', [1, 2])\n"
             "def test_counts(disk, n): pass\n"
         )
         folder = module(test_a=GOOD, test_b=text)
-        found = list(collection.collected(selected(folder)).values())
-        assert [str(one) for one in found] == [
+        tests = list(collection.collected(selected(folder)).values())
+        assert [str(test) for test in tests] == [
             "mine/works[mine-serial]",
             "mine/counts(1)[mine-serial]",
             "mine/counts(2)[mine-serial]",
         ]
-        assert [one.features for one in found] == [("a",), ("size",), ("size",)]
+        assert [test.features for test in tests] == [("a",), ("size",), ("size",)]
         assert listed(folder, tmp_path, expression="counts and 2") == [
             "mine/counts(2)[mine-serial]"
         ]
 
-    def test_nothing_of_them_runs_on_the_host(self, module: Module, tmp_path: Path) -> None:
+    def test_module_code_cannot_reach_the_host(self, module: Module, tmp_path: Path) -> None:
         secret, mark = tmp_path / "secret", tmp_path / "ran"
         secret.write_text("x")
         cache = settings().cache_dir / "used" / "of-a-module"
@@ -92,18 +94,20 @@ class TestCollection:
         for path in (mark, cache, PROJECT / "ran", Path("/tmp/ran")):
             assert not path.exists()
 
-    def test_its_conftest_and_plugins_are_for_itself(self, module: Module, tmp_path: Path) -> None:
-        """Neither they nor configurations beside them reach the suites of ours."""
+    def test_module_conftest_does_not_affect_repository_suites(
+        self, module: Module, tmp_path: Path
+    ) -> None:
+        """Nor do pytest configurations in the module's folder."""
         evil = "def pytest_collection_modifyitems(items): items.clear()\n"
         folder = module(conftest=evil, test_a=GOOD)
         for name in ("pytest.ini", "tox.ini", "setup.cfg"):
             (folder / name).write_text("[pytest]\naddopts = --no-such-option\n")
         (tmp_path / "conftest.py").write_text("1 / 0")
-        found = listed(folder, tmp_path, suite="mine,block")
-        assert "block/read[mine-serial]" in found
-        assert not [one for one in found if one.startswith("mine/")]
+        names = listed(folder, tmp_path, suite="mine,block")
+        assert "block/read[mine-serial]" in names
+        assert not [name for name in names if name.startswith("mine/")]
 
-    def test_other_conftests_and_configurations_are_not_read(
+    def test_parent_conftest_and_pytest_ini_are_ignored(
         self, module: Module, tmp_path: Path
     ) -> None:
         (tmp_path / "conftest.py").write_text("1 / 0")
@@ -113,7 +117,7 @@ class TestCollection:
 
     @pytest.mark.parametrize("where", ["test_a", "conftest"])
     @pytest.mark.parametrize("code", [0, 1])
-    def test_an_exit_is_no_empty_list(
+    def test_exit_during_collection_is_a_failure(
         self, module: Module, tmp_path: Path, where: str, code: int
     ) -> None:
         files = {"test_a": GOOD, where: f"import os\nos._exit({code})\n"}
@@ -121,7 +125,7 @@ class TestCollection:
             listed(module(**files), tmp_path)
 
     @pytest.mark.parametrize("where", ["test_a", "conftest"])
-    def test_an_import_that_never_ends(
+    def test_endless_import_times_out(
         self, module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
     ) -> None:
         monkeypatch.setattr(runner, "COLLECT_S", 4.0)
@@ -129,34 +133,36 @@ class TestCollection:
         with pytest.raises(Failure, match=rf"no end after 4 s \(.*{where}.py"):
             listed(module(**files), tmp_path)
 
-    def test_a_test_of_another_driver_is_refused(self, module: Module, tmp_path: Path) -> None:
+    def test_collected_test_of_another_driver_is_refused(
+        self, module: Module, tmp_path: Path
+    ) -> None:
         forged = (
             "import gc\nfrom blockyard.ci.run.module_tests import inside, reports as own_reports\n"
-            "(one,) = [one for one in gc.get_objects() if type(one).__name__ == 'Reporter']\n"
-            "one.write(own_reports.Test('n', 'size', 'null_blk', 'serial', ''))\n"
+            "(reporter,) = [x for x in gc.get_objects() if type(x).__name__ == 'Reporter']\n"
+            "reporter.write(own_reports.Test('n', 'size', 'null_blk', 'serial', ''))\n"
         )
         with pytest.raises(Failure, match="claims to be a test of null_blk-serial"):
             listed(module(test_a=forged), tmp_path)
 
-    def test_memory_has_an_end(self, module: Module, tmp_path: Path) -> None:
+    def test_memory_is_limited(self, module: Module, tmp_path: Path) -> None:
         with pytest.raises(Failure, match="MemoryError"):
             listed(module(test_a="x = bytearray(1 << 40)\n"), tmp_path)
 
     @pytest.mark.parametrize("name", ["-a [b]::c", "$HOME, ä"])
-    def test_odd_paths(self, module: Module, tmp_path: Path, name: str) -> None:
+    def test_special_characters_in_paths(self, module: Module, tmp_path: Path, name: str) -> None:
         folder = module(tmp_path / name / "mine", test_a=GOOD)
         assert listed(folder, tmp_path) == ["mine/works[mine-serial]"]
 
-    def test_a_path_that_is_no_text(self, module: Module, tmp_path: Path) -> None:
+    def test_path_that_is_not_utf8_is_refused(self, module: Module, tmp_path: Path) -> None:
         folder = module(tmp_path / os.fsdecode(b"\xfc") / "mine", test_a=GOOD)
         with pytest.raises(UsageError, match=r"\\xfc/mine is not UTF-8"):
             listed(folder, tmp_path)
 
-    def test_trusted_ones_are_named(
+    def test_trusted_tests_run_outside_the_sandbox(
         self, module: Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        wanted = selected(module(test_a=f"open({str(tmp_path / 'ran')!r}, 'w')\n" + GOOD))
-        trusting = selection.trusting(wanted, trust=True)
+        chosen = selected(module(test_a=f"open({str(tmp_path / 'ran')!r}, 'w')\n" + GOOD))
+        trusting = selection.trusting(chosen, trust=True)
         assert "--trust-tests: the tests in" in capsys.readouterr().err
         assert [str(test) for test in collection.collected(trusting).values()] == [
             "mine/works[mine-serial]"
@@ -164,7 +170,7 @@ class TestCollection:
         assert (tmp_path / "ran").exists()
 
 
-def test_a_checkout_in_an_odd_path(tmp_path: Path) -> None:
+def test_checkout_path_with_special_characters(tmp_path: Path) -> None:
     checkout = tmp_path / "a [b]::c, $HOME"
     for name in ("blockyard", "ci", "images", "kernel", "modules", "tests"):
         shutil.copytree(PROJECT / name, checkout / name, symlinks=True)
@@ -177,16 +183,16 @@ def test_a_checkout_in_an_odd_path(tmp_path: Path) -> None:
     assert "configfs/size" in done.stdout
 
 
-# A conftest.py that does something in place of each test, so that no guest is needed.
-INSTEAD = """
+# A conftest.py that replaces the body of each test, so that no guest is needed.
+CONFTEST = """
 import gc, os, pathlib, pytest, time
 from blockyard.ci.run.module_tests import reports as own_reports
-def found(name):
-    (one,) = [one for one in gc.get_objects() if type(one).__name__ == name]
-    return one
+def instance(name):
+    (match,) = [x for x in gc.get_objects() if type(x).__name__ == name]
+    return match
 def report(nodeid, outcome="passed", facts=own_reports.Facts("pass")):
     for when in ("setup", "call", "teardown"):
-        found("Reporter").write(own_reports.Phase(nodeid, when, outcome, 0.1, facts=facts))
+        instance("Reporter").write(own_reports.Phase(nodeid, when, outcome, 0.1, facts=facts))
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item):
     report(item.nodeid) if "first" in item.name else hostile(item)
@@ -198,39 +204,41 @@ OTHERS = CaseId("block", "read", Slot("null_blk", "serial"))
 
 
 class TestRun:
-    """What a hostile run comes to. The record also has a test of another driver."""
+    """Results of a hostile run. The run also has a test of another driver."""
 
     def run(
-        self, module: Module, tmp_path: Path, hostile: str, **there: str
+        self, module: Module, tmp_path: Path, hostile: str, **files: str
     ) -> tuple[dict[str, CaseResult], list[str], Path]:
-        """The results by name, why the run ended early, and the run's folder."""
+        """Return the results by name, the reasons for an early end, and the run's folder."""
         body = "".join(f"    {line}\n" for line in hostile.splitlines())
-        folder = module(test_a=TESTS, conftest=INSTEAD + body)
-        wanted, directory = selected(folder), tmp_path / "run"
+        folder = module(test_a=TESTS, conftest=CONFTEST + body)
+        chosen, directory = selected(folder), tmp_path / "run"
         directory.mkdir()
         for kind in ("kernels", "roots", "images"):
             (store.directory(kind) / "entry").mkdir(exist_ok=True)
-        for name, text in there.items():
+        for name, text in files.items():
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             (directory / name).write_text(text)
         env = samples.env_keys()
-        plan = msgspec.structs.replace(wanted.plan(), directory=str(directory), env=env)
+        plan = msgspec.structs.replace(chosen.plan(), directory=str(directory), env=env)
         path = directory / "plan.json"
         path.write_bytes(msgspec.json.encode(plan))
-        names = collection.collect(path, wanted)
+        names = collection.collect(path, chosen)
         collector = Collector({**names, "block": OTHERS}, Known((), "7.3.4", "plain"))
-        execution = Execution(path, wanted, collector, (), 1, lambda: False)
+        execution = Execution(path, chosen, collector, (), 1, lambda: False)
         _, problems = execution.run(names, plan)
         assert not list(directory.glob(".own-*"))
-        return {one.id: one for one in collector.finish()}, problems, directory
+        return {result.id: result for result in collector.finish()}, problems, directory
 
     def outcomes(self, results: dict[str, CaseResult]) -> dict[str, str]:
-        return {name: one.outcome for name, one in results.items()}
+        return {name: result.outcome for name, result in results.items()}
 
     LOST: ClassVar = {"mine/first": "pass", "mine/second": "lost", "block/read": "lost"}
 
     @pytest.mark.parametrize("code", [0, 3])
-    def test_an_exit_loses_the_rest(self, module: Module, tmp_path: Path, code: int) -> None:
+    def test_exit_loses_the_remaining_tests(
+        self, module: Module, tmp_path: Path, code: int
+    ) -> None:
         results, problems, _ = self.run(module, tmp_path, f"os._exit({code})")
         assert self.outcomes(results) == self.LOST
         assert f"ended before it reported all (exit code {code})" in problems[0]
@@ -238,35 +246,35 @@ class TestRun:
     @pytest.mark.parametrize(
         "nodeid", ["block", "tests/suites/block/test_read.py::test_read[null_blk-serial]"]
     )
-    def test_a_verdict_of_another_driver_is_not_taken(
+    def test_verdict_of_another_driver_is_refused(
         self, module: Module, tmp_path: Path, nodeid: str
     ) -> None:
         results, problems, _ = self.run(module, tmp_path, f"report({nodeid!r})")
         assert self.outcomes(results) == self.LOST
         assert "no test of this module" in problems[0]
 
-    def test_a_verdict_is_not_changed_afterwards(self, module: Module, tmp_path: Path) -> None:
+    def test_second_verdict_is_refused(self, module: Module, tmp_path: Path) -> None:
         hostile = "report(item.nodeid.replace('second', 'first'), 'failed')"
         results, problems, _ = self.run(module, tmp_path, hostile)
         assert self.outcomes(results) == self.LOST
         assert "a second outcome" in problems[0]
 
-    def test_an_outcome_without_facts_is_not_taken(self, module: Module, tmp_path: Path) -> None:
+    def test_outcome_without_facts_is_refused(self, module: Module, tmp_path: Path) -> None:
         results, problems, _ = self.run(module, tmp_path, "report(item.nodeid, facts=None)")
         assert self.outcomes(results) == self.LOST
         assert "without facts" in problems[0]
 
-    def test_an_endless_test_is_a_time_out(
+    def test_endless_test_times_out(
         self, module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(runner, "TEST_S", 4.0)
-        hostile = "found('Reporter').write(own_reports.Begun(item.nodeid))\ntime.sleep(1e9)"
+        hostile = "instance('Reporter').write(own_reports.Begun(item.nodeid))\ntime.sleep(1e9)"
         results, problems, _ = self.run(module, tmp_path, hostile)
         assert self.outcomes(results) == {**self.LOST, "mine/second": "timeout"}
         assert results["mine/second"].reason == "no end after 4 s"
         assert "no end after 4 s" in problems[0]
 
-    def test_of_its_files_only_logs_are_kept(self, module: Module, tmp_path: Path) -> None:
+    def test_only_logs_are_copied_to_the_results(self, module: Module, tmp_path: Path) -> None:
         (victim := tmp_path / "victim").mkdir()
         (victim / "key").write_text("secret")
         hostile = (
@@ -287,7 +295,7 @@ class TestRun:
         )
         results, problems, directory = self.run(module, tmp_path, hostile)
         assert (self.outcomes(results)["mine/second"], problems) == ("pass", [])
-        kept = {str(one.relative_to(directory)) for one in directory.rglob("*")}
+        kept = {str(path.relative_to(directory)) for path in directory.rglob("*")}
         assert kept == {
             "plan.json",
             "guests",
@@ -300,26 +308,26 @@ class TestRun:
         assert "forged" not in (directory / "plan.json").read_text()
         assert (victim / "key").read_text() == "secret"
 
-    def test_files_of_other_guests_stay_as_they_are(self, module: Module, tmp_path: Path) -> None:
+    def test_files_of_other_guests_are_unchanged(self, module: Module, tmp_path: Path) -> None:
         own, other = "guests/mine-serial-own-1", "guests/null_blk-serial-1"
-        there = {f"{own}/evidence/core": "real", f"{own}/qemu.log": "real"}
-        there |= {f"{other}/evidence/core": "real", f"{other}/kernel.log": "real"}
+        present = {f"{own}/evidence/core": "real", f"{own}/qemu.log": "real"}
+        present |= {f"{other}/evidence/core": "real", f"{other}/kernel.log": "real"}
         hostile = (
             f"for name in {[own, other]!r}:\n"
-            f"    place = pathlib.Path({str(tmp_path)!r}, 'run', name)\n"
-            "    place.mkdir()\n"
+            f"    folder = pathlib.Path({str(tmp_path)!r}, 'run', name)\n"
+            "    folder.mkdir()\n"
             "    for file in ('evidence', 'kernel.log', 'qemu.log', 'zone.log'):\n"
-            "        (place / file).write_text('new')\n"
+            "        (folder / file).write_text('new')\n"
             "report(item.nodeid)"
         )
-        results, problems, directory = self.run(module, tmp_path, hostile, **there)
+        results, problems, directory = self.run(module, tmp_path, hostile, **present)
         assert (self.outcomes(results)["mine/second"], problems) == ("pass", [])
         kept = {
             str(path.relative_to(directory)): path.read_text()
             for path in (directory / "guests").rglob("*")
             if path.is_file()
         }
-        assert kept == {**there, f"{own}/kernel.log": "new", f"{own}/zone.log": "new"}
+        assert kept == {**present, f"{own}/kernel.log": "new", f"{own}/zone.log": "new"}
 
     @pytest.mark.parametrize(
         "error",
@@ -330,7 +338,7 @@ class TestRun:
             shutil.Error([("a", "b", "no snapshot")]),
         ],
     )
-    def test_what_cannot_be_prepared_loses_its_tests_alone(
+    def test_failed_preparation_loses_only_the_tests_of_the_module(
         self,
         module: Module,
         tmp_path: Path,
@@ -340,36 +348,36 @@ class TestRun:
         def fails(*_: object) -> None:
             raise error
 
-        monkeypatch.setattr(own_folder, "prepare", fails)
+        monkeypatch.setattr(module_folder, "prepare", fails)
         results, problems, _ = self.run(module, tmp_path, "pass")
         assert self.outcomes(results) == {**self.LOST, "mine/first": "lost"}
         assert "no snapshot" in results["mine/first"].reason
         assert "no snapshot" not in results["block/read"].reason
         assert "no snapshot" in problems[0]
 
-    def test_a_cache_that_others_write_to(self, module: Module, tmp_path: Path) -> None:
+    def test_unfinished_cache_entries_are_not_copied(self, module: Module, tmp_path: Path) -> None:
         (store.directory("qemu") / ".half.json").symlink_to("gone")
         (store.directory("qemu") / "whole.json").write_text("{}")
         plan = selected(module(test_a=GOOD)).plan()
-        own_folder.prepare(plan, tmp_path, ())
-        assert [one.name for one in (tmp_path / "cache" / "qemu").iterdir()] == ["whole.json"]
+        module_folder.prepare(plan, tmp_path, ())
+        assert [path.name for path in (tmp_path / "cache" / "qemu").iterdir()] == ["whole.json"]
 
 
 class TestCheck:
-    """What is found before anything is built."""
+    """Errors that are reported before anything is built."""
 
-    def test_a_host_where_sandboxes_do_not_nest(
+    def test_host_without_nested_sandboxes_is_refused(
         self, module: Module, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        wanted = selected(module(test_a=GOOD))
-        run.check(wanted)
+        chosen = selected(module(test_a=GOOD))
+        run.check(chosen)
         monkeypatch.setattr(runner, "obstacle", lambda: "no permission")
         with pytest.raises(UsageError, match="inside another one here") as caught:
-            run.check(wanted)
+            run.check(chosen)
         assert "--trust-tests" in caught.value.hint
-        run.check(selection.trusting(wanted, trust=True))
+        run.check(selection.trusting(chosen, trust=True))
 
-    def test_why_they_do_not(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_bwrap_error_is_quoted(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         bwrap = tmp_path / "bwrap"
         bwrap.write_text("#!/bin/sh\necho 'setting up uid map: Permission denied' >&2; exit 1\n")
         bwrap.chmod(0o755)
@@ -381,7 +389,7 @@ class TestCheck:
             enclosure.obstacle.cache_clear()
 
     @pytest.mark.parametrize(
-        ("text", "told"),
+        ("text", "message"),
         [
             ("[[failure]]\n", "reason|test"),
             ("a = " + "[" * 5000, "nests more than 16 levels deep"),
@@ -389,33 +397,35 @@ class TestCheck:
         ],
         ids=["field", "depth", "driver"],
     )
-    def test_known_failures_that_cannot_be(self, module: Module, text: str, told: str) -> None:
+    def test_invalid_known_failures_are_refused(
+        self, module: Module, text: str, message: str
+    ) -> None:
         folder = module()
         (folder / "known_failures.toml").write_text(text)
-        with pytest.raises(UsageError, match=told):
+        with pytest.raises(UsageError, match=message):
             run.check(selected(folder, suite="block"))
 
-    def test_known_failures_that_lead_elsewhere(self, module: Module) -> None:
+    def test_known_failures_as_a_symlink_are_refused(self, module: Module) -> None:
         folder = module()
         (folder / "known_failures.toml").symlink_to("/dev/zero")
         with pytest.raises(UsageError, match="known_failures.toml"):
             run.check(selected(folder, suite="block"))
 
-    @pytest.mark.parametrize("place", ["/proc/nowhere", "file", "new/folder"])
-    def test_the_folder_of_results(
-        self, module: Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str
+    @pytest.mark.parametrize("path", ["/proc/nowhere", "file", "new/folder"])
+    def test_results_folder_must_be_writable(
+        self, module: Module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path: str
     ) -> None:
         (tmp_path / "file").write_text("")
-        monkeypatch.setenv("BLOCKYARD_RESULTS", str(tmp_path / place))
+        monkeypatch.setenv("BLOCKYARD_RESULTS", str(tmp_path / path))
         settings.cache_clear()
-        wanted = selected(module(), suite="block")
+        chosen = selected(module(), suite="block")
         try:
-            if place == "new/folder":
-                run.check(wanted)
-                assert not (tmp_path / "new").exists(), "what is wrong elsewhere leaves no folder"
+            if path == "new/folder":
+                run.check(chosen)
+                assert not (tmp_path / "new").exists(), "the check must not create the folder"
             else:
-                with pytest.raises(Failure, match=f"cannot write to .*{place}"):
-                    run.check(wanted)
+                with pytest.raises(Failure, match=f"cannot write to .*{path}"):
+                    run.check(chosen)
         finally:
             settings.cache_clear()
 
@@ -423,15 +433,15 @@ class TestCheck:
 class TestNames:
     """A record names a test by suite, class and function."""
 
-    def test_a_class_is_part_of_a_name(self, module: Module, tmp_path: Path) -> None:
+    def test_class_is_part_of_the_name(self, module: Module, tmp_path: Path) -> None:
         folder = module(
             test_a="class TestA:\n    def test_x(self, driver): pass\n"
             "class TestB:\n    def test_x(self, driver): pass\n"
         )
-        names = {one.partition("[")[0] for one in listed(folder, tmp_path)}
+        names = {test.partition("[")[0] for test in listed(folder, tmp_path)}
         assert names == {"mine/TestA.x", "mine/TestB.x"}
 
-    def test_two_files_with_one_name_are_refused(self, module: Module, tmp_path: Path) -> None:
+    def test_duplicate_names_are_refused(self, module: Module, tmp_path: Path) -> None:
         test = "def test_x(driver): pass\n"
         with pytest.raises(UsageError, match="two tests are called mine/x: ") as caught:
             listed(module(test_a=test, test_b=test), tmp_path)

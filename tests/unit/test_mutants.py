@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Planted bugs: the patches there are, what catches one, and how it is told."""
+"""Mutants (planted bugs): their patches, which tests catch them, and the report."""
 
 from __future__ import annotations
 
@@ -51,22 +51,22 @@ def write(tmp_path: Path, text: str) -> Path:
 
 
 class TestPatches:
-    def test_there_are_enough(self) -> None:
-        found = mutants.mutants()
-        assert len(found) >= 24
-        assert {mutant.driver for mutant in found} == {"null_blk", "rnull", "nvme"}
+    def test_every_driver_has_mutants(self) -> None:
+        patches = mutants.mutants()
+        assert len(patches) >= 24
+        assert {mutant.driver for mutant in patches} == {"null_blk", "rnull", "nvme"}
 
     @pytest.mark.parametrize("mutant", mutants.mutants(), ids=lambda mutant: mutant.name)
-    def test_each_changes_its_driver_and_says_how(self, mutant: Mutant) -> None:
+    def test_mutant_changes_one_file_of_its_driver(self, mutant: Mutant) -> None:
         assert mutant.about.endswith(".")
         assert manifest.load(mutant.driver)
         text = mutant.patch.text.decode()
         files = [line.split()[1] for line in text.splitlines() if line.startswith("+++ ")]
         assert len(files) == 1
-        place = {"null_blk": "block/null_blk", "rnull": "block/rnull", "nvme": "nvme/host"}
-        assert files[0].startswith(f"b/drivers/{place[mutant.driver]}/")
+        folders = {"null_blk": "block/null_blk", "rnull": "block/rnull", "nvme": "nvme/host"}
+        assert files[0].startswith(f"b/drivers/{folders[mutant.driver]}/")
 
-    def test_one_is_read(self, tmp_path: Path) -> None:
+    def test_patch_header_is_read(self, tmp_path: Path) -> None:
         mutant = mutants.read(write(tmp_path, PATCH))
         assert (mutant.name, mutant.driver, mutant.variant) == (
             "null_blk/bug",
@@ -77,13 +77,13 @@ class TestPatches:
         assert mutant.suites == ("block", "configfs")
         assert mutant.patch.text.startswith(b"--- a/drivers/block/x.c\n")
 
-    def test_without_a_variant_it_is_the_plain_kernel_s(self, tmp_path: Path) -> None:
+    def test_default_variant_is_plain(self, tmp_path: Path) -> None:
         assert mutants.read(write(tmp_path, PATCH.replace("Variant: faults\n", ""))).variant == (
             "plain"
         )
 
     @pytest.mark.parametrize(
-        ("old", "new", "told"),
+        ("old", "new", "message"),
         [
             ("SPDX-License-Identifier: GPL-2.0\n", "", "header"),
             ("Variant:", "Variante:", "header"),
@@ -93,20 +93,22 @@ class TestPatches:
             ("--- a", "--  a", "in words"),
         ],
     )
-    def test_one_that_says_too_little(self, tmp_path: Path, old: str, new: str, told: str) -> None:
-        with pytest.raises(UsageError, match=told):
+    def test_incomplete_header_is_refused(
+        self, tmp_path: Path, old: str, new: str, message: str
+    ) -> None:
+        with pytest.raises(UsageError, match=message):
             mutants.read(write(tmp_path, PATCH.replace(old, new)))
 
-    def test_they_are_chosen_by_driver_and_name(self) -> None:
-        assert {one.driver for one in mutants.mutants("rnull,nvme")} == {"rnull", "nvme"}
-        assert all("zone" in one.name for one in mutants.mutants(pattern="zone"))
+    def test_selection_by_driver_and_name(self) -> None:
+        assert {mutant.driver for mutant in mutants.mutants("rnull,nvme")} == {"rnull", "nvme"}
+        assert all("zone" in mutant.name for mutant in mutants.mutants(pattern="zone"))
         assert len(mutants.mutants(pattern="rnull/power-off-*")) == 1
         with pytest.raises(UsageError, match="no mutant matches"):
             mutants.mutants("rnull", "zone")
 
 
 class BrokenRun(mutants.MutationRun):
-    """A kernel on which nothing can be tried, for a reason."""
+    """A run whose module build raises `error`."""
 
     def __init__(self, error: BlockyardError) -> None:
         self.error = error
@@ -119,17 +121,17 @@ class TestErrors:
     MUTANT = Mutant("nvme/x", "It is wrong.", "plain", Patch("nvme/x", b""))
 
     @pytest.mark.parametrize("error", [Failure("no hunk fits"), QemuDied("QEMU died")])
-    def test_failed_work_leaves_the_mutant_untried(self, error: Failure) -> None:
+    def test_failed_build_leaves_the_mutant_untried(self, error: Failure) -> None:
         verdict, ran = mutants._examine(BrokenRun(error), self.MUTANT)
         assert (verdict.problem, ran) == (error.what, [])
 
     def test_usage_error_ends_the_command(self) -> None:
-        """With the next mutant it would be the same."""
+        """The next mutant would fail in the same way."""
         with pytest.raises(UsageError, match="unknown suite"):
             mutants._examine(BrokenRun(UsageError("unknown suite 'x'")), self.MUTANT)
 
 
-def test_what_catches_is_bad() -> None:
+def test_crash_of_a_test_catches_the_mutant() -> None:
     finished = samples.run_of(
         samples.result("pass", "a/passes"),
         samples.result("xpass", "a/expected-to-fail"),
@@ -139,8 +141,8 @@ def test_what_catches_is_bad() -> None:
     assert catches(finished) == (Catch("a/catches", "crash", "it died"),)
 
 
-def test_a_test_is_idle_when_none_of_its_parameters_catches() -> None:
-    found = mutants.never_failed(
+def test_test_never_failed_when_none_of_its_parameters_catches() -> None:
+    tests = mutants.never_failed(
         [
             samples.result("pass", "a/catches(1)"),
             samples.result("fail", "a/catches(2)"),
@@ -151,7 +153,7 @@ def test_a_test_is_idle_when_none_of_its_parameters_catches() -> None:
             samples.result("skip", "a/never-ran"),
         ]
     )
-    assert list(found) == [NeverFailed("a/sleeps", ("size", "power"))]
+    assert list(tests) == [NeverFailed("a/sleeps", ("size", "power"))]
 
 
 MISSED = Verdict(mutant="nvme/b", about="It is wrong.", variant="plain")
@@ -176,17 +178,17 @@ def report(*verdicts: Verdict, idle: tuple[NeverFailed, ...] = ()) -> Report:
 
 
 class TestReport:
-    def test_in_a_few_words(self) -> None:
+    def test_outcome_is_one_phrase(self) -> None:
         assert outcome(CAUGHT) == "caught by block/0 and 4 more"
         assert outcome(MISSED) == "missed"
         assert outcome(BROKEN) == "not tried: no hunk fits"
 
-    def test_it_is_well_when_all_were_caught(self) -> None:
+    def test_report_is_ok_when_all_mutants_are_caught(self) -> None:
         assert report(CAUGHT).ok
         assert not report(CAUGHT, MISSED).ok
         assert not report(CAUGHT, BROKEN).ok
 
-    def test_the_page(self) -> None:
+    def test_page_lists_every_mutant(self) -> None:
         text = page(
             report(CAUGHT, MISSED, BROKEN, idle=(NeverFailed("block/idle", ("read", "size")),))
         )
@@ -198,7 +200,7 @@ class TestReport:
 
 
 class TestSourceFolder:
-    def test_it_is_where_the_module_stands(self, tmp_path: Path) -> None:
+    def test_folder_is_that_of_the_module(self, tmp_path: Path) -> None:
         kernel = samples.kernel(tmp_path / "kernel", modules={})
         folder = kernel.modules / "kernel" / "drivers" / "nvme" / "host"
         folder.mkdir(parents=True)
@@ -206,7 +208,7 @@ class TestSourceFolder:
             (folder / name).touch()
         assert source_folder(manifest.load("nvme"), kernel) == Path("drivers/nvme/host")
 
-    def test_a_kernel_without_the_driver(self, tmp_path: Path) -> None:
+    def test_kernel_without_the_driver_is_a_failure(self, tmp_path: Path) -> None:
         kernel = samples.kernel(tmp_path / "kernel", modules={})
         with pytest.raises(Failure, match="without CONFIG_BLK_DEV_NVME"):
             source_folder(manifest.load("nvme"), kernel)

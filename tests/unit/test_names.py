@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a user types for a kernel: it works, or one message says what to type."""
+"""Kernel names, URLs and paths that a user types: each works or gets one plain message."""
 
 from __future__ import annotations
 
@@ -53,29 +53,31 @@ class TestForms:
     @pytest.mark.parametrize(
         "text", ["https://host/linux.git", "me@host:linux.git", "git://host/linux", "ssh://h/x"]
     )
-    def test_a_url_without_a_ref(self, text: str) -> None:
+    def test_url_without_a_ref_is_refused(self, text: str) -> None:
         with pytest.raises(UsageError, match="no commit in") as caught:
             find(text)
         assert f"write {text}#REF" in caught.value.hint
 
-    def test_a_url_without_a_ref_is_shown_without_its_token(self) -> None:
+    def test_token_in_a_url_is_not_shown(self) -> None:
         with pytest.raises(UsageError) as caught:
             find("https://me:S3CRET@host/linux.git")
         assert "S3CRET" not in str(caught.value)
 
-    def test_a_folder_by_its_bare_name(self, linux: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_bare_folder_name_gets_a_hint(
+        self, linux: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.chdir(linux.parent)
         with pytest.raises(UsageError, match="unknown kernel 'linux'") as caught:
             find("linux")
         assert caught.value.hint == "write ./linux for the folder"
         assert find("./linux") == Directory("./linux")
 
-    def test_a_folder_with_a_number_sign(self, linux: Path) -> None:
+    def test_number_sign_in_a_folder_name(self, linux: Path) -> None:
         folder = linux.rename(linux.parent / "a#b")
         assert find(str(folder)) == Directory(str(folder))
         assert find(f"{folder}#v1") == Git(str(folder), "v1")
 
-    def test_a_folder_that_is_not_there(self, tmp_path: Path) -> None:
+    def test_missing_folder_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="there is no folder .*/gone"):
             fetch("mine", find(f"{tmp_path}/gone#v1"), NO_TOOLS)
 
@@ -96,7 +98,7 @@ class TestOddText:
         with pytest.raises(UsageError, match=words):
             find(text)
 
-    def test_a_current_folder_whose_name_is_not_utf8(
+    def test_current_folder_that_is_not_utf8_is_refused(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xfcx"))
@@ -108,7 +110,7 @@ class TestOddText:
         (tmp_path / "link").symlink_to(folder)
         assert fetch("mine", find(f"{tmp_path}/link#v1"), NO_TOOLS).version == "7.4.0"
 
-    def test_an_own_catalog_can_be_odd_too(self, home: Path) -> None:
+    def test_odd_text_in_the_user_catalog_is_refused(self, home: Path) -> None:
         path = home / "config" / "blockyard" / "kernels.toml"
         path.parent.mkdir(parents=True)
         path.write_text(
@@ -148,12 +150,12 @@ class TestOddText:
             "{",
             "x" * 300,
         ]
-        chosen = random.Random(7)
+        rng = random.Random(7)
         for _ in range(5_000):
-            text = "".join(chosen.choices(pieces, k=chosen.randint(0, 7)))
+            text = "".join(rng.choices(pieces, k=rng.randint(0, 7)))
             try:
                 entry = find(text)
-                if not (isinstance(entry, Git | Tarball) and _leads_out(text)):
+                if not (isinstance(entry, Git | Tarball) and _needs_network(text)):
                     fetch(text, entry, NO_TOOLS)
             except BlockyardError as error:
                 assert str(error)
@@ -161,18 +163,18 @@ class TestOddText:
                 assert KernelSpec(text).checked().name
 
 
-def _leads_out(text: str) -> bool:
+def _needs_network(text: str) -> bool:
     return ":" in text and not text.startswith("file://")
 
 
-class TestPlaces:
-    def test_a_setting_with_the_home_of_nobody(self, monkeypatch: pytest.MonkeyPatch) -> None:
+class TestPaths:
+    def test_setting_with_an_unknown_user_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("BLOCKYARD_CACHE", "~nosuch-user/x")
         settings.cache_clear()
         with pytest.raises(UsageError, match="the setting cache.*there is no such user: ~nosuch"):
             store.directory("logs")
 
-    def test_a_current_folder_that_was_removed(
+    def test_removed_current_folder_is_reported(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linux: Path
     ) -> None:
         (tmp_path / "gone").mkdir()
@@ -187,13 +189,13 @@ class TestPlaces:
             store.directory("logs")
         assert find(str(linux)) == Directory(str(linux))
 
-    def test_keys_of_paths_that_are_not_utf8_differ(self) -> None:
+    def test_paths_that_are_not_utf8_have_distinct_keys(self) -> None:
         keys = {store.digest("x", text, {"a": [text]}) for text in ("b\udcfc", "b\udcfd", "b")}
         assert len(keys) == 3
 
 
 class TestTree:
-    def test_one_that_was_built_in_place_and_the_ways_out(self, linux: Path) -> None:
+    def test_tree_built_in_place_is_refused_with_hints(self, linux: Path) -> None:
         (linux / ".config").touch()
         with pytest.raises(UsageError, match="was built in place") as caught:
             fetch("mine", Directory(str(linux)), NO_TOOLS)
@@ -204,7 +206,7 @@ class TestTree:
         for words in (f"{linux}#HEAD", "worktree add", "mrproper", "save your .config"):
             assert words in caught.value.hint
 
-    def test_sockets_and_pipes_are_no_part_of_it(self, linux: Path, tmp_path: Path) -> None:
+    def test_sockets_and_pipes_are_ignored(self, linux: Path, tmp_path: Path) -> None:
         before = directory.fingerprint(linux)
         with socket.socket(socket.AF_UNIX) as monitor:
             monitor.bind(str(linux / "s"))
@@ -225,19 +227,19 @@ class TestTree:
             (linux / name).unlink()
         assert directory.fingerprint(linux) == before
 
-    def test_a_tree_that_changes_while_it_is_copied(self, linux: Path, tmp_path: Path) -> None:
+    def test_tree_that_changes_during_the_copy_is_a_failure(
+        self, linux: Path, tmp_path: Path
+    ) -> None:
         tree = fetch("mine", Directory(str(linux)), NO_TOOLS)
         (linux / "block" / "new.c").write_text("")
         with pytest.raises(Failure, match="changed while it was copied"):
             series._copy(tree, tmp_path / "copy")
 
-    def test_a_copy_of_a_tree_of_the_cache_is_made_of_links(
-        self, linux: Path, tmp_path: Path
-    ) -> None:
+    def test_copy_of_a_cached_tree_uses_hard_links(self, linux: Path, tmp_path: Path) -> None:
         series._copy(Tree(linux, Other("tarball x")), tmp_path / "copy")
         assert (tmp_path / "copy/block/x.c").samefile(linux / "block/x.c")
 
-    def test_a_very_deep_tree(self, linux: Path) -> None:
+    def test_very_deep_tree_is_read(self, linux: Path) -> None:
         before = directory.fingerprint(linux)
         opened = os.open(linux, os.O_RDONLY)
         try:
@@ -250,10 +252,10 @@ class TestTree:
             assert not Tree(linux, Other("deep")).defines("NOTHING")
         finally:
             os.close(opened)
-            subprocess.run(["rm", "-rf", str(linux)], check=True)  # pytest's own way is recursive
+            subprocess.run(["rm", "-rf", str(linux)], check=True)  # pytest's cleanup is recursive
 
     @pytest.mark.parametrize("target", ["/proc/kmsg", "/dev/zero", "/etc/passwd", "FIFO"])
-    def test_a_script_of_the_tree_that_is_a_link(self, linux: Path, target: str) -> None:
+    def test_script_that_is_a_link_or_fifo_is_not_read(self, linux: Path, target: str) -> None:
         (linux / "scripts").mkdir()
         script = linux / "scripts" / "min-tool-version.sh"
         if target == "FIFO":
@@ -262,7 +264,7 @@ class TestTree:
             script.symlink_to(target)
         assert toolchain.minimum(Tree(linux, Other(f"with {target}")), "rustc") == ""
 
-    def test_long_lines_take_no_time(self, linux: Path) -> None:
+    def test_long_files_are_read_in_linear_time(self, linux: Path) -> None:
         (linux / "scripts").mkdir()
         script = linux / "scripts" / "min-tool-version.sh"
         script.write_text("case x in\n" + "rustc)\n" * 100_000)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a tree or the tools cannot give is left out of a kernel, and the reason is told."""
+"""A kernel omits what its tree or tools cannot build, and records the reason."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ NEW_ENOUGH = {"rustc": "1.85.0+dfsg3-1", "bindgen": "0.71.1-4"}
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Tree:
-    return a_tree(tmp_path / "linux", "7.3")
+    return make_tree(tmp_path / "linux", "7.3")
 
 
-def a_tree(path: Path, version: str, kconfig: str = KCONFIG, *, rust: bool = True) -> Tree:
-    """A folder with what is asked of a tree before it is configured."""
+def make_tree(path: Path, version: str, kconfig: str = KCONFIG, *, rust: bool = True) -> Tree:
+    """Create the files that are read from a tree before it is configured."""
     for folder in ("scripts", "drivers", "arch/x86", "arch/arm", *(["rust"] if rust else [])):
         (path / folder).mkdir(parents=True)
     major, minor = version.split(".")
@@ -91,10 +91,12 @@ class TestTree:
             ("COMMENTED_OUT", False),
         ],
     )
-    def test_which_symbols_it_defines(self, tree: Tree, symbol: str, defined: bool) -> None:
+    def test_symbols_of_other_architectures_are_not_defined(
+        self, tree: Tree, symbol: str, defined: bool
+    ) -> None:
         assert tree.defines(symbol) == defined
 
-    def test_the_answer_is_kept_for_a_state_of_the_tree(self, tree: Tree) -> None:
+    def test_answer_is_cached_per_origin(self, tree: Tree) -> None:
         assert tree.defines("BLK_DEV_NVME")
         (tree.path / "drivers/Kconfig").write_text("config OTHER\n")
         assert tree.defines("BLK_DEV_NVME")
@@ -106,10 +108,10 @@ class TestToolchain:
         ("tool", "version"),
         [("rustc", "1.85.0"), ("bindgen", "0.71.1"), ("gcc", "8.1.0"), ("pahole", "")],
     )
-    def test_the_minimum_is_what_the_tree_says(self, tree: Tree, tool: str, version: str) -> None:
+    def test_minimum_version_comes_from_the_tree(self, tree: Tree, tool: str, version: str) -> None:
         assert toolchain.minimum(tree, tool) == version
 
-    def test_a_tree_that_says_nothing(self, tree: Tree) -> None:
+    def test_tree_without_the_script_has_no_minimum(self, tree: Tree) -> None:
         (tree.path / "scripts/min-tool-version.sh").unlink()
         assert toolchain.minimum(tree, "rustc") == ""
 
@@ -127,7 +129,7 @@ class TestToolchain:
             ),
         ],
     )
-    def test_rust_needs_tools_that_are_new_enough(
+    def test_old_tools_cannot_build_rust(
         self, tree: Tree, tmp_path: Path, versions: Mapping[str, str], problem: str
     ) -> None:
         chain = toolchain.from_root(tools(tmp_path, versions))
@@ -139,29 +141,29 @@ class TestToolchain:
         problem = toolchain.rust_problem(tree, dataclasses.replace(chain, versions=without))
         assert problem == "the pinned toolchain has no bindgen"
 
-    def test_a_tree_without_rust(self, tmp_path: Path) -> None:
-        tree = a_tree(tmp_path / "linux", "5.10", rust=False)
+    def test_tree_without_rust_code(self, tmp_path: Path) -> None:
+        tree = make_tree(tmp_path / "linux", "5.10", rust=False)
         problem = toolchain.rust_problem(tree, toolchain.from_root(tools(tmp_path)))
         assert problem == "Linux 5.10.4 has no Rust code"
 
-    def test_a_tree_whose_rust_is_of_one_compiler_only(self, tmp_path: Path) -> None:
-        tree = a_tree(tmp_path / "linux", "6.1")
+    def test_tree_that_needs_an_exact_rustc(self, tmp_path: Path) -> None:
+        tree = make_tree(tmp_path / "linux", "6.1")
         problem = toolchain.rust_problem(tree, toolchain.from_root(tools(tmp_path)))
         assert "one version of rustc only" in problem
 
 
 class TestDrivers:
-    def test_what_a_tree_does_not_define_cannot_be_built(self, tmp_path: Path) -> None:
-        tree = a_tree(tmp_path / "linux", "7.3", "config BLK_DEV_NULL_BLK\n\ttristate\n")
+    def test_driver_without_its_symbol_is_unbuildable(self, tmp_path: Path) -> None:
+        tree = make_tree(tmp_path / "linux", "7.3", "config BLK_DEV_NULL_BLK\n\ttristate\n")
         assert manifest.load("null_blk").unbuildable(tree, "") == ""
         reason = manifest.load("nvme").unbuildable(tree, "")
         assert reason == "Linux 7.3.4 has no CONFIG_BLK_DEV_NVME"
 
-    def test_only_rust_drivers_mind_that_there_is_no_rust(self, tree: Tree) -> None:
+    def test_missing_rust_affects_only_rust_drivers(self, tree: Tree) -> None:
         assert manifest.load("rnull").unbuildable(tree, "too old") == "no Rust: too old"
         assert manifest.load("null_blk").unbuildable(tree, "too old") == ""
 
-    def test_the_kernel_keeps_the_reason(self, tmp_path: Path) -> None:
+    def test_kernel_records_the_reason(self, tmp_path: Path) -> None:
         info = msgspec.structs.replace(samples.info(), omitted={"rnull": "no Rust: too old"})
         artifact.save_info(tmp_path, info)
         (tmp_path / "config").write_text("")
@@ -170,7 +172,7 @@ class TestDrivers:
         reason = manifest.load("rnull").missing_from(kernel)
         assert reason == "kernel 7.3 has no rnull: no Rust: too old"
 
-    def test_a_kernel_without_a_reason_tells_the_symbol(self, tmp_path: Path) -> None:
+    def test_without_a_recorded_reason_the_symbol_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "config").write_text("# CONFIG_BLK_DEV_RUST_NULL is not set\n")
         reason = manifest.load("rnull").missing_from(Kernel(tmp_path, samples.info()))
         assert reason == "kernel 7.3 (7.3.4) is built without CONFIG_BLK_DEV_RUST_NULL"
@@ -180,14 +182,14 @@ class TestPlan:
     def job(self, tree: Tree, path: Path, versions: Mapping[str, str] = NEW_ENOUGH) -> BuildSpec:
         return plan.build_spec_in(tree, KernelSpec("7.3", variant="debug"), tools(path, versions))
 
-    def test_with_everything(self, tree: Tree, tmp_path: Path) -> None:
+    def test_complete_tools_omit_nothing(self, tree: Tree, tmp_path: Path) -> None:
         job = self.job(tree, tmp_path)
         assert not {"Rust", "rnull", "nvme", "null_blk"} & set(job.omitted)
         assert job.merged.requests["RUST"].value == "y"
         assert job.merged.requests["BLK_DEV_RUST_NULL"].value == "m"
         assert job.merged.requests["RUST_DEBUG_ASSERTIONS"].value == "y"
 
-    def test_without_rust(self, tree: Tree, tmp_path: Path) -> None:
+    def test_old_rustc_omits_rust_and_its_drivers(self, tree: Tree, tmp_path: Path) -> None:
         job = self.job(tree, tmp_path, {"rustc": "1.63.0"})
         assert (
             job.omitted["Rust"] == "Linux 7.3.4 needs rustc 1.85.0, the pinned toolchain has 1.63.0"
@@ -196,24 +198,24 @@ class TestPlan:
         assert not [name for name in job.merged.requests if "RUST" in name]
         assert job.merged.requests["BLK_DEV_NULL_BLK"].value == "m"
 
-    def test_without_a_driver(self, tmp_path: Path) -> None:
-        tree = a_tree(tmp_path / "linux", "7.3", KCONFIG.replace("BLK_DEV_NVME", "OTHER"))
+    def test_driver_that_the_tree_lacks_is_omitted(self, tmp_path: Path) -> None:
+        tree = make_tree(tmp_path / "linux", "7.3", KCONFIG.replace("BLK_DEV_NVME", "OTHER"))
         job = self.job(tree, tmp_path)
         assert job.omitted["nvme"] == "Linux 7.3.4 has no CONFIG_BLK_DEV_NVME"
         assert "BLK_DEV_NVME" not in job.merged.requests
 
-    def test_a_users_fragment_comes_last_and_is_taken_by_its_word(
+    def test_user_fragment_comes_last_and_is_kept_unchanged(
         self, tmp_path: Path, tree: Tree
     ) -> None:
         mine = tmp_path / "mine.config"
         mine.write_text("CONFIG_PREEMPT_LAZY=y\n# CONFIG_NET is not set\n")
-        old = a_tree(tmp_path / "old", "6.1")
+        old = make_tree(tmp_path / "old", "6.1")
         job = plan.build_spec_in(old, KernelSpec("6.1", fragments=(mine,)), tools(tmp_path))
         assert job.fragments[-1].name == str(mine)
         assert job.merged.requests["PREEMPT_LAZY"].value == "y"  # versions.toml drops ours
         assert job.merged.requests["NET"].value == "n"
 
-    def test_explain_tells_of_a_driver_that_was_left_out(self, tree: Tree, tmp_path: Path) -> None:
+    def test_explain_names_an_omitted_driver(self, tree: Tree, tmp_path: Path) -> None:
         job = self.job(tree, tmp_path, {"rustc": "1.63.0"})
         (reason,) = explain.drivers_left_out(job, "BLK_DEV_RUST_NULL")
         assert reason.startswith("the driver rnull is left out of kernel 7.3 debug: no Rust: ")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What becomes of a test: by its errors, by its phases, by reports that never came."""
+"""Outcome of a test: from its exception, its phases, and reports that never arrived."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ class TestOfException:
             (BootTimeout("x"), "timeout"),
         ],
     )
-    def test_each(self, error: Exception, outcome: Outcome) -> None:
+    def test_outcome_by_exception(self, error: Exception, outcome: Outcome) -> None:
         assert of_exception(error) == outcome
 
 
 class TestWorse:
     @pytest.mark.parametrize("outcome", get_args(Outcome))
-    def test_anything_is_worse_than_a_pass(self, outcome: Outcome) -> None:
+    def test_every_outcome_is_worse_than_pass(self, outcome: Outcome) -> None:
         assert worse("pass", outcome) == worse(outcome, "pass") == outcome
 
     @pytest.mark.parametrize(
-        ("one", "other", "expected"),
+        ("first", "second", "expected"),
         [
             ("skip", "fail", "fail"),
             ("xfail", "fail", "fail"),
@@ -62,8 +62,10 @@ class TestWorse:
             ("crash", "lost", "lost"),
         ],
     )
-    def test_what_says_more_counts(self, one: Outcome, other: Outcome, expected: Outcome) -> None:
-        assert worse(one, other) == worse(other, one) == expected
+    def test_more_severe_outcome_wins(
+        self, first: Outcome, second: Outcome, expected: Outcome
+    ) -> None:
+        assert worse(first, second) == worse(second, first) == expected
 
 
 NAMES = {
@@ -77,7 +79,7 @@ NOTHING_KNOWN = Known((), "7.3.4", "plain")
 def report(
     nodeid: str, when: Phase, *, failed: bool = False, facts: dict[str, Any] | None = None
 ) -> pytest.TestReport:
-    """One phase's report, as a worker sends it."""
+    """Return the report of one phase, as a worker sends it."""
     return pytest.TestReport(
         nodeid,
         ("test_io.py", 1, nodeid),
@@ -95,23 +97,23 @@ def fail(reason: str, outcome: Outcome = "fail", log: str = "") -> dict[str, Any
 
 
 def died(nodeid: str) -> pytest.TestReport:
-    """What pytest-xdist reports for the test that a worker was at when it died."""
+    """Return what pytest-xdist reports for the test that a worker ran when it died."""
     text: Any = "worker 'gw0' crashed while running a test"
     when: Any = "???"
     return pytest.TestReport(nodeid, ("test_io.py", None, "x"), {}, "failed", text, when)
 
 
 def outcome_of(*reports: pytest.TestReport) -> CaseResult:
-    """The result of the one test that reported."""
+    """Return the result of the only test that reported."""
     collector = Collector(NAMES, NOTHING_KNOWN)
-    for one in reports:
-        collector.pytest_runtest_logreport(one)
+    for phase in reports:
+        collector.pytest_runtest_logreport(phase)
     (result,) = collector.results
     return result
 
 
 class TestCollector:
-    def test_three_good_phases_are_one_pass(self) -> None:
+    def test_three_passed_phases_are_one_pass(self) -> None:
         result = outcome_of(report(READ, "setup"), report(READ, "call"), report(READ, "teardown"))
         assert (result.id, result.suite, result.driver, result.console) == (
             "io/read",
@@ -121,13 +123,13 @@ class TestCollector:
         )
         assert (result.outcome, result.reason, result.seconds) == ("pass", "", 1.5)
 
-    def test_nothing_is_known_before_the_last_phase(self) -> None:
+    def test_no_result_before_the_last_phase(self) -> None:
         collector = Collector(NAMES, NOTHING_KNOWN)
         collector.pytest_runtest_logreport(report(READ, "setup"))
         collector.pytest_runtest_logreport(report(READ, "call"))
         assert collector.results == []
 
-    def test_the_worst_phase_counts_with_its_reason(self) -> None:
+    def test_worst_phase_gives_outcome_and_reason(self) -> None:
         result = outcome_of(
             report(READ, "setup"),
             report(READ, "call", failed=True, facts=fail("assert 1 == 2")),
@@ -139,7 +141,7 @@ class TestCollector:
             "last words",
         )
 
-    def test_a_splat_is_quoted_although_the_test_failed_before(self) -> None:
+    def test_splat_is_quoted_when_the_test_failed_before(self) -> None:
         result = outcome_of(
             report(READ, "setup"),
             report(READ, "call", failed=True, facts=fail("assert 1 == 2")),
@@ -148,7 +150,7 @@ class TestCollector:
         assert (result.outcome, result.kernel_log) == ("fail", "the splat")
         assert "assert 1 == 2" in result.reason
 
-    def test_a_splat_fails_a_test_that_passed(self) -> None:
+    def test_splat_fails_a_test_that_passed(self) -> None:
         result = outcome_of(
             report(READ, "setup"),
             report(READ, "call"),
@@ -156,41 +158,41 @@ class TestCollector:
         )
         assert (result.outcome, result.reason) == ("fail", "WARNING: x")
 
-    def test_a_skip_has_its_reason_as_a_value(self) -> None:
+    def test_skip_has_a_structured_reason(self) -> None:
         skip = {"lacking": "kernel", "what": "symbol:X", "text": "without CONFIG_X"}
         facts = fail("without CONFIG_X\nand more", "skip") | {"skip": skip}
         result = outcome_of(report(READ, "setup", facts=facts), report(READ, "teardown"))
         assert result.skip == SkipReason(**skip)  # type: ignore[arg-type]
         assert result.reason == "without CONFIG_X\nand more"
 
-    def test_a_skip(self) -> None:
+    def test_skip_in_setup(self) -> None:
         result = outcome_of(
             report(READ, "setup", facts=fail("no fio", "skip")), report(READ, "teardown")
         )
         assert (result.outcome, result.reason) == ("skip", "no fio")
 
-    def test_a_phase_that_failed_without_a_verdict_is_no_pass(self) -> None:
+    def test_failed_phase_without_facts_is_not_a_pass(self) -> None:
         silent = report(READ, "call", failed=True)
         silent.user_properties = [(PROPERTY, {})]
         result = outcome_of(report(READ, "setup"), silent, report(READ, "teardown"))
         assert result.outcome in ("fail", "lost")
 
-    def test_phases_without_facts_are_one_result(self) -> None:
+    def test_phases_without_facts_give_one_result(self) -> None:
         phases = [report(READ, when) for when in get_args(Phase)]
-        for one in phases:
-            one.user_properties = []
+        for phase in phases:
+            phase.user_properties = []
         assert outcome_of(*phases).id == "io/read"
 
-    def test_a_test_whose_worker_died_is_lost(self) -> None:
+    def test_test_of_a_dead_worker_is_lost(self) -> None:
         result = outcome_of(report(READ, "setup"), died(READ))
         assert result.outcome == "lost"
         assert "crashed" in result.reason
 
-    def test_a_worker_that_died_after_its_test_changes_nothing(self) -> None:
+    def test_worker_death_after_the_test_changes_nothing(self) -> None:
         result = outcome_of(report(READ, "call"), report(READ, "teardown"), died(READ))
         assert result.outcome == "pass"
 
-    def test_a_test_that_never_reported_is_lost(self) -> None:
+    def test_test_without_a_report_is_lost(self) -> None:
         collector = Collector(NAMES, NOTHING_KNOWN)
         for when in get_args(Phase):
             collector.pytest_runtest_logreport(report(READ, when))
@@ -198,7 +200,7 @@ class TestCollector:
         outcomes = {result.id: result.outcome for result in collector.finish()}
         assert outcomes == {"io/read": "pass", "io/write": "lost", "io/trim": "lost"}
 
-    def test_a_test_that_pytest_did_not_reach_says_why(
+    def test_test_that_was_not_reached_names_the_reason(
         self, capsys: pytest.CaptureFixture[str]
     ) -> None:
         collector = Collector(NAMES, NOTHING_KNOWN, silent=True)
@@ -206,32 +208,32 @@ class TestCollector:
         for when in get_args(Phase):
             collector.pytest_runtest_logreport(report(READ, when))
         collector.pytest_runtest_logstart(WRITE)
-        found = {result.id: (result.outcome, result.reason) for result in collector.finish()}
-        assert found == {
+        results = {result.id: (result.outcome, result.reason) for result in collector.finish()}
+        assert results == {
             "io/read": ("pass", ""),
             "io/write": ("lost", "the run ended during this test"),
             "io/trim": ("lost", "not run: stopping after 1 failures"),
         }
         assert capsys.readouterr().err == ""
 
-    def test_what_a_trial_did_not_wait_for_is_not_lost(self, tmp_path: Path) -> None:
+    def test_tests_after_the_stop_of_a_sub_run_are_not_lost(self, tmp_path: Path) -> None:
         collector = Collector(NAMES, NOTHING_KNOWN, SubRun(tmp_path, stop=True))
-        assert len(collector.finish()) == len(NAMES), "nothing was bad: it did not stop by itself"
+        assert len(collector.finish()) == len(NAMES), "nothing failed, so it did not stop early"
         collector = Collector(NAMES, NOTHING_KNOWN, SubRun(tmp_path, stop=True))
         collector.pytest_runtest_logreport(report(READ, "setup"))
         collector.pytest_runtest_logreport(report(READ, "call", failed=True, facts=fail("bad")))
         collector.pytest_runtest_logreport(report(READ, "teardown"))
         assert [result.id for result in collector.finish()] == ["io/read"]
 
-    def test_a_trial_leaves_out_what_is_known_to_fail(self, tmp_path: Path) -> None:
+    def test_sub_run_deselects_known_failures(self, tmp_path: Path) -> None:
         is_known = Known((KnownFailure("io/write", "why"),), "7.3.4", "plain")
         left, arguments = of_trial(NAMES, SubRun(tmp_path), is_known)
         assert list(left) == [READ, TRIM]
         assert arguments == [f"--deselect={WRITE}"]
 
-    def test_a_trial_has_the_tests_it_is_given(self, tmp_path: Path) -> None:
-        trial = SubRun(tmp_path, frozenset({("io/read", "")}), stop=True)
-        left, arguments = of_trial(NAMES, trial, NOTHING_KNOWN)
+    def test_sub_run_deselects_all_other_tests(self, tmp_path: Path) -> None:
+        sub_run = SubRun(tmp_path, frozenset({("io/read", "")}), stop=True)
+        left, arguments = of_trial(NAMES, sub_run, NOTHING_KNOWN)
         assert list(left) == [READ]
         assert arguments == [f"--deselect={WRITE}", f"--deselect={TRIM}", "--maxfail=1"]
 
@@ -240,7 +242,7 @@ class TestCollector:
         assert collector.finish() == collector.finish()
         assert len(collector.results) == len(NAMES)
 
-    def test_progress_is_told_line_by_line(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_progress_prints_a_line_per_test(self, capsys: pytest.CaptureFixture[str]) -> None:
         facts = fail("assert 1 == 2\nmore")
         outcome_of(
             report(TRIM, "setup"),

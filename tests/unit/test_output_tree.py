@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""When modules can be built in an output tree, and when it is made again first."""
+"""When an output tree is fit for module builds, and when it is rebuilt first."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def job(tmp_path: Path) -> BuildSpec:
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[Origin]:
-    """The names of the kernels that are made again; nothing is compiled."""
-    names: list[Origin] = []
-    monkeypatch.setattr(build, "configure", lambda job: names.append(job.tree.origin))
+def rebuilt(monkeypatch: pytest.MonkeyPatch) -> list[Origin]:
+    """Origins of the kernels that are rebuilt; nothing is compiled."""
+    origins: list[Origin] = []
+    monkeypatch.setattr(build, "configure", lambda job: origins.append(job.tree.origin))
     monkeypatch.setattr(BuildSpec, "compile", lambda job, *targets, doing: None)
-    return names
+    return origins
 
 
 def output_tree(
@@ -57,22 +57,24 @@ def kernel(job: BuildSpec, system_map: str) -> None:
     artifact.save_info(path, msgspec.structs.replace(samples.info(), exports_sha256=exports))
 
 
-def test_a_whole_one_is_taken_as_it_is(job: BuildSpec, made: list[Origin]) -> None:
+def test_complete_output_tree_is_used(job: BuildSpec, rebuilt: list[Origin]) -> None:
     output_tree(job)
     with build.ready_for_modules(job):
         pass
-    assert made == []
+    assert rebuilt == []
     assert (job.out / "System.map").exists()
 
 
-def test_one_that_the_cache_gave_up_is_made_again(job: BuildSpec, made: list[Origin]) -> None:
+def test_removed_output_tree_is_rebuilt(job: BuildSpec, rebuilt: list[Origin]) -> None:
     with build.ready_for_modules(job):
         pass
-    assert made == [job.tree.origin]
+    assert rebuilt == [job.tree.origin]
 
 
-def test_a_directory_s_is_that_of_one_state(job: BuildSpec, made: list[Origin]) -> None:
-    """All states of a directory share it: it is the kernel's while its symbols are."""
+def test_output_tree_of_another_state_of_a_directory_is_rebuilt(
+    job: BuildSpec, rebuilt: list[Origin]
+) -> None:
+    """All states of a directory share one output tree; its System.map tells whose it is."""
     old, new = (
         replace(job, tree=replace(job.tree, origin=Other(s), build_id="x")) for s in ("old", "new")
     )
@@ -81,22 +83,22 @@ def test_a_directory_s_is_that_of_one_state(job: BuildSpec, made: list[Origin]) 
     output_tree(new, "b")
     with build.ready_for_modules(new):
         pass
-    assert made == []
+    assert rebuilt == []
     with build.ready_for_modules(old):
         pass
-    assert made == [Other("old")]
-    assert (old.out / "Module.symvers").exists(), "what make can use again was removed"
+    assert rebuilt == [Other("old")]
+    assert (old.out / "Module.symvers").exists(), "files that make can reuse were removed"
 
 
 @pytest.mark.parametrize(
     "other", [{"system_map": "b"}, {"config": "CONFIG_BLOCK=y\nCONFIG_A=y\n"}, {"exports": "x"}]
 )
-def test_one_of_another_state_is_made_again(
-    job: BuildSpec, made: list[Origin], other: dict[str, str]
+def test_output_tree_that_differs_from_the_kernel_is_rebuilt(
+    job: BuildSpec, rebuilt: list[Origin], other: dict[str, str]
 ) -> None:
     job = replace(job, tree=replace(job.tree, build_id="x"))
     kernel(job, "a")
     output_tree(job, **other)
     with build.ready_for_modules(job):
         pass
-    assert made == [job.tree.origin]
+    assert rebuilt == [job.tree.origin]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The clock of guests' deadlines, on a /proc of the tests' own making."""
+"""The clock for guest deadlines, on a fake /proc."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STARTER, QEMU = 10, 12
 
 
 class Host:
-    """A host with one QEMU that has two threads, and a clock."""
+    """A fake host: a clock, and one QEMU with two threads."""
 
     def __init__(self, proc: Path) -> None:
         self.proc = proc
@@ -28,7 +28,7 @@ class Host:
         self.passes(0)
 
     def disk_wait(self, *, waits: bool) -> None:
-        """Whether the second thread of QEMU waits for a disk."""
+        """Set whether the second thread of QEMU waits for a disk (state D)."""
         thread = self.proc / f"{QEMU}" / "task" / "13"
         thread.mkdir(exist_ok=True)
         (thread / "stat").write_text(f"13 (CPU 0/TCG) {'D' if waits else 'S'} 11 1 1")
@@ -40,7 +40,7 @@ class Host:
         self.state(QEMU, pace.NAME, state, 11)
 
     def passes(self, seconds: float, *, ran: float = 0.0, waited: float = 0.0) -> None:
-        """Time passes in which the first thread of QEMU runs, and waits for a processor."""
+        """Advance the clock; QEMU's first thread ran and waited for a CPU that long."""
         self.now += seconds
         self._times["12"][0] += int(ran * 1e9)
         self._times["12"][1] += int(waited * 1e9)
@@ -56,11 +56,11 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     return Host(tmp_path)
 
 
-def passed(host: Host, clock: Pace, times: int, seconds: float, **what: float) -> float:
-    """What a guest's clock makes of the same again and again."""
+def elapsed(host: Host, clock: Pace, times: int, seconds: float, **load: float) -> float:
+    """Return the guest seconds that `times` steps of `seconds` on the host take."""
     before = clock.now()
     for _ in range(times):
-        host.passes(seconds, **what)
+        host.passes(seconds, **load)
         clock.now()
     return clock.now() - before
 
@@ -71,25 +71,23 @@ def clock(host: Host) -> Pace:
 
 
 class TestLoad:
-    def test_on_an_idle_host_it_is_the_hosts_clock(self, host: Host, clock: Pace) -> None:
-        assert passed(host, clock, 50, 0.2, ran=0.2) == pytest.approx(10)
+    def test_idle_host_runs_at_host_time(self, host: Host, clock: Pace) -> None:
+        assert elapsed(host, clock, 50, 0.2, ran=0.2) == pytest.approx(10)
 
-    def test_what_qemu_waits_for_a_processor_does_not_count(self, host: Host, clock: Pace) -> None:
-        assert passed(host, clock, 50, 0.2, ran=0.05, waited=0.15) == pytest.approx(2.5)
+    def test_time_waiting_for_a_cpu_does_not_count(self, host: Host, clock: Pace) -> None:
+        assert elapsed(host, clock, 50, 0.2, ran=0.05, waited=0.15) == pytest.approx(2.5)
 
-    def test_a_guest_that_wants_no_processor_is_not_stretched(
-        self, host: Host, clock: Pace
-    ) -> None:
-        assert passed(host, clock, 50, 0.2) == pytest.approx(10)
+    def test_idle_guest_runs_at_host_time(self, host: Host, clock: Pace) -> None:
+        assert elapsed(host, clock, 50, 0.2) == pytest.approx(10)
 
-    def test_it_follows_the_host(self, host: Host, clock: Pace) -> None:
-        assert passed(host, clock, 10, 0.2, waited=0.15) == pytest.approx(0.5)
-        assert passed(host, clock, 10, 0.2) == pytest.approx(2)
+    def test_clock_follows_changes_in_load(self, host: Host, clock: Pace) -> None:
+        assert elapsed(host, clock, 10, 0.2, waited=0.15) == pytest.approx(0.5)
+        assert elapsed(host, clock, 10, 0.2) == pytest.approx(2)
 
-    def test_it_never_stands_still_for_load(self, host: Host, clock: Pace) -> None:
-        assert passed(host, clock, 120, 0.2, waited=5) == pytest.approx(1)
+    def test_load_never_stops_the_clock(self, host: Host, clock: Pace) -> None:
+        assert elapsed(host, clock, 120, 0.2, waited=5) == pytest.approx(1)
 
-    def test_a_host_that_says_nothing_is_taken_for_idle(
+    def test_host_without_proc_counts_as_idle(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(pace, "PROC", tmp_path / "none")
@@ -100,36 +98,36 @@ class TestLoad:
 
 
 class TestStopped:
-    def test_a_stop_of_some_seconds_does_not_count(self, host: Host, clock: Pace) -> None:
+    def test_short_stop_does_not_count(self, host: Host, clock: Pace) -> None:
         host.qemu("T")
-        assert passed(host, clock, 75, 0.2) == pytest.approx(0)
+        assert elapsed(host, clock, 75, 0.2) == pytest.approx(0)
         host.qemu("S")
-        assert passed(host, clock, 10, 0.2) == pytest.approx(2)
+        assert elapsed(host, clock, 10, 0.2) == pytest.approx(2)
 
-    def test_a_stop_for_good_does(self, host: Host, clock: Pace) -> None:
+    def test_permanent_stop_counts(self, host: Host, clock: Pace) -> None:
         host.qemu("T")
-        assert passed(host, clock, 150, 0.2) == pytest.approx(30 - STOPPED_S, abs=0.5)
+        assert elapsed(host, clock, 150, 0.2) == pytest.approx(30 - STOPPED_S, abs=0.5)
 
-    def test_a_stop_of_this_process_does_not(self, host: Host, clock: Pace) -> None:
-        assert passed(host, clock, 1, 600) == pytest.approx(1)
+    def test_stop_of_this_process_does_not_count(self, host: Host, clock: Pace) -> None:
+        assert elapsed(host, clock, 1, 600) == pytest.approx(1)
 
 
-class TestDisksOfTheHost:
-    def test_what_a_thread_waits_for_them(self, host: Host, clock: Pace) -> None:
-        assert passed(host, clock, 10, 0.2) == pytest.approx(2)
+class TestHostDisks:
+    def test_disk_wait_of_a_thread_is_stalled_time(self, host: Host, clock: Pace) -> None:
+        assert elapsed(host, clock, 10, 0.2) == pytest.approx(2)
         assert clock.stalled_s() == 0
         host.disk_wait(waits=True)
-        assert passed(host, clock, 50, 0.2) == pytest.approx(10)
+        assert elapsed(host, clock, 50, 0.2) == pytest.approx(10)
         host.disk_wait(waits=False)
-        passed(host, clock, 10, 0.2)
+        elapsed(host, clock, 10, 0.2)
         assert clock.stalled_s() == pytest.approx(10)
 
-    def test_a_host_that_says_nothing(self, host: Host, clock: Pace) -> None:
+    def test_host_without_thread_state_has_no_stalled_time(self, host: Host, clock: Pace) -> None:
         (host.proc / f"{QEMU}" / "task" / "13" / "stat").unlink()
-        passed(host, clock, 10, 0.2)
+        elapsed(host, clock, 10, 0.2)
         assert clock.stalled_s() == 0
 
 
-def test_what_qemu_computed(host: Host, clock: Pace) -> None:
+def test_cpu_time_of_qemu(host: Host, clock: Pace) -> None:
     host.passes(2, ran=1.5)
     assert clock.cpu_s() == pytest.approx(1.5)

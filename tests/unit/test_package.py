@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What pip gets: dependencies, and texts that fit an installed command."""
+"""The installed package: its dependencies, and messages that name the installed command."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_paths_that_end_with_inv_stay_as_they_are(monkeypatch: pytest.MonkeyPatc
         assert as_typed(text) == text
 
 
-def test_missing_host_packages_are_named_with_the_line_that_installs_them(
+def test_missing_host_packages_come_with_an_install_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -69,16 +69,16 @@ def test_missing_host_packages_are_named_with_the_line_that_installs_them(
 
 
 @pytest.mark.parametrize("name", blockyard.__all__)
-def test_public_names_are_what_they_say(name: str) -> None:
+def test_public_names_resolve(name: str) -> None:
     assert getattr(blockyard, name).__name__ == name
 
 
-def test_an_unknown_name_is_an_attribute_error() -> None:
+def test_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="'blockyard' has no attribute 'bot'"):
         blockyard.bot  # noqa: B018
 
 
-def test_importing_blockyard_imports_nothing_of_it() -> None:
+def test_import_of_blockyard_is_lazy() -> None:
     program = (
         f"import sys; sys.path.insert(0, {str(PROJECT)!r}); import blockyard\n"
         "print([name for name in sys.modules if name.startswith(('blockyard.', 'pytest'))])"
@@ -97,12 +97,12 @@ class TestPages:
         page = output.page_file(PROJECT / "docs" / "x.md", write=False, output="x.md")
         assert page == tmp_path / "x.md"
 
-    def test_write_is_the_page_of_the_checkout(self) -> None:
-        own = PROJECT / "docs" / "x.md"
-        assert output.page_file(own, write=True, output="") == own
-        assert output.page_file(own, write=False, output="") is None
+    def test_write_selects_the_page_in_the_checkout(self) -> None:
+        page = PROJECT / "docs" / "x.md"
+        assert output.page_file(page, write=True, output="") == page
+        assert output.page_file(page, write=False, output="") is None
 
-    def test_a_folder_that_does_not_exist_is_found_before_the_work(self, tmp_path: Path) -> None:
+    def test_missing_output_folder_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "no-such" / "x.md"
         with pytest.raises(UsageError, match=f"the folder {path.parent} does not exist"):
             output.page_file(path, write=False, output=str(path))
@@ -118,7 +118,7 @@ class TestInstalledCommands:
         monkeypatch.setattr(installation, "INSTALLED", True)
 
     @pytest.mark.parametrize("path", options.IN_A_CHECKOUT)
-    def test_what_needs_a_checkout_says_so(
+    def test_command_for_checkouts_is_refused(
         self, path: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         command = namespace.known()[path]

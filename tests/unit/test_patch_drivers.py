@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Drivers that come as patches: the option --series, and manifests with a series."""
+"""Drivers that are patches: the option --series, and manifests with a series."""
 
 from __future__ import annotations
 
@@ -53,47 +53,47 @@ def tree(path: Path, kconfig: str) -> Tree:
 
 
 class TestOption:
-    def test_a_series_is_part_of_what_was_chosen(self, folder: Path) -> None:
-        choice = KernelSpec(series=(folder / "patches",))
-        assert choice.name == "7.3 patches"
-        assert choice.options[-2:] == ["--series", str(folder / "patches")]
+    def test_series_is_part_of_the_kernel_spec(self, folder: Path) -> None:
+        spec = KernelSpec(series=(folder / "patches",))
+        assert spec.name == "7.3 patches"
+        assert spec.options[-2:] == ["--series", str(folder / "patches")]
 
-    def test_it_is_read_before_anything_long_begins(self, tmp_path: Path) -> None:
+    def test_missing_series_is_refused_early(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="there is no patch series"):
             KernelSpec(series=(tmp_path / "gone",)).checked()
 
-    def test_debian_s_own_build_takes_none(self, folder: Path, tmp_path: Path) -> None:
-        choice = KernelSpec("7.2-debian", series=(folder / "patches",))
+    def test_debian_build_refuses_a_series(self, folder: Path, tmp_path: Path) -> None:
+        spec = KernelSpec("7.2-debian", series=(folder / "patches",))
         with pytest.raises(UsageError, match="7.2-debian is Debian's own build: .*patches"):
-            plan.kernel(choice, samples.tools(tmp_path / "tools"))
+            plan.kernel(spec, samples.tools(tmp_path / "tools"))
 
 
 class TestManifest:
-    def test_the_driver_is_one_of_the_kernel_tree(self, folder: Path) -> None:
+    def test_driver_is_in_tree(self, folder: Path) -> None:
         driver = manifest.of_folder(folder)
         assert (driver.name, driver.out_of_tree) == ("my_disk", False)
         assert driver.patches == folder / "patches"
         assert driver.fragment.text == FRAGMENT
 
-    def test_it_is_built_where_the_tree_has_it(self, folder: Path, tmp_path: Path) -> None:
+    def test_driver_needs_its_symbol_in_the_tree(self, folder: Path, tmp_path: Path) -> None:
         driver = manifest.of_folder(folder)
         bare = tree(tmp_path / "bare", "# block\n")
         assert driver.absent_from(bare) == ["CONFIG_MY_DISK"]
         assert driver.unbuildable(bare, "") == "Linux 7.3.4 has no CONFIG_MY_DISK"
         assert driver.absent_from(tree(tmp_path / "patched", "config MY_DISK\n")) == []
 
-    def test_a_build_asks_for_it(self, folder: Path, tmp_path: Path) -> None:
-        choice = KernelSpec(modules=(folder,))
+    def test_build_requests_the_driver(self, folder: Path, tmp_path: Path) -> None:
+        spec = KernelSpec(modules=(folder,))
         patched = tree(tmp_path / "patched", "config MY_DISK\n")
-        job = plan.build_spec_in(patched, choice, samples.tools(tmp_path / "tools"))
+        job = plan.build_spec_in(patched, spec, samples.tools(tmp_path / "tools"))
         assert "my_disk" not in job.omitted
         assert job.merged.requests["MY_DISK"].value == "m"
 
-    def test_a_kernel_without_it_says_so(self, folder: Path, tmp_path: Path) -> None:
+    def test_kernel_without_the_driver_names_the_symbol(self, folder: Path, tmp_path: Path) -> None:
         reason = manifest.of_folder(folder).missing_from(samples.kernel(tmp_path / "kernel"))
         assert reason == "kernel 7.3 (7.3.4) is built without CONFIG_MY_DISK"
 
-    def test_without_patches_or_fragment_or_symbols_it_is_refused(self, folder: Path) -> None:
+    def test_manifest_without_patches_fragment_or_symbols_is_refused(self, folder: Path) -> None:
         file = folder / "manifest.toml"
         file.write_text(MANIFEST.replace('"patches"', '"gone"'))
         with pytest.raises(UsageError, match="there is no patch series"):
@@ -106,7 +106,7 @@ class TestManifest:
         with pytest.raises(UsageError, match="my_disk.config"):
             manifest.of_folder(folder)
 
-    def test_it_has_a_folder_of_its_own(self, folder: Path, tmp_path: Path) -> None:
+    def test_manifest_with_a_series_needs_a_folder(self, folder: Path, tmp_path: Path) -> None:
         (tmp_path / "mine.toml").write_text(MANIFEST)
         with pytest.raises(UsageError, match="has a folder of its own"):
             manifest.read(tmp_path / "mine.toml")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is taken for the host's toolchain, from a PATH of scripts."""
+"""Detection of the host toolchain, with fake programs in PATH."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GCC = ("make", "flex", "bison", "bc", "perl", "gcc", "ld")
 
 @pytest.fixture
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A PATH of one folder below the user's home, with all that GCC builds need."""
+    """Set PATH to one folder below HOME that has all programs a GCC build needs."""
     folder = tmp_path / "home" / "bin"
     folder.mkdir(parents=True)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -35,14 +35,14 @@ def put(folder: Path, name: str, version: str, more: str = "") -> None:
     path.chmod(0o755)
 
 
-def test_versions_are_what_the_programs_tell(programs: Path) -> None:
+def test_versions_come_from_the_programs(programs: Path) -> None:
     assert from_host("gcc").versions == {
         "gcc": "gcc (Debian) 12.2.0",
         "ld": "ld (Debian) 12.2.0",
     }
 
 
-def test_all_that_is_missing_is_told_at_once_with_the_command(programs: Path) -> None:
+def test_all_missing_programs_are_named_with_the_install_command(programs: Path) -> None:
     for name in ("flex", "ld"):
         (programs / name).unlink()
     no_gelf = "while read -r line; do case $line in *gelf.h*) exit 1;; esac; done"
@@ -53,52 +53,52 @@ def test_all_that_is_missing_is_told_at_once_with_the_command(programs: Path) ->
     assert "apt-get install flex binutils libelf-dev" in str(caught.value)
 
 
-def test_another_compiler_asks_for_its_own_programs(programs: Path) -> None:
+def test_llvm_needs_its_own_programs(programs: Path) -> None:
     with pytest.raises(Failure, match="lacks clang, ld.lld, llvm-ar"):
         from_host("llvm")
 
 
-def test_a_rustc_that_does_not_run_is_none(programs: Path) -> None:
+def test_rustc_that_does_not_run_is_ignored(programs: Path) -> None:
     put(programs, "rustc", "rustc 1.90.0", "exit 1")
     put(programs, "bindgen", "bindgen 0.71.1")
     assert from_host("gcc").versions.keys() == {"gcc", "ld", "bindgen"}
 
 
-def test_rust_comes_from_its_toolchain_and_not_from_a_launcher(programs: Path) -> None:
+def test_rust_comes_from_the_toolchain_behind_rustup(programs: Path) -> None:
     sysroot = programs.parent / ".rustup" / "toolchains" / "stable"
     (sysroot / "bin").mkdir(parents=True)
     put(programs, "rustc", "rustc 1.90.0", f"[ $1 != --print ] || {{ echo {sysroot}; exit; }}")
-    found = from_host("gcc")
-    assert found.path[0] == sysroot / "bin"
-    assert sysroot in found.shown
-    assert found.versions["rustc"] == "rustc 1.90.0"
+    chain = from_host("gcc")
+    assert chain.path[0] == sysroot / "bin"
+    assert sysroot in chain.shown
+    assert chain.versions["rustc"] == "rustc 1.90.0"
 
 
-def test_a_home_is_hidden_but_for_the_programs(programs: Path) -> None:
-    found = from_host("gcc")
-    assert Path.home() in found.hidden
-    assert found.shown == (programs,)
-    argv = found.sandbox({}).argv(["true"])
-    words = " ".join(argv)
-    assert f"--tmpfs {Path.home()}" in words
-    assert words.index(f"--tmpfs {Path.home()}") < words.index(f"--ro-bind {programs} {programs}")
-    assert f"PATH {programs}:/usr/local/sbin" in words
+def test_home_is_hidden_except_the_programs(programs: Path) -> None:
+    chain = from_host("gcc")
+    assert Path.home() in chain.hidden
+    assert chain.shown == (programs,)
+    argv = chain.sandbox({}).argv(["true"])
+    line = " ".join(argv)
+    assert f"--tmpfs {Path.home()}" in line
+    assert line.index(f"--tmpfs {Path.home()}") < line.index(f"--ro-bind {programs} {programs}")
+    assert f"PATH {programs}:/usr/local/sbin" in line
     assert "--unshare-net" in argv
 
 
 def test_the_order_of_path_is_kept(
     programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the system's gcc would be in front of the user's own."""
+    """Otherwise the system's gcc would come before the user's."""
     system = tmp_path / "system"
     system.mkdir()
     for name in ("make", "gcc"):
         put(system, name, f"{name} 4")
     (programs / "make").unlink()
     monkeypatch.setenv("PATH", f"{programs}:{system}")
-    found = from_host("gcc")
-    assert found.path == (programs, system)
-    assert found.versions["gcc"] == "gcc (Debian) 12.2.0"
+    chain = from_host("gcc")
+    assert chain.path == (programs, system)
+    assert chain.versions["gcc"] == "gcc (Debian) 12.2.0"
 
 
 def test_sockets_and_other_homes_are_hidden() -> None:
@@ -107,7 +107,7 @@ def test_sockets_and_other_homes_are_hidden() -> None:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Tree:
-    """A tree that wants gcc 8.1.0 and binutils 2.30.0."""
+    """A tree that needs gcc 8.1.0 and binutils 2.30.0."""
     folder = tmp_path / "linux"
     (folder / "scripts").mkdir(parents=True)
     (folder / "Makefile").write_text("VERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\n")
@@ -117,7 +117,7 @@ def tree(tmp_path: Path) -> Tree:
 
 
 class TestCheck:
-    def test_old_tools_are_told_before_anything_is_built(self, programs: Path, tree: Tree) -> None:
+    def test_old_tools_are_refused(self, programs: Path, tree: Tree) -> None:
         put(programs, "gcc", "gcc (Debian 7.5.0-1) 7.5.0")
         with pytest.raises(Failure) as caught:
             toolchain.check(tree, from_host("gcc"))
@@ -126,7 +126,7 @@ class TestCheck:
         assert "(Debian 7.5.0-1) 7.5.0" in message
         assert "--toolchain pinned" in str(caught.value)
 
-    def test_new_enough_ones_pass(self, programs: Path, tree: Tree) -> None:
+    def test_tools_of_the_minimum_version_pass(self, programs: Path, tree: Tree) -> None:
         put(programs, "ld", "GNU ld (GNU Binutils for Debian) 2.30")
         put(programs, "gcc", "gcc (Debian 8.1.0-1) 8.1.0")
         toolchain.check(tree, from_host("gcc"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The plugin in pytest runs that are not ours, and in those of a driver's repository."""
+"""The pytest plugin in foreign pytest runs and in a driver's repository."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from blockyard.ci import pytest_plugin
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.tests.unit.test_project import NOT_GIVEN
 
-# Ends with what pytest ends with, and says what was imported of ours.
+# Exits with pytest's code and prints the imported modules of Blockyard.
 PROGRAM = """
 import sys
 sys.path.append({project!r})
@@ -48,11 +48,11 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_there_is_an_option_for_each_field_of_a_request() -> None:
+def test_every_field_of_a_request_has_an_option() -> None:
     assert pytest_plugin.OPTIONS.keys() == NOT_GIVEN.keys()
 
 
-def test_without_option_and_file_nothing_changes(tmp_path: Path) -> None:
+def test_plugin_is_inactive_without_option_and_file(tmp_path: Path) -> None:
     (tmp_path / "test_theirs.py").write_text(TESTS)
     done = run(tmp_path, "--strict-markers", "-v")
     assert "test_theirs PASSED" in done.stdout
@@ -65,7 +65,7 @@ def test_without_option_and_file_nothing_changes(tmp_path: Path) -> None:
     ]
 
 
-def test_tests_are_listed_for_each_driver_and_console(tmp_path: Path) -> None:
+def test_tests_are_parametrized_by_driver_and_console(tmp_path: Path) -> None:
     (tmp_path / "blockyard.toml").write_text('drivers = ["null_blk", "rnull"]\n')
     (tmp_path / "test_mine.py").write_text("def test_plain(): pass\ndef test_x(disk): pass\n")
     done = run(tmp_path, "--collect-only", "-q", "--blockyard-console", "serial")
@@ -77,7 +77,7 @@ def test_tests_are_listed_for_each_driver_and_console(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["--blockyard-driver=nul", "--blockyard-kernel=7.33"])
-def test_a_wrong_name_is_a_usage_error(tmp_path: Path, option: str) -> None:
+def test_unknown_name_is_a_usage_error(tmp_path: Path, option: str) -> None:
     done = run(tmp_path, option)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "ERROR: " in done.stderr and "did you mean" in done.stderr

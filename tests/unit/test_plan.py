@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A run's plan: it names what is in the cache by keys, and each machine finds it in its own."""
+"""A run's plan names cache entries by key, so each machine resolves it in its own cache."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_plan_resolves_to_the_environment_it_was_made_of(tmp_path: Path) -> None
     assert plan.read(str(path)).resolved() == env
 
 
-def test_plan_has_no_path_of_the_cache() -> None:
+def test_plan_contains_no_cache_path() -> None:
     made = Plan(drivers=("nvme",), consoles=("serial",), env=boot_env().keys)
     assert str(settings().cache_dir) not in msgspec.json.encode(made).decode()
 
@@ -58,12 +58,12 @@ def test_plan_resolves_in_another_cache(tmp_path: Path, monkeypatch: pytest.Monk
     shutil.copytree(settings().cache_dir, shared)
     monkeypatch.setenv("BLOCKYARD_CACHE", str(shared))
     settings.cache_clear()
-    found = env.keys.resolved()
-    assert found.kernel.path == shared / "kernels" / "0123"
-    assert found.files.root == shared / "images" / "89ab" / "root.erofs"
-    assert replace(found.kernel, path=env.kernel.path) == env.kernel
+    resolved = env.keys.resolved()
+    assert resolved.kernel.path == shared / "kernels" / "0123"
+    assert resolved.files.root == shared / "images" / "89ab" / "root.erofs"
+    assert replace(resolved.kernel, path=env.kernel.path) == env.kernel
 
 
-def test_kernel_that_the_cache_lacks_is_a_failure() -> None:
+def test_missing_kernel_is_a_failure() -> None:
     with pytest.raises(Failure, match="kernels/4321 cannot be read"):
         samples.env_keys("4321").resolved()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which tests one worker does in a row, and what becomes of a known failure."""
+"""Which tests a worker runs in a row, and the outcome of known failures."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ def names(slot: Slot, count: int) -> dict[str, CaseId]:
     return {f"{slot}::{number}": CaseId("s", str(number), slot) for number in range(count)}
 
 
-def test_a_portion_has_one_slot_and_no_more_than_its_size() -> None:
+def test_portion_has_one_slot_and_a_maximum_size() -> None:
     tests = [f"t.py::t[nvme-serial-{number}]" for number in range(PORTION + 1)]
     tests += [f"t.py::T::t[{number}-nvme-serial-zns]" for number in range(3)]
-    found = Portions(["nvme-serial", "nvme-serial-zns", "nvme-ssh"])
-    sizes = Counter(found.of(test) for test in [*tests, "t.py::plain", "t.py::t[nvme-serialx]"])
+    portions = Portions(["nvme-serial", "nvme-serial-zns", "nvme-ssh"])
+    sizes = Counter(portions.of(test) for test in [*tests, "t.py::plain", "t.py::t[nvme-serialx]"])
     assert sizes == {"nvme-serial#0": PORTION, "nvme-serial#1": 1, "nvme-serial-zns#0": 3, "#0": 2}
-    assert found.of(tests[0]) == "nvme-serial#0"
+    assert portions.of(tests[0]) == "nvme-serial#0"
     assert portion_count(names(NVME, PORTION + 1) | names(ZNS, 3)) == 3
 
 
-def test_a_slot_without_hardware_is_named_as_before() -> None:
+def test_slot_name_includes_the_topology() -> None:
     assert (str(NVME), str(ZNS)) == ("nvme-serial", "nvme-serial-zns")
 
 
-def test_a_known_failure_says_what_is_known_first() -> None:
+def test_known_failure_starts_with_the_known_reason() -> None:
     entry = KnownFailure("s/0", "too slow", driver="nvme", link="commit 1234")
     collector = Collector(names(NVME, 2), Known((entry,), "7.3.4", "plain"))
     for name in collector.names:
@@ -47,7 +47,7 @@ def test_a_known_failure_says_what_is_known_first() -> None:
     assert (unknown.outcome, unknown.reason) == ("fail", "1 != 2")
 
 
-def test_a_known_failure_that_passes_is_pointed_out() -> None:
+def test_known_failure_that_passes_is_xpass() -> None:
     entry = KnownFailure("s/*", "too slow")
     collector = Collector(names(NVME, 1), Known((entry,), "7.3.4", "plain"))
     (name,) = collector.names

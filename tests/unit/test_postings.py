@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which posting of a series is taken: requests for comments, patches, what was sent again."""
+"""Which posting of a series is selected among RFCs, patches and resends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUARTER = "Thu, 1 {} 2026 12:00:00 +0000"
 def mail(
     subject: str, id: str, to: str = "", *, word: str = "", date: str = "", diff: bool = True
 ) -> str:
-    """A mail; word: what its diff writes."""
+    """Return a mail; `word` is the line that its diff adds."""
     headers = f"Message-ID: <{id}@x>\n"
     headers += f"In-Reply-To: <{to}@x>\n" if to else ""
     headers += f"Date: {QUARTER.format(date)}\n" if date else ""
@@ -30,7 +30,7 @@ def mail(
 
 
 def pair(tags: str, id: str, *, to: str = "", date: str = "", words: str = "") -> list[str]:
-    """A series of two patches in a thread."""
+    """Return a series of two patches in a thread."""
     first, second = (f"{id}{number}" for number in (1, 2))
     return [
         mail(f"[{tags} 1/2] a", first, to, date=date, word=words and f"{words}1"),
@@ -38,14 +38,14 @@ def pair(tags: str, id: str, *, to: str = "", date: str = "", words: str = "") -
     ]
 
 
-def found(folder: Path, mails: list[str], version: int | None = None) -> Series:
+def select(folder: Path, mails: list[str], version: int | None = None) -> Series:
     path = folder / "thread.mbox"
     path.write_text("".join(mails))
     return read(path, version)
 
 
 def words(series: Series) -> list[str]:
-    """What the diffs of the patches write."""
+    """Return the line that each patch adds."""
     return [patch.text.decode().splitlines()[-1][1:] for patch in series.patches]
 
 
@@ -75,10 +75,10 @@ def words(series: Series) -> list[str]:
     ids=["answered", "any-order", "date", "same-version", "version", "rfc-newer", "single",
          "many", "tag-of-one", "unchanged"],
 )  # fmt: skip
-def test_patches_that_came_of_an_rfc_are_newer(
+def test_patches_are_newer_than_their_rfc(
     tmp_path: Path, mails: list[str], expected: list[str]
 ) -> None:
-    assert words(found(tmp_path, mails)) == expected
+    assert words(select(tmp_path, mails)) == expected
 
 
 @pytest.mark.parametrize(
@@ -91,31 +91,33 @@ def test_patches_that_came_of_an_rfc_are_newer(
     ],
     ids=["no-date", "no-date-newer-version", "same-date", "dates-against-versions"],
 )
-def test_where_it_is_not_clear_the_user_says_it(tmp_path: Path, mails: list[str]) -> None:
+def test_ambiguous_postings_ask_for_a_version(tmp_path: Path, mails: list[str]) -> None:
     with pytest.raises(UsageError, match=r"not clear which of '\[RFC.* 1/2\] a' and") as caught:
-        found(tmp_path, mails)
+        select(tmp_path, mails)
     assert "'[PATCH" in str(caught.value)
     number = 2 if "PATCH v2" in mails[2] else 1
     assert f"--series-version {number} takes the patches" in (caught.value.hint or "")
-    assert words(found(tmp_path, mails, number)) == ["p1", "p2"]
+    assert words(select(tmp_path, mails, number)) == ["p1", "p2"]
 
 
-def test_the_rfc_is_there_for_who_asks(tmp_path: Path) -> None:
+def test_series_version_selects_the_rfc(tmp_path: Path) -> None:
     mails = pair("RFC v2", "r") + pair("PATCH", "p", to="r1")
-    series = found(tmp_path, mails, 2)
+    series = select(tmp_path, mails, 2)
     assert words(series) == ["r1", "r2"]
-    assert [one.why for one in series.omitted] == ["not the request for comments, v1 (2 patches)"]
-    series = found(tmp_path, mails)
-    assert [one.why for one in series.omitted] == ["a request for comments, v2 (2 patches)"]
+    assert [posting.why for posting in series.omitted] == [
+        "not the request for comments, v1 (2 patches)"
+    ]
+    series = select(tmp_path, mails)
+    assert [posting.why for posting in series.omitted] == ["a request for comments, v2 (2 patches)"]
 
 
-def test_a_fix_in_answer_to_an_rfc_is_a_reply(tmp_path: Path) -> None:
+def test_fix_in_reply_to_an_rfc_is_not_a_posting(tmp_path: Path) -> None:
     mails = [mail("[RFC] a", "r"), mail("[PATCH] fix for a", "f", "r")]
-    assert words(found(tmp_path, mails)) == ["r"]
+    assert words(select(tmp_path, mails)) == ["r"]
 
 
 def resent(*, cover: str, to: str = "") -> list[str]:
-    """A series of which the second patch differs when it is sent again."""
+    """Return a series and its resend, in which the second patch differs."""
     return [
         mail("[PATCH 0/2] s", "c", diff=False),
         mail("[PATCH 1/2] a", "a", "c", word="same"),
@@ -129,30 +131,28 @@ def resent(*, cover: str, to: str = "") -> list[str]:
 @pytest.mark.parametrize("to", ["", "c"])
 @pytest.mark.parametrize("tags", ["RESEND PATCH", "PATCH RESEND", "RESEND"])
 @pytest.mark.parametrize("seed", range(4))
-def test_what_is_sent_again_takes_the_place_of_what_was_sent(
-    tmp_path: Path, tags: str, to: str, seed: int
-) -> None:
+def test_resend_replaces_the_first_posting(tmp_path: Path, tags: str, to: str, seed: int) -> None:
     mails = resent(cover=tags, to=to)
     random.Random(seed).shuffle(mails)
-    series = found(tmp_path, mails)
+    series = select(tmp_path, mails)
     assert words(series) == ["same", "new"]
-    assert "sent again, v1 (2 patches)" in [one.why for one in series.omitted]
+    assert "sent again, v1 (2 patches)" in [posting.why for posting in series.omitted]
 
 
-def test_without_the_tag_it_is_not_clear(tmp_path: Path) -> None:
+def test_second_posting_without_resend_tag_is_ambiguous(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"two series with '\[PATCH 1/2\] a'"):
-        found(tmp_path, resent(cover="PATCH"))
+        select(tmp_path, resent(cover="PATCH"))
 
 
-def test_one_patch_that_is_sent_again_unchanged(tmp_path: Path) -> None:
+def test_unchanged_resend_of_one_patch_is_a_duplicate(tmp_path: Path) -> None:
     again = mail("[RESEND PATCH 2/2] b", "f", word="p2")
     for mails in ([*pair("PATCH", "p"), again], [again, *pair("PATCH", "p")]):
-        series = found(tmp_path, mails)
+        series = select(tmp_path, mails)
         assert words(series) == ["p1", "p2"]
-        assert [one.why for one in series.omitted] == ["there twice"]
+        assert [posting.why for posting in series.omitted] == ["there twice"]
 
 
-def test_a_patch_of_very_many_is_named(tmp_path: Path) -> None:
+def test_patch_count_above_the_limit_is_refused(tmp_path: Path) -> None:
     for total in ("99999", "9" * 50):
         with pytest.raises(UsageError, match=rf"'\[PATCH 1/{total}\] a' is of more than 1000"):
-            found(tmp_path, [mail(f"[PATCH 1/{total}] a", "a")])
+            select(tmp_path, [mail(f"[PATCH 1/{total}] a", "a")])

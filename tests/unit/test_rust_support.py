@@ -18,7 +18,7 @@ from blockyard.kernel.config.kconfig import prove
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import plan
 from blockyard.tests.unit import samples
-from blockyard.tests.unit.test_omitted import NEW_ENOUGH, a_tree
+from blockyard.tests.unit.test_omitted import NEW_ENOUGH, make_tree
 
 WHY = "depends on RUST_IS_AVAILABLE [=n] (init/Kconfig:3)"
 
@@ -26,7 +26,7 @@ WHY = "depends on RUST_IS_AVAILABLE [=n] (init/Kconfig:3)"
 @pytest.fixture
 def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[BuildSpec]:
     """The builds that are begun of a tree whose Kconfig never gives RUST."""
-    tree = a_tree(tmp_path / "linux", "7.3")
+    tree = make_tree(tmp_path / "linux", "7.3")
     begun: list[BuildSpec] = []
 
     def begin(job: BuildSpec) -> Kernel:
