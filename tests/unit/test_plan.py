@@ -65,5 +65,5 @@ def test_plan_resolves_in_another_cache(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_missing_kernel_is_a_failure() -> None:
-    with pytest.raises(Failure, match="kernels/4321 cannot be read"):
+    with pytest.raises(Failure, match="cannot read the kernel in .*kernels/4321"):
         samples.env_keys("4321").resolved()
