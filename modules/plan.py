@@ -25,7 +25,7 @@ from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.build.toolchain import Toolchain
 from blockyard.kernel.catalog import DebianImage
 from blockyard.kernel.config import variants
-from blockyard.kernel.config.fragments import own_fragment, read_fragment
+from blockyard.kernel.config.fragments import read_fragment, shipped_fragment
 from blockyard.kernel.config.quirks import adapted
 from blockyard.kernel.host.debian import ToolRoot
 from blockyard.kernel.host.errors import Failure, UsageError
@@ -68,9 +68,9 @@ def _build_spec(
     tree: Tree, spec: KernelSpec, tools: ToolRoot, toolchain: Toolchain, no_rust: str
 ) -> BuildSpec:
     omitted = {"Rust": no_rust} if no_rust else {}
-    fragments = [own_fragment("base")]
+    fragments = [shipped_fragment("base")]
     if not no_rust:
-        fragments.append(own_fragment("rust"))
+        fragments.append(shipped_fragment("rust"))
     for driver in (*map(manifest.load, manifest.names()), *patch_drivers(spec)):
         if reason := driver.unbuildable(tree, no_rust):
             omitted[driver.name] = reason

@@ -82,7 +82,7 @@ def configure(job: BuildSpec) -> None:
     if dropped:
         names = ", ".join(f"CONFIG_{one.symbol}" for one in dropped)
         users = [one for one in dropped if not one.fragment.startswith(OWN)]
-        if what := kconfig.no_fragment(users):
+        if what := kconfig.whole_config_error(users):
             with open(job.log, "a") as log:
                 log.write(f"lost: {names}\n")
             raise SymbolsDropped(f"kernel {job.name}: {what}", dropped, {}, job.log)
@@ -103,8 +103,8 @@ def _overruled(merged: Merged) -> Iterator[str]:
     for one in merged.contradictions:
         if not one.later.fragment.startswith(OWN):
             yield (
-                f"{one.later.place} wins: CONFIG_{one.later.symbol} is {one.later.value}, "
-                f"not {one.earlier.value} as in {one.earlier.place}"
+                f"{one.later.location} wins: CONFIG_{one.later.symbol} is {one.later.value}, "
+                f"not {one.earlier.value} as in {one.earlier.location}"
             )
 
 
@@ -154,7 +154,7 @@ def why(job: BuildSpec, symbol: str, refusals: Sequence[str] = ()) -> str:
         raise Failure(f"kernel {job.name}: {failure}", log=job.log)
     reasons = [*refusals] or _refusals(job, symbol, merged, report)
     others = [
-        f"or take --variant {name}, which asks for it" for name in variants.asking_for(symbol)
+        f"or take --variant {name}, which asks for it" for name in variants.with_symbol(symbol)
     ]
     return str(explain.explain(report, symbol, merged.requests, reasons, others))
 

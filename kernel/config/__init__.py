@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From fragments to a proved ``.config``: merging, checking, explaining, comparing."""
+"""Configuration: merge fragments, check the ``.config``, explain symbols, compare kernels."""

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Says in words why a Kconfig symbol has the value it has, and what to do about it.
+"""Explains why a Kconfig symbol has its value, and what to do about it.
 
 kernel/config/reader/reader.py gathers the facts in the sandbox and prints them as JSON (the types
 are in kernel/config/reader/report.py); this module turns them into text for a kernel developer.  It
-starts at the symbol that was asked for, goes down each condition that does not hold, and collects
-one piece of advice at each dead end:
+starts at the requested symbol, follows each condition that does not hold, and collects one piece of
+advice at the end of each path:
 
     EROFS_FS is n, wanted y (base.config:16)
       defined only inside `if MISC_FILESYSTEMS` [=n] (fs/Kconfig:308)
-        MISC_FILESYSTEMS can be y, but nothing asks for it
+        MISC_FILESYSTEMS can be y, but no fragment sets it
       what to do:
         - add CONFIG_MISC_FILESYSTEMS=y to base.config
 """
@@ -55,14 +55,14 @@ class Explanation:
     def chain(self) -> str:
         """The chain of dependencies in one line, without the head and the advice."""
         words = "; ".join(line.strip() for text in self.lines for line in text.splitlines())
-        # the end of what scripts/rust_is_available.sh prints first
+        # the last words that scripts/rust_is_available.sh prints before its notes
         return words.removesuffix(" See output and docs below for details:")
 
 
 _INDENT = "  "
 _MAX_ALTERNATIVES = 4
 
-# Symbols that reflect a tool.  The first pattern that matches the whole name speaks.
+# Symbols that reflect a tool: the first pattern that matches the whole name gives the advice.
 _TOOL_ADVICE = (
     (r"RUST_IS_AVAILABLE", "`make rustavailable` in that tree says which Rust tool is missing "
      "or too old; scripts/min-tool-version.sh has the versions it needs (--toolchain host takes "
@@ -86,15 +86,16 @@ def explain(
     refusals: Sequence[str] = (),
     others: Sequence[str] = (),
 ) -> Explanation:
-    """Return why symbol `name` of the report is what it is, and what to do.
+    """Return why symbol `name` of the report has its value, and what to do.
 
-    `requests` are the merged fragments' (empty if there are none): they tell which line asked
-    for a value and where a missing one should be added.  `refusals` say why Blockyard does not
-    ask this tree for the symbol; then nobody is told to ask.  `others` are more ways to have it.
+    `requests` are those of the merged fragments (empty if there are none): they say which line
+    requested a value and where a missing one should be added.  `refusals` say why Blockyard does
+    not request the symbol for this tree; then there is no advice to add it.  `others` is further
+    advice on how to get the symbol.
     """
     data = report["symbols"][name]
     request = requests.get(name)
-    where = f" ({request.place})" if request else ""
+    where = f" ({request.location})" if request else ""
     if not data["exists"]:
         near = f"; the nearest names: {', '.join(data['near'])}" if data["near"] else ""
         version = f"Linux {report.get('kernelversion', '')}".strip()
@@ -104,7 +105,7 @@ def explain(
     wanted = data["wanted"] or (request.value if request else None)
     head = f"{name} is {data['value'] or 'empty'}" + (f", wanted {wanted}{where}" if wanted else "")
     fragment = request.fragment if request else "a fragment of your own (--fragment FILE)"
-    words = _Teller(report, requests, fragment, may_ask=not refusals).story(data, wanted)
+    words = _Explainer(report, requests, fragment, may_add=not refusals).story(data, wanted)
     off = data["value"] == "n" and not refusals
     advice = [*words.advice, *others] if off else words.advice
     return _finish(head, _Words([*refusals, *words.lines], advice))
@@ -120,13 +121,13 @@ def explain_dropped(
 def explain_failure(report: Report) -> str:
     """Return why the reader could not read the tree's Kconfig ("" if it could).
 
-    Keywords that it does not know are named either way: they warn of wrong answers.
+    Unknown keywords are listed in any case, since the answers may be wrong because of them.
     """
     error = report.get("error")
     lines = [f"the tree's Kconfig cannot be read: {error}"] if error else []
     for entry in report.get("unknown_keywords", ()):
-        place = f"{entry['file']}:{entry['line']}"
-        lines.append(f"unknown Kconfig keyword '{entry['keyword']}' ({place})")
+        where = f"{entry['file']}:{entry['line']}"
+        lines.append(f"unknown Kconfig keyword '{entry['keyword']}' ({where})")
     return "\n".join(lines)
 
 
@@ -134,8 +135,8 @@ def _finish(head: str, words: _Words) -> Explanation:
     return Explanation(head, tuple(words.lines), tuple(dict.fromkeys(words.advice)))
 
 
-class _Teller:
-    """Walks the report from one symbol; tells each symbol's story once."""
+class _Explainer:
+    """Walks the report from one symbol; explains each symbol once."""
 
     def __init__(
         self,
@@ -143,24 +144,24 @@ class _Teller:
         requests: Mapping[str, Request],
         fragment: str,
         *,
-        may_ask: bool = True,
+        may_add: bool = True,
     ) -> None:
         self._report = report
         self._requests = requests
         self._fragment = fragment  # where a missing line should be added
-        self._may_ask = may_ask  # whether adding lines is an advice at all
-        self._told: set[str] = set()
+        self._may_add = may_add  # whether to advise adding or changing lines
+        self._explained: set[str] = set()
 
     def story(self, data: SymbolData, wanted: str | None) -> _Words:
-        """Return why the symbol is what it is, and the conditions that a symbol that is on met."""
+        """Return why the symbol has its value; if it is on, also the conditions that it meets."""
         words = self.reasons(data, wanted)
         if data["value"] != "n" and wanted != "n" and _honoured(data["value"], wanted):
             words.lines.extend(_conditions(data))
         return words
 
     def reasons(self, data: SymbolData, wanted: str | None) -> _Words:
-        """Return why the symbol is not `wanted`; with no wish, why it is what it is."""
-        self._told.add(data["name"])
+        """Return why the symbol is not `wanted`; if that is None, why it has its value."""
+        self._explained.add(data["name"])
         value = data["value"]
         if value != "n" and _honoured(value, wanted):
             return self._why_on(data, unwanted=wanted == "n")
@@ -169,7 +170,7 @@ class _Teller:
         if wanted == "m" and data["type"] in ("bool", "tristate"):
             if data["type"] == "bool":
                 fix = self._add(data["name"], "y")
-                return _Words([f"it is a bool ({_places(data)}): m is not possible"], fix)
+                return _Words([f"it is a bool ({_locations(data)}): m is not possible"], fix)
             if self._report.get("modules") == "n":
                 return _Words(["m needs MODULES [=n]"], self._add("MODULES", "y"))
         return self._why_off(data, wanted)
@@ -180,17 +181,18 @@ class _Teller:
             if entry["value"] != "n":
                 condition = f" if {entry['condition']}" if entry["condition"] != "y" else ""
                 request = self._requests.get(entry["name"])
-                asked = f", which {request.place} asks for" if request else ""
-                words.lines.append(f"selected by {entry['name']}{condition} ({entry['at']}){asked}")
+                source = f", which is set by {request.location}" if request else ""
+                selector = f"{entry['name']}{condition} ({entry['at']})"
+                words.lines.append(f"selected by {selector}{source}")
                 words.advice.append(f"turn off {entry['name']}, which selects it")
         request = self._requests.get(data["name"])
         if not words.lines and request and request.value == data["value"]:
-            words.lines.append(f"asked for by {request.place}")
+            words.lines.append(f"set by {request.location}")
         elif not words.lines:
             for default in [d for d in data["defaults"] if d["holds"] != "n"][:1]:
                 condition = f" if {default['condition']}" if _conditional(default) else ""
                 words.lines.append(
-                    f"its default {default['value']}{condition} holds ({_places(data)})"
+                    f"its default {default['value']}{condition} holds ({_locations(data)})"
                 )
         if unwanted and data["prompt"] is None:
             words.lines.append("it has no prompt: a fragment cannot turn it off")
@@ -200,7 +202,7 @@ class _Teller:
         name, words = data["name"], _Words([], [])
         if tool := self._tool(name):
             value = ", ".join(default["value"] for default in data["defaults"]) or "n"
-            lines = [f"the tree's check of the tools says {value} ({_places(data)})"]
+            lines = [f"the tree's check of the tools says {value} ({_locations(data)})"]
             if name == "RUST_IS_AVAILABLE" and self._report.get("rust_complaint"):
                 lines.append(_INDENT + self._report["rust_complaint"])
             return _Words(lines, tool)
@@ -213,15 +215,15 @@ class _Teller:
                     _append(words, self._clause(clause), "")
         if all(unmet) and data["prompt"] is not None:
             if name not in self._requests or self._requests[name].value == "n":
-                words.advice.extend(self._add(name, _value_to_ask(data, wanted)))
+                words.advice.extend(self._add(name, _value_to_add(data, wanted)))
         elif data["prompt"] is None and not (all(unmet) and data["defaults"]):
             _append(words, self._no_prompt(data), "")
         elif not all(unmet):
-            _append(words, self._not_asked(data, wanted), "")
+            _append(words, self._not_requested(data, wanted), "")
         return words
 
-    def _not_asked(self, data: SymbolData, wanted: str | None) -> _Words:
-        """Return why a symbol is off that nothing forbids."""
+    def _not_requested(self, data: SymbolData, wanted: str | None) -> _Words:
+        """Return why a symbol is off although its conditions hold."""
         name, choice = data["name"], data["choice"]
         if choice and choice["selection"] and choice["selection"] != name:
             members = ", ".join(choice["members"])
@@ -231,19 +233,19 @@ class _Teller:
             )
             return _Words([line], [self._one_of_two(name, choice["selection"])])
         if wanted is not None and wanted not in data["assignable"]:
-            return _Words([f"{wanted} is not a value for {data['type']} ({_places(data)})"], [])
+            return _Words([f"{wanted} is not a value for {data['type']} ({_locations(data)})"], [])
         possible = wanted or " or ".join(v for v in data["assignable"] if v != "n") or "set"
         request = self._requests.get(name)
-        but = f"{request.place} says {request.value}" if request else "nothing asks for it"
+        but = f"{request.location} says {request.value}" if request else "no fragment sets it"
         line = f"{name} can be {possible}, but {but}"
-        return _Words([line], self._add(name, _value_to_ask(data, wanted)))
+        return _Words([line], self._add(name, _value_to_add(data, wanted)))
 
     def _one_of_two(self, name: str, chosen: str) -> str:
         mine, other = self._requests.get(name), self._requests.get(chosen)
         if not mine or not other:
-            return f"ask for {name} and for no other symbol of that choice"
+            return f"set {name} and no other symbol of that choice"
         return (
-            f"ask for {name} ({mine.place}) or {chosen} ({other.place}), and take the other back: "
+            f"set {name} ({mine.location}) or {chosen} ({other.location}), and turn off the other: "
             f"'# CONFIG_... is not set' in a later fragment"
         )
 
@@ -262,7 +264,7 @@ class _Teller:
             + (f" if {default['condition']} [={default['holds']}]" if _conditional(default) else "")
             for default in data["defaults"]
         ]
-        return _Words([f"{line}; its defaults ({_places(data)}):", *defaults], [])
+        return _Words([f"{line}; its defaults ({_locations(data)}):", *defaults], [])
 
     def _clause(self, clause: Clause) -> _Words:
         simple = len(clause["alternatives"]) == 1
@@ -286,34 +288,34 @@ class _Teller:
         return words
 
     def _leaf(self, leaf: Leaf, *, alone: bool) -> _Words:
-        """Return the story of one symbol in a condition; `alone`: its value was just shown."""
+        """Explain one symbol in a condition; `alone`: the line above already shows its value."""
         name, required = leaf["name"], leaf["required"]
         if leaf["constant"]:
-            return _Words([f"a literal or a check of the tree that answered {leaf['value']}"], [])
+            return _Words([f"a literal or a probe of the tree; its value is {leaf['value']}"], [])
         state = [] if alone else [f"{name} is {leaf['value']}, must be {required}"]
         data = self._report["symbols"].get(name)
-        if data is None or name in self._told:
+        if data is None or name in self._explained:
             return _Words(state, [])
         if not data["exists"]:
             return _Words([f"{name} is not defined in this tree"], [])
-        wish = required.split()[0]  # "m or y" → m
-        if wish not in ("n", "m", "y"):
+        wanted = required.split()[0]  # "m or y" → m
+        if wanted not in ("n", "m", "y"):
             return _Words([f"{name} is {leaf['value']}, must be {required}"], self._tool(name))
-        inner = self.reasons(data, wish)
-        # A line that is about this symbol says so; those below it are indented.
-        own = [x if x.startswith((" ", name)) else f"{name}: {x}" for x in inner.lines]
-        if wish == "n" and data["prompt"] is not None:
+        inner = self.reasons(data, wanted)
+        # Lines about this symbol begin with its name; those about others are indented.
+        lines = [x if x.startswith((" ", name)) else f"{name}: {x}" for x in inner.lines]
+        if wanted == "n" and data["prompt"] is not None:
             inner.advice.extend(self._add(name, "n"))
-        return _Words(own or state, inner.advice)
+        return _Words(lines or state, inner.advice)
 
     def _add(self, name: str, value: str) -> list[str]:
-        """Return the advice to ask for a value, unless there is no use in asking."""
-        if not self._may_ask:
+        """Return the advice to set a value; empty if Blockyard would not request it anyway."""
+        if not self._may_add:
             return []
         line = f"'# CONFIG_{name} is not set'" if value == "n" else f"CONFIG_{name}={value}"
         request = self._requests.get(name)
         if request:
-            return [f"change {request.place} to {line}"]
+            return [f"change {request.location} to {line}"]
         return [f"add {line} to {self._fragment}"]
 
     def _tool(self, name: str) -> list[str]:
@@ -326,17 +328,17 @@ def _append(words: _Words, other: _Words, indent: str) -> None:
     words.advice.extend(other.advice)
 
 
-def _places(data: SymbolData) -> str:
+def _locations(data: SymbolData) -> str:
     return ", ".join(definition["at"] for definition in data["definitions"])
 
 
 def _honoured(value: str, wanted: str | None) -> bool:
-    """Whether a value that is not n is what was wanted, or more; n is wanted in vain."""
+    """Whether a value other than n is the wanted one or higher; also true if n is wanted."""
     return wanted in (None, "n", value, f'"{value}"') or (wanted, value) == ("m", "y")
 
 
-def _value_to_ask(data: SymbolData, wanted: str | None) -> str:
-    """Return what to ask for: drivers and the like are modules unless somebody knows better."""
+def _value_to_add(data: SymbolData, wanted: str | None) -> str:
+    """Return the value to advise: a tristate becomes a module unless another value is wanted."""
     return wanted or ("m" if data["type"] == "tristate" else "y")
 
 
@@ -345,7 +347,7 @@ def _conditional(default: Default) -> bool:
 
 
 def _condition(clause: Clause) -> str:
-    """Return one condition with its value and its place."""
+    """Return one condition with its value and its location."""
     phrase = {
         "depends": f"depends on {clause['text']}",
         "if": f"defined only inside `if {clause['text']}`",
@@ -356,7 +358,7 @@ def _condition(clause: Clause) -> str:
 
 
 def _conditions(data: SymbolData) -> list[str]:
-    """Return where a symbol is defined and the conditions that it met there."""
+    """Return where a symbol is defined and the conditions that it meets there."""
     lines = []
     for definition in data["definitions"]:
         if _possible(definition):

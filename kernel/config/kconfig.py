@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Kconfig fragments: read them, merge them, and prove that the kernel's tools honoured them.
+"""Kconfig fragments: read them, merge them, and check that the ``.config`` honours them.
 
-What tinyconfig asks for and what the fragments (base, driver, variant, user) ask for goes through
-the kernel's allnoconfig, which drops what cannot be had without a word.  So the result is compared
-with every single request:
+The lines of tinyconfig and of the fragments (base, driver, variant, user) go through the kernel's
+allnoconfig, which silently drops a symbol whose dependencies are not met.  So each requested symbol
+is compared with the result:
 
     fragments --merge--> Merged --render--> text for .config --(make)--> .config
                               \\--------------- prove -----------------> what was dropped
 
-Everything here is text in, values out.  Why a symbol was dropped is told by
-kernel/config/explain.py.
+These functions take text and return values.  kernel/config/explain.py says why a symbol was
+dropped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ALMOST_UNSET = re.compile(r"#\s*(CONFIG_)?\w+\s+(is\s+)?not\s+set\b", re.IGNORE
 _VALUE = re.compile(r'[ymn]|-?\d+|0[xX][0-9a-fA-F]+|"(?:[^"\\]|\\.)*"')
 
 
-MANY = 10  # symbols that a fragment may lose before it is taken for a whole configuration
+MAX_DROPPED = 10  # a fragment with more dropped symbols is taken for a whole configuration
 
 
 class FragmentError(UsageError):
@@ -42,7 +42,7 @@ class FragmentError(UsageError):
 
 @dataclass(frozen=True)
 class Fragment:
-    """A piece of configuration and the name that messages call it by."""
+    """A piece of configuration, and its name in messages."""
 
     name: str  # usually its path in the repository
     text: str
@@ -58,14 +58,14 @@ class Request:
     line: int
 
     @property
-    def place(self) -> str:
-        """Where it stands: fragment:line."""
+    def location(self) -> str:
+        """The line that makes the request, as fragment:line."""
         return f"{self.fragment}:{self.line}"
 
 
 @dataclass(frozen=True)
 class Contradiction:
-    """A later line that asks for another value than an earlier one; the later one wins."""
+    """Two lines that request different values of a symbol; the later one wins."""
 
     earlier: Request
     later: Request
@@ -73,10 +73,10 @@ class Contradiction:
 
 @dataclass(frozen=True)
 class Merged:
-    """What a sequence of fragments asks for."""
+    """The symbols that a sequence of fragments requests."""
 
     requests: Mapping[str, Request]  # by symbol; the line that won
-    contradictions: tuple[Contradiction, ...]  # in the order they were met
+    contradictions: tuple[Contradiction, ...]  # in the order of the later lines
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Dropped:
     """A request that the resulting `.config` does not honour."""
 
     symbol: str
-    wanted: str
+    requested: str
     got: str  # "n" when the symbol is absent
     fragment: str
     line: int
@@ -92,7 +92,7 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Promoted:
-    """A request for a module that came out built in: honoured, but worth a note."""
+    """A module request that the `.config` has built in: honoured, but worth a note."""
 
     symbol: str
     fragment: str
@@ -130,8 +130,8 @@ def merge(fragments: Sequence[Fragment]) -> Merged:
 def render(merged: Merged) -> str:
     """Return the text to append to tinyconfig's for allnoconfig, sorted by symbol.
 
-    Appending is enough: the kernel's reader lets the last line for a symbol win.  The text
-    depends on the requests alone, so that it can be part of a cache key.
+    Appending is enough, because in the kernel's conf_read_simple() the last line for a symbol
+    wins.  The text depends only on the requests, since it is part of the kernel's cache key.
     """
     return "".join(
         f"# CONFIG_{symbol} is not set\n" if value == "n" else f"CONFIG_{symbol}={value}\n"
@@ -143,8 +143,8 @@ def prove(requested: Mapping[str, Request], result: Mapping[str, str]) -> tuple[
     """Return each request that `result`, a parsed `.config`, does not honour, by symbol.
 
     A symbol that is missing from `.config` is n.  A request for m that became y is honoured
-    (`promoted` lists those), because the code is there; y that became m is not, because a
-    boot may need it before modules can be loaded.
+    (`promoted` lists those), because the kernel has the code; y that became m is not, because
+    the code may be needed before modules can be loaded.
     """
     return tuple(
         Dropped(symbol, request.value, got, request.fragment, request.line)
@@ -154,7 +154,7 @@ def prove(requested: Mapping[str, Request], result: Mapping[str, str]) -> tuple[
 
 
 def promoted(requested: Mapping[str, Request], result: Mapping[str, str]) -> tuple[Promoted, ...]:
-    """Return each request for m that came out as y, by symbol."""
+    """Return each request for m that is y in the result, by symbol."""
     return tuple(
         Promoted(symbol, request.fragment, request.line)
         for symbol, request in sorted(requested.items())
@@ -162,23 +162,23 @@ def promoted(requested: Mapping[str, Request], result: Mapping[str, str]) -> tup
     )
 
 
-def no_fragment(dropped: Sequence[Dropped]) -> str:
-    """Return what to say of a fragment that lost too many symbols to be one; else "".
+def whole_config_error(dropped: Sequence[Dropped]) -> str:
+    """Return the message about a fragment that is a whole configuration; "" if there is none.
 
-    That is a defconfig, or a `.config` of another kernel: its lines count on defaults, and on
-    menus that are off here.  A page of reasons per symbol would hide that.
+    A defconfig, or the `.config` of another kernel, relies on defaults and on menus that are off
+    here, so that many of its symbols are dropped.  A reason for each would hide the cause.
     """
-    counts = Counter(one.fragment for one in dropped)
+    counts = Counter(entry.fragment for entry in dropped)
     name, lost = max(counts.items(), key=lambda item: item[1], default=("", 0))
-    if lost <= MANY:
+    if lost <= MAX_DROPPED:
         return ""
-    symbols = [one.symbol for one in dropped if one.fragment == name]
+    symbols = [entry.symbol for entry in dropped if entry.fragment == name]
     return (
         f"{name} does not fit this kernel as a fragment: {lost} of its symbols are lost "
         f"({', '.join(symbols[:3])}, ...)\n"
-        "  a defconfig or a whole .config counts on defaults, and on menus that are off here:\n"
-        "  write only the symbols that you need, each with those that it depends on;\n"
-        f"  ./inv kernel.explain {symbols[0]} says which these are"
+        "  a defconfig or a whole .config relies on defaults, and on menus that are off here:\n"
+        "  write only the symbols that you need, and the symbols that they depend on;\n"
+        f"  ./inv kernel.explain {symbols[0]} lists these"
     )
 
 
@@ -196,7 +196,7 @@ def _requests(fragment: Fragment) -> Iterator[Request]:
 
 
 def _value_hint(assignment: re.Match[str]) -> str:
-    """Say how a value that was not understood should be written."""
+    """Return how to write a value that could not be parsed."""
     symbol, value = assignment["symbol"], assignment["value"]
     if not value:
         return f'write CONFIG_{symbol}="" for an empty string, or remove the line'
@@ -210,9 +210,9 @@ def _value_hint(assignment: re.Match[str]) -> str:
 
 
 def _line_hint(line: str) -> str:
-    """Say how a line that was not understood should be written."""
+    """Return how to write a line that could not be parsed."""
     if _ALMOST_UNSET.match(line):
-        return "the kernel takes '# CONFIG_<symbol> is not set' in exactly this form only"
+        return "the kernel only accepts this exact form: '# CONFIG_<symbol> is not set'"
     if re.fullmatch(r"\s*CONFIG_\w+\s*=.*", line):
         return "remove the spaces before CONFIG_ and around '='"
     if re.match(r"\w+=", line):
@@ -220,14 +220,14 @@ def _line_hint(line: str) -> str:
     return "write CONFIG_<symbol>=<value>, '# CONFIG_<symbol> is not set' or a # comment"
 
 
-def _honoured(wanted: str, got: str) -> bool:
-    # An empty string is as good as absent: CMDLINE="" with CMDLINE_BOOL off.
-    return _same(wanted, got) or (wanted, got) in (("m", "y"), ('""', "n"))
+def _honoured(requested: str, got: str) -> bool:
+    # An empty string may also be absent: CMDLINE="" with CMDLINE_BOOL off.
+    return _same(requested, got) or (requested, got) in (("m", "y"), ('""', "n"))
 
 
-def _same(one: str, other: str) -> bool:
+def _same(a: str, b: str) -> bool:
     """Compare two values; numbers by value, since 0x10 may be written 0x010."""
-    return one == other or (_number(one) is not None and _number(one) == _number(other))
+    return a == b or (_number(a) is not None and _number(a) == _number(b))
 
 
 def _number(value: str) -> int | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What cannot be asked of every kernel: `fragments/versions.toml` and how it changes a fragment."""
+"""Adapts fragments to a kernel's version, by the table in `fragments/versions.toml`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TABLE = PROJECT / "kernel" / "fragments" / "versions.toml"
 
 
 class Quirk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """In a range of kernels, lines that stand in place of those for some symbols."""
+    """A range of kernels in which fragment lines are dropped or replaced."""
 
     kernels: str  # the range, see kernel.versions
     reason: str
@@ -31,7 +31,7 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read(path: Path) -> tuple[Quirk, ...]:
-    """The table in a file; raises UsageError for one that is not understood."""
+    """The rows of a table file; raises UsageError for an invalid file."""
     rows = toml.read(path, _Table, "the table").difference
     for row in rows:
         versions.check_range(row.kernels, str(path))
@@ -44,7 +44,7 @@ def _table() -> tuple[Quirk, ...]:
 
 
 def why_not(symbol: str, version: str) -> str:
-    """Why a symbol is not asked of this kernel; empty when it is."""
+    """Why a symbol is not requested for this kernel's version; empty if it is."""
     for row in _table():
         if symbol in row.drop and versions.within(version, row.kernels):
             return row.reason
@@ -52,17 +52,17 @@ def why_not(symbol: str, version: str) -> str:
 
 
 def adapted(fragment: Fragment, version: str) -> Fragment:
-    """The fragment as this kernel can be asked for it; lines keep their numbers."""
+    """The fragment for a kernel's version; the lines that stay keep their numbers."""
     lines = fragment.text.splitlines()
     for row in _table():
         if versions.within(version, row.kernels):
-            dropped = [number for number, line in enumerate(lines) if _asks(line, row.drop)]
+            dropped = [number for number, line in enumerate(lines) if _sets(line, row.drop)]
             for number in dropped:
                 lines[number] = ""
             lines += row.ask if dropped else ()
     return Fragment(fragment.name, "".join(f"{line}\n" for line in lines))
 
 
-def _asks(line: str, symbols: tuple[str, ...]) -> bool:
+def _sets(line: str, symbols: tuple[str, ...]) -> bool:
     match = re.match(r"CONFIG_(\w+)=", line)
     return match is not None and match[1] in symbols

@@ -18,7 +18,7 @@ import pytest
 
 from blockyard.kernel.build import toolchain
 from blockyard.kernel.build.spec import BuildSpec
-from blockyard.kernel.config.fragments import own_fragment
+from blockyard.kernel.config.fragments import shipped_fragment
 from blockyard.kernel.host.debian import ToolRoot
 from blockyard.kernel.host.sandbox import BIND, Sandbox
 from blockyard.kernel.sources import series
@@ -68,7 +68,7 @@ def test_a_patch(tools: ToolRoot, targets: Targets, user: str, tmp_path: Path) -
         )
     tree = Tree(tmp_path / "tree", Other(f"hostile {tmp_path}"))
     series.apply(tree, [series.Patch("hostile.patch", patch(tree.path))], tmp_path, tools)
-    job = BuildSpec("hostile", tree, (own_fragment("base"),), toolchain.from_root(tools), tools)
+    job = BuildSpec("hostile", tree, (shipped_fragment("base"),), toolchain.from_root(tools), tools)
     out = tmp_path / "out"
     out.mkdir()
     targets.write(out, f"{BIND}/out")

@@ -15,7 +15,7 @@ from blockyard.kernel import artifact
 from blockyard.kernel.build import build, toolchain
 from blockyard.kernel.build.build import MOST_FILES, module_name, prune, usage, warnings
 from blockyard.kernel.build.spec import BuildSpec
-from blockyard.kernel.config.fragments import own_fragment, read_fragment
+from blockyard.kernel.config.fragments import read_fragment, shipped_fragment
 from blockyard.kernel.config.kconfig import Fragment, merge
 from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.settings import PROJECT
@@ -91,7 +91,7 @@ class TestMake:
 class TestFragments:
     def test_ours_can_be_read_and_do_not_contradict_each_other(self) -> None:
         drivers = [manifest.load(name).fragment for name in manifest.names()]
-        assert merge([own_fragment("base"), *drivers]).contradictions == ()
+        assert merge([shipped_fragment("base"), *drivers]).contradictions == ()
 
     @pytest.mark.parametrize("name", manifest.names())
     def test_a_driver_is_asked_for_by_its_fragment(self, name: str) -> None:
@@ -99,7 +99,7 @@ class TestFragments:
         assert set(driver.symbols) <= set(merge([driver.fragment]).requests)
 
     def test_a_fragment_is_named_as_a_user_finds_it(self, tmp_path: Path) -> None:
-        assert own_fragment("base").name == "kernel/fragments/base.config"
+        assert shipped_fragment("base").name == "kernel/fragments/base.config"
         (tmp_path / "mine.config").touch()
         assert read_fragment(tmp_path / "mine.config").name == str(tmp_path / "mine.config")
 

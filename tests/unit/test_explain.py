@@ -58,7 +58,7 @@ scripts/min-tool-version.sh has the versions it needs (--toolchain host takes th
         assert words(run, "EROFS", base="CONFIG_EROFS=y\n") == golden("""
             EROFS is n, wanted y (base.config:1)
               defined only inside `if MISC` [=n] (drivers/Kconfig:21)
-                MISC can be y, but nothing asks for it
+                MISC can be y, but no fragment sets it
               what to do:
                 - add CONFIG_MISC=y to base.config
         """)
@@ -68,8 +68,8 @@ scripts/min-tool-version.sh has the versions it needs (--toolchain host takes th
         assert words(run, "EITHER", config, base="CONFIG_EITHER=y\n") == golden("""
             EITHER is n, wanted y (base.config:1)
               depends on PHY || (MISC && !CONFIGFS_FS) [=n] (drivers/Kconfig:63)
-                PHY can be m, but nothing asks for it
-                MISC can be y, but nothing asks for it
+                PHY can be m, but no fragment sets it
+                MISC can be y, but no fragment sets it
                 CONFIGFS_FS is y, must be n
               what to do:
                 - one of: add CONFIG_PHY=m to base.config; or add CONFIG_MISC=y to base.config \
@@ -80,7 +80,7 @@ and add '# CONFIG_CONFIGFS_FS is not set' to base.config
         assert words(run, "USBHOST", "CONFIG_MISC=y\n", usb="CONFIG_USBHOST=m\n") == golden("""
             USBHOST is n, wanted m (usb.config:1)
               depends on PHY if MISC [=n] (drivers/Kconfig:43)
-                PHY can be m, but nothing asks for it
+                PHY can be m, but no fragment sets it
                 MISC is y, must be n
               what to do:
                 - one of: add CONFIG_PHY=m to usb.config; \
@@ -118,7 +118,7 @@ or add '# CONFIG_MISC is not set' to usb.config
             DESKTOP is n, wanted y (base.config:1)
               SERVER is chosen instead (drivers/Kconfig:53): 'Model' is one of SERVER, DESKTOP
               what to do:
-                - ask for DESKTOP and for no other symbol of that choice
+                - set DESKTOP and no other symbol of that choice
         """)
 
     def test_a_module_of_a_bool(self, run: Run) -> None:
@@ -157,7 +157,7 @@ or add '# CONFIG_MISC is not set' to usb.config
         config = "CONFIG_MISC=y\nCONFIG_EROFS=m\n"
         assert words(run, "EROFS", config, base="CONFIG_MISC=y\nCONFIG_EROFS=m\n") == golden("""
             EROFS is m, wanted m (base.config:2)
-              asked for by base.config:2
+              set by base.config:2
               defined at drivers/Kconfig:22 (tristate)
                 defined only inside `if MISC` [=y] (drivers/Kconfig:21)
         """)
@@ -166,7 +166,7 @@ or add '# CONFIG_MISC is not set' to usb.config
         config = "CONFIG_MISC=y\nCONFIG_EROFS=m\n"
         assert words(run, "CRC", config, base="CONFIG_MISC=y\nCONFIG_EROFS=m\n") == golden("""
             CRC is m
-              selected by EROFS (drivers/Kconfig:22), which base.config:2 asks for
+              selected by EROFS (drivers/Kconfig:22), which is set by base.config:2
               defined at drivers/Kconfig:28 (tristate)
         """)
 
@@ -181,7 +181,7 @@ or add '# CONFIG_MISC is not set' to usb.config
     def test_nothing_asks(self, run: Run) -> None:
         assert words(run, "MISC") == golden("""
             MISC is n
-              MISC can be y, but nothing asks for it
+              MISC can be y, but no fragment sets it
               what to do:
                 - add CONFIG_MISC=y to a fragment of your own (--fragment FILE)
         """)
@@ -191,7 +191,7 @@ or add '# CONFIG_MISC is not set' to usb.config
         assert str(explain(run("MISC"), "MISC", {}, refusals)) == golden("""
             MISC is n
               Rust is left out of kernel 7.3: too old
-              MISC can be y, but nothing asks for it
+              MISC can be y, but no fragment sets it
         """)
         assert str(explain(run("RNUL"), "RNUL", {}, refusals)) == golden("""
             RNUL does not exist in Linux 7.3.4; the nearest names: RNULL

@@ -14,11 +14,11 @@ from blockyard.kernel.config.kconfig import (
     Promoted,
     Request,
     merge,
-    no_fragment,
     parse,
     promoted,
     prove,
     render,
+    whole_config_error,
 )
 from blockyard.kernel.host.errors import UsageError
 
@@ -74,9 +74,9 @@ class TestParse:
             ('CONFIG_A="open', "string in double quotes"),
             ("BLOCK=y", "write CONFIG_BLOCK=y"),
             ("CONFIG_A", "write CONFIG_<symbol>=<value>"),
-            ("#CONFIG_A is not set", "exactly this form"),
-            ("# CONFIG_A not set", "exactly this form"),
-            ("# CONFIG_A is not set.", "exactly this form"),
+            ("#CONFIG_A is not set", "this exact form"),
+            ("# CONFIG_A not set", "this exact form"),
+            ("# CONFIG_A is not set.", "this exact form"),
         ],
     )
     def test_a_malformed_line_is_named_and_the_remedy_told(self, line: str, hint: str) -> None:
@@ -180,7 +180,9 @@ class TestNoFragment:
         return [Dropped(f"S{number}", "y", "n", fragment, number) for number in range(count)]
 
     def test_a_defconfig_gets_one_message(self) -> None:
-        told = no_fragment([*self.lost(67, "x86_64_defconfig"), *self.lost(3, "mine.config")])
+        told = whole_config_error(
+            [*self.lost(67, "x86_64_defconfig"), *self.lost(3, "mine.config")]
+        )
         assert told.startswith(
             "x86_64_defconfig does not fit this kernel as a fragment: 67 of its symbols"
         )
@@ -190,4 +192,4 @@ class TestNoFragment:
 
     @pytest.mark.parametrize("count", [0, 1, 10])
     def test_a_few_lost_symbols_are_explained_one_by_one(self, count: int) -> None:
-        assert no_fragment(self.lost(count, "mine.config")) == ""
+        assert whole_config_error(self.lost(count, "mine.config")) == ""

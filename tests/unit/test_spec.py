@@ -224,4 +224,4 @@ class TestVariants:
         ],
     )
     def test_which_one_asks_for_a_symbol(self, symbol: str, names: list[str]) -> None:
-        assert variants.asking_for(symbol) == names
+        assert variants.with_symbol(symbol) == names

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from blockyard.kernel.config import kconfig, quirks, variants
-from blockyard.kernel.config.fragments import own_fragment
+from blockyard.kernel.config.fragments import shipped_fragment
 from blockyard.kernel.config.kconfig import Fragment
 from blockyard.kernel.config.quirks import adapted, why_not
 from blockyard.kernel.host.errors import UsageError
@@ -111,7 +111,7 @@ class TestTable:
         asked = {
             symbol
             for name in variants.names()
-            for part in [own_fragment("base"), own_fragment("rust")]
+            for part in [shipped_fragment("base"), shipped_fragment("rust")]
             + variants.fragments(name, rust=True)
             for symbol in kconfig.merge([part]).requests
         }

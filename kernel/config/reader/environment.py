@@ -31,7 +31,7 @@ def kbuild_environment(srctree: Path, given: Mapping[str, str]) -> dict[str, str
 
     `given` holds make's command line (LLVM, ARCH, CROSS_COMPILE, CC, RUSTC, …), which wins over
     the computed values as it does in make.  Rules: the top Makefile and scripts/Makefile.clang
-    of 6.1, 6.12 and 7.3; a variable that one version lacks does no harm in it.
+    of 6.1, 6.12 and 7.3; a variable that a version does not use is harmless there.
     """
     cross = given.get("CROSS_COMPILE", "")
     llvm = given.get("LLVM", "")

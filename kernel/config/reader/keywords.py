@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Looks for words of the Kconfig language that `kernel/config/reader/reader.py` does not know.
+"""Finds Kconfig keywords that `kernel/config/reader/reader.py` does not know.
 
-A tree of tomorrow may have one; to name it with file and line beats failing half-way. This runs
-in the sandbox, with the standard library alone.
+A future tree may use new ones; a message with file and line is better than an error half-way. This
+runs in the sandbox, with the standard library alone.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _SOURCE = re.compile(r"""[ \t]*source[ \t]+["']?([^"'\s#]+)""")
 
 
 def scan_keywords(srctree: Path, env: Mapping[str, str]) -> list[dict[str, str | int]]:
-    """Return each keyword in the tree's Kconfig files that `Tree` does not know, and where.
+    """Return each keyword in the tree's Kconfig files that `Tree` does not know, and its location.
 
-    Files are found by following `source` from the top Kconfig, as far as they can be.
+    Files are found by following `source` from the top Kconfig; missing ones are skipped.
     """
     unknown: list[dict[str, str | int]] = []
     seen: set[str] = set()
@@ -48,7 +48,7 @@ def scan_keywords(srctree: Path, env: Mapping[str, str]) -> list[dict[str, str |
 
 def _statements(text: str) -> Iterator[tuple[int, str]]:
     """Yield line number and text of each line that is neither help text nor a continuation."""
-    help_indent: int | None = None  # None: not in a help text; -1: its first line is to come
+    help_indent: int | None = None  # None: not in a help text; -1: before its first line
     continued = False
     for number, raw in enumerate(text.split("\n"), 1):
         line = raw.expandtabs()

@@ -2,14 +2,14 @@
 """Reads a kernel tree's Kconfig with kconfiglib and answers questions about symbols in JSON.
 
 A tree's Kconfig files run shell commands, so they are read inside the sandbox: there, this
-program has the standard library, `kconfiglib` and its parts `kconfig_environment` (what the
-tree's Makefile exports to Kconfig) and `kconfig_keywords` (words that are not known here).  It
-reads and explains; `.config` is written by the kernel's own tools only.  The story:
+program has the standard library, `kconfiglib`, and its modules `environment` (the variables that
+the tree's Makefile exports to Kconfig) and `keywords` (a search for unknown keywords).  It only
+reads; the kernel's own tools write the `.config`.  Its steps:
 
 1. `Tree` is kconfiglib 14.1.0 plus the language of Linux 7.x, and it remembers where each
    dependency was written.
-2. `describe` turns a symbol into plain data, `answer` does so for the symbols that were asked
-   and for those that stand in their way.
+2. `describe` turns a symbol into plain data, `answer` does so for the requested symbols and for
+   the symbols of their unmet conditions.
 
 The current directory must be writable (compiler probes leave a short-lived directory there).
 """
@@ -34,19 +34,19 @@ import kconfiglib as kl
 from blockyard.kernel.config.reader.environment import kbuild_environment
 from blockyard.kernel.config.reader.keywords import scan_keywords
 
-MAX_DEPTH = 6  # how far the symbols in the way are followed
-MAX_SYMBOLS = 120  # in one answer, besides those that were asked for
+MAX_DEPTH = 6  # how far the symbols of unmet conditions are followed
+MAX_SYMBOLS = 120  # in one answer, besides the requested ones
 MAX_LISTED = 12  # selectors, implying symbols and alternatives that are listed; all are counted
-ALIKE = 0.75  # of a name's letters, for a misspelt one
-RELATED = 0.55  # of letters and words together, for a renamed one
-MUCH_BETTER = 0.4  # the rest is not offered beside one that is so much nearer
-MAX_NEAR = 5  # names that are offered in place of an unknown one
+ALIKE = 0.75  # least ratio of equal letters, for a misspelt name
+RELATED = 0.55  # least mean of the ratios for letters and words, for a renamed symbol
+MUCH_BETTER = 0.4  # names that are so much less alike than the best are not suggested
+MAX_NEAR = 5  # names that are suggested for an unknown one
 NMY = "nmy"
 
 # --- 1. the tree --------------------------------------------------------------------------
 
-# Attributes of 7.x that kconfiglib does not know and that change no value it computes: MODULES
-# is the modules symbol anyway, and what `transitional` marks is absent from a new .config.
+# Attributes of 7.x that kconfiglib does not know and that change none of its values: MODULES is
+# the modules symbol anyway, and a `transitional` symbol is absent from a new .config.
 _BARE_ATTRIBUTE = re.compile(r"^[ \t]*(?:transitional|modules)[ \t]*(?:#.*)?$", re.M)
 
 
@@ -56,7 +56,7 @@ class Clause(NamedTuple):
     expr: Any
     keyword: str  # depends, if, visible or prompt
     at: str  # file:line
-    text: str = ""  # as written, where `expr` reads differently
+    text: str = ""  # as written, if `expr` was rewritten
 
 
 class Tree(kl.Kconfig):  # type: ignore[misc]  # kconfiglib has no types
@@ -127,22 +127,22 @@ class Tree(kl.Kconfig):  # type: ignore[misc]  # kconfiglib has no types
 # --- 2. the answers -----------------------------------------------------------------------
 
 
-def answer(tree: Tree, asked: list[str], wanted: Mapping[str, str]) -> dict[str, Any]:
-    """Describe the symbols that were asked, and in turn those that keep them from `wanted`."""
+def answer(tree: Tree, names: list[str], wanted: Mapping[str, str]) -> dict[str, Any]:
+    """Describe the symbols in `names`, and in turn those that keep them from `wanted`."""
     symbols: dict[str, Any] = {}
-    queue = deque((name, wanted.get(name), 0) for name in asked)
+    queue = deque((name, wanted.get(name), 0) for name in names)
     while queue:
-        name, want, depth = queue.popleft()
+        name, value, depth = queue.popleft()
         if name in symbols or (depth and len(symbols) >= MAX_SYMBOLS):
             continue
-        symbols[name] = describe(tree, name, want)
+        symbols[name] = describe(tree, name, value)
         if depth < MAX_DEPTH:
-            queue.extend((leaf, need, depth + 1) for leaf, need in _in_the_way(symbols[name]))
+            queue.extend((leaf, need, depth + 1) for leaf, need in _unmet(symbols[name]))
     return symbols
 
 
 def describe(tree: Tree, name: str, wanted: str | None) -> dict[str, Any]:
-    """Facts about one symbol; `SymbolData` in report.py lists the fields."""
+    """Return the facts about one symbol; `SymbolData` in report.py lists the fields."""
     sym = tree.syms.get(name)
     if sym is None or not sym.nodes:
         near = nearest(name, [known.name for known in tree.unique_defined_syms])
@@ -167,14 +167,14 @@ def describe(tree: Tree, name: str, wanted: str | None) -> dict[str, Any]:
 
 
 def nearest(name: str, names: list[str]) -> list[str]:
-    """Return the names that were probably meant: like it by their letters or by their words."""
-    wanted = name.upper()
-    words = set(wanted.split("_"))
+    """Return the names that were probably meant: similar in their letters or their words."""
+    upper = name.upper()
+    words = set(upper.split("_"))
     likeness: dict[str, float] = {}
     for known in names:
         others = set(known.split("_"))
         shared = len(words & others) / len(words | others)
-        letters = difflib.SequenceMatcher(None, known, wanted)
+        letters = difflib.SequenceMatcher(None, known, upper)
         if not shared and letters.quick_ratio() < ALIKE:
             continue
         ratio = letters.ratio()
@@ -250,7 +250,7 @@ def _leaf(sym: Any, required: str, met: bool) -> dict[str, Any]:
     return leaf | {"constant": bool(sym.is_constant)}
 
 
-def _in_the_way(symbol: dict[str, Any]) -> Iterator[tuple[str, str | None]]:
+def _unmet(symbol: dict[str, Any]) -> Iterator[tuple[str, str | None]]:
     """Yield the symbols of unmet conditions with the n, m or y that each should have."""
     for definition in symbol.get("definitions", ()):
         for clause in definition["clauses"]:
@@ -262,7 +262,7 @@ def _in_the_way(symbol: dict[str, Any]) -> Iterator[tuple[str, str | None]]:
 
 
 def _lower_limits(sym: Any, rev_dep: Any, attribute: str) -> dict[str, Any]:
-    """Return who selects (or implies) a symbol, those that do so now first."""
+    """Return the symbols that select (or imply) a symbol, those that are on first."""
     found = {}
     for expr in kl.split_expr(rev_dep, kl.OR):
         other = kl.split_expr(expr, kl.AND)[0]
@@ -300,16 +300,16 @@ def _at(node: Any) -> str:
 
 
 def rust_complaint(srctree: Path) -> str:
-    """Return what `make rustavailable` prints when the Rust tools will not do, in one line."""
+    """Return, in one line, why `make rustavailable` rejects the Rust tools."""
     argv = ["sh", f"{srctree}/scripts/rust_is_available.sh", "-v"]  # 6.1 is silent without -v
-    said = subprocess.run(argv, capture_output=True, text=True, check=False).stderr
-    lines = [" ".join(line.strip("* ").split()) for line in said.splitlines()]
+    output = subprocess.run(argv, capture_output=True, text=True, check=False).stderr
+    lines = [" ".join(line.strip("* ").split()) for line in output.splitlines()]
     end = next((i for i, line in enumerate(lines) if line.startswith("Please see")), len(lines))
     return " ".join(filter(None, lines[:end]))
 
 
 def differences(tree: Tree, config: str) -> list[dict[str, str | None]]:
-    """Return the symbols whose line in a `.config` is not what kconfiglib would write."""
+    """Return the symbols whose line in a `.config` differs from what kconfiglib would write."""
     pattern = re.compile(r"^(?:# )?CONFIG_(\w+)[= ].*$", re.M)
     kernel = {match[1]: match[0] for match in pattern.finditer(config)}
     ours = {sym.name: sym.config_string.rstrip("\n") or None for sym in tree.unique_defined_syms}
@@ -334,7 +334,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--config", type=Path, help="the .config that olddefconfig wrote")
     parser.add_argument("--make-var", type=_pair, action="append", default=[], metavar="N=V")
     parser.add_argument("--fragment-value", type=_pair, action="append", default=[], metavar="S=V")
-    parser.add_argument("--unknown-keywords", action="store_true", help="scan for them")
+    parser.add_argument("--unknown-keywords", action="store_true", help="list unknown keywords")
     parser.add_argument("--differences", action="store_true", help="compare with --config")
     parser.add_argument("symbols", nargs="*", metavar="SYMBOL")
     args = parser.parse_args(argv)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What `kernel/config/reader/reader.py` tells of a tree's symbols: its JSON, as types."""
+"""The types of the JSON that `kernel/config/reader/reader.py` prints about a tree's symbols."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class Leaf(TypedDict):
     value: str
     required: str  # n, m, y, "m or y", or a relation such as ">= 109600"
     met: bool
-    constant: bool  # not a symbol: a literal, or what a $(…) probe answered
+    constant: bool  # not a symbol: a literal, or the result of a $(…) probe
 
 
 class Alternative(TypedDict):
-    """One operand of a condition's `||`; any of them is enough."""
+    """One operand of a condition's `||`; one that holds is enough."""
 
     text: str
     value: str
@@ -31,13 +31,13 @@ class Clause(TypedDict):
     keyword: str  # depends, if, visible or prompt
     at: str  # file:line in the tree, here and below
     value: str
-    met: bool  # far enough for the wanted value
+    met: bool  # high enough (n < m < y) for the wanted value
     alternatives: list[Alternative]  # the first few
     alternative_count: int
 
 
 class Definition(TypedDict):
-    """One `config` entry of a symbol; any of them is enough."""
+    """One `config` entry of a symbol; one whose conditions hold is enough."""
 
     at: str
     prompt: str | None
@@ -45,7 +45,7 @@ class Definition(TypedDict):
 
 
 class Selector(TypedDict):
-    """A symbol that selects or implies another one."""
+    """A symbol that selects or implies another symbol."""
 
     name: str
     value: str  # the lower limit that it sets now
@@ -54,10 +54,10 @@ class Selector(TypedDict):
 
 
 class Selectors(TypedDict):
-    """Who selects or implies a symbol."""
+    """All symbols that select or imply a symbol."""
 
     count: int
-    listed: list[Selector]  # the first few, those in force first
+    listed: list[Selector]  # the first few; those that are on come first
 
 
 class Default(TypedDict):
@@ -78,7 +78,7 @@ class Choice(TypedDict):
 
 
 class SymbolData(TypedDict, total=False):
-    """What the reader tells of a symbol; only the first four fields if it does not exist."""
+    """The facts about a symbol; only the first four fields if it does not exist."""
 
     name: str
     exists: bool
@@ -95,7 +95,7 @@ class SymbolData(TypedDict, total=False):
 
 
 class Unknown(TypedDict):
-    """A Kconfig keyword that the reader does not know."""
+    """A Kconfig keyword that the reader does not know, and its location."""
 
     keyword: str
     file: str
