@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From a tree and a ``.config`` to a kernel: toolchains, make, prebuilt packages."""
+"""Builds a kernel from a tree and fragments with a toolchain, or unpacks a prebuilt one."""

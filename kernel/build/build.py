@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """From a source tree and configuration fragments to a `Kernel`.
 
-The output tree stays in the cache beside the artifacts: an interrupted build goes on where it
-was, and modules outside the tree are built against it. When the tree never changes, a finished one
-is kept for such modules alone, and what they do not read is removed; that of a directory is kept
-whole, since the directory's next state is built in it.
+The output tree stays in the cache beside the artifacts: an interrupted build continues in it, and
+modules outside the tree are built against it. If the source tree cannot change, a finished output
+tree is pruned to the files that such modules need. If it is a directory of the user, the output
+tree is kept whole, since the directory's next state is built in it.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from blockyard.kernel.sources import directory
 if TYPE_CHECKING:
     from blockyard.kernel.host.provenance import Provenance
 
-LOG_BYTES = 64 << 20  # of the log's end, looked at for warnings; a log of ours has 1 MB
-LINE_LENGTH = 1000
+LOG_BYTES = 64 << 20  # at the log's end, searched for warnings; a usual log has 1 MB
+LINE_LENGTH = 1000  # characters of a line that are searched
 VMLINUX_BYTES = 16 << 30  # with debug information, for gdb and drgn
-MOST_FILES = 1000  # with warnings, kept
+MAX_FILES = 1000  # source files whose warnings are recorded
 _CLANG = re.compile(r"(\S+?):\d+:\d+: warning:")
 _RUSTC = re.compile(r"\s*--> (\S+?):\d+:\d+")
-PRUNED = ".blockyard-pruned"  # in an output tree that `prune` went over
+PRUNED = ".blockyard-pruned"  # marks an output tree that was pruned
 # What `make M=` reads: configuration, generated headers, programs of the build, Rust's metadata.
 KEPT = (
     PRUNED,
@@ -61,16 +61,16 @@ KEPT = (
 
 
 def build(job: BuildSpec) -> Kernel:
-    """The kernel of these inputs, from the cache or built now.
+    """Return the kernel, from the cache or built now.
 
-    Raises Failure with the path of the log when a symbol is dropped or the compile fails.
+    Raises Failure with the path of the log if a symbol is dropped or the compile fails.
     """
 
     def make(path: Path) -> None:
         make_kernel(job, path)
 
     def made_from() -> Provenance:
-        from blockyard.kernel.build import statements  # only for what is made now
+        from blockyard.kernel.build import statements  # only needed for a new entry
 
         return statements.of_kernel(job)
 
@@ -87,58 +87,58 @@ def build(job: BuildSpec) -> Kernel:
 
 
 def make_kernel(job: BuildSpec, path: Path) -> None:
-    """Configures, compiles and collects a kernel into `path`, an empty folder."""
-    begun = time.monotonic()
+    """Configure and compile a kernel, and collect its files in `path`, an empty folder."""
+    started = time.monotonic()
     # two states of one directory share an output tree
     with store.locked("builds", job.out_key, f"the build of {job.name}"):
-        if (job.out / PRUNED).exists():  # its kernel was dropped, and no half-done build is left
+        if (job.out / PRUNED).exists():  # its kernel was removed from the cache: start afresh
             store.remove(job.out)
-        if not job.out.is_dir():  # else an interrupted build goes on, and so does its log
+        if not job.out.is_dir():  # else an interrupted build continues, with its log
             job.log.unlink(missing_ok=True)
             job.usage.unlink(missing_ok=True)
-        _make_kernel(job, path, begun)
+        _make_kernel(job, path, started)
 
 
 @contextlib.contextmanager
 def ready_for_modules(job: BuildSpec) -> Iterator[None]:
-    """Keeps the output tree what modules of this kernel are built against.
+    """Lock the output tree while modules are built against it.
 
-    It is made again when it is not that any more: the cache may have given it up, or another state
-    of the same directory was built in it.
+    It is built again if it does not fit the kernel any more: the cache may have removed it, or
+    another state of the same directory was built in it.
     """
     with store.locked("builds", job.out_key, f"the build of {job.name}"):
-        if not _is_whole(job):
-            _make_again(job)
+        if not _fits_kernel(job):
+            _rebuild(job)
         yield
 
 
-def _make_again(job: BuildSpec) -> None:
+def _rebuild(job: BuildSpec) -> None:
     if not job.tree.build_id:
         store.remove(job.out)
     with step(f"configuring kernel {job.name}", log=job.log):
         configure(job)
-    with step(f"building kernel {job.name} again, which modules need", log=job.log):
+    with step(f"building kernel {job.name} again for its modules", log=job.log):
         job.compile(arch.target().image.target, "modules", doing="the build failed")
     if not job.tree.build_id:
         prune(job.out)
 
 
-def _is_whole(job: BuildSpec) -> bool:
-    """Whether modules can be built in the output tree for the kernel of this job."""
+def _fits_kernel(job: BuildSpec) -> bool:
+    """Whether modules for the kernel of this job can be built against the output tree."""
     if not (job.out / "Module.symvers").is_file():
         return False
     kernel = store.peek("kernels", job.key)
     if not job.tree.build_id or kernel is None:
         return True
-    kept = {"System.map": kernel / "System.map", ".config": kernel / "config"}
-    if any(_content(job.out, name) != file.read_bytes() for name, file in kept.items()):
+    copies = {"System.map": kernel / "System.map", ".config": kernel / "config"}
+    if any(_content(job.out, name) != file.read_bytes() for name, file in copies.items()):
         return False
-    known = artifact.load(kernel).info.exports_sha256
-    return not known or _sha256(_content(job.out, "Module.symvers")) == known
+    exports = artifact.load(kernel).info.exports_sha256
+    return not exports or _sha256(_content(job.out, "Module.symvers")) == exports
 
 
 def _content(out: Path, name: str) -> bytes:
-    """A file of the output tree; empty when there is none."""
+    """The contents of a file of the output tree; empty if the file is missing."""
     return untrusted.read(out, name) if untrusted.is_file(out, name) else b""
 
 
@@ -146,7 +146,7 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _make_kernel(job: BuildSpec, path: Path, begun: float) -> None:
+def _make_kernel(job: BuildSpec, path: Path, started: float) -> None:
     with step(f"configuring kernel {job.name}", log=job.log):
         configure(job)
     with step(f"building kernel {job.name}", log=job.log):
@@ -157,11 +157,11 @@ def _make_kernel(job: BuildSpec, path: Path, begun: float) -> None:
             f"{job.tree.path} changed while it was built",
             hint="build it again: only what changed is compiled",
         )
-    artifact.save_info(path, _describe(job, wall_s=round(time.monotonic() - begun, 1)))
+    artifact.save_info(path, _describe(job, wall_s=round(time.monotonic() - started, 1)))
 
 
 def _collect(job: BuildSpec, path: Path) -> None:
-    """Copies what a guest needs out of the output tree."""
+    """Copy the files that a guest needs out of the output tree."""
     image = arch.target().image
     untrusted.copy(job.out, image.path, path / IMAGE)
     untrusted.copy(job.out, "System.map", path / "System.map")
@@ -176,13 +176,13 @@ def _collect(job: BuildSpec, path: Path) -> None:
 
 
 def _collect_modules(job: BuildSpec, modules: Path) -> None:
-    """What modules_install does to unsigned, uncompressed modules, without another make."""
+    """Install unsigned, uncompressed modules as modules_install does, without another make."""
     release = _release(job)
     lines = untrusted.read_text(job.out, "modules.order").split()
     names = [module_name(line) for line in lines]
     for name in names:
         untrusted.copy(job.out, name, modules / release / "kernel" / name)
-    # a kernel without any module has this folder, too
+    # also for a kernel without modules
     (modules / release).mkdir(parents=True, exist_ok=True)
     order = "".join(f"kernel/{name}\n" for name in names)
     (modules / release / "modules.order").write_text(order)
@@ -192,10 +192,10 @@ def _collect_modules(job: BuildSpec, modules: Path) -> None:
 
 
 def prune(out: Path) -> None:
-    """Leaves of a finished output tree what modules outside the kernel tree are built against."""
+    """Remove all from a finished output tree but what modules outside the tree need (`KEPT`)."""
     if not out.is_dir():
         return
-    # first: a tree that was pruned in part is no half-done build either
+    # first, so that a partly pruned tree is not taken for an interrupted build
     untrusted.write(out, PRUNED, b"")
     kept = {path for pattern in KEPT for path in out.glob(pattern)}
     parents = {parent for path in kept for parent in path.parents}
@@ -204,7 +204,7 @@ def prune(out: Path) -> None:
 
 def _prune(folder: Path, kept: set[Path], parents: set[Path]) -> None:
     for path in folder.iterdir():
-        if path.is_symlink():  # whatever its name: what is behind it is not of this tree
+        if path.is_symlink():  # also under a kept name: it may point out of the tree
             path.unlink()
         elif path in kept:
             continue
@@ -217,7 +217,7 @@ def _prune(folder: Path, kept: set[Path], parents: set[Path]) -> None:
 
 
 def module_name(line: str) -> str:
-    """A module's file below the output tree, from a line of modules.order.
+    """The path of a module in the output tree, from its line in modules.order.
 
     The line is "drivers/block/x.o" since 6.4, "kernel/drivers/block/x.ko" before.
     """
@@ -253,7 +253,7 @@ def _describe(job: BuildSpec, wall_s: float) -> KernelInfo:
 
 
 class Usage(NamedTuple):
-    """What all makes of a build took, from BuildSpec.usage."""
+    """The cost of all make runs of a build, from BuildSpec.usage."""
 
     cpu_s: float = 0.0
     reused: int = 0  # C objects that ccache had
@@ -261,10 +261,10 @@ class Usage(NamedTuple):
 
 
 def usage(path: Path) -> Usage:
-    """What all makes of a build took; nothing where none was run."""
+    """The cost of all make runs of a build; zero if none was run."""
     if not path.exists():
         return Usage()
-    # a command is not there in what a build left that was begun before November 2026
+    # a build that was started before November 2026 recorded no commands
     rows = [line.split(" ", 2) for line in path.read_text().splitlines()]
     return Usage(
         round(sum(float(cpu) for cpu, *_ in rows), 1),
@@ -276,16 +276,16 @@ def usage(path: Path) -> Usage:
 def warnings(log: str) -> dict[str, int]:
     """Compiler warnings per source file, from make's output (clang and rustc).
 
-    The makefiles can print what they like: it is counted and kept within bounds.
+    Makefiles can print anything, so the length of lines and the number of files are limited.
     """
     names: Counter[str] = Counter()
     previous = ""
     for line in log.splitlines():
         line = line[:LINE_LENGTH]
-        found = _CLANG.match(line)
-        if found is None and previous.startswith("warning: "):
-            found = _RUSTC.match(line)
-        if found:
-            names[found[1].removeprefix(f"{BIND}/src/")] += 1
+        match = _CLANG.match(line)
+        if match is None and previous.startswith("warning: "):
+            match = _RUSTC.match(line)
+        if match:
+            names[match[1].removeprefix(f"{BIND}/src/")] += 1
         previous = line
-    return dict(sorted(names.most_common(MOST_FILES)))
+    return dict(sorted(names.most_common(MAX_FILES)))

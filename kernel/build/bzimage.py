@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is packed into a bzImage: the kernel as an ELF file, which QEMU starts directly.
+"""Unpacks a bzImage: it contains the kernel as an ELF file, which QEMU can start directly.
 
-That is the PVH entry, which a kernel with CONFIG_PVH has: no real mode, and nothing that the guest
-has to unpack first. Under emulation this takes 0.15 s off the boot of a test kernel, and 0.9 s off
-that of Debian's 7.3.
+A kernel with CONFIG_PVH has the PVH entry point, so that the guest neither passes through real mode
+nor unpacks anything. Under emulation this makes the boot of a test kernel 0.15 s shorter, and that
+of Debian's 7.3 0.9 s.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from blockyard.kernel.host.debian import ToolRoot
 from blockyard.kernel.host.process import run
 from blockyard.kernel.host.sandbox import BIND, Sandbox
 
-# Where the header says what is packed, from Documentation/arch/x86/boot.rst.
+# Offsets of the header's fields about the payload (Documentation/arch/x86/boot.rst).
 _SETUP_SECTS = 0x1F1
 _PAYLOAD = 0x248  # offset from the protected-mode code, and length
 _SECTOR = 512
@@ -25,7 +25,7 @@ _SIZE = 4  # the makefiles append the unpacked size, little-endian
 
 
 def unpack(image: Path, folder: Path, tools: ToolRoot) -> None:
-    """Leaves `UNPACKED` in `folder`; nothing when it was not zstd that packed the image."""
+    """Write `UNPACKED` into `folder`; do nothing if the image is not compressed with zstd."""
     packed = _payload(image.read_bytes())
     if not packed.startswith(_ZSTD):
         return

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""C objects of one build kept for the next, by the tool root's ccache.
+"""Keeps the C objects of one build for the next, with the tool root's ccache.
 
-A build can write anything into a folder that ccache may write to, also an object that another
-tree would then link. So trees do not share one folder: what is built of Debian's own sources has
-one, and whatever else a user names has one of its own. Of Debian's they all read, and cannot write.
-ccache can layer folders so only as remote storage, hence the storage of the sandbox's own is off.
+A build can write anything into ccache's folder, including an object that another tree would then
+link. So trees do not share one writable folder: builds of Debian's sources have one, and every
+other source has its own. All builds can read Debian's folder, but other builds cannot write to it.
+ccache can only layer folders as remote storage, so its local storage in the sandbox is off.
 
 ccache works in depend mode: it hashes the source, the options and the headers that the compiler's
--MMD listed, and nothing is preprocessed. Files that are no headers are not listed, so what takes in
-such files is kept out by `scripts/cached-compiler`. The compiler itself is told by its version.
+-MMD lists, without preprocessing. -MMD does not list other embedded files, so
+`scripts/cached-compiler` compiles sources that embed files without ccache. ccache identifies the
+compiler by its version.
 """
 
 from __future__ import annotations
@@ -28,24 +29,24 @@ from blockyard.kernel.host.sandbox import BIND, Sandbox
 from blockyard.kernel.host.settings import PROJECT, settings
 from blockyard.kernel.sources.tree import Tree
 
-DEBIAN = "debian"  # the folder of what is built of Debian's own sources
+DEBIAN = "debian"  # the folder for builds of Debian's sources
 SCRIPTS = PROJECT / "kernel" / "scripts"
 COMPILERS = ("clang", "gcc")
-# What takes in a file that is no header: assembly in strings, and C's own (patterns of grep -F).
+# What embeds a file that is not a header: in assembly strings and in C (patterns of grep -F).
 EMBEDDING = "\n".join([".incbin", "#embed", "# embed"])
-TRIM_S = 300
-STATISTICS = ".ccache-statistics"  # in the output tree: a line of ccache's for each call
+TRIM_S = 300  # time limit of a trim
+STATISTICS = ".ccache-statistics"  # in the output tree: ccache writes a line for each call
 
 
 @dataclass(frozen=True)
 class Objects:
-    """The folders of the cache's `ccache` that a build's C objects are kept in, by name."""
+    """The folders below the cache's `ccache` for a build's C objects, by name."""
 
     own: str  # read and written
     others: tuple[str, ...] = ()  # read
 
     def sandbox(self, sandbox: Sandbox, toolchain: Toolchain) -> Sandbox:
-        """The sandbox of a build with the folders, ccache's settings and the scripts in it."""
+        """Add the folders, ccache's settings and the scripts to the sandbox of a build."""
         writable = {"ccache/own": _folder(self.own)}
         read_only = {f"bin/{name}": SCRIPTS / "cached-compiler" for name in COMPILERS}
         read_only["cached-make"] = SCRIPTS / "cached-make"
@@ -72,14 +73,14 @@ class Objects:
         )
 
     def argv(self, make: Sequence[str]) -> list[str]:
-        """The command inside that sandbox that runs `make`."""
+        """The command that runs `make` with ccache inside that sandbox."""
         return ["sh", f"{BIND}/cached-make", *make]
 
 
 def take_hits(out: Path) -> int:
-    """How many objects ccache had, of the make that ended last in an output tree.
+    """Return how many objects the last make in an output tree got from ccache.
 
-    What runs ccache can write to its statistics, too: the number is for information only.
+    The build can write to the statistics, so the number is for information only.
     """
     if not untrusted.is_file(out, STATISTICS):
         return 0
@@ -102,16 +103,16 @@ def objects(
     fragments: Sequence[Path],
     options: Sequence[str],
 ) -> Objects | None:
-    """Where the objects of a build are kept; None when ccache is off or not in the toolchain.
+    """The folders for the objects of a build; None if ccache is off or not in the toolchain.
 
-    fragments: the user's own, those of drivers of his included. options: all that a user chose.
+    fragments: the user's, including those of his drivers. options: all that the user chose.
     """
     if toolchain.origin != PINNED or not settings().ccache_gb:
         return None
-    # A tree that is more than Debian's, or a fragment (its strings reach make), is not Debian's.
+    # A patched tree is not Debian's; nor is a build with user fragments: their strings reach make.
     if isinstance(entry, DebianSource) and tree.pristine and not fragments:
         return Objects(DEBIAN)
-    # The state of a directory or a branch changes, and what was kept of it before still serves.
+    # A directory or a branch keeps its folder when it changes: most objects are still valid.
     if isinstance(entry, Git):
         what = f"{redact.text(_absolute(entry.repository))} {entry.ref}"
     else:
@@ -126,9 +127,9 @@ def _absolute(repository: str) -> str:
 
 
 def trim(tools: ToolRoot) -> None:
-    """Keeps all folders together to the setting `ccache_gb`; what was not read longest goes first.
+    """Trim all folders to the setting `ccache_gb` in total, the least recently used objects first.
 
-    In the sandbox, as all that touches what builds wrote.
+    This runs in the sandbox, since builds wrote the files.
     """
     folder = store.directory("ccache")
     argv = ["ccache", "--trim-dir", f"{BIND}/ccache", "--trim-method", "mtime"]
@@ -136,6 +137,6 @@ def trim(tools: ToolRoot) -> None:
     run(
         Sandbox(tools.root, writable={"ccache": folder}).argv(argv),
         log=store.directory("logs") / "ccache.log",
-        doing="trimming what ccache keeps",
+        doing="trimming ccache's folders",
         timeout_s=TRIM_S,
     )

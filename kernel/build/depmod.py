@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The dependency lists of a kernel's modules, as modprobe in the guest needs them."""
+"""Runs depmod: modprobe in the guest needs the dependency lists of a kernel's modules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from blockyard.kernel.host.sandbox import BIND, Sandbox
 
 
 def depmod(modules: Path, release: str, tools: ToolRoot) -> None:
-    """Writes modules.dep and its like into ``modules/<release>``."""
+    """Write modules.dep and depmod's other files into ``modules/<release>``."""
     sandbox = Sandbox(tools.root, writable={"root/lib/modules": modules})
     run(
         sandbox.argv(["depmod", "--basedir", f"{BIND}/root", release]),

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From the log of a build that failed to its errors, the first one first.
+"""Extracts the errors from the log of a failed build, in their order.
 
-With ``make -j`` the first error of a compiler stands a hundred lines above make's last words. Logs
-are not trusted, and can be huge: the last 8 MiB of a log are looked at, a line counts with its
-first 1000 characters, and each line is matched by patterns without nested repetitions.
+With ``make -j`` the first compiler error may be a hundred lines above make's last line. Logs are
+not trusted and can be huge: only the last 8 MiB of a log and the first 1000 characters of a line
+are read, and the patterns have no nested repetitions.
 
-What is recognized: errors of clang, gcc, rustc, the assembler, the linkers, objtool and modpost, of
-Kconfig and make, programs that are missing, and a machine without memory or disk space.
+These are recognized: errors of clang, gcc, rustc, the assembler, the linkers, objtool, modpost,
+Kconfig and make, missing programs, and a lack of memory or disk space.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pathlib import Path
 from blockyard.kernel.host import causes
 
 WINDOW = 8 << 20  # bytes of a log, from its end
-LINE_LENGTH = 1000  # characters of a line that count; longer ones are no errors' own
-MOST_LINES = 20  # of errors in a message
-MOST_PER_ERROR = 7
-MOST_PER_FILE = 4
-WHOLE = 2  # errors that are shown with what belongs to them
-MOST_KEPT = 1000  # errors that are told apart; more are counted
+LINE_LENGTH = 1000  # characters of a line that are read; error messages are shorter
+MAX_LINES = 20  # of errors in a message
+MAX_LINES_PER_ERROR = 7
+MAX_ERRORS_PER_FILE = 4  # in a message
+FULL_ERRORS = 2  # errors that are shown with their context
+MAX_ERRORS = 1000  # different errors that are collected
 SHOWN_LENGTH = 200  # characters of a line in a message
 
 MISSING = "the toolchain lacks this program, which the build runs"
@@ -60,7 +60,7 @@ _NOISE = (
     "warnings being treated as errors",
     "unused command-line arguments",
 )
-# What belongs to an error above it, without its indentation: source lines, carets, notes, "-->".
+# Beginnings of lines that belong to the error above: source lines, carets, notes, "-->".
 _MARKS = ("|", "^", "~", "-->", "= ", "...", ">>> ")
 _NUMBERED = re.compile(r"\d+ +\|")
 
@@ -69,19 +69,19 @@ _NUMBERED = re.compile(r"\d+ +\|")
 class Problem:
     """One error of a build."""
 
-    lines: list[str]  # the error and what belongs to it
-    belongs: Callable[[str], bool]  # whether a line behind it does, too
-    advice: str = ""  # what to do about it, where that does not depend on the work
-    times: int = 1  # how often the same error came, as one of a header does
-    key: str = ""  # errors of the same key are one
-    at: int = 0  # which of the lines is the error itself
-    file: str = ""  # that a compiler names
+    lines: list[str]  # the error and its context
+    belongs: Callable[[str], bool]  # whether a following line is part of the context
+    advice: str = ""  # a line on the cause, if it is always the same
+    times: int = 1  # how often the same error occurred, such as one in a header
+    key: str = ""  # identifies the error
+    at: int = 0  # index of the error itself in `lines`
+    file: str = ""  # that the compiler names
 
 
 def explainer(names: Mapping[str, str]) -> Callable[[Path, int], str]:
-    """What `kernel.host.process.run` takes to quote the errors of a build.
+    """Return a function for `kernel.host.process.run` that quotes the errors in a build's log.
 
-    names: what stands at the beginning of a path in the log → what a user knows it by, such as
+    names: prefix of paths in the log → prefix that the user knows, such as
     "/mnt/src/" → "/home/me/linux/".
     """
 
@@ -92,7 +92,7 @@ def explainer(names: Mapping[str, str]) -> Callable[[Path, int], str]:
 
 
 def read(log: Path, start: int = 0) -> Iterator[str]:
-    """The lines of a log from its last 8 MiB, each cut to a length that errors have."""
+    """Yield the lines in the last 8 MiB of a log after offset `start`, cut to LINE_LENGTH."""
     try:
         with open(log, "rb") as file:
             begin = max(start, file.seek(0, 2) - WINDOW, 0)
@@ -108,15 +108,15 @@ def read(log: Path, start: int = 0) -> Iterator[str]:
 
 
 def problems(lines: Iterable[str]) -> list[Problem]:
-    """The errors among the lines of a log in their order, each once."""
-    found: dict[str, Problem] = {}
-    failed: list[Problem] = []  # what make says of a recipe that failed, when nothing else did
-    recent: list[str] = []  # lines that may be a program's own words of its failure
+    """The errors among the lines of a log, in their order and without duplicates."""
+    errors: dict[str, Problem] = {}
+    failed: list[Problem] = []  # make's error about a recipe, if no other error is recognized
+    recent: list[str] = []  # lines that may be the message of a program that failed
     current: Problem | None = None
     included = ""
     for line in lines:
         if not line or _PROGRESS.match(line):
-            # make -j: another compiler's line may stand among those of an error
+            # with make -j, lines of another program may be among those of an error
             if not line and current and _RUST.match(current.lines[0]):
                 current = None
             continue
@@ -128,18 +128,18 @@ def problems(lines: Iterable[str]) -> list[Problem]:
                 problem.lines.insert(0, included)
                 problem.at = 1
             included = ""
-            if first := found.get(problem.key):
+            if first := errors.get(problem.key):
                 first.times += 1
                 current = None
                 continue
-            if len(found) < MOST_KEPT:
-                found[problem.key] = problem
+            if len(errors) < MAX_ERRORS:
+                errors[problem.key] = problem
             current = problem
             continue
         if not (_context(line) or ": warning: " in line):
             included = ""
         if current and current.belongs(line):
-            if len(current.lines) < MOST_PER_ERROR and line.strip(" |"):
+            if len(current.lines) < MAX_LINES_PER_ERROR and line.strip(" |"):
                 current.lines.append(line)
         elif match := _MAKE_FAILED.match(line):
             if not failed:
@@ -148,7 +148,7 @@ def problems(lines: Iterable[str]) -> list[Problem]:
         else:
             current = None
             recent = [*recent[-7:], line]
-    return list(found.values()) or failed
+    return list(errors.values()) or failed
 
 
 def _nothing(_line: str) -> bool:
@@ -156,6 +156,7 @@ def _nothing(_line: str) -> bool:
 
 
 def _context(line: str) -> bool:
+    """Whether a line belongs to the error above it."""
     words = line.lstrip()
     indent = len(line) - len(words)
     marked = words.startswith(_MARKS) and (indent or not words.startswith("= "))
@@ -164,7 +165,7 @@ def _context(line: str) -> bool:
 
 
 def _problem(line: str) -> Problem | None:
-    """The error that a line begins; None for any other line."""
+    """The error that starts in a line; None if there is none."""
     if any(words in line for words in _NOISE) or _RUST_END.match(line):
         return None
     if causes.says_no_space(line):
@@ -186,40 +187,40 @@ def _problem(line: str) -> Problem | None:
     return None
 
 
-def shown(found: list[Problem], names: Mapping[str, str]) -> str:
-    """At most 20 indented lines of errors, and how many more there are.
+def shown(errors: list[Problem], names: Mapping[str, str]) -> str:
+    """At most 20 indented lines of errors, and the number of further errors.
 
-    The first errors come with what belongs to them, those behind with where they are. Of one file
-    a few are shown, so that it does not hide the others.
+    The first errors are shown with their context, the others only with their location. Only a few
+    errors of one file are shown, so that they do not hide those of other files.
     """
     lines: list[str] = []
-    told = 0
+    count = 0
     of_file: Counter[str] = Counter()
-    for problem in found:
+    for problem in errors:
         of_file[problem.file] += 1
-        if problem.file and of_file[problem.file] > MOST_PER_FILE:
+        if problem.file and of_file[problem.file] > MAX_ERRORS_PER_FILE:
             continue
-        mine = _lines(problem, names, whole=told < WHOLE)
-        if lines and len(lines) + len(mine) > MOST_LINES:
+        more = _lines(problem, names, full=count < FULL_ERRORS)
+        if lines and len(lines) + len(more) > MAX_LINES:
             break
-        lines += mine
-        told += 1
-    if left := len(found) - told:
-        most_kept = " or more" * (len(found) >= MOST_KEPT)
-        lines.append(f"and {left}{most_kept} more error{'s' * (left > 1)}")
+        lines += more
+        count += 1
+    if left := len(errors) - count:
+        or_more = " or more" * (len(errors) >= MAX_ERRORS)
+        lines.append(f"and {left}{or_more} more error{'s' * (left > 1)}")
     return "\n".join(f"    {line}" for line in lines)
 
 
-def _lines(problem: Problem, names: Mapping[str, str], *, whole: bool) -> list[str]:
+def _lines(problem: Problem, names: Mapping[str, str], *, full: bool) -> list[str]:
     located = any(line.lstrip().startswith("-->") for line in problem.lines[1:2])  # rustc's
-    most = MOST_PER_ERROR if whole else 1 + problem.at + located
-    lines = [_named(line, names)[:SHOWN_LENGTH] for line in problem.lines[:most]]
+    limit = MAX_LINES_PER_ERROR if full else 1 + problem.at + located
+    lines = [_named(line, names)[:SHOWN_LENGTH] for line in problem.lines[:limit]]
     if problem.times > 1:
         lines[problem.at] += f" ({problem.times} times)"
     return [*lines, problem.advice] if problem.advice else lines
 
 
 def _named(line: str, names: Mapping[str, str]) -> str:
-    for ours, theirs in names.items():
-        line = line.replace(ours, theirs)
+    for in_log, of_user in names.items():
+        line = line.replace(in_log, of_user)
     return line

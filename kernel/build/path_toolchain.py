@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The host's own compilers as a `Toolchain`: whatever the user's PATH finds.
+"""The host's compilers, as found on the user's PATH, as a `Toolchain`.
 
-A build sees the host's file system read-only. Homes and runtime sockets are hidden from it, but for
-the folders that the programs stand in, so that a tree under test reads no keys and talks to no
-service. Rust of rustup is taken from its toolchain's folder: its `rustc` is a launcher that wants
-a home.
+A build sees the host's file system read-only. Home folders and runtime sockets are hidden, so that
+a tree under test cannot read keys or talk to services; only the folders of the programs themselves
+stay visible. With rustup, Rust is taken from its toolchain's folder, because rustup's `rustc` is a
+launcher that needs the home folder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from blockyard.kernel.build.toolchain import Toolchain
 from blockyard.kernel.host import commands
 from blockyard.kernel.host.errors import Failure
 
-ANSWER_S = 20  # a program that does not tell its version by then is none
+ANSWER_S = 20  # time limit for a program to print its version
 HIDDEN = ("/home", "/root", "/run", "/var/tmp")  # besides the user's home and /tmp
 
 # Program → Debian package.
@@ -38,18 +38,18 @@ _COMPILERS = {
     },
 }
 _RUST = ("rustc", "bindgen")
-# All that a host toolchain may ask for: program → Debian package.
-PACKAGES = {**_ALWAYS, **_COMPILERS["llvm"], **_COMPILERS["gcc"], **{one: one for one in _RUST}}
+# All programs of a host toolchain: program → Debian package.
+PACKAGES = {**_ALWAYS, **_COMPILERS["llvm"], **_COMPILERS["gcc"], **{name: name for name in _RUST}}
 _HEADERS = {"stdio.h": "libc6-dev", "gelf.h": "libelf-dev", "openssl/opensslv.h": "libssl-dev"}
-# What a kernel's bytes depend on.
-_TELLING = {"gcc": ("gcc", "ld"), "llvm": ("clang", "ld.lld")}
+# Programs whose versions are part of the kernel's cache key.
+_VERSIONED = {"gcc": ("gcc", "ld"), "llvm": ("clang", "ld.lld")}
 
 
 @cache
 def from_host(compiler: str) -> Toolchain:
-    """The host's compilers; raises one Failure that names all that is missing.
+    """The host's compilers; raises Failure with a list of all that is missing.
 
-    The programs are asked for their versions once per process.
+    The programs are run once per process to get their versions.
     """
     programs = {**_ALWAYS, **_COMPILERS[compiler]}
     missing = {name: package for name, package in programs.items() if not shutil.which(name)}
@@ -62,7 +62,7 @@ def from_host(compiler: str) -> Toolchain:
             "or build with --toolchain pinned",
         )
     sysroot = _rust_sysroot()
-    versions = {name: version_line(name) for name in (*_TELLING[compiler], *_RUST)}
+    versions = {name: version_line(name) for name in (*_VERSIONED[compiler], *_RUST)}
     if not sysroot:
         versions["rustc"] = ""
     versions = {name: version for name, version in versions.items() if version}
@@ -79,43 +79,43 @@ def from_host(compiler: str) -> Toolchain:
 
 
 def version_line(program: str) -> str:
-    """The first line of what a program tells as its version; empty when it does not run."""
+    """The first line that `program --version` prints; empty if it fails."""
     try:
-        told = ask([program, "--version"])
+        result = ask([program, "--version"])
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    lines = told.stdout.splitlines()
-    return lines[0].strip() if told.returncode == 0 and lines else ""
+    lines = result.stdout.splitlines()
+    return lines[0].strip() if result.returncode == 0 and lines else ""
 
 
 def ask(argv: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
-    """Runs one of the host's programs; raises OSError or TimeoutExpired when it does not answer."""
+    """Run a program of the host with `text` as input; raises OSError or TimeoutExpired."""
     return commands.ask(argv, text=text, timeout_s=ANSWER_S)
 
 
 def _has_header(name: str) -> bool:
-    """Whether a C program finds a header; true when there is no compiler to ask."""
+    """Whether the C compiler finds a header; true if there is no compiler."""
     compiler = shutil.which("gcc") or shutil.which("clang")
     argv = [compiler, "-E", "-x", "c", "-"] if compiler else ["true"]
     return ask(argv, f"#include <{name}>\n").returncode == 0
 
 
 def _rust_sysroot() -> Path | None:
-    """Where rustc's own files are; None without a rustc that works."""
+    """The folder with rustc's files; None if rustc is missing or does not work."""
     try:
-        told = ask(["rustc", "--print", "sysroot"])
+        result = ask(["rustc", "--print", "sysroot"])
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return Path(told.stdout.strip()) if told.returncode == 0 else None
+    return Path(result.stdout.strip()) if result.returncode == 0 else None
 
 
-def _place(program: str) -> Path:
+def _program_path(program: str) -> Path:
     return Path(shutil.which(program) or f"/usr/bin/{program}")
 
 
 def _path(programs: Iterable[str]) -> tuple[Path, ...]:
-    """The folders of these programs, in the order in which the user's PATH has them."""
-    folders = {_place(program).parent for program in programs}
+    """The folders of these programs, in the order of the user's PATH."""
+    folders = {_program_path(program).parent for program in programs}
     path = [Path(entry) for entry in os.environ.get("PATH", "").split(os.pathsep) if entry]
     return tuple(dict.fromkeys(folder for folder in path if folder in folders))
 
@@ -130,9 +130,9 @@ def _shown(programs: Iterable[str], sysroot: Path | None) -> tuple[Path, ...]:
     """The folders below hidden ones (or /tmp) that the programs need."""
     folders = {sysroot} if sysroot else set()
     for program in programs:
-        place = _place(program)
-        real = place.resolve().parent
-        folders |= {place.parent, real, real.parent / "lib"}
+        path = _program_path(program)
+        real = path.resolve().parent
+        folders |= {path.parent, real, real.parent / "lib"}
     tops = {*_hidden(), Path("/tmp")}
     below = [folder for folder in folders if tops & set(folder.parents) and folder.is_dir()]
     return tuple(sorted(below))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From a distribution's kernel packages to a `Kernel`: nothing is compiled."""
+"""Makes a `Kernel` from a distribution's packages, without compiling anything."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from blockyard.kernel.host.provenance import Provenance
 
 RECIPE = 3
-NO_HEADERS = "Debian has no headers of it, which modules from outside are built against"
+NO_HEADERS = "Debian has no headers for it, which modules outside the tree need"
 
 
 def prebuilt(name: str, files: Tree, tools: ToolRoot, *, headers: bool) -> Kernel:
-    """The kernel in a folder of unpacked packages, put in order once.
+    """The kernel in a folder of unpacked packages, from the cache or added to it now.
 
-    headers: whether Debian has what modules from outside are built against.
+    headers: whether Debian has its header packages, which modules outside the tree need.
     """
     key = key_of(files, headers=headers)
 
@@ -59,7 +59,7 @@ def prebuilt(name: str, files: Tree, tools: ToolRoot, *, headers: bool) -> Kerne
         artifact.save_info(path, info)
 
     def made_from() -> Provenance:
-        from blockyard.kernel.build import statements  # only for what is made now
+        from blockyard.kernel.build import statements  # only needed for a new entry
 
         return statements.of_prebuilt(name, key, RECIPE, files, tools)
 
@@ -68,10 +68,10 @@ def prebuilt(name: str, files: Tree, tools: ToolRoot, *, headers: bool) -> Kerne
 
 
 def module_make(headers: Path, release: str, tools: ToolRoot) -> tuple[Sandbox, list[str]]:
-    """What builds modules of a prebuilt kernel: the sandbox, and make without its targets.
+    """The sandbox and the make command, without targets, that build modules of a prebuilt kernel.
 
-    headers: the folder of Debian's header packages. Debian builds with GCC; the tool root's is not
-    always of the version that Debian used.
+    headers: the folder of Debian's header packages. Debian builds with GCC; the tool root's GCC may
+    have another version than the one that Debian used.
     """
     common = next(headers.glob("usr/src/linux-headers-*-common")).name
     src = f"{BIND}/headers/usr/src"
@@ -87,7 +87,7 @@ def module_make(headers: Path, release: str, tools: ToolRoot) -> tuple[Sandbox, 
 
 
 def key_of(files: Tree, *, headers: bool) -> str:
-    """Names the kernel of a folder of unpacked packages in the cache; headers: see `prebuilt`."""
+    """The cache key of the kernel in a folder of unpacked packages; headers: see `prebuilt`."""
     return store.digest("prebuilt", RECIPE, str(files.origin), headers)
 
 
@@ -97,10 +97,10 @@ def config_of(name: str, files: Tree) -> dict[str, str]:
 
 
 def _parts(name: str, path: Path) -> tuple[str, Path, Path]:
-    """Release, image and config: beside the modules since 7.2, in /boot before."""
+    """Release, image and config; the files are beside the modules since 7.2, in /boot before."""
     for image in path.glob("usr/lib/modules/*/vmlinuz*"):
         return image.parent.name, image, image.parent / "config"
     for image in path.glob("boot/vmlinuz-*"):
         release = image.name.removeprefix("vmlinuz-")
         return release, image, path / "boot" / f"config-{release}"
-    raise Failure(f"kernel {name}: its packages hold no kernel image (looked in {path})")
+    raise Failure(f"kernel {name}: no kernel image in its packages (searched {path})")

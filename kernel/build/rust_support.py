@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Builds whose configuration lost Rust although versions speak for it, and why.
+"""Remembers why a configuration dropped Rust although the tools' versions are new enough.
 
-A tree's own check of the tools says no for more than versions: no rust-src, no libclang, an option
-that excludes Rust. Found at configuring, it is kept for a day, so that the next run plans
-the kernel without Rust at once and a repaired toolchain is still noticed.
+A tree's check of the tools also fails for other reasons: rust-src or libclang is missing, or an
+option excludes Rust. The reason is kept for a day: the next run plans the kernel without Rust at
+once, and a repaired toolchain is still noticed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from blockyard.kernel.build.configure import OWN, SymbolsDropped
+from blockyard.kernel.build.configure import SHIPPED, SymbolsDropped
 from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.host import store
 
@@ -19,7 +19,7 @@ HOLDS_S = 86_400
 
 
 def known(job: BuildSpec) -> str:
-    """Why this build, planned with Rust, has to do without; empty when nothing is known."""
+    """Why this build, planned with Rust, cannot have it; empty if no reason is recorded."""
     file = _file(job)
     try:
         return file.read_text() if time.time() - file.stat().st_mtime < HOLDS_S else ""
@@ -28,11 +28,11 @@ def known(job: BuildSpec) -> str:
 
 
 def record(job: BuildSpec, lost: SymbolsDropped) -> bool:
-    """Records that a build lost Rust; false when it did not, or a user's fragment asks for it."""
-    asked = job.merged.requests.get("RUST")
-    if "RUST" not in lost.reasons or not asked or not asked.fragment.startswith(OWN):
+    """Record why a build lost Rust; False if it did not, or if a user's fragment sets it."""
+    request = job.merged.requests.get("RUST")
+    if "RUST" not in lost.reasons or not request or not request.fragment.startswith(SHIPPED):
         return False
-    reason = f"the configuration loses CONFIG_RUST: {lost.reasons['RUST']}"
+    reason = f"the configuration drops CONFIG_RUST: {lost.reasons['RUST']}"
     store.write(_file(job), reason.encode())
     return True
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One kernel to build, as a value: tree, fragments and tools, and how make is run on them.
+"""A kernel to build, as a value: its tree, fragments and tools, and how to run make on them.
 
-The tree is read-only at /mnt/src, the output tree writable at /mnt/out, and there is no network.
+In the sandbox the tree is read-only at /mnt/src and the output tree writable at /mnt/out; there is
+no network.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from blockyard.kernel.host.sandbox import BIND, Sandbox
 from blockyard.kernel.host.settings import settings
 from blockyard.kernel.sources.tree import Tree
 
-RECIPE = 2  # raise it when the same inputs give another kernel
+RECIPE = 2  # to be raised if the same inputs give another kernel
 
 # Fixed, so that the same inputs give the same bytes (Documentation/kbuild/reproducible-builds.rst).
 REPRODUCIBLE = {
@@ -36,24 +37,24 @@ REPRODUCIBLE = {
 
 @dataclass(frozen=True)
 class BuildSpec:
-    """One kernel to build: everything that its bytes depend on, and what it does without."""
+    """A kernel to build: all that its bytes depend on, and what is omitted."""
 
     name: str  # what the user called it
     tree: Tree
     fragments: tuple[Fragment, ...]  # a later one wins
     toolchain: Toolchain
-    tools: ToolRoot  # what is needed besides compilers
+    tools: ToolRoot  # all programs besides compilers
     omitted: Mapping[str, str] = field(default_factory=dict)  # "Rust" or a driver → why
-    objects: Objects | None = None  # where C objects are kept for other builds
+    objects: Objects | None = None  # the folders for ccache
 
     @property
     def merged(self) -> Merged:
-        """What is asked of the configuration."""
+        """The requests of all fragments."""
         return kconfig.merge(self.fragments)
 
     @property
     def key(self) -> str:
-        """Names the kernel in the cache; the same inputs give the same key."""
+        """The kernel's key in the cache; the same inputs give the same key."""
         return store.digest("kernel", RECIPE, self.tree.identity, *self._how())
 
     def _how(self) -> tuple[str, dict[str, str]]:
@@ -61,29 +62,29 @@ class BuildSpec:
 
     @property
     def out(self) -> Path:
-        """The output tree (generated headers, Rust metadata, objects), held in the cache."""
+        """The output tree (generated headers, Rust metadata, objects) in the cache."""
         store.use("builds", self.out_key)
         return store.directory("builds") / self.out_key
 
     @property
     def out_key(self) -> str:
-        """Names the output tree in the cache."""
+        """The output tree's key in the cache; that of a user's directory outlives its states."""
         if not self.tree.build_id:
             return self.key
         return store.digest("place", RECIPE, self.tree.build_id, *self._how())
 
     @property
     def log(self) -> Path:
-        """Everything that make printed."""
+        """The log with all output of make."""
         return store.directory("logs") / f"kernel-{self.key}.log"
 
     @property
     def usage(self) -> Path:
-        """What each make took: CPU seconds, how many C objects ccache had, and the command."""
+        """A file with a line per make: CPU seconds, number of C objects from ccache, command."""
         return self.log.with_suffix(".usage")
 
     def sandbox(self, **read_only: Path) -> Sandbox:
-        """The toolchain's file system with the tree and the output tree in it."""
+        """The toolchain's sandbox, with the tree and the output tree in it."""
         return replace(
             self.toolchain.sandbox(REPRODUCIBLE),
             read_only={"src": self.tree.path, **read_only},
@@ -93,28 +94,27 @@ class BuildSpec:
         )
 
     def module_make(self) -> tuple[Sandbox, list[str]]:
-        """What builds modules outside the tree: a sandbox to read from, make without targets."""
+        """The read-only sandbox and the make command, without targets, for modules."""
         sandbox = self.sandbox()
         read_only = {**sandbox.read_only, "out": self.out}
         limits = sandbox.limits.within(MODULE_S)
         return replace(sandbox, read_only=read_only, writable={}, limits=limits), self.make_argv()
 
     def make_argv(self, *targets: str) -> list[str]:
-        """The make command as typed inside the sandbox."""
+        """The make command inside the sandbox."""
         argv = ["make", "-C", f"{BIND}/src", f"O={BIND}/out", f"-j{settings().jobs}"]
-        # syn, a host library that only runs inside the build, compiles in 5 s instead of 28
         argv += self.toolchain.make_arguments
+        # without it, syn, a library that only runs during the build, takes 28 s instead of 5
         return [*argv, "HOSTRUSTFLAGS=-Copt-level=0", *targets]
 
     def make(self, *targets: str, doing: str) -> None:
-        """Runs make in the sandbox."""
+        """Run make in the sandbox."""
         self._run(self.sandbox(), self.make_argv(*targets), doing)
 
     def compile(self, *targets: str, doing: str) -> None:
-        """Runs make in the sandbox, with ccache when the build has a place for objects.
+        """Run make in the sandbox, with ccache if the build has folders for it.
 
-        Apart from `make`, since whatever else runs on this output tree, such as the makefile of a
-        module from outside, has no business with what ccache keeps.
+        Only this method uses ccache: other runs of make must not be able to write to its folders.
         """
         sandbox, argv = self.sandbox(), self.make_argv(*targets)
         time_s = kernel_time_s(settings().jobs)
@@ -136,11 +136,11 @@ class BuildSpec:
         )
 
     def _note_usage(self, command: str, cpu_s: float) -> None:
-        """Keeps a line on a make beside the log, which the makefiles can write to."""
+        """Append a line to `usage`; makefiles can write to the log, but not to this file."""
         with open(self.usage, "a") as file:
             file.write(f"{cpu_s:.2f} {ccache.take_hits(self.out)} {command}\n")
 
     @property
     def known_paths(self) -> dict[str, str]:
-        """Paths in what make prints → as the user knows them: below the tree, where it is ours."""
+        """Prefix of paths in make's output → prefix for the user; empty for a tree in the cache."""
         return {f"{BIND}/src/": f"{self.tree.build_id}/" if self.tree.build_id else ""}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What kernels, modules and guest roots are made from, for the statements beside them."""
+"""The provenance of kernels, modules and guest roots, for the statements beside them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from blockyard.kernel.sources.tree import Tree
 
 
 def of_kernel(job: BuildSpec) -> Provenance:
-    """A kernel that was built: tree, fragments, what was asked of Kconfig, compilers, tool root."""
-    fragments = (of_text(f"fragment {one.name}", one.text) for one in job.fragments)
-    asked = of_text("requested configuration", kconfig.render(job.merged))
+    """The provenance of a built kernel: tree, fragments, requests, compilers, tool root."""
+    fragments = (of_text(f"fragment {fragment.name}", fragment.text) for fragment in job.fragments)
+    requests = of_text("requested configuration", kconfig.render(job.merged))
     return Provenance(
         "kernel",
         {"kernel": job.name, "omitted": dict(job.omitted)},
@@ -31,12 +31,12 @@ def of_kernel(job: BuildSpec) -> Provenance:
             "arguments": job.make_argv(arch.target().image.target, "modules"),
             "sandbox": _sandbox(job.sandbox()),
         },
-        (_tree(job.tree), *fragments, asked, *_tools(job.tools)),
+        (_tree(job.tree), *fragments, requests, *_tools(job.tools)),
     )
 
 
 def of_prebuilt(name: str, key: str, recipe: int, files: Tree, tools: ToolRoot) -> Provenance:
-    """A distribution's kernel: the files of its packages."""
+    """The provenance of a distribution's kernel: the files of its packages."""
     made = {"recipe": recipe, "key": key}
     return Provenance("prebuilt-kernel", {"kernel": name}, made, (_tree(files), *_tools(tools)))
 
@@ -44,7 +44,10 @@ def of_prebuilt(name: str, key: str, recipe: int, files: Tree, tools: ToolRoot) 
 def of_module(
     driver: str, key: str, recipe: int, files: Mapping[str, str], kernel: Path, ran: Sandbox
 ) -> Provenance:
-    """A module from outside the tree; files: name → sha256; kernel: its entry in the cache."""
+    """The provenance of a module outside the tree.
+
+    files: name → sha256. kernel: its entry in the cache. ran: the sandbox of the build.
+    """
     made = {"recipe": recipe, "key": key, "sandbox": _sandbox(ran)}
     sources = (Input(f"source {name}", {"sha256": sha[:64]}) for name, sha in files.items())
     inputs = (*sources, of_entry("kernel", kernel))
@@ -54,7 +57,7 @@ def of_module(
 def of_guest_root(
     spec: RootSpec, recipe: int, packages: Mapping[str, str], tools: ToolRoot
 ) -> Provenance:
-    """The guests' Debian system; packages: what is in it, name → version, signed by Debian."""
+    """The provenance of the guests' Debian system; packages: name → version, signed by Debian."""
     installed = "".join(f"{name} {version}\n" for name, version in packages.items())
     inputs = (
         of_text("packages of the guest root", installed),
@@ -64,8 +67,8 @@ def of_guest_root(
         ),
         *_tools(tools),
     )
-    asked = {"suite": spec.suite, "packages": list(spec.packages)}
-    return Provenance("guest-root", asked, {"recipe": recipe, "key": spec.key}, inputs)
+    requested = {"suite": spec.suite, "packages": list(spec.packages)}
+    return Provenance("guest-root", requested, {"recipe": recipe, "key": spec.key}, inputs)
 
 
 def _tools(tools: ToolRoot) -> tuple[Input, ...]:
@@ -74,7 +77,7 @@ def _tools(tools: ToolRoot) -> tuple[Input, ...]:
 
 
 def _tree(tree: Tree) -> Input:
-    """A tree by its commit, its tarball's sha256 or its entry's manifest, as far as it has one."""
+    """A tree as an input, with its package, commit or digest as far as they are known."""
     entry = tree.path.parent if tree.path.name == "tree" else tree.path
     known = of_entry(f"source: {tree.origin}", entry)
     digest = dict(known.digest)
@@ -92,7 +95,7 @@ def _tree(tree: Tree) -> Input:
 
 
 def _sandbox(sandbox: Sandbox) -> dict[str, Any]:
-    """What a build could see and change; values of its environment are not told."""
+    """What a build could read and write; of its environment only the names of variables."""
     return {
         "root": str(sandbox.root.parent.name),
         "network": sandbox.network,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What compiles a kernel: the tool root's programs or the host's, LLVM or GCC.
+"""The programs that compile a kernel: those of the tool root or of the host, LLVM or GCC.
 
-Which versions a kernel needs is said by the tree itself (scripts/min-tool-version.sh).
+The tree states the versions that it needs (scripts/min-tool-version.sh).
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ from blockyard.kernel.host.sandbox import PATH, Sandbox
 from blockyard.kernel.sources.tree import Tree
 
 PINNED, HOST = "pinned", "host"
-ORIGINS = (PINNED, HOST)  # the tool root's, the same everywhere, or those on PATH
+ORIGINS = (PINNED, HOST)  # those of the tool root, the same on every machine, or those on PATH
 COMPILERS = ("llvm", "gcc")
 
-# What a kernel's bytes depend on: program → its Debian package. The packages `clang` and `gcc` are
-# empty ones that name the version in use.
+# The programs that a kernel's bytes depend on: program → pattern of its Debian package. The
+# packages `clang` and `gcc` are empty and depend on the package with the version in use.
 _PACKAGES = {
     "llvm": {"clang": r"clang-\d+", "lld": r"lld-\d+"},
     "gcc": {"gcc": r"gcc-\d+", "ld": "binutils"},
 }
-# Program → what scripts/min-tool-version.sh calls it.
+# Program → its name in scripts/min-tool-version.sh.
 _MINIMUM_OF = {"llvm": {"clang": "llvm"}, "gcc": {"gcc": "gcc", "ld": "binutils"}}
 _RUST_PACKAGES = {"rustc": "rustc", "bindgen": "bindgen"}
 
 
 @dataclass(frozen=True)
 class Toolchain:
-    """Programs that compile kernels, and the file system that they are in."""
+    """Programs that compile kernels, and the file system that has them."""
 
     origin: str  # one of ORIGINS
     compiler: str  # one of COMPILERS
     root: Path  # the file system
-    versions: Mapping[str, str]  # program → version; what is missing is not listed
-    path: tuple[Path, ...] = ()  # where its programs are looked for first
-    hidden: tuple[Path, ...] = ()  # folders of it that a build does not see,
-    shown: tuple[Path, ...] = ()  # and folders below these that it sees after all
+    versions: Mapping[str, str]  # program → version; without missing programs
+    path: tuple[Path, ...] = ()  # folders that come first in the build's PATH
+    hidden: tuple[Path, ...] = ()  # folders that a build does not see
+    shown: tuple[Path, ...] = ()  # folders below hidden ones that it sees
 
     @property
     def make_arguments(self) -> tuple[str, ...]:
-        """What make is told of it."""
+        """The arguments of make that select this toolchain."""
         return ("LLVM=1",) if self.compiler == "llvm" else ()
 
     def sandbox(self, environment: Mapping[str, str]) -> Sandbox:
-        """Its file system, read-only."""
+        """A sandbox with the file system read-only, and these variables besides PATH."""
         path = ":".join([*map(str, self.path), PATH])
         return Sandbox(
             self.root,
@@ -76,16 +76,16 @@ def from_root(tools: ToolRoot, compiler: str = "llvm") -> Toolchain:
 
 @cache
 def minimum(tree: Tree, tool: str) -> str:
-    """The oldest version of a tool (rustc, bindgen, llvm, gcc, ...) that a tree takes.
+    """The oldest version of a tool (rustc, bindgen, llvm, gcc, ...) that a tree supports.
 
-    Empty when the tree does not say. Its script is read and not run: it is not trusted, and a
-    sandbox per question would take longer than all of the rest.
+    Empty if the tree does not state it. The tree's script is parsed and not run: it is not trusted,
+    and running it in a sandbox for each tool would be slow.
     """
     try:
         script = untrusted.read_text(
             tree.path, "scripts/min-tool-version.sh", untrusted.MAKEFILE_BYTES
         )
-    except Failure:  # none, or a link to somewhere
+    except Failure:  # missing, or a symbolic link
         return ""
     case = script.partition(f"\n{tool})\n")[2].partition(";;")[0]
     words = [line.split() for line in case.splitlines()]
@@ -94,25 +94,25 @@ def minimum(tree: Tree, tool: str) -> str:
         for line in words
         if len(line) == 2 and line[0] == "echo" and re.fullmatch(r"[\d.]{1,20}", line[1], re.ASCII)
     ]
-    return answers[-1] if answers else ""  # exceptions for other machines come first
+    return answers[-1] if answers else ""  # the versions for other architectures come first
 
 
 def check(tree: Tree, toolchain: Toolchain) -> None:
-    """Raises Failure when the compiler or the linker is too old for a tree."""
+    """Raise Failure if the compiler or the linker is too old for a tree."""
     for program, tool in _MINIMUM_OF[toolchain.compiler].items():
         needed, have = minimum(tree, tool), toolchain.versions.get(program, "")
         if needed and have and not versions.at_least(have, needed):
             raise Failure(
                 f"Linux {tree.version} needs {tool} {needed} or newer, "
                 f"the {toolchain.origin} toolchain has {have}",
-                hint="--toolchain pinned has Debian's newer ones"
+                hint="--toolchain pinned has Debian's newer programs"
                 if toolchain.origin == HOST
-                else "--toolchain host takes newer ones that are on PATH",
+                else "--toolchain host uses the programs on PATH, which may be newer",
             )
 
 
 def rust_problem(tree: Tree, toolchain: Toolchain) -> str:
-    """Why Rust code of this tree cannot be compiled with these programs; empty when it can."""
+    """Why these programs cannot compile the Rust code of a tree; empty if they can."""
     if not (tree.path / "rust").is_dir():
         return f"Linux {tree.version} has no Rust code"
     if reason := quirks.why_not("RUST", tree.version):

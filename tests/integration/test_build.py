@@ -79,7 +79,7 @@ def test_a_word_that_kconfig_did_not_have_is_told_and_looked_for_once(
     )
     job.out.mkdir(parents=True)
     (told,) = unknown_keywords(job)
-    assert told.startswith("kernel 9.1: 'weakens' (Kconfig:3) is not known")
+    assert told.startswith("kernel 9.1: unknown Kconfig keyword 'weakens' (Kconfig:3)")
     kconfig.write_text("")
     assert unknown_keywords(job) == [told]
     assert (

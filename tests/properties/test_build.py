@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_log(data: bytes) -> None:
     lines = data.decode(errors="replace").splitlines()
     shown = errors.shown(errors.problems(lines), {"/mnt/src/": ""})
-    assert len(shown.split("\n")) <= errors.MOST_LINES + 1
+    assert len(shown.split("\n")) <= errors.MAX_LINES + 1
 
 
 @given(changed(DKMS, [b"$PACKAGE_NAME", b"[0]", b"\\\n"]))

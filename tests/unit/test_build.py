@@ -13,7 +13,7 @@ import pytest
 
 from blockyard.kernel import artifact
 from blockyard.kernel.build import build, toolchain
-from blockyard.kernel.build.build import MOST_FILES, module_name, prune, usage, warnings
+from blockyard.kernel.build.build import MAX_FILES, module_name, prune, usage, warnings
 from blockyard.kernel.build.spec import BuildSpec
 from blockyard.kernel.config.fragments import read_fragment, shipped_fragment
 from blockyard.kernel.config.kconfig import Fragment, merge
@@ -140,7 +140,7 @@ class TestLog:
         lines = [f"/mnt/src/{n}.c:1:1: warning: x" for n in range(5000)]
         lines += ["blockyard: cpu abc def", f"blockyard: ccache {'9' * 5000} 1", "warning: \xff"]
         lines += ["warning: " + "a" * 1_000_000, " --> " + "b:" * 1_000_000]
-        assert len(warnings("\n".join(lines))) == MOST_FILES
+        assert len(warnings("\n".join(lines))) == MAX_FILES
 
 
 class TestCollecting:

@@ -175,7 +175,7 @@ class TestProve:
         assert prove(requests, {"A": "n"}) == (Dropped("A", "m", "n", "mine.config", 1),)
 
 
-class TestNoFragment:
+class TestWholeConfigError:
     def lost(self, count: int, fragment: str) -> list[Dropped]:
         return [Dropped(f"S{number}", "y", "n", fragment, number) for number in range(count)]
 

@@ -48,7 +48,7 @@ def test_the_kernel_is_built_without_rust_and_says_why(
     plan.kernel(KernelSpec("7.3"), samples.tools(tmp_path / "tools", NEW_ENOUGH))
     first, second = built
     assert "Rust" not in first.omitted
-    assert second.omitted["Rust"] == f"the configuration loses CONFIG_RUST: {WHY}"
+    assert second.omitted["Rust"] == f"the configuration drops CONFIG_RUST: {WHY}"
     assert WHY in second.omitted["rnull"]
     assert "null_blk" not in second.omitted
     assert "RUST" not in second.merged.requests
