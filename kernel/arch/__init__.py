@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Processor architectures as data: a TOML file for each that kernels are built and booted for.
+"""Architectures that kernels are built and booted for, as data: one TOML file for each.
 
-There is one, x86_64. Another would be a file here, and a choice in `target`.
+There is only x86_64. Another one needs a file here, and a choice in `target`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Image(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     target: str  # of make
     path: str  # what boot loaders start
-    unpacked: str  # the same without compression and decompressor, which QEMU starts sooner
-    unpacked_needs: str  # the symbol, without CONFIG_, of a kernel that can be started so
+    unpacked: str  # the uncompressed kernel, with which QEMU boots faster
+    unpacked_needs: str  # the symbol, without CONFIG_, that this needs
 
 
 class Serial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,18 +34,18 @@ class Qemu(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The emulator."""
 
     program: str
-    package: str  # Debian's, of the tool root
-    machine: str  # of -machine
-    firmware: str  # of -bios
-    cpus: dict[str, str]  # accelerator → -cpu
+    package: str  # its Debian package, in the tool root
+    machine: str  # argument of -machine
+    firmware: str  # argument of -bios
+    cpus: dict[str, str]  # accelerator → argument of -cpu
 
 
 class Architecture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What differs between processors."""
+    """All that differs between architectures."""
 
-    name: str  # as `uname -m` has it
-    srcarch: str  # the kernel's folder for it, below arch/
-    command_line: tuple[str, ...]  # what its kernels are told besides
+    name: str  # as `uname -m` prints it
+    srcarch: str  # its folder below arch/ in the kernel tree
+    command_line: tuple[str, ...]  # further kernel parameters
     image: Image
     serial: Serial
     qemu: Qemu

@@ -88,7 +88,7 @@ def test_a_tree_whose_headers_embed_files_is_compiled_without(tools: ToolRoot, t
     (tree / "x.h").write_text('#define X 1\nasm(".incbin \\"/mnt/src/blob\\"");\n')
     (tree / "blob").write_text("aaaa")
     told = compiled(tools, tree, Objects("mine"))
-    assert "no ccache, /mnt/src/x.h takes in files" in told
+    assert "no ccache: /mnt/src/x.h embeds files" in told
     assert "ccache: " not in told
 
 
