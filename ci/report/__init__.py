@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Run records and tables, for people and for other programs."""
+"""Rendering of run records and tables: terminal, Markdown, JSON Schema."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Tables and runs as Markdown, for the pages that commands write."""
+"""Tables and runs as Markdown, for pages that commands write."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from blockyard.tests.harness.outcomes import BAD
 
 
 def lines(content: Table) -> list[str]:
-    """The lines of a table and of its footnotes; bad cells are bold."""
-    found = [
+    """The Markdown lines of a table and its footnotes; bad cells are bold."""
+    rendered = [
         _line(column.head for column in content.columns),
         _line("---" for _ in content.columns),
         *(_line(map(_text, row)) for row in content.rows),
     ]
-    return [*found, "", *content.footnotes] if content.footnotes else found
+    return [*rendered, "", *content.footnotes] if content.footnotes else rendered
 
 
 def simple(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a table of texts."""
+    """The Markdown lines of a table whose cells are plain texts."""
     return lines(table(head, rows))
 
 
 def of_run(run: Run) -> str:
-    """A page: the kernel, the outcomes, and each test that failed with its reason."""
+    """report.md of a run: its kernel, a table of outcomes, and each bad test with its reason."""
     kernel = run.kernel
     page = [f"# {kernel.name}: {kernel.release}", "", *lines(run_table(run))]
     bad = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The run record for readers: its JSON Schema, and a table of fields for each of its types.
+"""Documentation of the run record: its JSON Schema, and a table of fields for each type.
 
 Both are made from the types in ci.run.record. `./inv dev.docs` writes them to docs/.
 """
@@ -26,7 +26,7 @@ def _schema() -> dict[str, Any]:
 
 
 def text() -> str:
-    """docs/run-record.schema.json."""
+    """The text of docs/run-record.schema.json."""
     head = {"$schema": DIALECT, "title": f"Blockyard run record, schema {SCHEMA}"}
     data = msgspec.json.format(msgspec.json.encode(head | _schema()), indent=2)
     return data.decode() + "\n"
@@ -34,14 +34,14 @@ def text() -> str:
 
 @dataclass(frozen=True)
 class TypeTable:
-    """One type of the record for its page."""
+    """One type of the record, as docs/run-record.md shows it."""
 
-    about: str  # a sentence or two
-    lines: list[str]  # of the table of its fields, in Markdown
+    about: str  # its docstring
+    lines: list[str]  # Markdown table of its fields
 
 
 def types() -> dict[str, TypeTable]:
-    """Each type of the record by its name."""
+    """Type name → its documentation."""
     return {name: _table(definition) for name, definition in _schema()["$defs"].items()}
 
 
@@ -55,11 +55,11 @@ def _table(definition: dict[str, Any]) -> TypeTable:
 
 
 def _type(about: dict[str, Any]) -> str:
-    """The type of a field in words of JSON; a type of the record by its name."""
+    """A field's type in JSON terms, or the name of a type of the record."""
     if reference := about.get("$ref") or about.get("allOf", [{}])[0].get("$ref"):
         return f"`{reference.rpartition('/')[2]}`"
     if "anyOf" in about:
-        return " or ".join(_type(one) for one in about["anyOf"])
+        return " or ".join(_type(alternative) for alternative in about["anyOf"])
     if "enum" in about or "const" in about:
         return "string"
     if about.get("type") == "array":

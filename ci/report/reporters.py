@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Reporters: what `./inv test --report NAME` calls with the record of a finished run.
+"""Reporters: functions that `./inv test --report NAME` calls after a run.
 
-A reporter is a function of the record and of the path of its run.json; what it writes goes beside
-that, or where it likes. Installed packages bring more by entry points of the group
-`blockyard.reporters`. A reporter changes no outcome and no exit code.
+A reporter gets the record and the path of run.json, and usually writes a file beside it. Installed
+packages add reporters by entry points in the group `blockyard.reporters`. A reporter cannot change
+an outcome or the exit code.
 """
 
 from __future__ import annotations
@@ -18,52 +18,52 @@ from blockyard.kernel.host import store
 from blockyard.kernel.host.errors import Failure, unknown
 from blockyard.kernel.host.progress import note
 
-GROUP = "blockyard.reporters"  # of entry points
+GROUP = "blockyard.reporters"  # entry points
 
 Reporter = Callable[[Run, Path], None]
 
 
 def write_markdown(run: Run, record: Path) -> None:
-    """Writes report.md beside the record: the table of outcomes, and what failed."""
+    """Writes report.md beside the record: a table of outcomes, and the bad tests."""
     path = record.with_name("report.md")
     store.write(path, markdown.of_run(run).encode())
     note(f"written to {path}")
 
 
-OWN: Mapping[str, Reporter] = {"markdown": write_markdown}
+BUILT_IN: Mapping[str, Reporter] = {"markdown": write_markdown}
 
 
 def named(names: Iterable[str]) -> dict[str, Reporter]:
-    """The reporters of these names; ours come before those of packages.
+    """Name → reporter; built-in reporters take precedence over those of packages.
 
     Raises UsageError for an unknown name, Failure for an entry point that cannot be loaded.
     """
     names = list(names)
-    if set(names) <= OWN.keys():  # others are looked up only if they are needed
-        return {name: OWN[name] for name in names}
+    if set(names) <= BUILT_IN.keys():  # reading entry points takes time
+        return {name: BUILT_IN[name] for name in names}
     installed = {entry.name: entry for entry in entry_points(group=GROUP)}
-    found: dict[str, Reporter] = {}
+    reporters: dict[str, Reporter] = {}
     for name in names:
-        if name in OWN:
-            found[name] = OWN[name]
+        if name in BUILT_IN:
+            reporters[name] = BUILT_IN[name]
             continue
         if name not in installed:
-            raise unknown("reporter", name, {*OWN, *installed})
+            raise unknown("reporter", name, {*BUILT_IN, *installed})
         entry = installed[name]
         try:
-            found[name] = entry.load()
-        except Exception as error:  # of others' code
+            reporters[name] = entry.load()
+        except Exception as error:  # third-party code
             raise Failure(
-                f"the entry point {entry.name} = {entry.value} of the group {GROUP} cannot be "
-                f"loaded: {type(error).__name__}: {error}"
+                f"cannot load the entry point {entry.name} = {entry.value} of the group {GROUP}: "
+                f"{type(error).__name__}: {error}"
             ) from error
-    return found
+    return reporters
 
 
 def report(reporters: Mapping[str, Reporter], run: Run, record: Path) -> None:
-    """Calls the reporters; one that fails is a line on stderr."""
+    """Calls each reporter; prints a line on stderr for one that raises."""
     for name, reporter in reporters.items():
         try:
             reporter(run, record)
-        except Exception as error:  # of others' code, or a full disk
+        except Exception as error:  # third-party code, or a full disk
             note(f"the reporter {name} failed: {type(error).__name__}: {error}")

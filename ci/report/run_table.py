@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The table of a run: how many tests of each driver had which outcome."""
+"""The table at the end of a run: tests per driver and outcome."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STYLES: dict[Outcome, Style] = {
 
 
 def run_table(run: Run) -> Table:
-    """Driver × outcome, with the seconds that the tests took."""
+    """One row per driver: tests by outcome, and the tests' total time in seconds."""
     present = {test.outcome for test in run.tests}
     outcomes = [outcome for outcome in OUTCOMES if outcome in present | ALWAYS]
     rows: list[Row] = []

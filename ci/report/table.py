@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A table as a value; `terminal` and `markdown` render it, `output.as_json` the data behind it.
+"""A table as a value, rendered by `terminal` and `markdown`.
 
-A command builds one `Table` and does not know how it looks: a cell has a meaning (`Style`), not a
-colour. Text of guests, logs and manifests is safe in it: the renderers make it printable.
+A cell has a meaning (`Style`), not a colour. Its text may come from guests, logs and manifests: the
+renderers escape control characters.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ Style = Literal["", "good", "bad", "note", "odd", "quiet"]
 
 @dataclass(frozen=True)
 class Column:
-    """One column."""
+    """A column of a table: its heading and how its cells are set."""
 
     head: str
-    right: bool = False  # aligned, for numbers
-    whole: bool = False  # its cells are not broken into lines
+    right: bool = False  # right-aligned, for numbers
+    whole: bool = False  # cells are never wrapped
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Text with a meaning."""
+    """Text of a cell, and what it means."""
 
     text: str
     style: Style = ""
@@ -38,7 +38,7 @@ Row = Sequence[str | Cell]
 
 @dataclass(frozen=True)
 class Table:
-    """Columns, rows and what stands below them."""
+    """Columns, rows, and lines to print below them."""
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
@@ -46,7 +46,7 @@ class Table:
 
 
 def table(head: Head, rows: Iterable[Row], footnotes: Sequence[str] = ()) -> Table:
-    """A table of texts, and of columns and cells where more is to be said of them."""
+    """Makes a `Table`; plain strings become columns and cells with defaults."""
     return Table(
         [name if isinstance(name, Column) else Column(name) for name in head],
         [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in rows],
@@ -55,15 +55,15 @@ def table(head: Head, rows: Iterable[Row], footnotes: Sequence[str] = ()) -> Tab
 
 
 class Footnotes:
-    """Reasons that stand below a table once each, and in it as numbers."""
+    """Numbers the reasons of a table: each is printed once below it, and cited as ``(1)``."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
 
     def mark(self, reason: str) -> str:
-        """What stands in the table: ``(1)``."""
+        """The citation of a reason, such as ``(1)``; a new reason gets the next number."""
         return f"({self._numbers.setdefault(reason, len(self._numbers) + 1)})"
 
     def lines(self) -> list[str]:
-        """What stands below it."""
+        """The numbered reasons, in order."""
         return [f"{number}. {reason}" for reason, number in self._numbers.items()]

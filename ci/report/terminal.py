@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Tables and runs for people: a run is the table driver × outcome and what did not pass."""
+"""Tables and run reports on the terminal: bad tests, skips and their reasons, the final table."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from blockyard.ci.run.record import Run
 from blockyard.tests.harness.known import FILE
 from blockyard.tests.harness.outcomes import BAD, CaseResult, Outcome
 
-# Told below the failures, with their reasons.
+# Outcomes listed below the failures, with their reasons.
 NOTED: dict[Outcome, str] = {
     "skip": "skipped",
     "xfail": "failed as known",
     "xpass": "passed against a known failure",
 }
-NAMED = 3  # tests that share a reason are named up to this many, then counted
+NAMED = 3  # more tests with the same reason are counted, not named
 COLOURS: dict[Style, str] = {
     "": "",
     "good": "green",
@@ -27,12 +27,12 @@ COLOURS: dict[Style, str] = {
     "odd": "magenta",
     "quiet": "dim",
 }
-MOST_COLUMNS = 10_000  # of a table that is not folded
+MOST_COLUMNS = 10_000  # width limit of a table without wrapping
 LEAST_COLUMNS = 80  # a narrower terminal wraps the lines itself
 
 
 def show(run: Run, path: Path) -> None:
-    """Prints the whole report on stdout."""
+    """Prints the report of a run on stdout. path: of run.json."""
     console = output.console()
     for test in run.tests:
         if test.outcome in BAD:
@@ -43,7 +43,7 @@ def show(run: Run, path: Path) -> None:
             for line in lines:
                 output.say(f"  {line}")
     for line in run.obsolete_failures:
-        output.say(f"\noutdated in a {FILE}: {line}")
+        output.say(f"\nobsolete in {FILE}: {line}")
     output.say("")
     print_table(run_table(run), folded=False)
     kernel = run.kernel
@@ -51,15 +51,15 @@ def show(run: Run, path: Path) -> None:
     output.say(f"accelerator  {run.accelerator.name} ({run.accelerator.reason})")
     output.say(f"record       {path}")
     if run.resumed:
-        output.say(f"begun {run.started}, interrupted, resumed {', '.join(run.resumed)}")
+        output.say(f"started {run.started}, interrupted, resumed {', '.join(run.resumed)}")
     if run.selection.smoke:
-        output.say("these were the smoke tests; `--suite all` runs the others too")
+        output.say("only the smoke tests ran; `--suite all` runs all tests")
 
 
 def print_table(content: Table, *, folded: bool = True) -> None:
-    """Prints a table and its footnotes; nothing in it is cut, however narrow the terminal.
+    """Prints a table and its footnotes; no text is cut, however narrow the terminal.
 
-    folded: whether long cells are broken into several lines.
+    folded: whether long cells are wrapped.
     """
     from rich import box
     from rich.table import Table as Drawn
@@ -92,27 +92,27 @@ def _failure(test: CaseResult, folder: Path) -> str:
     if test.rerun:
         lines.append(f"  run it again: {test.rerun}")
     if test.guest:
-        lines.append(f"  more in {folder / test.guest / 'kernel.log'}")
+        lines.append(f"  whole kernel log: {folder / test.guest / 'kernel.log'}")
     return "\n".join(lines)
 
 
-def _reasons(run: Run, wanted: Outcome) -> list[str]:
-    """One line per reason: a driver without a feature skips many tests for it."""
-    found: dict[tuple[str, str], dict[str, None]] = {}
+def _reasons(run: Run, outcome: Outcome) -> list[str]:
+    """One line per reason, since one missing feature skips many tests."""
+    groups: dict[tuple[str, str], dict[str, None]] = {}
     for test in run.tests:
-        if test.outcome == wanted:
-            found.setdefault(_head(test), {})[test.id] = None
+        if test.outcome == outcome:
+            groups.setdefault(_head(test), {})[test.id] = None
     lines: dict[str, list[str]] = {}
-    for (head, name), tests in found.items():
+    for (head, name), tests in groups.items():
         words = f"{name} ({len(tests)} tests)" if name else _some(list(tests))
         lines.setdefault(head, []).append(words)
     return [f"{head} {', '.join(words)}" for head, words in lines.items()]
 
 
 def _head(test: CaseResult) -> tuple[str, str]:
-    """How the line of a test's reason begins, and what it names with others behind that.
+    """The start of the line for a test's reason, and the name that is listed after it.
 
-    All attributes that one driver does not have are in one line, and so are parameters.
+    All missing attributes of a driver share one line, and so do missing parameters.
     """
     kind, _, name = test.skip.what.partition(":") if test.skip else ("", "", "")
     if test.skip and test.skip.lacking == "driver" and kind in ("attribute", "parameter"):

@@ -35,11 +35,11 @@ fail: io/trim [null_blk, serial]
     [    1.0] WARNING: a.c:1
     [    1.1] Call Trace:
   run it again: ./inv test --kernel 7.3 -k 'test_trim[null_blk-serial]'
-  more in /results/run/guests/null_blk-serial-1/kernel.log
+  whole kernel log: /results/run/guests/null_blk-serial-1/kernel.log
 
 crash: io/read [nvme, ssh]
   the guest's kernel panicked
-  more in /results/run/guests/nvme-ssh-1/kernel.log
+  whole kernel log: /results/run/guests/nvme-ssh-1/kernel.log
 
 skipped:
   the guest has no program blkzone: zone/report, zone/reset
