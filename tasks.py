@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Blockyard's commands for invoke; `./inv --list` names them, ci/cli has their code."""
+"""Blockyard's commands as an invoke collection; their code is in ci/cli."""
 
 from blockyard.ci.cli.namespace import namespace
 

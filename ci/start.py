@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What `./inv` starts, with Python's -I: finds our packages and runs the command line.
+"""Entry point of `./inv`: puts the checkout on sys.path and runs the command line.
 
-With -I neither PYTHON* nor the current folder has a say in what is imported.
+`./inv` starts it with `python -I`, so PYTHON* and the current folder do not affect imports.
 """
 
 import sys
 from pathlib import Path
 
-# our packages, whatever the current directory has (a kernel tree has a folder kernel, too)
+# the checkout comes first: the current folder may be a kernel tree, with a folder `kernel`
 if not sys.flags.safe_path:  # started by hand, without -I
     del sys.path[0]
 sys.path.insert(0, str(Path(__file__).parent.parent))
