@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The command line: what `./inv` and the installed `blockyard` run.
 
-`main` prepares the process and starts `program`, which is invoke with our own help and messages.
-Each command is a function in one of the modules here: it reads its options (`options` has those
-that many commands share), calls one function, prints what that returns. `namespace` lists them all.
+`main` prepares the process and starts `program`: invoke with our own help and error messages.
+Each command is a function in one of the modules here: it reads its options (shared ones are in
+`options`), calls one function and prints the result. `namespace` lists all commands.
 
-Nothing heavy is imported before a command runs: `./inv --list` has to answer at once.
+Heavy modules are imported inside commands, so that `./inv --list` is fast.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import sys
 
 
 def main() -> None:
-    """Runs the command in `sys.argv`; ends the process with its exit code when that is not 0."""
-    # until a task runs (ci.run.exits catches signals then), Ctrl-C just ends the process
+    """Runs the command in `sys.argv`; exits the process when the exit code is not 0."""
+    # Ctrl-C kills the process until a command runs; then ci.run.exits handles signals
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if not __debug__:
-        sys.exit("error: without -O: helpers of tests fail by assertions, which it removes")
+        sys.exit("error: Python runs with -O, which removes the assertions that tests rely on")
     _check_current_folder()
 
     from blockyard.kernel.host import environment, streams
@@ -28,7 +28,7 @@ def main() -> None:
     streams.prepare()
     try:
         _run()
-    except OSError as error:  # our own help and lists; ci.run.exits looks after a task's output
+    except OSError as error:  # from help and lists; ci.run.exits handles a command's own output
         if not streams.is_output(error):
             raise
         streams.silence(sys.stdout)
@@ -58,7 +58,7 @@ def _run() -> None:
         if streams.broken(sys.stderr) is None:
             raise
         streams.silence(sys.stderr)
-        sys.exit(2)  # the message that could not be written: the command was not understood
+        sys.exit(2)  # only usage errors are written here
     finally:
         try:
             sys.stderr.flush()

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A command: a function, and what is known of it beside its code.
+"""A command: a function whose parameters are its options, plus its help texts.
 
-The function's parameters are its options. One without a default is given by position; one whose
-default is ``()`` is a list: it is repeated, or has commas between its values. A command that is
-`on_a_kernel` has the options of `options.KERNEL`, too, and gets them as one `KernelSpec`. One with
-`project` reads the project's file, and is called once for each kernel, variant and topology in it.
+A parameter without a default is positional. One whose default is ``()`` is a list: the option may
+be repeated, or have commas between its values. A command that is `on_a_kernel` also has the options
+of `options.KERNEL`, and gets them as one `KernelSpec`. One with `project` reads the project file,
+and is called once for each kernel, variant and topology in it.
 
-Errors of users end as one message and an exit code, see ci.run.exits.
+A user's error ends as one message and an exit code, see ci.run.exits.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Words = Sequence[str]  # the values of a list option
 
 
 class Group(Enum):
-    """What people do: the headings of `./inv --help`, in this order."""
+    """Headings of `./inv --help`, in this order."""
 
     ANSWER = "Get an answer"
     LOOK = "Look inside"
@@ -41,7 +41,7 @@ class Group(Enum):
 
 
 class Option(Argument):
-    """An option of a command. metavar: what its value is called in help; empty for a flag."""
+    """An option of a command. metavar: the name of its value in help; empty for a flag."""
 
     def __init__(self, name: str, *, kind: type, metavar: str, help: str, **settings: Any) -> None:
         flag = name.strip("_").replace("_", "-")
@@ -49,11 +49,11 @@ class Option(Argument):
             name=flag, kind=kind, help=help, attr_name=None if flag == name else name, **settings
         )
         self.metavar = metavar
-        if kind is list:  # invoke begins with [], which it takes for a value
+        if kind is list:  # invoke's own default, [], would count as a given value
             self.raw_value, self._value = None, None if self.positional else []
 
     def set_value(self, value: Any, cast: bool = True) -> None:
-        """Takes a value of the command line; raises UsageError for one that it cannot take."""
+        """Sets the value from the command line; raises UsageError for an invalid number."""
         from blockyard.kernel.host.errors import UsageError
 
         flag = f"-{self.names[0]}" if len(self.names[0]) == 1 else f"--{self.names[0]}"
@@ -68,10 +68,11 @@ class Option(Argument):
 
 
 class Command(Task[Callable[..., None]]):
-    """A command of ours; `command` makes one of a function.
+    """A command of Blockyard, made by the decorator `command`.
 
-    path: its name on the command line. examples: without the program's name. words: what may stand
-    behind `--`, else empty. ends: exit codes that say more than those of `ExitCode`.
+    path: its name on the command line. examples: without the program's name. words: help for the
+    words after `--`; empty if it takes none. ends: exit code → meaning, where help needs more than
+    the general text. results: help on the files that it writes.
     """
 
     def __init__(
@@ -107,16 +108,16 @@ class Command(Task[Callable[..., None]]):
 
     @property
     def summary(self) -> str:
-        """The first line of the docstring."""
+        """First line of the function's docstring."""
         return (inspect.getdoc(self.body) or "").partition("\n")[0]
 
     @property
     def description(self) -> str:
-        """The rest of the docstring."""
+        """The function's docstring after its first line."""
         return (inspect.getdoc(self.body) or "").partition("\n")[2].strip()
 
     def own_options(self) -> list[Option]:
-        """Options without those of the kernel."""
+        """The command's options, without those of `options.KERNEL`."""
         return [
             self._option(parameter)
             for parameter in self.argspec(self.body).parameters.values()
@@ -124,7 +125,7 @@ class Command(Task[Callable[..., None]]):
         ]
 
     def kernel_options(self) -> list[Option]:
-        """Those of `options.KERNEL`, for a command on a kernel."""
+        """The options of `options.KERNEL`; empty unless the command is on a kernel."""
         if not self.on_a_kernel:
             return []
         return [
@@ -139,7 +140,7 @@ class Command(Task[Callable[..., None]]):
         ]
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
-        """All options, for invoke's parser."""
+        """All options; invoke's parser calls this."""
         return [*self.own_options(), *self.kernel_options()]
 
     def _option(self, parameter: inspect.Parameter) -> Option:
@@ -157,7 +158,7 @@ class Command(Task[Callable[..., None]]):
         )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs it; raises Exit with the exit code, when that is not 0."""
+        """Runs the command; raises Exit when its exit code is not 0."""
         from blockyard.ci.run import exits
 
         if code := exits.code_of(lambda: self._run(args[0], kwargs)):
@@ -169,7 +170,7 @@ class Command(Task[Callable[..., None]]):
         self._check_installation(values)
         words = tuple(shlex.split(c.remainder))
         if words and not self.words:
-            raise UsageError(f"{self.path} takes nothing behind --: {c.remainder}")
+            raise UsageError(f"{self.path} takes no words after --: {c.remainder}")
         if self.words:
             values["words"] = words
         self.times_called += 1
@@ -187,7 +188,7 @@ class Command(Task[Callable[..., None]]):
         self.body(c, **values)
 
     def _check_installation(self, values: Mapping[str, Any]) -> None:
-        """Raises UsageError for what an installed Blockyard cannot do."""
+        """Raises UsageError when an installed package is asked for what needs a checkout."""
         from blockyard.kernel.host.errors import UsageError
         from blockyard.kernel.host.installation import INSTALLED
 
@@ -195,15 +196,13 @@ class Command(Task[Callable[..., None]]):
             return
         if self.path in options.IN_A_CHECKOUT:
             raise UsageError(
-                f"{self.path} is for a checkout of Blockyard, and this one was installed as a "
-                "package",
-                hint=f"git clone Blockyard; there, inv has {self.path}",
+                f"{self.path} needs a checkout of Blockyard; this is an installed package",
+                hint=f"clone Blockyard's repository; its inv has {self.path}",
             )
         if values.get("write"):
             raise UsageError(
-                "--write changes a page of a checkout, and this Blockyard was installed as a "
-                "package",
-                hint="--output FILE writes the page to a file of yours",
+                "--write needs a checkout of Blockyard; this is an installed package",
+                hint="--output FILE writes the page to another file",
             )
 
 
@@ -219,7 +218,7 @@ def command(
     results: str = "",
     optional: Iterable[str] = (),
 ) -> Callable[[Callable[..., None]], Command]:
-    """Makes a command of a function; see `Command`."""
+    """Decorator that turns a function into a `Command`; arguments as there."""
     return lambda body: Command(
         body,
         path,

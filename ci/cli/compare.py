@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     "parity --record results/latest --json",
     help={
         "kernel": options.SEVERAL_KERNELS,
-        "driver": ("NAMES", "Rust drivers; default: those of Linux"),
-        "record": ("PATHS", "results of earlier runs instead: folders or run.json"),
+        "driver": ("NAMES", "Rust drivers; default: all in Linux"),
+        "record": ("PATHS", "compare results of earlier runs: folders or run.json"),
         "write": ("", "write the table to docs/parity.md"),
     },
     ends={0: "the comparison was made, whatever it shows"},
@@ -40,8 +40,8 @@ def parity(
 ) -> None:
     """Compare Rust drivers with their C counterparts.
 
-    The suites are run on both, briefly and over one console. Shown is for each kernel and feature
-    what differs, is missing or is broken, and which missing feature most tests wait for.
+    Runs the suites on both drivers (quick, serial console). The table shows for each kernel and
+    feature what differs, is missing or is broken, and which missing features most tests wait for.
     """
     from blockyard.ci.output import page_file
     from blockyard.ci.studies import parity as comparison
@@ -63,11 +63,11 @@ def parity(
     on_a_kernel=True,
     words="TEST... [-x TEST]",
     help={
-        "tree": ("DIR", "a checkout of upstream blktests; it is not written to"),
-        "driver": ("NAMES", "default: null_blk and nvme. rnull stands in for null_blk"),
+        "tree": ("DIR", "a checkout of upstream blktests; it is not changed"),
+        "driver": ("NAMES", "default: null_blk and nvme; rnull runs the tests of null_blk"),
         "console": ("NAMES", "serial (the default), ssh or both"),
-        "seconds": ("S", "what a test with a time limit of its own takes"),
-        "write": ("", "write what runs on what to docs/blktests.md"),
+        "seconds": ("S", "run time of tests that have a time limit, in seconds"),
+        "write": ("", "write the table of tests and drivers to docs/blktests.md"),
         "json": ("", "print the run record instead of the report"),
     },
     ends={
@@ -96,20 +96,20 @@ def blktests(
 ) -> None:
     """Run upstream's blktests, unchanged, in guests.
 
-    Groups or single tests stand behind `--`; without any, all but upstream's tests of itself.
-    `-x NAME` there excludes a test or a group.
+    Name groups or single tests after `--`; the default is all except upstream's tests of itself
+    (group meta). `-x NAME` there excludes a test or a group.
     """
     from blockyard.ci.output import page_file, say
     from blockyard.ci.studies import blktests as upstream
 
     page = page_file(upstream.PAGE, write=write, output=output)
-    wanted = upstream.Wanted(
+    request = upstream.Wanted(
         tree, words, ",".join(driver), ",".join(console) or "serial", topology, start, seconds
     )
     if list_:
-        say("\n".join(upstream.listed(upstream.selected(spec, wanted)[1])))
+        say("\n".join(upstream.listed(upstream.selected(spec, request)[1])))
         return
-    upstream.show(spec, wanted, accel, guests, page_file=page, as_json=json)
+    upstream.show(spec, request, accel, guests, page_file=page, as_json=json)
 
 
 @command(
@@ -119,7 +119,7 @@ def blktests(
     "kernel.survey --json",
     help={
         "kernel": (options.SEVERAL_KERNELS[0], "default: all of the catalog"),
-        "write": ("", "write docs/kernels.md, where other kernels keep their rows"),
+        "write": ("", "write the table to docs/kernels.md; rows of other kernels are kept"),
     },
     ends={0: "the table was made, whatever it shows"},
 )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Tab completion: scripts for shells, which ask `--complete -- WORD...` for candidates.
+"""Tab completion: shell scripts that call `--complete -- WORD...` for candidates.
 
-Commands, options and the values of options that have names. Where there is nothing to offer the
-shell offers files.
+Completes commands, options and named values of options. The shell offers files where there are no
+candidates.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from invoke.parser.context import ParserContext
 from blockyard.ci.cli import namespace
 from blockyard.kernel.host.errors import unknown
 
-# The words up to the cursor are passed on; the program is run as it was typed.
+# Each script passes the words up to the cursor to the program, which it calls as it was typed.
 SCRIPTS = {
     "bash": r"""_blockyard() {
 	local program=${COMP_WORDS[0]/#\~/$HOME}
@@ -43,37 +43,39 @@ end
 
 
 def script(shell: str) -> str:
-    """The script for a shell to source; raises UsageError for a shell that has none."""
+    """The script for a shell to source; raises UsageError for an unknown shell."""
     if shell not in SCRIPTS:
         raise unknown("shell", shell, SCRIPTS)
     return SCRIPTS[shell]
 
 
 def candidates(words: Sequence[str], common: ParserContext) -> list[str]:
-    """What the last word may become. words: those behind the program's name, up to the cursor."""
+    """Completions of the last word. words: after the program's name, up to the cursor."""
     *before, current = words or [""]
-    before = [word for word in before if word != "="]  # bash makes a word of it
+    before = [word for word in before if word != "="]  # bash splits --option=value into three words
     if "--" in before:
         return []
     command = next((word for word in before if word in namespace.known()), None)
     if command is None:
-        found: Iterable[str] = _flags(common) if current.startswith("-") else namespace.known()
-        return _beginning(found, current)
+        texts: Iterable[str] = _flags(common) if current.startswith("-") else namespace.known()
+        return _with_prefix(texts, current)
     options = {
-        f"-{one.names[0]}" if len(one.names[0]) == 1 else f"--{one.names[0]}": one
-        for one in namespace.known()[command].get_arguments()
+        f"-{argument.names[0]}"
+        if len(argument.names[0]) == 1
+        else f"--{argument.names[0]}": argument
+        for argument in namespace.known()[command].get_arguments()
     }
     name, equals, value = current.partition("=")
     option = name if equals else before[-1]
     if option in options and options[option].takes_value:
-        listed, comma, last = (value if equals else current.lstrip("=")).rpartition(",")
-        head = (f"{name}=" if equals else "") + listed + comma
-        return [head + text for text in _beginning(values(option.lstrip("-")), last)]
-    return _beginning([*options, *_flags(common)], current) if current.startswith("-") else []
+        complete, comma, partial = (value if equals else current.lstrip("=")).rpartition(",")
+        head = (f"{name}=" if equals else "") + complete + comma
+        return [head + text for text in _with_prefix(values(option.lstrip("-")), partial)]
+    return _with_prefix([*options, *_flags(common)], current) if current.startswith("-") else []
 
 
 def values(option: str) -> Sequence[str]:
-    """The names that the value of an option may have; empty for values of other kinds."""
+    """The names that are values of an option; empty for other kinds of values."""
     return VALUES[option]() if option in VALUES else ()
 
 
@@ -81,8 +83,8 @@ def _flags(context: ParserContext) -> list[str]:
     return [flag for flag in context.flag_names() if flag != "--complete"]
 
 
-def _beginning(texts: Iterable[str], with_: str) -> list[str]:
-    return [text for text in texts if text.startswith(with_)]
+def _with_prefix(texts: Iterable[str], prefix: str) -> list[str]:
+    return [text for text in texts if text.startswith(prefix)]
 
 
 def _kernels() -> Sequence[str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Commands for those who work on Blockyard itself; some need a checkout of it."""
+"""Commands for developers of Blockyard; most need a checkout."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     "check --hostile",
     help={
         "unit": ("", "only the tests that need no guest"),
-        "faults": ("", "only the faults of guests; writes docs/reliability.md"),
-        "hostile": ("", "only attacks on the build sandbox, and what stopped each"),
+        "faults": ("", "only tests of guests that break; writes docs/reliability.md"),
+        "hostile": ("", "only attacks on the build sandbox; prints what stopped each"),
     },
     ends={0: "all checks passed", 1: "a check failed; the last line names it"},
 )
 def check(
     c: Context, unit: bool = False, faults: bool = False, hostile: bool = False, k: str = ""
 ) -> None:
-    """Run our own checks: linters, mypy, tests, real guests."""
+    """Check Blockyard itself: linters, mypy, tests, guests."""
     from blockyard.ci.commands import check as checks
     from blockyard.kernel.host import environment
 
@@ -47,11 +47,11 @@ def check(
     "dev.mutants --driver rnull",
     "dev.mutants --only zone --suite zoned",
     help={
-        "driver": ("NAMES", "default: all that have mutants in tests/mutants"),
-        "only": ("NAME", "mutants whose names have this in them, or match it with * and ?"),
+        "driver": ("NAMES", "default: all with mutants in tests/mutants"),
+        "only": ("PATTERN", "only mutants whose names contain this text or match it, with * and ?"),
         "suite": ("NAMES", "default: all of tests/suites"),
         "kernel": options.KERNEL["kernel"],
-        "all_": ("", "run every test on every mutant; shows which tests catch nothing"),
+        "all_": ("", "run every test on every mutant; lists tests that catch none"),
         "write": ("", "write the table to docs/mutants.md"),
     },
     ends={0: "every bug was caught", 1: "a bug was missed"},
@@ -69,27 +69,30 @@ def mutants(
     output: str = "",
     json: bool = False,
 ) -> None:
-    """Plant bugs in drivers: which test catches each?
+    """Plant bugs in drivers; show which test catches each.
 
-    Only the driver is built again, not the kernel.
+    Builds only the driver again, not the kernel.
     """
     from blockyard.ci.output import page_file
     from blockyard.ci.run import run, selection
     from blockyard.ci.studies import mutants_report
     from blockyard.ci.studies.mutants import Conditions
-    from blockyard.ci.studies.mutants import mutants as chosen
+    from blockyard.ci.studies.mutants import mutants as select_mutants
     from blockyard.kernel import catalog, commas
     from blockyard.kernel.host.errors import UsageError
 
     suites = ",".join(suite)
     selection.select(suite=suites)  # checked before anything is built
     if write and (driver or only or suite):
-        raise UsageError("--write is for all mutants and all suites")
+        raise UsageError(
+            "--write needs all mutants and suites",
+            hint="leave out --driver, --only and --suite; --output FILE writes part of the table",
+        )
     page = page_file(mutants_report.PAGE, write=write, output=output)
     name = commas.one_kernel(kernel, "dev.mutants") or catalog.DEFAULT
     conditions = Conditions(name, accel, run.workers(guests), suites, all_)
-    found = chosen(",".join(driver), only)
-    if not mutants_report.show(found, conditions, page_file=page, as_json=json):
+    selected = select_mutants(",".join(driver), only)
+    if not mutants_report.show(selected, conditions, page_file=page, as_json=json):
         raise Exit(code=1)
 
 
@@ -107,7 +110,7 @@ def mutants(
             "labgrid, blktests",
         ),
         "tree": ("DIR", "for blktests: a checkout of it"),
-        "runs": ("N", "how often each is measured; medians are reported"),
+        "runs": ("N", "runs of each measurement; the report has medians"),
     },
 )
 def selfbench(
@@ -119,7 +122,7 @@ def selfbench(
     runs: int = 5,
     json: bool = False,
 ) -> None:
-    """Measure Blockyard beside bare make and QEMU."""
+    """Measure Blockyard against bare make, QEMU and peers."""
     from blockyard.ci import selfbench as measure
 
     measure.show(measure.measure(spec, accel, ",".join(what), runs, tree), as_json=json)
@@ -133,13 +136,13 @@ def selfbench(
     "dev.docs --run --only doctor",
     help={
         "table": ("NAME", "print this table and write nothing"),
-        "run": ("", "also run the commands of transcripts and of docs/run.svg, which boot guests"),
+        "run": ("", "also run the commands of transcripts and docs/run.svg, which boot guests"),
         "only": ("TEXT", "with --run: commands that contain this text"),
     },
     results="README.md and docs/, in the checkout.",
 )
 def docs(c: Context, table: str = "", run: bool = False, only: str = "") -> None:
-    """Write again what commands make in docs/."""
+    """Update the generated parts of README.md and docs/."""
     from blockyard.ci import output
     from blockyard.ci.commands import docs as pages
 
@@ -162,7 +165,7 @@ def docs(c: Context, table: str = "", run: bool = False, only: str = "") -> None
 def graph(c: Context, checkout: str = "", output: str = "docs/imports.svg") -> None:
     """Draw which folder imports which, as an SVG.
 
-    A circle is red.
+    Import cycles are red.
     """
     from blockyard.ci.commands import check as checks
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Commands that give an answer: build a kernel, boot it, test its drivers."""
+"""Commands that build a kernel, boot it or test its drivers."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     optional=["resume"],
     help={
         "driver": ("NAMES", "default: all that have a manifest in modules/"),
-        "suite": ("NAMES", "or all; default: smoke, the first tests of each (all with -k)"),
-        "quick": ("", "loads and repetitions take a quarter of the time"),
-        "long": ("", "they take ten times as long"),
-        "seed": ("N", "the tests of each guest in another order, the same for the same number"),
+        "suite": ("NAMES", "or all; default: smoke, a few tests of each suite (all with -k)"),
+        "quick": ("", "a quarter of the time for loads and repetitions"),
+        "long": ("", "ten times the time for loads and repetitions"),
+        "seed": ("N", "shuffle the tests of each guest; the same number gives the same order"),
         "resume": (
             "RUN",
-            "go on with a run that was interrupted or killed: its name in results, or the newest "
-            "one with the same options",
+            "continue an interrupted or killed run: its name in results; default: the newest run "
+            "with the same options",
         ),
         "json": ("", "print the run record instead of the report"),
         "report": (
@@ -82,13 +82,12 @@ def test(
 ) -> None:
     """Build a kernel, boot it, test its block drivers.
 
-    Each driver is tested over a serial and over an ssh console.
-    The first run sets everything up (about ten minutes on two cores). A later one takes about a
-    minute and a half: it has the smoke tests, those that show first whether a driver works.
-    `--suite all` has all tests and takes about six minutes.
-    In a driver's repository, blockyard.toml or [tool.blockyard] of pyproject.toml says what is
-    tested when no option does (docs/configuration.md): there is a run per kernel, variant and
-    topology. What stands behind `--` are options for pytest, which then prints its own output.
+    Tests each driver over a serial and an ssh console. The first run sets everything up (about ten
+    minutes on two cores); a later one takes about 90 seconds. It runs the smoke tests: those that
+    fail first when a driver does not work. `--suite all` runs all tests in about six minutes.
+    In a driver's repository, blockyard.toml or [tool.blockyard] of pyproject.toml has the defaults
+    of options (docs/configuration.md); there is one run per kernel, variant and topology.
+    Options for pytest go after `--`; pytest then prints its own output.
     """
     from blockyard.ci import output
     from blockyard.ci.report import reporters, terminal
@@ -97,50 +96,50 @@ def test(
     from blockyard.images.hardware.topology import DEFAULT
     from blockyard.modules import plan
 
-    called = reporters.named(report)
-    outside, workers = plan.out_of_tree(spec), run.workers(guests)
+    chosen_reporters = reporters.named(report)
+    out_of_tree, workers = plan.out_of_tree(spec), run.workers(guests)
     spend = selection.budget_named(quick=quick, long=long)
     suites = ",".join(suite) or ("all" if k else selection.SMOKE)
-    wanted = selection.select(
+    selected = selection.select(
         ",".join(driver),
         ",".join(console),
         suites,
         k,
-        outside,
+        out_of_tree,
         topology or DEFAULT.name,
         start,
         spend,
         seed,
     )
-    wanted = selection.trusting(wanted, trust=trust_tests)
-    wanted = selection.with_arguments(wanted, words, json=json)
+    selected = selection.trusting(selected, trust=trust_tests)
+    selected = selection.with_arguments(selected, words, json=json)
     # the selection is checked before anything is built
-    tests = collection.collected(wanted)
+    tests = collection.collected(selected)
     if list_:
         output.say("\n".join(map(str, tests.values())))
         return
-    asked = resumption.asked(spec, wanted)
+    resumable = resumption.asked(spec, selected)
     which = resumption.LATEST if resume is True else str(resume)
-    earlier = resumption.find(which, asked) if resume else None
-    run.check(wanted)
+    earlier = resumption.find(which, resumable) if resume else None
+    run.check(selected)
     with exits.untestable():
-        ready = boot_env.ready(spec, accel, all_modules=False)
-    before = wanted
+        env = boot_env.ready(spec, accel, all_modules=False)
+    requested = selected
     if not driver and not spec.modules:
-        wanted = selection.with_carried(wanted, ready.kernel)
+        selected = selection.with_carried(selected, env.kernel)
     finished, path = run.run(
-        ready,
-        wanted,
+        env,
+        selected,
         workers,
         spec,
-        asked=asked,
+        asked=resumable,
         earlier=earlier,
-        tests=tests if wanted == before else None,  # of other drivers, they are collected again
+        tests=tests if selected == requested else None,  # with more drivers: collect again
     )
 
     def show() -> None:
         print(output.as_json(finished)) if json else terminal.show(finished, path)
-        reporters.report(called, finished, path)
+        reporters.report(chosen_reporters, finished, path)
 
     exits.end(exits.of_run(finished), show)
 
@@ -157,19 +156,22 @@ def test(
     help={
         "run": ("COMMAND", "a bash command to run instead of a shell; its exit code becomes ours"),
         "console": ("NAME", "serial or ssh"),
-        "monitor": ("", "QEMU's own monitor on a socket; how to reach it is printed"),
-        "gdb": ("", "gdb's protocol on a socket; the line to paste into gdb is printed"),
-        "raw": ("", "what --run printed as it is, also on a terminal and in CI, which obey it"),
-        "dump": ("", "a panic leaves the guest's memory in a file for drgn or crash"),
-        "timeout": ("S", "seconds that --run's command may take on KVM; more where it is slower"),
+        "monitor": ("", "QEMU's monitor on a socket; prints the command to reach it"),
+        "gdb": ("", "a gdb stub on a socket; prints the gdb command to attach"),
+        "raw": ("", "print the output of --run unchanged, control characters included"),
+        "dump": ("", "on a panic, dump the guest's memory to a file for drgn or crash"),
+        "timeout": (
+            "S",
+            "time limit of the --run command on KVM, in seconds; longer under emulation",
+        ),
         "blocked": (
             "S",
-            "seconds that --run's command may wait in the kernel while the guest is idle before "
-            "that is taken for a hang; 0: until --timeout",
+            "seconds that the --run command may block in the kernel of an idle guest before it "
+            "counts as a hang; 0: no limit but --timeout",
         ),
     },
     ends={
-        0: "the shell was left, or the command ended with 0",
+        0: "the shell ended, or the command exited with 0",
         1: "the guest did not come up or died",
     },
     results="With --run the exit code is the command's. A guest that fails leaves its kernel log "
@@ -192,14 +194,14 @@ def boot(
 ) -> None:
     """Boot a kernel: a shell, or one command with --run.
 
-    Ctrl-] leaves the shell. A command gets what is piped in.
+    Ctrl-] leaves the shell. The command reads our standard input.
     """
     from blockyard.ci.commands import shell
 
-    wanted = shell.Wanted(
+    guest = shell.Wanted(
         topology, start, monitor=monitor, gdb=gdb, dump=dump, raw=raw, blocked_s=float(blocked)
     )
-    code = shell.boot(spec, run, console, accel, float(timeout), wanted)
+    code = shell.boot(spec, run, console, accel, float(timeout), guest)
     if code:
         raise Exit(code=code)
 
@@ -213,13 +215,12 @@ def boot(
     "build --module ~/my_driver --json",
     on_a_kernel=True,
     help={"json": ("", "print kernel.json instead of one line")},
-    results="A folder of the cache, which is printed: the image, modules, kernel.json, the log.",
+    results="Prints a folder of the cache with the image, modules, kernel.json and the log.",
 )
 def build(c: Context, spec: KernelSpec, json: bool = False) -> None:
     """Build a kernel, or take it from the cache.
 
-    The same sources, configuration and compilers give the same key: what is in the cache already
-    is not built again.
+    A kernel with the same sources, configuration and compilers is built once.
     """
     from blockyard.ci.output import say
     from blockyard.kernel.host.debian import tool_root
@@ -243,14 +244,16 @@ def build(c: Context, spec: KernelSpec, json: bool = False) -> None:
     Group.ANSWER,
     "init ~/my_driver",
     "init . --dry-run",
-    help={"folder": ("DIR", "the sources of a module outside the kernel tree; . is this folder")},
+    help={
+        "folder": ("DIR", "sources of a module outside the kernel tree; . is the current folder")
+    },
     results="manifest.toml in that folder.",
 )
 def init(c: Context, folder: str, dry_run: bool = False) -> None:
     """Write a manifest for a driver of your own.
 
-    It is drafted from the sources. Read it, and correct what the sources did not show; then build
-    and test the driver.
+    Drafts it from the sources. Check it and complete what the sources do not show, then build and
+    test the driver.
     """
     from blockyard.kernel.host.errors import UsageError
     from blockyard.kernel.host.installation import program
@@ -258,11 +261,11 @@ def init(c: Context, folder: str, dry_run: bool = False) -> None:
     from blockyard.modules import draft
 
     if not folder:
-        raise UsageError("no folder is named", hint="./inv init DIR; . is the current one")
+        raise UsageError("no folder given", hint="./inv init DIR; . is the current folder")
     path = user_path(folder, "the module's folder")
     if dry_run:
         print(draft.text(path), end="")
         return
-    print(f"{draft.write(path)} is written: check it, then")
+    print(f"wrote {draft.write(path)}: check it, then")
     print(f"  {program()} build --module {shlex.quote(folder)}")
     print(f"  {program()} test --module {shlex.quote(folder)}")

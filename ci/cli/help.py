@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Help pages: all commands by what people do, and one command with its options."""
+"""Help pages: an overview of all commands, and a page for each command."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from blockyard.ci.cli import namespace, options
 from blockyard.ci.cli.command import Command, Group, Option
 from blockyard.kernel.host.errors import ExitCode
 
-HELP = "what a command does, its options, exit codes and results"
-LIST = "the names of all commands"
-VERSION = "the version and commit of Blockyard"
-VERBOSE = "print each command that is run; -vv: also what guests and QEMU say"
-COMPLETION = "print what makes bash, zsh or fish complete commands, options and values"
+HELP = "show what a command does, its options, exit codes and results"
+LIST = "list all commands"
+VERSION = "show the version and commit of Blockyard"
+VERBOSE = "print each program that is run; -vv: also console and QEMU monitor traffic"
+COMPLETION = "print the tab completion script for bash, zsh or fish"
 COMMON = (
     ("-h, --help", HELP),
     ("-l, --list", LIST),
@@ -24,18 +24,18 @@ COMMON = (
     ("--print-completion-script SHELL", COMPLETION),
 )
 ENDS = {
-    ExitCode.OK: "done",
+    ExitCode.OK: "success",
     ExitCode.FAILED: "the answer is no, or a guest died",
     ExitCode.USAGE: "bad input",
-    ExitCode.UNTESTABLE: "no answer: not fetched, not built, disk full",
+    ExitCode.UNTESTABLE: "no answer: a download or build failed, or the disk is full",
 }
 LEAST_COLUMNS, MOST_COLUMNS = 60, 100
 
 
 def overview(program: str, prefix: str = "") -> str:
-    """All commands whose names begin with `prefix`, in groups, an example of each."""
-    commands = [one for path, one in namespace.known().items() if path.startswith(prefix)]
-    rows = {one: f"{program} {one.examples[0]}" for one in dict.fromkeys(commands)}
+    """Commands whose names start with `prefix`, by group, each with an example."""
+    selected = [command for path, command in namespace.known().items() if path.startswith(prefix)]
+    rows = {command: f"{program} {command.examples[0]}" for command in dict.fromkeys(selected)}
     width = max(map(len, rows.values())) + 4
     lines = [
         f"usage: {program} COMMAND [OPTION...] [-- WORDS]",
@@ -43,45 +43,49 @@ def overview(program: str, prefix: str = "") -> str:
         "Builds Linux kernels with block drivers, boots them in QEMU and tests the drivers.",
     ]
     for group in Group:
-        if members := [one for one in rows if one.group is group]:
+        if members := [command for command in rows if command.group is group]:
             lines += ["", f"{group.value}:"]
-            texts = ((rows[one], one.summary.rstrip(".")) for one in members)
+            texts = ((rows[command], command.summary.rstrip(".")) for command in members)
             lines += _columns(texts, width)
     lines += ["", "For every command:", *_columns(COMMON)]
     return "\n".join(lines)
 
 
 def names(program: str) -> str:
-    """The name of each command and its first line, as `--list` prints them."""
-    return "\n".join(_columns((path, one.summary) for path, one in namespace.known().items()))
+    """Output of `--list`: each command's name and summary."""
+    return "\n".join(
+        _columns((path, command.summary) for path, command in namespace.known().items())
+    )
 
 
 def usage(path: str, program: str) -> str:
-    """How a command is typed."""
-    one = namespace.known()[path]
-    words = [option.metavar for option in one.own_options() if option.positional]
-    behind = [f"[-- {one.words}]"] if one.words else []
+    """A command's usage line, such as ``./inv init DIR [OPTION...]``."""
+    command = namespace.known()[path]
+    words = [option.metavar for option in command.own_options() if option.positional]
+    behind = [f"[-- {command.words}]"] if command.words else []
     return " ".join([program, path, *words, "[OPTION...]", *behind])
 
 
-def of_command(one: Command, program: str) -> str:
-    """The page of a command."""
-    own = one.own_options()
-    lines = [f"usage: {usage(one.path, program)}", "", one.summary]
-    if one.description:
-        lines += ["", one.description]
-    lines += ["", "Examples:", *(f"  {program} {example}" for example in one.examples)]
-    values = [option for option in own if option.positional]
-    ordinary = [option for option in own if not option.positional]
+def of_command(command: Command, program: str) -> str:
+    """Output of `--help` for one command."""
+    own_options = command.own_options()
+    lines = [f"usage: {usage(command.path, program)}", "", command.summary]
+    if command.description:
+        lines += ["", command.description]
+    lines += ["", "Examples:", *(f"  {program} {example}" for example in command.examples)]
+    values = [option for option in own_options if option.positional]
+    ordinary = [option for option in own_options if not option.positional]
     lines += _section("Values", [(option.metavar, option.help) for option in values])
-    written = [option for option in ordinary if option.names[0] in options.DEVELOPERS]
-    lines += _section("Options", map(_row, [one for one in ordinary if one not in written]))
-    lines += _section("Which kernel, and how it is built", map(_row, one.kernel_options()))
-    lines += _section("For developers of Blockyard, in a checkout", map(_row, written))
-    ends = {int(code): text for code, text in ENDS.items()} | one.ends
+    developers = [option for option in ordinary if option.names[0] in options.DEVELOPERS]
+    lines += _section(
+        "Options", map(_row, [command for command in ordinary if command not in developers])
+    )
+    lines += _section("Which kernel, and how it is built", map(_row, command.kernel_options()))
+    lines += _section("For developers of Blockyard, in a checkout", map(_row, developers))
+    ends = {int(code): text for code, text in ENDS.items()} | command.ends
     lines += _section("Exit codes", [(str(code), text) for code, text in sorted(ends.items())])
-    if one.results:
-        lines += ["", "Results:", *_wrapped(one.results, "  ")]
+    if command.results:
+        lines += ["", "Results:", *_wrapped(command.results, "  ")]
     return "\n".join(lines).replace("./inv", program)
 
 
@@ -91,7 +95,7 @@ def _section(title: str, rows: Iterable[tuple[str, str | None]]) -> list[str]:
 
 
 def _row(option: Option) -> tuple[str, str]:
-    """An option as it is typed, and what it does."""
+    """An option with the name of its value, and its help text."""
     name = option.names[0]
     flag = f"-{name}" if len(name) == 1 else f"--{name}"
     if option.metavar:
@@ -103,7 +107,7 @@ def _row(option: Option) -> tuple[str, str]:
 
 
 def default_of(option: Option) -> str:
-    """The value that counts when an option is not given; empty for none that can be named."""
+    """The default of an option as text; empty if it has none to show."""
     if option.default not in (None, "", False):
         return str(option.default)
     if option.names[0] in ("kernel", "variant", "toolchain", "compiler"):
@@ -114,7 +118,7 @@ def default_of(option: Option) -> str:
 
 
 def _columns(rows: Iterable[tuple[str, str | None]], width: int = 0) -> list[str]:
-    """Rows of two columns; the second is wrapped. width: of the first, else as it needs."""
+    """Lines of two columns; the second is wrapped. width: of the first; 0: computed."""
     pairs = list(rows)
     width = width or min(max((len(left) for left, _ in pairs), default=0), 28) + 4
     lines: list[str] = []
@@ -140,9 +144,9 @@ def _wrapped(text: str, indent: str) -> Sequence[str]:
 
 
 def _terminal_columns() -> int:
-    """The width of lines, in letters."""
+    """Width of help pages, in characters."""
     try:
-        found = os.get_terminal_size().columns
+        columns = os.get_terminal_size().columns
     except OSError:  # not a terminal
         return MOST_COLUMNS
-    return min(max(found, LEAST_COLUMNS), MOST_COLUMNS)
+    return min(max(columns, LEAST_COLUMNS), MOST_COLUMNS)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Commands that keep house: how large the cache is, and whether it is whole."""
+"""Commands for the cache: make it smaller, check it."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from blockyard.ci.cli.command import Group, command
     "cache.gc --max-gb 10 --dry-run",
     "cache.gc --days 30",
     help={
-        "days": ("N", "drop what was not used for so many days"),
+        "days": ("N", "drop entries that were not used for N days"),
         "max_gb": (
             "N",
-            "then drop more until the cache is no larger; without both: the setting cache_gb",
+            "then drop entries until the cache has at most N GB; default without --days: the "
+            "setting cache_gb",
         ),
-        "dry_run": ("", "only say what would be dropped"),
+        "dry_run": ("", "only print what would be dropped"),
     },
 )
 def collect(c: Context, days: str = "", max_gb: str = "", dry_run: bool = False) -> None:
     """Make the cache smaller.
 
-    Output trees are dropped first, kernels and images last.
-    What a running command uses is left alone. All that is dropped can be made again.
+    Drops output trees first, kernels and images last. Keeps entries that a running command uses.
+    A dropped entry is made again when it is needed.
     """
     from blockyard.ci.commands import cache
 
@@ -39,7 +40,10 @@ def collect(c: Context, days: str = "", max_gb: str = "", dry_run: bool = False)
     Group.HOUSE,
     "cache.check",
     "cache.check --json",
-    ends={0: "every entry is whole", 1: "an entry is broken: it is made again when it is needed"},
+    ends={
+        0: "no entry is broken",
+        1: "an entry is broken; it will be made again when it is needed",
+    },
 )
 def check(c: Context, json: bool = False) -> None:
     """Check the cache by its sha256 sums."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Commands about kernels: which there are, their sources, what differs between two."""
+"""Commands about kernels: list, fetch, update, compare configurations."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from blockyard.ci.cli.command import Group, Words, command
 
 @command("kernel.list", Group.KERNELS, "kernel.list", "kernel.list --json")
 def list_(c: Context, json: bool = False) -> None:
-    """List kernels: cached, can be built, why not.
+    """List kernels: what is cached, what can be built.
 
-    Names of your own go to ~/.config/blockyard/kernels.toml, in the form of kernel/catalog.toml.
+    Add names of your own in ~/.config/blockyard/kernels.toml, in the form of kernel/catalog.toml.
     """
     from blockyard.ci.commands import kernels
 
@@ -26,8 +26,8 @@ def list_(c: Context, json: bool = False) -> None:
     "kernel.fetch 7.2,6.12",
     "kernel.fetch --kernel 7.2 --kernel 6.12",
     help={"kernel": options.SEVERAL_KERNELS},
-    ends={125: "a source was not fetched: no network, no space, no such package"},
-    results="The folders of the cache that are printed.",
+    ends={125: "a download failed: no network, no space, no such package"},
+    results="Prints the folders of the cache.",
 )
 def fetch(c: Context, kernel: Words) -> None:
     """Fetch sources or packages; build nothing."""
@@ -47,13 +47,13 @@ def fetch(c: Context, kernel: Words) -> None:
     help={
         "kernel": (
             options.SEVERAL_KERNELS[0],
-            "those to ask about; default: all that were fetched from Debian",
+            "the kernels to look up; default: all that were fetched from Debian",
         ),
-        "yes": ("", "record the newer versions, so that the next build takes them"),
+        "yes": ("", "record the newer versions; the next build uses them"),
     },
 )
 def update(c: Context, kernel: Words = (), yes: bool = False, json: bool = False) -> None:
-    """Look for newer point releases; --yes takes them."""
+    """Look for newer point releases; --yes records them."""
     from blockyard.ci.commands import cache
     from blockyard.kernel import commas
 
@@ -67,7 +67,7 @@ def update(c: Context, kernel: Words = (), yes: bool = False, json: bool = False
     "kernel.diff /boot/config-6.12 7.3 --json",
     help={
         "old": ("OLD", "a .config file, a kernel as --kernel takes it, or KERNEL:VARIANT"),
-        "new": ("NEW", "the same; what only this one has is shown as added"),
+        "new": ("NEW", "the same; symbols that only NEW has are shown as added"),
     },
 )
 def diff(c: Context, old: str, new: str, json: bool = False) -> None:

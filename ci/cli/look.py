@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Commands that look inside: this machine, a kernel's configuration, a patch series."""
+"""Commands that inspect this machine, a kernel's configuration or a patch series."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     Group.LOOK,
     "doctor",
     "doctor --json > doctor.json  # for a bug report",
-    ends={0: "nothing is missing", 1: "something is missing that Blockyard does not make itself"},
+    ends={0: "nothing is missing", 1: "the machine lacks something that Blockyard needs"},
 )
 def doctor(c: Context, json: bool = False) -> None:
     """Check this machine; say how to get what is missing.
 
-    Nothing is installed, fetched or built for it.
+    Installs, fetches and builds nothing.
     """
     from blockyard.ci.commands import doctor as examination
 
@@ -40,12 +40,12 @@ def doctor(c: Context, json: bool = False) -> None:
     "kernel.explain CONFIG_KASAN --kernel 6.12 --variant kasan",
     on_a_kernel=True,
     help={"symbol": ("SYMBOL", "a Kconfig symbol, with or without CONFIG_")},
-    ends={0: "the answer was found, whatever it is"},
+    ends={0: "the symbol was explained"},
 )
 def explain(c: Context, spec: KernelSpec, symbol: str) -> None:
     """Say why a Kconfig symbol is on, off or impossible.
 
-    The kernel's source is fetched when it is not in the cache; nothing is compiled.
+    Fetches the kernel's source if it is not in the cache; compiles nothing.
     """
     from blockyard.ci import output
     from blockyard.ci.commands import explain as explanation
@@ -68,7 +68,7 @@ def explain(c: Context, spec: KernelSpec, symbol: str) -> None:
 def series(c: Context, path: str, series_version: str = "", json: bool = False) -> None:
     """List the patches of a series, and what is left out.
 
-    Nothing is applied.
+    Applies nothing.
     """
     from pathlib import Path
 
@@ -76,5 +76,5 @@ def series(c: Context, path: str, series_version: str = "", json: bool = False) 
     from blockyard.kernel.sources.reader import read
     from blockyard.kernel.spec import numbered
 
-    found = read(Path(path), numbered("--series-version", series_version))
-    print(found.as_json() if json else printable("\n".join(found.table())))
+    patches = read(Path(path), numbered("--series-version", series_version))
+    print(patches.as_json() if json else printable("\n".join(patches.table())))

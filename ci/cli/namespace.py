@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""All commands, in the order of `./inv --help`: those of users, then `dev.` for our own."""
+"""The list of all commands, in the order of `./inv --help`."""
 
 from __future__ import annotations
 
@@ -51,24 +51,24 @@ def _assembled() -> Collection:
 
 @cache
 def known() -> dict[str, Command]:
-    """Name → command, with the aliases."""
+    """Name → command, aliases included."""
     commands = {command.path: command for command in COMMANDS}
     return commands | {name: commands[path] for name, path in ALIASES.items()}
 
 
 def near(word: str) -> list[str]:
-    """Names of commands that somebody may have meant who typed `word`; at most three."""
+    """Names of commands that resemble `word`, at most three, for "did you mean"."""
     tails = {path.rpartition(".")[2]: path for path in known()}
     tail = word.rpartition(".")[2]
     if tail in tails:
         return [tails[tail]]
-    found = difflib.get_close_matches(word, known(), n=3, cutoff=0.6)
-    found += [tails[name] for name in difflib.get_close_matches(word, tails, n=3, cutoff=0.7)]
-    return list(dict.fromkeys(found))[:3]
+    similar = difflib.get_close_matches(word, known(), n=3, cutoff=0.6)
+    similar += [tails[name] for name in difflib.get_close_matches(word, tails, n=3, cutoff=0.7)]
+    return list(dict.fromkeys(similar))[:3]
 
 
 def with_option(flag: str) -> list[str]:
-    """The commands that have an option, such as ``--kernel`` or ``-k``."""
+    """Names of the commands that have an option, such as ``--kernel`` or ``-k``."""
     name = flag.lstrip("-")
     return [
         path

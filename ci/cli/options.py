@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Options that several commands share, as data: what their value is called and what they do."""
+"""Options that several commands share: for each, the name of its value and its help text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from blockyard.kernel.spec import KernelSpec
 
-Help = Mapping[str, tuple[str, str]]  # option → name of its value, what it does
+Help = Mapping[str, tuple[str, str]]  # option → name of its value, help text
 
 # Which kernel, and how it is built. The defaults are those of `KernelSpec`.
 KERNEL: Help = {
@@ -18,36 +18,36 @@ KERNEL: Help = {
         "NAME",
         "plain, debug, faults, kasan, ubsan, symbols or big (kernel/fragments/variants)",
     ),
-    "fragment": ("FILES", "Kconfig fragments of your own; the last one wins"),
+    "fragment": ("FILES", "your Kconfig fragments; the last one wins"),
     "toolchain": ("NAME", "pinned (Debian's compilers, the same everywhere) or host (on PATH)"),
     "compiler": ("NAME", "llvm or gcc"),
-    "module": ("FOLDERS", "sources of modules outside the kernel tree (modules/examples)"),
-    "series": ("PATHS", "patch series for the tree: each a folder, an mbox or one patch"),
-    "series_version": ("N", "which version of the series, where a thread has several"),
+    "module": ("FOLDERS", "sources of modules outside the kernel tree (see modules/examples)"),
+    "series": ("PATHS", "patch series to apply: each a folder, an mbox or a patch"),
+    "series_version": ("N", "version of the series, if a thread has several"),
 }
-LISTS = ("kernel", "fragment", "module", "series")  # of these; the others take one value
+LISTS = ("kernel", "fragment", "module", "series")  # may be repeated; the others may not
 SEVERAL_KERNELS = ("KERNELS", f"{KERNEL['kernel'][1]}; several with commas, or repeated")
 
 SHARED: Help = {
-    "accel": ("NAME", "auto (KVM where it really works), kvm or tcg"),
+    "accel": ("NAME", "auto (KVM if it works), kvm or tcg"),
     "console": ("NAMES", "serial, ssh or both"),
-    "dry_run": ("", "only print what would be done"),
-    "guests": ("N", "how many guests run side by side; 0: one per two CPUs, at least two"),
+    "dry_run": ("", "print what would be done, and change nothing"),
+    "guests": ("N", "guests that run at the same time; 0: one per two CPUs, at least two"),
     "json": ("", "print JSON"),
     "k": ("PATTERN", "only tests whose names match, as pytest's -k"),
     "list_": ("", "print the names of the tests and run nothing"),
-    "output": ("FILE", "write the table as a page in Markdown, too"),
+    "output": ("FILE", "also write the table to a Markdown file"),
     "start": (
         "HOW",
-        "boot; snapshot (of a guest that has booted); auto: a snapshot where that is quicker",
+        "boot, snapshot (of a booted guest), or auto: whichever is faster",
     ),
-    "suite": ("NAMES", "of tests/suites; all: all of them"),
-    "topology": ("NAME", "the guest's hardware: one of images/topologies, or a TOML file of yours"),
+    "suite": ("NAMES", "suites in tests/suites, or all"),
+    "topology": ("NAME", "the guest's hardware: a name in images/topologies, or a TOML file"),
     "variant": KERNEL["variant"],
 }
-# Options that write into the checkout: for those who work on Blockyard itself.
+# Options that write to the checkout; help lists them apart.
 DEVELOPERS = ("write",)
-# Commands that read or write what only a checkout has: its tests, its documentation, ./inv.
+# Commands that need files that only a checkout has: its tests, its documentation, ./inv.
 IN_A_CHECKOUT = ("dev.check", "dev.selfbench", "dev.docs", "dev.graph")
 
 
@@ -98,9 +98,9 @@ def cells(values: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def kernel_spec(command: str, values: Mapping[str, Any]) -> KernelSpec:
-    """The kernel that the options of `KERNEL` describe; what was not given keeps its default.
+    """The kernel that the options of `KERNEL` describe; options that are not given have defaults.
 
-    Raises UsageError for what is not there or not known.
+    Raises UsageError for an unknown name or a missing path. command: for messages.
     """
     from blockyard.kernel import commas
     from blockyard.kernel.spec import KernelSpec, numbered

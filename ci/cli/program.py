@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The program behind `./inv` and `blockyard`: invoke with our own options, help and messages.
 
-Of invoke's own options only those exist here that do something for us; all others are unknown
-options. What was not understood ends with exit code 2 and the nearest names.
+Of invoke's own options only those that are useful here exist; all others are unknown options. A
+command line that is not understood ends with exit code 2 and suggestions.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from blockyard.kernel.host.errors import UsageError
 
 
 class _Config(Config):
-    """invoke's settings, without the files that a user may have for other projects."""
+    """invoke's settings, without its configuration files: they are for other projects."""
 
     def load_base_conf_files(self) -> None:
-        """Reads nothing: ~/.invoke.py would be run."""
+        """Reads nothing; invoke would execute ~/.invoke.py."""
 
 
 class Program(InvokeProgram):
-    """Runs one command line. called_as: what a user types to get here."""
+    """Runs one command line. called_as: the program's name for help and messages."""
 
     def __init__(self, called_as: str) -> None:
         super().__init__(
@@ -42,7 +42,7 @@ class Program(InvokeProgram):
         self.verbosity = 0
 
     def core_args(self) -> list[Argument]:
-        """The options of every command; they stand before the command or after it."""
+        """Options that every command has; they may stand before or after the command."""
         return [
             Argument(names=("help", "h"), kind=bool, default=False, help=help.HELP),
             Argument(names=("list", "l"), kind=bool, default=False, help=help.LIST),
@@ -51,11 +51,11 @@ class Program(InvokeProgram):
                 names=("verbose", "v"), kind=int, default=0, incrementable=True, help=help.VERBOSE
             ),
             Argument(names=("print-completion-script",), default="", help=help.COMPLETION),
-            Argument(names=("complete",), kind=bool, default=False),  # asked by that script
+            Argument(names=("complete",), kind=bool, default=False),  # called by that script
         ]
 
     def parse_core(self, argv: list[str] | None) -> None:
-        """Reads the options before the command; answers those that need no command."""
+        """Parses the options before the command; handles those that need no command."""
         self.normalize_argv(argv)
         try:
             self.parse_core_args()
@@ -64,7 +64,9 @@ class Program(InvokeProgram):
         if self.args.complete.value:
             from blockyard.ci.cli import completion
 
-            print("\n".join(completion.candidates(self._behind_dashes(), self.initial_context)))
+            print(
+                "\n".join(completion.candidates(self._words_after_dashes(), self.initial_context))
+            )
             raise Exit
         if self.args.version.value:
             self.print_version()
@@ -79,13 +81,13 @@ class Program(InvokeProgram):
             raise Exit
 
     def print_version(self) -> None:
-        """Prints our version and commit."""
+        """Prints Blockyard's version and commit."""
         from blockyard.kernel.host import version
 
         print(f"blockyard {version.own()}")
 
     def parse_tasks(self) -> None:
-        """Reads the command and its options."""
+        """Parses the command and its options; shows help and lists."""
         words = self.core.unparsed
         if self._wants_help(words):
             self._show_help([word for word in words if word not in ("-h", "--help")])
@@ -107,27 +109,27 @@ class Program(InvokeProgram):
         except UsageError as error:
             raise refused(error) from None
         self.verbosity = self.args.verbose.value + common.args.verbose.value
-        # each word as it was typed; invoke joins them with spaces
-        self.core.remainder = shlex.join(self._behind_dashes())
+        # quoted again, since invoke joins the words with spaces
+        self.core.remainder = shlex.join(self._words_after_dashes())
 
     def parse_cleanup(self) -> None:
-        """Shows the help page when no command is named."""
+        """Shows the overview when no command is given."""
         if not self.tasks:
             print(help.overview(self.binary))
             raise Exit
 
     def update_config(self, merge: bool = True) -> None:
-        """Leaves invoke's settings as they are: none of our options changes one."""
+        """Skips invoke's step that copies options to settings: ours set none."""
         self.config.merge()
 
     def execute(self) -> None:
-        """Runs the command; -v shows what it does."""
+        """Runs the command, with logging as -v says."""
         from blockyard.kernel.host import log
 
         log.setup(self.verbosity)
         super().execute()
 
-    def _behind_dashes(self) -> list[str]:
+    def _words_after_dashes(self) -> list[str]:
         return self.argv[self.argv.index("--") + 1 :] if "--" in self.argv else []
 
     def _wants_help(self, words: list[str]) -> bool:
@@ -147,7 +149,7 @@ class Program(InvokeProgram):
             raise refused(_unknown_command(topic))
 
     def _check(self, tasks: ParseResult, words: list[str]) -> None:
-        """Raises UsageError for a word that is no command, no option and no value."""
+        """Raises UsageError for a word that is neither a command nor an option nor a value."""
         for context in tasks:
             for argument in context.positional_args:
                 values = argument.value if isinstance(argument.value, list) else [argument.value]
@@ -165,7 +167,7 @@ class Program(InvokeProgram):
 
 
 def refused(error: UsageError) -> Exit:
-    """How the program ends for an error in the command line."""
+    """The Exit that prints an error and has its exit code."""
     from blockyard.kernel.host.progress import printable
 
     return Exit(printable(f"error: {error}"), int(error.exit_code))
@@ -173,36 +175,38 @@ def refused(error: UsageError) -> Exit:
 
 def _unknown_command(word: str) -> UsageError:
     if commands := [path for path in namespace.known() if path.startswith(f"{word}.")]:
-        return UsageError(f"{word} is a group of commands", hint=f"type one: {', '.join(commands)}")
+        return UsageError(
+            f"{word} is a group of commands", hint=f"choose a command: {', '.join(commands)}"
+        )
     hint = f"did you mean {' or '.join(near)}?" if (near := namespace.near(word)) else ""
     return UsageError(f"unknown command {word!r}", hint=hint or "./inv --help lists all commands")
 
 
 def _unknown_option(word: str, context: ParserContext) -> UsageError:
-    """The error for an option that neither the command has nor all commands."""
+    """The error for an option that the command does not have."""
     import difflib
 
     name = word.partition("=")[0]
     where = f"of {context.name}" if context.name else "before the command"
     if not context.name and (owners := namespace.with_option(name)):
-        hint = f"options of a command stand after it: ./inv {owners[0]} {name} ..."
-    elif near := difflib.get_close_matches(name, context.flag_names(), n=3, cutoff=0.6):
+        hint = f"options go after the command: ./inv {owners[0]} {name} ..."
+    elif near := difflib.get_close_matches(name, context.flag_names(), n=3, cutoff=0.7):
         hint = f"did you mean {' or '.join(near)}?"
     else:
-        hint = f"./inv {context.name or ''} --help lists them".replace("  ", " ")
+        hint = f"./inv {context.name or ''} --help lists all options".replace("  ", " ")
     return UsageError(f"unknown option {name} {where}", hint=hint)
 
 
 def _check_given_once(context: ParserContext, words: list[str]) -> None:
-    """Raises UsageError for an option that is repeated and takes one value."""
+    """Raises UsageError if an option that takes one value is repeated."""
     typed = [word.partition("=")[0] for word in words]
     for flag, argument in context.flags.items():
         if argument.takes_value and argument.kind is not list and typed.count(flag) > 1:
-            raise UsageError(f"{flag} is given {typed.count(flag)} times and takes one value")
+            raise UsageError(f"{flag} takes one value and is given {typed.count(flag)} times")
 
 
 def _unknown_word(word: str, context: ParserContext) -> UsageError:
-    """The error for a word after a command that has all it needs."""
+    """The error for a surplus word after a command."""
     near = namespace.near(word)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     hint += f"./inv {context.name} --help shows how values are given"
@@ -210,11 +214,13 @@ def _unknown_word(word: str, context: ParserContext) -> UsageError:
 
 
 def _incomplete(error: ParseError, words: list[str], initial: ParserContext) -> UsageError:
-    """The error for a command or an option that lacks its value."""
+    """The error for a command or an option whose value is missing."""
     context = error.context or initial
     if missing := context.missing_positional_args:
         command = str(context.name)
-        names = " and ".join(one.metavar for one in missing if isinstance(one, Option))
+        names = " and ".join(
+            argument.metavar for argument in missing if isinstance(argument, Option)
+        )
         return UsageError(
             f"{command} needs {names}", hint=help.usage(command, installation.program())
         )

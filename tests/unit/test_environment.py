@@ -151,7 +151,7 @@ def test_without_assertions_nothing_starts() -> None:
     argv = [sys.executable, "-O", str(PROJECT / "ci" / "start.py"), "--list"]
     done = subprocess.run(argv, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: without -O")
+    assert done.stderr.startswith("error: Python runs with -O")
 
 
 def test_a_current_folder_that_is_gone(tmp_path: Path) -> None:

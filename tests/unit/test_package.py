@@ -125,7 +125,7 @@ class TestInstalledCommands:
         with pytest.raises(Exit) as refused:
             command(Context())
         assert refused.value.code == 2
-        assert f"{path} is for a checkout of Blockyard" in capsys.readouterr().err
+        assert f"{path} needs a checkout of Blockyard" in capsys.readouterr().err
 
     def test_write_offers_output(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(Exit):
