@@ -74,7 +74,8 @@ def pytest_configure(config: pytest.Config) -> None:
     from blockyard.tests.harness import plan, plugin
 
     if path := getattr(config, "workerinput", {}).get(PLAN):
-        config.stash[plugin.PLAN] = plan.read(path)
+        config.stash[plugin.PLAN] = plan.read(Path(path))
+        config.stash[plugin.DIRECTORY] = Path(path).parent
         return
     from blockyard.ci.run import plain_pytest
 
@@ -98,17 +99,19 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     from blockyard.tests.harness import plugin
 
     with _plain_errors():
-        session.config.stash[plugin.PLAN] = request.prepared()
+        plan, directory = request.prepared()
+        session.config.stash[plugin.PLAN] = plan
+        session.config.stash[plugin.DIRECTORY] = directory
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """pytest-xdist's hook: tells a worker where the plan is."""
     if _REQUEST in node.config.stash:
+        from blockyard.ci.run.plain_pytest import PLAN_FILE
         from blockyard.tests.harness import plugin
 
-        folder = Path(node.config.stash[plugin.PLAN].directory)
-        node.workerinput[PLAN] = str(folder / "plan.json")
+        node.workerinput[PLAN] = str(node.config.stash[plugin.DIRECTORY] / PLAN_FILE)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -118,7 +121,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         return []
     from blockyard.tests.harness import plugin
 
-    return request.header(config.stash[plugin.PLAN])
+    return request.header(config.stash.get(plugin.DIRECTORY, None))
 
 
 @contextmanager

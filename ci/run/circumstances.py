@@ -96,15 +96,16 @@ class Selected(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def of(cls, wanted: Selection) -> Selected:
         """Those of a selection."""
+        scope = wanted.scope
         return cls(
-            drivers=wanted.drivers,
-            consoles=wanted.consoles,
-            suites=() if wanted.upstream else wanted.suites,
-            smoke=wanted.smoke,
+            drivers=scope.drivers,
+            consoles=scope.consoles,
+            suites=() if scope.upstream else wanted.suites,
+            smoke=scope.smoke,
             expression=wanted.expression,
-            topology=wanted.topology.name,
-            start=wanted.start,
-            budget=wanted.budget,
+            topology=scope.topology.name,
+            start=scope.start,
+            budget=scope.budget,
             seed=wanted.seed,
         )
 

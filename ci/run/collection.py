@@ -28,10 +28,11 @@ from blockyard.ci.run.selection import Selection
 from blockyard.kernel.host import environment
 from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.settings import PROJECT, settings
-from blockyard.modules import manifest
+from blockyard.modules.manifest import Manifest
 from blockyard.tests.harness.guests import Slot
-from blockyard.tests.harness.plan import Plan
+from blockyard.tests.harness.plan import Plan, portable
 from blockyard.tests.harness.plan import read as read_plan
+from blockyard.tests.harness.plan import write as write_plan
 from blockyard.tests.harness.portions import PORTION
 
 _PYTEST_SIGNS = ("[", "::")  # what follows them in an argument is no part of a path
@@ -81,7 +82,7 @@ def trusted(wanted: Selection) -> list[str]:
     Relative to the checkout, whose own path may have characters that pytest reads as something
     else. Raises UsageError for a module's folder that has such ones.
     """
-    if wanted.upstream:
+    if wanted.scope.upstream:
         return [_relative(UPSTREAM)]
     places = selection.suites(wanted.folders)
     own = [suite.folder for suite in own_suites(wanted, wanted.plan())]
@@ -102,18 +103,19 @@ def _relative(place: Path) -> str:
 
 def own_suites(wanted: Selection, plan: Plan) -> list[Suite]:
     """The selected suites that modules bring and that are not trusted."""
-    if wanted.upstream or wanted.trust_tests:
+    if wanted.scope.upstream or wanted.trust_tests:
         return []
     return [
-        Suite(
-            folder,
-            msgspec.structs.replace(plan, drivers=(driver,), folders=(str(folder),), own=True),
-            wanted.expression,
-            wanted.seed,
-        )
-        for folder in map(Path, wanted.folders)
-        if folder.name in wanted.suites and (driver := manifest.name_of(folder)) in wanted.drivers
+        Suite(Path(driver.folder), _of_driver(plan, driver), wanted.expression, wanted.seed)
+        for driver in wanted.own_tests
+        if driver.name in wanted.scope.drivers
     ]
+
+
+def _of_driver(plan: Plan, driver: Manifest) -> Plan:
+    """The plan, reduced to a driver and its own tests."""
+    scope = msgspec.structs.replace(plan.scope, drivers=(driver.name,))
+    return msgspec.structs.replace(plan, scope=scope, manifests=portable([driver]), own=True)
 
 
 def arguments(plan: Path, wanted: Selection) -> list[str]:
@@ -143,7 +145,7 @@ def collect(plan: Path, wanted: Selection) -> dict[str, CaseId]:
     """
     places = trusted(wanted)
     names = _collect_trusted(plan, wanted, places) if places else {}
-    for suite in own_suites(wanted, read_plan(str(plan))):
+    for suite in own_suites(wanted, read_plan(plan)):
         for test in runner.collect(suite):
             name = CaseId(suite.name, test.name, test.slot, test.features)
             names[own_id(suite, test.nodeid)] = name
@@ -201,5 +203,5 @@ def collected(wanted: Selection) -> dict[str, CaseId]:
     """The tests that a run would have, see `collect`; nothing is built or booted."""
     with tempfile.TemporaryDirectory(prefix="blockyard-") as folder:
         plan = Path(folder) / "plan.json"
-        plan.write_bytes(msgspec.json.encode(wanted.plan()))
+        write_plan(wanted.plan(), plan)
         return collect(plan, wanted)

@@ -68,6 +68,7 @@ class Execution:
         topologies = {name.slot.topology for name in names.values()}
         part = Part(
             ids=inner,
+            directory=self.plan.parent,
             hardware=[suite.plan.hardware(name) for name in topologies],
             options=[option.replace(f"={prefix}", "=", 1) for option in self.options],
             guests=min(self.guests, portion_count(names)),

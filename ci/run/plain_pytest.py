@@ -11,10 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from blockyard.ci import project
-from blockyard.ci.run import boot_env, record, run, selection
+from blockyard.ci.run import boot_env, record, selection
 from blockyard.ci.run.selection import Selection
 from blockyard.images.hardware.topology import DEFAULT
 from blockyard.kernel.commas import paths
@@ -23,8 +21,10 @@ from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import plan
 from blockyard.tests.harness import budget
 from blockyard.tests.harness.plan import Plan
+from blockyard.tests.harness.plan import write as write_plan
 
 START = "auto"
+PLAN_FILE = "plan.json"  # in the run's folder
 
 
 @dataclass(frozen=True)
@@ -36,24 +36,25 @@ class Request:
     accel: str
     left: tuple[str, ...]  # kernels, variants, topologies of the project that the run has not
 
-    def prepared(self) -> Plan:
-        """The plan, with everything built that guests need; its file is in the run's folder.
+    def prepared(self) -> tuple[Plan, Path]:
+        """The plan, with everything built that guests need, and the run's folder, with its file.
 
         Raises the errors of a build.
         """
         record.check_place()
         ready = boot_env.ready(self.spec, self.accel, all_modules=False)
         directory = record.new_directory(ready.kernel.info.name)
-        plan = run.plan_of(ready, self.selection, directory)
-        (directory / "plan.json").write_bytes(msgspec.json.encode(plan))
-        return plan
+        plan = self.selection.plan(ready.keys)
+        write_plan(plan, directory / PLAN_FILE)
+        return plan, directory
 
-    def header(self, plan: Plan) -> list[str]:
-        """Lines for the head of pytest's report."""
-        drivers, consoles = ", ".join(plan.drivers), ", ".join(plan.consoles)
+    def header(self, directory: Path | None) -> list[str]:
+        """Lines for the head of pytest's report; directory: of the run, when tests are run."""
+        scope = self.selection.scope
+        drivers, consoles = ", ".join(scope.drivers), ", ".join(scope.consoles)
         lines = [f"blockyard: kernel {self.spec.name}, {drivers} over {consoles}"]
-        if plan.directory:
-            lines.append(f"blockyard: guests' logs are in {plan.directory}")
+        if directory:
+            lines.append(f"blockyard: guests' logs are in {directory}")
         if self.left:
             lines.append(f"blockyard: not in this run: {', '.join(self.left)}")
         return lines

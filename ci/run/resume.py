@@ -47,6 +47,7 @@ class Interrupted:
 
 def asked(choice: KernelSpec, wanted: Selection) -> dict[str, str]:
     """The options of `./inv test` as a record of them, by name."""
+    scope = wanted.scope
     return {
         "kernel": _without_secrets(choice.kernel),
         "variant": choice.variant,
@@ -56,13 +57,13 @@ def asked(choice: KernelSpec, wanted: Selection) -> dict[str, str]:
         "module": _paths(choice.modules),
         "series": _paths(choice.series),
         "series-version": "" if choice.series_version is None else str(choice.series_version),
-        "driver": ",".join(wanted.drivers),
-        "console": ",".join(wanted.consoles),
-        "suite": ",".join([*wanted.suites, *(["smoke"] if wanted.smoke else [])]),
+        "driver": ",".join(scope.drivers),
+        "console": ",".join(scope.consoles),
+        "suite": ",".join([*wanted.suites, *(["smoke"] if scope.smoke else [])]),
         "k": wanted.expression,
-        "topology": wanted.topology.name,
-        "start": wanted.start,
-        "budget": wanted.budget,
+        "topology": scope.topology.name,
+        "start": scope.start,
+        "budget": scope.budget,
         "trust-tests": "yes" if wanted.trust_tests else "",
         "pytest": shlex.join(wanted.arguments),
         "seed": "" if wanted.seed is None else str(wanted.seed),
@@ -94,7 +95,7 @@ def inputs(ready: BootEnv, wanted: Selection) -> dict[str, str]:
         "the initramfs": _entry(ready.files.initramfs),
         "the tool root with QEMU": ready.tools.path.name,
         "the accelerator": ready.accelerator.name,
-        "the topology": store.digest(wanted.topology),
+        "the topology": store.digest(wanted.scope.topology),
         "Blockyard": _blockyard(),
         "the folders of the modules": store.digest(list(map(_content, wanted.folders))),
     }

@@ -48,7 +48,7 @@ from blockyard.tests.harness import known
 from blockyard.tests.harness.known import Known
 from blockyard.tests.harness.outcomes import BAD
 from blockyard.tests.harness.plan import Plan
-from blockyard.tests.harness.upstream import Upstream
+from blockyard.tests.harness.plan import write as write_plan
 
 
 def workers(guests: int = 0) -> int:
@@ -63,12 +63,6 @@ def check(wanted: Selection) -> None:
     known.check(wanted.folders)
     runner.check_nesting(collection.own_suites(wanted, wanted.plan()))
     record.check_place()
-
-
-def plan_of(ready: BootEnv, wanted: Selection, directory: Path) -> Plan:
-    """The plan of a run whose guests' folders are made below `directory`."""
-    plan = wanted.plan()
-    return msgspec.structs.replace(plan, directory=str(directory), env=ready.keys)
 
 
 def of_trial(
@@ -108,13 +102,13 @@ def run(
     # the guests of a part that is resumed stand in a folder of their own
     folder = f"resumed-{len(earlier.past.resumed) + 1}/" if earlier else ""
     (directory / folder).mkdir(exist_ok=True)
-    plan = directory / folder / "plan.json"
-    plan.write_bytes(msgspec.json.encode(plan_of(ready, wanted, plan.parent)))
+    plan, plan_file = wanted.plan(ready.keys), directory / folder / "plan.json"
+    write_plan(plan, plan_file)
     options_of_kernel = KernelOptions(kernel=ready.kernel.info.name)
     if choice:
         options_of_kernel = KernelOptions.of(choice)
     is_known = known.of(wanted.folders, ready.kernel.info.release, options_of_kernel.variant)
-    names, options = dict(tests or collection.collect(plan, wanted)), list[str]()
+    names, options = dict(tests or collection.collect(plan_file, wanted)), list[str]()
     if trial:
         names, options = of_trial(names, trial, is_known)
     blank = _blank(ready, wanted, options_of_kernel, directory, tuple(is_known.obsolete()))
@@ -141,8 +135,8 @@ def run(
         bad = any(one.outcome in BAD for one in collector.results)
         return bool(trial and trial.stop and bad)
 
-    execution = Execution(plan, wanted, collector, options, guests, over)
-    code, problems = _executed(execution, names, plan_of(ready, wanted, plan.parent))
+    execution = Execution(plan_file, wanted, collector, options, guests, over)
+    code, problems = _executed(execution, names, plan)
     with interrupts.held():  # whatever else comes: what was found out is saved first
         finished = msgspec.structs.replace(
             blank,
@@ -200,7 +194,7 @@ def _blank(
         kernel_options=kernel_options,
         guest_packages=packages_in(ready.files.root, ready.tools),
         selection=Selected.of(wanted),
-        upstream=_checkout(wanted.upstream),
+        upstream=_checkout(wanted),
         obsolete_failures=obsolete,
         trusted_tests=wanted.folders if wanted.trust_tests else (),
         booted=False,
@@ -208,10 +202,10 @@ def _blank(
     )
 
 
-def _checkout(upstream: Upstream | None) -> BlktestsCheckout | None:
-    if not upstream:
+def _checkout(wanted: Selection) -> BlktestsCheckout | None:
+    if not (upstream := wanted.scope.upstream):
         return None
-    return BlktestsCheckout(upstream.folder, upstream.digest, upstream.seconds)
+    return BlktestsCheckout(wanted.checkout, upstream.digest, upstream.seconds)
 
 
 def _without(

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
+
 from blockyard.images.console import CONSOLES
 from blockyard.images.hardware import topologies
-from blockyard.images.hardware.topology import DEFAULT, Topology
+from blockyard.images.hardware.topology import DEFAULT
 from blockyard.images.machine import vm_config
-from blockyard.images.machine.vm_config import Start
+from blockyard.images.machine.vm_config import EnvKeys
 from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.host.errors import UsageError, unknown
 from blockyard.kernel.host.progress import note
@@ -20,8 +22,7 @@ from blockyard.kernel.host.settings import PROJECT, settings
 from blockyard.modules import manifest
 from blockyard.modules.manifest import Manifest
 from blockyard.tests.harness import budget
-from blockyard.tests.harness.plan import Plan
-from blockyard.tests.harness.upstream import Upstream
+from blockyard.tests.harness.plan import Plan, Scope, portable
 
 SUITES = PROJECT / "tests" / "suites"
 BOTH = "both"  # consoles
@@ -34,32 +35,30 @@ SMOKE = "smoke"
 class Selection:
     """What of the suites to run."""
 
-    drivers: tuple[str, ...]
-    consoles: tuple[str, ...]
+    scope: Scope
     suites: tuple[str, ...]
-    smoke: bool = False  # of Linux's suites, only the tests that show first whether it works
     expression: str = ""  # pytest's -k
-    folders: tuple[str, ...] = ()  # of drivers outside the kernel tree
-    topology: Topology = DEFAULT
-    start: Start = "boot"
-    budget: budget.Name = "default"
+    out_of_tree: tuple[Manifest, ...] = ()  # drivers outside the kernel tree
     seed: int | None = None  # for another order of the tests
-    upstream: Upstream | None = None  # of blktests, in place of the suites
+    checkout: str = ""  # the folder of blktests, when the scope has tests of it
     trust_tests: bool = False  # whether modules' own tests run without a sandbox
     arguments: tuple[str, ...] = ()  # of the user for pytest, which then prints its own output
 
-    def plan(self) -> Plan:
-        """What pytest has to know to list the tests."""
-        return Plan(
-            drivers=self.drivers,
-            consoles=self.consoles,
-            folders=self.folders,
-            topology=self.topology,
-            start=self.start,
-            smoke=self.smoke,
-            budget=self.budget,
-            upstream=self.upstream,
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The folders of drivers outside the kernel tree, as absolute paths."""
+        return tuple(driver.folder for driver in self.out_of_tree)
+
+    @property
+    def own_tests(self) -> tuple[Manifest, ...]:
+        """The drivers whose own tests, in the driver's folder, are selected."""
+        return tuple(
+            driver for driver in self.out_of_tree if Path(driver.folder).name in self.suites
         )
+
+    def plan(self, env: EnvKeys | None = None) -> Plan:
+        """The plan of a run; without an environment it is enough to list the tests."""
+        return Plan(scope=self.scope, manifests=portable(self.out_of_tree), env=env)
 
 
 @dataclass(frozen=True)
@@ -123,19 +122,21 @@ def select(
     names = tuple(one.name for one in outside)
     known = (*names, *manifest.names())
     of_linux = tuple(name for name in manifest.names() if not manifest.load(name).available_from)
-    folders = tuple(one.folder for one in outside)
-    there = suites(folders)
+    there = suites([one.folder for one in outside])
     asked = set(parse_names("suite", suite, (*there, ALL, SMOKE)) if suite else ())
+    scope = Scope(
+        drivers=parse_names("driver", driver, known) if driver else names or of_linux,
+        consoles=CONSOLES if console == BOTH else parse_names("console", console, CONSOLES),
+        topology=topologies.load(hardware),
+        start=vm_config.start_named(start),
+        budget=spend,
+        smoke=SMOKE in asked,
+    )
     return Selection(
-        parse_names("driver", driver, known) if driver else names or of_linux,
-        CONSOLES if console == BOTH else parse_names("console", console, CONSOLES),
+        scope,
         tuple(one for one in there if one in asked or ALL in asked or not asked - {SMOKE}),
-        SMOKE in asked,
         expression,
-        folders,
-        topologies.load(hardware),
-        vm_config.start_named(start),
-        spend,
+        tuple(outside),
         _seed(seed),
     )
 
@@ -154,7 +155,7 @@ def _check_text(place: str) -> None:
 
 def trusting(wanted: Selection, *, trust: bool) -> Selection:
     """The selection with --trust-tests or without; says which tests are trusted."""
-    own = [one for one in wanted.folders if Path(one).name in wanted.suites]
+    own = [driver.folder for driver in wanted.own_tests]
     if not trust or not own:
         return wanted
     note(f"--trust-tests: the tests in {', '.join(own)} run without a sandbox")
@@ -174,10 +175,10 @@ def with_arguments(wanted: Selection, words: Sequence[str], *, json: bool = Fals
             )
         if word in ("--collect-only", "--co"):
             raise UsageError(f"pytest's {word} is not taken here", hint="--list lists the tests")
-    sandboxed = [one for one in wanted.folders if Path(one).name in wanted.suites]
-    if sandboxed and not wanted.trust_tests:
+    if wanted.own_tests and not wanted.trust_tests:
         raise UsageError(
-            f"the tests in {sandboxed[0]} run in a sandbox, where pytest takes no arguments",
+            f"the tests in {wanted.own_tests[0].folder} run in a sandbox, where pytest takes no "
+            "arguments",
             hint="read them, and add --trust-tests; or run plain pytest there (docs/pytest.md)",
         )
     return replace(wanted, arguments=tuple(words))
@@ -203,4 +204,5 @@ def with_carried(wanted: Selection, kernel: Kernel) -> Selection:
         for name in manifest.names()
         if manifest.load(name).available_from and not manifest.load(name).missing_from(kernel)
     ]
-    return replace(wanted, drivers=tuple(dict.fromkeys((*wanted.drivers, *carried))))
+    drivers = tuple(dict.fromkeys((*wanted.scope.drivers, *carried)))
+    return replace(wanted, scope=msgspec.structs.replace(wanted.scope, drivers=drivers))

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
-from pathlib import Path
 
 import msgspec
 
@@ -69,9 +68,9 @@ def blktests(context: Context) -> Measurement:
     """The time that all pairs take."""
     table = pairs()
     tree, theirs = check(context.choice, context.tree)
-    assert theirs.upstream is not None
-    packed = str(archive.packed(tree, context.ready.tools))
-    upstream = msgspec.structs.replace(theirs.upstream, archive=packed)
+    assert theirs.scope.upstream is not None
+    packed = archive.packed(tree, context.ready.tools)
+    upstream = msgspec.structs.replace(theirs.scope.upstream, archive=packed)
     elapsed = [
         (Elapsed(_ours(context, table), 0), Elapsed(_theirs(context, table, upstream), 0))
         for _ in range(context.runs)
@@ -107,7 +106,7 @@ def _theirs(context: Context, table: Sequence[Pair], upstream: Upstream) -> floa
             kernel = context.ready.kernel
             driver = Driver(manifest.load(name).on(kernel), kernel, booted.serial)
             driver.load()
-            guest.unpacked(driver, Path(upstream.archive))
+            guest.unpacked(driver, archive.tar_of(upstream.archive))
             for on_a_disk in (True, False):  # those that make their own disks remove all others
                 calls = [test for test in chosen if test.on_a_disk == on_a_disk]
                 if calls:

@@ -60,11 +60,11 @@ def selected(choice: KernelSpec, wanted: Wanted) -> tuple[Checkout, Selection]:
     tests = tree.chosen(wanted.names)
     upstream = Upstream(
         tests=tests,
-        folder=str(tree.folder),
         digest=archive.digest(tree),
         seconds=wanted.seconds,
     )
-    return tree, replace(of_ours, suites=(), upstream=upstream)
+    scope = msgspec.structs.replace(of_ours.scope, upstream=upstream)
+    return tree, replace(of_ours, suites=(), scope=scope, checkout=str(tree.folder))
 
 
 def listed(wanted: Selection) -> list[str]:
@@ -78,10 +78,12 @@ def done(
     """Runs them; the record and its path."""
     run.check(wanted)
     ready = boot_env.ready(choice, accel, all_modules=False)
-    packed = archive.packed(tree, ready.tools)
-    assert wanted.upstream is not None
-    upstream = msgspec.structs.replace(wanted.upstream, archive=str(packed))
-    with_archive = replace(wanted, upstream=upstream)
+    assert wanted.scope.upstream is not None
+    upstream = msgspec.structs.replace(
+        wanted.scope.upstream, archive=archive.packed(tree, ready.tools)
+    )
+    scope = msgspec.structs.replace(wanted.scope, upstream=upstream)
+    with_archive = replace(wanted, scope=scope)
     return run.run(ready, with_archive, run.workers(guests), choice)
 
 

@@ -131,7 +131,7 @@ def _boot(choice: KernelSpec, accel: str, row: Row) -> Row:
 def _test(choice: KernelSpec, accel: str, workers: int, row: Row) -> Row:
     ready = boot_env.ready(choice, accel, all_modules=False)
     outside = plan.out_of_tree(choice)
-    names = [*selection.select().drivers, *(one.name for one in outside)]
+    names = [*selection.select().scope.drivers, *(one.name for one in outside)]
     wanted = selection.select(",".join(names), CONSOLE, outside=outside)
     finished, _ = run.run(ready, selection.with_carried(wanted, ready.kernel), workers, choice)
     tested = dict.fromkeys(test.driver for test in finished.tests)

@@ -27,6 +27,8 @@ from blockyard.tests.blktests import tree
 from blockyard.tests.blktests.checkout import FOLDERS, Checkout
 
 RECIPE = 3  # raise it when the same checkout gives another archive
+KIND = "blktests"  # of the cache's entry
+TAR = "blktests.tar"
 TAKEN = ("check", *FOLDERS)  # of a checkout
 
 
@@ -35,8 +37,8 @@ def digest(checkout: Checkout) -> str:
     return store.digest("blktests", RECIPE, list(_content(checkout.folder)))
 
 
-def packed(checkout: Checkout, tools: ToolRoot) -> Path:
-    """The tar, from the cache or made now (a few seconds)."""
+def packed(checkout: Checkout, tools: ToolRoot) -> str:
+    """The key of the tar, which is made now (a few seconds) unless the cache has it."""
     key = store.digest(digest(checkout), tools.path.name)
 
     def make(path: Path) -> None:
@@ -44,11 +46,17 @@ def packed(checkout: Checkout, tools: ToolRoot) -> Path:
         copy.mkdir()
         tree.copy(checkout.folder, TAKEN, copy)
         _compile(copy, tools, store.directory("logs") / f"blktests-{key}.log")
-        with tarfile.open(path / "blktests.tar", "w") as tar:
+        with tarfile.open(path / TAR, "w") as tar:
             tar.add(copy, ".", filter=_plain)
         store.remove(copy)
 
-    return store.get("blktests", key, "upstream blktests", make) / "blktests.tar"
+    store.get(KIND, key, "upstream blktests", make)
+    return key
+
+
+def tar_of(key: str) -> Path:
+    """The tar with a key, in this machine's cache."""
+    return store.place(KIND) / key / TAR
 
 
 def _content(folder: Path) -> Iterator[tuple[str, str, str]]:

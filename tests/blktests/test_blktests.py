@@ -15,8 +15,8 @@ import pytest
 from blockyard.kernel.host import store
 from blockyard.kernel.host.errors import Failure
 from blockyard.modules.manifest import Configfs
+from blockyard.tests.blktests import archive, results
 from blockyard.tests.blktests import guest as upstream_guest
-from blockyard.tests.blktests import results
 from blockyard.tests.harness import guest_state
 from blockyard.tests.harness.guests import Guest, Slot
 from blockyard.tests.harness.plan import Plan
@@ -35,26 +35,31 @@ class UpstreamFailed(AssertionError):
 
 
 def test_blktests(
-    guest: Guest, blockyard_slot: Slot, upstream_test: UpstreamTest, blockyard_plan: Plan
+    guest: Guest,
+    blockyard_slot: Slot,
+    upstream_test: UpstreamTest,
+    blockyard_plan: Plan,
+    blockyard_directory: Path,
 ) -> None:
     driver = guest.driver
     stands_in = upstream_guest.stands_in(driver)
     if stands_in and not isinstance(driver.manifest.disks, Configfs):
         skip("driver", f"{driver.name} makes no disks by configfs in this kernel", "configfs")
-    assert blockyard_plan.upstream is not None
-    if upstream_guest.unpacked(driver, Path(blockyard_plan.upstream.archive)):
+    upstream = blockyard_plan.scope.upstream
+    assert upstream is not None
+    if upstream_guest.unpacked(driver, archive.tar_of(upstream.archive)):
         guest.state = guest_state.read(driver)  # with what was mounted for it
     cpus = guest.machine.setup.topology.cpus
     if why := upstream_guest.unmet(upstream_test, driver, cpus):
         raise Skipped(why)
     try:
-        ran = upstream_guest.run(driver, upstream_test, blockyard_plan.upstream)
+        ran = upstream_guest.run(driver, upstream_test, upstream)
     finally:
         # a module that it unloaded comes back; what is different still ends the guest
         with contextlib.suppress(Failure):
             driver.load()
     name = f"{upstream_test.name.replace('/', '-')}-{blockyard_slot}.tar"
-    store.write(Path(blockyard_plan.directory) / "blktests" / name, ran.archive)
+    store.write(blockyard_directory / "blktests" / name, ran.archive)
     known = upstream_guest.attributes(driver) if stands_in else ()
     verdict = results.judge(ran.results, upstream_test, ran.disk, driver.name, known)
     if verdict.skip:

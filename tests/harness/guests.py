@@ -125,8 +125,9 @@ class _Failures:
 class Guests:
     """Boots guests for slots; ends them when it is closed."""
 
-    def __init__(self, plan: Plan, worker: str) -> None:
+    def __init__(self, plan: Plan, directory: Path, worker: str) -> None:
         self._plan = plan
+        self._directory = directory  # of the run
         self._worker = worker
         self._env = plan.resolved()
         self._kernel = self._env.kernel
@@ -238,12 +239,12 @@ class Guests:
     def _boot(self, slot: Slot) -> tuple[Machine, str]:
         self._count += 1
         name = f"guests/{slot}-{self._worker}{self._count}"
-        directory = Path(self._plan.directory) / name
+        directory = self._directory / name
         setup = self._env.setup(
             directory,
             topology=self._plan.hardware(slot.topology),
             ssh=slot.console == "ssh",
-            start=self._plan.start,
+            start=self._plan.scope.start,
         )
         return self._stack.enter_context(boot(setup)), name
 

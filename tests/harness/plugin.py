@@ -37,7 +37,9 @@ from blockyard.tests.harness.outcomes import SkipReason
 from blockyard.tests.harness.portions import Portions, scheduler
 from blockyard.tests.harness.requirements import Skipped
 
-PLAN = pytest.StashKey[plan.Plan]()  # the plan of the run, in pytest's configuration
+# in pytest's configuration: the plan of the run, and the folder that guests' folders are made in
+PLAN = pytest.StashKey[plan.Plan]()
+DIRECTORY = pytest.StashKey[Path]()
 SLOT = "blockyard_slot"  # the fixture that the tests' parameters are for
 PROPERTY = "blockyard"  # the user property: outcome, reason, kernel_log, guest of one phase
 
@@ -76,8 +78,11 @@ def excerpts(splats: list[Splat]) -> str:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds the option for the file of the plan."""
+    """Adds the options that `./inv test` gives to its pytest."""
     parser.addoption("--blockyard-plan", help="the plan of the run (written by ./inv test)")
+    parser.addoption(
+        "--blockyard-directory", help="the folder of the run; default: where the plan is"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -96,7 +101,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             "the suites are run by ./inv test, a driver's tests by pytest --blockyard-module DIR"
         )
-    config.stash[PLAN] = plan.read(path)
+    config.stash[PLAN] = plan.read(Path(path))
+    config.stash[DIRECTORY] = Path(config.getoption("--blockyard-directory") or Path(path).parent)
     config.pluginmanager.register(EveryTest())
 
 
@@ -131,17 +137,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize((SLOT, "upstream_test"), list(_upstream(here)))
         return
     known = metafunc.config.stash.setdefault(_manifests, {})
-    for name in here.drivers if not known else ():
+    for name in here.scope.drivers if not known else ():
         known[name] = here.manifest(name)
-    drivers = here.drivers
-    if (folder := str(metafunc.definition.path.parent)) in here.folders:
-        drivers = tuple(name for name in drivers if known[name].folder == folder)
     wanted = metafunc.definition.get_closest_marker("blockyard_topology")
     hardware = wanted.args if wanted else ("",)
     slots = [
         Slot(driver, console, topology)
-        for driver in drivers
-        for console in here.consoles
+        for driver in here.drivers_of(metafunc.definition.path.parent)
+        for console in here.scope.consoles
         for topology in (hardware if known[driver].on_hardware else ("",))
     ]
     metafunc.parametrize(SLOT, slots, ids=str)
@@ -149,10 +152,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _upstream(here: plan.Plan) -> Iterator[object]:
     """Each test of upstream's on the slots whose drivers it fits."""
-    for driver in here.drivers:
+    for driver in here.scope.drivers:
         manifest = here.manifest(driver)
-        for slot in (Slot(driver, console) for console in here.consoles):
-            for test in here.upstream.tests if here.upstream else ():
+        for slot in (Slot(driver, console) for console in here.scope.consoles):
+            for test in here.scope.upstream.tests if here.scope.upstream else ():
                 if test.fits(manifest):
                     yield pytest.param(slot, test, id=f"{slot}-{test.name}")
 
@@ -163,7 +166,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     here = config.stash[PLAN]
     # a test of a driver that was not chosen comes with a parameter that is not a slot
     items[:] = [item for item in items if not _has_empty_slot(item)]
-    if here.smoke:
+    if here.scope.smoke:
         items[:] = [item for item in items if _is_first(item, here)]
     items.sort(key=lambda item: str(slot_of(item) or ""))
 
@@ -188,7 +191,7 @@ def _has_empty_slot(item: pytest.Item) -> bool:
 
 def _is_first(item: pytest.Item, here: plan.Plan) -> bool:
     """Whether it is a smoke test, or one of a driver's own."""
-    return bool(item.get_closest_marker("blockyard_smoke")) or str(item.path.parent) in here.folders
+    return bool(item.get_closest_marker("blockyard_smoke") or here.owner(item.path.parent))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -206,7 +209,7 @@ def guest(request: pytest.FixtureRequest, blockyard_slot: Slot) -> Iterator[Gues
         worker = getattr(config, "workerinput", {}).get("workerid", "")
         if config.stash[PLAN].own:  # a driver's own tests have guests of their own
             worker = f"own-{worker}"
-        config.stash[_guests] = Guests(config.stash[PLAN], worker)
+        config.stash[_guests] = Guests(config.stash[PLAN], config.stash[DIRECTORY], worker)
     guests = config.stash[_guests]
     try:
         guests.check(slot)
@@ -303,9 +306,15 @@ def blockyard_plan(request: pytest.FixtureRequest) -> plan.Plan:
 
 
 @pytest.fixture
+def blockyard_directory(request: pytest.FixtureRequest) -> Path:
+    """The folder of this run."""
+    return request.config.stash[DIRECTORY]
+
+
+@pytest.fixture
 def budget(blockyard_plan: plan.Plan) -> Budget:
     """How long this run's loads and repetitions take."""
-    return Budget(blockyard_plan.budget)
+    return Budget(blockyard_plan.scope.budget)
 
 
 @pytest.fixture
@@ -340,7 +349,7 @@ def pytest_runtest_makereport(
             item.config.stash[_boot_told] = guest
             facts["boot"] = msgspec.to_builtins(guest.boot)
         if report.failed:
-            folder = Path(item.config.stash[PLAN].directory) / guest.name
+            folder = item.config.stash[DIRECTORY] / guest.name
             report.sections.append(("guest", f"logs of the guest: {folder}"))
     if hasattr(report, "wasxfail"):
         outcome = "xfail" if report.skipped else "xpass"

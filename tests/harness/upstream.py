@@ -43,7 +43,6 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     """What of upstream a run does."""
 
     tests: tuple[UpstreamTest, ...]
-    folder: str  # the checkout
-    digest: str  # a hash of what was taken of it
-    archive: str = ""  # a tar of it, with the helper programs
+    digest: str  # a hash of what was taken of the checkout
+    archive: str = ""  # the key of a tar of it in the cache, see tests/blktests/archive.py
     seconds: int = SECONDS  # what a test with a time limit takes

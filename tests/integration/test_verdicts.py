@@ -186,10 +186,12 @@ import sys
 from pathlib import Path
 from blockyard.ci.run import boot_env, run, selection
 from blockyard.kernel.spec import KernelSpec
+from blockyard.tests.harness.plan import Scope
 kernel, suites, consoles, modules_of = sys.argv[1:]
 selection.SUITES = Path(suites)
 consoles = tuple(consoles.split(","))
-wanted = selection.Selection(("null_blk",), consoles, tuple(selection.suites()))
+scope = Scope(drivers=("null_blk",), consoles=consoles)
+wanted = selection.Selection(scope, tuple(selection.suites()))
 ready = boot_env.ready(KernelSpec(kernel))
 modules = boot_env.ready(KernelSpec(modules_of)).files.modules
 ready = dataclasses.replace(ready, files=dataclasses.replace(ready.files, modules=modules))

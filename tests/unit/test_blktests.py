@@ -213,8 +213,8 @@ class TestSelected:
             "blktests/block/021[rnull-serial]",
             "blktests/zbd/001[rnull-serial]",
         ]
-        assert selection.upstream is not None
-        assert selection.upstream.folder == str(tree)
+        assert selection.scope.upstream is not None
+        assert selection.checkout == str(tree)
 
     def test_selection_without_tests_is_a_usage_error(self, tree: Path) -> None:
         wanted = blktests.Wanted(str(tree), ("block/001",), "nvme")
@@ -449,5 +449,5 @@ def test_pairs_name_existing_tests() -> None:
 
 
 def test_plan_keeps_the_upstream_tests() -> None:
-    upstream = Upstream(tests=(ON_NULL_BLK, ON_A_DISK), folder="/tree", digest="0123")
+    upstream = Upstream(tests=(ON_NULL_BLK, ON_A_DISK), digest="0123")
     assert msgspec.json.decode(msgspec.json.encode(upstream), type=Upstream) == upstream

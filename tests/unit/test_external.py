@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from blockyard.ci.run import selection
 from blockyard.kernel.artifact import Kernel
 from blockyard.kernel.host import store
 from blockyard.kernel.host.errors import Failure, UsageError
@@ -19,7 +20,6 @@ from blockyard.modules import external, manifest, plan
 from blockyard.modules.external import How
 from blockyard.modules.folder import sources
 from blockyard.modules.manifest import NoDisks, StaticDisks
-from blockyard.tests.harness.plan import Plan
 from blockyard.tests.unit import samples
 
 MANIFEST = """\
@@ -175,8 +175,10 @@ class TestNames:
 
     def test_a_run_finds_it_by_that_name(self, folder: Path) -> None:
         folder = folder.rename(folder.with_name("mine-1.2.3"))
-        plan = Plan(drivers=("mine",), consoles=("serial",), folders=(str(folder),))
-        assert plan.manifest("mine").folder == str(folder)
+        plan = selection.select("mine", outside=[manifest.of_folder(folder)]).plan()
+        assert plan.manifest("mine").folder == folder.name
+        assert plan.owner(folder) == "mine"
+        assert plan.owner(folder.parent) == ""
 
     def test_two_of_one_name(self, folder: Path) -> None:
         other = folder.with_name("mine-2")

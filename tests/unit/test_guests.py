@@ -23,7 +23,7 @@ from blockyard.modules.serves import Serves
 from blockyard.tests.harness import guests
 from blockyard.tests.harness.guests import MAX_CONSECUTIVE_FAILURES, Guests, NotServed, Slot
 from blockyard.tests.harness.outcomes import GuestUnavailable, SkipReason, of_exception
-from blockyard.tests.harness.plan import Plan
+from blockyard.tests.harness.plan import Plan, Scope
 from blockyard.tests.unit import samples
 
 SERIAL = Slot("null_blk", "serial")
@@ -78,13 +78,8 @@ def _guests(
     # there is no QEMU to ask
     monkeypatch.setattr(qemu_features, "lacking", lambda topology, tools: "")
     monkeypatch.setattr(Driver, "load", load)
-    plan = Plan(
-        drivers=("null_blk",),
-        consoles=("serial", "ssh"),
-        directory=str(tmp_path),
-        env=samples.env_keys(),
-    )
-    return Guests(plan, "")
+    scope = Scope(drivers=("null_blk",), consoles=("serial", "ssh"))
+    return Guests(Plan(scope=scope, env=samples.env_keys()), tmp_path, "")
 
 
 def test_after_three_boots_in_a_row_nothing_is_booted(

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
-import msgspec
 import pytest
 
 from blockyard.ci.run import collection, run, selection
@@ -26,6 +25,7 @@ from blockyard.kernel.host import store
 from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.settings import PROJECT, settings
 from blockyard.modules import manifest
+from blockyard.tests.harness import plan as harness_plan
 from blockyard.tests.harness.guests import Slot
 from blockyard.tests.harness.known import Known
 from blockyard.tests.harness.outcomes import CaseResult
@@ -219,10 +219,8 @@ class TestRun:
         for name, text in files.items():
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             (directory / name).write_text(text)
-        env = samples.env_keys()
-        plan = msgspec.structs.replace(chosen.plan(), directory=str(directory), env=env)
-        path = directory / "plan.json"
-        path.write_bytes(msgspec.json.encode(plan))
+        plan, path = chosen.plan(samples.env_keys()), directory / "plan.json"
+        harness_plan.write(plan, path)
         names = collection.collect(path, chosen)
         collector = Collector({**names, "block": OTHERS}, Known((), "7.3.4", "plain"))
         execution = Execution(path, chosen, collector, (), 1, lambda: False)

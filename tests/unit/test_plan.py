@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from blockyard.ci.run import selection
 from blockyard.images.files import GuestFiles
 from blockyard.images.machine.accelerator import Accelerator
 from blockyard.images.machine.vm_config import BootEnv
@@ -17,9 +18,10 @@ from blockyard.kernel import artifact
 from blockyard.kernel.host import store
 from blockyard.kernel.host.debian import ToolRoot
 from blockyard.kernel.host.errors import Failure
-from blockyard.kernel.host.settings import settings
+from blockyard.kernel.host.settings import PROJECT, settings
+from blockyard.modules import manifest
 from blockyard.tests.harness import plan
-from blockyard.tests.harness.plan import Plan
+from blockyard.tests.harness.plan import Plan, Scope
 from blockyard.tests.unit import samples
 
 
@@ -41,15 +43,39 @@ def boot_env() -> BootEnv:
 def test_plan_resolves_to_the_environment_it_was_made_of(tmp_path: Path) -> None:
     env = boot_env()
     path = tmp_path / "plan.json"
-    made = Plan(drivers=("nvme",), consoles=("serial",), env=env.keys)
-    path.write_bytes(msgspec.json.encode(made))
-    assert plan.read(str(path)) == made
-    assert plan.read(str(path)).resolved() == env
+    made = Plan(scope=Scope(drivers=("nvme",), consoles=("serial",)), env=env.keys)
+    plan.write(made, path)
+    assert plan.read(path) == made
+    assert plan.read(path).resolved() == env
 
 
-def test_plan_contains_no_cache_path() -> None:
-    made = Plan(drivers=("nvme",), consoles=("serial",), env=boot_env().keys)
-    assert str(settings().cache_dir) not in msgspec.json.encode(made).decode()
+def test_plan_has_no_path_of_this_machine(tmp_path: Path) -> None:
+    folder = shutil.copytree(PROJECT / "modules" / "examples" / "c_null", tmp_path / "mine")
+    selected = selection.select(outside=[manifest.of_folder(folder)])
+    text = msgspec.json.encode(selected.plan(boot_env().keys)).decode()
+    for path in (settings().cache_dir, tmp_path, PROJECT):
+        assert str(path) not in text
+
+
+@pytest.mark.parametrize("name", manifest.names())
+def test_manifest_in_a_plan_is_as_its_file_says(name: str, tmp_path: Path) -> None:
+    driver = manifest.load(name)
+    scope = Scope(drivers=(name,), consoles=("serial",))
+    plan.write(Plan(scope=scope, manifests=(driver,)), tmp_path / "plan.json")
+    assert plan.read(tmp_path / "plan.json").manifests == (driver,)
+
+
+def test_tests_beside_a_manifest_are_of_its_driver(tmp_path: Path) -> None:
+    example = PROJECT / "modules" / "examples" / "c_null"
+    folder = shutil.copytree(example, tmp_path / "mine")
+    drivers = [manifest.of_folder(folder)]
+    made = selection.select("mine,null_blk", outside=drivers).plan()
+    assert made.drivers_of(folder) == ("mine",)
+    for other in (tmp_path / "tests", tmp_path / "suites" / "mine"):
+        other.mkdir(parents=True)
+        assert made.drivers_of(other) == ("mine", "null_blk")
+    only = selection.select("null_blk", outside=drivers).plan()
+    assert only.drivers_of(folder) == ()
 
 
 def test_plan_resolves_in_another_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,7 +100,10 @@ class TestRequest:
         )
         request = plain_pytest.request({**NOT_GIVEN, "driver": "nvme"}, tmp_path)
         assert (request.spec.kernel, request.spec.variant) == ("7.3", "debug")
-        assert (request.selection.drivers, request.selection.consoles) == (("nvme",), ("ssh",))
+        assert (request.selection.scope.drivers, request.selection.scope.consoles) == (
+            ("nvme",),
+            ("ssh",),
+        )
         assert request.left == ("6.18",)
 
     def test_an_unknown_budget_is_a_usage_error(self, tmp_path: Path) -> None:

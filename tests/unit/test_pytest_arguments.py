@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from blockyard.ci.run.selection import Selection
 from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.kernel.spec import KernelSpec
+from blockyard.modules import manifest
 
 
 @pytest.fixture
@@ -36,7 +38,9 @@ def test_what_has_an_option_of_ours_is_refused(
 
 
 def test_a_module_s_sandboxed_tests_take_none(tmp_path: Path, wanted: Selection) -> None:
-    mine = Selection(("mine",), ("serial",), (tmp_path.name,), folders=(str(tmp_path),))
+    folder = shutil.copytree(PROJECT / "modules" / "examples" / "c_null", tmp_path / "mine")
+    shutil.copy(PROJECT / "tests" / "suites" / "module" / "test_load.py", folder)
+    mine = selection.select("mine", "serial", "mine", outside=[manifest.of_folder(folder)])
     with pytest.raises(UsageError, match="add --trust-tests"):
         selection.with_arguments(mine, ["-x"])
     trusted = selection.trusting(mine, trust=True)

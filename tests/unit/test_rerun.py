@@ -14,6 +14,7 @@ from blockyard.ci.run import collection, selection
 from blockyard.ci.run.case_id import CaseId
 from blockyard.ci.run.circumstances import BlktestsCheckout, KernelOptions, Selected
 from blockyard.ci.run.rerun import Rerun, expression
+from blockyard.tests.harness import plan as harness_plan
 from blockyard.tests.harness.guests import Slot
 
 SELECTED = Selected(drivers=("null_blk", "nvme"), consoles=("serial", "ssh"), suites=("block",))
@@ -87,7 +88,7 @@ def test_each_test_of_ours_is_selected_alone(tmp_path: Path) -> None:
     """By pytest's own rules for -k: a part of the name of the test, its class, file or folder."""
     wanted = selection.select("null_blk,nvme", "serial", "all")
     plan = tmp_path / "plan.json"
-    plan.write_bytes(msgspec.json.encode(wanted.plan()))
+    harness_plan.write(wanted.plan(), plan)
     names = collection.collect(plan, wanted)
     by_suite: dict[tuple[str, str], list[str]] = {}
     for nodeid, name in names.items():

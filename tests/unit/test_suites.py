@@ -46,7 +46,7 @@ def test_smoke_tests_are_of_every_suite_and_driver() -> None:
     wanted = selection.select(suite=selection.SMOKE)
     first = list(collection.collected(wanted).values())
     assert {one.suite for one in first} == set(selection.suites())
-    assert {one.slot.driver for one in first} == set(wanted.drivers)
+    assert {one.slot.driver for one in first} == set(wanted.scope.drivers)
     assert {one.slot.console for one in first} == {"serial", "ssh"}
 
 
@@ -62,7 +62,7 @@ def test_smoke_tests_are_of_every_suite_and_driver() -> None:
 )
 def test_words_for_suites(suite: str, suites: tuple[str, ...], smoke: bool) -> None:
     wanted = selection.select(suite=suite)
-    assert (wanted.suites, wanted.smoke) == (suites, smoke)
+    assert (wanted.suites, wanted.scope.smoke) == (suites, smoke)
 
 
 def test_an_unknown_suite_names_the_words_too() -> None:

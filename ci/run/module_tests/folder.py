@@ -83,12 +83,12 @@ def prepare(plan: Plan, folder: Path, hardware: Sequence[Topology]) -> None:
         # hidden: what another run is just writing, which has another name a moment later
         hidden = shutil.ignore_patterns(".*")
         shutil.copytree(store.directory(kind), cache / kind, ignore=hidden, dirs_exist_ok=True)
-    if plan.start == "boot":
+    if plan.scope.start == "boot":
         return
-    env = plan.resolved()
+    env, start = plan.resolved(), plan.scope.start
     for one in hardware:
-        wanted = env.setup(folder, topology=one, start=plan.start)
-        if snapshot.obstacle(wanted) or not (plan.start == "snapshot" or snapshot.is_due(wanted)):
+        wanted = env.setup(folder, topology=one, start=start)
+        if snapshot.obstacle(wanted) or not (start == "snapshot" or snapshot.is_due(wanted)):
             continue
         saved = snapshot.snapshot(wanted, boot).path
         target = cache / "snapshots" / saved.name

@@ -37,6 +37,7 @@ from blockyard.kernel.host.installation import IMPORT_ROOT, PROJECT
 from blockyard.kernel.host.progress import step
 from blockyard.kernel.host.settings import settings
 from blockyard.tests.harness.plan import Plan
+from blockyard.tests.harness.plan import write as write_plan
 from blockyard.tests.harness.plugin import PROPERTY
 
 ORDERS = "orders"  # a part of the folder,
@@ -71,7 +72,7 @@ class Suite:
     @property
     def driver(self) -> str:
         """The driver's: see `manifest.name_of`."""
-        return self.plan.drivers[0]
+        return self.plan.scope.drivers[0]
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Part:
     """Tests of a suite that are to run. Each is named by pytest's id inside the enclosure."""
 
     ids: Mapping[str, str]  # → its id in the run
+    directory: Path  # of the run
     hardware: Sequence[Topology]  # of its guests
     options: Sequence[str] = ()  # more for pytest
     guests: int = 1  # side by side
@@ -139,14 +141,14 @@ def _check(test: Test, suite: Suite) -> None:
     """A test of another driver than its own, or on other consoles, would be another's result."""
     plan = suite.plan
     known = not test.topology or test.topology in topologies.names()
-    if test.driver != suite.driver or test.console not in plan.consoles or not known:
+    if test.driver != suite.driver or test.console not in plan.scope.consoles or not known:
         raise Failure(f"{suite.folder}: {test.nodeid} claims to be a test of {test.slot}")
 
 
 def _orders(suite: Suite, folder: Path, more: Sequence[str], memory: int) -> list[str]:
     """Writes what the pytest inside is to do; what its script gets, but for the descriptor."""
     place = own_folder.part(folder, ORDERS)
-    (place / "plan.json").write_bytes(msgspec.json.encode(suite.plan))
+    write_plan(suite.plan, place / "plan.json")
     # the current folder is the suite's: its path may have characters that pytest reads as others
     words = [".", "--rootdir", ".", "--confcutdir", ".", "-c", str(SUITES_INI)]
     words += ["-p", "blockyard.tests.harness.plugin", "--blockyard-plan", f"{INSIDE}/plan.json"]
@@ -242,11 +244,10 @@ def run(suite: Suite, part: Part, collector: object) -> str:
 
     collector: the plugin of pytest that gets the reports.
     """
-    plan = suite.plan
-    directory = Path(plan.directory)
-    options = [*part.options, *workers(part.guests)]
+    plan, directory = suite.plan, part.directory
+    options = [*part.options, *workers(part.guests), "--blockyard-directory", str(directory)]
     guest_bytes = max(one.memory_mib for one in part.hardware) << 20
-    silence_s = TEST_S * (LONG if plan.budget == "long" else 1)
+    silence_s = TEST_S * (LONG if plan.scope.budget == "long" else 1)
     with own_folder.of_a_run(directory, suite.name) as folder:
         own_folder.prepare(plan, folder, part.hardware)
         writable = _writable(folder)
