@@ -67,7 +67,7 @@ class Guest:
     def splats(self) -> list[Splat]:
         """The kernel's complaints so far: warnings, oopses, lockdep, KASAN and the like."""
         log = self.machine.log
-        return find(log.unasked(0, log.size))
+        return find(log.unrequested(0, log.size))
 
     def load(self, name: str) -> Driver:
         """Loads a driver and waits for its disks.
@@ -121,7 +121,7 @@ def boot(
     start_kind = start_named(start)
     drivers = plan.out_of_tree(spec)
     env = boot_env.ready(spec, accel)
-    if lacking := qemu_features.lacking(hardware, env.tools):
+    if lacking := qemu_features.missing_feature(hardware, env.tools):
         raise Failure(lacking)
     with boot_env.guest_directory() as folder:
         config = env.setup(folder, topology=hardware, ssh=ssh, start=start_kind)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From a description of a guest to one that answers: the one way to start a machine.
+"""Boots a guest; every guest is started here.
 
-`boot` is a context manager: when it is left, QEMU is gone and its scratch files with it,
-however it was left. A start from a snapshot in place of a boot is in `images.resume`.
+`boot` is a context manager. When its block is left, normally or by an exception, QEMU has ended
+and its scratch files are removed. `images.resume` starts a guest from a snapshot instead.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from blockyard.images.machine.start import start
 from blockyard.images.machine.vm_config import VmConfig
 from blockyard.images.resume import note_boot, resumed
 
-BOOT_S = 15.0  # a guest that comes up says something within this, at accelerator scale 1
-BOOT_STEPS = 8  # and answers after so many of these,
-TRIAL_STEPS = 2  # or so many where an accelerator is on trial (at less than scale 1)
+BOOT_S = 15.0  # a booting guest prints something at least this often, at accelerator scale 1
+BOOT_STEPS = 8  # a boot may take this many times BOOT_S
+TRIAL_STEPS = 2  # the same while an accelerator is probed (scale below 1)
 
 
 @contextlib.contextmanager
 def boot(setup: VmConfig) -> Iterator[Machine]:
-    """Boots a guest, or starts it from a snapshot; the block runs when its serial console answers.
+    """Boots a guest, or starts it from a snapshot; the block runs once its serial console answers.
 
-    Raises GuestPanicked, QemuDied, BootTimeout or ImageDamaged when it does not come up.
+    Raises GuestPanicked, QemuDied, BootTimeout or ImageDamaged when the guest does not come up.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(scratch(setup.directory))
@@ -38,10 +38,10 @@ def boot(setup: VmConfig) -> Iterator[Machine]:
 
 
 def _booted(setup: VmConfig, stack: contextlib.ExitStack) -> Machine:
-    begun = time.monotonic()
+    started = time.monotonic()
     guest = start(setup, stack)
     _wait_for_boot(guest)
-    guest.boot_s = time.monotonic() - begun
+    guest.boot_s = time.monotonic() - started
     guest.effort_s = _effort_s(guest.pace)
     if setup.accelerator.name == "tcg":
         tsc.note(guest.log.path)
@@ -50,23 +50,23 @@ def _booted(setup: VmConfig, stack: contextlib.ExitStack) -> Machine:
 
 
 def _effort_s(pace: Pace) -> float:
-    """What the guest's start would have taken, had it not waited for processors and disks."""
+    """Seconds that the start would have taken without waiting for host CPUs and disks."""
     computed_s = pace.cpu_s()
     return pace.now() if computed_s is None else min(computed_s, pace.now())
 
 
 def _wait_for_boot(guest: Machine) -> None:
-    """A guest that boots says so, line by line: it may take its time, but not stand still."""
+    """Waits for the console's greeting. Slow is fine as long as the kernel log grows."""
     scale = guest.setup.accelerator.scale
     step_s, steps = BOOT_S * scale, BOOT_STEPS if scale >= 1 else TRIAL_STEPS
-    begun = guest.time()
+    started = guest.time()
     try:
         guest.serial.wait_ready(step_s, lambda: guest.log.size, steps)
-        guest.watch()  # it may have come up without all of its files
+        guest.watch()  # it can come up although an image is damaged
     except ConsoleLost:
-        told = f"the guest did not come up in {guest.time() - begun:.0f} s"
+        seconds = guest.time() - started
         raise BootTimeout(
-            f"kernel {guest.setup.kernel.info.name}: {told}",
+            f"kernel {guest.setup.kernel.info.name}: the guest did not come up in {seconds:.0f} s",
             kernel_log=guest.log.tail(),
             log=guest.log.path,
         ) from None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Writes cpio archives of the one form that the kernel unpacks as an initramfs.
+"""Writes cpio archives in the format that the kernel unpacks as an initramfs.
 
 The format is "newc", described in Documentation/driver-api/early-userspace/buffer-format.rst of
 the kernel. Archives can be joined end to end; a later file replaces an earlier one.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class File:
-    """A regular file of the archive; its directories are made as needed."""
+    """A regular file of the archive. Its parent directories are added as needed."""
 
     name: str  # without a leading slash
     data: bytes
@@ -22,7 +22,7 @@ class File:
 
 
 def archive(files: Iterable[File]) -> bytes:
-    """The archive of these files, all owned by root, without time stamps."""
+    """The bytes of an archive of these files, all owned by root, with time stamp 0."""
     parts: list[bytes] = []
     folders: set[str] = set()
     for file in files:

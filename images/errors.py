@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What can go wrong with a guest, one class per thing that a user treats differently."""
+"""Errors of guests: one class for each that a user or a caller handles differently."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from blockyard.kernel.host.errors import ExitCode, Failure
 
 
 class GuestError(Failure):
-    """Something is wrong with the guest, not with the command. `kernel_log`: its last lines."""
+    """The guest failed, not the user's command. `kernel_log`: the last lines of its kernel log."""
 
-    exit_code = ExitCode.FAILED  # the kernel was built: that it does not run is an answer
+    exit_code = ExitCode.FAILED  # the kernel was built; that it does not run is a result
 
     def __init__(self, what: str, *, kernel_log: str = "", hint: str = "", log: Path | None = None):
         super().__init__(what, hint=hint, log=log)
@@ -21,7 +21,7 @@ class GuestError(Failure):
         if not self.kernel_log:
             return super().__str__()
         quoted = "\n".join(f"    {line}" for line in self.kernel_log.splitlines())
-        return f"{super().__str__()}\n  the kernel's last words:\n{quoted}"
+        return f"{super().__str__()}\n  end of the kernel log:\n{quoted}"
 
 
 class GuestPanicked(GuestError):
@@ -37,7 +37,7 @@ class GuestShutdown(QemuDied):
 
 
 class GuestHung(GuestError):
-    """The guest's kernel, or the whole emulated machine, does nothing any more."""
+    """The guest's kernel or QEMU itself hangs."""
 
 
 class BootTimeout(GuestError):
@@ -45,27 +45,27 @@ class BootTimeout(GuestError):
 
 
 class ImageDamaged(GuestError):
-    """The guest cannot read its root or its modules: a file of the host's is damaged."""
+    """The guest cannot read its root or its modules: an image file on the host is damaged."""
 
     exit_code = ExitCode.UNTESTABLE
 
 
 class ConsoleLost(GuestError):
-    """The guest takes no commands over this console, or its answer made no sense.
+    """The guest does not accept commands over this console, or its answer is invalid.
 
-    Its kernel may be well.
+    Its kernel may still run.
     """
 
 
 class CommandTimedOut(GuestError):
-    """A command had no end within its time; it was killed."""
+    """A command did not end within its time limit and was killed."""
 
 
 class CommandHung(CommandTimedOut):
-    """A command waits in the kernel for something that does not come; the guest goes on."""
+    """A command is blocked in the kernel while the guest is idle. The guest itself still runs."""
 
 
 class CommandFailed(Failure):
-    """A command ended with another status than 0 where success was expected."""
+    """A command that was expected to succeed ended with a status other than 0."""
 
     exit_code = ExitCode.FAILED

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The files a guest boots from, each made once and kept in the cache.
+"""The files that a guest boots from, each made once and kept in the cache.
 
 - the guest root: a Debian system as a read-only erofs image;
 - the guest program: PID 1 and the console's other end (`images/guest`), one static binary;
-- the initramfs: the guest program and the modules this kernel needs to reach its disks;
+- the initramfs: the guest program and the modules that this kernel needs to reach its disks;
 - the module image: ``/lib/modules`` of this kernel as a second erofs image.
 
-erofs because it is read-only by nature, needs no journal and is a small part of the kernel.
+The images are erofs: a read-only file system without a journal, and a small part of the kernel.
 """
 
 from __future__ import annotations
@@ -40,39 +40,39 @@ DPKG_STATUS = "var/lib/dpkg/status"
 LIST_S = 60.0  # reading a file out of an image takes 30 ms
 COMPILE = ("gcc", "-O2", "-static", "-Wall", "-Wextra")
 
-# What the way to the guest root may need as modules; a kernel with them built in has none.
+# Modules that may be needed to mount the guest root; a kernel may have them built in.
 BOOT_MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "virtio_net", "erofs", "overlay")
 
 
-ROOT, MODULES, INITRAMFS = "root.erofs", "modules.erofs", "initramfs"  # each in its entry
+ROOT, MODULES, INITRAMFS = "root.erofs", "modules.erofs", "initramfs"  # names in cache entries
 
 
 @dataclass(frozen=True)
 class GuestFiles:
-    """Paths of what QEMU is given."""
+    """Paths of the files that QEMU gets."""
 
     root: Path  # erofs image of the Debian system
     modules: Path  # erofs image of /lib/modules
-    initramfs: Path  # cpio, not compressed: the emulated CPU unpacks it
+    initramfs: Path  # cpio, not compressed: an emulated CPU would have to decompress it
 
     @classmethod
     def of_keys(cls, root: str, modules: str, initramfs: str) -> GuestFiles:
-        """The files in entries of this machine's cache, by the entries' keys."""
+        """The files in this machine's cache, from the keys of their entries."""
         images = store.place("images")
         return cls(images / root / ROOT, images / modules / MODULES, images / initramfs / INITRAMFS)
 
 
 def guest_files(kernel: Kernel, tools: ToolRoot, extra: Sequence[Path] = ()) -> GuestFiles:
-    """Everything a guest of this kernel boots from, made if need be.
+    """All files that a guest of this kernel boots from; makes those that are not cached.
 
-    extra: entries of the cache that hold modules from outside the kernel tree.
+    extra: cache entries of modules from outside the kernel tree.
     """
     modules = module_image(kernel, tools, extra)
     return GuestFiles(guest_root(tools), modules, initramfs(kernel, tools))
 
 
 def guest_root(tools: ToolRoot) -> Path:
-    """The erofs image of the guest's Debian system (half a minute when it is not cached)."""
+    """The erofs image of the guest's Debian system. Making it takes half a minute."""
     spec = load_spec(PROJECT / "images" / "guest_root.toml")
     packages: dict[str, str] = {}
 
@@ -89,7 +89,7 @@ def guest_root(tools: ToolRoot) -> Path:
             (path / "root.tar").unlink()
 
     def made_from() -> Provenance:
-        from blockyard.kernel.build import statements  # only for what is made now
+        from blockyard.kernel.build import statements  # not needed for a cached image
 
         return statements.of_guest_root(spec, RECIPE, packages, tools)
 
@@ -98,7 +98,7 @@ def guest_root(tools: ToolRoot) -> Path:
 
 
 def _installed(tar: Path) -> dict[str, str]:
-    """Package → version in a root's tar, from dpkg's status file."""
+    """Package → version from dpkg's status file in the tar of a root."""
     import tarfile
 
     with tarfile.open(tar) as archive:
@@ -110,18 +110,18 @@ def _installed(tar: Path) -> dict[str, str]:
 
 
 def _packages(status: str) -> dict[str, str]:
-    """Package → version in the text of dpkg's status file."""
-    found = re.findall(r"^Package: (\S+)$(?:\n.+)*?\n^Version: (\S+)$", status, re.MULTILINE)
-    return dict(sorted(found))
+    """Package → version from the text of dpkg's status file."""
+    versions = re.findall(r"^Package: (\S+)$(?:\n.+)*?\n^Version: (\S+)$", status, re.MULTILINE)
+    return dict(sorted(versions))
 
 
 def guest_flags() -> list[str]:
-    """What the compiler is told besides, for the guest program."""
+    """Compiler flags of the guest program that depend on the architecture."""
     return [f'-DLOG_PORT="{arch.target().serial.log}"']
 
 
 def packages_in(root: Path, tools: ToolRoot) -> dict[str, str]:
-    """The Debian packages in a guest root's image: name → version; empty when it has no list."""
+    """Debian packages in the image of a guest root: name → version. Empty without a dpkg list."""
     sandbox = Sandbox(tools.root, read_only={"root": root})
     argv = ["dump.erofs", "--cat", f"--path=/{DPKG_STATUS}", f"{BIND}/root"]
     done = subprocess.run(sandbox.argv(argv), capture_output=True, timeout=LIST_S)
@@ -129,7 +129,7 @@ def packages_in(root: Path, tools: ToolRoot) -> dict[str, str]:
 
 
 def guest_program(tools: ToolRoot) -> Path:
-    """The static binary that is PID 1 in every guest, compiled in the tool root."""
+    """The path of the static binary that is PID 1 in every guest, compiled in the tool root."""
     sources = sorted(GUEST_SOURCES.glob("*.[ch]"))
     key = store.digest(
         "guest", RECIPE, COMPILE, guest_flags(), [source.read_text() for source in sources]
@@ -146,7 +146,7 @@ def guest_program(tools: ToolRoot) -> Path:
 
 
 def initramfs(kernel: Kernel, tools: ToolRoot) -> Path:
-    """The initramfs for this kernel."""
+    """The path of this kernel's initramfs: the guest program and the modules to reach its disks."""
     program = guest_program(tools)
     key = store.digest("initramfs", RECIPE, program.parent.name, kernel.info.key, BOOT_MODULES)
 
@@ -164,7 +164,10 @@ def initramfs(kernel: Kernel, tools: ToolRoot) -> Path:
 
 
 def module_image(kernel: Kernel, tools: ToolRoot, extra: Sequence[Path] = ()) -> Path:
-    """The erofs image that is mounted on ``/lib/modules`` in the guest."""
+    """The path of the erofs image that the guest mounts on ``/lib/modules``.
+
+    extra: cache entries of modules from outside the kernel tree; they go into ``updates``.
+    """
     key = store.digest("modules", RECIPE, kernel.info.key, *(folder.name for folder in extra))
 
     def make(path: Path) -> None:
@@ -187,7 +190,10 @@ def module_image(kernel: Kernel, tools: ToolRoot, extra: Sequence[Path] = ()) ->
 
 
 def _with_extra(kernel: Kernel, extra: Sequence[Path], modules: Path, tools: ToolRoot) -> None:
-    """A copy of the kernel's modules with others in ``updates``, where depmod prefers them."""
+    """Copies the kernel's modules to `modules` and adds `extra` in ``updates``.
+
+    depmod prefers that folder.
+    """
     shutil.copytree(kernel.path / "modules", modules, symlinks=True)
     updates = modules / kernel.info.release / "updates"
     updates.mkdir()
@@ -197,10 +203,11 @@ def _with_extra(kernel: Kernel, extra: Sequence[Path], modules: Path, tools: Too
     depmod(modules, kernel.info.release, tools)
 
 
-def boot_modules(kernel: Kernel, wanted: Sequence[str]) -> list[Path]:
-    """Files of those `wanted` modules that this kernel has, each after what it depends on.
+def boot_modules(kernel: Kernel, names: Sequence[str]) -> list[Path]:
+    """The files of those modules that this kernel has, each after its dependencies.
 
-    The order comes from modules.dep: "file: the files it needs, the deepest last" (depmod(8)).
+    The order comes from modules.dep: "file: its dependencies, the deepest last" (depmod(8)).
+    Raises Failure when the kernel has no modules.dep.
     """
     dependencies: dict[str, list[str]] = {}
     files: dict[str, str] = {}
@@ -216,7 +223,7 @@ def boot_modules(kernel: Kernel, wanted: Sequence[str]) -> list[Path]:
         dependencies[file] = needs.split()
         files[_plain_name(Path(file)).removesuffix(".ko").replace("-", "_")] = file
     ordered: dict[str, None] = {}
-    for name in wanted:
+    for name in names:
         if file := files.get(name, ""):
             ordered.update(dict.fromkeys([*reversed(dependencies[file]), file]))
     return [kernel.modules / file for file in ordered]
@@ -224,7 +231,7 @@ def boot_modules(kernel: Kernel, wanted: Sequence[str]) -> list[Path]:
 
 def _plain_name(module: Path) -> str:
     if module.suffix not in (".ko", ".xz"):
-        raise Failure(f"{module} is compressed in a way that is not known here (known: xz)")
+        raise Failure(f"{module}: unsupported compression {module.suffix!r} (supported: .xz)")
     return module.name.removesuffix(".xz")
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Starting a guest from a snapshot in place of a boot, where that is asked for or faster.
+"""Starts a guest from a snapshot instead of a boot, where that is requested or faster.
 
-``auto`` measures both: the first guest of a kind boots and is noted, the second makes the snapshot
-and starts from it, and whichever took less time is taken from then on.
+``auto`` measures both. The first guest of a kind boots, which is recorded. The second makes the
+snapshot and starts from it. From then on the faster way is used.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from blockyard.kernel.host.progress import note
 
 
 def resumed(setup: VmConfig, stack: contextlib.ExitStack, boot: Booted) -> Machine | None:
-    """A guest that started from a snapshot, which is made if need be.
+    """A guest that was started from a snapshot, which is made if it is missing.
 
-    boot: images.boot.boot. None: it is to boot, as no snapshot can serve it, boots are faster, or
-    the snapshot did not start; then it is dropped. Raises UsageError where a snapshot was asked for
-    and cannot serve.
+    boot: images.boot.boot. None means that the guest has to boot: it cannot be saved, a boot is
+    faster, or the snapshot did not start and was dropped. Raises UsageError when a snapshot was
+    requested and this guest cannot start from one.
     """
     if (saved := _snapshot(setup, boot)) is None:
         return None
     try:
-        begun = time.monotonic()
+        started = time.monotonic()
         times = saved.times
         with contextlib.ExitStack() as trial:
             guest = start(setup, trial, saved)
             guest.boot_s = times.boot_s
-            guest.effort_s = times.effort_s  # the measure of this guest's speed
+            guest.effort_s = times.effort_s  # its deadlines are scaled by this
             snapshot.wake(guest)
-            saved.record(time.monotonic() - begun)
+            saved.record(time.monotonic() - started)
             if (keys := guest.keys) is not None:
-                from blockyard.images.console import ssh  # heavy, and most guests do without
+                from blockyard.images.console import ssh  # slow to import; few guests need it
 
                 ssh.start(guest.serial, keys)
             stack.push(trial.pop_all())
@@ -47,19 +47,19 @@ def resumed(setup: VmConfig, stack: contextlib.ExitStack, boot: Booted) -> Machi
     except (Failure, *BROKEN_FILE) as error:
         why = getattr(error, "what", None) or str(error)
         reason = why.strip().splitlines()[-1].strip()
-        note(f"a saved guest does not start and is dropped, this one boots: {reason}")
+        note(f"cannot start from the snapshot, so it is dropped and the guest boots: {reason}")
         saved.drop()
         return None
 
 
 def note_boot(setup: VmConfig) -> None:
-    """Keeps in mind that such a guest boots, for ``auto``."""
+    """Records for ``auto`` that such a guest boots."""
     if setup.start == "auto" and not snapshot.obstacle(setup):
         snapshot.note_boot(setup)
 
 
 def _snapshot(setup: VmConfig, boot: Booted) -> Snapshot | None:
-    """What the guest starts from; None: it boots."""
+    """The snapshot to start from; None when the guest has to boot."""
     if problem := snapshot.obstacle(setup):
         if setup.start == "snapshot":
             raise UsageError(f"this guest cannot start from a snapshot: {problem}")
@@ -67,4 +67,4 @@ def _snapshot(setup: VmConfig, boot: Booted) -> Snapshot | None:
     if setup.start == "auto" and not snapshot.is_due(setup):
         return None
     saved = snapshot.snapshot(setup, boot)
-    return saved if setup.start == "snapshot" or saved.pays else None
+    return saved if setup.start == "snapshot" or saved.is_faster else None

@@ -86,7 +86,7 @@ def boot(
     start = start_named(wanted.start)
     ready = boot_env.ready(choice, accel)
     coming = stdin.begin() if command else None
-    if lacking := qemu_features.lacking(hardware, ready.tools):
+    if lacking := qemu_features.missing_feature(hardware, ready.tools):
         raise Failure(lacking)
     with boot_env.guest_directory() as folder:
         over_ssh = console == "ssh"

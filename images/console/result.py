@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a command printed: in memory up to a limit, beyond it whole in a file."""
+"""Output and exit code of a command in the guest. Long output goes to a file."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-MEMORY_LIMIT = 64 << 20  # bytes that are returned
-FILE_LIMIT = 4 << 30  # bytes that are kept at all: a command that prints for ever is ended
+MEMORY_LIMIT = 64 << 20  # bytes of output kept in memory
+FILE_LIMIT = 4 << 30  # bytes of output kept in a file; a command that prints more is killed
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a command did."""
+    """Result of a command in the guest."""
 
     exit_code: int  # as a shell reports it: 128 + signal when killed
-    data: bytes  # stdout and stderr as they came; cut, with a mark, after MEMORY_LIMIT
-    seconds: float
-    file: Path | None = None  # all of the output, when `data` was cut
+    data: bytes  # stdout and stderr, interleaved; cut after MEMORY_LIMIT, with a note at the end
+    seconds: float  # how long the command took, on the host's clock
+    file: Path | None = None  # the complete output when `data` was cut
 
     @property
     def output(self) -> str:
-        """The output as text."""
+        """`data` as text; invalid UTF-8 is replaced by U+FFFD."""
         return self.data.decode(errors="replace")
 
     def whole(self) -> bytes:
-        """All of the output, also when `data` was cut."""
+        """The complete output, also when `data` was cut."""
         return self.file.read_bytes() if self.file else self.data
 
 
 class Capture:
-    """Takes output in. `path`: where it goes when it is too long for memory."""
+    """Collects output. `path`: the file for output longer than MEMORY_LIMIT."""
 
     def __init__(self, path: Path) -> None:
         self.size = 0  # bytes so far
@@ -41,7 +41,7 @@ class Capture:
         self._file: BinaryIO | None = None
 
     def add(self, piece: bytes) -> None:
-        """One more piece; raises OverflowError past FILE_LIMIT."""
+        """Appends output; raises OverflowError past FILE_LIMIT."""
         self.size += len(piece)
         if self.size > FILE_LIMIT:
             raise OverflowError
@@ -55,18 +55,18 @@ class Capture:
             self._file.write(piece)
 
     def tail(self, lines: int = 5) -> str:
-        """The last lines so far, for an error; empty when there are none."""
+        """The last lines so far, for an error message; empty when there are none."""
         text = self._pieces[-1][-2000:].decode(errors="replace") if self._pieces else ""
-        told = "\n".join(f"    {line}" for line in text.splitlines()[-lines:])
-        return f"\n  its last words:\n{told}" if told else ""
+        quoted = "\n".join(f"    {line}" for line in text.splitlines()[-lines:])
+        return f"\n  its last output:\n{quoted}" if quoted else ""
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Closes the file; the collected output stays."""
         if self._file is not None:
             self._file.close()
 
     def result(self, exit_code: int, seconds: float) -> Result:
-        """The finished command."""
+        """Closes the capture; the result of the finished command."""
         self.close()
         data = b"".join(self._pieces)
         if self._file is None:

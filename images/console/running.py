@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A command that runs in a guest, for those who follow its output."""
+"""A running command in a guest, whose output can be read while it is printed."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from blockyard.images.console.result import Result
 
 
 class Running:
-    """A command that runs: its output as it comes, and its result when it has ended."""
+    """A running command: iterate over its output, then ask for its result."""
 
     def __init__(self, pieces: Generator[bytes, None, Result]) -> None:
         self._pieces = pieces
         self._result: Result | None = None
-        self.begun = False  # the guest has been asked
+        self.started = False  # whether the command was sent to the guest
 
     def __iter__(self) -> Iterator[bytes]:
-        """Pieces of the output, as soon as they are printed."""
+        """Pieces of the output, as they are printed."""
         return self
 
     def __next__(self) -> bytes:
-        self.begun = True
+        self.started = True
         try:
             return next(self._pieces)
         except StopIteration as stop:
@@ -30,7 +30,7 @@ class Running:
             raise
 
     def lines(self) -> Iterator[str]:
-        """The output line by line, without newlines; a last line may lack its own."""
+        """The output line by line, without newlines; the last line need not end in one."""
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         held = ""
         for piece in self:
@@ -41,13 +41,13 @@ class Running:
             yield held
 
     def result(self) -> Result:
-        """What became of the command; waits for its end."""
+        """Waits for the end of the command; its exit code and the output."""
         for _ in self:
             pass
         assert self._result is not None
         return self._result
 
     @property
-    def ended(self) -> bool:
-        """Whether the command has ended."""
+    def finished(self) -> bool:
+        """Whether the command has ended and its exit code is known."""
         return self._result is not None

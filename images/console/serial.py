@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The serial console's transport: a socket whose other end QEMU holds."""
+"""Transport of the serial console: a socket with QEMU at its other end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SocketTransport:
         except BlockingIOError:
             select.select([], [self._socket], [], wait_s)
             return 0
-        except OSError:  # QEMU is gone: the watch says so
+        except OSError:  # QEMU has ended: the watch reports it
             time.sleep(wait_s)
             return 0
 

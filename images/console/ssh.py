@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The ssh console's transport: one kept connection, one kept channel to the guest program.
+"""Transport of the ssh console: one connection and one channel to the guest program, kept open.
 
-Keys for both sides are made for each machine; the guest gets its host key with its initramfs,
-so the host is sure whom it talks to. Only the loopback address is ever connected to.
+Each guest gets new keys for both sides. Its host key is in its initramfs, so the host can verify
+which guest it talks to. Connections go to the loopback address only.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ from blockyard.kernel.host.settings import PROJECT
 if TYPE_CHECKING:
     from blockyard.images.console.console import Console
 
-GUEST_DIR = "/run/blockyard"  # guest.h has the same
+GUEST_DIR = "/run/blockyard"  # the same as in guest.h
 AGENT = f"{GUEST_DIR}/agent"
-ADDRESS = "10.0.2.15"  # of the guest: QEMU's user network forwards to it
+ADDRESS = "10.0.2.15"  # the guest's; QEMU's user network forwards to it
 RETRY_S = 0.05
 KEEPALIVE_S = 5
-WINDOW = 1 << 24  # bytes in flight; the default of 2 MiB stalls a large output
+WINDOW = 1 << 24  # bytes in flight; paramiko's default of 2 MiB stalls a large output
 
 
-# Its errors reach us as exceptions; without a handler they would be printed as well.
+# paramiko raises its errors; without a handler it would print them as well.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True)
 class Keys:
-    """The two key pairs of one machine."""
+    """The two key pairs of one guest."""
 
     host: paramiko.PKey
     client: paramiko.PKey
-    host_private: bytes = field(repr=False)  # as sshd reads it
+    host_private: bytes = field(repr=False)  # PEM, for sshd
 
     def files(self) -> list[cpio.File]:
-        """What sshd needs in the guest (see guest/init.c)."""
+        """The files that sshd needs in the guest (see guest/init.c)."""
         authorized = f"{self.client.get_name()} {self.client.get_base64()}\n".encode()
         start = (PROJECT / "images" / "guest" / "start-ssh").read_bytes()
         return [
@@ -60,14 +60,14 @@ class Keys:
         ]
 
     def initramfs(self) -> bytes:
-        """The cpio archive that brings them into a guest that boots."""
+        """The same as a cpio archive, to append to the initramfs."""
         return cpio.archive(self.files())
 
 
 def start(serial: Console, keys: Keys) -> None:
-    """Starts sshd in a running guest, as init does in one that boots with ssh.
+    """Starts sshd in a guest that was started from a snapshot (init does it during a boot).
 
-    The guest has not seen its network device yet.
+    Its network device is new: the saved guest had none, so the PCI bus is scanned again.
     """
     for file in keys.files():
         serial.put(file.data, f"{GUEST_DIR}/{PurePath(file.name).name}")
@@ -79,12 +79,12 @@ def start(serial: Console, keys: Keys) -> None:
         ip address add {ADDRESS}/24 dev eth0
         ip link set eth0 up
         nice -n -20 setsid sh {GUEST_DIR}/start-ssh > /dev/kmsg 2>&1 < /dev/null &
-        # QEMU repeats a connection that nobody answered after seconds
+        # QEMU retries a connection that is not answered only after seconds
         until (exec 3<> /dev/tcp/{ADDRESS}/22) 2> /dev/null; do sleep 0.02; done""")
 
 
 def make_keys() -> Keys:
-    """Fresh Ed25519 keys for one machine."""
+    """New Ed25519 keys for one guest."""
     host, host_private = _key()
     client, _ = _key()
     return Keys(host, client, host_private)
@@ -100,9 +100,9 @@ def _key() -> tuple[paramiko.PKey, bytes]:
 
 
 def connect(port: int, keys: Keys, watch: Callable[[], None], limit_s: float) -> paramiko.Transport:
-    """Connects as soon as the guest's sshd is up.
+    """Connects and logs in as soon as the guest's sshd answers.
 
-    Raises ConsoleLost after `limit_s`, or what `watch` raises when the machine is dead.
+    Raises ConsoleLost after `limit_s`, or what `watch` raises when the guest has died.
     """
     deadline = time.monotonic() + limit_s
     last = ""
@@ -110,7 +110,7 @@ def connect(port: int, keys: Keys, watch: Callable[[], None], limit_s: float) ->
         watch()
         try:
             connection = socket.create_connection(("127.0.0.1", port), timeout=limit_s)
-            # QEMU takes every connection; one that sshd answers begins with sshd's banner
+            # QEMU accepts every connection; sshd's banner shows that sshd answers
             if connection.recv(1, socket.MSG_PEEK):
                 return _log_in(connection, keys, limit_s)
             last = "no sshd yet"
@@ -128,7 +128,7 @@ def _log_in(connection: socket.socket, keys: Keys, limit_s: float) -> paramiko.T
         transport.auth_timeout = limit_s
         transport.start_client(timeout=limit_s)
         if transport.get_remote_server_key() != keys.host:
-            raise ConsoleLost("ssh console: the port is answered by another host")
+            raise ConsoleLost("ssh console: wrong host key: another host answers on this port")
         transport.auth_publickey("root", keys.client)
         transport.set_keepalive(KEEPALIVE_S)
     except BaseException:
@@ -143,10 +143,11 @@ def open_channel(
     watch: Callable[[], None],
     limit_s: float,
 ) -> paramiko.Channel:
-    """A channel on which `prepare` has asked the server for something.
+    """A new channel after `prepare` has sent its requests on it.
 
-    paramiko waits for the answers without an end. Raises ConsoleLost after `limit_s` or when the
-    server refuses, or what `watch` raises; the connection is closed then.
+    This runs in a thread, because paramiko waits for answers without a time limit. Raises
+    ConsoleLost after `limit_s` or when the server refuses, or what `watch` raises. On an error the
+    connection is closed.
     """
     answers: list[paramiko.Channel | Exception] = []
 
@@ -168,7 +169,7 @@ def open_channel(
             if not answers and time.monotonic() > deadline:
                 raise ConsoleLost(f"ssh console: no answer within {limit_s:.0f} s")
         if isinstance(answer := answers[0], Exception):
-            raise ConsoleLost(f"ssh console: no channel: {answer}")
+            raise ConsoleLost(f"ssh console: cannot open a channel: {answer}")
     except BaseException:
         connection.close()
         raise
@@ -181,7 +182,7 @@ def _start_agent(channel: paramiko.Channel) -> None:
 
 
 class ChannelTransport:
-    """A channel of an ssh connection with the guest program at its other end."""
+    """An ssh channel with the guest program at its other end."""
 
     def __init__(
         self, connection: paramiko.Transport, watch: Callable[[], None], limit_s: float
@@ -196,7 +197,7 @@ class ChannelTransport:
             return self._channel.send(data)
         except TimeoutError:
             return 0
-        except OSError:  # closed: the watch and the deadline tell
+        except OSError:  # closed: the watch or the deadline reports it
             time.sleep(wait_s)
             return 0
 

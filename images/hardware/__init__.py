@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The guest's hardware: topologies, their rules, QEMU's devices."""
+"""The guest's hardware: topologies, the rules they must follow, and QEMU's devices for them."""

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Topologies as files.
+"""Loads topologies from files.
 
-`images/topologies` has one file per topology that is known by name; a user's file has the same
-form. Installed packages bring more by entry points of the group `blockyard.topologies`: the path of
-a file, or of a folder of files, or a function that returns one.
+`images/topologies` has one file for each topology with a name; a user's file has the same form.
+Installed packages add topologies by entry points of the group `blockyard.topologies`: the path of a
+file or of a folder of files, or a function that returns such a path.
 
-A file whose fields do not go together is refused here (`rules`), because QEMU accepts some of them
-silently and stops with a failed assertion at the others.
+A file whose fields do not go together is rejected here (`rules`): QEMU silently accepts some such
+combinations and fails an assertion on others.
 """
 
 from __future__ import annotations
@@ -33,51 +33,50 @@ EXAMPLE = "images/topologies/default.toml"
 
 @cache
 def names() -> tuple[str, ...]:
-    """Names of all topologies, sorted: of `FOLDER` and of installed packages.
+    """Names of all topologies in `FOLDER` and in installed packages, sorted.
 
-    Raises Failure for an entry point that cannot be used.
+    Raises Failure for an entry point that cannot be loaded.
     """
     return tuple(sorted(path.stem for path in (*FOLDER.glob("*.toml"), *installed().values())))
 
 
 @cache
 def installed() -> dict[str, Path]:
-    """Topology files of installed packages, by name; the names of `FOLDER` come first."""
+    """Topology files of installed packages, by name, without the names that `FOLDER` has."""
     from importlib.metadata import entry_points
 
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for entry in entry_points(group=GROUP):
         for path in _files(entry):
             if not (FOLDER / path.name).exists():
-                found.setdefault(path.stem, path)
-    return found
+                paths.setdefault(path.stem, path)
+    return paths
 
 
 def _files(entry: EntryPoint) -> list[Path]:
     try:
         value = entry.load()
         path = Path(value() if callable(value) else value)
-    except Exception as error:  # of others' code
+    except Exception as error:  # the code of an installed package
         raise Failure(
             f"the entry point {entry.name} = {entry.value} of the group {GROUP} cannot be loaded: "
             f"{type(error).__name__}: {error}"
         ) from error
     if not path.exists():
-        raise Failure(f"the entry point {entry.name} of the group {GROUP} names {path}: not found")
+        raise Failure(f"the entry point {entry.name} of the group {GROUP}: {path} not found")
     return sorted(path.glob("*.toml")) if path.is_dir() else [path]
 
 
 def load(name_or_path: str) -> Topology:
-    """A topology by its name, or by the path of a user's file (has a slash or ends in .toml).
+    """A topology by its name, or by the path of a file (contains a slash or ends in .toml).
 
-    Raises UsageError for an unknown name, an unreadable file, and for invalid values, with the
-    field.
+    Raises UsageError for an unknown name, an unreadable file or an invalid value.
     """
     if "/" in name_or_path or name_or_path.endswith(".toml"):
         return read(Path(name_or_path).expanduser())
-    own = FOLDER / f"{name_or_path}.toml"
-    if own.exists():  # others are looked up only if they are needed
-        return read(own)
+    built_in = FOLDER / f"{name_or_path}.toml"
+    if built_in.exists():  # first, because looking up entry points is slow
+        return read(built_in)
     if path := installed().get(name_or_path):
         return read(path)
     raise unknown("topology", name_or_path, names())

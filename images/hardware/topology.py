@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What hardware a guest has, as values.
+"""A guest's hardware, as values.
 
-Fields that QEMU's devices have too carry QEMU's name for them, and a unit where there is one:
-``qemu-system-x86_64 -device nvme,help`` lists them, and docs/system/devices/nvme.rst in QEMU's
-tree explains them. `topologies` reads them from files, `rules` refuses fields that do not go
+Fields that are properties of QEMU's devices have QEMU's names, with a unit where there is one.
+``qemu-system-x86_64 -device nvme,help`` lists them, and docs/system/devices/nvme.rst in QEMU's tree
+explains them. `topologies` reads topologies from files, `rules` rejects fields that do not go
 together.
 """
 
@@ -19,64 +19,64 @@ Uint32 = Annotated[int, Meta(ge=0, le=0xFFFFFFFF)]
 MiB = Annotated[int, Meta(ge=1, le=1 << 24)]
 # The serial number is 20 bytes of ASCII (NVMe base specification, Identify Controller, SN).
 Serial = Annotated[str, Meta(pattern=r"^[!-~]([ -~]{0,18}[!-~])?\Z")]
-# Part of QEMU's node names, which have 31 characters at most.
+# Part of QEMU's node names, which have at most 31 characters.
 Name = Annotated[str, Meta(pattern=r"^[a-zA-Z][a-zA-Z0-9_-]{0,15}\Z")]
 
-# Where data is: `file` in a sparse file in the guest's folder; `memory` in one that only the host's
-# memory holds; `null` nowhere, so that reads give zeroes (QEMU's null-co).
+# Where the data is stored: `file`: in a sparse file in the guest's folder; `memory`: in a memfd;
+# `null`: nowhere, reads return zeroes (QEMU's null-co).
 Backing = Literal["file", "memory", "null"]
 
 
 class InjectedError(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Logical blocks whose reading or writing fails (QEMU's blkdebug)."""
+    """Logical blocks that cannot be read or written (QEMU's blkdebug)."""
 
     on: Literal["read", "write"]
-    lba: Count  # the first one
+    lba: Count  # the first block
     blocks: Annotated[int, Meta(ge=1, le=256)] = 1
-    once: bool = False  # each block fails a single time
+    once: bool = False  # each block fails only once
 
 
 class Zoned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What makes a namespace a zoned one."""
+    """The zones of a zoned namespace."""
 
     zone_size_kib: Annotated[int, Meta(ge=1)]
     zone_capacity_kib: Count = 0  # 0: the whole zone
     max_open: Uint32 = 0  # zones; 0: all of them
     max_active: Uint32 = 0  # zones; 0: all of them
-    cross_read: bool = False  # a read may go on into the next zone
+    cross_read: bool = False  # a read may cross into the next zone
     descr_ext_size: Annotated[int, Meta(ge=0, le=255 * 64, multiple_of=64)] = 0  # bytes
 
 
 class Namespace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One NVMe namespace; its data is gone with the guest."""
+    """One NVMe namespace; its data is removed with the guest."""
 
-    size_mib: MiB = 512  # with the metadata, if there is any
+    size_mib: MiB = 512  # including metadata
     block_size: Annotated[int, Meta(ge=512, le=65536)] = 512  # bytes per logical block
     backing: Backing = "file"
     ms: Annotated[int, Meta(ge=0, le=65535)] = 0  # bytes of metadata per logical block
-    mset: bool = False  # metadata follows its block (extended LBA), else it has its own buffer
-    pi: Literal[0, 1, 2, 3] = 0  # type of protection information
-    pil: bool = False  # it stands in the first bytes of the metadata, else in the last
-    pif: Literal[0, 2] = 0  # format: 0 has a 16-bit guard, 2 a 64-bit one
+    mset: bool = False  # metadata follows its block (extended LBA), else is in a separate buffer
+    pi: Literal[0, 1, 2, 3] = 0  # type of protection information; 0: none
+    pil: bool = False  # it is in the first bytes of the metadata, else in the last
+    pif: Literal[0, 2] = 0  # its format: 0 has a 16-bit guard, 2 a 64-bit guard
     zoned: Zoned | None = None
     ruhs: tuple[Count, ...] = ()  # reclaim unit handles, in an FDP subsystem
     errors: tuple[InjectedError, ...] = ()
 
     @property
     def blocks(self) -> int:
-        """How many logical blocks it has room for."""
+        """The number of logical blocks."""
         return (self.size_mib << 20) // (self.block_size + self.ms)
 
 
 class Controller(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One NVMe controller on the PCI bus. The numbers are QEMU's defaults."""
+    """One NVMe controller on the PCI bus. Default values are QEMU's."""
 
     serial: Serial
-    namespaces: tuple[Namespace, ...] = (Namespace(),)  # in a subsystem: its private ones
-    subsystem: str = ""  # the name of one; empty: one of its own
+    namespaces: tuple[Namespace, ...] = (Namespace(),)  # private if the subsystem is shared
+    subsystem: str = ""  # name of a shared subsystem; empty: it has its own
     max_ioqpairs: Annotated[int, Meta(ge=1, le=65535)] = 64  # pairs of I/O queues
     msix_qsize: Annotated[int, Meta(ge=1, le=2048)] = 65  # MSI-X vectors
-    mqes: Annotated[int, Meta(ge=1, le=65535)] = 2047  # entries of a queue, less one
+    mqes: Annotated[int, Meta(ge=1, le=65535)] = 2047  # entries of a queue, minus one
     mdts: Annotated[int, Meta(ge=1, le=9)] = 7  # largest transfer: 2^mdts pages of 4 KiB
     cmb_size_mib: Count = 0  # controller memory buffer
     pmr_size_mib: Count = 0  # persistent memory region
@@ -94,15 +94,15 @@ class Fdp(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Subsystem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An NVM subsystem: what several controllers have in common."""
+    """An NVM subsystem: the namespaces that several controllers share."""
 
-    name: Name  # its NQN is nqn.2019-08.org.qemu: and this
+    name: Name  # its NQN is "nqn.2019-08.org.qemu:" + name
     namespaces: tuple[Namespace, ...] = ()  # attached to all of its controllers
     fdp: Fdp | None = None
 
 
 class Disk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A disk that is no NVMe namespace, to compare with."""
+    """A virtio disk, to compare with NVMe."""
 
     interface: Literal["virtio-blk", "virtio-scsi"]
     serial: Serial
@@ -111,19 +111,19 @@ class Disk(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     backing: Backing = "file"
 
 
-class Place(msgspec.Struct, frozen=True):
-    """A namespace and where in the guest it is."""
+class NamespaceEntry(msgspec.Struct, frozen=True):
+    """A namespace with its NSID and its controller."""
 
-    controller: int  # number of the controller that it comes with
+    controller: int  # index of the controller whose bus it is on
     nsid: int
     namespace: Namespace
     shared: bool  # attached to all controllers of the subsystem
-    node: str  # QEMU's name of its data; with .raw, the file's in the guest's folder
-    field: str  # where it stands in the topology's file
+    node: str  # QEMU's name of its data; NODE.raw is the file in the guest's folder
+    field: str  # its path in the topology's file, such as controllers[0].namespaces[1]
 
 
 class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A guest's hardware."""
+    """A guest's hardware: CPUs, memory, controllers and disks."""
 
     about: str = ""  # one line, for lists
     cpus: Annotated[int, Meta(ge=1, le=255)] = 2
@@ -132,40 +132,40 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     subsystems: tuple[Subsystem, ...] = ()
     hotplug_ports: Annotated[int, Meta(ge=0, le=16)] = 0  # empty PCIe root ports
     disks: tuple[Disk, ...] = ()
-    name: str = ""  # the file's name
+    name: str = ""  # the file's name without .toml
 
-    def places(self) -> list[Place]:
-        """All namespaces.
+    def all_namespaces(self) -> list[NamespaceEntry]:
+        """All namespaces, with their NSIDs, which are unique in a subsystem.
 
-        NSIDs are unique in a subsystem: the shared namespaces come first, then the private ones,
+        The shared namespaces of a subsystem are numbered first, then the private namespaces,
         controller by controller.
         """
-        found: list[Place] = []
-        used: dict[str, int] = {}
-        shared = {one.name: (number, one) for number, one in enumerate(self.subsystems)}
+        entries: list[NamespaceEntry] = []
+        used: dict[str, int] = {}  # the last NSID, by subsystem
+        shared = {subsystem.name: (at, subsystem) for at, subsystem in enumerate(self.subsystems)}
         for number, controller in enumerate(self.controllers):
-            name = controller.subsystem or f"/{number}"  # no name of a subsystem has a slash
+            name = controller.subsystem or f"/{number}"  # names of subsystems have no slash
             if name in shared:
-                its_number, subsystem = shared.pop(name)
+                index, subsystem = shared.pop(name)
                 for at, namespace in enumerate(subsystem.namespaces):
                     nsid = used[name] = used.get(name, 0) + 1
-                    field = f"subsystems[{its_number}].namespaces[{at}]"
-                    found.append(Place(number, nsid, namespace, True, f"{name}-n{nsid}", field))
+                    node, field = f"{name}-n{nsid}", f"subsystems[{index}].namespaces[{at}]"
+                    entries.append(NamespaceEntry(number, nsid, namespace, True, node, field))
             for at, namespace in enumerate(controller.namespaces):
                 nsid = used[name] = used.get(name, 0) + 1
-                field = f"controllers[{number}].namespaces[{at}]"
-                found.append(Place(number, nsid, namespace, False, f"nvme{number}n{nsid}", field))
-        return found
+                node, field = f"nvme{number}n{nsid}", f"controllers[{number}].namespaces[{at}]"
+                entries.append(NamespaceEntry(number, nsid, namespace, False, node, field))
+        return entries
 
     def attached(self, controller: int) -> dict[int, Namespace]:
-        """NSID → namespace, of those that the controller of that number has."""
+        """NSID → namespace, of all namespaces attached to the controller with that index."""
         subsystem = self.controllers[controller].subsystem
 
-        def has(place: Place) -> bool:
-            siblings = self.controllers[place.controller].subsystem == subsystem
-            return place.controller == controller or (place.shared and siblings)
+        def has(entry: NamespaceEntry) -> bool:
+            siblings = self.controllers[entry.controller].subsystem == subsystem
+            return entry.controller == controller or (entry.shared and siblings)
 
-        return {place.nsid: place.namespace for place in self.places() if has(place)}
+        return {entry.nsid: entry.namespace for entry in self.all_namespaces() if has(entry)}
 
 
 DEFAULT = Topology(about="One controller with one namespace of 512-byte blocks", name="default")

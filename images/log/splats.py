@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Finds splats in a kernel log: what the kernel prints when something is wrong with it.
+"""Finds splats in a kernel log: the kernel's reports of its own bugs and hangs.
 
-The patterns come from the kernel's own sources (lib/bug.c, kernel/panic.c, kernel/locking,
-kernel/rcu, mm/kasan, lib/ubsan.c, kernel/hung_task.c, kernel/watchdog.c, arch/x86). The table is
-searched in its order and the first match names the splat.
+The patterns come from the kernel's sources (lib/bug.c, kernel/panic.c, kernel/locking, kernel/rcu,
+mm/kasan, lib/ubsan.c, kernel/hung_task.c, kernel/watchdog.c, arch/x86). They are tried in the order
+of the table; the first that matches names the splat.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from blockyard.images.log.kernel_log import without_stamps
 
-LINE_LETTERS = 1024  # of a line; the kernel writes none that is longer
+LINE_LETTERS = 1024  # characters of a line that are searched; the kernel's are not longer
 EXCERPT_LINES = 60
 
-# kind, and what a line of the log starts with or contains
+# kind, and the pattern of a line of the log
 _PATTERNS = (
     ("panic", r"(?<!end )Kernel panic - not syncing"),
     ("KASAN", r"BUG: KASAN: "),
@@ -50,36 +50,36 @@ _PATTERNS = (
     ),
     ("kmemleak", r"kmemleak: \d+ new suspected memory leaks"),
     ("allocation failure", r"page allocation failure"),
-    # a report of none of these kinds: kobject, sysfs and others dump a stack without more
+    # reports without a keyword of their own: kobject, sysfs and others only dump a stack
     ("stack dump", r"Call Trace:"),
 )
 _ANY = re.compile("|".join(f"(?P<p{i}>{pattern})" for i, (_, pattern) in enumerate(_PATTERNS)))
 
-# What user programs say, and what the kernel says of them.
+# Lines written by our programs, and kernel messages about crashed user programs.
 _NOT_THE_KERNEL = re.compile(r"blockyard|traps: ")
 
-# A failure that was asked for (lib/fault-inject.c), and the lines before its stack.
+# An injected failure (lib/fault-inject.c), and how many lines there are before its stack.
 _INJECTED = "FAULT_INJECTION: forcing a failure"
 _INJECTED_HEAD = 6
 
-# A splat's report runs to its end mark, to the beginning of another, or for EXCERPT_LINES.
+# A report ends at its end mark, before the next report, or after EXCERPT_LINES.
 _STACK_END = re.compile(r"---\[ end (?:trace|Kernel panic)|</TASK>")
 _RULE = re.compile(r"^={20,}$")
 _BEGIN = re.compile(r"-+\[ cut here \]-+")
-_RULED = frozenset({"KASAN", "KCSAN", "KFENCE"})  # these tell more after the stack, up to a rule
+_RULED = frozenset({"KASAN", "KCSAN", "KFENCE"})  # their reports go on to a line of "="
 
 
 @dataclass(frozen=True)
 class Splat:
-    """One thing that the kernel complained about."""
+    """One report of the kernel about a bug or a hang in it."""
 
-    kind: str
-    line: str  # the line that says so, without its time stamp
-    excerpt: str  # the report as the log has it
+    kind: str  # of _PATTERNS
+    line: str  # the line that matched, without its time stamp
+    excerpt: str  # the report, with time stamps
 
 
 def find(log: str) -> list[Splat]:
-    """The splats in a piece of a kernel log; a line inside another splat's report is its part."""
+    """The splats in a part of a kernel log, in order. Lines within a report do not count again."""
     lines = [line[:LINE_LETTERS] for line in log.splitlines()]
     splats: list[Splat] = []
     at = 0
@@ -100,10 +100,10 @@ def find(log: str) -> list[Splat]:
 
 
 def _injected_end(lines: list[str], start: int) -> int:
-    """The line after an injected failure's report; its stack is there when the knob is verbose."""
+    """The line after an injected failure's report, which has a stack if `verbose` is above 1."""
     for at in range(start + 1, min(len(lines), start + _INJECTED_HEAD)):
-        if found := _ANY.search(without_stamps(lines[at])):
-            return _report_end(lines, at, "stack dump") if found[0] == "Call Trace:" else start + 1
+        if match := _ANY.search(without_stamps(lines[at])):
+            return _report_end(lines, at, "stack dump") if match[0] == "Call Trace:" else start + 1
     return start + 1
 
 
@@ -115,9 +115,9 @@ def _report_end(lines: list[str], start: int, kind: str) -> int:
         plain = without_stamps(lines[at])
         if end_mark.search(plain):
             return at + 1
-        # a Rust panic is told first, then the BUG that it ends in
+        # a Rust panic is printed first, then the BUG that it ends in
         if _BEGIN.search(plain) and kind != "Rust panic":
             return at if traced else start + 1
         traced = traced or "Call Trace:" in plain
-    # no stack follows: a one-line complaint
+    # no stack follows: a report of one line
     return stop if traced else start + 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From an address in a kernel to the function it is in."""
+"""Finds the function of a kernel that an address is in."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from blockyard.kernel.artifact import Kernel
 
 @dataclass(frozen=True)
 class Symbols:
-    """The addresses of a kernel's functions, in their order, and their names."""
+    """The functions of a kernel, sorted by address."""
 
     addresses: tuple[int, ...]
     names: tuple[str, ...]
 
     @staticmethod
     def of(kernel: Kernel) -> Symbols:
-        """From System.map ("address type name"); empty for a kernel that came without."""
+        """The functions in System.map ("address type name"); empty for a kernel without one."""
         try:
             lines = (kernel.path / "System.map").read_text().splitlines()
         except FileNotFoundError:
@@ -28,8 +28,8 @@ class Symbols:
         return Symbols(tuple(address for address, _ in pairs), tuple(name for _, name in pairs))
 
     def name(self, address: int) -> str:
-        """Function and offset, as the kernel writes them; the address when it is in none."""
+        """``function+0xoffset`` as the kernel prints it; the address when no function has it."""
         at = bisect.bisect_right(self.addresses, address) - 1
-        if at < 0 or at == len(self.names) - 1:  # before the first; a module, or user space
+        if at < 0 or at == len(self.names) - 1:  # below the kernel; in a module or user space
             return f"{address:#x}"
         return f"{self.names[at]}+{address - self.addresses[at]:#x}"

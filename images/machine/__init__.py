@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A running guest: QEMU's command line, start, monitor, snapshots, end."""
+"""A running guest: QEMU's command line, its start, monitor and snapshots, and the diagnosis."""

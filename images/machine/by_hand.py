@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A guest's QEMU command: as it ran, and as a script that runs it again by hand.
+"""Writes a guest's QEMU command into a file: as it ran, and as a script to run it by hand.
 
-QEMU inherits sockets and memory files from us, which a shell cannot give it. By hand the kernel log
-is on the terminal, consoles and monitor are sockets in a temporary folder, disks in memory are
-files there, and there is no network: a guest's ssh keys end with it.
+We pass sockets and memory files to QEMU as descriptors, which a shell script cannot. In the script
+the kernel log is on the terminal, consoles and monitor are sockets in a temporary folder, and disks
+in memory are files there. It has no network, because the ssh keys of a guest are not kept.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CMDLINE = "qemu.cmdline"  # in the guest's folder
 CONSOLE_SOCKET = "console.sock"
 SHELL_SOCKET = "shell.sock"
 QMP_SOCKET = "qmp.sock"
-_RUN = Path("/nonexistent/run")  # stands for the temporary folder, which the script makes
+_RUN = Path("/nonexistent/run")  # placeholder for the temporary folder, which the script makes
 
 
 def script(
@@ -38,10 +38,10 @@ def script(
     argv: Sequence[str],
     options: qemu.Options,
 ) -> str:
-    """The text of CMDLINE: comments with what ran, then lines for a shell.
+    """The text of CMDLINE: the command that ran as comments, then a shell script.
 
-    sandbox, argv, options: what the guest was started with. A guest that starts from a snapshot
-    boots by hand.
+    sandbox, argv, options: those that the guest was started with. The script always boots, also
+    for a guest that was started from a snapshot.
     """
     topology = _with_files(setup.topology)
     ports = qemu.Ports(
@@ -53,7 +53,7 @@ def script(
     )
     booted = replace(options, saved=False, resumed=False)
     command = qemu.arguments(topology, setup.accelerator.name, ports, booted)
-    outside = replace(
+    sandboxed = replace(
         sandbox,
         read_only={
             "kernel": setup.kernel.image,
@@ -67,7 +67,7 @@ def script(
     lines = [*_comments(setup, argv, command, resumed=options.resumed), "run=$(mktemp -d)"]
     for name, size in devices.backing_files(topology).items():
         lines.append(f'truncate -s {size} "$run"/{shlex.quote(name)}')
-    lines.append(commands.line(outside.argv(command)).replace(str(_RUN), '"$run"'))
+    lines.append(commands.line(sandboxed.argv(command)).replace(str(_RUN), '"$run"'))
     lines.append('rm -r "$run"')
     return "\n".join([*lines, ""])
 
@@ -80,7 +80,7 @@ def _comments(
     yield f"# kernel {commands.line([kernel.name])} ({kernel.release}), topology {topology}"
     yield f"# kernel command line: {ran[ran.index('-append') + 1]}"
     if resumed:
-        yield "# It started from a snapshot. By hand it boots."
+        yield "# The guest was started from a snapshot. This script boots it."
     yield "# As it ran (fd=N: a socket or a file that QEMU inherited):"
     yield f"# $ {commands.line(argv)}"
     yield "#"
@@ -94,7 +94,7 @@ def _comments(
 
 
 def _with_files(topology: Topology) -> Topology:
-    """The same hardware with files behind it in place of memory that QEMU inherits."""
+    """The same topology with the backing `file` in place of `memory`."""
     data = msgspec.json.encode(topology)
     data = data.replace(b'"backing":"memory"', b'"backing":"file"')
     return msgspec.json.decode(data, type=Topology)

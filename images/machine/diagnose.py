@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is done when a guest is silent: find out what hangs, and keep what tells why.
+"""Diagnoses a silent guest: finds out what hangs, and saves evidence.
 
-The steps go from mild to rough, and each one's answer says how deep the trouble is:
+The steps, from mild to rough:
 
-1. the console was interrupted and asked again (images.console.console), without an answer;
-2. QEMU is asked over QMP for its state and the processors' registers;
-3. SysRq w, l and t, sent through the port of the kernel log: blocked tasks, what the processors
-   do, all tasks. A kernel that writes them is alive, and only the console is dead;
-4. an NMI, at which a kernel that took no SysRq panics with a backtrace;
-5. QEMU is ended.
+1. QMP: the state of QEMU and the registers of the CPUs;
+2. SysRq w, l and t through the kernel log's port: blocked tasks, backtraces of all CPUs, all tasks.
+   If the kernel prints them, it is alive and only the console is dead: stop here;
+3. an NMI, which makes a kernel that ignores SysRq panic with a backtrace;
+4. kill QEMU.
 """
 
 from __future__ import annotations
@@ -29,44 +28,48 @@ if TYPE_CHECKING:
     from blockyard.images.console.console import Console
     from blockyard.images.machine.machine import Machine
 
-SYSRQ_S = 2.0  # a live kernel begins to answer a SysRq within this, at scale 1
-SETTLE_S = 0.3  # and has written it when nothing came for so long, at scale 1
-SETTLED_S = 2.0  # all tasks of a guest are written within this, at scale 1
-NMI_S = 2.0  # a kernel that panics at an NMI has said so within this, at scale 1
-EVIDENCE = "evidence"  # folder, in the guest's
-STACK_LINES = 60  # of all blocked tasks, in an error
+# At scale 1:
+SYSRQ_S = 2.0  # until a live kernel begins to answer a SysRq
+SETTLE_S = 0.3  # without new output, the answer is complete
+SETTLED_S = 2.0  # at most until the answer is complete, with all tasks of a guest
+NMI_S = 2.0  # until the panic after an NMI is in the log
+EVIDENCE = "evidence"  # folder in the guest's folder
+STACK_LINES = 60  # for all blocked tasks together, in an error message
 # "[    1.234567]  ? name+0x1/0x2", "[    1.234567] RAX: 0000..."
 _NOISE = re.compile(r"\]  (?:\? |[A-Z0-9]{3}: )|\] R[A-Z0-9]{2}: |</?TASK>")
 _RIP = re.compile(r"^(?:CPU#(\d+)|.*RIP=([0-9a-f]{16}))", re.MULTILINE)
 
 
 def examine(machine: Machine, console: Console, why: str) -> GuestError:
-    """What is wrong with a guest whose console does not answer; evidence is in its folder.
+    """The error of a guest whose console does not answer; evidence goes into its folder.
 
-    Raises what the watch finds meanwhile, such as a panic.
+    Raises what `Machine.watch` raises meanwhile, such as GuestPanicked.
     """
-    told = f"{console.name} console: {why}"
+    problem = f"{console.name} console: {why}"
     folder = machine.setup.directory / EVIDENCE
     folder.mkdir(exist_ok=True)
     (folder / "console-last-bytes").write_bytes(console.last_bytes)
     try:
         status, functions = _ask_qemu(machine, folder)
-    except QmpTimeout as silent:
+    except QmpTimeout as timeout:
         machine.watch()
         machine.kill_qemu()
-        return _error(GuestHung, machine, f"{told}: QEMU itself hangs ({silent.what})")
+        return _error(GuestHung, machine, f"{problem}: QEMU itself hangs ({timeout.what})")
     if not status.get("running", True):
-        return _error(GuestHung, machine, f"{told}: QEMU has paused it ({status.get('status')})")
+        state = status.get("status")
+        return _error(GuestHung, machine, f"{problem}: QEMU has paused the guest ({state})")
     if dump_tasks(machine):
-        return _error(ConsoleLost, machine, f"{told}; its kernel is alive (see SysRq in the log)")
+        return _error(
+            ConsoleLost, machine, f"{problem}; its kernel is alive (see SysRq in the log)"
+        )
     _nmi(machine)
     machine.kill_qemu()
     where = f" ({'; '.join(functions)})" if functions else ""
-    return _error(GuestHung, machine, f"{told}: the guest's kernel hangs{where}")
+    return _error(GuestHung, machine, f"{problem}: the guest's kernel hangs{where}")
 
 
 def dump_tasks(machine: Machine, keys: str = "wlt") -> bool:
-    """Sends SysRq keys; whether the kernel answered."""
+    """Sends SysRq keys; returns whether the kernel answered."""
     answered = False
     for key in keys:
         try:
@@ -74,15 +77,15 @@ def dump_tasks(machine: Machine, keys: str = "wlt") -> bool:
         except (QmpTimeout, QmpError):
             break
         if not answered:
-            break  # the others would wait in vain
+            break  # it would not answer the others either
     return answered
 
 
 def dump_blocked_tasks(machine: Machine) -> str:
-    """Has the kernel tell of tasks that nothing interrupts, or else of all, which takes seconds.
+    """Makes the kernel log uninterruptible tasks, or all tasks if there are none (takes seconds).
 
-    The lines of its log since the test began, for an error: with the stacks of the former, without
-    those of the latter.
+    Returns the log since the test began, for an error message; with the stacks of uninterruptible
+    tasks, but without those of all tasks.
     """
     before, lines = machine.log.size, machine.log.since_begin()
     if dump_tasks(machine, "w"):
@@ -94,14 +97,14 @@ def dump_blocked_tasks(machine: Machine) -> str:
 
 
 def _shortened(stacks: str) -> str:
-    """What SysRq w printed without registers and frames that may be old ones."""
+    """The output of SysRq w without registers and unreliable frames ("?")."""
     lines = [line for line in stacks.splitlines() if not _NOISE.search(line)]
-    rest = [f"... {len(lines) - STACK_LINES} lines more"] if len(lines) > STACK_LINES else []
+    rest = [f"... {len(lines) - STACK_LINES} more lines"] if len(lines) > STACK_LINES else []
     return "\n".join([*lines[:STACK_LINES], *rest])
 
 
 def _sysrq(machine: Machine, key: str) -> bool:
-    """One SysRq key through the kernel log's port; whether anything came of it."""
+    """Sends one SysRq key through the kernel log's port; returns whether the kernel answered."""
     before = machine.log.size
     machine.send_sysrq(key)
     deadline = machine.time() + SYSRQ_S * machine.scale
@@ -111,16 +114,16 @@ def _sysrq(machine: Machine, key: str) -> bool:
         machine.watch()
         time.sleep(0.02)
     size = 0
-    deadline = machine.time() + SETTLED_S * machine.scale  # others may write without an end
+    deadline = machine.time() + SETTLED_S * machine.scale  # other messages may never stop
     while size != (size := machine.log.size) and machine.time() < deadline:
         machine.watch()
         time.sleep(SETTLE_S * machine.scale)
-    machine.log.asked_for(before, size)
+    machine.log.mark_requested(before, size)
     return True
 
 
 def _ask_qemu(machine: Machine, folder: Path) -> tuple[dict[str, object], list[str]]:
-    """QEMU's answer to query-status, and which function each processor is in."""
+    """QEMU's answer to query-status, and the function that each CPU is in."""
     status: dict[str, object] = machine.qmp.command("query-status")
     registers = machine.qmp.human("info registers -a")
     functions = _functions(registers, Symbols.of(machine.setup.kernel))
@@ -136,7 +139,7 @@ def _ask_qemu(machine: Machine, folder: Path) -> tuple[dict[str, object], list[s
 
 
 def _functions(registers: str, symbols: Symbols) -> list[str]:
-    """Which function each processor is in, in words."""
+    """The function that each CPU is in, such as ``CPU 0: pv_native_safe_halt+0xf``."""
     lines = []
     cpu = "?"
     for match in _RIP.finditer(registers):
@@ -148,7 +151,7 @@ def _functions(registers: str, symbols: Symbols) -> list[str]:
 
 
 def _nmi(machine: Machine) -> None:
-    """The kernel was started with unknown_nmi_panic: it prints a backtrace and ends."""
+    """Sends an NMI. The kernel has unknown_nmi_panic: it prints a backtrace and panics."""
     with contextlib.suppress(QmpTimeout, QmpError):
         machine.qmp.command("inject-nmi")
     deadline = machine.time() + NMI_S * machine.scale

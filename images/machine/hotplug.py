@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""NVMe controllers that come to a running guest and go again.
+"""Plugs NVMe controllers into a running guest, and unplugs them.
 
-They go into the free PCIe ports of its topology (`hotplug_ports`). QEMU takes one out as an
-operator would who presses the slot's attention button: Linux waits five seconds for a second press,
-then removes the device and powers the slot off. A guest that powers a slot off itself (0 to
-/sys/bus/pci/slots/<port + 1>/power) loses the controller at once. It cannot be torn out without
-the guest's doing.
+They use the free PCIe ports of the topology (`hotplug_ports`). QEMU unplugs a controller by
+pressing the slot's attention button: Linux waits five seconds for a second press, then removes the
+device and powers the slot off. A guest can also power a slot off itself (0 into
+/sys/bus/pci/slots/<port + 1>/power), which removes the controller at once. Surprise removal is not
+possible: the guest always takes part.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from blockyard.kernel.host.errors import Failure, UsageError
 if TYPE_CHECKING:
     from blockyard.images.machine.machine import Machine
 
-# From the request to the device's end, at scale 1: the five seconds, and I/O that ends.
+# From the request to the device's removal, at scale 1: the five seconds, and pending I/O.
 UNPLUG_S = 15.0
-FREE_S = 2.0
+FREE_S = 2.0  # then until QEMU has released the backends
 POLL_S = 0.05
 
 
 def plug(machine: Machine, controller: Controller, port: int) -> None:
-    """Plugs a controller into a port, counted from 0; the guest finds it in its own time.
+    """Plugs a controller into a port, counted from 0. Does not wait for the guest to detect it.
 
-    Raises UsageError for a port that the topology has not and for a controller that QEMU does not
-    take (see `devices.hotplug`), images.machine.qmp.QmpError when the port is taken.
+    Raises UsageError for a port that the topology does not have and for a controller that QEMU
+    cannot plug in (see `devices.hotplug`), images.machine.qmp.QmpError when the port is in use.
     """
     ports = machine.setup.topology.hotplug_ports
     if not 0 <= port < ports:
         have = f"ports 0 to {ports - 1}" if ports else "no free port"
-        raise UsageError(f"there is no port {port}: the guest has {have} (hotplug_ports)")
+        raise UsageError(f"unknown port {port}: the guest has {have} (hotplug_ports)")
     attach(machine, controller, port)
 
 
 def attach(machine: Machine, controller: Controller, port: int) -> None:
-    """The same for a port that is known to be there."""
+    """Like `plug`, for a port that is known to exist."""
     commands = devices.hotplug(controller, port)
     files = devices.hotplug_files(controller, port)
     make_disks(machine.directory, files)
@@ -50,14 +50,14 @@ def attach(machine: Machine, controller: Controller, port: int) -> None:
         for command, arguments in commands:
             machine.qmp.execute(command, arguments)
     finally:
-        for name in files:  # QEMU has it open, and nobody else needs it
+        for name in files:  # QEMU has opened it by now
             (machine.directory / name).unlink()
 
 
 def unplug(machine: Machine, controller: Controller, port: int) -> None:
-    """Takes the controller out of its port and returns when it and what was behind it are gone.
+    """Unplugs the controller from its port; returns when it and its backends are removed.
 
-    Raises Failure when the guest does not let go of it.
+    Raises Failure when the guest does not release the controller in time.
     """
     ask, *free = devices.unplug(controller, port)
     if _present(machine, port):  # else the guest has powered the slot off
@@ -67,7 +67,7 @@ def unplug(machine: Machine, controller: Controller, port: int) -> None:
         machine.watch()
         if machine.time() > deadline:
             raise Failure(
-                f"the guest has not let go of controller {controller.serial} in "
+                f"the guest did not release controller {controller.serial} within "
                 f"{UNPLUG_S * machine.scale:.0f} s",
                 log=machine.log.path,
             )
@@ -77,13 +77,13 @@ def unplug(machine: Machine, controller: Controller, port: int) -> None:
 
 
 def _present(machine: Machine, port: int) -> bool:
-    """Whether QEMU has the controller."""
-    there = machine.qmp.execute("qom-list", {"path": "/machine/peripheral"})
-    return any(entry["name"] == devices.plugged_name(port) for entry in there)
+    """Whether QEMU has a controller in the port."""
+    peripherals = machine.qmp.execute("qom-list", {"path": "/machine/peripheral"})
+    return any(entry["name"] == devices.plugged_name(port) for entry in peripherals)
 
 
 def _free(machine: Machine, command: str, arguments: dict[str, object]) -> None:
-    """QEMU lets go of what was behind a device a moment after the device is gone."""
+    """Sends a command that removes a backend; QEMU uses it for a moment after the device's end."""
     deadline = machine.time() + FREE_S * machine.scale
     while True:
         try:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Starting QEMU, with our ends of its ports.
+"""Starts QEMU and connects to its ports.
 
-QEMU runs in the tool root under bwrap, which ends it when this process dies. The console, the
-shell port and QEMU's monitors are socket pairs that it inherits: nothing is named, nothing
-listens. Only ssh needs a port, on the loopback address.
+QEMU runs in the tool root under bwrap, which kills it when this process dies. The console, the
+shell port and QEMU's monitors are socket pairs that it inherits, so there are no socket files and
+nothing listens. Only ssh needs a port, on the loopback address.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from blockyard.images.hardware.topology import Topology
 from blockyard.images.machine import by_hand, qemu, tsc
 from blockyard.images.machine.ports import QEMU_LOG, Started
 from blockyard.images.machine.scratch import make_disks
-from blockyard.images.machine.snapshot import Snapshot, bare
+from blockyard.images.machine.snapshot import Snapshot, saved_topology
 from blockyard.images.machine.vm_config import VmConfig
 from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.limits import Limits
@@ -32,28 +32,29 @@ if TYPE_CHECKING:
     from blockyard.images.console import ssh
 
 PORT_TRIES = 5
-PORT_S = 30.0  # QEMU has taken its port or given up within this, at accelerator scale 1
+PORT_S = 30.0  # QEMU has bound its port or failed within this, at accelerator scale 1
 
 
 def launch(setup: VmConfig, stack: ExitStack, snapshot: Snapshot | None = None) -> Started:
-    """Starts QEMU, to boot or from a snapshot; it has ended when `stack` is closed.
+    """Starts QEMU, to boot or from a snapshot; closing `stack` ends it.
 
-    A port that somebody took in the meantime is replaced by another.
+    Retries with another port for ssh when the chosen port is in use. Raises Failure when the disks
+    cannot be made or no port is free.
     """
     topology = setup.topology
     if snapshot is not None:
-        setup = replace(setup, topology=bare(topology))
+        setup = replace(setup, topology=saved_topology(topology))
     try:
         make_disks(setup.directory, devices.backing_files(setup.topology))
     except OSError as error:
         raise Failure(
             f"cannot make the disks of topology {setup.topology.name} in {setup.directory}: "
             f"{error.strerror}",
-            hint="a namespace may be larger than a file can be there (size_mib)",
+            hint="a namespace may exceed the largest file size of this file system (size_mib)",
         ) from None
     if not setup.ssh:
         return _start(setup, topology, None, None, stack, snapshot)
-    from blockyard.images.console import ssh  # heavy, and most guests do without
+    from blockyard.images.console import ssh  # slow to import; few guests need it
 
     keys = ssh.make_keys()
     for _ in range(PORT_TRIES):
@@ -66,7 +67,7 @@ def launch(setup: VmConfig, stack: ExitStack, snapshot: Snapshot | None = None) 
 
 
 def _free_port() -> int:
-    """A loopback port that nobody listens on at this moment."""
+    """A loopback port that nothing listens on at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -74,7 +75,10 @@ def _free_port() -> int:
 
 
 def _port_was_taken(setup: VmConfig, started: Started) -> bool:
-    """QEMU opens its monitors after its network: it greets, or has ended with the message."""
+    """Whether QEMU failed to bind its port.
+
+    QEMU opens its monitors after its network: wait for its greeting, or its end with the message.
+    """
     select.select([started.events], [], [], PORT_S * setup.accelerator.scale)
     return b"host forwarding rule" in (setup.directory / QEMU_LOG).read_bytes()
 
@@ -87,7 +91,7 @@ def _start(
     stack: ExitStack,
     snapshot: Snapshot | None,
 ) -> Started:
-    """topology: the guest's, also of what is plugged in after a start from a snapshot."""
+    """topology: the complete one, with the controllers that are plugged in after a resume."""
     console, console_end = _socket_pair(stack)
     events, events_end = _socket_pair(stack)
     monitor, monitor_end = _socket_pair(stack)
@@ -136,17 +140,17 @@ def _socket_pair(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
 
 
 def _fifo(path: Path, stack: ExitStack) -> int:
-    """A pipe with a name that QEMU reads from; the descriptor to write to."""
+    """Makes a named pipe that QEMU reads from; the descriptor to write to."""
     path.unlink(missing_ok=True)
     os.mkfifo(path)
-    # open for both, it has a reader from the start
+    # opened for reading and writing, so that it has a reader from the start
     descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     stack.callback(os.close, descriptor)
     return descriptor
 
 
 def _initrd(setup: VmConfig, keys: ssh.Keys | None) -> Path:
-    """The initramfs; with keys, a copy that has them joined to it."""
+    """The path of the initramfs; with keys, of a copy that they are appended to."""
     initramfs = setup.files.initramfs
     if keys is None:
         return initramfs
@@ -156,7 +160,7 @@ def _initrd(setup: VmConfig, keys: ssh.Keys | None) -> Path:
 
 
 def _sandbox(setup: VmConfig, initrd: Path, snapshot: Snapshot | None) -> Sandbox:
-    """What QEMU sees of the host: the files it starts from, and the guest's folder."""
+    """The sandbox of QEMU: it sees the files that it starts from, and the guest's folder."""
     return Sandbox(
         setup.tools.root,
         read_only={
@@ -171,12 +175,12 @@ def _sandbox(setup: VmConfig, initrd: Path, snapshot: Snapshot | None) -> Sandbo
         network=setup.ssh,
         proxies=False,
         io_uring=True,
-        limits=Limits(file_mib=None),  # a disk under test has holes, and may be of any size
+        limits=Limits(file_mib=None),  # a disk under test is sparse and may have any size
     )
 
 
 def _memory_disks(setup: VmConfig, stack: ExitStack) -> dict[str, int]:
-    """Files in memory, for QEMU to inherit: name → descriptor."""
+    """Makes the memfds that QEMU inherits: name → descriptor."""
     descriptors = {}
     for name, size in devices.memory_files(setup.topology).items():
         descriptors[name] = os.memfd_create(name)

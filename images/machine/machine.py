@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A guest that has come up: its consoles, its kernel log, its clock, and what ends it.
+"""A running guest: its consoles, kernel log and clock, and the watch for its failures.
 
-`images.boot` starts one.
+`images.boot` starts it.
 """
 
 from __future__ import annotations
@@ -40,61 +40,61 @@ if TYPE_CHECKING:
     from blockyard.images.console import ssh
     from blockyard.images.console.console import Console
 
-SSH_S = 30.0  # from the boot's end to an ssh connection, at scale 1
-LOG_BYTES = 256 << 20  # of a kernel log; a port takes 1 MB/s
+SSH_S = 30.0  # from the end of the boot to an ssh connection, at scale 1
+LOG_BYTES = 256 << 20  # limit of a kernel log; a serial port carries 1 MB/s
 EXIT_S = 2.0  # QEMU ends within this after a panic
-DUMP_S = 600.0  # QEMU has written the guest's memory within this
-MOST_STRETCHED = 24.0  # twice of what lockdep takes: a kernel that delays its boot gets no more
-QUICK_BOOT_S = 0.2  # what a guest of scale 1 (KVM, a plain kernel) takes to come up
-# the reasons of QMP's SHUTDOWN event that are the guest's own doing
-_LEFT = {"guest-reset": "rebooted", "guest-shutdown": "powered off"}
+DUMP_S = 600.0  # QEMU writes a memory dump within this
+MOST_STRETCHED = 24.0  # twice the factor of a lockdep kernel; limits what a slow boot can gain
+QUICK_BOOT_S = 0.2  # boot time of a guest of scale 1: KVM, a kernel without debugging
+# QMP's reasons of a SHUTDOWN event that the guest itself caused
+_GUEST_ACTIONS = {"guest-reset": "rebooted", "guest-shutdown": "powered off"}
 
 
 class Diagnosis(Protocol):
-    """How to find out what is wrong with a guest: the functions of images.machine.diagnose."""
+    """The functions of images.machine.diagnose, which imports this module."""
 
     def dump_blocked_tasks(self, machine: Machine, /) -> str:
-        """Has the kernel list its stuck tasks; the last lines of its log, for errors."""
+        """Makes the kernel log its blocked tasks; the last lines of the log, for errors."""
 
     def examine(self, machine: Machine, console: Console, why: str, /) -> GuestError:
-        """Secures evidence of a silent guest; returns the error that says what is wrong."""
+        """Diagnoses a silent guest and saves evidence; the error to raise."""
 
 
 @dataclass(kw_only=True)
 class Machine:
-    """A guest that has come up."""
+    """A running guest."""
 
     setup: VmConfig
     log: KernelLog
     events: Events
     qmp: Monitor
-    verdict: GuestError | None = None  # what was found wrong with it for good
+    verdict: GuestError | None = None  # set when the guest has failed for good
     pace: Pace
     diagnosis: Diagnosis
     boot_s: float = 0.0  # from QEMU's start to the console's greeting
-    effort_s: float = 0.0  # of that, what a host with nothing else to do would have taken
+    effort_s: float = 0.0  # the same on an idle host: without waiting for CPUs and disks
     _qemu: Started
     _consoles: list[Console] = field(default_factory=list)
 
     @property
     def shell(self) -> socket.socket | None:
-        """The shell port, in a guest that was started with one."""
+        """The socket of the shell port; None in a guest that was started without."""
         return self._qemu.shell
 
     @property
     def ssh_port(self) -> int | None:
-        """The loopback port of a guest that was started with ssh."""
+        """The loopback port that leads to sshd; None in a guest that was started without ssh."""
         return self._qemu.ssh_port
 
     @property
     def keys(self) -> ssh.Keys | None:
-        """The ssh keys of a guest that was started with ssh."""
+        """The ssh keys; None in a guest that was started without ssh."""
         return self._qemu.keys
 
     @cached_property
     def serial(self) -> Console:
-        """The serial console."""
-        from blockyard.images.console.console import Console  # while QEMU starts
+        """The serial console; made on first use."""
+        from blockyard.images.console.console import Console  # imported while QEMU starts
 
         shared = self.setup.serial_port == "shared"
         transport = SharedTransport if shared else SocketTransport
@@ -102,38 +102,38 @@ class Machine:
 
     @property
     def scale(self) -> float:
-        """How much longer than a quick guest's its deadlines are.
+        """The factor for this guest's deadlines; 1 for a KVM guest without kernel debugging.
 
-        Measured by what its own boot took of the host, so that a debug kernel or an emulated
-        processor is not taken for a hang; at least the accelerator's. What else the host does
-        is not in it: see `time`.
+        Measured by the effort of its own boot, so that a debug kernel or an emulated CPU does not
+        look like a hang; at least the accelerator's factor. Load on the host is not included: see
+        `time`.
         """
         least = self.setup.accelerator.scale
         return min(max(least, self.effort_s / QUICK_BOOT_S), MOST_STRETCHED * least)
 
     def time(self) -> float:
-        """The clock that deadlines are counted on, see images.machine.pace."""
+        """The clock of deadlines, in seconds; see images.machine.pace."""
         return self.pace.now()
 
     def stalled_s(self) -> float:
-        """For how many seconds so far QEMU waited for a disk of the host's, see machine.pace."""
+        """Seconds so far in which QEMU waited for a disk of the host; see images.machine.pace."""
         return self.pace.stalled_s()
 
     @property
     def directory(self) -> Path:
-        """Where its logs are, and what of its output is too long for memory."""
+        """The folder with its logs, and with output that is too long for memory."""
         return self.setup.directory
 
     def watch(self) -> None:
-        """Raises what is wrong with the guest, when it is gone or known to hang."""
+        """Raises a GuestError when the guest has ended, panicked, or is known to hang."""
         if self.verdict is not None:
             raise self.verdict
         self.events.look()
-        ended = self._qemu.process.poll() is not None
+        has_ended = self._qemu.process.poll() is not None
         if self.log.size > LOG_BYTES:
             self.kill_qemu()
-            told = f"the guest wrote more than {LOG_BYTES >> 20} MiB into its kernel log"
-            self.verdict = GuestShutdown(told, kernel_log=self.log.tail(), log=self.log.path)
+            problem = f"the guest wrote more than {LOG_BYTES >> 20} MiB into its kernel log"
+            self.verdict = GuestShutdown(problem, kernel_log=self.log.tail(), log=self.log.path)
         elif damage := self.log.damage():
             self.verdict = self._damaged(damage)
         elif self.log.panicked():
@@ -141,16 +141,16 @@ class Machine:
             self.verdict = GuestPanicked(
                 "the guest's kernel panicked", kernel_log=self.log.tail(), log=self.log.path
             )
-        elif ended:
-            self.events.look()  # it may have told why
+        elif has_ended:
+            self.events.look()  # the reason may have arrived
             self.verdict = self._ended()
         if self.verdict is not None:
             raise self.verdict
 
     def _damaged(self, line: str) -> GuestError:
-        """What is wrong with a guest that cannot read one of its images.
+        """The error of a guest that cannot read one of its images.
 
-        One that powers off cannot, either: that is waited for.
+        A guest that powers off cannot either, so wait for that first.
         """
         deadline = self.time() + EXIT_S * self.setup.accelerator.scale
         while self._qemu.process.poll() is None and self.time() < deadline:
@@ -163,12 +163,12 @@ class Machine:
         image = next(path for name, path in images.items() if name in line)
         return ImageDamaged(
             f"the guest cannot read {image}: {line}",
-            hint=f"the file is damaged: remove {image.parent}, and it is made again",
+            hint=f"the file is damaged: remove {image.parent} to have it made again",
             log=self.log.path,
         )
 
     def _after_panic(self) -> None:
-        """Waits for the rest of the log; takes the memory dump that was asked for."""
+        """Waits for the rest of the log; writes a memory dump if one was requested."""
         deadline = time.monotonic() + EXIT_S
         while self._qemu.process.poll() is None and time.monotonic() < deadline:
             self.events.look()
@@ -178,59 +178,61 @@ class Machine:
             time.sleep(0.01)
 
     def _dump(self) -> None:
-        """QEMU is paused where the panicked guest wanted to reboot."""
+        """Writes the memory dump; QEMU has paused the panicked guest instead of rebooting it."""
         with contextlib.suppress(QmpError, QmpTimeout):
             target = f"file:{RUN}/{MEMORY_DUMP}"
-            wanted = {"paging": False, "protocol": target}
-            self.qmp.execute("dump-guest-memory", wanted, DUMP_S)
+            arguments = {"paging": False, "protocol": target}
+            self.qmp.execute("dump-guest-memory", arguments, DUMP_S)
         self.kill_qemu()
 
     def _ended(self) -> GuestError:
+        """The error of a guest whose QEMU has ended."""
         shutdown = self.events.last("SHUTDOWN")
         reason = shutdown.data["reason"] if shutdown else ""
         kernel_log, log = self.log.tail(), self.log.path
-        if what := _LEFT.get(reason):
-            told = f"the guest {what} while it was needed"
-            return GuestShutdown(told, kernel_log=kernel_log, log=log)
+        if what := _GUEST_ACTIONS.get(reason):
+            return GuestShutdown(
+                f"the guest {what} while it was needed", kernel_log=kernel_log, log=log
+            )
         errors = tail(self.setup.directory / QEMU_LOG)
-        how = self._qemu.process.returncode
-        if how == 1 and not self.log.size:
-            why = errors.strip().splitlines()[-1:] or ["it says nothing"]
+        code = self._qemu.process.returncode
+        if code == 1 and not self.log.size:
+            why = errors.strip().splitlines()[-1:] or ["it printed no reason"]
             reason = why[0].strip().removeprefix(f"{PROGRAM}: ")
             return QemuDied(
-                f"QEMU does not start this guest: {reason}",
+                f"QEMU cannot start this guest: {reason}",
                 hint=f"topology {self.setup.topology.name}",
                 log=self.setup.directory / QEMU_LOG,
             )
-        told = f"QEMU ended with {how} while the guest was needed\n{errors}"
-        return QemuDied(told, kernel_log=kernel_log, log=log)
+        problem = f"QEMU ended with {code} while the guest was needed\n{errors}"
+        return QemuDied(problem, kernel_log=kernel_log, log=log)
 
     def kernel_log_tail(self) -> str:
-        """The last lines of the kernel's log."""
+        """The last lines of the kernel log."""
         return self.log.tail()
 
     def dump_blocked_tasks(self) -> str:
-        """Has the kernel list its stuck tasks; the last lines of its log, for errors."""
+        """Makes the kernel log its blocked tasks; the last lines of the log, for errors."""
         return self.diagnosis.dump_blocked_tasks(self)
 
     def examine(self, console: Console, why: str) -> GuestError:
-        """Secures evidence of a silent guest; returns the error that says what is wrong."""
+        """Diagnoses a silent guest and saves evidence; the error to raise."""
         return self.diagnosis.examine(self, console, why)
 
     def send_sysrq(self, key: str) -> None:
-        """A break and a key on the port of the kernel log. Raises what QMP raises."""
+        """Sends a break and a key on the kernel log's port; raises QmpError and QmpTimeout."""
         shared = self.setup.serial_port == "shared"
         self.qmp.command("chardev-send-break", id="console" if shared else "log")
         if shared:
             try:
                 self._qemu.console.send(key.encode())
             except BlockingIOError:
-                raise QmpTimeout("the port of the kernel log takes nothing") from None
+                raise QmpTimeout("the kernel log's port does not accept input") from None
         else:
             os.write(self._qemu.sysrq, key.encode())
 
     def console(self, name: str) -> Console:
-        """The console of that name: ``serial``, or ``ssh`` (connected when first asked for)."""
+        """The console of that name: ``serial``, or ``ssh``, which is connected on first use."""
         if name == "serial":
             return self.serial
         for console in self._consoles:
@@ -251,7 +253,7 @@ class Machine:
         return console
 
     def connection(self) -> paramiko.Transport:
-        """A new ssh connection to the guest."""
+        """A new ssh connection to the guest; raises Failure when it was started without ssh."""
         from blockyard.images.console import ssh
 
         keys, port = self.keys, self.ssh_port
@@ -260,12 +262,12 @@ class Machine:
         return ssh.connect(port, keys, self.watch, SSH_S * self.scale)
 
     def close_consoles(self) -> None:
-        """Gives the connections back that were made on the way."""
+        """Closes the ssh consoles."""
         for console in self._consoles:
             console.close()
 
     def kill_qemu(self) -> None:
-        """Ends QEMU at once, as a power cut would."""
+        """Kills QEMU at once, like a power cut."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._qemu.process.pid, signal.SIGKILL)
         self._qemu.process.wait()

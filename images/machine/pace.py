@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Time as a guest has it: seconds in which the host let it run.
+"""The clock for a guest's deadlines: seconds in which the host let the guest run.
 
-Deadlines of guests are counted on this clock. It is the host's, less the time for which a thread of
-QEMU was ready to run and had no processor (run_delay in /proc/<pid>/schedstat). A busy host so
-stretches a deadline for as long as it is busy and no longer, and never that of a guest that is
-idle. The clock also stands while QEMU is stopped by a signal, for some seconds, and while this
-process itself does not run.
+It is the host's clock without the time in which a thread of QEMU was runnable but had no CPU
+(run_delay in /proc/<pid>/schedstat). So a busy host extends a deadline exactly as long as it is
+busy, and never that of an idle guest. The clock also stops while this process itself does not run,
+and, for STOPPED_S at most, while QEMU is stopped by a signal.
 """
 
 from __future__ import annotations
@@ -18,29 +17,29 @@ from pathlib import Path
 from blockyard.kernel import arch
 
 PROC = Path("/proc")
-NAME = arch.target().qemu.program[:15]  # the kernel cuts the name of a process there
-SAMPLE_S = 0.1  # the host is asked no more often
-STEP_S = 1.0  # who waits asks several times a second: more has passed only if it did not run
-MOST_WAITED = 23 / 24  # of a time: no guest is believed to wait for a processor for all of it
-STOPPED_S = 20.0  # for how long the clock stands while QEMU is stopped
-SEARCH_S = 10.0  # QEMU is looked for no longer
+NAME = arch.target().qemu.program[:15]  # the kernel truncates process names (TASK_COMM_LEN)
+SAMPLE_S = 0.1  # at least this long between two readings of /proc
+STEP_S = 1.0  # at most this much per reading: after a longer gap this process did not run itself
+MOST_WAITED = 23 / 24  # at most this part of a step counts as waiting for a CPU
+STOPPED_S = 20.0  # the clock stops at most this long while QEMU is stopped
+SEARCH_S = 10.0  # how long to look for the QEMU process
 
 
 class Pace:
-    """The clock of one guest; starter: the process that starts its QEMU, or QEMU itself."""
+    """The clock of one guest. starter: pid of QEMU or of the process that starts it."""
 
     def __init__(self, starter: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._starter = starter
         self._clock = clock
-        self._begun = self._at = clock()
+        self._started = self._at = clock()
         self._now = 0.0
         self._stopped_s = 0.0
         self._stalled_s = 0.0
         self._qemu: int | None = None
-        self._waited: dict[str, int] = {}  # ns, of each thread
+        self._waited: dict[str, int] = {}  # ns, by thread
 
     def now(self) -> float:
-        """Seconds since the guest's start in which it could have run, as of a moment ago."""
+        """Seconds since the guest's start in which it could run; up to SAMPLE_S old."""
         at = self._clock()
         if (step := at - self._at) >= SAMPLE_S:
             self._at = at
@@ -48,15 +47,15 @@ class Pace:
         return self._now
 
     def stalled_s(self) -> float:
-        """Seconds so far for which a thread of QEMU waited for a disk of the host's.
+        """Seconds so far in which a thread of QEMU waited for a disk of the host (state D).
 
-        The guest may have been idle for nothing else. As of the last look of `now`.
+        In that time the guest may have been idle only because of the host. Up to SAMPLE_S old.
         """
         self.now()
         return self._stalled_s
 
     def cpu_s(self) -> float | None:
-        """What QEMU's threads have computed for; None where the host does not say."""
+        """CPU seconds of QEMU's threads; None when /proc does not tell."""
         times = [run for run, _ in self._threads().values()]
         return sum(times) / 1e9 if times else None
 
@@ -76,23 +75,23 @@ class Pace:
         return step - min(most / 1e9, step * MOST_WAITED)
 
     def _threads(self) -> dict[str, tuple[int, int]]:
-        """Of each thread of QEMU: ns that it ran, ns that it waited for a processor."""
-        if self._qemu is None and self._at - self._begun < SEARCH_S:
+        """Thread of QEMU → ns that it ran, ns that it waited for a CPU."""
+        if self._qemu is None and self._at - self._started < SEARCH_S:
             self._qemu = _find(self._starter)
-        found = {}
-        with contextlib.suppress(OSError):  # it has ended; no such files: an odd host
+        times = {}
+        with contextlib.suppress(OSError):  # QEMU has ended, or the host has no schedstat
             for folder in (PROC / str(self._qemu) / "task").iterdir():
                 with contextlib.suppress(OSError, ValueError):
                     run, wait, _ = (folder / "schedstat").read_text().split()
-                    found[folder.name] = (int(run), int(wait))
-        return found
+                    times[folder.name] = (int(run), int(wait))
+        return times
 
     def _is_stopped(self) -> bool:
         return self._qemu is not None and _stat(PROC / str(self._qemu))[0] in ("T", "t")
 
 
 def _find(starter: int) -> int | None:
-    """QEMU among a process and those below it."""
+    """The pid of QEMU: the process `starter` or a descendant of it."""
     parents = {pid: int(_stat(PROC / str(pid))[1]) for pid in _pids()}
     level = {starter}
     while level:
@@ -110,7 +109,7 @@ def _pids() -> Iterator[int]:
 
 
 def _stat(folder: Path) -> tuple[str, str]:
-    """The state of a process or thread, and its parent."""
+    """State and parent pid of a process or thread; ("X", "0") when it has ended."""
     try:
         text = (folder / "stat").read_text(errors="replace")
     except OSError:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A QEMU process that runs, and our ends of its ports."""
+"""A running QEMU process and our ends of its ports."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ QEMU_LOG = "qemu.log"  # QEMU's own output, in the guest's folder
 
 @dataclass(frozen=True)
 class Started:
-    """A QEMU that runs, and our ends of its ports."""
+    """A running QEMU and our ends of its ports."""
 
     process: subprocess.Popen[bytes]
     console: socket.socket
     events: socket.socket  # QMP, for events only
     monitor: socket.socket  # QMP, for commands
     shell: socket.socket | None
-    sysrq: int  # descriptor: what is written there arrives at the kernel log's port
+    sysrq: int  # file descriptor whose data arrives at the kernel log's port
     keys: ssh.Keys | None
     ssh_port: int | None

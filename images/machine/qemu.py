@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From what a guest should be to QEMU's argument list. Nothing is run here.
+"""Builds QEMU's argument list for a guest. Runs nothing.
 
-The ports, each with one purpose: the first serial port carries the kernel log and, in the other
-direction, SysRq keys; the serial console has port 1 of the virtio console, or a second UART (see
-SERIAL); hvc0 is for a person's shell.
+Each port has one purpose. The first serial port carries the kernel log and, in the other direction,
+SysRq keys. The serial console uses port 1 of the virtio console, or a UART (see SERIAL). hvc0 is
+for an interactive shell.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from blockyard.kernel.host.sandbox import BIND
 _ARCH = arch.target()
 PROGRAM = _ARCH.qemu.program
 PACKAGE = _ARCH.qemu.package
-RUN = f"{BIND}/run"  # the guest's folder, as QEMU sees it; in it:
+RUN = f"{BIND}/run"  # the guest's folder, as QEMU sees it; the next names are in it
 KERNEL_LOG = "kernel.log"
 KERNEL_LOG_INPUT = "kernel.in"
 MONITOR_SOCKET = "monitor.sock"
 GDB_SOCKET = "gdb.sock"
 MEMORY_DUMP = "vmcore"
-MEMORY = "memory"  # of a guest that is saved, and its other state
-STATE = "state"
-SNAPSHOT = f"{BIND}/snapshot"  # where a guest that starts from a saved one finds both
+MEMORY = "memory"  # memory of a guest that is saved
+STATE = "state"  # its other state
+SNAPSHOT = f"{BIND}/snapshot"  # a folder with both, for a guest that starts from a snapshot
 
-# What can carry the serial console, the best first, and its device in the guest.
+# Carriers of the serial console, the best first, with their devices in the guest.
 SERIAL = {
     "virtio": "vport0p1",  # fast
-    "uart": _ARCH.serial.second,  # a port of its own
-    "shared": _ARCH.serial.log,  # the only UART, between the kernel's lines
+    "uart": _ARCH.serial.second,  # a second UART
+    "shared": _ARCH.serial.log,  # the only UART, shared with the kernel log
 }
 
-# panic=-1 with -no-reboot ends QEMU at a panic; the kernel log is written by then. A kernel that
-# hangs is asked by SysRq, then by an NMI, at which it panics with a backtrace. The devkmsg
-# option keeps the kernel from dropping the lines that separate one test from the next.
+# panic=-1 with -no-reboot ends QEMU at a panic, after the kernel log is written. A kernel that
+# hangs gets SysRq keys, then an NMI, which makes it panic with a backtrace. printk.devkmsg=on
+# keeps the kernel from rate-limiting the lines that separate tests.
 _COMMAND_LINE = (
     f"console={_ARCH.serial.log}",
     "panic=-1",
@@ -57,35 +57,35 @@ _COMMAND_LINE = (
 class Ports:
     """How the host reaches the guest's ports.
 
-    Each is a socket: a file descriptor that QEMU inherits, or the name of one in the guest's folder
-    that QEMU listens on.
+    Each is a socket: a file descriptor that QEMU inherits, or the name of a socket in the guest's
+    folder that QEMU listens on.
     """
 
-    serial: str  # what carries the serial console, of SERIAL
+    serial: str  # the carrier of the serial console, a key of SERIAL
     console: int | str  # the serial console
-    monitor: int | str  # the monitor that takes commands
-    events: int | None = None  # the monitor that tells events
-    shell: int | str | None = None  # hvc0, when a person wants a shell
+    monitor: int | str  # QMP, for commands
+    events: int | None = None  # QMP, for events
+    shell: int | str | None = None  # hvc0, for an interactive shell
     ssh: int | None = None  # loopback TCP port that is forwarded to the guest's port 22
-    log: Literal["file", "terminal"] = "file"  # where the kernel log goes: KERNEL_LOG, or stdout
+    log: Literal["file", "terminal"] = "file"  # the kernel log goes to KERNEL_LOG or to stdout
 
 
 @dataclass(frozen=True)
 class Options:
-    """What else a guest may be started with; sockets and files are in the guest's folder."""
+    """Further options of a guest. Sockets and files are in the guest's folder."""
 
     monitor: bool = False  # QEMU's monitor, on MONITOR_SOCKET
     gdb: bool = False  # gdb's remote protocol, on GDB_SOCKET
-    dump: bool = False  # QEMU stays when the guest wants to reboot, so that its memory is there
-    saved: bool = False  # its memory is a file, MEMORY, so that it can be saved
-    lpj: int = 0  # what the kernel need not measure, see images.machine.tsc
-    resumed: bool = False  # it starts from the saved one in SNAPSHOT
+    dump: bool = False  # QEMU pauses instead of rebooting, so that the memory can be dumped
+    saved: bool = False  # the guest can be saved: its memory is the file MEMORY
+    lpj: int = 0  # loops per jiffy, see images.machine.tsc; 0: the kernel measures it
+    resumed: bool = False  # the guest starts from SNAPSHOT
 
 
 def arguments(
     topology: Topology, accelerator: str, ports: Ports, options: Options = Options()
 ) -> list[str]:
-    """QEMU's argument list, with the paths that `launch` binds into the sandbox."""
+    """QEMU's complete argument list, with the paths that `launch` binds into the sandbox."""
     return [
         *machine_arguments(topology, accelerator),
         *_memory(topology, options),
@@ -102,7 +102,7 @@ def arguments(
 
 
 def machine_arguments(topology: Topology, accelerator: str) -> list[str]:
-    """The program and the part that every guest has: processors, memory, kernel, initramfs."""
+    """The program and the arguments common to all guests: CPUs, memory, kernel, initramfs."""
     return [
         *(PROGRAM, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
@@ -115,12 +115,12 @@ def machine_arguments(topology: Topology, accelerator: str) -> list[str]:
 
 
 def kernel_log_arguments() -> list[str]:
-    """The kernel log's port, written to a file in the guest's folder."""
+    """The arguments of a kernel log that goes to a file in the guest's folder, without input."""
     return ["-chardev", f"file,id=log,path={RUN}/{KERNEL_LOG}", "-serial", "chardev:log"]
 
 
 def best_serial(config: Mapping[str, str]) -> str:
-    """What can carry the serial console in a kernel of this configuration."""
+    """The best carrier of the serial console (a key of SERIAL) with this kernel configuration."""
     if config.get("VIRTIO_CONSOLE", "n") != "n":
         return "virtio"
     return "uart" if int(config.get("SERIAL_8250_RUNTIME_UARTS", "1")) > 1 else "shared"
@@ -130,7 +130,7 @@ _ACCELERATORS = {"kvm": "kvm", "tcg": "tcg,thread=multi"}
 
 
 def command_line(lpj: int) -> list[str]:
-    """What every kernel is told; lpj: its loops per jiffy, 0 when it is to measure them."""
+    """Kernel parameters of every guest; lpj: loops per jiffy, 0 to let the kernel measure them."""
     return [*_COMMAND_LINE, *([f"lpj={lpj}"] if lpj else [])]
 
 
@@ -140,7 +140,7 @@ def _command_line(ports: Ports, lpj: int) -> Iterator[str]:
     yield "blockyard.modules=vdb"
     yield f"blockyard.console={SERIAL[ports.serial]}"
     if ports.serial == "shared":
-        yield "printk.time=1"  # the stamp's bracket tells the kernel's lines from ours
+        yield "printk.time=1"  # the bracket of the time stamp marks the kernel's lines
     if ports.shell is not None:
         yield "blockyard.shell=hvc0"
     if ports.ssh is not None:
@@ -149,23 +149,23 @@ def _command_line(ports: Ports, lpj: int) -> Iterator[str]:
 
 def _memory(topology: Topology, options: Options) -> Iterator[str]:
     if options.saved:
-        place = f"mem-path={RUN}/{MEMORY},share=on"
+        file = f"mem-path={RUN}/{MEMORY},share=on"
     elif options.resumed:
-        place = f"mem-path={SNAPSHOT}/{MEMORY},share=off,readonly=on,rom=off"
+        file = f"mem-path={SNAPSHOT}/{MEMORY},share=off,readonly=on,rom=off"
         yield from ("-incoming", "defer")  # RESUME follows
     else:
         return
     size = f"size={topology.memory_mib}M"
-    yield from ("-object", f"memory-backend-file,id=ram,{size},{place}")
+    yield from ("-object", f"memory-backend-file,id=ram,{size},{file}")
     yield from ("-machine", "memory-backend=ram")
 
 
-# The memory is there already, what is to be read is all else.
+# The memory is in a file; only the other state has to be migrated.
 IGNORE_MEMORY: Command = (
     "migrate-set-capabilities",
     {"capabilities": [{"capability": "x-ignore-shared", "state": True}]},
 )
-# What a QEMU that starts from a snapshot is told.
+# The QMP commands that start a guest from a snapshot.
 RESUME: tuple[Command, ...] = (
     IGNORE_MEMORY,
     ("migrate-incoming", {"uri": f"file:{SNAPSHOT}/{STATE}"}),
@@ -173,7 +173,7 @@ RESUME: tuple[Command, ...] = (
 
 
 def _kernel_log(ports: Ports, *, append: bool) -> Iterator[str]:
-    """The kernel log's port: into a file in the guest's folder, from a pipe for what is sent."""
+    """The kernel log's port: output to a file in the guest's folder, input from a named pipe."""
     log = f"{RUN}/{KERNEL_LOG}"
     if ports.log == "terminal":
         yield from ("-chardev", "stdio,id=log", "-serial", "chardev:log")
@@ -223,7 +223,7 @@ def _options(options: Options) -> Iterator[str]:
         yield from ("-gdb", "chardev:gdb")
     if options.dump:
         yield from ("-action", "shutdown=pause")
-        yield from ("-device", "vmcoreinfo")  # where the kernel says how to read a dump
+        yield from ("-device", "vmcoreinfo")  # the kernel stores there how to read a dump
 
 
 def _read_only_disk(name: str) -> Iterator[str]:
@@ -236,5 +236,5 @@ def _network(ports: Ports) -> Iterator[str]:
         return
     forward = f"hostfwd=tcp:127.0.0.1:{ports.ssh}-:22"
     yield from ("-netdev", f"user,id=net,restrict=on,{forward}")
-    # far away: a snapshot has none, and the others' places must not depend on it
+    # a high slot: snapshots have no network, and the slots of other devices must not shift
     yield from ("-device", "virtio-net-pci,netdev=net,romfile=,addr=0x1e")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the QEMU at hand can emulate: devices and their properties, as its own help tells them."""
+"""Finds out from QEMU's help which devices and properties it has."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.sandbox import Sandbox
 
 ANSWER_S = 60.0
-# All that a topology can ask for.
+# All devices that a topology can need.
 DRIVERS = (
     "nvme",
     "nvme-ns",
@@ -29,66 +29,70 @@ DRIVERS = (
     "virtio-scsi-pci",
 )
 
-Properties = dict[str, frozenset[str]]  # of a device by its name; no entry: there is none
+Properties = dict[str, frozenset[str]]  # device → names of its properties
 
 
-def lacking(topology: Topology, tools: ToolRoot) -> str:
+def missing_feature(topology: Topology, tools: ToolRoot) -> str:
     """Why the tool root's QEMU cannot emulate a topology; empty when it can.
 
-    QEMU is asked once per version (half a second), and never for what the default topology has.
+    Runs QEMU once per version (half a second), and not for topologies that need nothing beyond the
+    default topology. Raises Failure when QEMU does not answer.
     """
-    wanted = needed(topology)
-    usual = needed(DEFAULT)
-    if all(names <= usual.get(driver, frozenset()) for driver, names in wanted.items()):
+    required = needed(topology)
+    default = needed(DEFAULT)
+    if all(names <= default.get(driver, frozenset()) for driver, names in required.items()):
         return ""
     version = tools.versions[PACKAGE]
-    return missing(wanted, properties(tools), f"QEMU {version}")
+    return first_missing(required, properties(tools), f"QEMU {version}")
 
 
 def needed(topology: Topology) -> Properties:
-    """The devices of a topology and the properties it sets."""
-    found: dict[str, set[str]] = {}
+    """The devices of a topology and the properties that it sets."""
+    required: dict[str, set[str]] = {}
     for option, options in devices.items(topology):
         if option == "device":
-            # where a device stands and what it is called is no property of its own
+            # id and bus are not in a device's list of properties
             names = options.keys() - {"driver", "id", "bus"}
-            found.setdefault(options["driver"], set()).update(names)
-    return {driver: frozenset(names) for driver, names in found.items()}
+            required.setdefault(options["driver"], set()).update(names)
+    return {driver: frozenset(names) for driver, names in required.items()}
 
 
-def missing(wanted: Properties, there: Properties, qemu: str) -> str:
-    """In words: what of `wanted` is not `there`; empty when everything is."""
-    for driver, names in wanted.items():
-        if driver not in there:
+def first_missing(required: Properties, available: Properties, qemu: str) -> str:
+    """A sentence about the first required device that is not available; empty if all are.
+
+    qemu: QEMU's name and version, for the sentence.
+    """
+    for driver, names in required.items():
+        if driver not in available:
             return f"{qemu} has no device {driver}"
-        if absent := sorted(names - there[driver]):
+        if absent := sorted(names - available[driver]):
             return f"the device {driver} of {qemu} has no {' and no '.join(absent)}"
     return ""
 
 
 def properties(tools: ToolRoot) -> Properties:
-    """What the tool root's QEMU has of all the devices that a topology can ask for."""
+    """The properties of all DRIVERS that the tool root's QEMU has; cached."""
     key = store.digest("devices", tools.versions[PACKAGE], DRIVERS)
 
     def make(path: Path) -> None:
-        told = {driver: _ask(tools, driver) for driver in DRIVERS}
-        data = {driver: sorted(names) for driver, names in told.items() if names}
+        answers = {driver: _ask(tools, driver) for driver in DRIVERS}
+        data = {driver: sorted(names) for driver, names in answers.items() if names}
         (path / "devices.json").write_bytes(msgspec.json.encode(data))
 
-    entry = store.get("qemu", key, "what QEMU's devices can do", make)
+    entry = store.get("qemu", key, "the list of QEMU's devices", make)
     return msgspec.json.decode((entry / "devices.json").read_bytes(), type=Properties)
 
 
 def _ask(tools: ToolRoot, driver: str) -> frozenset[str]:
-    """The properties of a device; none when QEMU does not have it."""
+    """The properties of a device; empty when QEMU does not have it."""
     argv = Sandbox(tools.root).argv([PROGRAM, "-device", f"{driver},help"])
-    told = commands.ask(argv, timeout_s=ANSWER_S)
-    if told.returncode and "not found" not in told.stderr:
-        raise Failure(f"cannot ask QEMU for its device {driver}: {told.stderr.strip()}")
-    return parse(told.stdout.splitlines())
+    answer = commands.ask(argv, timeout_s=ANSWER_S)
+    if answer.returncode and "not found" not in answer.stderr:
+        raise Failure(f"cannot ask QEMU for its device {driver}: {answer.stderr.strip()}")
+    return parse(answer.stdout.splitlines())
 
 
 def parse(lines: Iterable[str]) -> frozenset[str]:
-    """The names in QEMU's help on a device: each has a line ``  name=<type>  - text``."""
-    found = (re.match(r"\s+([\w.-]+)=<", line) for line in lines)
-    return frozenset(match[1] for match in found if match)
+    """The names in QEMU's help on a device, whose lines are ``  name=<type>  - text``."""
+    matches = (re.match(r"\s+([\w.-]+)=<", line) for line in lines)
+    return frozenset(match[1] for match in matches if match)

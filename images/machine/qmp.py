@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""QEMU's machine protocol: its events while anything waits, and commands when one is needed.
+"""QEMU's machine protocol (QMP): events and commands.
 
-There are two monitors. One tells events; it is read on every look at the machine, so it is no more
-than lines of JSON. Commands go over the other with the qemu.qmp library, which takes long to import
-and is connected with the first command.
+There are two monitors. Events come over the first: it is read at every check of the machine, so it
+has to be fast, and lines of JSON are parsed here. Commands go over the second with the qemu.qmp
+library, which is slow to import and is loaded for the first command.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from qemu.qmp import QMPClient
 
 _log = logging.getLogger(__name__)
-# The library's errors reach us as exceptions; without a handler they would be printed as well.
+# The library raises its errors; without a handler it would print them as well.
 logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 
-ANSWER_S = 10.0  # QEMU answers its monitor within this, whatever the guest does
+ANSWER_S = 10.0  # QEMU answers on its monitor within this, whatever the guest does
 
 
 class QmpError(Failure):
@@ -36,24 +36,24 @@ class QmpError(Failure):
 
 
 class QmpTimeout(Failure):
-    """QEMU does not answer."""
+    """QEMU did not answer a command, or has closed its monitor."""
 
 
 class Event(msgspec.Struct, frozen=True):
-    """One event; names and data are those of QEMU's QMP reference."""
+    """An event; QEMU's QMP reference explains names and data."""
 
     event: str
     data: dict[str, Any] = {}
 
 
 class Events:
-    """The events of one QEMU, in the order they came.
+    """The events of one QEMU, in the order of their arrival.
 
-    first: commands that QEMU is given as soon as it is there.
+    first: commands to send at the start; QEMU runs them as soon as it is up.
     """
 
     def __init__(self, connection: socket.socket, first: Sequence[Command] = ()) -> None:
-        # QEMU is silent before it has heard this
+        # QEMU sends no events before qmp_capabilities
         for name, arguments in [("qmp_capabilities", {}), *first]:
             _log.debug("> %s %s", name, arguments)
             message = msgspec.json.encode({"execute": name, "arguments": arguments})
@@ -64,11 +64,11 @@ class Events:
         self.seen: list[Event] = []
 
     def look(self) -> None:
-        """Takes in what has come since the last look; Refused for one of the first commands."""
+        """Reads what has arrived; raises QmpError when one of the first commands failed."""
         while True:
             try:
                 data = self._socket.recv(1 << 16)
-            except OSError:  # nothing there, or QEMU is gone
+            except OSError:  # no data, or QEMU has ended
                 return
             if not data:
                 return
@@ -82,12 +82,12 @@ class Events:
                     self.seen.append(msgspec.convert(message, Event))
 
     def last(self, name: str) -> Event | None:
-        """The last event of that name."""
-        return next((one for one in reversed(self.seen) if one.event == name), None)
+        """The last event of that name; None before the first."""
+        return next((event for event in reversed(self.seen) if event.event == name), None)
 
 
 class Monitor:
-    """Commands to one QEMU."""
+    """Sends commands to one QEMU."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
@@ -95,16 +95,16 @@ class Monitor:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def command(self, name: str, timeout_s: float = ANSWER_S, /, **arguments: object) -> Any:
-        """QEMU's answer to a command.
+        """QEMU's answer to a command, decoded from JSON.
 
-        An underscore in an argument's name stands for the hyphen that QMP has there. Raises
-        Refused with QEMU's reason, Silent when there is no answer in time.
+        Underscores in names of arguments become hyphens, as QMP has them. Raises QmpError with
+        QEMU's reason when it refuses the command, QmpTimeout when it does not answer in time.
         """
-        wanted = {key.replace("_", "-"): value for key, value in arguments.items()}
-        return self.execute(name, wanted, timeout_s)
+        hyphenated = {key.replace("_", "-"): value for key, value in arguments.items()}
+        return self.execute(name, hyphenated, timeout_s)
 
     def execute(self, name: str, arguments: dict[str, object], timeout_s: float = ANSWER_S) -> Any:
-        """The same with the arguments as they are."""
+        """Like `command`, with the names of the arguments unchanged."""
         import asyncio
 
         from qemu.qmp import ExecuteError, QMPClient, QMPError
@@ -127,14 +127,14 @@ class Monitor:
         except TimeoutError:
             raise QmpTimeout(f"QEMU did not answer {name} within {timeout_s:.0f} s") from None
         except (QMPError, OSError, EOFError) as error:
-            raise QmpTimeout(f"QEMU's monitor is gone: {error}") from None
+            raise QmpTimeout(f"QEMU has closed its monitor: {error}") from None
 
     def human(self, line: str) -> str:
-        """A command of QEMU's monitor for people."""
+        """The output of a command of QEMU's human monitor (HMP), such as ``info registers -a``."""
         return str(self.command("human-monitor-command", command_line=line))
 
     def close(self) -> None:
-        """Gives the connection back; QEMU has ended by then."""
+        """Closes the connection; call it after QEMU has ended."""
         if self._loop is None:
             return
         import asyncio

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Files that a guest needs while it runs and that nobody wants afterwards.
+"""Removes the scratch files of guests: files that only a running guest needs.
 
-They are removed with the guest. Those of a process that was killed are removed by the next one
-that starts a guest: a mark in the cache names each guest's folder. Whether the owner lives is asked
-of the folder itself, by a lock on a file in it that has the mark's name as its text. So a copy of
-the cache, whose marks name the folders of the original, takes nothing from there.
+They are removed when the guest ends. After a process was killed, the next process that starts a
+guest removes them: for each running guest the cache has a mark, a file with the path of the guest's
+folder. A locked file in that folder shows that the guest still runs; it contains the mark's name.
+So a copy of the cache, whose marks name folders of the original, removes nothing there.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from blockyard.kernel.host.errors import Failure
 
 SCRATCH = ("*.raw", "initrd", "kernel.in", "*.sock")
 OWNER = ".running"  # in a guest's folder, locked while it runs
-_TEXT_BYTES = 4096  # of a mark: a path
+_TEXT_BYTES = 4096  # that are read of a mark or an owner file: PATH_MAX
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @contextlib.contextmanager
 def scratch(directory: Path) -> Iterator[None]:
-    """Makes a guest's folder; when the block is left, what is scratch in it is gone.
+    """Makes a guest's folder; removes its scratch files when the block is left.
 
-    Raises Failure when another guest runs there.
+    Raises Failure when another guest runs in the folder.
     """
     marks = store.place("running")
     _sweep(marks)
@@ -48,7 +48,7 @@ def scratch(directory: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _owner(directory: Path, name: str) -> Iterator[None]:
-    """The locked file that says that a guest runs in a folder."""
+    """Holds the lock that shows that a guest runs in the folder."""
     with open(locks.marker(directory / OWNER), "r+b", buffering=0) as owner:
         try:
             fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -61,9 +61,9 @@ def _owner(directory: Path, name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _mark(marks: Path, name: str, directory: Path) -> Iterator[None]:
-    """Names the folder in the cache, for a sweep after a kill.
+    """Keeps a mark with the folder's path in the cache, for a sweep after this process is killed.
 
-    Where nothing can be written (a full disk, another user's cache) a guest runs without.
+    If it cannot be written (full disk, another user's cache), the guest runs without a mark.
     """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
@@ -72,8 +72,8 @@ def _mark(marks: Path, name: str, directory: Path) -> Iterator[None]:
             mark = stack.enter_context(open(new, "xb", buffering=0))
             fcntl.flock(mark, fcntl.LOCK_EX)
             mark.write(os.fsencode(directory.resolve()))
-            durable.flush(mark.fileno())  # an empty one names nothing
-            new.rename(marks / name)  # nobody sees it without its lock
+            durable.flush(mark.fileno())  # else a power cut could leave an empty mark
+            new.rename(marks / name)  # visible only now, when it is locked
         try:
             yield
         finally:
@@ -82,7 +82,7 @@ def _mark(marks: Path, name: str, directory: Path) -> Iterator[None]:
 
 
 def make_disks(directory: Path, files: Mapping[str, int]) -> None:
-    """Sparse files for disks: name → bytes."""
+    """Makes sparse files for disks; files: name → size in bytes."""
     for name, size in files.items():
         disk = directory / name
         disk.touch()
@@ -90,16 +90,16 @@ def make_disks(directory: Path, files: Mapping[str, int]) -> None:
 
 
 def _sweep(marks: Path) -> None:
-    """Removes what processes left that are dead."""
+    """Removes the scratch files and marks of processes that have died."""
     for path in marks.glob("[!.]*"):
-        # errors: it is another user's, or of a cache that cannot be written
+        # OSError: another user's file, or a read-only cache
         with contextlib.suppress(OSError), locks.tried(path) as free:
             if free and ((folder := _folder(path)) is None or _is_swept(folder, path.name)):
                 store.remove(path)
 
 
 def _folder(mark: Path) -> Path | None:
-    """The folder that a mark names; None when it is no mark of ours, or names none any more."""
+    """The folder that a mark names; None for an unreadable mark or a folder that is gone."""
     try:
         text = _read(os.open(mark, _READ))
     except OSError:
@@ -117,10 +117,10 @@ def _read(descriptor: int) -> str:
 
 
 def _is_swept(directory: Path, name: str) -> bool:
-    """Removes the scratch files of the guest of that name; False when it still runs."""
+    """Removes the scratch files of the guest with that mark; False when it still runs."""
     try:
         owner = os.open(directory / OWNER, _READ)
-    except OSError:  # it ended, or was never there
+    except OSError:  # the guest has ended, or never started
         return True
     try:
         if _read(os.dup(owner)) != name:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A guest that has booted, saved, so that others start from there.
+"""Snapshots: saved guests that other guests start from, instead of booting.
 
-What is saved is a guest without the disks under test, with a free PCIe port for each controller:
-QEMU cannot save an NVMe controller, nor start from what was saved when it has one. They are
-plugged in when the guest runs. The memory is a file that QEMU maps: shared when it is saved,
-private to each guest that starts from it, which so reads only what it uses. A snapshot is made once
-per kernel and number of ports, and kept in the cache.
+The saved guest has no disks under test but a free PCIe port for each controller, because QEMU can
+neither save an NVMe controller nor load a snapshot when it has one. The controllers are plugged in
+when the guest runs. The memory is a file that QEMU maps, shared in the guest that is saved, private
+in guests that start from it, so that they read only the pages that they use. A snapshot is made
+once per kernel and number of ports, and kept in the cache.
 """
 
 from __future__ import annotations
@@ -45,41 +45,41 @@ if TYPE_CHECKING:
     from blockyard.images.machine.vm_config import VmConfig
 
 NVME_CLASS = "0x010802"  # NVM Express I/O controller (PCI Code and ID Assignment)
-RECIPE = 1  # changes with what is saved
-PORTS = Ports(serial="virtio", console=0, events=0, monitor=0)  # where they lead is not saved
+RECIPE = 1  # part of the key; increase it when snapshots are made in another way
+PORTS = Ports(serial="virtio", console=0, events=0, monitor=0)  # for the key
 CPUINFO = Path("/proc/cpuinfo")
-RESUME_S = 10.0  # QEMU has read it within this, at scale 1
-SAVE_S = 120.0  # QEMU has written its state within this
+RESUME_S = 10.0  # QEMU reads a snapshot within this, at scale 1
+SAVE_S = 120.0  # QEMU writes its state within this
 
 Booted = Callable[["VmConfig"], AbstractContextManager["Machine"]]
 
 
 class Times(msgspec.Struct, frozen=True):
-    """What a start took, in seconds from QEMU's start to the console's first answer."""
+    """Durations of starts, in seconds from QEMU's start to the console's first answer."""
 
     boot_s: float
-    effort_s: float = 0.0  # see images.boot
-    snapshot_s: float = 0.0  # 0: nobody has started from it yet
+    effort_s: float = 0.0  # of the boot, see images.boot
+    snapshot_s: float = 0.0  # of the fastest start from the snapshot; 0: none yet
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """A saved guest in the cache."""
 
-    path: Path  # with images.machine.qemu's MEMORY, a sparse file, and STATE
+    path: Path  # a folder with MEMORY (a sparse file) and STATE of images.machine.qemu
 
     @property
     def kernel_log(self) -> Path:
-        """What the kernel said while it booted."""
+        """The path of the kernel log of the boot."""
         return self.path / KERNEL_LOG
 
     @property
     def times(self) -> Times:
-        """What starts took."""
+        """The durations so far; raises an error of BROKEN_FILE when the file is damaged."""
         return msgspec.json.decode((self.path / "times.json").read_bytes(), type=Times)
 
     def record(self, seconds: float) -> None:
-        """What a start from it took; the shortest counts, as others had other work beside them."""
+        """Records the duration of a start. Only the shortest is kept: the host may be busy."""
         times = self.times
         if times.snapshot_s and seconds >= times.snapshot_s:
             return
@@ -87,23 +87,23 @@ class Snapshot:
         store.keep(self.path / "times.json", msgspec.json.encode(times))
 
     @property
-    def pays(self) -> bool:
-        """Whether a start from it is faster than a boot, as far as that is known."""
+    def is_faster(self) -> bool:
+        """Whether a start from it is faster than a boot; True before the first start from it."""
         try:
             times = self.times
-        except BROKEN_FILE:  # a start from it tells, and drops it
+        except BROKEN_FILE:  # the start fails and drops the snapshot
             return True
         return times.snapshot_s < times.boot_s
 
     def drop(self) -> None:
-        """Removes it from the cache; guests that started from it have it open.
+        """Removes it from the cache. Running guests have its files open.
 
-        The next one is made when a guest has booted once more.
+        A new snapshot is made after another guest has booted.
         """
         (store.directory("booted") / self.path.name).unlink(missing_ok=True)
         aside = self.path.with_name(f"{store.BROKEN}{self.path.name}")
         store.remove(aside)
-        with contextlib.suppress(FileNotFoundError):  # another run was quicker
+        with contextlib.suppress(FileNotFoundError):  # another run has dropped it
             self.path.rename(aside)
             store.remove(aside)
 
@@ -111,18 +111,18 @@ class Snapshot:
 def obstacle(setup: VmConfig) -> str:
     """Why such a guest cannot start from a snapshot; empty when it can."""
     if setup.shell:
-        return "a shell's port cannot be saved"
+        return "the port of a shell cannot be saved"
     if setup.dump:
-        return "what a memory dump needs is not saved"
+        return "a snapshot has no device for memory dumps"
     if setup.serial_port != "virtio":
         return f"a serial console on {setup.serial_port} cannot be saved"
     topology = setup.topology
     if topology.controllers and setup.kernel.config.get("PROVE_LOCKING") == "y":
         # pciehp_configure_device() takes reset_lock below pci_rescan_remove_lock, its other
         # callers above: seen with 7.3.4, in every guest whose controllers are plugged in
-        return "lockdep complains of PCIe hot-plug, which a start from a snapshot is"
+        return "it would plug in its controllers, and lockdep reports a bug in PCIe hot-plug"
     if topology.disks or topology.subsystems or (topology.controllers and topology.hotplug_ports):
-        return f"topology {topology.name} is more than NVMe controllers, or than free ports"
+        return f"topology {topology.name} has more than either NVMe controllers or free ports"
     try:
         for port, controller in enumerate(topology.controllers):
             devices.hotplug(controller, port)
@@ -131,25 +131,25 @@ def obstacle(setup: VmConfig) -> str:
     return ""
 
 
-def bare(topology: Topology) -> Topology:
-    """The hardware that is saved for guests of a topology."""
+def saved_topology(topology: Topology) -> Topology:
+    """The topology of the guest that is saved: a free port in place of each controller."""
     ports = topology.hotplug_ports + len(topology.controllers)
     return msgspec.structs.replace(topology, controllers=(), subsystems=(), hotplug_ports=ports)
 
 
 def note_boot(setup: VmConfig) -> None:
-    """Keeps in mind that such a guest comes up."""
+    """Records that such a guest boots."""
     store.keep(store.place("booted") / _key(setup), b"")
 
 
 def is_due(setup: VmConfig) -> bool:
-    """Whether there is a snapshot, or one can be made: a guest that does not boot has none."""
+    """Whether a snapshot exists or can be made, because such a guest has booted before."""
     key = _key(setup)
     return store.peek("snapshots", key) is not None or (store.place("booted") / key).exists()
 
 
 def _key(setup: VmConfig) -> str:
-    hardware = bare(setup.topology)
+    hardware = saved_topology(setup.topology)
     return store.digest(
         "snapshot",
         RECIPE,
@@ -164,9 +164,9 @@ def _key(setup: VmConfig) -> str:
 
 
 def _processor(cpuinfo: str) -> list[str]:
-    """The host's: a saved guest knows its clock's rate, and under KVM its features.
+    """The host's CPU: a saved guest depends on its clock rate, and under KVM on its features.
 
-    Without what changes from moment to moment, such as its frequency.
+    Lines that change all the time, such as the frequency, are left out.
     """
     names = ("vendor_id", "cpu family", "model", "model name", "stepping", "microcode", "flags")
     first, _, _ = cpuinfo.partition("\n\n")
@@ -174,15 +174,15 @@ def _processor(cpuinfo: str) -> list[str]:
 
 
 def snapshot(setup: VmConfig, boot: Booted) -> Snapshot:
-    """The snapshot for guests like this one, made if need be; boot: images.boot.boot."""
-    hardware = bare(setup.topology)
+    """The snapshot for guests like this one, made if it is not cached; boot: images.boot.boot."""
+    hardware = saved_topology(setup.topology)
 
     def make(path: Path) -> None:
         plain = replace(
             setup, directory=path, topology=hardware, ssh=False, saved=True, start="boot"
         )
         with step("saving a guest to start others from"), boot(plain) as guest:
-            guest.serial.run("true")  # the first shell is waiting for its script again
+            guest.serial.run("true")  # afterwards the next shell waits for its script
             _save(guest)
             times = Times(boot_s=round(guest.boot_s, 3), effort_s=round(guest.effort_s, 3))
         (path / "times.json").write_bytes(msgspec.json.encode(times))
@@ -191,7 +191,7 @@ def snapshot(setup: VmConfig, boot: Booted) -> Snapshot:
 
 
 def _save(guest: Machine) -> None:
-    # it is not paused: the state that it is saved in is the one that others start in
+    # saved while it runs: guests start in the state in which it was saved
     guest.qmp.execute(*IGNORE_MEMORY)
     guest.qmp.command("migrate", uri=f"file:{RUN}/{STATE}")
     deadline = time.monotonic() + SAVE_S
@@ -202,7 +202,7 @@ def _save(guest: Machine) -> None:
 
 
 def _wait_until_it_runs(guest: Machine) -> None:
-    """What is plugged in while QEMU still reads the saved state is lost."""
+    """Waits for QEMU to load the snapshot; a device that is plugged in earlier is lost."""
     deadline = guest.time() + RESUME_S * guest.scale
     while guest.events.last("RESUME") is None:
         if guest.time() > deadline:
@@ -212,9 +212,9 @@ def _wait_until_it_runs(guest: Machine) -> None:
 
 
 def wake(guest: Machine) -> None:
-    """Gives a guest that starts from a snapshot what makes it one of its own.
+    """Completes the start from a snapshot: plugs in controllers, sets the time, adds entropy.
 
-    Its controllers, the time, and randomness: its siblings have the same memory.
+    Without the entropy all guests of a snapshot would have the same random numbers.
     """
     _wait_until_it_runs(guest)
     controllers = guest.setup.topology.controllers

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Starting QEMU, and joining what knows nothing of each other: QEMU's process, the machine that
-watches it, and the diagnosis of one that is silent.
-"""
+"""Starts QEMU and connects it with the machine that watches it and the diagnosis of its hangs."""
 
 from __future__ import annotations
 
@@ -19,10 +17,7 @@ from blockyard.images.machine.vm_config import VmConfig
 
 
 def start(setup: VmConfig, stack: contextlib.ExitStack, saved: Snapshot | None = None) -> Machine:
-    """A machine whose QEMU has just been started, to boot or from a snapshot.
-
-    It has ended when `stack` is closed.
-    """
+    """A machine whose QEMU was just started, to boot or from a snapshot; `stack` ends it."""
     closing = stack.enter_context(contextlib.ExitStack())  # after QEMU has ended
     started = launch(setup, stack, saved)
     guest = Machine(

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The rate of an emulated guest's clock: one guest measures it, those after it are told.
+"""The clock rate of emulated guests: the first guest measures it, later guests get it as `lpj=`.
 
-Under TCG the time stamp counter is the host's. Nothing says so to the kernel, which measures it
-once more for each further CPU: a tenth of a second, with a result that was seen to be wrong by half
-on a loaded host (calibrate_delay_direct() in init/calibrate.c). With `lpj=` it does not.
+Under TCG the time stamp counter is that of the host, but the kernel does not know that and measures
+it for each further CPU (calibrate_delay_direct() in init/calibrate.c). That takes a tenth of a
+second, and on a busy host the result was seen to be wrong by half. With `lpj=` it does not measure.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from blockyard.kernel.host import store
 _DETECTED = re.compile(rb"tsc: Detected (\d+)\.(\d{3}) MHz processor")
 
 
-def loops_per_jiffy(runs_it: str, config: Mapping[str, str]) -> int:
-    """What to tell a kernel of this configuration; 0: it is to measure by itself.
+def loops_per_jiffy(accelerator_name: str, config: Mapping[str, str]) -> int:
+    """The value of `lpj=` for a kernel of this configuration; 0: the kernel has to measure.
 
-    runs_it: the accelerator's name. Computed from the rate in kHz as the kernel does it for its
-    first CPU (tsc_init()).
+    Computed from the rate in kHz as the kernel does it for its first CPU (tsc_init()).
     """
     ticks = int(config.get("HZ", "0"))
-    if runs_it != "tcg" or not ticks:
+    if accelerator_name != "tcg" or not ticks:
         return 0
     with contextlib.suppress(OSError, ValueError):
         return int(_record().read_text()) * 1000 // ticks
@@ -34,9 +33,9 @@ def loops_per_jiffy(runs_it: str, config: Mapping[str, str]) -> int:
 
 
 def note(kernel_log: Path) -> None:
-    """Keeps what an emulated guest found, for as long as the host does not boot."""
-    if not (record := _record()).exists() and (found := _DETECTED.search(kernel_log.read_bytes())):
-        store.keep(record, b"".join(found.groups()))
+    """Keeps the rate that an emulated guest measured, until the host boots again."""
+    if not (record := _record()).exists() and (match := _DETECTED.search(kernel_log.read_bytes())):
+        store.keep(record, b"".join(match.groups()))
 
 
 def _record() -> Path:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What to boot, and on what, as values."""
+"""The configuration of a guest: kernel, files, accelerator, topology and options."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from blockyard.kernel.host import store
 from blockyard.kernel.host.debian import ToolRoot
 from blockyard.kernel.host.errors import unknown
 
-# boot; from a snapshot, made if need be; or from one where that is known to be faster
+# boot; start from a snapshot, making it if needed; or use the faster of the two (images.resume)
 Start = Literal["boot", "snapshot", "auto"]
 STARTS: tuple[Start, ...] = get_args(Start)
 
 
 def start_named(name: str) -> Start:
-    """One of the ways to start a guest; raises UsageError for another."""
+    """The name as a `Start`; raises UsageError for an unknown name."""
     for start in STARTS:
         if start == name:
             return start
@@ -34,7 +34,7 @@ def start_named(name: str) -> Start:
 
 @dataclass(frozen=True)
 class VmConfig:
-    """One guest."""
+    """The configuration of one guest."""
 
     kernel: Kernel
     files: GuestFiles
@@ -44,21 +44,21 @@ class VmConfig:
     directory: Path  # where this guest's kernel log and scratch files go
     ssh: bool = False  # bring up the network and sshd
     shell: bool = False  # a shell on hvc0
-    serial: str = ""  # what carries the serial console (qemu.SERIAL); empty: the best there is
-    monitor: bool = False  # QEMU's monitor for people, on a socket in the directory
-    gdb: bool = False  # gdb's protocol, on a socket in the directory
-    dump: bool = False  # a panic leaves the guest's memory in the directory
+    serial: str = ""  # the carrier of the serial console (qemu.SERIAL); empty: the best available
+    monitor: bool = False  # QEMU's human monitor, on a socket in the directory
+    gdb: bool = False  # gdb's remote protocol, on a socket in the directory
+    dump: bool = False  # after a panic, dump the guest's memory into the directory
     saved: bool = False  # its memory is a file, so that it can be saved (images.machine.snapshot)
     start: Start = "boot"
 
     @property
     def serial_port(self) -> str:
-        """What carries the serial console in this kernel."""
+        """The carrier of the serial console, a key of qemu.SERIAL."""
         return self.serial or qemu.best_serial(self.kernel.config)
 
 
 class GuestOptions(TypedDict, total=False):
-    """The fields of `VmConfig` in which the guests of one environment differ."""
+    """Fields of `VmConfig` that can differ between guests of one `BootEnv`."""
 
     ssh: bool
     shell: bool
@@ -71,7 +71,7 @@ class GuestOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class BootEnv:
-    """What the guests of one kernel have in common."""
+    """The part of the configuration that all guests of one kernel share."""
 
     kernel: Kernel
     tools: ToolRoot
@@ -94,7 +94,7 @@ class BootEnv:
 
     @property
     def keys(self) -> EnvKeys:
-        """The same without paths of this machine."""
+        """The same as cache keys, without paths of this machine."""
         return EnvKeys(
             kernel=self.kernel.path.name,
             kernel_name=self.kernel.info.name,
@@ -107,18 +107,18 @@ class BootEnv:
 
 
 class EnvKeys(msgspec.Struct, frozen=True, kw_only=True):
-    """A `BootEnv` as keys of the cache's entries, the same on every machine that has them."""
+    """A `BootEnv` as keys of cache entries, which are the same on every machine."""
 
-    kernel: str  # in kernels
-    kernel_name: str  # what it is called in this run
-    tools: str  # in roots
-    root: str  # in images, as the next two
+    kernel: str  # key in kernels
+    kernel_name: str  # the kernel's name in this run
+    tools: str  # key in roots
+    root: str  # key in images, as the next two
     modules: str
     initramfs: str
     accelerator: Accelerator
 
     def resolved(self) -> BootEnv:
-        """The environment in this machine's cache; raises Failure when it has no such kernel."""
+        """The environment in this machine's cache; raises Failure when the kernel is not in it."""
         return BootEnv(
             artifact.load(store.place("kernels") / self.kernel, self.kernel_name),
             self.tool_root,

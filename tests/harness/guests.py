@@ -102,7 +102,7 @@ class Guest:
         """
         stop = self.machine.log.size if end is None else end
         start, self._judged = self._judged, stop
-        return find(self.machine.log.unasked(start, stop))
+        return find(self.machine.log.unrequested(start, stop))
 
 
 class NotServed(Exception):
@@ -154,7 +154,7 @@ class Guests:
             raise _not_served("kernel", f"driver:{slot.driver}", problem)
         what = f"topology:{self._plan.hardware(slot.topology).name}"
         if slot.topology not in self._lacking:
-            self._lacking[slot.topology] = qemu_features.lacking(
+            self._lacking[slot.topology] = qemu_features.missing_feature(
                 self._plan.hardware(slot.topology), self._env.tools
             )
         if lacking := self._lacking[slot.topology]:

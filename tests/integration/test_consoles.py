@@ -53,7 +53,7 @@ def test_it_is_followed_line_by_line(console: Console) -> None:
     with console.follow("for n in {1..5}; do echo line $n; sleep 0.2; done; exit 4") as running:
         begun = time.monotonic()
         lines = running.lines()
-        assert (next(lines), running.ended) == ("line 1", False)
+        assert (next(lines), running.finished) == ("line 1", False)
         assert list(lines) == [f"line {n}" for n in range(2, 6)]
         assert time.monotonic() - begun > 0.7
         assert running.result().exit_code == 4
@@ -91,7 +91,7 @@ def test_a_file_that_is_not_there(console: Console) -> None:
 
 
 def test_a_time_out_is_told_and_the_console_goes_on(console: Console) -> None:
-    with pytest.raises(CommandTimedOut, match="no end after"):
+    with pytest.raises(CommandTimedOut, match="timed out after"):
         console.run("echo begun; sleep 3600", timeout_s=0.5)
     assert not console.dead
     assert console.run("echo next").data == b"next\n"

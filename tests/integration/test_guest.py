@@ -60,7 +60,7 @@ class TestSystem:
         from blockyard.images.log.splats import find
 
         log = shared_guest.log  # tests of other files may have had time-outs
-        assert find(log.unasked(0, log.size)) == []
+        assert find(log.unrequested(0, log.size)) == []
 
 
 class TestReach:

@@ -333,7 +333,7 @@ def qemu_stopped(place: Place) -> None:
             guest.serial.run("sleep 6000", 6000)
 
 
-@fault("QEMU pauses the guest", "GuestHung: QEMU has paused it")
+@fault("QEMU pauses the guest", "GuestHung: QEMU has paused the guest")
 def qemu_paused(place: Place) -> None:
     with place.guest() as guest:
         guest.qmp.command("stop")
@@ -360,7 +360,7 @@ def qemu_refuses(place: Place) -> None:
     setup = place.ready.setup(place.folder / "guest", topology=odd)
     with pytest.raises(QemuDied) as caught, boot(setup):
         raise AssertionError("it came up")
-    assert caught.value.what.startswith("QEMU does not start this guest: -device")
+    assert caught.value.what.startswith("QEMU cannot start this guest: -device")
     assert len(caught.value.what.splitlines()) == 1
     assert caught.value.hint == "topology odd"
 

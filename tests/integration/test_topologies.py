@@ -76,7 +76,7 @@ def start(ready: BootEnv, tmp_path: Path) -> Callable[[str], Any]:
     @contextmanager
     def start(name: str) -> Iterator[Guest]:
         wanted = topologies.load(name)
-        if reason := qemu_features.lacking(wanted, ready.tools):
+        if reason := qemu_features.missing_feature(wanted, ready.tools):
             pytest.skip(reason)
         with boot(ready.setup(tmp_path / "guest", topology=wanted)) as guest:
             if wanted.controllers:
@@ -347,7 +347,7 @@ def test_virtual_functions_come_online(tmp_path: Path) -> None:
     """On one of Debian's kernels; on ours it is a test of the suite `nvme`."""
     ready = boot_env.ready(KernelSpec("7.2-debian"))
     wanted = topologies.load("sriov")
-    if reason := qemu_features.lacking(wanted, ready.tools):
+    if reason := qemu_features.missing_feature(wanted, ready.tools):
         pytest.skip(reason)
     with boot(ready.setup(tmp_path / "guest", topology=wanted)) as booted:
         Driver(manifest.load("nvme"), ready.kernel, booted.serial).load()

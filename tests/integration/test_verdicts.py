@@ -326,7 +326,7 @@ def test_a_panic_is_a_crash_with_its_log(verdicts: Verdicts) -> None:
 def test_a_command_without_an_end_is_a_time_out(verdicts: Verdicts) -> None:
     result = verdicts["hangs"]
     assert result.outcome == "timeout"
-    assert "no end after" in result.reason
+    assert "timed out after" in result.reason
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ class Nvme:
         topology = self.topology
         (node,) = [
             place.node
-            for place in topology.places()
+            for place in topology.all_namespaces()
             if place.nsid == nsid and (place.shared or place.controller == number)
         ]
         query = self.machine.qmp.execute("query-blockstats", {})

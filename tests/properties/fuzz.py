@@ -44,7 +44,7 @@ def shared_log(data: bytes) -> None:
     found = KernelLog(path, shared=True)
     found.tail()
     found.panicked()
-    splats.find(found.unasked(0, found.size))
+    splats.find(found.unrequested(0, found.size))
 
 
 def series(data: bytes) -> None:

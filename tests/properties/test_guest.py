@@ -137,7 +137,7 @@ def test_a_log_that_the_console_shares(log_file: Path, data: bytes) -> None:
     assert log.size == len(data)
     log.tail()
     log.panicked()
-    log.unasked(0, log.size)
+    log.unrequested(0, log.size)
 
 
 @pytest.fixture(scope="module")

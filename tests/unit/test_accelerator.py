@@ -68,7 +68,7 @@ def test_requested_kvm_is_never_replaced(kvm: Path) -> None:
 
 def test_requested_tcg_needs_no_probe() -> None:
     probe = Probe()
-    assert choose("tcg", QEMU, probe) == Accelerator("tcg", "asked for", 5.0)
+    assert choose("tcg", QEMU, probe) == Accelerator("tcg", "requested", 5.0)
     assert probe.tried == []
 
 

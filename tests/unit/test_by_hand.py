@@ -28,7 +28,7 @@ def setup(tmp_path: Path) -> VmConfig:
         samples.kernel(tmp_path / "kernel", "CONFIG_VIRTIO_CONSOLE=y\n"),
         files,
         samples.tools(tmp_path / "tools"),
-        Accelerator("tcg", "asked for", 5.0),
+        Accelerator("tcg", "requested", 5.0),
         topology.DEFAULT,
         tmp_path / "guest",
     )

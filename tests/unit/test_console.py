@@ -183,7 +183,7 @@ class TestLostBytes:
 
     def test_no_begin(self, connect: Connect) -> None:
         console = connect(silence, scale=0.01)
-        with pytest.raises(ConsoleLost, match="took no command"):
+        with pytest.raises(ConsoleLost, match="did not accept a command"):
             console.run("x")
         assert console.dead
 

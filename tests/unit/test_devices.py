@@ -287,10 +287,13 @@ class TestHotplug:
 
 class TestAbilities:
     def test_qemu_is_not_asked_for_what_the_default_has(self, tmp_path: Any) -> None:
-        assert qemu_features.lacking(DEFAULT, ToolRoot(tmp_path / "not there")) == ""
+        assert qemu_features.missing_feature(DEFAULT, ToolRoot(tmp_path / "not there")) == ""
         for name in ("4k", "controllers", "namespaces", "null", "memory", "errors"):
             assert (
-                qemu_features.lacking(topologies.load(name), ToolRoot(tmp_path / "not there")) == ""
+                qemu_features.missing_feature(
+                    topologies.load(name), ToolRoot(tmp_path / "not there")
+                )
+                == ""
             )
 
     def test_names_are_taken_from_qemus_help(self) -> None:
@@ -306,11 +309,11 @@ class TestAbilities:
     def test_a_reason_names_what_is_missing(self) -> None:
         wanted = qemu_features.needed(topologies.load("queues"))
         there = {"nvme": frozenset({"serial", "max_ioqpairs", "msix_qsize", "mdts"})}
-        assert qemu_features.missing(wanted, there, "QEMU 8.2") == (
+        assert qemu_features.first_missing(wanted, there, "QEMU 8.2") == (
             "the device nvme of QEMU 8.2 has no mqes"
         )
-        assert qemu_features.missing(wanted, {}, "QEMU 8.2") == "QEMU 8.2 has no device nvme"
-        assert qemu_features.missing(wanted, wanted, "QEMU 8.2") == ""
+        assert qemu_features.first_missing(wanted, {}, "QEMU 8.2") == "QEMU 8.2 has no device nvme"
+        assert qemu_features.first_missing(wanted, wanted, "QEMU 8.2") == ""
 
     @pytest.mark.parametrize("name", topologies.names())
     def test_all_that_a_topology_asks_for_can_be_asked_of_qemu(self, name: str) -> None:

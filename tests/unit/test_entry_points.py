@@ -63,7 +63,7 @@ class TestTopologies:
         [
             ("1 / 0\n", "lab = lab_of_a_test:TOPOLOGIES.*ZeroDivisionError"),
             ("", "lab = lab_of_a_test:TOPOLOGIES.*has no attribute"),
-            ("TOPOLOGIES = '/no/such/folder'\n", "lab.*/no/such/folder: not found"),
+            ("TOPOLOGIES = '/no/such/folder'\n", "lab.*/no/such/folder not found"),
         ],
     )
     def test_a_bad_entry_point_is_named(self, install: Install, module: str, message: str) -> None:

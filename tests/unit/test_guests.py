@@ -76,7 +76,7 @@ def _guests(
     samples.kernel(kernel, "CONFIG_VIRTIO_CONSOLE=y\nCONFIG_BLK_DEV_NVME=m\n")
     monkeypatch.setattr(guests, "boot", boots.boot)
     # there is no QEMU to ask
-    monkeypatch.setattr(qemu_features, "lacking", lambda topology, tools: "")
+    monkeypatch.setattr(qemu_features, "missing_feature", lambda topology, tools: "")
     monkeypatch.setattr(Driver, "load", load)
     scope = Scope(drivers=("null_blk",), consoles=("serial", "ssh"))
     return Guests(Plan(scope=scope, env=samples.env_keys()), tmp_path, "")

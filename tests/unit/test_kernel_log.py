@@ -112,9 +112,9 @@ class TestAskedFor:
     )
     def test_it_is_left_out(self, log: KernelLog, start: int, end: int, left: str) -> None:
         grow(log, b"0123456789ABCDEF")
-        log.asked_for(4, 6)
-        log.asked_for(10, 12)
-        assert log.unasked(start, end) == left
+        log.mark_requested(4, 6)
+        log.mark_requested(10, 12)
+        assert log.unrequested(start, end) == left
 
 
 class TestStamps:
@@ -173,7 +173,7 @@ def test_the_lines_since_a_test_began(tmp_path: Path) -> None:
     start = log.size
     with open(log.path, "a") as file:
         file.write("sysrq: Show Blocked State\n")
-    log.asked_for(start, log.size)
+    log.mark_requested(start, log.size)
     with open(log.path, "a") as file:
         file.write("after\n")
     assert log.since_begin(3).splitlines() == ["line 48", "line 49", "after"]

@@ -105,6 +105,6 @@ class TestCommands:
     def test_an_end_is_no_answer(self, pair: Pair) -> None:
         monitor = Monitor(pair[0])
         pair[1].close()
-        with pytest.raises(QmpTimeout, match="gone"):
+        with pytest.raises(QmpTimeout, match="closed its monitor"):
             monitor.command("query-status", 30.0)
         monitor.close()

@@ -157,7 +157,7 @@ class TestBad:
             (NAMESPACE + "block_size = 0", at_namespace("block_size"), ">= 512"),
             (NAMESPACE + "block_size = 520", at_namespace("block_size"), "power of two"),
             (NAMESPACE + "block_size = 131072", at_namespace("block_size"), "<= 65536"),
-            (NAMESPACE + "mset = true", at_namespace("mset"), "metadata (ms)"),
+            (NAMESPACE + "mset = true", at_namespace("mset"), "set ms"),
             (NAMESPACE + "pi = 1", at_namespace("pi"), "8 bytes of metadata"),
             (NAMESPACE + "pi = 4\nms = 8", at_namespace("pi"), "4"),
             (NAMESPACE + "pi = 1\nms = 8\npif = 2", at_namespace("pi"), "16 bytes of metadata"),
@@ -167,7 +167,7 @@ class TestBad:
             (
                 NAMESPACE + 'errors = [{ on = "read", lba = 131071, blocks = 2 }]',
                 at_namespace("errors[0].lba"),
-                "ends at block 131072",
+                "only 131072 blocks",
             ),
             (
                 NAMESPACE + 'errors = [{ on = "erase", lba = 0 }]',
@@ -215,7 +215,7 @@ class TestBad:
     @pytest.mark.parametrize(
         ("text", "place", "words"),
         [
-            (CONTROLLER + 'subsystem = "t"', at_controller("subsystem"), "no subsystem 't'"),
+            (CONTROLLER + 'subsystem = "t"', at_controller("subsystem"), "unknown subsystem 't'"),
             (
                 IN_SUBSYSTEM + '[[subsystems]]\nname = "t"',
                 "`$.subsystems[1]`",
@@ -224,12 +224,12 @@ class TestBad:
             (
                 IN_SUBSYSTEM + '[[subsystems]]\nname = "s"',
                 "`$.subsystems[1].name`",
-                "two subsystems 's'",
+                "duplicate subsystem name 's'",
             ),
             (
                 IN_SUBSYSTEM + '[[controllers]]\nserial = "b"\nsubsystem = "s"',
                 "`$.controllers[1].serial`",
-                "one serial number",
+                "same serial number",
             ),
             (
                 IN_SUBSYSTEM.replace('"s"\n', '"s"\nnamespaces = [{ block_size = 1000 }]\n', 1),
@@ -248,12 +248,12 @@ class TestBad:
             ('subsystem = "s"\n', "", "sriov_max_vfs", "subsystem"),
             ("vq_flexible = 4", "vq_flexible = 3", "sriov_vq_flexible", "need 4 queues"),
             ("vi_flexible = 2", "vi_flexible = 1", "sriov_vi_flexible", "need 2 vectors"),
-            ("max_vfs = 2", "max_vfs = 0", "sriov_vq_flexible", "no virtual functions"),
+            ("max_vfs = 2", "max_vfs = 0", "sriov_vq_flexible", "needs virtual functions"),
             ("max_vfs = 2", "max_vfs = 128", "sriov_max_vfs", "<= 127"),
-            ("vq_flexible = 4", "vq_flexible = 63", "max_ioqpairs", "two queue pairs more"),
-            ("vi_flexible = 2", "vi_flexible = 65", "msix_qsize", "one vector more"),
-            ("sriov_max", "cmb_size_mib = 16\nsriov_max", "cmb_size_mib", "no memory"),
-            ("sriov_max", "pmr_size_mib = 16\nsriov_max", "pmr_size_mib", "no memory"),
+            ("vq_flexible = 4", "vq_flexible = 63", "max_ioqpairs", "sriov_vq_flexible + 2"),
+            ("vi_flexible = 2", "vi_flexible = 65", "msix_qsize", "sriov_vi_flexible + 1"),
+            ("sriov_max", "cmb_size_mib = 16\nsriov_max", "cmb_size_mib", "CMB or PMR"),
+            ("sriov_max", "pmr_size_mib = 16\nsriov_max", "pmr_size_mib", "CMB or PMR"),
         ],
     )
     def test_sriov(self, file: Path, old: str, new: str, field: str, words: str) -> None:
@@ -269,15 +269,15 @@ class TestBad:
             ("nruh = 4", "", "`$.subsystems[0].fdp`", "nruh"),
             ("nruh = 4", "nruh = 129", "`$.subsystems[0].fdp.nruh`", "<= 128"),
             ("nruh = 4", "nruh = 128, nrg = 1024", "`$.subsystems[0].fdp.nrg`", "16-bit"),
-            ("ruhs = [0, 1]", "", at_namespace("ruhs"), "names its reclaim unit handles"),
+            ("ruhs = [0, 1]", "", at_namespace("ruhs"), "needs reclaim unit handles"),
             ("[0, 1]", "[0, 4]", at_namespace("ruhs"), "last reclaim unit handle is 3"),
-            ("[0, 1]", "[1, 1]", at_namespace("ruhs"), "twice"),
+            ("[0, 1]", "[1, 1]", at_namespace("ruhs"), "duplicate"),
             ("[0, 1]", "[0]\nzoned = { zone_size_kib = 1024 }", at_namespace("zoned"), "zoned"),
             (
                 "[0, 1]",
                 "[0]\n[[controllers.namespaces]]\nblock_size = 4096\nruhs = [0]",
                 "`$.controllers[0].namespaces[1].ruhs`",
-                "another format",
+                "another block format",
             ),
         ],
     )
@@ -301,17 +301,21 @@ class TestBad:
                 CONTROLLER
                 + f"pmr_size_mib = {1 << 13}\n[[controllers]]\nserial='b'\ncmb_size_mib=8192",
                 at_controller("pmr_size_mib"),
-                "with all others 17408 MiB",
+                "17408 MiB with the other sizes",
             ),
             (
                 CONTROLLER + "namespaces = [" + "{}, " * 257 + "]",
                 at_controller("namespaces"),
-                "257 namespaces, QEMU has 256",
+                "257 namespaces, QEMU allows at most 256",
             ),
             ('[[controllers]]\nserial = "a"\n' * 27, "`$.controllers`", "26 free slots"),
             ('[[controllers]]\nserial = "a"\n' * 500, "`$.controllers`", "26 free slots"),
-            ("hotplug_ports = 16\n" + CONTROLLER * 11, "`$.hotplug_ports`", "need 27"),
-            ('[[disks]]\ninterface = "virtio-blk"\nserial = "a"\n' * 26, "`$.disks`", "need 27"),
+            ("hotplug_ports = 16\n" + CONTROLLER * 11, "`$.hotplug_ports`", "27 are needed"),
+            (
+                '[[disks]]\ninterface = "virtio-blk"\nserial = "a"\n' * 26,
+                "`$.disks`",
+                "27 are needed",
+            ),
             ('[[disks]]\ninterface = "virtio-scsi"\nserial = "a"\n' * 257, "`$.disks`", "256"),
             (
                 NAMESPACE.replace("64", "32768")
@@ -379,10 +383,11 @@ class TestBad:
         assert "\n" not in caught.value.what
 
 
-class TestPlaces:
+class TestNamespaces:
     def test_nsids_are_unique_in_a_subsystem(self) -> None:
         assert [
-            (place.controller, place.nsid, place.namespace.size_mib) for place in PAIR.places()
+            (place.controller, place.nsid, place.namespace.size_mib)
+            for place in PAIR.all_namespaces()
         ] == [
             (0, 1, 4),
             (0, 2, 5),
@@ -400,7 +405,7 @@ class TestPlaces:
         assert sizes == [{1: 4, 2: 5, 3: 1, 4: 2}, {1: 512}, {1: 4, 2: 5, 5: 3}]
 
     def test_each_is_named_once_and_knows_its_field(self) -> None:
-        places = PAIR.places()
+        places = PAIR.all_namespaces()
         assert len({place.node for place in places}) == len(places)
         assert [place.field for place in places if place.shared] == [
             "subsystems[0].namespaces[0]",
