@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A Rust driver beside the C driver of the same promises: what user space can tell apart.
+"""A Rust driver compared with its C counterpart: differences that user space can see.
 
-What the Rust driver lacks is a skip that names it; what it has but does otherwise is a failure that
-says how. Differences that are known stand in tests/known_failures.toml.
+A feature that the Rust driver lacks is a skip that names it; one that behaves differently is a
+failure that says how. Known differences are listed in tests/known_failures.toml.
 """
 
 import pytest
@@ -16,7 +16,7 @@ from blockyard.tests.lib.null_blk import ATTRIBUTES
 
 pytestmark = needs("configfs", "counterpart")
 
-# Of a queue, up to 7.3; what comes later is found by `all_queue_attributes_are_compared`.
+# Queue attributes up to Linux 7.3; `all_queue_attributes_are_compared` fails for newer ones.
 QUEUE = (
     "add_random",
     "async_depth",
@@ -72,7 +72,7 @@ QUEUE = (
     "zoned",
     "zoned_qd1_writes",
 )
-# A disk may go without a time-out, and it may have a scheduler from the start, which has a folder.
+# A driver may have no time-out; a scheduler that is set from the start has a folder.
 OPTIONAL_FILES = {"queue/io_timeout", "queue/iosched"}
 
 Pair = tuple[Surface, Surface]
@@ -80,7 +80,7 @@ Pair = tuple[Surface, Surface]
 
 @pytest.fixture
 def pair(guest: Guest, driver: Driver) -> Pair:
-    """The surfaces of the C driver and of the Rust one under test."""
+    """The surfaces of the C driver and of the Rust driver under test."""
     if driver.manifest.counterpart not in guest.surfaces:
         with abi.counterpart(driver) as other:
             guest.surfaces[driver.manifest.counterpart] = abi.read(other)
@@ -89,6 +89,7 @@ def pair(guest: Guest, driver: Driver) -> Pair:
 
 
 def in_both(pair: Pair, driver: Driver, attribute: str) -> None:
+    """Skip the test unless both drivers have the attribute."""
     c, rust = pair
     if attribute not in c.modes:
         skip("kernel", f"{driver.manifest.counterpart} has no attribute {attribute} in this kernel")
@@ -107,17 +108,17 @@ def test_permissions_are_the_same(pair: Pair, driver: Driver, attribute: str) ->
 def test_defaults_are_the_same(pair: Pair, driver: Driver, attribute: str) -> None:
     in_both(pair, driver, attribute)
     c, rust = pair
-    told = f"C {c.defaults[attribute]}, Rust {rust.defaults[attribute]}"
-    assert rust.defaults[attribute] == c.defaults[attribute], told
+    message = f"C {c.defaults[attribute]}, Rust {rust.defaults[attribute]}"
+    assert rust.defaults[attribute] == c.defaults[attribute], message
 
 
 @pytest.mark.parametrize("attribute", ATTRIBUTES)
 def test_values_get_the_same_answer(pair: Pair, driver: Driver, attribute: str) -> None:
-    """The same is taken, the same is refused, with the same error, and reads back the same."""
+    """Both accept and refuse the same values, with the same errors, and read back the same."""
     in_both(pair, driver, attribute)
     if "w" not in pair[0].modes[attribute]:
         pytest.skip(f"{attribute} cannot be written")
-    c, rust = (one.answers[attribute] for one in pair)
+    c, rust = (surface.answers[attribute] for surface in pair)
     differences = [
         f"{value!r}: C {abi.in_words(c[value])}, Rust {abi.in_words(rust[value])}"
         for value in abi.VALUES
@@ -129,8 +130,8 @@ def test_values_get_the_same_answer(pair: Pair, driver: Driver, attribute: str) 
 @pytest.mark.parametrize("attribute", QUEUE)
 @feature("queue limits")
 def test_queue_attributes_are_the_same(pair: Pair, driver: Driver, attribute: str) -> None:
-    """Disks that are made of the same: equal size, block size and way of completion."""
-    c, rust = (one.queue.get(attribute) for one in pair)
+    """The disks compared have the same size, block size and irqmode."""
+    c, rust = (surface.queue.get(attribute) for surface in pair)
     if c is None and rust is None:
         skip("kernel", f"this kernel has no queue attribute {attribute}")
     assert rust == c, f"C {c}, Rust {rust}"
@@ -139,20 +140,20 @@ def test_queue_attributes_are_the_same(pair: Pair, driver: Driver, attribute: st
 @feature("sysfs files")
 @smoke
 def test_sysfs_has_the_same_files(pair: Pair) -> None:
-    c, rust = (one.files - OPTIONAL_FILES for one in pair)
+    c, rust = (surface.files - OPTIONAL_FILES for surface in pair)
     assert rust == c, f"only C: {sorted(c - rust)}, only Rust: {sorted(rust - c)}"
 
 
 @feature("sysfs files")
 def test_sysfs_has_the_same_optional_files(pair: Pair) -> None:
-    c, rust = (one.files & OPTIONAL_FILES for one in pair)
+    c, rust = (surface.files & OPTIONAL_FILES for surface in pair)
     assert rust == c, f"C {sorted(c)}, Rust {sorted(rust)}"
 
 
 @feature("configfs")
 @smoke
 def test_rust_driver_adds_no_attributes(pair: Pair) -> None:
-    """What only the Rust driver has would bind user space to it."""
+    """User space must not depend on attributes that only the Rust driver has."""
     c, rust = pair
     assert set(rust.modes) - set(c.modes) == set()
 
@@ -160,16 +161,16 @@ def test_rust_driver_adds_no_attributes(pair: Pair) -> None:
 @feature("configfs")
 @smoke
 def test_all_attributes_are_compared(pair: Pair) -> None:
-    """The list has what the kernel's C driver has."""
+    """ATTRIBUTES names every attribute of this kernel's C driver."""
     c, _ = pair
-    assert set(c.modes) - set(ATTRIBUTES) == set(), "new attributes of the C driver: add them"
+    assert set(c.modes) - set(ATTRIBUTES) == set(), "add new attributes to ATTRIBUTES"
 
 
 @feature("queue limits")
 def test_all_queue_attributes_are_compared(pair: Pair) -> None:
-    """The list above has what the kernel's queues have."""
+    """QUEUE names every queue attribute of this kernel."""
     c, rust = pair
-    assert (set(c.queue) | set(rust.queue)) - set(QUEUE) == set(), "new in queues: add them"
+    assert (set(c.queue) | set(rust.queue)) - set(QUEUE) == set(), "add new attributes to QUEUE"
 
 
 @feature("module parameters")

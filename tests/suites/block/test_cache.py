@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Volatile caches: what a flush and FUA promise, checked after the power has gone."""
+"""Volatile caches: what flushes and FUA guarantee, checked after a power loss."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,20 +16,20 @@ pytestmark = feature("write cache")
 
 
 def cache(driver: Driver, **attributes: object) -> dict[str, object]:
-    """What a configfs disk with a volatile cache is made of."""
+    """Attributes of a configfs disk with a volatile cache."""
     return {**driver.store_attributes(), "cache_size": 16, **attributes}
 
 
 @pytest.fixture
 def cached_disk(driver: Driver) -> Iterator[Disk]:
-    """A disk that loses what was not flushed when its power goes."""
+    """A disk that loses unflushed data when it loses power."""
     with driver.disk(**cache(driver)) as disk:
         yield disk
 
 
 @contextmanager
 def disk_with_cache(driver: Driver) -> Iterator[Disk]:
-    """A disk that the kernel sends flushes to."""
+    """A disk with a write-back cache, so that the kernel sends it flushes; skips without one."""
     attributes = cache(driver) if "attribute:cache_size" in driver.capabilities else {}
     with driver.disk(**attributes) as disk:
         if not attributes and disk.queue("write_cache") != "write back":
@@ -43,11 +43,11 @@ def lose_power(disk: Disk) -> None:
     assert disk.set_attribute("power", "1") == 0
 
 
-def written(disk: Disk, how: str) -> bool:
-    """Writes 64 KiB, cuts the power, and says whether they are there afterwards."""
+def survives_power_loss(disk: Disk, flags: str) -> bool:
+    """Write 64 KiB with these options of dd, cut the power, and compare the data."""
     disk.console.check(
         f"head -c 64K /dev/urandom > /tmp/data; "
-        f"dd if=/tmp/data of={disk.path} bs=64K status=none oflag=direct{how}"
+        f"dd if=/tmp/data of={disk.path} bs=64K status=none oflag=direct{flags}"
     )
     lose_power(disk)
     disk.console.check(
@@ -69,31 +69,31 @@ def test_flush_reaches_the_disk(driver: Driver) -> None:
 
 @needs("attribute:cache_size")
 def test_the_cache_is_volatile(cached_disk: Disk) -> None:
-    """Else the tests below would prove nothing."""
-    assert not written(cached_disk, "")
+    """Without a volatile cache the tests below would prove nothing."""
+    assert not survives_power_loss(cached_disk, "")
 
 
 @needs("attribute:cache_size")
 @smoke
 def test_flushed_data_survives(cached_disk: Disk) -> None:
-    assert written(cached_disk, " conv=fsync")
+    assert survives_power_loss(cached_disk, " conv=fsync")
 
 
 @needs("attribute:cache_size", "attribute:fua")
 @pytest.mark.parametrize("fua", ["0", "1"])
 def test_synchronous_data_survives(driver: Driver, fua: str) -> None:
-    """O_DSYNC is a write with FUA, or one with a flush behind it where the disk has no FUA."""
+    """An O_DSYNC write has FUA; on a disk without FUA a flush follows the write."""
     with driver.disk(**cache(driver, fua=fua)) as disk:
         assert disk.queue("fua") == fua
-        assert written(disk, ",dsync")
+        assert survives_power_loss(disk, ",dsync")
 
 
 @needs("attribute:cache_size", "attribute:fua", program="fio")
 @smoke
 def test_fua_write_survives_without_a_flush(driver: Driver) -> None:
-    """Asynchronous O_DSYNC writes are FUA writes; a synchronous one has a flush behind it.
+    """Asynchronous O_DSYNC writes have FUA only; a flush follows a synchronous one.
 
-    The flush (generic_write_sync() in block/fops.c) would hide a FUA that was lost.
+    That flush (generic_write_sync() in block/fops.c) would hide an ignored FUA flag.
     """
     with driver.disk(**cache(driver, fua=1)) as disk:
         before = statistics(disk)["flushes"]
@@ -107,7 +107,7 @@ def test_fua_write_survives_without_a_flush(driver: Driver) -> None:
             sync="dsync",
             buffer_pattern="0xa5",
         )
-        assert statistics(disk)["flushes"] == before, "there were flushes: this proves nothing"
+        assert statistics(disk)["flushes"] == before, "flushes hide a lost FUA"
         lose_power(disk)
         read = f"dd if={disk.path} bs=64k count=1 iflag=direct status=none"
         assert disk.console.check(f"{read} | tr -d '\\245' | wc -c").strip() == "0"
@@ -115,7 +115,7 @@ def test_fua_write_survives_without_a_flush(driver: Driver) -> None:
 
 @needs("attribute:cache_size")
 def test_flush_writes_the_whole_cache(cached_disk: Disk) -> None:
-    """More than one batch of cached pages: each has to be written."""
+    """The cache holds more than one batch of pages; all of them must be written."""
     disk = cached_disk
     disk.console.check(
         f"head -c 4M /dev/urandom > /tmp/data; "
@@ -129,9 +129,9 @@ def test_flush_writes_the_whole_cache(cached_disk: Disk) -> None:
 
 @needs("attribute:cache_size")
 def test_full_cache_is_written_back(driver: Driver) -> None:
-    """More is written than the cache holds, and all of it is read back.
+    """More data than the cache holds is written, and all of it is read back.
 
-    When the power goes, only what it holds is lost; blocks that are lost are zeroes.
+    A power loss loses only what is still in the cache; lost blocks read as zeroes.
     """
     with driver.disk(**cache(driver, cache_size=1)) as disk:
         disk.console.check(
@@ -151,7 +151,7 @@ def test_full_cache_is_written_back(driver: Driver) -> None:
     ids=["flushed-cached", "cached-synchronous", "synchronous-cached"],
 )
 def test_read_returns_the_newest_write(cached_disk: Disk, old: str, new: str) -> None:
-    """A block that is in the cache and on the disk is read from where it was written last."""
+    """A block that is both in the cache and on the disk is read from the newer copy."""
     disk = cached_disk
     disk.console.check(
         f"""
@@ -165,14 +165,14 @@ def test_read_returns_the_newest_write(cached_disk: Disk, old: str, new: str) ->
 
 @needs("nvme", program="nvme")
 def test_write_cache_matches_identify_controller(disk: Disk) -> None:
-    """Identify Controller, VWC: bit 0 says that there is a volatile write cache."""
-    told = nvme.query(disk.console, f"id-ctrl {nvme.controller(disk)}")
-    assert disk.queue("write_cache") == ("write back" if told["vwc"] & 1 else "write through")
+    """Identify Controller, VWC: bit 0 means that a volatile write cache is present."""
+    identity = nvme.query(disk.console, f"id-ctrl {nvme.controller(disk)}")
+    assert disk.queue("write_cache") == ("write back" if identity["vwc"] & 1 else "write through")
 
 
 @needs("disk")
 def test_write_through_sends_no_flushes(driver: Driver) -> None:
-    """The cache's mode is the administrator's to change; without a cache there is no flush."""
+    """An administrator may change the cache mode; in write-through mode no flushes are sent."""
     with disk_with_cache(driver) as disk:
         write = f"dd if=/dev/zero of={disk.path} bs=4k count=8 oflag=direct conv=fsync status=none"
         counts = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is written is what is read, whatever is changed meanwhile: scheduler, depth, CPUs."""
+"""Data stays intact while the scheduler, the queue depth or the set of CPUs changes."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ CPU = "/sys/devices/system/cpu/cpu1/online"
 
 @pytest.fixture
 def scheduled_disk(data_disk: Disk) -> Iterator[Disk]:
-    """A disk that keeps its data, and gets back its scheduler and the depth of its queue."""
+    """A disk that keeps its data; its scheduler and queue depth are restored afterwards."""
     before, depth = data_disk.scheduler(), data_disk.queue("nr_requests")
     yield data_disk
     assert data_disk.set_queue("scheduler", before) == 0
@@ -40,7 +40,10 @@ def test_each_scheduler_keeps_the_data(scheduled_disk: Disk) -> None:
 def test_data_survives_scheduler_switches(scheduled_disk: Disk, budget: Budget) -> None:
     schedulers = scheduled_disk.schedulers()
     if len(schedulers) < 2:
-        skip("kernel", f"this kernel offers {scheduled_disk.name} no scheduler but {schedulers[0]}")
+        skip(
+            "kernel",
+            f"{scheduled_disk.name} has only the scheduler {schedulers[0]}",
+        )
     with background_io(scheduled_disk, **VERIFIED):
         for scheduler in schedulers * budget.times(2):
             assert scheduled_disk.set_queue("scheduler", scheduler) == 0
@@ -58,7 +61,7 @@ def test_data_survives_queue_depth_changes(scheduled_disk: Disk, budget: Budget)
 def test_data_survives_a_cpu_going_offline(data_disk: Disk, budget: Budget) -> None:
     console = data_disk.console
     if console.run(f"test -w {CPU}").exit_code:
-        skip("hardware", "the guest has no CPU that can go")
+        skip("hardware", "the guest has no CPU that can go offline")
     with background_io(data_disk, numjobs=2, offset_increment="8M", **VERIFIED):
         try:
             for _ in range(budget.times(3)):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is written is what is read: data across sizes, alignments, splits, discards and zeroes."""
+"""Written data is read back: across sizes, alignments, splits, discards and write zeroes."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from blockyard.tests.lib.fio import fio, statistics, verified
 MIB = 1 << 20
 PATTERNS: dict[str, dict[str, Any]] = {
     "crc32c": {"verify": "crc32c"},
-    "pattern": {"verify": "pattern", "verify_pattern": "%o"},  # each word says where it belongs
+    "pattern": {"verify": "pattern", "verify_pattern": "%o"},  # each word holds its own offset
     "sha1": {"verify": "sha1", "ioengine": "io_uring"},
 }
 
@@ -35,12 +35,12 @@ def test_written_data_is_read_back(data_disk: Disk, verify: str) -> None:
         **options,
     )
     assert load.written_bytes == len(sizes) * 2 * MIB
-    assert load.read_bytes == load.written_bytes, "fio did not read all of it back"
+    assert load.read_bytes == load.written_bytes, "fio did not read back all that it wrote"
 
 
 @needs(program="fio")
 def test_requests_of_any_length_keep_data(data_disk: Disk) -> None:
-    """Any number of blocks at any block: pages are crossed, requests are split."""
+    """Any number of blocks at any offset: requests cross pages and are split."""
     block = data_disk.block_size
     load = verified(
         data_disk,
@@ -56,7 +56,7 @@ def test_requests_of_any_length_keep_data(data_disk: Disk) -> None:
 @needs(program="xfs_io")
 @smoke
 def test_buffered_writes_at_any_byte_keep_data(data_disk: Disk) -> None:
-    """Through the page cache a write may begin and end within a block; a file is the model."""
+    """A buffered write may start and end within a block; a file gets the same writes to compare."""
     disk = data_disk
     disk.console.check(
         f"""
@@ -74,7 +74,7 @@ def test_buffered_writes_at_any_byte_keep_data(data_disk: Disk) -> None:
 
 @needs(program="fio")
 def test_concurrent_writers_do_not_interfere(data_disk: Disk) -> None:
-    """Four jobs write side by side; none finds another's data in its place."""
+    """Four jobs write to different ranges; none finds another's data in its own."""
     load = verified(
         data_disk,
         bs="4k",
@@ -88,7 +88,7 @@ def test_concurrent_writers_do_not_interfere(data_disk: Disk) -> None:
 
 @smoke
 def test_the_last_block_keeps_its_data(data_disk: Disk) -> None:
-    """The end of the disk is as good as its beginning, and they are two places."""
+    """The first and the last block hold different data."""
     disk = data_disk
     last = disk.size_bytes // disk.block_size - 1
     disk.console.check(
@@ -104,7 +104,7 @@ def test_the_last_block_keeps_its_data(data_disk: Disk) -> None:
 
 
 def test_split_request_keeps_its_data(data_disk: Disk) -> None:
-    """A transfer that has to be cut into many requests arrives in order."""
+    """A transfer that is split into many requests arrives in order."""
     disk = data_disk
     before = disk.queue("max_sectors_kb")
     smallest = max(4, disk.queue_number("logical_block_size") >> 10)
@@ -124,9 +124,9 @@ def test_split_request_keeps_its_data(data_disk: Disk) -> None:
 
 
 def test_new_disk_reads_as_zeroes(driver: Driver) -> None:
-    """A new disk holds nothing of an earlier one."""
+    """A new disk does not show data of a removed one."""
     if not (driver.configfs and "persistent" in driver.capabilities):
-        skip("driver", f"{driver.name} makes no new disks that keep their data", "persistent")
+        skip("driver", f"{driver.name} cannot create disks that keep their data", "persistent")
     attributes = driver.store_attributes()
     with driver.disk(**attributes) as disk:
         disk.console.check(
@@ -141,9 +141,9 @@ def test_new_disk_reads_as_zeroes(driver: Driver) -> None:
 
 @needs("persistent")
 def test_unwritten_block_reads_as_zeroes(driver: Driver) -> None:
-    """Also when it is read into memory that holds something else: dd uses one buffer twice."""
+    """The read must clear the buffer: dd reads both blocks into the same one."""
     if not driver.configfs:
-        skip("driver", f"{driver.name} makes no new disks that keep their data", "persistent")
+        skip("driver", f"{driver.name} cannot create disks that keep their data", "persistent")
     with driver.disk(**driver.store_attributes()) as disk:
         disk.console.check(
             f"""
@@ -157,9 +157,9 @@ def test_unwritten_block_reads_as_zeroes(driver: Driver) -> None:
 @feature("discard")
 @smoke
 def test_discard(driver: Driver) -> None:
-    """What was discarded may read as anything, on a disk of memory as zeroes.
+    """Discarded blocks may read as anything, and as zeroes on a disk in memory.
 
-    Its neighbours keep their data.
+    Blocks around them keep their data.
     """
     attributes = driver.store_attributes()
     if "attribute:discard" in driver.capabilities:
@@ -168,9 +168,9 @@ def test_discard(driver: Driver) -> None:
         skip("driver", f"{driver.name} has no attribute {' or '.join(attributes)}")
     with driver.disk(**attributes) as disk:
         if "discard" not in attributes and disk.queue_number("discard_max_bytes") == 0:
-            skip("driver", f"{driver.name} takes no discards")
+            skip("driver", f"{driver.name} does not support discard")
         assert disk.queue_number("discard_max_bytes") > 0
-        forgotten = "cmp -i 1048576:0 -n 1048576 /tmp/back /dev/zero" if driver.configfs else ""
+        zeroed = "cmp -i 1048576:0 -n 1048576 /tmp/back /dev/zero" if driver.configfs else ""
         disk.console.check(
             f"""
             head -c 3M /dev/urandom > /tmp/data
@@ -179,7 +179,7 @@ def test_discard(driver: Driver) -> None:
             dd if={disk.path} of=/tmp/back bs=1M count=3 iflag=direct status=none
             cmp -n 1048576 /tmp/data /tmp/back
             cmp -i 2097152 -n 1048576 /tmp/data /tmp/back
-            {forgotten}"""
+            {zeroed}"""
         )
         assert statistics(disk)["discards"] > 0
 
@@ -187,7 +187,7 @@ def test_discard(driver: Driver) -> None:
 @feature("discard")
 def test_unsupported_discard_is_eopnotsupp(driver: Driver, disk: Disk) -> None:
     if disk.queue_number("discard_max_bytes"):
-        pytest.skip(f"{driver.name} takes discards")
+        pytest.skip(f"{driver.name} supports discard")
     before = statistics(disk)["discards"]
     result = disk.console.run(f"blkdiscard --force --length 4096 {disk.path}")
     assert "Operation not supported" in result.output
@@ -196,7 +196,7 @@ def test_unsupported_discard_is_eopnotsupp(driver: Driver, disk: Disk) -> None:
 
 @feature("secure erase")
 def test_secure_erase_is_done_or_refused(disk: Disk) -> None:
-    """No disk may say that it erased what it only forgot."""
+    """A disk must not claim to have erased data that it only unmapped."""
     write = f"dd of={disk.path} bs=1M iflag=fullblock oflag=direct status=none"
     disk.console.check(f"head -c 1M /dev/urandom | {write}")
     result = disk.console.run(f"blkdiscard --force --secure --length 1M {disk.path}")
@@ -209,7 +209,7 @@ def test_secure_erase_is_done_or_refused(disk: Disk) -> None:
 @feature("write zeroes")
 @smoke
 def test_write_zeroes(data_disk: Disk) -> None:
-    """Zeroes where they were asked for, by command or by hand, and nowhere else."""
+    """Exactly the given range is zeroed, by the device or by writes of the kernel."""
     data_disk.console.check(
         f"""
         head -c 1M /dev/urandom > /tmp/data

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""File systems on the disk: made, mounted, filled, mounted again, verified, checked."""
+"""File systems on the disk: format, mount, fill, remount, verify, fsck."""
 
 from collections.abc import Iterator
 
@@ -19,12 +19,12 @@ MAKE = {
 }
 
 
-XFS_MIB = 320  # mkfs.xfs refuses less than 300
+XFS_MIB = 320  # mkfs.xfs refuses less than 300 MiB
 
 
 @pytest.fixture
 def large_disk(driver: Driver) -> Iterator[Disk]:
-    """A disk that keeps its data; where its size can be chosen, one for any of them."""
+    """A disk that keeps its data, large enough for XFS where the size is an attribute."""
     size = {"size": str(XFS_MIB)} if "attribute:size" in driver.capabilities else {}
     with driver.disk(**driver.store_attributes(), **size) as disk:
         yield disk
@@ -38,9 +38,9 @@ def test_files_survive_a_remount(large_disk: Disk, kind: str) -> None:
     make, check = MAKE[kind]
     console = disk.console
     if kind == "xfs" and disk.size_bytes < XFS_MIB << 20:
-        skip("hardware", "the disk is smaller than XFS takes")
+        skip("hardware", f"the disk is smaller than the {XFS_MIB} MiB that XFS needs")
     if console.run(f"modprobe -q {kind}; grep -qw {kind} /proc/filesystems").exit_code:
-        skip("kernel", f"this kernel has no {kind}")
+        skip("kernel", f"this kernel does not support {kind}")
     if console.run(f"command -v {make.split()[0]}").exit_code:
         skip("guest", f"the guest has no {make.split()[0]}")
     console.check(f"{make} {disk.path}", timeout_s=120)

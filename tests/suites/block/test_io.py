@@ -28,12 +28,12 @@ COMMON = ("libaio", "io_uring")
 @pytest.mark.parametrize(
     "engine",
     [
-        pytest.param(one, marks=pytest.mark.blockyard_smoke if one in COMMON else ())
-        for one in ENGINES
+        pytest.param(engine, marks=pytest.mark.blockyard_smoke if engine in COMMON else ())
+        for engine in ENGINES
     ],
 )
 def test_engine(disk: Disk, engine: str) -> None:
-    """Each way into the kernel moves as much as it was asked for, and the disk counts it."""
+    """Each I/O interface transfers the requested amount, and the disk's statistics count it."""
     before = statistics(disk)
     load = fio(disk, rw="randrw", bs="4k", size="2M", **ENGINES[engine])
     assert load.read_bytes + load.written_bytes == 2 * MIB
@@ -54,10 +54,10 @@ def test_read(disk: Disk) -> None:
 @needs("disk", program="fio")
 @smoke
 def test_polled_io(driver: Driver) -> None:
-    """Completions that nobody is interrupted for are found by polling."""
-    wanted = {"poll_queues": 1} if "attribute:poll_queues" in driver.capabilities else {}
-    with driver.disk(**wanted) as disk:
-        if not wanted and disk.queue("io_poll") != "1":
+    """Requests on poll queues complete by polling, without interrupts."""
+    attributes = {"poll_queues": 1} if "attribute:poll_queues" in driver.capabilities else {}
+    with driver.disk(**attributes) as disk:
+        if not attributes and disk.queue("io_poll") != "1":
             skip("driver", f"{driver.name} has no poll queues")
         assert disk.queue("io_poll") == "1"
         load = fio(disk, rw="randrw", bs="4k", size="2M", ioengine="io_uring", iodepth=8, hipri=1)
@@ -67,7 +67,7 @@ def test_polled_io(driver: Driver) -> None:
 @needs("configfs", "attribute:blocksize", program="fio")
 @pytest.mark.parametrize("block_size", [512, 1024, 2048, 4096])
 def test_every_block_size_works(driver: Driver, block_size: int) -> None:
-    """Blocks of the disk's own size, at odd places; read back where the disk keeps its data."""
+    """I/O in blocks of that size at any offset, read back where the disk keeps its data."""
     attributes: dict[str, str] = {}
     options: dict[str, Any] = {"rw": "randrw"}
     if "persistent" in driver.capabilities:
@@ -101,15 +101,16 @@ def test_concurrent_readers(disk: Disk) -> None:
     assert load.read_bytes == 8 * MIB
 
 
-@pytest.mark.parametrize("what", ["length", "offset"])
+@pytest.mark.parametrize("misaligned", ["length", "offset"])
 @smoke
-def test_misaligned_direct_io_is_einval(disk: Disk, what: str) -> None:
+def test_misaligned_direct_io_is_einval(disk: Disk, misaligned: str) -> None:
     half = disk.block_size // 2
-    words = (
-        f"bs={half}" if what == "length" else f"bs={2 * half} skip={half} iflag=skip_bytes,direct"
-    )
+    options = {
+        "length": f"bs={half}",
+        "offset": f"bs={2 * half} skip={half} iflag=skip_bytes,direct",
+    }[misaligned]
     result = disk.console.run(
-        f"dd if={disk.path} of=/dev/null count=1 status=none iflag=direct {words}"
+        f"dd if={disk.path} of=/dev/null count=1 status=none iflag=direct {options}"
     )
     assert error_number(result) == errno.EINVAL, result.output
 
@@ -129,15 +130,15 @@ def test_a_read_only_disk_refuses_writes(disk: Disk) -> None:
 
 @feature("atomic writes")
 def test_atomic_write_limits_are_consistent(driver: Driver, disk: Disk) -> None:
-    """Documentation/ABI/stable/sysfs-block: all of them powers of two or zero, each in the next."""
+    """Limits are zero or increasing powers of two (Documentation/ABI/stable/sysfs-block)."""
     if disk.console.run(f"test -e {disk.sysfs}/queue/atomic_write_max_bytes").exit_code:
-        skip("kernel", "this kernel knows no atomic writes (they came with 6.11)")
+        skip("kernel", "this kernel has no atomic writes (added in 6.11)")
     smallest = disk.queue_number("atomic_write_unit_min_bytes")
     largest = disk.queue_number("atomic_write_unit_max_bytes")
     total = disk.queue_number("atomic_write_max_bytes")
     if not total:
         assert smallest == largest == 0
-        skip("driver", f"{driver.name} promises no atomic writes")
+        skip("driver", f"{driver.name} does not support atomic writes")
     assert smallest.bit_count() == largest.bit_count() == 1
     assert disk.block_size <= smallest <= largest <= total
 
@@ -145,25 +146,25 @@ def test_atomic_write_limits_are_consistent(driver: Driver, disk: Disk) -> None:
 @feature("atomic writes")
 @needs(program="xfs_io")
 def test_atomic_writes(driver: Driver, disk: Disk) -> None:
-    """One of the largest size that is promised works, one that is larger is EINVAL."""
-    told = disk.console.run(f"cat {disk.sysfs}/queue/atomic_write_unit_max_bytes").output.strip()
-    if told in ("", "0") or not told.isdecimal():
-        skip("driver", f"{driver.name} promises no atomic writes")
+    """A write of the largest supported size succeeds; a larger one is EINVAL."""
+    limit = disk.console.run(f"cat {disk.sysfs}/queue/atomic_write_unit_max_bytes").output.strip()
+    if limit in ("", "0") or not limit.isdecimal():
+        skip("driver", f"{driver.name} does not support atomic writes")
     if "-A" not in disk.console.run("xfs_io -c 'help pwrite'").output:
-        skip("guest", "the guest's xfs_io cannot write atomically")
+        skip("guest", "the guest's xfs_io has no pwrite -A (atomic write)")
     write = f"xfs_io -d -c 'pwrite -A -D -V 1 -b {{0}} 0 {{0}}' {disk.path}"
-    disk.console.check(write.format(told))
-    refused = disk.console.run(write.format(2 * int(told)))
+    disk.console.check(write.format(limit))
+    refused = disk.console.run(write.format(2 * int(limit)))
     assert "Invalid argument" in refused.output, refused.output
 
 
 @needs("disk", program="fio")
 def test_io_is_counted_on_its_own_disk(driver: Driver) -> None:
-    """I/O on one disk is counted on that disk alone."""
+    """I/O on one disk does not appear in the statistics of another."""
     if not driver.configfs:
-        skip("driver", f"{driver.name} makes no second disk on demand")
-    with driver.disk() as one, driver.disk() as other:
+        skip("driver", f"{driver.name} cannot create a second disk")
+    with driver.disk() as busy, driver.disk() as other:
         before = statistics(other)
-        with background_io(one):
+        with background_io(busy):
             after = statistics(other)
         assert (after["reads"], after["writes"]) == (before["reads"], before["writes"])

@@ -34,7 +34,7 @@ def test_queue_limits_are_consistent(disk: Disk) -> None:
 
 
 def test_read_ahead_follows_its_setting(disk: Disk) -> None:
-    """A reader of single pages makes large requests, or small ones when it is told so."""
+    """Reading page by page makes large requests, and small ones without read-ahead."""
     before = disk.queue("read_ahead_kb")
     counts = {}
     try:
@@ -46,13 +46,13 @@ def test_read_ahead_follows_its_setting(disk: Disk) -> None:
             counts[value] = statistics(disk)["reads"] - first
     finally:
         assert disk.set_queue("read_ahead_kb", before) == 0
-    assert counts["128"] <= 64, "a megabyte was read in small pieces"
-    assert counts["0"] >= 256, "something was read ahead that nobody asked for"
+    assert counts["128"] <= 64, "nothing was read ahead: 1 MiB took many small requests"
+    assert counts["0"] >= 256, "data was read ahead with read_ahead_kb 0"
 
 
 @needs(program="fio")
 def test_adjacent_requests_are_merged_unless_disabled(disk: Disk) -> None:
-    """Requests that are submitted together and stand side by side become one (nomerges 0)."""
+    """Adjacent requests of one batch are merged with nomerges 0, and not with nomerges 2."""
     before = disk.queue("nomerges")
     merged = {}
     try:
@@ -70,11 +70,11 @@ def test_adjacent_requests_are_merged_unless_disabled(disk: Disk) -> None:
 
 
 def test_hardware_queues_cover_all_cpus(disk: Disk) -> None:
-    """/sys/block/*/mq: each CPU is served by a queue, and all queues are equally deep."""
-    told = disk.console.check(f"cd {disk.sysfs}/mq; grep . */nr_tags */cpu_list")
-    tags = [int(line.partition(":")[2]) for line in told.splitlines() if "/nr_tags:" in line]
-    lists = [line.partition(":")[2] for line in told.splitlines() if "/cpu_list:" in line]
-    cpus = [int(cpu) for one in lists for cpu in one.split(",") if cpu.strip()]
+    """/sys/block/*/mq: each CPU has a queue, and all queues have the same depth."""
+    listing = disk.console.check(f"cd {disk.sysfs}/mq; grep . */nr_tags */cpu_list")
+    tags = [int(line.partition(":")[2]) for line in listing.splitlines() if "/nr_tags:" in line]
+    lists = [line.partition(":")[2] for line in listing.splitlines() if "/cpu_list:" in line]
+    cpus = [int(cpu) for line in lists for cpu in line.split(",") if cpu.strip()]
     online = int(disk.console.check("nproc --all"))
     assert len(set(tags)) == 1
     assert tags[0] >= 1
@@ -89,7 +89,7 @@ def test_invalid_queue_value_is_einval(disk: Disk, attribute: str) -> None:
 
 
 def test_max_sectors_stays_within_the_hardware_limit(disk: Disk) -> None:
-    """More than the hardware takes is refused, or taken as "as much as possible" (since 6.9)."""
+    """A value above the hardware limit is refused, or clamped to it (since 6.9)."""
     before = disk.queue("max_sectors_kb")
     hardware = disk.queue_number("max_hw_sectors_kb")
     assert disk.set_queue("max_sectors_kb", str(hardware + 1)) in (0, errno.EINVAL)
@@ -108,7 +108,7 @@ def test_unknown_scheduler_is_einval(disk: Disk) -> None:
 def test_scheduler_switch_under_io(disk: Disk) -> None:
     schedulers = disk.schedulers()
     if len(schedulers) < 2:
-        skip("kernel", f"this kernel offers {disk.name} no scheduler but {schedulers[0]}")
+        skip("kernel", f"{disk.name} has only the scheduler {schedulers[0]}")
     before = disk.scheduler()
     with background_io(disk):
         for scheduler in [*schedulers, before]:
@@ -118,7 +118,7 @@ def test_scheduler_switch_under_io(disk: Disk) -> None:
 
 @needs(program="fio")
 def test_nr_requests_change_under_io(disk: Disk) -> None:
-    """The depth of the queue changes while it is full."""
+    """The queue depth changes while the queue is full."""
     schedulers = disk.schedulers()
     if "mq-deadline" not in schedulers:
         skip("kernel", "this kernel has no mq-deadline: without a scheduler the depth is fixed")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Things that happen to a disk while it is used: rereads, opens, CPUs that go, settings."""
+"""Events while a disk is in use: partition rescans, opens, CPU hot-unplug, queue settings."""
 
 import pytest
 
@@ -13,7 +13,7 @@ pytestmark = [needs(program="fio"), feature("changes under load")]
 
 @smoke
 def test_partitions(data_disk: Disk) -> None:
-    """Partitions appear, hold data of their own and go again."""
+    """Partitions appear, hold their own data and disappear."""
     disk = data_disk
     digit = disk.name[-1].isdigit()
     part = f"{disk.name}{'p' if digit else ''}"
@@ -36,9 +36,9 @@ def test_partitions(data_disk: Disk) -> None:
 
 @pytest.fixture
 def partitioned_disk(disk: Disk) -> Disk:
-    """One that may have partitions: the others refuse to look for any."""
+    """A disk that may have partitions; others refuse to scan for them."""
     if not disk.takes_partitions:
-        skip("driver", f"{disk.name} takes no partitions")
+        skip("driver", f"{disk.name} does not support partitions")
     return disk
 
 
@@ -51,7 +51,7 @@ def test_rereading_the_partition_table_under_io(partitioned_disk: Disk, budget: 
 
 
 def test_opening_races_with_rereading_partitions(partitioned_disk: Disk, budget: Budget) -> None:
-    """EBUSY is an answer to a reread; a hang or a lost disk is none."""
+    """A reread may fail with EBUSY, but must not hang or lose the disk."""
     disk = partitioned_disk
     disk.console.check(
         f"""
@@ -72,7 +72,7 @@ def test_opening_races_with_rereading_partitions(partitioned_disk: Disk, budget:
 
 
 def test_flushing_buffers_under_io(disk: Disk, budget: Budget) -> None:
-    # without its syncs the load would soon be in the page cache alone
+    # without fsync the I/O would soon stay in the page cache
     with background_io(disk, ioengine="psync", direct=0, fsync=32):
         disk.console.check(
             f"for try in {{1..{budget.times(10)}}}; do blockdev --flushbufs {disk.path}; done"
@@ -80,10 +80,10 @@ def test_flushing_buffers_under_io(disk: Disk, budget: Budget) -> None:
 
 
 def test_cpu_goes_offline_under_io(disk: Disk, budget: Budget) -> None:
-    """Requests of a CPU that goes are finished elsewhere; it comes back and is used again."""
+    """Requests of an offlined CPU complete on another; the CPU works again when it is back."""
     cpu = "/sys/devices/system/cpu/cpu1/online"
     if disk.console.run(f"test -w {cpu}").exit_code:
-        skip("hardware", "the guest has no CPU that can go")
+        skip("hardware", "the guest has no CPU that can go offline")
     with background_io(disk, numjobs=2):
         try:
             for _ in range(budget.times(3)):
@@ -107,7 +107,7 @@ def test_cpu_goes_offline_under_io(disk: Disk, budget: Budget) -> None:
 def test_queue_attribute_changes_under_io(
     disk: Disk, attribute: str, values: tuple[str, ...]
 ) -> None:
-    """A setting takes hold at once, and the load goes on."""
+    """A setting takes effect at once, and the I/O goes on."""
     path = f"{disk.sysfs}/queue/{attribute}"
     if disk.console.run(f"test -w {path}").exit_code:
         skip("kernel", f"this kernel has no {attribute}")
@@ -123,20 +123,20 @@ def test_queue_attribute_changes_under_io(
 
 def test_every_queue_attribute_can_be_read_under_io(disk: Disk) -> None:
     with background_io(disk):
-        told = disk.console.check(
+        errors = disk.console.check(
             f"""
             for file in {disk.sysfs}/queue/* {disk.sysfs}/mq/*/*; do
                 [ -r $file ] && [ -f $file ] || continue
                 cat $file > /dev/null 2> /tmp/why || echo "$file: $(< /tmp/why)"
             done"""
         )
-    # EINVAL is what an attribute without a meaning for this disk says, such as wbt_lat_usec
-    assert all("Invalid argument" in line for line in told.splitlines()), told
+    # attributes that do not apply to this disk answer EINVAL, such as wbt_lat_usec
+    assert all("Invalid argument" in line for line in errors.splitlines()), errors
 
 
 @needs(symbol="BLK_DEBUG_FS")
 def test_debugfs_can_be_read_under_io(disk: Disk) -> None:
-    """blk-mq's own view (CONFIG_BLK_DEBUG_FS): requests are shown while they come and go."""
+    """blk-mq's debugfs files (CONFIG_BLK_DEBUG_FS) show requests while they start and end."""
     folder = f"/sys/kernel/debug/block/{disk.name}"
     with background_io(disk):
         disk.console.check(
@@ -149,8 +149,8 @@ def test_debugfs_can_be_read_under_io(disk: Disk) -> None:
 
 
 def test_io_works_from_every_cpu(disk: Disk) -> None:
-    """Each CPU has a way into the queue."""
-    told = disk.console.check(
+    """Each CPU can submit I/O and is mapped to a queue."""
+    cpus = disk.console.check(
         f"""
         for cpu in /sys/devices/system/cpu/cpu[0-9]*; do
             taskset --cpu-list ${{cpu##*cpu}} \
@@ -160,4 +160,4 @@ def test_io_works_from_every_cpu(disk: Disk) -> None:
     )
     maps = disk.console.check(f"cat {disk.sysfs}/mq/*/cpu_list")
     mapped = {int(cpu) for line in maps.splitlines() for cpu in line.split(",") if cpu.strip()}
-    assert set(map(int, told.split())) <= mapped
+    assert set(map(int, cpus.split())) <= mapped

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Disks that go while they are used, and what becomes of their users."""
+"""Disks that are powered off or removed while in use."""
 
 import pytest
 
@@ -15,7 +15,7 @@ pytestmark = [needs("configfs"), feature("removal"), waits()]
 @needs(program="fio")
 @smoke
 def test_power_off_under_io(driver: Driver) -> None:
-    """A disk that goes while it is used fails its users' I/O, and nothing else."""
+    """Powering off a disk in use fails the I/O on it and nothing else."""
     with driver.disk() as disk, background_io(disk, survives=False):
         assert disk.set_attribute("power", "0") == 0
         assert not disk.exists()
@@ -32,7 +32,7 @@ def test_removal_under_io(driver: Driver) -> None:
 
 @needs(program="fio")
 def test_removal_under_buffered_writes(driver: Driver) -> None:
-    """Pages that can no longer be written are given up."""
+    """Dirty pages that can no longer be written are dropped."""
     disk = driver.create(driver.store_attributes() if "persistent" in driver.capabilities else {})
     with background_io(disk, survives=False, rw="randwrite", ioengine="psync", direct=0, fsync=32):
         driver.remove(disk)
@@ -40,10 +40,10 @@ def test_removal_under_buffered_writes(driver: Driver) -> None:
 
 
 def test_open_disk_fails_io_after_power_off(driver: Driver) -> None:
-    """The descriptor stays valid, and reading by it gives nothing, at once."""
+    """An open descriptor stays valid; reads through it fail at once."""
     with driver.disk() as disk:
         read = "dd bs=4k count=1 iflag=direct status=none <&3 2> /dev/null | wc -c"
-        told = disk.console.run(
+        result = disk.console.run(
             f"""
             exec 3< {disk.path}
             {read}
@@ -51,11 +51,11 @@ def test_open_disk_fails_io_after_power_off(driver: Driver) -> None:
             {read}
             ls -d {disk.sysfs} 2> /dev/null"""
         )
-        assert told.output.split() == ["4096", "0"]
+        assert result.output.split() == ["4096", "0"]
 
 
 def test_opening_races_with_removal(driver: Driver, budget: Budget) -> None:
-    """Openers come and go while the disk does."""
+    """Processes open and close the disk while it is created and removed."""
     rounds = budget.times(12)
     driver.console.check(
         f"""
@@ -96,8 +96,8 @@ def test_disks_are_created_and_removed_in_parallel(
 
 
 def test_concurrent_power_ons_make_one_disk(driver: Driver, disk: Disk) -> None:
-    """However many switch a disk on, there is one."""
-    told = disk.console.check(
+    """Several processes switch the power on at once; one disk appears."""
+    power = disk.console.check(
         f"""
         echo 0 > {disk.directory}/power
         for switch in 1 2 3 4; do
@@ -106,5 +106,5 @@ def test_concurrent_power_ons_make_one_disk(driver: Driver, disk: Disk) -> None:
         wait
         cat {disk.directory}/power"""
     )
-    assert told.strip() == "1"
+    assert power.strip() == "1"
     assert disk.exists()

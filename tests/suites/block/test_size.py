@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A disk's size, block size and life."""
+"""A disk's size and block size, and I/O past its end."""
 
 from blockyard.modules.disk import Disk
 from blockyard.tests.harness.guests import Guest
@@ -17,10 +17,10 @@ def test_size_is_the_namespace_size(guest: Guest, disk: Disk) -> None:
 @smoke
 def test_reading_past_the_end_reads_nothing(disk: Disk) -> None:
     end = disk.size_bytes // 4096
-    told = disk.console.check(
+    count = disk.console.check(
         f"dd if={disk.path} bs=4k skip={end} count=1 status=none | wc -c"
     ).strip()
-    assert told == "0"
+    assert count == "0"
 
 
 @smoke

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Sectors that fail: exactly those that were named, for reads and for writes."""
+"""Bad blocks: exactly the configured sectors fail, for reads and for writes."""
 
 import errno
 from collections.abc import Iterator
@@ -12,16 +12,16 @@ from blockyard.tests.harness.requirements import needs, smoke
 
 pytestmark = needs("configfs", "attribute:badblocks")
 
-FIRST, LAST = 64, 71  # sectors: eight of them, one block of 4 KiB
+FIRST, LAST = 64, 71  # eight sectors, one block of 4 KiB
 
 
-def access(disk: Disk, sector: int, how: str, count: int = 1) -> int:
-    """Reads or writes sectors past the page cache; returns the errno."""
-    words = {
+def access(disk: Disk, sector: int, direction: str, count: int = 1) -> int:
+    """Read or write sectors with direct I/O; return the errno, 0 for success."""
+    options = {
         "read": f"if={disk.path} of=/dev/null iflag=direct,skip_bytes skip={512 * sector}",
         "write": f"if=/dev/zero of={disk.path} oflag=direct,seek_bytes seek={512 * sector}",
-    }[how]
-    return error_number(disk.console.run(f"dd {words} bs={512 * count} count=1 status=none"))
+    }[direction]
+    return error_number(disk.console.run(f"dd {options} bs={512 * count} count=1 status=none"))
 
 
 @pytest.fixture
@@ -31,28 +31,28 @@ def bad_disk(driver: Driver) -> Iterator[Disk]:
         yield disk
 
 
-@pytest.mark.parametrize("how", ["read", "write"])
+@pytest.mark.parametrize("direction", ["read", "write"])
 @pytest.mark.parametrize(
     ("sector", "bad"), [(FIRST - 1, False), (FIRST, True), (LAST, True), (LAST + 1, False)]
 )
-def test_only_bad_sectors_fail(bad_disk: Disk, how: str, sector: int, bad: bool) -> None:
-    assert access(bad_disk, sector, how) == (errno.EIO if bad else 0)
+def test_only_bad_sectors_fail(bad_disk: Disk, direction: str, sector: int, bad: bool) -> None:
+    assert access(bad_disk, sector, direction) == (errno.EIO if bad else 0)
 
 
-@pytest.mark.parametrize("how", ["read", "write"])
-def test_a_request_across_a_bad_sector_fails(bad_disk: Disk, how: str) -> None:
-    assert access(bad_disk, FIRST - 4, how, count=8) == errno.EIO
-    assert access(bad_disk, LAST + 1, how, count=8) == 0
+@pytest.mark.parametrize("direction", ["read", "write"])
+def test_a_request_across_a_bad_sector_fails(bad_disk: Disk, direction: str) -> None:
+    assert access(bad_disk, FIRST - 4, direction, count=8) == errno.EIO
+    assert access(bad_disk, LAST + 1, direction, count=8) == 0
 
 
 def test_bad_sectors_are_listed(bad_disk: Disk) -> None:
-    """FIRST and length, a range per line (block/badblocks.c)."""
+    """Each line has the first sector and the length of a range (block/badblocks.c)."""
     assert bad_disk.attribute("badblocks").split() == [str(FIRST), str(LAST - FIRST + 1)]
 
 
 @smoke
 def test_bad_sectors_can_be_cleared(bad_disk: Disk) -> None:
-    """With power on, and a part of a range at a time."""
+    """Ranges can be cleared in parts while the disk has power."""
     assert bad_disk.set_attribute("badblocks", f"-{FIRST}-{FIRST + 3}") == 0
     assert access(bad_disk, FIRST + 3, "read") == 0
     assert access(bad_disk, FIRST + 4, "read") == errno.EIO
@@ -79,7 +79,7 @@ def test_badblocks_once_fails_once(driver: Driver) -> None:
 @needs("attribute:badblocks_partial_io", "attribute:memory_backed")
 @pytest.mark.parametrize("partial", ["0", "1"])
 def test_partial_io_writes_up_to_a_bad_sector(driver: Driver, partial: str) -> None:
-    """A write that fails in its middle: with partial I/O its beginning is on the disk."""
+    """With badblocks_partial_io a failing write still writes the sectors before the bad one."""
     attributes = {**driver.store_attributes(), "blocksize": 512}
     with driver.disk(**attributes, badblocks="+8-8", badblocks_partial_io=partial) as disk:
         disk.console.run(
@@ -87,7 +87,7 @@ def test_partial_io_writes_up_to_a_bad_sector(driver: Driver, partial: str) -> N
             f"dd if=/tmp/data of={disk.path} bs=8K count=1 oflag=direct status=none"
         )
         assert disk.set_attribute("badblocks", "-8-8") == 0
-        told = disk.console.check(
+        count = disk.console.check(
             f"dd if={disk.path} bs=8K count=1 iflag=direct status=none | tr -d '\\0' | wc -c"
         )
-        assert int(told) == (8 * 512 if partial == "1" else 0)
+        assert int(count) == (8 * 512 if partial == "1" else 0)

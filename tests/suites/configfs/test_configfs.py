@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Disks of configfs: `features`, life and death of directories, power."""
+"""configfs disks: `features`, creating and removing directories, power."""
 
 import errno
 
@@ -19,21 +19,21 @@ pytestmark = [needs("configfs"), feature("configfs")]
 @feature("features file")
 @smoke
 def test_features_lists_the_attributes(driver: Driver) -> None:
-    """`features` is what user space goes by: nothing more in it, nothing less."""
+    """User space relies on `features`: it must list exactly the existing attributes."""
     listed = driver.console.check(f"cat {driver.configfs}/features").strip().split(",")
     assert len(set(listed)) == len(listed), "features names an attribute twice"
-    there = driver.attributes
-    assert set(listed) - there == set(), "features names attributes that do not exist"
-    # power is there from the first version on; not every driver lists it
-    assert there - set(listed) <= {"power"}, "features does not name these attributes"
+    attributes = driver.attributes
+    assert set(listed) - attributes == set(), "features names attributes that do not exist"
+    # `power` has always existed, and not every driver lists it
+    assert attributes - set(listed) <= {"power"}, "features does not name these attributes"
 
 
 def test_no_attribute_is_missing(driver: Driver) -> None:
-    """User space counts on them, and a test of one that is gone would be skipped."""
+    """User space relies on them, and tests of a missing attribute would be skipped."""
     if driver.configfs != null_blk.CONFIGFS:
-        pytest.skip(f"{driver.name} is not null_blk; tests of `abi` say what it lacks")
+        pytest.skip(f"{driver.name} is not null_blk; the suite `abi` compares its attributes")
     if not versions.within(driver.kernel.info.release, ">=7.3"):
-        skip("kernel", "the list of attributes is that of 7.3")
+        skip("kernel", "the list of attributes is for Linux 7.3 and later")
     assert set(null_blk.ATTRIBUTES) - driver.attributes == set()
 
 
@@ -52,20 +52,20 @@ def test_every_readable_attribute_can_be_read(driver: Driver, disk: Disk) -> Non
 
 
 def test_a_new_directory_has_no_disk(driver: Driver) -> None:
-    """A disk comes with power, not before."""
-    told = driver.console.check(
+    """The disk appears with power, not before."""
+    power = driver.console.check(
         f"""
         before=$(echo /sys/block/*)
         mkdir {driver.configfs}/by-new
         trap 'rmdir {driver.configfs}/by-new' EXIT
         [ "$(echo /sys/block/*)" = "$before" ] && cat {driver.configfs}/by-new/power"""
     )
-    assert told.strip() == "0"
+    assert power.strip() == "0"
 
 
 def test_invalid_power_is_einval(disk: Disk) -> None:
     assert disk.set_attribute("power", "2x") == errno.EINVAL
-    assert disk.exists(), "a refused value took the disk away"
+    assert disk.exists(), "a refused value removed the disk"
 
 
 @smoke
@@ -75,7 +75,7 @@ def test_power_off_and_on(driver: Driver) -> None:
         assert not disk.exists(), f"{disk.path} is still there without power"
         assert disk.attribute("power") == "0"
         assert disk.set_attribute("power", "1") == 0
-        assert disk.exists(), f"{disk.path} does not come back with power"
+        assert disk.exists(), f"{disk.path} did not come back with power"
 
 
 def test_settings_survive_a_power_cycle(driver: Driver) -> None:
@@ -87,7 +87,7 @@ def test_settings_survive_a_power_cycle(driver: Driver) -> None:
 
 
 def test_settings_can_change_without_power(driver: Driver) -> None:
-    """What was EBUSY with power is free without, and counts from the next power on."""
+    """Attributes are EBUSY with power; changes without it apply at the next power-on."""
     with driver.disk(size=3) as disk:
         assert disk.set_attribute("size", "5") == errno.EBUSY
         assert disk.set_attribute("power", "0") == 0
@@ -97,7 +97,7 @@ def test_settings_can_change_without_power(driver: Driver) -> None:
 
 
 def test_power_on_twice_changes_nothing(disk: Disk) -> None:
-    """It is not another disk (by its sequence number) either."""
+    """The disk stays the same one, as its sequence number shows."""
     sequence = read_file(disk.console, f"{disk.sysfs}/diskseq")
     assert disk.set_attribute("power", "1") == 0
     assert disk.attribute("power") == "1"
@@ -119,9 +119,9 @@ def test_rmdir_removes_the_disk(driver: Driver) -> None:
 
 @feature("many disks")
 def test_many_disks_at_once(driver: Driver, budget: Budget) -> None:
-    """All of them work, each has a number and a name of its own."""
+    """All of them work, each with its own device number and name."""
     count = budget.times(16)
-    told = driver.console.check(
+    output = driver.console.check(
         f"""
         cd {driver.configfs}
         trap 'rmdir {driver.configfs}/by-many-*' EXIT
@@ -138,13 +138,13 @@ def test_many_disks_at_once(driver: Driver, budget: Budget) -> None:
         done""",
         timeout_s=120,
     )
-    numbers = told.split()
+    numbers = output.split()
     assert len(numbers) == len(set(numbers)) == count
 
 
 @smoke
 def test_create_and_destroy_loops(driver: Driver, budget: Budget) -> None:
-    """Nothing is lost on the way: memory, names, numbers."""
+    """Nothing leaks: no memory, names or device numbers."""
     driver.console.check(
         f"""
         cd {driver.configfs}
@@ -160,7 +160,7 @@ def test_create_and_destroy_loops(driver: Driver, budget: Budget) -> None:
 
 @pytest.mark.parametrize("length", [1, 20, 31, 32, 60])
 def test_disk_name_of_any_length_is_safe(driver: Driver, length: int) -> None:
-    """A name that is too long for a disk (DISK_NAME_LEN is 32) is cut or refused, never overrun."""
+    """A name too long for a disk (DISK_NAME_LEN is 32) is cut or refused and overruns nothing."""
     name = "n" * length
     result = driver.console.run(
         f"""
@@ -176,9 +176,9 @@ def test_disk_name_of_any_length_is_safe(driver: Driver, length: int) -> None:
     if result.exit_code == 9:
         assert length >= 32, f"a name of {length} characters was refused: {result.output}"
         return
-    made = result.output.strip()
-    assert made
-    assert len(made) < 32
+    disk_name = result.output.strip()
+    assert disk_name
+    assert len(disk_name) < 32
 
 
 @needs("attribute:size")
@@ -194,10 +194,10 @@ def test_size_is_as_configured(driver: Driver, size_mib: int) -> None:
 @pytest.mark.parametrize("value", ["0", "256", "513", "3000", "8192", "65536"])
 @smoke
 def test_block_size_out_of_range_is_einval(driver: Driver, value: str) -> None:
-    """Powers of two from 512 bytes to a page; with large blocks in the page cache, up to 64 KiB."""
+    """Valid sizes are powers of two from 512 bytes to a page, to 64 KiB with large folios."""
     try:
         with driver.disk(blocksize=value) as disk:
-            assert int(value) >= 8192, f"a block size of {value} was taken"
+            assert int(value) >= 8192, f"a block size of {value} was accepted"
             assert disk.block_size == int(value)
             disk.console.check(f"dd if={disk.path} of=/dev/null bs={value} count=2 iflag=direct")
     except CreateFailed as refused:

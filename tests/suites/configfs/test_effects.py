@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What each attribute does: seen in the queue, in time, in bandwidth, in errors."""
+"""Effects of each attribute: on the queue, latency, bandwidth and errors."""
 
 import errno
 from typing import Any
@@ -30,7 +30,7 @@ def test_rotational_shows_in_the_queue(driver: Driver, value: str) -> None:
 @needs("attribute:completion_nsec", "attribute:irqmode", program="fio")
 @smoke
 def test_completion_nsec_sets_the_latency(driver: Driver) -> None:
-    """No request is faster than completion_nsec, and the usual one is not much slower."""
+    """No request is faster than completion_nsec, and the median is not much slower."""
     with driver.disk(irqmode=2, completion_nsec=10_000_000) as disk:
         load = fio(disk, rw="randread", bs="4k", size="80k", ioengine="psync")
         assert load.latency_min_ns >= 10_000_000
@@ -53,7 +53,7 @@ def test_completion_nsec_needs_the_timer(driver: Driver) -> None:
 @needs("attribute:mbps", program="fio")
 @smoke
 def test_bandwidth_is_limited(driver: Driver, budget: Budget) -> None:
-    """A tick of 20 ms allows a fiftieth of `mbps` (TICKS_PER_SEC is 50 in C)."""
+    """Each tick of 20 ms allows 1/50 of `mbps` (TICKS_PER_SEC is 50 in null_blk)."""
     limit = 8
     with driver.disk(mbps=limit) as disk:
         runtime = f"{max(0.5, budget.seconds(1.0)) * 1000:.0f}ms"
@@ -62,13 +62,13 @@ def test_bandwidth_is_limited(driver: Driver, budget: Budget) -> None:
         )
         assert load.runtime_s > 0
         mib_per_s = load.written_bytes / load.runtime_s / (1 << 20)
-        assert mib_per_s <= limit * 1.5, f"{mib_per_s:.1f} MiB/s where {limit} are allowed"
-        assert mib_per_s >= limit / 4, f"{mib_per_s:.1f} MiB/s where {limit} are allowed"
+        assert mib_per_s <= limit * 1.5, f"{mib_per_s:.1f} MiB/s with a limit of {limit}"
+        assert mib_per_s >= limit / 4, f"{mib_per_s:.1f} MiB/s with a limit of {limit}"
 
 
 @needs("attribute:mbps")
 def test_throttled_disk_is_removed_under_io(driver: Driver) -> None:
-    """Those that wait for bandwidth are not waited for."""
+    """Removal does not wait for requests that wait for bandwidth."""
     disk = driver.create({"mbps": "1"})
     with background_io(disk, survives=False, rw="randwrite", bs="4k", iodepth=64):
         driver.remove(disk)
@@ -77,7 +77,7 @@ def test_throttled_disk_is_removed_under_io(driver: Driver) -> None:
 
 @needs("attribute:mbps", program="fio")
 def test_throttled_disk_powers_off_under_io(driver: Driver, budget: Budget) -> None:
-    """The limit's timer runs while the disk goes; its memory is used again by the next disk."""
+    """The bandwidth timer must stop with the disk; the next disk reuses the memory."""
     for _ in range(max(3, budget.times(6))):
         with driver.disk(mbps=20) as disk, background_io(disk, survives=False, bs="4k"):
             assert disk.set_attribute("power", "0") == 0
@@ -86,19 +86,19 @@ def test_throttled_disk_powers_off_under_io(driver: Driver, budget: Budget) -> N
 
 @needs("attribute:mbps")
 def test_request_above_the_mbps_limit_completes(driver: Driver) -> None:
-    """A request may be larger than what one tick of the limit's timer allows."""
+    """A request may be larger than one tick of the bandwidth timer allows."""
     with driver.disk(mbps=1) as disk:
         read = f"dd if={disk.path} of=/dev/null bs=128k count=1 iflag=direct status=none"
-        disk.console.check(read, timeout_s=0.5)  # 0.13 s are due
+        disk.console.check(read, timeout_s=0.5)  # 128 KiB take 0.13 s at 1 MiB/s
 
 
 @needs("attribute:submit_queues")
 @pytest.mark.parametrize("queues", [1, 2])
 def test_submit_queues_are_hardware_queues(driver: Driver, queues: int) -> None:
-    wanted = {"submit_queues": queues}
+    attributes = {"submit_queues": queues}
     if "attribute:poll_queues" in driver.capabilities:
-        wanted["poll_queues"] = 0
-    with driver.disk(**wanted) as disk:
+        attributes["poll_queues"] = 0
+    with driver.disk(**attributes) as disk:
         assert hardware_queues(disk) == queues
 
 
@@ -112,7 +112,7 @@ def test_poll_queues_are_added_to_submit_queues(driver: Driver) -> None:
 
 @needs("attribute:poll_queues", program="fio")
 def test_unpolled_request_times_out(driver: Driver) -> None:
-    """It is taken from those that would be found by polling, and its error is told in the end."""
+    """A timed-out request leaves the poll list and completes with an error."""
     with driver.disk(poll_queues=1) as disk:
         assert disk.set_queue("io_timeout", "500") == 0
         polled: dict[str, Any] = {"rw": "randread", "ioengine": "io_uring", "hipri": 1}
@@ -128,20 +128,20 @@ def test_unpolled_request_times_out(driver: Driver) -> None:
                     kill -CONT {process}
                 done
                 waits
-                wait_until 5 eval '! waits' || {{ echo "the requests do not end"; exit 1; }}"""
+                wait_until 5 eval '! waits' || {{ echo "the requests did not end"; exit 1; }}"""
             )
         disk.console.check(f"dd if={disk.path} of=/dev/null bs=4k count=4 iflag=direct status=none")
 
 
 @needs("attribute:submit_queues", program="fio")
 def test_submit_queues_change_under_io(driver: Driver, budget: Budget) -> None:
-    """submit_queues may change while the disk is used."""
+    """submit_queues may change while the disk is in use."""
     with driver.disk(submit_queues=1) as disk, background_io(disk, numjobs=2):
-        others = hardware_queues(disk) - 1  # for polling
+        poll_queues = hardware_queues(disk) - 1
         for value in ("2", "1") * budget.times(3):
             assert disk.set_attribute("submit_queues", value) == 0
             assert disk.attribute("submit_queues") == value
-            assert hardware_queues(disk) == int(value) + others
+            assert hardware_queues(disk) == int(value) + poll_queues
 
 
 @needs("attribute:submit_queues", "attribute:memory_backed", program="fio")
@@ -205,9 +205,9 @@ def test_virt_boundary_is_a_page(driver: Driver, value: str) -> None:
 @needs("attribute:no_sched")
 @pytest.mark.parametrize(("value", "scheduler"), [("0", "mq-deadline"), ("1", "none")])
 def test_no_sched_starts_without_a_scheduler(driver: Driver, value: str, scheduler: str) -> None:
-    """A disk of one queue starts with mq-deadline where the kernel has it built in."""
+    """A disk with one queue starts with mq-deadline if that is built into the kernel."""
     if driver.kernel.config.get("MQ_IOSCHED_DEADLINE") != "y":
-        skip("kernel", "this kernel has mq-deadline as a module or not at all")
+        skip("kernel", "mq-deadline is not built into this kernel")
     with driver.disk(no_sched=value, submit_queues=1, poll_queues=0) as disk:
         assert disk.scheduler() == scheduler
 
@@ -222,7 +222,7 @@ def test_blocking_sets_the_queue_flag(driver: Driver, value: str) -> None:
 
 @needs("attribute:memory_backed", symbol="BLK_DEBUG_FS")
 def test_memory_backed_disk_is_blocking(driver: Driver) -> None:
-    """Writing may have to wait for memory (null_validate_conf())."""
+    """Writes may wait for memory, so memory_backed sets blocking (null_validate_conf())."""
     with driver.disk(memory_backed=1, blocking=0) as disk:
         assert disk.attribute("blocking") == "1"
         assert "BLOCKING" in flags(disk)
@@ -230,18 +230,18 @@ def test_memory_backed_disk_is_blocking(driver: Driver) -> None:
 
 @needs("attribute:shared_tags", symbol="BLK_DEBUG_FS", program="fio")
 def test_disks_share_a_tag_set(driver: Driver) -> None:
-    """Two disks of one tag set know of each other, and both work under load."""
-    with driver.disk(shared_tags=1) as one, driver.disk(shared_tags=1) as other:
-        for disk in (one, other):
+    """Two disks use one tag set, as their queue flags show, and both work under load."""
+    with driver.disk(shared_tags=1) as busy, driver.disk(shared_tags=1) as other:
+        for disk in (busy, other):
             assert "TAG_QUEUE_SHARED" in flags(disk)
-        with background_io(one):
+        with background_io(busy):
             load = fio(other, rw="randread", bs="4k", size="512k", ioengine="libaio", iodepth=64)
         assert load.read_bytes == 512 << 10
 
 
 @needs("attribute:shared_tags", program="fio")
 def test_disk_with_shared_tags_is_removed_under_io(driver: Driver) -> None:
-    """Its requests give their tags back, and the other disk's load goes on with them."""
+    """The removed disk returns its tags, and I/O on the other disk goes on."""
     with driver.disk(shared_tags=1) as disk, background_io(disk, iodepth=64):
         other = driver.create({"shared_tags": "1"})
         with background_io(other, survives=False, iodepth=64):
@@ -272,7 +272,7 @@ def test_use_per_node_hctx_makes_one_queue_per_node(driver: Driver) -> None:
 @needs("attribute:discard", "attribute:memory_backed")
 @pytest.mark.parametrize(("memory_backed", "kept"), [("0", "0"), ("1", "1")])
 def test_discard_needs_memory_backing(driver: Driver, memory_backed: str, kept: str) -> None:
-    """Without data there is nothing to forget: null_config_discard() switches it off."""
+    """Without memory backing, null_config_discard() turns discard off."""
     with driver.disk(memory_backed=memory_backed, discard=1) as disk:
         assert disk.attribute("discard") == kept
         assert (disk.queue_number("discard_max_bytes") > 0) == (kept == "1")
@@ -285,16 +285,16 @@ def test_a_cache_shows_in_the_queue(driver: Driver, fua: str) -> None:
         assert disk.queue("write_cache") == "write back"
         assert disk.queue("fua") == fua
     with driver.disk(cache_size=4, memory_backed=0) as disk:
-        assert disk.attribute("cache_size") == "0", "a cache without data behind it"
+        assert disk.attribute("cache_size") == "0", "the disk has a cache but no data"
         assert disk.queue("write_cache") == "write through"
 
 
 @needs("attribute:memory_backed", "attribute:discard", program="fio")
 @feature("memory_backed", "discard")
 def test_discards_race_with_writes(driver: Driver, budget: Budget) -> None:
-    """Pages come and go under the writers' hands.
+    """Pages are freed and allocated while writers use them.
 
-    They are few, so that two discards often meet at one.
+    The range is small, so that two discards often hit the same page.
     """
     runtime = f"{max(1.0, budget.seconds(2.0)) * 1000:.0f}ms"
     attributes = {**driver.store_attributes(), "discard": 1, "size": 16}
@@ -310,8 +310,8 @@ def test_discards_race_with_writes(driver: Driver, budget: Budget) -> None:
 @needs("attribute:memory_backed")
 @feature("memory_backed")
 def test_removed_disk_frees_its_memory(driver: Driver) -> None:
-    def use() -> int:
-        """Fills a disk of 64 MiB, removes it, and says how much memory is free, in KiB."""
+    def free_after_use() -> int:
+        """Fill and remove a disk of 64 MiB; return the free memory in KiB."""
         with driver.disk(**driver.store_attributes(), size=64) as disk:
             disk.console.check(
                 f"dd if=/dev/zero of={disk.path} bs=1M count=64 oflag=direct status=none"
@@ -322,16 +322,17 @@ def test_removed_disk_frees_its_memory(driver: Driver) -> None:
             )
         )
 
-    before = use()
-    use()
-    assert before - use() < 64 << 10, "two disks of 64 MiB kept half of their memory or more"
+    before = free_after_use()
+    free_after_use()
+    leaked = before - free_after_use()
+    assert leaked < 64 << 10, f"two removed disks of 64 MiB kept {leaked} KiB"
 
 
 @needs("attribute:memory_backed")
 @feature("memory_backed")
 @smoke
 def test_data_survives_a_power_cycle(driver: Driver) -> None:
-    """The data belongs to the directory, not to the disk."""
+    """The data belongs to the configfs directory and outlives the disk."""
     with driver.disk(**driver.store_attributes()) as disk:
         disk.console.check(
             f"head -c 1M /dev/urandom > /tmp/data; "

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How requests complete: inline (irqmode 0), by softirq (1), by timer (2)."""
+"""Request completion: inline (irqmode 0), by softirq (1), by timer (2)."""
 
 import errno
 
@@ -16,7 +16,7 @@ MIB = 1 << 20
 
 @pytest.mark.parametrize("mode", ["0", "1", "2"])
 def test_batches_complete(driver: Driver, mode: str) -> None:
-    """Many requests come to the driver at once, and only the last of them says that it is it."""
+    """The driver gets requests in batches, in which only the last one is marked as last."""
     try:
         with driver.disk(irqmode=mode) as disk:
             load = fio(

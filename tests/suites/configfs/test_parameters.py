@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Module parameters: the disks that a module makes when it is loaded, and their defaults."""
+"""Module parameters: disks that the module creates when it is loaded, and their defaults."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,17 +16,17 @@ pytestmark = [needs("module", "configfs"), feature("module parameters")]
 
 @contextmanager
 def loaded(driver: Driver, **parameters: object) -> Iterator[list[Disk]]:
-    """The module with other parameters for the time of the block, and the disks it made."""
+    """Load the module with other parameters for the time of the block; yield its new disks."""
     for name in parameters:
         if f"parameter:{name}" not in driver.capabilities:
             skip("driver", f"{driver.name} has no parameter {name}", f"parameter:{name}")
     before = set(driver.console.check("ls /sys/block").split())
     driver.unload()
     try:
-        words = " ".join(f"{name}={value}" for name, value in parameters.items())
-        driver.console.check(f"modprobe -- {driver.manifest.modules[-1]} {words}", timeout_s=60)
-        made = sorted(set(driver.console.check("ls /sys/block").split()) - before)
-        yield [Disk(name, driver.console) for name in made]
+        arguments = " ".join(f"{name}={value}" for name, value in parameters.items())
+        driver.console.check(f"modprobe -- {driver.manifest.modules[-1]} {arguments}", timeout_s=60)
+        names = sorted(set(driver.console.check("ls /sys/block").split()) - before)
+        yield [Disk(name, driver.console) for name in names]
     finally:
         driver.unload()
         driver.load()
@@ -43,16 +43,16 @@ def test_nr_devices_sets_the_number_of_disks(driver: Driver, count: int) -> None
 
 @smoke
 def test_module_parameters_become_the_defaults(driver: Driver) -> None:
-    """A disk of configfs starts with the module's parameters."""
+    """A new configfs disk has the values of the module parameters."""
     with loaded(driver, nr_devices=0, gb=2, bs=4096, submit_queues=2, irqmode=2):
-        told = driver.console.check(
+        values = driver.console.check(
             f"""
             cd {driver.configfs}
             mkdir by-default
             trap 'rmdir {driver.configfs}/by-default' EXIT
             cat by-default/size by-default/blocksize by-default/submit_queues by-default/irqmode"""
         )
-        assert told.split() == ["2048", "4096", "2", "2"]
+        assert values.split() == ["2048", "4096", "2", "2"]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_module_parameters_become_the_defaults(driver: Driver) -> None:
         ("queue_mode", "9"),
         ("queue_mode", "fast"),
         ("irqmode", "7"),
-        ("requeue", "often"),  # of the kernel variant `faults`
+        ("requeue", "often"),  # only in the kernel variant `faults`
     ],
 )
 def test_invalid_parameter_prevents_loading(driver: Driver, name: str, value: str) -> None:
@@ -70,16 +70,16 @@ def test_invalid_parameter_prevents_loading(driver: Driver, name: str, value: st
         skip("driver", f"{driver.name} has no parameter {name}", f"parameter:{name}")
     driver.unload()
     result = driver.console.run(f"modprobe -- {driver.manifest.modules[-1]} {name}={value}")
-    there = driver.loaded()
-    if there:
+    loaded = driver.loaded()
+    if loaded:
         driver.unload()
     driver.load()
-    assert not there, f"{driver.name} was loaded with {name}={value}"
+    assert not loaded, f"{driver.name} was loaded with {name}={value}"
     assert "Invalid argument" in result.output
 
 
 def test_module_disk_name_is_reserved(driver: Driver) -> None:
-    """configfs gives no second disk of the same name."""
+    """configfs refuses a directory with the name of a module's disk."""
     with loaded(driver, nr_devices=1, gb=1) as (disk,):
         result = driver.console.run(f"mkdir {driver.configfs}/{disk.name}")
         assert "File exists" in result.output

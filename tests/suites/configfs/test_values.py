@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What each attribute takes and what it refuses, whatever it means."""
+"""Which values each attribute accepts and refuses."""
 
 import errno
 
@@ -46,17 +46,17 @@ SWITCHES = (
     "zone_full",
     "zoned",
 )
-# These may change with power on (NULLB_DEVICE_ATTR with an apply function in null_blk/main.c).
+# May change with power on (NULLB_DEVICE_ATTR with an apply function in null_blk/main.c).
 LIVE = ("submit_queues", "poll_queues")
 
 
 def each(*attributes: str) -> list[object]:
-    """Parameters that need the attribute they are about."""
+    """Return test parameters, each of which needs its attribute."""
     return [pytest.param(name, marks=needs(f"attribute:{name}"), id=name) for name in attributes]
 
 
 def refusal(driver: Driver, attribute: str, value: str) -> int:
-    """The errno that a value meets when it is written, or at the latest at power-on; 0: taken."""
+    """Return the errno of writing a value or of the power-on after it; 0 if it is accepted."""
     try:
         with driver.disk(**{attribute: value}):
             return 0
@@ -67,7 +67,7 @@ def refusal(driver: Driver, attribute: str, value: str) -> int:
 @pytest.mark.parametrize("attribute", each(*NUMBERS))
 @pytest.mark.parametrize("value", ["many", "-1", ""])
 def test_non_number_is_einval(driver: Driver, attribute: str, value: str) -> None:
-    told = driver.console.check(
+    output = driver.console.check(
         f"""
         mkdir {driver.configfs}/by-value
         cd {driver.configfs}/by-value
@@ -76,15 +76,15 @@ def test_non_number_is_einval(driver: Driver, attribute: str, value: str) -> Non
         (echo '{value}' > {attribute}) 2>&1 || true
         cat {attribute}"""
     )
-    before, *answer, after = told.splitlines()
+    before, *answer, after = output.splitlines()
     assert after == before, "a refused value was kept"
     assert "Invalid argument" in "".join(answer)
 
 
 @pytest.mark.parametrize("attribute", each(*SWITCHES))
 def test_switch_takes_only_booleans(driver: Driver, attribute: str) -> None:
-    """kstrtobool(): 1, y, on and 0, n, off; anything else is EINVAL and changes nothing."""
-    told = driver.console.check(
+    """kstrtobool() takes 1, y, on and 0, n, off; anything else is EINVAL and changes nothing."""
+    output = driver.console.check(
         f"""
         mkdir {driver.configfs}/by-value
         cd {driver.configfs}/by-value
@@ -96,7 +96,7 @@ def test_switch_takes_only_booleans(driver: Driver, attribute: str) -> None:
         (echo maybe > {attribute}) 2>&1 || true
         cat {attribute}"""
     )
-    *values, answer, after = told.splitlines()
+    *values, answer, after = output.splitlines()
     assert values == ["1", "0", "1", "0", "1", "0"]
     assert "Invalid argument" in answer
     assert after == "0"
@@ -106,7 +106,7 @@ def test_switch_takes_only_booleans(driver: Driver, attribute: str) -> None:
     "attribute", each(*(name for name in (*NUMBERS, *SWITCHES) if name not in LIVE))
 )
 def test_attribute_is_ebusy_with_power(driver: Driver, attribute: str) -> None:
-    """What a disk is made of cannot change under its users, not even to what it is."""
+    """Attributes are fixed while the disk has power; even their own value is refused."""
     with driver.disk() as disk:
         before = disk.attribute(attribute)
         assert disk.set_attribute(attribute, before) == errno.EBUSY
@@ -115,7 +115,7 @@ def test_attribute_is_ebusy_with_power(driver: Driver, attribute: str) -> None:
 
 @needs("attribute:irqmode")
 def test_irqmode_out_of_range_is_refused_or_clamped(driver: Driver) -> None:
-    """Rust refuses it; C takes the nearest (null_validate_conf() in null_blk/main.c)."""
+    """rnull refuses it; null_blk clamps it (null_validate_conf() in null_blk/main.c)."""
     try:
         with driver.disk(irqmode="9") as disk:
             assert disk.attribute("irqmode") in ("0", "1", "2")
@@ -126,7 +126,7 @@ def test_irqmode_out_of_range_is_refused_or_clamped(driver: Driver) -> None:
 @needs("attribute:submit_queues")
 @pytest.mark.parametrize(("value", "queues"), [("0", 1), ("1000", 2)])
 def test_submit_queues_are_clamped(driver: Driver, value: str, queues: int) -> None:
-    """At least one, at most one per CPU (null_validate_conf())."""
+    """At least one queue, at most one per CPU (null_validate_conf())."""
     cpus = int(driver.console.check("nproc --all"))
     with driver.disk(submit_queues=value) as disk:
         assert disk.attribute("submit_queues") == str(min(queues, cpus))
@@ -135,7 +135,7 @@ def test_submit_queues_are_clamped(driver: Driver, value: str, queues: int) -> N
 @needs("attribute:queue_mode")
 @pytest.mark.parametrize(("mode", "outcome"), [("0", 0), ("1", errno.EINVAL), ("2", 0)])
 def test_queue_modes(driver: Driver, mode: str, outcome: int) -> None:
-    """Only blk-mq is left: 0 (bio) becomes 2 since 6.10, 1 (single queue) went with 5.0."""
+    """0 (bio) means 2 (blk-mq) since 6.10; 1 (single queue) was removed in 5.0."""
     assert refusal(driver, "queue_mode", mode) == outcome
 
 
@@ -149,8 +149,8 @@ def test_zone_size_is_a_power_of_two(driver: Driver, value: str) -> None:
 
 @needs("attribute:index")
 def test_indexes_are_unique(driver: Driver) -> None:
-    with driver.disk() as one, driver.disk() as other:
-        assert one.attribute("index") != other.attribute("index")
+    with driver.disk() as disk, driver.disk() as other:
+        assert disk.attribute("index") != other.attribute("index")
 
 
 @needs("attribute:badblocks")
@@ -158,6 +158,6 @@ def test_indexes_are_unique(driver: Driver) -> None:
     "value", ["1-2", "+5", "+9-3", "+x-y", pytest.param("*1-2", id="star"), "+1-"]
 )
 def test_malformed_badblocks_are_einval(driver: Driver, disk: Disk, value: str) -> None:
-    """+FIRST-LAST or -FIRST-LAST, in sectors."""
+    """The form is +FIRST-LAST or -FIRST-LAST, in sectors."""
     assert disk.set_attribute("badblocks", value) == errno.EINVAL
     assert disk.attribute("badblocks") == ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A driver and its devices: bound, taken away, handed over to another driver and back."""
+"""A driver and its devices: bind, unbind, removal, handover to another driver and back."""
 
 from collections.abc import Iterator
 
@@ -16,16 +16,16 @@ CYCLES = 5
 
 @pytest.fixture
 def binding(driver: Driver) -> Binding:
-    """The driver's devices."""
+    """The binding of the driver under test."""
     assert driver.binding is not None
     return driver.binding
 
 
 @pytest.fixture
 def competitor(driver: Driver, binding: Binding) -> Iterator[str]:
-    """A module whose driver matches the same devices; unloaded again afterwards if it can be."""
+    """A module whose driver matches the same devices; unloaded afterwards if possible."""
     if not binding.wanted.competitors:
-        pytest.skip(f"{driver.name} has its devices for itself")
+        pytest.skip(f"no other driver takes the devices of {driver.name}")
     module = binding.wanted.competitors[0]
     if driver.console.run(f"modprobe --dry-run -- {module}").exit_code:
         skip("kernel", f"the kernel has no {module}")
@@ -34,14 +34,14 @@ def competitor(driver: Driver, binding: Binding) -> Iterator[str]:
 
 
 def give(binding: Binding, devices: list[str], module: str) -> None:
-    """Loads another driver's module and has it look at devices that are free."""
-    probes = "\n".join(f"echo {one} > {binding.bus}/drivers_probe" for one in devices)
+    """Load another driver's module and let it probe unbound devices."""
+    probes = "\n".join(f"echo {device} > {binding.bus}/drivers_probe" for device in devices)
     binding.console.check(f"modprobe -- {module}\n{probes}\ntrue", timeout_s=60)
 
 
 @smoke
 def test_loading_binds_the_devices(driver: Driver, binding: Binding) -> None:
-    assert binding.devices(), f"{driver.name} is bound to nothing"
+    assert binding.devices(), f"{driver.name} is bound to no device"
 
 
 @needs("module")
@@ -83,7 +83,7 @@ def test_device_is_handed_over_and_back(driver: Driver, binding: Binding, compet
 def test_a_bound_competitor_keeps_its_device(
     driver: Driver, binding: Binding, competitor: str
 ) -> None:
-    """Loading alone takes nothing from a driver that is there; that needs an override."""
+    """Loading a driver does not unbind another one; that needs driver_override."""
     devices = binding.devices()
     driver.unload()
     give(binding, devices, competitor)

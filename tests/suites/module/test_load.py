@@ -13,12 +13,12 @@ CYCLES = 5
 @needs("module")
 @smoke
 def test_load_unload_cycles(driver: Driver) -> None:
-    """A module goes and comes back, cleanly, as often as one likes."""
+    """The module can be unloaded and loaded repeatedly."""
     for _ in range(CYCLES):
         driver.unload()
-        assert not driver.loaded(), f"{driver.name} is still there after modprobe --remove"
+        assert not driver.loaded(), f"{driver.name} is still loaded after modprobe --remove"
         driver.load()
-        assert driver.loaded(), f"{driver.name} is not there after modprobe"
+        assert driver.loaded(), f"{driver.name} is not loaded after modprobe"
 
 
 @needs("module", "configfs")
@@ -28,8 +28,8 @@ def test_unloading_removes_the_configfs_directory(driver: Driver) -> None:
     gone = driver.console.run(f"test ! -e {driver.configfs}").exit_code == 0
     driver.load()
     back = driver.console.run(f"test -d {driver.configfs}").exit_code == 0
-    assert gone, f"{driver.configfs} stays after its module has gone"
-    assert back, f"{driver.configfs} does not come back with its module"
+    assert gone, f"{driver.configfs} still exists after its module was unloaded"
+    assert back, f"{driver.configfs} did not come back with its module"
 
 
 @needs("module", "configfs")
@@ -37,7 +37,7 @@ def test_unloading_removes_the_configfs_directory(driver: Driver) -> None:
 def test_module_in_use_cannot_be_unloaded(driver: Driver, disk: Disk) -> None:
     modules = " ".join(driver.manifest.modules)
     result = driver.console.run(f"rmmod {modules}")
-    assert result.exit_code != 0, "rmmod took a module with a configured disk"
+    assert result.exit_code != 0, "rmmod unloaded a module with a configured disk"
     assert "in use" in result.output
     assert disk.exists()
 
@@ -47,19 +47,19 @@ def test_an_open_disk_pins_its_module(driver: Driver, disk: Disk) -> None:
     result = driver.console.run(
         f"exec 3< {disk.path}; rmmod {' '.join(reversed(driver.manifest.modules))}"
     )
-    assert result.exit_code != 0, "rmmod took a module whose disk is open"
+    assert result.exit_code != 0, "rmmod unloaded a module whose disk is open"
     assert "in use" in result.output
     assert disk.exists()
     driver.unload()
     gone = not disk.exists()
     driver.load()
-    assert gone, f"{disk.path} stays after its module has gone"
+    assert gone, f"{disk.path} still exists after its module was unloaded"
 
 
 @needs("module", "parameters")
 @pytest.mark.parametrize("value", ["0", "-1", "abc"])
 def test_invalid_size_is_einval(driver: Driver, value: str) -> None:
-    """The module stays out, and the kernel log says why."""
+    """The module is not loaded, and the kernel log says why."""
     module = driver.manifest.modules[-1]
     driver.unload()
     result = driver.console.run(
@@ -89,7 +89,7 @@ def test_parameter_sets_the_size(driver: Driver, size_mib: int) -> None:
 
 @smoke
 def test_disk_has_a_number_a_size_and_a_queue_in_sysfs(driver: Driver, disk: Disk) -> None:
-    """The block device is a whole one: a device number, a size, a queue, a node in /dev."""
+    """The disk also has a node in /dev."""
     driver.console.check(
         f"cd {disk.sysfs} && grep -Eq '^[0-9]+:[0-9]+$' dev && test -d queue && test -r size"
     )
@@ -98,7 +98,7 @@ def test_disk_has_a_number_a_size_and_a_queue_in_sysfs(driver: Driver, disk: Dis
 
 @needs("module", "configfs")
 def test_open_disk_pins_its_module_after_rmdir(driver: Driver) -> None:
-    """Whoever still has the disk open calls into the module when he closes it."""
+    """Closing the disk calls into the module, so it must stay until then."""
     module = driver.manifest.modules[-1]
     disk = driver.create({})
     result = driver.console.run(
@@ -109,5 +109,5 @@ def test_open_disk_pins_its_module_after_rmdir(driver: Driver) -> None:
         exec 3<&-
         sleep 0.2"""
     )
-    assert "is gone" not in result.output, "rmmod took a module whose disk is open"
+    assert "is gone" not in result.output, "rmmod unloaded a module whose disk is open"
     assert "in use" in result.output

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The controllers of a guest, for tests that talk to them."""
+"""Fixture `nvme`: the controllers of a guest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DATA_BYTES = 1 << 20
 
 @pytest.fixture
 def nvme(guest: Guest, driver: Driver) -> Nvme:
-    """The controllers and their namespaces; there are random bytes in DATA."""
+    """The controllers and their namespaces; DATA holds random bytes."""
     names = controllers(driver.console, guest.machine.setup.topology)
     driver.console.check(f"[ -e {DATA} ] || head -c {DATA_BYTES} /dev/urandom > {DATA}")
     return Nvme(guest.machine, driver.console, names)

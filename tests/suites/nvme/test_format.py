@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Formats of a namespace: the disk follows them."""
+"""Formatting a namespace changes its disk."""
 
 from collections.abc import Iterator
 
@@ -20,14 +20,14 @@ LBAF_4K = 4
 
 @pytest.fixture
 def formatted(nvme: Nvme) -> Iterator[Disk]:
-    """A disk that is formatted back to what it was."""
+    """A disk to format; its original format is restored afterwards."""
     namespaces = list(nvme.topology.attached(0).values())
     if len(namespaces) > 1 or (namespaces[0].block_size, namespaces[0].ms) != (512, 0):
-        skip("hardware", "this is for one namespace of plain blocks of 512 bytes")
+        skip("hardware", "needs a single namespace with blocks of 512 bytes without metadata")
     disk = nvme.disk()
     yield disk
     nvme.console.check(f"nvme format {disk.path} --lbaf=0 --force")
-    assert disk.block_size == 512, "the disk does not follow its namespace"
+    assert disk.block_size == 512, "the disk did not change with its namespace"
 
 
 def test_format_changes_the_block_size(formatted: Disk) -> None:
@@ -42,7 +42,7 @@ def test_format_changes_the_block_size(formatted: Disk) -> None:
 
 
 def test_format_erases(formatted: Disk) -> None:
-    """QEMU's namespaces read as zeroes afterwards; nothing of it stays in the page cache."""
+    """QEMU's namespaces read as zeroes afterwards, and the page cache is dropped."""
     path = formatted.path
     formatted.console.check(
         f"""
@@ -53,7 +53,7 @@ def test_format_erases(formatted: Disk) -> None:
 
 
 def test_format_with_metadata_makes_the_disk_smaller(nvme: Nvme, formatted: Disk) -> None:
-    """Plain metadata takes room, and data goes in and out as before."""
+    """Metadata takes space; data is written and read as before."""
     disk, size = formatted, formatted.size_bytes
     nvme.console.check(f"nvme format {disk.path} --lbaf={LBAF_METADATA} --force")
     (namespace,) = nvme.topology.attached(0).values()
@@ -70,6 +70,6 @@ def test_unknown_format_is_refused(nvme: Nvme, formatted: Disk) -> None:
 
 
 def test_format_under_io(formatted: Disk) -> None:
-    """The queue is frozen meanwhile (nvme_passthru_start()): requests wait, and none fails."""
+    """The queue is frozen during the format (nvme_passthru_start()): requests wait, none fails."""
     with background_io(formatted, rw="randread", bs="4k"):
         formatted.console.check(f"nvme format {formatted.path} --lbaf=0 --force", timeout_s=30)

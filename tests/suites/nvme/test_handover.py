@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""driver_override: a function is another driver's for a while, and comes back."""
+"""driver_override: a PCI function goes to another driver and comes back."""
 
 from collections.abc import Iterator
 
@@ -13,19 +13,19 @@ from blockyard.tests.lib.nvme import Nvme
 pytestmark = [feature("driver_override"), needs("nvme", program="fio"), waits()]
 
 BUS = "/sys/bus/pci"
-# Drivers that take any function by driver_override; their modules are called the same
+# drivers that bind to any function by driver_override; each is also the name of its module
 OTHERS = ("rnvme", "pci-stub", "uio_pci_generic", "vfio-pci")
 
 
 def owner(nvme: Nvme, function: str) -> str:
-    """The driver a function is bound to; empty when there is none."""
-    told = nvme.console.run(f"readlink {function}/driver").output
-    return told.strip().rpartition("/")[2]
+    """The name of the driver that a function is bound to; empty if none."""
+    link = nvme.console.run(f"readlink {function}/driver").output
+    return link.strip().rpartition("/")[2]
 
 
 @pytest.fixture
 def function(nvme: Nvme) -> Iterator[str]:
-    """The controller's function, which is the NVMe driver's again afterwards."""
+    """The controller's function; it is bound to the NVMe driver again afterwards."""
     function = nvme.function()
     name = function.rpartition("/")[2]
     yield function
@@ -45,7 +45,7 @@ def function(nvme: Nvme) -> Iterator[str]:
 
 
 def give(nvme: Nvme, function: str, driver: str) -> None:
-    """Has the bus look for a driver of that name only; an empty one: for whoever matches."""
+    """Set driver_override and probe again; with an empty name any matching driver may bind."""
     name = function.rpartition("/")[2]
     nvme.console.check(
         f"""
@@ -56,7 +56,7 @@ def give(nvme: Nvme, function: str, driver: str) -> None:
 
 
 def test_driver_override_keeps_the_driver_away(nvme: Nvme, function: str) -> None:
-    """Neither a probe nor a bind gives it to the NVMe driver; without the override it is back."""
+    """Neither probe nor bind attach the NVMe driver until the override is cleared."""
     disk, name = nvme.disk(), function.rpartition("/")[2]
     give(nvme, function, "no-such-driver")
     assert owner(nvme, function) == ""
@@ -70,9 +70,9 @@ def test_driver_override_keeps_the_driver_away(nvme: Nvme, function: str) -> Non
 
 
 def test_unsuitable_driver_releases_the_function(nvme: Nvme, function: str) -> None:
-    """virtio-pci is made to look at it and finds no virtio; nothing is left to be cleaned up."""
+    """virtio-pci probes the function, finds no virtio device and leaves it unbound."""
     if nvme.console.run(f"[ -d {BUS}/drivers/virtio-pci ]").exit_code:
-        skip("kernel", "the kernel has no virtio-pci", "module:virtio_pci")
+        skip("kernel", "the kernel has no driver virtio-pci", "module:virtio_pci")
     give(nvme, function, "virtio-pci")
     assert owner(nvme, function) == ""
     give(nvme, function, "nvme")
@@ -82,21 +82,21 @@ def test_unsuitable_driver_releases_the_function(nvme: Nvme, function: str) -> N
 
 
 def test_function_is_handed_over_under_io_and_back(nvme: Nvme, function: str) -> None:
-    """The other driver has it, the disk's users got errors; afterwards the data is as it was."""
-    there = (name for name in OTHERS if not nvme.console.run(f"modprobe -q -- {name}").exit_code)
-    driver = next(there, "")
+    """I/O fails when the function is taken away; the data is unchanged when it is back."""
+    loaded = (name for name in OTHERS if not nvme.console.run(f"modprobe -q -- {name}").exit_code)
+    driver = next(loaded, "")
     if not driver:
-        skip("kernel", f"the kernel has none of {', '.join(OTHERS)}")
+        skip("kernel", f"the kernel has none of the drivers {', '.join(OTHERS)}")
     disk = nvme.disk()
     nvme.console.check(
         f"dd if=/tmp/nvme-data of={disk.path} bs=64K seek=999 count=1 oflag=direct status=none"
     )
     with background_io(disk, survives=False):
         give(nvme, function, driver)
-        taken = owner(nvme, function)
+        new_owner = owner(nvme, function)
     give(nvme, function, "nvme")
     nvme.settle()
-    assert taken == driver
+    assert new_owner == driver
     assert owner(nvme, function) == "nvme"
     nvme.console.check(
         f"dd if={nvme.disk().path} bs=64K skip=999 count=1 iflag=direct status=none |"

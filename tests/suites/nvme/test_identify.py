@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What controllers and namespaces say they are, and what the kernel makes of it."""
+"""Identify data of controllers and namespaces, compared with the topology and with sysfs."""
 
 from blockyard.images.hardware.topology import Namespace
 from blockyard.tests.harness.requirements import feature, needs, smoke, topology
@@ -11,31 +11,31 @@ pytestmark = [feature("identify"), needs("nvme", program="nvme")]
 
 @smoke
 def test_identify_controller(nvme: Nvme) -> None:
-    told = nvme.query(f"id-ctrl {nvme.device()}")
-    wanted = nvme.topology.controllers[0]
-    assert told["sn"].strip() == wanted.serial
-    assert told["mn"].startswith("QEMU NVMe Ctrl")
-    assert told["mdts"] == wanted.mdts
-    assert told["sqes"] & 0xF == 6  # 64-byte submission queue entries, by the specification
-    assert told["cqes"] & 0xF == 4  # 16-byte completions
+    identity = nvme.query(f"id-ctrl {nvme.device()}")
+    controller = nvme.topology.controllers[0]
+    assert identity["sn"].strip() == controller.serial
+    assert identity["mn"].startswith("QEMU NVMe Ctrl")
+    assert identity["mdts"] == controller.mdts
+    assert identity["sqes"] & 0xF == 6  # 64-byte submission queue entries, by the specification
+    assert identity["cqes"] & 0xF == 4  # 16-byte completions
 
 
 def test_sysfs_matches_identify(nvme: Nvme) -> None:
-    told = nvme.query(f"id-ctrl {nvme.device()}")
+    identity = nvme.query(f"id-ctrl {nvme.device()}")
     for file, field in (("serial", "sn"), ("model", "mn"), ("firmware_rev", "fr")):
-        assert nvme.read(f"{nvme.sysfs()}/{file}") == told[field].strip()
-    assert int(nvme.read(f"{nvme.sysfs()}/cntlid")) == told["cntlid"]
-    assert nvme.read(f"{nvme.sysfs()}/subsysnqn") == told["subnqn"]
+        assert nvme.read(f"{nvme.sysfs()}/{file}") == identity[field].strip()
+    assert int(nvme.read(f"{nvme.sysfs()}/cntlid")) == identity["cntlid"]
+    assert nvme.read(f"{nvme.sysfs()}/subsysnqn") == identity["subnqn"]
     assert nvme.read(f"{nvme.sysfs()}/transport") == "pcie"
     assert nvme.read(f"{nvme.sysfs()}/address") == nvme.function().rpartition("/")[2]
 
 
 @topology("4k")
 def test_identify_namespace(nvme: Nvme) -> None:
-    """The disk has the size and the blocks of the namespace; whole blocks go in and out."""
+    """The disk has the size and block size of the namespace, and I/O works at its end."""
     (namespace,) = nvme.topology.attached(0).values()
     disk = nvme.disk()
-    _is(nvme.query(f"id-ns {disk.path}"), namespace)
+    _check_identity(nvme.query(f"id-ns {disk.path}"), namespace)
     assert disk.size_bytes == namespace.size_mib << 20
     assert disk.block_size == namespace.block_size
     load = fio(
@@ -58,7 +58,7 @@ def test_each_namespace_is_identified(nvme: Nvme) -> None:
     listed = [entry["nsid"] for entry in nvme.query(f"list-ns {nvme.device()}")["nsid_list"]]
     assert listed == sorted(attached)
     for nsid, namespace in attached.items():
-        _is(nvme.query(f"id-ns {nvme.device()} --namespace-id={nsid}"), namespace)
+        _check_identity(nvme.query(f"id-ns {nvme.device()} --namespace-id={nsid}"), namespace)
         disk = nvme.disk(0, nsid)
         assert (disk.size_bytes, disk.block_size) == (
             namespace.size_mib << 20,
@@ -67,21 +67,21 @@ def test_each_namespace_is_identified(nvme: Nvme) -> None:
 
 
 def test_optional_commands_are_used_if_supported(nvme: Nvme) -> None:
-    """ONCS: bit 2 is Dataset Management, which discards are made of, and bit 3 Write Zeroes."""
+    """ONCS: bit 2 is Dataset Management (used for discard), bit 3 is Write Zeroes."""
     disk, oncs = nvme.disk(), nvme.query(f"id-ctrl {nvme.device()}")["oncs"]
     assert (disk.queue_number("discard_max_bytes") > 0) == bool(oncs & 4)
     assert (disk.queue_number("write_zeroes_max_bytes") > 0) == bool(oncs & 8)
 
 
 def test_disk_has_a_stable_wwid(nvme: Nvme) -> None:
-    """Identifiers that QEMU invents are ignored (NVME_QUIRK_BOGUS_NID); the rest is made up."""
-    told = nvme.query(f"id-ctrl {nvme.device()}")
-    serial, model = (told[field].strip().encode().hex() for field in ("sn", "mn"))
-    wwid = f"nvme.{told['vid']:04x}-{serial}-{model}-00000001"
+    """QEMU's own identifiers are ignored (NVME_QUIRK_BOGUS_NID), so the wwid has these parts."""
+    identity = nvme.query(f"id-ctrl {nvme.device()}")
+    serial, model = (identity[field].strip().encode().hex() for field in ("sn", "mn"))
+    wwid = f"nvme.{identity['vid']:04x}-{serial}-{model}-00000001"
     assert nvme.read(f"{nvme.disk().sysfs}/wwid") == wwid
 
 
-def _is(identified: dict[str, int], namespace: Namespace) -> None:
+def _check_identity(identified: dict[str, int], namespace: Namespace) -> None:
     formats: list[dict[str, int]] = identified["lbafs"]  # type: ignore[assignment]
     in_use = formats[identified["flbas"] & 0xF]
     assert 1 << in_use["ds"] == namespace.block_size

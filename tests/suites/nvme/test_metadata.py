@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Metadata and protection information: generated, checked, and told apart from a bad medium.
+"""Metadata and protection information: generated, checked, and reported as EILSEQ when wrong.
 
 The topology has a namespace with plain metadata (8 bytes), one with protection information of type
 1 (8 bytes, 16-bit guard) and one with a 64-bit guard (16 bytes). See "Protection Information
@@ -28,7 +28,7 @@ DATA = "/tmp/nvme-data"
 
 
 def crc16(data: bytes) -> int:
-    """CRC-16 T10-DIF: polynomial 8BB7h, nothing reflected or inverted."""
+    """CRC-16 T10-DIF: polynomial 8BB7h, not reflected, not inverted."""
     value = 0
     for byte in data:
         value ^= byte << 8
@@ -48,7 +48,7 @@ def crc64(data: bytes) -> int:
 
 
 def write(disk: Disk, lba: int, blocks: int = 1) -> int:
-    """By the block layer; the errno."""
+    """Write blocks through the block layer; return the errno, 0 for success."""
     size = disk.block_size
     return error_number(
         disk.console.run(
@@ -59,27 +59,27 @@ def write(disk: Disk, lba: int, blocks: int = 1) -> int:
 
 
 def read(disk: Disk, lba: int, blocks: int = 1) -> int:
-    """By the block layer; the errno, -1 for other data."""
+    """Read blocks through the block layer; return the errno, 0 for success, -1 for wrong data."""
     size = disk.block_size
-    told = disk.console.run(
+    result = disk.console.run(
         f"dd if={disk.path} of=/tmp/back bs={size * blocks} count=1 skip={size * lba}B"
         f" iflag=direct status=none && cmp --bytes={size * blocks} /tmp/back {DATA}"
     )
-    return error_number(told)
+    return error_number(result)
 
 
-def command(disk: Disk, what: str, lba: int, metadata: int, options: str = "") -> str:
-    """A command of one block with its metadata, in a buffer of its own (/tmp/metadata)."""
+def command(disk: Disk, subcommand: str, lba: int, metadata: int, options: str = "") -> str:
+    """nvme-cli arguments for one block with its metadata in a separate buffer, /tmp/metadata."""
     return (
-        f"{what} {disk.path} --start-block={lba} --block-count=0 --data-size={disk.block_size}"
-        f" --metadata=/tmp/metadata --metadata-size={metadata} {options}"
+        f"{subcommand} {disk.path} --start-block={lba} --block-count=0"
+        f" --data-size={disk.block_size} --metadata=/tmp/metadata --metadata-size={metadata} {options}"
     )
 
 
 def metadata_of(nvme: Nvme, disk: Disk, lba: int, size: int) -> bytes:
-    """What stands beside a block."""
+    """The metadata of a block."""
     read = command(disk, "read", lba, size, "--data=/tmp/back")
-    nvme.console.check(f"rm -f /tmp/metadata; nvme {read}")  # it truncates no file
+    nvme.console.check(f"rm -f /tmp/metadata; nvme {read}")  # nvme does not truncate the file
     return nvme.console.get("/tmp/metadata")
 
 
@@ -94,18 +94,18 @@ def test_kernel_recognizes_the_formats(nvme: Nvme) -> None:
 
 
 def test_plain_metadata_is_kept(nvme: Nvme) -> None:
-    """The block layer does not care for it; a passthrough command writes and reads it."""
+    """The block layer ignores it; passthrough commands write and read it."""
     disk = nvme.disk(0, PLAIN)
     nvme.console.check("head -c 8 /dev/urandom > /tmp/metadata")
-    wanted = nvme.console.get("/tmp/metadata")
+    metadata = nvme.console.get("/tmp/metadata")
     nvme.console.check("nvme " + command(disk, "write", 64, 8, f"--data={DATA}"))
-    assert metadata_of(nvme, disk, 64, 8) == wanted
+    assert metadata_of(nvme, disk, 64, 8) == metadata
     assert read(disk, 64) == 0
 
 
 @pytest.mark.parametrize("nsid", [SHORT, LONG], ids=["16-bit", "64-bit"])
 def test_write_generates_protection_information(nvme: Nvme, nsid: int) -> None:
-    """The guard is of the block's data, the reference tag is its number."""
+    """The guard is a CRC of the block's data, the reference tag is its LBA."""
     disk, lba = nvme.disk(0, nsid), 1000
     assert write(disk, lba, 4) == 0
     data = nvme.console.get(DATA)
@@ -113,20 +113,20 @@ def test_write_generates_protection_information(nvme: Nvme, nsid: int) -> None:
     for block in range(2):
         piece = data[block * size :][:size]
         if nsid == SHORT:
-            wanted = crc16(piece).to_bytes(2) + bytes(2) + (lba + block).to_bytes(4)
+            expected = crc16(piece).to_bytes(2) + bytes(2) + (lba + block).to_bytes(4)
         else:
-            wanted = crc64(piece).to_bytes(8) + bytes(2) + (lba + block).to_bytes(6)
-        assert metadata_of(nvme, disk, lba + block, len(wanted)).hex() == wanted.hex()
+            expected = crc64(piece).to_bytes(8) + bytes(2) + (lba + block).to_bytes(6)
+        assert metadata_of(nvme, disk, lba + block, len(expected)).hex() == expected.hex()
     assert read(disk, lba, 4) == 0
 
 
 @pytest.mark.parametrize(("nsid", "metadata"), [(SHORT, 8), (LONG, 16)], ids=["16-bit", "64-bit"])
 def test_a_wrong_guard_is_eilseq(nvme: Nvme, nsid: int, metadata: int) -> None:
-    """Data that changed on its way is not returned; the block is fine once it is written anew."""
+    """Corrupted data is not returned; the block works again once it is rewritten."""
     disk, lba = nvme.disk(0, nsid), 2000
     assert write(disk, lba) == 0
     nvme.console.check("nvme " + command(disk, "read", lba, metadata, "--data=/tmp/back"))
-    # other data with the metadata of this one, unchecked
+    # write other data with the old metadata, unchecked
     nvme.console.check("nvme " + command(disk, "write", lba, metadata, "--data=/dev/zero"))
     assert read(disk, lba) == errno.EILSEQ
     assert write(disk, lba) == 0
@@ -134,7 +134,7 @@ def test_a_wrong_guard_is_eilseq(nvme: Nvme, nsid: int, metadata: int) -> None:
 
 
 def test_wrong_reference_tag_is_eilseq(nvme: Nvme) -> None:
-    """Data and guard fit, and the reference tag is that of another block."""
+    """Data and guard match, but the reference tag is that of another block."""
     disk, lba = nvme.disk(0, SHORT), 3000
     assert write(disk, lba) == 0
     nvme.console.check("nvme " + command(disk, "read", lba, 8, "--data=/tmp/back"))
@@ -145,7 +145,7 @@ def test_wrong_reference_tag_is_eilseq(nvme: Nvme) -> None:
 
 @feature("passthrough")
 def test_controller_checks_protection_on_request(nvme: Nvme) -> None:
-    """PRCHK: each field has a status of its own; a refused write changes nothing."""
+    """PRCHK: each field has its own error status; a refused write changes nothing."""
     disk, lba = nvme.disk(0, SHORT), 4000
     assert write(disk, lba) == 0
     for check, status in ((CHECK_GUARD, GUARD_CHECK), (CHECK_REFERENCE, REFERENCE_TAG_CHECK)):
@@ -156,7 +156,7 @@ def test_controller_checks_protection_on_request(nvme: Nvme) -> None:
 
 
 def test_controller_generates_protection_if_the_kernel_does_not(nvme: Nvme) -> None:
-    """write_generate off: the driver sets PRACT, and the block has its protection all the same."""
+    """With write_generate off the driver sets PRACT, so the controller adds the protection."""
     disk, lba = nvme.disk(0, SHORT), 5000
     switch = f"{disk.sysfs}/integrity/write_generate"
     nvme.console.check(f"echo 0 > {switch}")
@@ -165,16 +165,16 @@ def test_controller_generates_protection_if_the_kernel_does_not(nvme: Nvme) -> N
     finally:
         nvme.console.check(f"echo 1 > {switch}")
     guard = crc16(nvme.console.get(DATA)[:512])
-    wanted = guard.to_bytes(2) + bytes(2) + lba.to_bytes(4)
-    assert metadata_of(nvme, disk, lba, 8).hex() == wanted.hex()
+    expected = guard.to_bytes(2) + bytes(2) + lba.to_bytes(4)
+    assert metadata_of(nvme, disk, lba, 8).hex() == expected.hex()
     assert read(disk, lba) == 0
 
 
 def test_read_verify_off_disables_checking(driver: Driver, nvme: Nvme) -> None:
-    """read_verify off is for whoever wants the data however it is.
+    """With read_verify off data is returned unchecked.
 
-    Before 6.16 the kernel then left the metadata to the controller, which was told to check it
-    (nvme_setup_rw(): PRACT and PRCHK for a request without an integrity payload).
+    Before 6.16 the controller checked it instead (nvme_setup_rw() set PRACT and PRCHK for a request
+    without an integrity payload).
     """
     disk, lba = nvme.disk(0, SHORT), 6000
     assert write(disk, lba) == 0

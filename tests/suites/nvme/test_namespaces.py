@@ -12,11 +12,11 @@ pytestmark = [
     needs("nvme", program="nvme"),
 ]
 
-GONE_S = 5
+REMOVED_S = 5
 
 
 def test_namespaces_have_separate_data(nvme: Nvme) -> None:
-    """The same place on each disk holds what was written to that disk."""
+    """The same offset on each disk holds what was written to that disk."""
     disks = [nvme.disk(0, nsid) for nsid in nvme.topology.attached(0)]
     for number, disk in enumerate(disks):
         disk.console.check(
@@ -32,7 +32,7 @@ def test_namespaces_have_separate_data(nvme: Nvme) -> None:
 
 @needs(program="fio")
 def test_io_on_all_namespaces_at_once(nvme: Nvme) -> None:
-    """They share the controller's queues: what is written to one is not found on another."""
+    """Namespaces share the controller's queues, but data written to one stays on it."""
     disks = [nvme.disk(0, nsid) for nsid in nvme.topology.attached(0)]
     load = verified(
         disks[0],
@@ -47,13 +47,13 @@ def test_io_on_all_namespaces_at_once(nvme: Nvme) -> None:
 
 
 def test_a_namespace_is_detached_and_attached(nvme: Nvme) -> None:
-    """Its disk goes and comes with it, data and all; the others stay as they are."""
+    """Its disk disappears and comes back with its data; other disks stay."""
     disk, neighbour = nvme.disk(0, 3), nvme.disk(0, 1)
     disk.console.check(
         f"dd if=/tmp/nvme-data of={disk.path} bs=64K count=1 oflag=direct status=none"
     )
     with nvme.detached(3):
-        assert gone(disk)
+        assert is_removed(disk)
         assert neighbour.exists()
         listed = nvme.query(f"list-ns {nvme.device()}")["nsid_list"]
         assert [entry["nsid"] for entry in listed] == [1, 2]
@@ -67,17 +67,17 @@ def test_a_namespace_is_detached_and_attached(nvme: Nvme) -> None:
 
 @needs(program="fio")
 def test_a_namespace_is_detached_under_io(nvme: Nvme) -> None:
-    """Its users get errors and not a hang; the neighbour's I/O goes on."""
+    """I/O on it fails and does not hang; I/O on another namespace goes on."""
     disk, neighbour = nvme.disk(0, 2), nvme.disk(0, 1)
     with background_io(disk, survives=False), nvme.detached(2):
-        assert gone(disk)
+        assert is_removed(disk)
         load = fio(neighbour, rw="read", bs="64k", size="1M", ioengine="psync")
         assert load.read_bytes == 1 << 20
     assert nvme.disk(0, 2).size_bytes == 256 << 20
 
 
 def test_a_rescan_keeps_the_disks(nvme: Nvme) -> None:
-    """Nothing has changed, so nothing does: the same disks, not new ones (by their sequence)."""
+    """A rescan without changes keeps the same disks, as their sequence numbers show."""
     disks = [nvme.disk(0, nsid) for nsid in nvme.topology.attached(0)]
     names = ("dev", "size", "diskseq")
     files = " ".join(f"{disk.sysfs}/{name}" for disk in disks for name in names)
@@ -86,6 +86,6 @@ def test_a_rescan_keeps_the_disks(nvme: Nvme) -> None:
     assert nvme.read(files) == before
 
 
-def gone(disk: Disk) -> bool:
-    """Whether a disk goes, in its own time."""
-    return disk.console.run(f"wait_until {GONE_S} [ ! -e {disk.sysfs} ]").exit_code == 0
+def is_removed(disk: Disk) -> bool:
+    """Wait for a disk to disappear, for REMOVED_S at most; return whether it did."""
+    return disk.console.run(f"wait_until {REMOVED_S} [ ! -e {disk.sysfs} ]").exit_code == 0

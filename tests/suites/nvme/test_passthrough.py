@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Commands of a program's own, by ioctl (NVME_IOCTL_IO_CMD, NVME_IOCTL_ADMIN_CMD) and io_uring.
+"""Passthrough commands by ioctl (NVME_IOCTL_IO_CMD, NVME_IOCTL_ADMIN_CMD) and by io_uring.
 
 Opcodes are those of the NVM Command Set specification; a count of blocks is 0's based.
 """
@@ -23,11 +23,11 @@ pytestmark = [feature("passthrough"), needs("nvme", program="nvme")]
 
 FLUSH, WRITE, READ = 0x00, 0x01, 0x02
 DATA = "/tmp/nvme-data"
-LBA, BYTES = 512, 4096  # where, how much
+LBA, BYTES = 512, 4096  # start and length of the transfers
 
 
 def io(nvme: Nvme, path: str, opcode: int, options: str = "", lba: int = LBA) -> str:
-    """An I/O command's command line; it carries BYTES unless `options` say otherwise."""
+    """nvme-cli arguments of an I/O command for BYTES bytes at `lba`."""
     blocks = BYTES // nvme.disk().block_size
     return (
         f"io-passthru {path} --opcode={opcode} --namespace-id=1"
@@ -38,18 +38,18 @@ def io(nvme: Nvme, path: str, opcode: int, options: str = "", lba: int = LBA) ->
 @pytest.mark.parametrize("node", ["block", "generic"])
 @smoke
 def test_passthrough_writes_and_reads(nvme: Nvme, node: str) -> None:
-    """By the block device's node and the namespace's own: the data is what block I/O sees."""
+    """Through the block device and the generic character device; block I/O sees the same data."""
     disk = nvme.disk()
     path = disk.path if node == "block" else generic(disk)
     write = io(nvme, path, WRITE, f"--data-len={BYTES} --write --input-file={DATA}")
     read = io(nvme, path, READ, f"--data-len={BYTES} --read --raw-binary")
-    place = f"{disk.path} bs={BYTES} count=1 status=none"
+    device = f"{disk.path} bs={BYTES} count=1 status=none"
     skip = LBA * disk.block_size // BYTES
     nvme.console.check(
         f"""
-        dd if=/dev/zero of={place} seek={skip} oflag=direct
+        dd if=/dev/zero of={device} seek={skip} oflag=direct
         nvme {write}
-        dd if={place} skip={skip} iflag=direct | cmp --bytes={BYTES} - {DATA}
+        dd if={device} skip={skip} iflag=direct | cmp --bytes={BYTES} - {DATA}
         nvme {read} 2> /dev/null > /tmp/back
         cmp --bytes={BYTES} /tmp/back {DATA}"""
     )
@@ -57,42 +57,42 @@ def test_passthrough_writes_and_reads(nvme: Nvme, node: str) -> None:
 
 def test_compare_detects_a_difference(nvme: Nvme) -> None:
     path, blocks = nvme.disk().path, BYTES // nvme.disk().block_size
-    where = f"{path} --start-block={LBA} --block-count={blocks - 1} --data-size={BYTES}"
-    nvme.console.check(f"nvme write {where} --data={DATA}")
-    assert nvme.status(f"compare {where} --data={DATA}") == 0
-    assert nvme.status(f"compare {where} --data=/dev/zero") == COMPARE_FAILURE
+    blocks_of = f"{path} --start-block={LBA} --block-count={blocks - 1} --data-size={BYTES}"
+    nvme.console.check(f"nvme write {blocks_of} --data={DATA}")
+    assert nvme.status(f"compare {blocks_of} --data={DATA}") == 0
+    assert nvme.status(f"compare {blocks_of} --data=/dev/zero") == COMPARE_FAILURE
 
 
 def test_verify_write_zeroes_and_deallocate_work(nvme: Nvme) -> None:
     """Verify, Write Zeroes and Deallocate (after which QEMU's namespaces read as zeroes)."""
     disk = nvme.disk()
     path, blocks = disk.path, BYTES // disk.block_size
-    there = f"--start-block={LBA} --block-count={blocks - 1}"
-    write = f"nvme write {path} {there} --data-size={BYTES} --data={DATA}"
-    back = f"dd if={path} bs={disk.block_size} count={blocks} iflag=direct status=none skip={LBA}"
+    span = f"--start-block={LBA} --block-count={blocks - 1}"
+    write = f"nvme write {path} {span} --data-size={BYTES} --data={DATA}"
+    read = f"dd if={path} bs={disk.block_size} count={blocks} iflag=direct status=none skip={LBA}"
     nvme.console.check(
         f"""
         {write}
-        nvme verify {path} {there}
-        nvme write-zeroes {path} {there}
-        {back} | cmp --bytes={BYTES} - /dev/zero
+        nvme verify {path} {span}
+        nvme write-zeroes {path} {span}
+        {read} | cmp --bytes={BYTES} - /dev/zero
         {write}
-        {back} | cmp --bytes={BYTES} - {DATA}
+        {read} | cmp --bytes={BYTES} - {DATA}
         nvme dsm {path} --ad --slbs={LBA} --blocks={blocks}
-        {back} | cmp --bytes={BYTES} - /dev/zero
+        {read} | cmp --bytes={BYTES} - /dev/zero
         nvme flush {path}"""
     )
 
 
 @topology("namespaces")
 def test_copy(nvme: Nvme) -> None:
-    """The controller copies by itself, from several places to one.
+    """The controller copies several ranges to one.
 
-    Not in every topology: the namespace that comes with a plugged controller has MSSRL 0.
+    Not in every topology: the namespace of a hot-plugged controller has MSSRL 0.
     """
     disk = nvme.disk()
     path, blocks = disk.path, BYTES // disk.block_size
-    back = f"dd if={path} bs={BYTES} iflag=direct status=none"
+    read = f"dd if={path} bs={BYTES} iflag=direct status=none"
     first, second, target = LBA // blocks, LBA // blocks + 8, LBA // blocks + 16
     nvme.console.check(
         f"""
@@ -100,13 +100,13 @@ def test_copy(nvme: Nvme) -> None:
         dd if={DATA} of={path} bs={BYTES} count=1 seek={first} skip=1 oflag=direct status=none
         nvme copy {path} --sdlba={target * blocks} --slbs={second * blocks},{first * blocks} \
             --blocks={blocks - 1},{blocks - 1}
-        {back} skip={target} count=2 | cmp --bytes={2 * BYTES} - {DATA}"""
+        {read} skip={target} count=2 | cmp --bytes={2 * BYTES} - {DATA}"""
     )
 
 
 @smoke
 def test_device_status_is_returned(nvme: Nvme) -> None:
-    """Which error it was, and not just that there was one."""
+    """The program gets the exact status code, not just an error."""
     path = nvme.disk().path
     read = f"--data-len={BYTES} --read"
     assert nvme.status(io(nvme, path, READ, read, lba=0xFFFFFFFF)) == LBA_OUT_OF_RANGE
@@ -114,29 +114,29 @@ def test_device_status_is_returned(nvme: Nvme) -> None:
     assert nvme.status(f"admin-passthru {nvme.device()} --opcode=0x7f") == INVALID_OPCODE
     unknown_log = f"get-log {nvme.device()} --log-id=0x77 --log-len=512"
     assert nvme.status(unknown_log) == INVALID_FIELD
-    assert nvme.live(), "a refused command took the controller along"
+    assert nvme.live(), "a refused command stopped the controller"
 
 
 def test_command_for_another_namespace_is_einval(nvme: Nvme) -> None:
-    """By the node of a namespace there is no way to another one (nvme_validate_passthru_nsid())."""
+    """A namespace's device node reaches no other namespace (nvme_validate_passthru_nsid())."""
     for path in (nvme.disk().path, generic(nvme.disk())):
-        told = nvme.console.run(
+        result = nvme.console.run(
             f"nvme io-passthru {path} --opcode={READ} --namespace-id=2 --data-len=512 --read"
         )
-        assert told.exit_code and "Invalid argument" in told.output
+        assert result.exit_code and "Invalid argument" in result.output
 
 
 def test_admin_command_returns_its_data(nvme: Nvme) -> None:
-    """Identify, as bytes: CNS 1 is the controller (section 5.17.2.1), its serial at byte 4."""
-    told = nvme.console.check(
+    """Identify with CNS 1 (section 5.17.2.1) has the serial number at byte 4."""
+    serial = nvme.console.check(
         f"nvme admin-passthru {nvme.device()} --opcode=6 --cdw10=1 --data-len=4096 --read"
         f" --raw-binary 2> /dev/null | tail --bytes=+5 | head --bytes=20"
     )
-    assert told.strip() == nvme.topology.controllers[0].serial
+    assert serial.strip() == nvme.topology.controllers[0].serial
 
 
 def test_statistics_count_passthrough_on_request(nvme: Nvme) -> None:
-    """They are of block I/O, unless iostats_passthrough (since 6.13) says otherwise."""
+    """Statistics count block I/O only, unless iostats_passthrough is on (since 6.13)."""
     disk = nvme.disk()
     if nvme.console.run(f"[ -e {disk.sysfs}/queue/iostats_passthrough ]").exit_code:
         skip("kernel", "this kernel has no iostats_passthrough")
@@ -154,12 +154,12 @@ def test_statistics_count_passthrough_on_request(nvme: Nvme) -> None:
 @pytest.mark.parametrize("buffers", ["plain", "fixed"])
 @smoke
 def test_io_uring_commands(nvme: Nvme, buffers: str) -> None:
-    """Many at a time by the namespace's own node; buffers may be registered before."""
+    """Many commands in flight through the generic device, with plain or registered buffers."""
     fixed: dict[str, Any] = {"fixedbufs": 1, "registerfiles": 1} if buffers == "fixed" else {}
     load = verified(
         nvme.disk(),
         filename=generic(nvme.disk()),
-        direct=0,  # a character device knows no O_DIRECT, and has no page cache
+        direct=0,  # a character device has no page cache and no O_DIRECT
         ioengine="io_uring_cmd",
         cmd_type="nvme",
         bs="4k",

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What somebody may who is not root, with the nodes opened for everybody.
+"""Passthrough for an unprivileged user who may open the device nodes.
 
-Since 6.2 that depends on the command: Identify, and I/O that the controller says has no effects
-beyond it (nvme_cmd_allowed() in drivers/nvme/host/ioctl.c). Before, nothing was allowed.
+Since 6.2 Identify is allowed, and I/O that has no side effects according to the controller
+(nvme_cmd_allowed() in drivers/nvme/host/ioctl.c). Earlier kernels allow nothing.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ DENIED = "Permission denied"
 
 @pytest.fixture
 def opened(nvme: Nvme) -> Iterator[Nvme]:
-    """The nodes are readable and writable for everybody."""
+    """The controllers, with device nodes that everybody may read and write."""
     nodes = f"{nvme.device()} {nvme.disk().path} {generic(nvme.disk())}"
     modes = nvme.console.check(f"stat --format=%a {nodes}").split()
     nvme.console.check(f"chmod 666 {nodes}")
@@ -32,15 +32,15 @@ def opened(nvme: Nvme) -> Iterator[Nvme]:
 
 
 def test_nodes_are_for_root_only(nvme: Nvme) -> None:
-    """Nobody else gets as far as the driver."""
+    """Other users cannot open the device nodes."""
     for node in (nvme.device(), nvme.disk().path, generic(nvme.disk())):
         assert nvme.console.check(f"stat --format=%a:%u {node}").strip() in ("600:0", "660:0")
-        told = nvme.console.run(f"{NOBODY} id-ctrl {node}")
-        assert told.exit_code and DENIED in told.output
+        result = nvme.console.run(f"{NOBODY} id-ctrl {node}")
+        assert result.exit_code and DENIED in result.output
 
 
 def test_harmless_commands_are_allowed(driver: Driver, opened: Nvme) -> None:
-    """Identify and reads; none of it in kernels before 6.2."""
+    """Identify and reads are allowed since 6.2."""
     node = generic(opened.disk())
     allowed = versions.within(driver.kernel.info.release, ">=6.2")
     for command in (
@@ -48,14 +48,14 @@ def test_harmless_commands_are_allowed(driver: Driver, opened: Nvme) -> None:
         f"id-ns {node}",
         f"io-passthru {node} --opcode=2 --namespace-id=1 --data-len=512 --read",
     ):
-        told = opened.console.run(f"{NOBODY} {command}")
-        assert (told.exit_code == 0) == allowed, told.output
-        assert allowed or DENIED in told.output
+        result = opened.console.run(f"{NOBODY} {command}")
+        assert (result.exit_code == 0) == allowed, result.output
+        assert allowed or DENIED in result.output
 
 
 @smoke
 def test_other_commands_are_denied(opened: Nvme) -> None:
-    """Logs, formats, vendors' commands, resets; a write by a node that is open for reading."""
+    """Logs, formats, vendor commands, resets, and writes through a node opened for reading."""
     disk, device = opened.disk(), opened.device()
     node = generic(disk)
     opened.console.check(f"dd if=/dev/zero of={disk.path} bs=4k count=1 oflag=direct status=none")
@@ -70,15 +70,15 @@ def test_other_commands_are_denied(opened: Nvme) -> None:
         f"reset {device}",
         f"ns-rescan {device}",
     ):
-        told = opened.console.run(f"{NOBODY} {command}")
-        assert told.exit_code and DENIED in told.output, f"{command}: {told.output}"
+        result = opened.console.run(f"{NOBODY} {command}")
+        assert result.exit_code and DENIED in result.output, f"{command}: {result.output}"
     opened.console.check(
         f"dd if={disk.path} bs=4k count=1 iflag=direct status=none | cmp -n 4096 - /dev/zero"
     )
 
 
 def test_passthrough_on_a_partition_is_denied(opened: Nvme) -> None:
-    """A command's block numbers are the namespace's, so it would reach beyond the partition."""
+    """LBAs of a command count from the namespace's start, so it could reach other partitions."""
     disk = opened.disk()
     part = f"{disk.path}p1"
     opened.console.check(
@@ -88,11 +88,11 @@ def test_passthrough_on_a_partition_is_denied(opened: Nvme) -> None:
         chmod 666 {part}"""
     )
     try:
-        told = opened.console.run(
+        result = opened.console.run(
             f"{NOBODY} io-passthru {part} --opcode=2 --namespace-id=1 --data-len=512 --read"
         )
     finally:
         opened.console.check(
             f"wipefs --quiet --all --force {disk.path}; blockdev --rereadpt {disk.path}"
         )
-    assert told.exit_code and DENIED in told.output, told.output
+    assert result.exit_code and DENIED in result.output, result.output

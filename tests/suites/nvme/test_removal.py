@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A controller goes from under its disk and comes back: by sysfs, by its driver, by its slot."""
+"""Controllers are removed and come back: by sysfs, by unbinding, by their slot."""
 
 from blockyard.images.hardware.topology import Controller, Namespace
 from blockyard.images.machine import hotplug
@@ -14,7 +14,7 @@ DRIVER = "/sys/bus/pci/drivers/nvme"
 
 
 def works(disk: Disk) -> bool:
-    """Whether data comes back from the device."""
+    """Whether written data is read back."""
     load = fio(
         disk,
         rw="randwrite",
@@ -29,7 +29,7 @@ def works(disk: Disk) -> bool:
 
 @smoke
 def test_pci_removal_under_io(nvme: Nvme) -> None:
-    """A function that is removed takes its disk along; a rescan of the bus brings it back."""
+    """Removing the function removes its disk; a bus rescan brings it back."""
     disk, function = nvme.disk(), nvme.function()
     with background_io(disk, survives=False):
         nvme.console.check(f"echo 1 > {function}/remove", timeout_s=60)
@@ -42,27 +42,27 @@ def test_pci_removal_under_io(nvme: Nvme) -> None:
 
 @smoke
 def test_unbind_under_io(nvme: Nvme) -> None:
-    """The driver lets go of the controller; bound again it serves the same data."""
+    """Unbinding removes the disk; after binding it has the same data."""
     disk, function = nvme.disk(), nvme.function()
     name = function.rpartition("/")[2]
-    far = f"{disk.path} bs=64K count=1 status=none"
-    nvme.console.check(f"dd if=/tmp/nvme-data of={far} seek=4096 oflag=direct")
+    block = f"{disk.path} bs=64K count=1 status=none"
+    nvme.console.check(f"dd if=/tmp/nvme-data of={block} seek=4096 oflag=direct")
     with background_io(disk, survives=False):
         assert write_file(nvme.console, f"{DRIVER}/unbind", name) == 0
         assert not disk.exists()
-        assert nvme.console.run(f"ls {function}/msi_irqs").exit_code, "its vectors are left"
+        assert nvme.console.run(f"ls {function}/msi_irqs").exit_code, "its vectors still exist"
     assert write_file(nvme.console, f"{DRIVER}/bind", name) == 0
     nvme.settle()
     again = nvme.disk()
-    far = f"{again.path} bs=64K count=1 status=none"
-    nvme.console.check(f"dd if={far} skip=4096 iflag=direct | cmp --bytes=65536 - /tmp/nvme-data")
+    block = f"{again.path} bs=64K count=1 status=none"
+    nvme.console.check(f"dd if={block} skip=4096 iflag=direct | cmp --bytes=65536 - /tmp/nvme-data")
 
 
 @topology("slots")
 def test_controller_is_plugged_and_unplugged(nvme: Nvme) -> None:
-    """Plugged in, used, and asked for by the attention button: its disk ends with its I/O.
+    """Unplugging by the attention button removes the disk and fails its I/O.
 
-    The other controller's disk is none of that.
+    The disk of the other controller keeps working.
     """
     plugged = Controller("plugged", (Namespace(64, 4096),))
     hotplug.plug(nvme.machine, plugged, 0)
@@ -81,7 +81,7 @@ def test_controller_is_plugged_and_unplugged(nvme: Nvme) -> None:
 
 @topology("slots")
 def test_slot_is_powered_off_under_io(nvme: Nvme) -> None:
-    """Another controller in the same slot is another disk."""
+    """A new controller in the slot is a new disk."""
     for serial, size_mib in (("first", 64), ("second", 32)):
         controller = Controller(serial, (Namespace(size_mib),))
         hotplug.plug(nvme.machine, controller, 1)
@@ -96,7 +96,7 @@ def test_slot_is_powered_off_under_io(nvme: Nvme) -> None:
 
 
 def _disk(nvme: Nvme, serial: str) -> Disk:
-    """The disk of a controller that has just been plugged in."""
+    """The disk of a controller that was just plugged in; waits for it."""
     name = nvme.console.check(
         f"""
         found() {{

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A controller is reset: its queues are made anew, and requests on their way come again."""
+"""Controller resets: queues are created again and requests in flight are retried."""
 
 import errno
 
@@ -13,14 +13,14 @@ pytestmark = [feature("reset"), needs("nvme", program="nvme"), waits()]
 
 
 def vectors(nvme: Nvme) -> int:
-    """How many interrupts the controller's function has."""
+    """The number of MSI-X vectors of the controller's function."""
     return int(nvme.console.check(f"ls {nvme.function()}/msi_irqs | wc -w"))
 
 
 @needs(program="fio")
 @smoke
 def test_reset_under_io(nvme: Nvme, budget: Budget) -> None:
-    """Nobody's I/O fails by it."""
+    """No I/O fails because of a reset."""
     with background_io(nvme.disk()):
         for _ in range(budget.times(3)):
             nvme.console.check(f"nvme reset {nvme.device()}", timeout_s=30)
@@ -31,9 +31,9 @@ def test_reset_under_io(nvme: Nvme, budget: Budget) -> None:
 
 @needs(program="fio")
 def test_data_in_flight_survives_resets(nvme: Nvme) -> None:
-    """What was acknowledged can be read, what was not is written again.
+    """Completed writes can be read; writes in flight are retried.
 
-    Each reset meets requests that are under way, and the load goes on until there were some.
+    A reset happens only while requests are in flight; the load runs until three have happened.
     """
     disk = nvme.disk()
     nvme.console.check(
@@ -61,17 +61,17 @@ def test_data_in_flight_survives_resets(nvme: Nvme) -> None:
             if len(nvme.read("/tmp/resets").split()) >= 3:
                 break
     finally:
-        told = nvme.console.run(
+        output = nvme.console.run(
             "touch /tmp/stop; pid=$(cat /tmp/resets.pid);"
             " wait_until 10 is_gone $pid; cat /tmp/resets"
-        )
-    resets = told.output.split()
-    assert resets == ["done"] * len(resets) and len(resets) >= 3, told.output
+        ).output
+    resets = output.split()
+    assert resets == ["done"] * len(resets) and len(resets) >= 3, output
     assert nvme.live()
 
 
 def test_a_reset_leaks_nothing(nvme: Nvme) -> None:
-    """The same disk with the same settings, as many interrupts and queues as before."""
+    """Disk, limits, interrupts and queues are the same after a reset."""
     disk = nvme.disk()
     files = f"{disk.sysfs}/dev {disk.sysfs}/size {disk.sysfs}/diskseq {nvme.sysfs()}/queue_count"
     limits = f"{disk.sysfs}/queue/{{max_hw_sectors_kb,nr_requests,fua,write_cache}}"
@@ -85,30 +85,30 @@ def test_a_reset_leaks_nothing(nvme: Nvme) -> None:
 
 
 def test_concurrent_resets_work(nvme: Nvme) -> None:
-    """One of them resets, the others wait or are told that it is under way; then all works."""
-    told = nvme.console.run(
+    """At least one reset succeeds; the others may fail with EBUSY or ENETRESET."""
+    result = nvme.console.run(
         f"""
-        for one in {{1..6}}; do
-            (echo 1 > {nvme.sysfs()}/reset_controller && echo done) > /tmp/reset.$one 2>&1 &
+        for i in {{1..6}}; do
+            (echo 1 > {nvme.sysfs()}/reset_controller && echo done) > /tmp/reset.$i 2>&1 &
         done
         wait
         cat /tmp/reset.*"""
     )
-    answers = told.output.splitlines()
-    assert len(answers) == 6 and "done" in answers, told.output
-    # a reset that another one follows at once does not see the controller live
+    answers = result.output.splitlines()
+    assert len(answers) == 6 and "done" in answers, result.output
+    # a reset that is followed by another at once does not see the controller live
     refusals = {errno.EBUSY, errno.ENETRESET}
-    assert {named_error(one) for one in answers if one != "done"} <= refusals, told.output
+    assert {named_error(line) for line in answers if line != "done"} <= refusals, result.output
     assert nvme.live()
     assert fio(nvme.disk(), rw="read", bs="64k", size="1M", ioengine="psync").read_bytes == 1 << 20
 
 
 @needs(program="fio")
 def test_function_level_reset_under_io(nvme: Nvme) -> None:
-    """PCI resets the function below the driver, which is told before and after."""
+    """The PCI core resets the function and notifies the driver before and after."""
     function = nvme.function()
     if "flr" not in nvme.read(f"{function}/reset_method"):
-        skip("hardware", "the function has no function level reset")
+        skip("hardware", "the function does not support function level reset")
     with background_io(nvme.disk()):
         assert write_file(nvme.console, f"{function}/reset", "1") == 0
         assert nvme.live()
@@ -117,7 +117,7 @@ def test_function_level_reset_under_io(nvme: Nvme) -> None:
 
 @needs(program="fio")
 def test_rescans_under_io(nvme: Nvme, budget: Budget) -> None:
-    """Of namespaces: the disk stays, and so does what is done with it."""
+    """Rescanning namespaces keeps the disk, and its I/O goes on."""
     disk = nvme.disk()
     sequence = nvme.read(f"{disk.sysfs}/diskseq")
     with background_io(disk):
@@ -128,10 +128,10 @@ def test_rescans_under_io(nvme: Nvme, budget: Budget) -> None:
 
 
 def test_unsupported_subsystem_reset_is_refused(nvme: Nvme) -> None:
-    """CAP.NSSRS (section 3.1.3.1) is 0 in QEMU: ENOTTY, and nothing is written to the register."""
+    """CAP.NSSRS (section 3.1.3.1) is 0 in QEMU: the ioctl fails and nothing is reset."""
     nvme.console.check("dmesg --clear")
-    told = nvme.console.run(f"nvme subsystem-reset {nvme.device()}")
-    assert told.exit_code and "not supported" in told.output, told.output
+    result = nvme.console.run(f"nvme subsystem-reset {nvme.device()}")
+    assert result.exit_code and "not supported" in result.output, result.output
     assert "resetting" not in nvme.console.check("dmesg")
     assert nvme.live()
 
@@ -140,12 +140,12 @@ def test_unsupported_subsystem_reset_is_refused(nvme: Nvme) -> None:
 @topology("controllers")
 @needs(program="fio")
 def test_reset_leaves_the_other_controller_alone(nvme: Nvme) -> None:
-    """The I/O of another one goes on; its queues are not touched."""
+    """I/O on the other controller goes on, and it is not reset."""
     other = nvme.disk(1)
     nvme.console.check("dmesg --clear")
     with background_io(other, bs=other.block_size):
         nvme.console.check(f"nvme reset {nvme.device(0)}")
-    told = nvme.console.check("dmesg")
-    assert f"{nvme.names[0]}: resetting" in told
-    assert f"{nvme.names[1]}: resetting" not in told
+    log = nvme.console.check("dmesg")
+    assert f"{nvme.names[0]}: resetting" in log
+    assert f"{nvme.names[1]}: resetting" not in log
     assert nvme.live(0) and nvme.live(1)

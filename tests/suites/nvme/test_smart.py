@@ -19,8 +19,9 @@ TEMPERATURE_EVENT = "0x020101"
 
 
 def smart(nvme: Nvme) -> dict[str, int]:
-    told = nvme.query(f"smart-log {nvme.device()}")
-    return {name: int(value) for name, value in told.items() if str(value).isdigit()}
+    """The numeric fields of the SMART log."""
+    log = nvme.query(f"smart-log {nvme.device()}")
+    return {name: int(value) for name, value in log.items() if str(value).isdigit()}
 
 
 def set_threshold(nvme: Nvme, kelvins: int) -> None:
@@ -31,7 +32,7 @@ def set_threshold(nvme: Nvme, kelvins: int) -> None:
 
 @pytest.fixture
 def cool(nvme: Nvme) -> Iterator[dict[str, int]]:
-    """The health of a controller that is cool enough; its threshold is set back."""
+    """The SMART log of a controller below its threshold; the threshold is restored afterwards."""
     threshold = nvme.query(f"id-ctrl {nvme.device()}")["wctemp"]
     set_threshold(nvme, threshold)
     yield smart(nvme)
@@ -42,21 +43,21 @@ def cool(nvme: Nvme) -> Iterator[dict[str, int]]:
 @pytest.mark.parametrize("direction", ["read", "write"])
 @smoke
 def test_smart_counts_commands_and_data(nvme: Nvme, direction: str) -> None:
-    """Each request is a command; data is in units of 1000 blocks of 512 bytes, rounded up."""
+    """One command per request; data counts in units of 1000 blocks of 512 bytes, rounded up."""
     before = smart(nvme)
     fio(nvme.disk(), rw=direction, bs="64k", size="4M", ioengine="psync")
     after = smart(nvme)
     commands = f"host_{direction}_commands"
     units = "data_units_written" if direction == "write" else "data_units_read"
-    assert 64 <= after[commands] - before[commands] < 64 + 32, "other readers may add a few"
+    assert 64 <= after[commands] - before[commands] < 64 + 32, "more than other readers may add"
     assert 8 <= after[units] - before[units] <= 10
     assert after["critical_warning"] == 0
 
 
 def test_temperatures_are_sensible(nvme: Nvme) -> None:
-    """Below the warning's and the critical one (WCTEMP, CCTEMP), and no spare is used up."""
-    health, told = smart(nvme), nvme.query(f"id-ctrl {nvme.device()}")
-    assert 273 < health["temperature"] < told["wctemp"] < told["cctemp"]
+    """The temperature is below WCTEMP and CCTEMP, and there are no warnings or media errors."""
+    health, identity = smart(nvme), nvme.query(f"id-ctrl {nvme.device()}")
+    assert 273 < health["temperature"] < identity["wctemp"] < identity["cctemp"]
     assert health["critical_warning"] == health["media_errors"] == 0
 
 
@@ -69,13 +70,13 @@ def test_a_threshold_below_the_temperature_warns(nvme: Nvme, cool: dict[str, int
 
 @needs(program="udevadm")
 def test_each_event_reaches_user_space(nvme: Nvme, cool: dict[str, int]) -> None:
-    """An asynchronous event becomes a uevent, and the driver asks for the next one.
+    """An asynchronous event becomes a uevent, and the driver requests the next event.
 
-    Linux enables those of namespaces only. An event of a kind is masked until its log page is read
+    By default Linux enables namespace events only. An event is masked until its log page is read
     (section 5.2), which smart-log does.
     """
-    told = nvme.console.check(f"nvme get-feature {nvme.device()} --feature-id={EVENTS}")
-    enabled = int(told.rpartition("value:")[2], 16)
+    output = nvme.console.check(f"nvme get-feature {nvme.device()} --feature-id={EVENTS}")
+    enabled = int(output.rpartition("value:")[2], 16)
     watch = "udevadm monitor --kernel --property --subsystem-match=nvme"
     pid = nvme.console.check(f"{watch} > /tmp/uevents 2>&1 < /dev/null & echo $!").strip()
     try:
@@ -92,7 +93,7 @@ def test_each_event_reaches_user_space(nvme: Nvme, cool: dict[str, int]) -> None
 
 
 def _appears(nvme: Nvme, line: str, count: int) -> None:
-    """Waits until the watch has told a line so many times."""
+    """Wait until udevadm has printed a line `count` times."""
     nvme.console.check(
         f"""
         seen() {{ [ "$(grep -cx '{line}' /tmp/uevents)" = {count} ]; }}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Commands that are not answered in time: aborted, and at last the controller is reset.
+"""Command time-outs: the driver aborts the command, then resets the controller.
 
-A namespace is slowed down in QEMU, so that the time-outs are real ones, or the block layer is told
-to lose completions (FAIL_IO_TIMEOUT), so that the driver finds them.
+QEMU throttles a namespace, so that commands really time out, or the block layer drops completions
+(FAIL_IO_TIMEOUT), so that the driver has to find them.
 """
 
 import errno
@@ -17,14 +17,14 @@ from blockyard.tests.lib.nvme import Nvme
 
 pytestmark = [feature("timeouts"), needs("nvme", program="nvme"), waits()]
 
-TIMEOUT_MS = 1000  # the block layer looks once a second
-AT = 64  # MiB; nothing else reads there
+TIMEOUT_MS = 1000  # the block layer checks once a second
+AT_MIB = 64  # nothing else reads there
 FAIL = "/sys/kernel/debug/fail_io_timeout"
 
 
 @pytest.fixture
 def impatient(nvme: Nvme) -> Iterator[Disk]:
-    """A disk with a short time-out, and the kernel log emptied for `dmesg`."""
+    """A disk with a short time-out; the kernel log is cleared."""
     disk = nvme.disk()
     before = disk.queue("io_timeout")
     assert disk.set_queue("io_timeout", str(TIMEOUT_MS)) == 0
@@ -34,80 +34,81 @@ def impatient(nvme: Nvme) -> Iterator[Disk]:
     assert disk.set_queue("io_timeout", before) == 0
 
 
-def reads(disk: Disk, count: int) -> None:
-    """Begins reads of 4 KiB, each by a process of its own."""
-    one = f"dd if={disk.path} of=/tmp/back.$one bs=4k count=1 iflag=direct status=none"
+def start_reads(disk: Disk, count: int) -> None:
+    """Start reads of 4 KiB in the background, each in its own process."""
+    read = f"dd if={disk.path} of=/tmp/back.$i bs=4k count=1 iflag=direct status=none"
     disk.console.check(
         f"""
         rm -f /tmp/back.*
-        dd if=/tmp/nvme-data of={disk.path} bs=1M seek={AT} count=1 oflag=direct status=none"""
+        dd if=/tmp/nvme-data of={disk.path} bs=1M seek={AT_MIB} count=1 oflag=direct status=none"""
     )
-    start = AT << 8
+    start = AT_MIB << 8
     disk.console.check(
         f"""
-        for one in {{1..{count}}}; do
-            ({one} skip=$(({start} + one)); echo $? > /tmp/back.$one.code) > /tmp/back.log 2>&1 &
+        for i in {{1..{count}}}; do
+            ({read} skip=$(({start} + i)); echo $? > /tmp/back.$i.code) > /tmp/back.log 2>&1 &
         done"""
     )
 
 
-def ended(disk: Disk, count: int) -> None:
-    """Waits for them; they have to have succeeded, with the right data."""
+def check_reads(disk: Disk, count: int) -> None:
+    """Wait for the reads; check that they succeeded and returned the right data."""
     disk.console.check(
         f"""
-        for one in {{1..{count}}}; do
-            wait_until 10 [ -s /tmp/back.$one.code ]
-            [ "$(cat /tmp/back.$one.code)" = 0 ] || {{ cat /tmp/back.log; exit 1; }}
-            cmp --bytes=4096 --ignore-initial=0:$((one * 4096)) /tmp/back.$one /tmp/nvme-data
+        for i in {{1..{count}}}; do
+            wait_until 10 [ -s /tmp/back.$i.code ]
+            [ "$(cat /tmp/back.$i.code)" = 0 ] || {{ cat /tmp/back.log; exit 1; }}
+            cmp --bytes=4096 --ignore-initial=0:$((i * 4096)) /tmp/back.$i /tmp/nvme-data
         done"""
     )
 
 
-def logged(disk: Disk, what: str, timeout_s: int = 10) -> None:
-    """Waits for a line of the kernel log."""
+def wait_for_log(disk: Disk, text: str, timeout_s: int = 10) -> None:
+    """Wait for a text in the kernel log."""
     disk.console.check(
         f"""
-        logged() {{ dmesg | grep --quiet -e {what!r}; }}
+        logged() {{ dmesg | grep --quiet -e {text!r}; }}
         wait_until {timeout_s} logged ||
-            {{ dmesg | tail; echo "the kernel did not say: {what}"; exit 1; }}"""
+            {{ dmesg | tail; echo "not in the kernel log: {text}"; exit 1; }}"""
     )
 
 
 def test_slow_controller_gets_an_abort_then_a_reset(nvme: Nvme, impatient: Disk) -> None:
-    """Abort at a command's first time-out, reset at its second; then it is sent again.
+    """The first time-out of a command aborts it, the second resets the controller.
 
-    Whoever waits for it notices no more than the delay.
+    The command is then retried, so its reader sees a delay and no error.
     """
     count = 5
     nvme.throttle(1, 1)
-    reads(impatient, count)
+    start_reads(impatient, count)
     for line in ("timeout, aborting", "Abort status: 0x0", "timeout, reset controller"):
-        logged(impatient, line)
+        wait_for_log(impatient, line)
     nvme.throttle(1, 0)
-    ended(impatient, count)
+    check_reads(impatient, count)
     assert nvme.live()
     assert nvme.read(f"{impatient.sysfs}/inflight").split() == ["0", "0"]
 
 
 @needs(program="fio")
 def test_unresponsive_controller_is_reset(nvme: Nvme, impatient: Disk) -> None:
-    """No command reaches it, nor an abort: it decodes no addresses (PCI command, bit 1).
+    """Neither commands nor aborts reach the controller: memory space is off (PCI command, bit 1).
 
-    A reset enables that again, and what was under way is sent once more.
+    A reset turns it on again, and commands in flight are retried.
     """
     command = f"setpci -s {nvme.function().rpartition('/')[2]} COMMAND"
     with background_io(impatient):
         nvme.console.check(f"{command}=0:2")
-        logged(impatient, "reset")  # "reset controller"; where its registers read as ones, "will"
+        # "reset controller", or "will reset" if its registers read as ones
+        wait_for_log(impatient, "reset")
     assert nvme.live()
     assert int(nvme.console.check(command), 16) & 2
 
 
 @needs(symbol="FAIL_IO_TIMEOUT")
 def test_lost_completions_are_recovered(nvme: Nvme, impatient: Disk) -> None:
-    """The driver has to find out by itself; no reader notices more than the delay."""
+    """The driver finds the completions itself; readers see a delay and no error."""
     flag = f"{impatient.sysfs}/io-timeout-fail"
-    reads(impatient, 0)
+    start_reads(impatient, 0)
     nvme.console.check(
         f"""
         echo 100 > {FAIL}/probability
@@ -116,9 +117,9 @@ def test_lost_completions_are_recovered(nvme: Nvme, impatient: Disk) -> None:
         echo 1 > {flag}"""
     )
     try:
-        reads(impatient, 4)
-        logged(impatient, "timeout, aborting")
-        ended(impatient, 4)
+        start_reads(impatient, 4)
+        wait_for_log(impatient, "timeout, aborting")
+        check_reads(impatient, 4)
     finally:
         nvme.console.check(f"echo 0 > {flag}; echo 0 > {FAIL}/probability")
     assert nvme.live()
@@ -126,7 +127,7 @@ def test_lost_completions_are_recovered(nvme: Nvme, impatient: Disk) -> None:
 
 @needs(symbol="FAIL_IO_TIMEOUT", program="fio")
 def test_lost_completions_are_recovered_under_io(nvme: Nvme, impatient: Disk) -> None:
-    """Again and again, also of commands that were sent again; all data arrives."""
+    """Completions of retried commands get lost, too; all data arrives."""
     flag = f"{impatient.sysfs}/io-timeout-fail"
     nvme.console.check(
         f"""
@@ -146,11 +147,11 @@ def test_lost_completions_are_recovered_under_io(nvme: Nvme, impatient: Disk) ->
     finally:
         nvme.console.check(f"echo 0 > {flag}; echo 0 > {FAIL}/probability")
     assert load.read_bytes == 2 << 20
-    logged(impatient, "timeout, ")
+    wait_for_log(impatient, "timeout, ")
 
 
 def test_io_timeout_can_be_changed(nvme: Nvme) -> None:
-    """It can be changed, and nonsense cannot be set."""
+    """io_timeout can be changed; invalid values are refused."""
     disk = nvme.disk()
     before = disk.queue("io_timeout")
     for nonsense in ("0", "nonsense"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Zoned disks of each driver: made by configfs, or the zoned namespace that the guest has."""
+"""Zoned disks of each driver: created by configfs, or the guest's zoned namespace."""
 
 from __future__ import annotations
 
@@ -13,54 +13,54 @@ from blockyard.tests.harness import requirements
 from blockyard.tests.harness.guests import Guest
 from blockyard.tests.lib.zones import DATA, DATA_BYTES, MIB, Layout, ZonedDisk
 
-# Limits that a few writes reach, and zones that are full soon.
-MADE = Layout(64 * MIB, 4 * MIB, 3 * MIB, conventional=2, max_open=4, max_active=8)
+# Small limits and zones, so that few writes reach the limits and fill a zone.
+CREATED = Layout(64 * MIB, 4 * MIB, 3 * MIB, conventional=2, max_open=4, max_active=8)
 
 
 @pytest.fixture
 def zoned_disk(guest: Guest, driver: Driver) -> Iterator[ZonedDisk]:
-    """A disk whose zones hold less than their size, with limits for open and active ones."""
+    """A zoned disk with a capacity below the zone size and limits for open and active zones."""
     driver.console.check(f"[ -e {DATA} ] || head -c {DATA_BYTES} /dev/urandom > {DATA}")
     if driver.configfs:
-        with driver.disk(**made_attributes(driver)) as disk:
-            yield ZonedDisk(disk, MADE)
+        with driver.disk(**zoned_attributes(driver)) as disk:
+            yield ZonedDisk(disk, CREATED)
         return
     if "disk" not in driver.capabilities:
         raise requirements.Skipped(requirements.missing_capability(driver, "disk"))
     with driver.disk() as disk:
-        _is_zoned(driver, disk)
+        _check_zoned(driver, disk)
         zoned = ZonedDisk(disk, _of_namespace(guest))
         zoned.reset()
         yield zoned
 
 
-def made_attributes(driver: Driver) -> dict[str, str]:
-    """The configfs attributes of a disk like MADE, which keeps its data."""
-    wanted = {
-        "size": str(MADE.size // MIB),
+def zoned_attributes(driver: Driver) -> dict[str, str]:
+    """The configfs attributes of a disk like CREATED that keeps its data; skips without them."""
+    attributes = {
+        "size": str(CREATED.size // MIB),
         "zoned": "1",
-        "zone_size": str(MADE.zone_size // MIB),
-        "zone_capacity": str(MADE.capacity // MIB),
-        "zone_nr_conv": str(MADE.conventional),
-        "zone_max_open": str(MADE.max_open),
-        "zone_max_active": str(MADE.max_active),
+        "zone_size": str(CREATED.zone_size // MIB),
+        "zone_capacity": str(CREATED.capacity // MIB),
+        "zone_nr_conv": str(CREATED.conventional),
+        "zone_max_open": str(CREATED.max_open),
+        "zone_max_active": str(CREATED.max_active),
         **driver.store_attributes(),
     }
-    for name in wanted:
+    for name in attributes:
         if f"attribute:{name}" not in driver.capabilities:
             raise requirements.Skipped(requirements.missing_capability(driver, f"attribute:{name}"))
-    return wanted
+    return attributes
 
 
-def _is_zoned(driver: Driver, disk: Disk) -> None:
-    """The namespace is zoned, and so has the disk to be, unless the kernel or the driver cannot."""
+def _check_zoned(driver: Driver, disk: Disk) -> None:
+    """Check that the disk of a zoned namespace is zoned; skip if kernel or driver lack support."""
     if disk.queue("zoned") != "none":
         return
     if driver.kernel.config.get("BLK_DEV_ZONED") != "y":
         raise requirements.Skipped(requirements.without_symbol(driver, "BLK_DEV_ZONED"))
-    # a driver that lets a program identify the namespace knows what it is
-    assert "nvme" not in driver.capabilities, "the disk of a zoned namespace has no zones"
-    requirements.skip("driver", f"{driver.name} does not make a zoned disk of a zoned namespace")
+    # a driver with nvme passthrough can identify the namespace, so it must support zones
+    assert "nvme" not in driver.capabilities, "the disk of a zoned namespace is not zoned"
+    requirements.skip("driver", f"{driver.name} does not support zoned namespaces")
 
 
 def _of_namespace(guest: Guest) -> Layout:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How many zones may be open, and how many active: open or closed.
+"""Limits of open zones and of active zones (open or closed).
 
 The error numbers are those of Documentation/ABI/stable/sysfs-block, "max_open_zones" and
 "max_active_zones".
@@ -19,7 +19,7 @@ def test_one_open_zone_too_many_is_etoomanyrefs(zoned_disk: ZonedDisk) -> None:
     assert zoned_disk.manage("open", first, limit) == 0
     more = first + limit
     assert zoned_disk.manage("open", more) == errno.ETOOMANYREFS
-    assert zoned_disk.write(more) == errno.ETOOMANYREFS, "a write opened one more"
+    assert zoned_disk.write(more) == errno.ETOOMANYREFS, "a write opened a zone above the limit"
     assert zoned_disk.conditions(first, limit) == [Condition.EXPLICITLY_OPEN] * limit
     assert zoned_disk.conditions(more, 1) == [Condition.EMPTY]
     assert zoned_disk.manage("close", first) == 0
@@ -27,7 +27,7 @@ def test_one_open_zone_too_many_is_etoomanyrefs(zoned_disk: ZonedDisk) -> None:
 
 
 def test_writes_close_implicitly_open_zones(zoned_disk: ZonedDisk) -> None:
-    """The device closes a zone that nobody opened explicitly, to make room for another one."""
+    """The device closes an implicitly open zone to open another one."""
     first, layout = zoned_disk.first, zoned_disk.layout
     zones = layout.max_open + 2
     for number in range(first, first + zones):
@@ -61,7 +61,7 @@ def test_finished_and_reset_zones_make_room(zoned_disk: ZonedDisk) -> None:
 
 
 def test_a_closed_zone_opens_at_the_active_limit(zoned_disk: ZonedDisk) -> None:
-    """It is active already: the device need only close a zone that a write has opened."""
+    """It is already active; the device only has to close an implicitly open zone."""
     first, limit = zoned_disk.first, zoned_disk.layout.max_active
     for number in range(first, first + limit):
         assert zoned_disk.write(number) == 0
@@ -71,7 +71,7 @@ def test_a_closed_zone_opens_at_the_active_limit(zoned_disk: ZonedDisk) -> None:
 
 
 def test_a_full_zone_is_not_active(zoned_disk: ZonedDisk) -> None:
-    """As many as one likes are finished one after the other, also from empty."""
+    """Any number of zones can be finished, even from empty."""
     first, limit = zoned_disk.first, zoned_disk.layout.max_active
     for number in range(first, first + limit + 2):
         assert zoned_disk.manage("finish", number) == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a zoned disk tells of itself: its zones one by one, and its queue."""
+"""Zone reports and the queue limits of a zoned disk."""
 
 from blockyard.tests.harness.requirements import feature, needs, smoke, topology
 from blockyard.tests.lib.zones import SECTOR, Condition, ZonedDisk
@@ -16,7 +16,7 @@ def test_zones_tile_the_disk(zoned_disk: ZonedDisk) -> None:
 
 
 def test_zones_have_the_configured_capacity(zoned_disk: ZonedDisk) -> None:
-    """Less than their size; a conventional one can be written to its end."""
+    """A zone's capacity is below its size; a conventional zone has its full size."""
     layout = zoned_disk.layout
     assert layout.capacity < layout.zone_size
     for number, zone in enumerate(zoned_disk.report()):
@@ -38,7 +38,7 @@ def test_queue_limits_match_the_zones(zoned_disk: ZonedDisk) -> None:
     assert disk.queue_number("max_active_zones") == layout.max_active
     assert disk.queue_number("zone_write_granularity") == disk.block_size
     append = disk.queue_number("zone_append_max_bytes")
-    assert 0 < append < (disk.queue_number("max_hw_sectors_kb") + 1) << 10  # it is rounded down
+    assert 0 < append < (disk.queue_number("max_hw_sectors_kb") + 1) << 10  # rounded down to KiB
 
 
 def test_report_contains_the_requested_zones(zoned_disk: ZonedDisk) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel looks at the zones again: after a reset of the controller, on request."""
+"""Zones after a controller reset and after changes that bypass the kernel."""
 
 import errno
 
@@ -16,9 +16,9 @@ pytestmark = [
 
 
 def test_zones_survive_a_controller_reset(zoned_disk: ZonedDisk) -> None:
-    """Write pointers stay, and zones that were open are active still.
+    """Write pointers stay, and zones that were open are still active.
 
-    They are closed by it (NVMe ZNS, "Zone State Machine"), but by QEMU they are not.
+    The specification closes them (NVMe ZNS, "Zone State Machine"); QEMU leaves them open.
     """
     disk = zoned_disk.disk
     assert zoned_disk.write(0) == 0
@@ -38,9 +38,9 @@ def test_zones_survive_a_controller_reset(zoned_disk: ZonedDisk) -> None:
 
 
 def test_kernel_recovers_from_a_passthrough_zone_reset(zoned_disk: ZonedDisk) -> None:
-    """The kernel keeps write pointers of its own (since 6.10), and may refuse one write by them.
+    """The kernel tracks write pointers since 6.10, so it may refuse one write after the reset.
 
-    A report sets them right (BLK_ZONE_WPLUG_NEED_WP_UPDATE in block/blk-zoned.c).
+    A zone report updates them (BLK_ZONE_WPLUG_NEED_WP_UPDATE in block/blk-zoned.c).
     """
     disk = zoned_disk.disk
     assert zoned_disk.write(0) == 0
@@ -53,14 +53,14 @@ def test_kernel_recovers_from_a_passthrough_zone_reset(zoned_disk: ZonedDisk) ->
 
 
 def test_kernel_and_device_report_the_same_zones(zoned_disk: ZonedDisk) -> None:
-    """The device's own report and the kernel's tell the same write pointers and states."""
+    """Both reports have the same write pointers, capacities and states."""
     disk = zoned_disk.disk
     assert zoned_disk.write(0) == 0
     assert zoned_disk.manage("open", 1) == 0
     assert zoned_disk.manage("finish", 2) == 0
-    told = nvme.query(disk.console, f"zns report-zones {disk.path} --descs=4")["zone_list"]
-    assert [zone["state"] for zone in told] == ["IMP_OPENED", "EXP_OPENED", "FULL", "EMPTY"]
+    device = nvme.query(disk.console, f"zns report-zones {disk.path} --descs=4")["zone_list"]
+    assert [zone["state"] for zone in device] == ["IMP_OPENED", "EXP_OPENED", "FULL", "EMPTY"]
     zones = zoned_disk.report(0, 4)
     block = disk.block_size
-    assert [zone["cap"] * block for zone in told] == [zone.capacity for zone in zones]
-    assert (told[0]["wp"] - told[0]["slba"]) * block == zones[0].written == UNIT
+    assert [zone["cap"] * block for zone in device] == [zone.capacity for zone in zones]
+    assert (device[0]["wp"] - device[0]["slba"]) * block == zones[0].written == UNIT

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Zones are opened, closed, finished and reset."""
+"""Zone states: open, close, finish, reset."""
 
 import errno
 
@@ -13,7 +13,7 @@ pytestmark = [feature("zoned"), topology("zns"), needs(program="blkzone")]
 
 @smoke
 def test_open_close_finish_reset(zoned_disk: ZonedDisk) -> None:
-    """The life of a zone; its write pointer stays where it is until the end."""
+    """A zone goes through its states; open and close leave the write pointer alone."""
     number = zoned_disk.first
     assert zoned_disk.write(number) == 0
     for action, condition in (
@@ -26,8 +26,8 @@ def test_open_close_finish_reset(zoned_disk: ZonedDisk) -> None:
         assert zoned_disk.zone(number).written == UNIT
     assert zoned_disk.manage("finish", number) == 0
     assert zoned_disk.zone(number).condition == Condition.FULL
-    assert zoned_disk.write(number, UNIT) == errno.EIO, "a finished zone took a write"
-    assert zoned_disk.holds(number), "a finished zone lost what was written before"
+    assert zoned_disk.write(number, UNIT) == errno.EIO, "a finished zone accepted a write"
+    assert zoned_disk.holds(number), "a finished zone lost its data"
     assert zoned_disk.manage("reset", number) == 0
     assert zoned_disk.zone(number).condition == Condition.EMPTY
     assert zoned_disk.zone(number).written == 0
@@ -43,7 +43,7 @@ def test_a_closed_zone_opens_for_a_write(zoned_disk: ZonedDisk) -> None:
 
 
 def test_an_open_zone_stays_explicitly_open(zoned_disk: ZonedDisk) -> None:
-    """Its writes move the write pointer like those of any other."""
+    """Writes advance its write pointer and do not change its condition."""
     number = zoned_disk.first
     assert zoned_disk.manage("open", number) == 0
     for written in (UNIT, 2 * UNIT):
@@ -56,7 +56,7 @@ def test_an_open_zone_stays_explicitly_open(zoned_disk: ZonedDisk) -> None:
     ("before", "action"), [("finish", "open"), ("finish", "close"), ("reset", "close")]
 )
 def test_invalid_zone_action_is_eio(zoned_disk: ZonedDisk, before: str, action: str) -> None:
-    """A full zone is neither opened nor closed, and an empty one is not closed."""
+    """A full zone cannot be opened or closed, an empty one cannot be closed."""
     number = zoned_disk.first
     assert zoned_disk.manage(before, number) == 0
     condition = zoned_disk.zone(number).condition
@@ -68,14 +68,14 @@ def test_invalid_zone_action_is_eio(zoned_disk: ZonedDisk, before: str, action: 
 def test_repeated_zone_action_succeeds(zoned_disk: ZonedDisk, action: str) -> None:
     number = zoned_disk.first
     assert zoned_disk.manage(action, number) == 0
-    once = zoned_disk.zone(number)
+    first = zoned_disk.zone(number)
     assert zoned_disk.manage(action, number) == 0
-    assert zoned_disk.zone(number) == once
+    assert zoned_disk.zone(number) == first
 
 
 @smoke
 def test_reset_zone_is_empty(zoned_disk: ZonedDisk) -> None:
-    """Its data is gone, and it is written from the start."""
+    """Its data is gone, and it can be written from the start."""
     number = zoned_disk.first
     assert zoned_disk.write(number) == 0
     assert zoned_disk.manage("reset", number) == 0
@@ -94,7 +94,7 @@ def test_reset_leaves_other_zones_alone(zoned_disk: ZonedDisk) -> None:
 
 
 def test_reset_all_empties_every_zone(zoned_disk: ZonedDisk) -> None:
-    """One operation empties open, closed and full zones, and what they count for is free again."""
+    """One operation empties open, closed and full zones, which then no longer count as open."""
     first, layout = zoned_disk.first, zoned_disk.layout
     for _ in range(2):
         for number in range(first, first + layout.max_open):

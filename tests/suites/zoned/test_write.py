@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Writes go to the write pointer, in order, and nowhere else."""
+"""Sequential zones accept writes at the write pointer only, in order."""
 
 import errno
 
@@ -20,13 +20,13 @@ def test_a_write_moves_the_write_pointer(zoned_disk: ZonedDisk) -> None:
         assert zoned_disk.zone(number).written == written
         assert zoned_disk.zone(number).condition in OPEN
     assert zoned_disk.holds(number, 0) and zoned_disk.holds(number, UNIT)
-    assert zoned_disk.zone(number + 1).written == 0, "the neighbour's write pointer moved, too"
+    assert zoned_disk.zone(number + 1).written == 0, "the next zone's write pointer moved, too"
 
 
 @pytest.mark.parametrize("at", [0, 2 * UNIT], ids=["behind", "ahead"])
 @smoke
 def test_write_not_at_the_write_pointer_is_eio(zoned_disk: ZonedDisk, at: int) -> None:
-    """It changes nothing, and the next one in order is taken."""
+    """It changes nothing, and the next write at the write pointer works."""
     number = zoned_disk.first
     assert zoned_disk.write(number) == 0
     assert zoned_disk.write(number, at, 4 * KIB) == errno.EIO
@@ -46,7 +46,7 @@ def test_a_zone_is_full_at_its_capacity(zoned_disk: ZonedDisk) -> None:
 
 
 def test_write_past_the_capacity_is_eio(zoned_disk: ZonedDisk) -> None:
-    """Not a part of it is taken."""
+    """No part of it is written."""
     number, capacity = zoned_disk.first, zoned_disk.layout.capacity
     assert zoned_disk.write(number, 0, capacity - MIB) == 0
     assert zoned_disk.write(number, capacity - MIB, MIB - UNIT) == 0
@@ -56,7 +56,7 @@ def test_write_past_the_capacity_is_eio(zoned_disk: ZonedDisk) -> None:
 
 
 def test_zeroes_are_written_at_the_write_pointer(zoned_disk: ZonedDisk) -> None:
-    """BLKZEROOUT is a write like any other; blocks that were never written may read as anything."""
+    """BLKZEROOUT advances the write pointer; blocks never written may read as anything."""
     number, disk = zoned_disk.first, zoned_disk.disk
     start = number * zoned_disk.layout.zone_size
     assert zoned_disk.write(number) == 0
@@ -73,7 +73,7 @@ def test_zeroes_are_written_at_the_write_pointer(zoned_disk: ZonedDisk) -> None:
 @needs(program="fio")
 @pytest.mark.parametrize("engine", ["libaio", "io_uring"])
 def test_writes_in_flight_stay_in_order(zoned_disk: ZonedDisk, engine: str) -> None:
-    """Many writes to one zone are under way at a time; one that overtakes another is an error."""
+    """Many writes to one zone are in flight; a reordered write would fail."""
     layout = zoned_disk.layout
     load = verified(
         zoned_disk.disk,
@@ -92,7 +92,7 @@ def test_writes_in_flight_stay_in_order(zoned_disk: ZonedDisk, engine: str) -> N
 
 @needs(program="fio")
 def test_several_zones_are_written_at_once(zoned_disk: ZonedDisk) -> None:
-    """Four at once write within the limits, over and over again: full zones are reset."""
+    """Four jobs write within the open limit and reset full zones."""
     layout = zoned_disk.layout
     load = fio(
         zoned_disk.disk,
