@@ -83,7 +83,7 @@ class Guest:
         driver = Driver(found, self.kernel, self.console)
         driver.load()
         if isinstance(found.disks, Pci):  # namespaces are found one after the other
-            settled = nvme.settled(self.machine.setup.topology)
+            settled = nvme.settle_script(self.machine.setup.topology)
             self.console.check(settled, nvme.APPEAR_S * 2)
         return driver
 

@@ -260,7 +260,7 @@ class Guests:
         driver.load()
         if isinstance(manifest.disks, Pci):
             # a disk that comes later would be taken for something that a test left behind
-            driver.console.check(nvme.settled(booted.setup.topology), nvme.APPEAR_S * 2)
+            driver.console.check(nvme.settle_script(booted.setup.topology), nvme.APPEAR_S * 2)
         boot = boot_of(driver, name, booted.setup.topology.name)
         return Guest(booted, driver, name, boot, state.read(driver), self._surfaces)
 

@@ -28,7 +28,7 @@ from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
 from blockyard.modules.disk import Disk, named_error
 from blockyard.modules.driver import Driver
-from blockyard.tests.lib.nvme import controllers, disk_of, query, settled
+from blockyard.tests.lib.nvme import controllers, disk_of, query, settle_script
 
 SECTOR = 512  # sysfs counts in these, whatever the block size
 
@@ -83,7 +83,7 @@ def start(ready: BootEnv, tmp_path: Path) -> Callable[[str], Any]:
                 Driver(manifest.load("nvme"), ready.kernel, guest.serial).load()
             else:
                 guest.serial.check("modprobe nvme")
-            guest.serial.check(settled(wanted))
+            guest.serial.check(settle_script(wanted))
             yield Guest(guest, controllers(guest.serial, wanted))
 
     return start
@@ -293,7 +293,7 @@ def check_slots(guest: Guest) -> None:
     hotplug.plug(guest.machine, second, 0)
     both = Topology(controllers=(*guest.topology.controllers, second))
     plugged = Guest(guest.machine, controllers(guest.console, both))
-    guest.console.check(settled(both))
+    guest.console.check(settle_script(both))
     keeps_data(plugged.disk(1))
     guest.console.check("echo 0 > /sys/bus/pci/slots/1/power")
     hotplug.unplug(guest.machine, second, 0)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the suites share: fio, nvme-cli, zones, null_blk, the drivers' ABI."""
+"""Helpers of the suites: fio, nvme-cli, zones, null_blk, the drivers' ABI."""

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=bash
-# What tests/lib/abi.py reads in a guest.
+# Guest side of tests/lib/abi.py: reads what a driver shows to user space.
 
-# in_directory DIRECTORY COMMAND...: runs a command in a new configfs directory.
+# in_directory DIRECTORY COMMAND...: run a command in a new configfs directory; remove it afterwards.
 in_directory() {
 	mkdir "$1" || return
 	cd "$1" || return
-	# shellcheck disable=SC2064  # the directory of now
+	# shellcheck disable=SC2064  # expand it now
 	trap "cd /; rmdir '$1'" EXIT
 	"${@:2}"
 }
 
-# attributes: the files of the current folder: name, permissions, value.
+# attributes: print "name permissions value" for each file of the current folder.
 attributes() {
 	local attribute mode value
 	for attribute in *; do
@@ -23,30 +23,30 @@ attributes() {
 	done
 }
 
-# answers OWN VALUE...: what becomes of each value that is written to an attribute: attribute|error|
-# value afterwards. Each attribute has a directory of its own, OWN, so that only its own values count;
-# no program is started per value, there are hundreds.
+# answers DIRECTORY VALUE...: write each value to each attribute; print "attribute|error|value after it".
+# Each attribute gets a new DIRECTORY, so that other attributes have their defaults. Builtins only:
+# a process for each of the hundreds of values would be slow.
 answers() {
-	local own=$1 here=$PWD attribute value why after
+	local directory=$1 here=$PWD attribute value why after
 	shift
 	for attribute in *; do
 		[ -f "$attribute" ] && [ -w "$attribute" ] || continue
-		mkdir "$own"
-		cd "$own" || return
+		mkdir "$directory"
+		cd "$directory" || return
 		for value; do
 			why='' after=''
 			{ printf %s "$value" > "$attribute"; } 2> /tmp/why || read -r why < /tmp/why
 			{ read -r after < "$attribute"; } 2> /dev/null || true
 			echo "$attribute|${why##*: }|$after"
-			# what a disk has power on for is EBUSY
+			# attributes are EBUSY while the disk has power
 			[ "$attribute" != power ] || echo 0 > power
 		done
 		cd "$here" || return
-		rmdir "$own"
+		rmdir "$directory"
 	done
 }
 
-# disk_files FOLDER: a disk's queue as "name value", an empty line, the names of its files.
+# disk_files FOLDER: print the queue attributes of a disk as "name value", an empty line, its file names.
 disk_files() {
 	local file value
 	cd "$1" || return

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a configfs driver shows to user space: its attributes, what they answer, its queue.
+"""The surface of a configfs driver for user space: attributes, errors, queue, files, parameters.
 
-Two drivers that promise the same have the same surface; `tests/suites/abi` compares them piece by
-piece. A surface is hundreds of values; it is read once per process.
+`tests/suites/abi` compares the surfaces of a driver and its counterpart. A surface has hundreds of
+values and is read once per process.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from blockyard.modules import manifest
 from blockyard.modules.disk import named_error
 from blockyard.modules.driver import Driver
 
-# What is written to each attribute: plain values, the forms that kstrtouint() and kstrtobool()
-# know, and what they refuse.
+# Values written to each attribute: plain ones, other forms that kstrtouint() and kstrtobool() take,
+# and forms that they refuse.
 VALUES = (
     "0",
     "1",
@@ -47,42 +47,44 @@ _DIRECTORY = "by-surface"
 
 @dataclass(frozen=True)
 class Surface:
-    """What one driver shows."""
+    """What one driver shows to user space."""
 
-    modes: dict[str, str]  # attribute → its permissions, as ls shows them
+    modes: dict[str, str]  # attribute → permissions, as ls shows them
     defaults: dict[str, str]  # attribute → its value in a new directory
-    # attribute → value written → (the errno, 0 when it was taken; what is read afterwards)
+    # attribute → value written → (errno, 0 if accepted; value read afterwards)
     answers: dict[str, dict[str, tuple[int, str]]]
-    queue: dict[str, str]  # attribute of the queue → value, of disks made alike
+    queue: dict[
+        str, str
+    ]  # queue attribute → value, for a disk with the same settings on every driver
     files: frozenset[str]  # in the disk's folder in sysfs
     parameters: frozenset[str]  # of the module
 
 
-def in_words(answer: tuple[int, str]) -> str:
-    """An answer in words."""
+def describe(answer: tuple[int, str]) -> str:
+    """The name of the errno, or the value read back."""
     number, after = answer
-    return errno.errorcode.get(number, str(number)) if number else f"takes it as {after!r}"
+    return errno.errorcode.get(number, str(number)) if number else f"accepts it as {after!r}"
 
 
 @contextmanager
 def counterpart(driver: Driver) -> Iterator[Driver]:
-    """The driver of the same promises in the other language, loaded beside this one.
+    """Load the counterpart of the driver, such as null_blk for rnull, for the time of the block.
 
-    Raises LoadFailed when it cannot be.
+    Raises LoadFailed.
     """
-    other = manifest.load(driver.manifest.counterpart).on(driver.kernel)
-    found = Driver(other, driver.kernel, driver.console)
-    there = found.loaded()
-    found.load()
+    definition = manifest.load(driver.manifest.counterpart).on(driver.kernel)
+    other = Driver(definition, driver.kernel, driver.console)
+    was_loaded = other.loaded()
+    other.load()
     try:
-        yield found
+        yield other
     finally:
-        if not there and not other.built_in(driver.kernel):
-            found.unload()
+        if not was_loaded and not definition.built_in(driver.kernel):
+            other.unload()
 
 
 def read(driver: Driver) -> Surface:
-    """The surface of a loaded driver that makes its disks in configfs."""
+    """Read the surface of a loaded driver with configfs disks; takes seconds."""
     modes, defaults = _attributes(driver)
     queue, files = _disk(driver)
     return Surface(
@@ -106,30 +108,26 @@ def _in_directory(driver: Driver, function: str, *arguments: str) -> str:
 
 
 def _attributes(driver: Driver) -> tuple[dict[str, str], dict[str, str]]:
-    in_words = _in_directory(driver, "attributes")
-    lines = [(line.split(" ", 2) + [""])[:3] for line in in_words.splitlines()]
+    output = _in_directory(driver, "attributes")
+    lines = [(line.split(" ", 2) + [""])[:3] for line in output.splitlines()]
     return {name: mode for name, mode, _ in lines}, {name: value for name, _, value in lines}
 
 
 def _answers(driver: Driver) -> dict[str, dict[str, tuple[int, str]]]:
-    """What becomes of each of VALUES, written one after the other to an attribute.
-
-    Each attribute has a directory of its own, so that only its own values count; but no program is
-    started per value: there are hundreds.
-    """
-    in_words = _in_directory(driver, "answers", f"../{_DIRECTORY}-own", *VALUES)
+    """Write VALUES one after the other to each attribute; see Surface.answers."""
+    output = _in_directory(driver, "answers", f"../{_DIRECTORY}-values", *VALUES)
     answers: dict[str, dict[str, tuple[int, str]]] = {}
-    for line in in_words.splitlines():
+    for line in output.splitlines():
         attribute, why, after = line.split("|")
-        of_it = answers.setdefault(attribute, {})
-        of_it[VALUES[len(of_it)]] = (named_error(f"x: {why}") if why else 0, after)
+        by_value = answers.setdefault(attribute, {})
+        by_value[VALUES[len(by_value)]] = (named_error(f"x: {why}") if why else 0, after)
     return answers
 
 
 def _disk(driver: Driver) -> tuple[dict[str, str], frozenset[str]]:
-    """The queue's attributes and the files of a disk that is made of the same on every driver."""
+    """Queue attributes and files of a disk with the same settings on every driver."""
     with driver.disk(size=64, blocksize=4096, irqmode=0) as disk:
-        in_words = driver.console.check(call(SCRIPTS, "disk_files", disk.sysfs))
-    queue, _, files = in_words.partition("\n\n")
+        output = driver.console.check(call(SCRIPTS, "disk_files", disk.sysfs))
+    queue, _, files = output.partition("\n\n")
     pairs = (line.partition(" ") for line in queue.splitlines())
     return {name: value for name, _, value in pairs}, frozenset(files.split())

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=bash
-# What tests/lib/fio.py does in a guest, with fio in the background.
+# Guest side of tests/lib/fio.py: fio in the background.
 
-# What fio says at once of a request that failed, and at the end of a job that met an error.
+# What fio prints for a failed request, and at the end of a job with an error.
 ERROR='io_u error|err= ?[1-9]'
 
-# begin_load STAT LOG SECONDS COMMAND...: starts fio; prints its process when a request has ended.
-begin_load() {
+# start_load STAT LOG SECONDS COMMAND...: start fio; print its PID after its first request has completed.
+start_load() {
 	local stat=$1 log=$2 limit=$3
 	shift 3
 	count_requests "$stat"
@@ -18,13 +18,13 @@ begin_load() {
 	echo $!
 }
 
-# load_goes_on STAT LOG PID REQUESTS SECONDS: more requests end than so many, all of them well.
-load_goes_on() {
+# load_continues STAT LOG PID REQUESTS SECONDS: more than REQUESTS requests complete without errors.
+load_continues() {
 	count_requests "$1"
 	progress "$1" "$3" "$4" "$5" && ! grep -E "$ERROR" "$2"
 }
 
-# load_failed LOG PID SECONDS: fio ends by itself, with an error.
+# load_failed LOG PID SECONDS: fio exits by itself, with an error.
 load_failed() {
 	if ! wait_until "$3" is_gone "$2" || ! grep -Eq "$ERROR" "$1"; then
 		cat "$1"
@@ -32,8 +32,8 @@ load_failed() {
 	fi
 }
 
-# end_load PID SECONDS: ends fio, gently first; whether it has gone.
-end_load() {
+# stop_load PID SECONDS: stop fio by SIGINT, then SIGKILL; fail if it is still there.
+stop_load() {
 	kill -INT "$1" 2> /dev/null
 	wait_until "$2" is_gone "$1" && return
 	kill -KILL "$1"

@@ -16,62 +16,62 @@ from blockyard.images.console.script import call
 from blockyard.modules.disk import Disk
 
 SCRIPTS = Path(__file__).with_name("fio.bash")
-STARTED_S = 10  # fio has begun within this,
-MOVES_S = 10  # requests end within this while it goes on,
-ENDED_S = 10  # and it has ended within this when its disk has gone, or when it is asked to
+STARTED_S = 10  # limit for the first request of fio to complete,
+MOVES_S = 10  # for the requests in flight to complete,
+ENDED_S = 10  # and for fio to exit after its disk has gone or after a signal
 
-# Options of random writes whose blocks are compared when they are read back; the first that is
-# wrong ends the load.
+# Random writes that are read back and compared; fio stops at the first wrong block.
 _VERIFY: dict[str, Any] = {"rw": "randwrite", "verify": "crc32c", "verify_fatal": 1}
 
-# Options of a load in the background that reads back what it has written, over and over again.
+# Options for background_io(): write and verify, repeatedly.
 VERIFIED = {**_VERIFY, "size": "1M", "time_based": 0, "loops": 1000000}
 
 
 @dataclass(frozen=True)
 class Load:
-    """What fio did, summed over its jobs."""
+    """Result of a run of fio, summed over its jobs."""
 
     read_bytes: int
     written_bytes: int
     jobs: int
     runtime_s: float  # of the longest job
-    latency_min_ns: float  # of a request, from submission to completion
+    latency_min_ns: float  # from submission to completion of a request
     latency_median_ns: float  # of the slowest job
 
 
 def _argv(disk: Disk, options: dict[str, object], block_sizes: Sequence[object] = ()) -> list[str]:
-    """fio's command; one job after the other for several block sizes."""
+    """fio's argv; with several block sizes, one job after the other."""
     defaults = {"filename": disk.path, "direct": 1, "thread": 1}
-    words = [f"--{name}={value}" for name, value in {**defaults, **options}.items()]
+    arguments = [f"--{name}={value}" for name, value in {**defaults, **options}.items()]
     jobs = [[f"--name=bs-{size}", f"--bs={size}", "--stonewall"] for size in block_sizes]
-    return ["fio", "--name=global", *words, *sum(jobs or [["--name=load"]], [])]
+    return ["fio", "--name=global", *arguments, *sum(jobs or [["--name=load"]], [])]
 
 
 def fio(
     disk: Disk, timeout_s: float = 20, *, block_sizes: Sequence[object] = (), **options: object
 ) -> Load:
-    """Runs fio on a disk to its end; fails with fio's own words when it does.
+    """Run fio on a disk and return its result; fail with fio's output if fio fails.
 
-    Options are fio's (`rw`, `bs`, `size`, `ioengine`, …); direct I/O from threads by default.
-    block_sizes: do it once with each of them, one after the other.
+    `options` are fio's (`rw`, `bs`, `size`, `ioengine`, …); by default 4 MiB of direct I/O from
+    threads. With `block_sizes`, fio runs one job after the other, one for each size.
     """
-    wanted = {"size": "4M", **options, "output-format": "json"}
-    result = disk.console.run(shlex.join(_argv(disk, wanted, block_sizes)), timeout_s)
+    load = {"size": "4M", **options, "output-format": "json"}
+    result = disk.console.run(shlex.join(_argv(disk, load, block_sizes)), timeout_s)
     assert result.exit_code == 0, f"fio failed: {result.output}"
-    # a warning may stand before or behind the JSON
+    # there may be warnings before or after the JSON
     report, _ = json.JSONDecoder().raw_decode(result.output, result.output.index("{"))
     jobs = report["jobs"]
-    assert all(job["error"] == 0 for job in jobs), f"fio met errors: {result.output}"
-    directions = [job[how] for job in jobs for how in ("read", "write") if job[how]["io_bytes"]]
+    assert all(job["error"] == 0 for job in jobs), f"fio reported errors: {result.output}"
+    directions = [job[key] for job in jobs for key in ("read", "write") if job[key]["io_bytes"]]
     return Load(
         read_bytes=sum(job["read"]["io_bytes"] for job in jobs),
         written_bytes=sum(job["write"]["io_bytes"] for job in jobs),
         jobs=len(jobs),
         runtime_s=max(job["job_runtime"] for job in jobs) / 1000,
-        latency_min_ns=min(one["lat_ns"]["min"] for one in directions),
+        latency_min_ns=min(direction["lat_ns"]["min"] for direction in directions),
         latency_median_ns=max(
-            one["clat_ns"].get("percentile", {}).get("50.000000", 0) for one in directions
+            direction["clat_ns"].get("percentile", {}).get("50.000000", 0)
+            for direction in directions
         ),
     )
 
@@ -79,7 +79,7 @@ def fio(
 def verified(
     disk: Disk, timeout_s: float = 20, *, block_sizes: Sequence[object] = (), **options: object
 ) -> Load:
-    """Runs `fio`: random writes (or what `options` say), each block read back and compared."""
+    """Run `fio` with random writes (unless `options` change that) and verify every block."""
     return fio(disk, timeout_s, block_sizes=block_sizes, **{**_VERIFY, "do_verify": 1, **options})
 
 
@@ -87,11 +87,11 @@ def verified(
 def background_io(
     disk: Disk, *, survives: bool = True, iodepth: int = 16, numjobs: int = 1, **options: object
 ) -> Iterator[int]:
-    """Random reads and writes (or what `options` say) for the time of the block; fio's process.
+    """Run random I/O (or what `options` say) for the time of the block; yield fio's PID.
 
-    The block begins when the first request has ended. At the end of the block more have to end than
-    were under way, all of them well; or, if the disk does not survive the block, fio has to end by
-    itself, with an error. In the end fio has to be gone: it waits for all of its requests.
+    The block starts after the first request has completed. At its end more requests must complete
+    than were in flight, without errors. If the disk does not survive the block (`survives=False`),
+    fio must exit by itself with an error. Fails if fio cannot be stopped: then a request hangs.
     """
     load: dict[str, object] = {
         "rw": "randrw",
@@ -104,37 +104,34 @@ def background_io(
         **options,
     }
     log = f"/tmp/background-{disk.name}"
-    began = call(SCRIPTS, "begin_load", _stat(disk), log, STARTED_S, *_argv(disk, load))
-    started = disk.console.check(began)
-    pid = int(started)
+    start = call(SCRIPTS, "start_load", _stat(disk), log, STARTED_S, *_argv(disk, load))
+    pid = int(disk.console.check(start))
     try:
         yield pid
         if survives:
-            _check_it_goes_on(disk, pid, log, iodepth * numjobs)
+            _check_it_continues(disk, pid, log, iodepth * numjobs)
         else:
             _check_it_failed(disk, pid, log)
     finally:
-        left = _stop(disk, pid)
-    assert left.exit_code == 0, "fio cannot be killed: it waits for a request that does not end"
+        stopped = _stop(disk, pid)
+    assert stopped.exit_code == 0, "fio cannot be killed: it waits for a request that does not end"
 
 
-def _check_it_goes_on(disk: Disk, pid: int, log: str, under_way: int) -> None:
-    """More requests end than were under way, all of them well."""
-    script = call(SCRIPTS, "load_goes_on", _stat(disk), log, pid, under_way, MOVES_S)
-    told = disk.console.run(script, timeout_s=2 * MOVES_S)
-    assert told.exit_code == 0, f"the I/O did not go on: {told.output}"
+def _check_it_continues(disk: Disk, pid: int, log: str, in_flight: int) -> None:
+    script = call(SCRIPTS, "load_continues", _stat(disk), log, pid, in_flight, MOVES_S)
+    result = disk.console.run(script, timeout_s=2 * MOVES_S)
+    assert result.exit_code == 0, f"the I/O did not go on: {result.output}"
 
 
 def _check_it_failed(disk: Disk, pid: int, log: str) -> None:
-    """fio ends by itself, with an error."""
     script = call(SCRIPTS, "load_failed", log, pid, ENDED_S)
-    told = disk.console.run(script, timeout_s=2 * ENDED_S)
-    assert told.exit_code == 0, f"the I/O did not end with an error: {told.output}"
+    result = disk.console.run(script, timeout_s=2 * ENDED_S)
+    assert result.exit_code == 0, f"the I/O did not end with an error: {result.output}"
 
 
 def _stop(disk: Disk, pid: int) -> Result:
-    """Ends fio, gently first; the exit code is 0 when it is gone."""
-    return disk.console.run(call(SCRIPTS, "end_load", pid, ENDED_S), timeout_s=3 * ENDED_S)
+    """Stop fio; the exit code is 0 if it is gone."""
+    return disk.console.run(call(SCRIPTS, "stop_load", pid, ENDED_S), timeout_s=3 * ENDED_S)
 
 
 def _stat(disk: Disk) -> str:
@@ -162,5 +159,5 @@ def statistics(disk: Disk) -> dict[str, int]:
         "flushes",
         "flush_ms",
     )
-    values = disk.console.check(f"cat {disk.sysfs}/stat").split()
+    values = disk.console.check(f"cat {_stat(disk)}").split()
     return dict(zip(names, map(int, values), strict=False))

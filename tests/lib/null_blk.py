@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""null_blk for the suites: what it promises, and what blk-mq says of its queues."""
+"""null_blk for the suites: its configfs attributes, and the flags of its hardware queues."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from blockyard.modules.disk import Disk
 CONFIGFS = "/sys/kernel/config/nullb"
 DEBUGFS = "/sys/kernel/debug/block"
 
-# What C null_blk has had up to 7.3; one that comes later is found by
-# `abi/all_attributes_are_compared`.
+# Attributes of C null_blk up to Linux 7.3; `abi/all_attributes_are_compared` fails for newer ones.
 ATTRIBUTES = (
     "badblocks",
     "badblocks_once",
@@ -52,6 +51,6 @@ ATTRIBUTES = (
 
 
 def flags(disk: Disk) -> set[str]:
-    """What blk-mq's debugfs says of the first hardware queue; needs BLK_DEBUG_FS."""
-    told = disk.console.check(f"cat {DEBUGFS}/{disk.name}/hctx0/flags")
-    return set(told.replace("|", " ").split())
+    """The flags of the first hardware queue in debugfs; needs BLK_DEBUG_FS."""
+    output = disk.console.check(f"cat {DEBUGFS}/{disk.name}/hctx0/flags")
+    return set(output.replace("|", " ").split())

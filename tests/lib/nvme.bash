@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=bash
-# What tests/lib/nvme.py does in a guest.
+# Guest side of tests/lib/nvme.py.
 
-# settle NAMESPACES SECONDS: waits until there are so many namespaces, each with its disk.
+# settle NAMESPACES SECONDS: wait until there are exactly NAMESPACES namespaces with disks.
 settle() {
 	wait_until "$2" _namespaces_are "$1" || {
-		echo "$count of $1 namespaces"
+		echo "found $count namespaces with disks, expected $1"
 		return 1
 	}
 }
@@ -15,26 +15,26 @@ _namespaces_are() {
 	count=0
 	for path in /sys/class/nvme/nvme*/nvme*n*; do
 		name=${path##*/}
-		# a path of native multipath: its disk is the head's
+		# a path of native multipath has the disk of its head
 		[[ $name =~ ^(nvme[0-9]+)c[0-9]+(n[0-9]+)$ ]] && name=${BASH_REMATCH[1]}${BASH_REMATCH[2]}
 		[ -e "$path/queue" ] && [ -b "/dev/$name" ] && count=$((count + 1))
 	done
 	[ $count = "$1" ]
 }
 
-# controllers COUNT SECONDS: waits for so many live controllers; prints their serial numbers,
-# controller IDs and names.
+# controllers COUNT SECONDS: wait for COUNT live controllers; print the serial number, controller ID and
+# name of each.
 controllers() {
 	local folder serial cntlid
 	wait_until "$2" _controllers_are "$1" || {
-		echo "$found controllers live"
+		echo "found $live live controllers, expected $1"
 		return 1
 	}
 	for folder in /sys/class/nvme/nvme*; do
 		[ -e "$folder/serial" ] || continue
 		read -r serial < "$folder/serial"
 		read -r cntlid < "$folder/cntlid"
-		# the serial number without the spaces that fill it up
+		# unquoted: drops the padding of the serial number
 		# shellcheck disable=SC2086
 		echo $serial "$cntlid" "${folder##*/}"
 	done
@@ -42,15 +42,15 @@ controllers() {
 
 _controllers_are() {
 	local state word
-	found=0
+	live=0
 	for state in /sys/class/nvme/nvme*/state; do
 		read -r word 2> /dev/null < "$state" || continue
-		[ "$word" = live ] && found=$((found + 1))
+		[ "$word" = live ] && live=$((live + 1))
 	done
-	[ $found = "$1" ]
+	[ $live = "$1" ]
 }
 
-# disks_of CONTROLLER NSID: the disks of a namespace.
+# disks_of CONTROLLER NSID: print the names of the disks of a namespace.
 disks_of() {
 	local nsid number path
 	for nsid in "/sys/class/nvme/$1/"nvme*n*/nsid; do
@@ -61,26 +61,26 @@ disks_of() {
 	return 0
 }
 
-# scanned CONTROLLER LEAST SECONDS COMMAND...: runs a command and waits until the controller's admin
-# queue has interrupted so many times since, and is quiet.
-scanned() {
-	local queue=${1}q0 least=$2 try before last=0
+# rescan CONTROLLER COUNT SECONDS COMMAND...: run a command; wait until the controller's admin queue has
+# raised COUNT interrupts since then and raises no more.
+rescan() {
+	local queue=${1}q0 count=$2 try before last=0
 	local tries=$((10 * $3))
 	_interrupts "$queue"
-	before=$asked
+	before=$interrupts
 	"${@:4}" || return
 	for ((try = 0; try < tries; try++)); do
 		sleep 0.1
 		_interrupts "$queue"
-		[ "$asked" = "$last" ] && ((asked - before >= least)) && return
-		last=$asked
+		[ "$interrupts" = "$last" ] && ((interrupts - before >= count)) && return
+		last=$interrupts
 	done
-	echo "the controller was asked $((asked - before)) times"
+	echo "the admin queue raised $((interrupts - before)) interrupts, expected $count"
 	return 1
 }
 
 _interrupts() {
-	asked=$(awk -v "queue=$1\$" '$0 ~ queue {
+	interrupts=$(awk -v "queue=$1\$" '$0 ~ queue {
 		for (field = 2; field <= NF; field++) if ($field ~ /^[0-9]+$/) sum += $field
 	} END { print sum }' /proc/interrupts)
 }

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""NVMe for the suites: nvme-cli and its answers, the controllers and namespaces of a topology.
+"""NVMe for the suites: nvme-cli and its output, the controllers and namespaces of a topology.
 
-Sections are those of the NVM Express Base Specification 2.0 unless another one is named.
+Section numbers are those of the NVM Express Base Specification 2.0 unless another is named.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from blockyard.modules.disk import Disk
 
 SCRIPTS = Path(__file__).with_name("nvme.bash")
 APPEAR_S = 10
-# Status codes with their types, "Status Field" (section 3.3.3.2)
+# status codes including their type, "Status Field" (section 3.3.3.2)
 INVALID_OPCODE = 0x001
 INVALID_FIELD = 0x002
 LBA_OUT_OF_RANGE = 0x080
@@ -48,54 +48,54 @@ def generic(disk: Disk) -> str:
 
 
 def query(console: Console, command: str) -> Any:
-    """What an nvme-cli command answers."""
+    """Run an nvme-cli command and return its JSON output."""
     return json.loads(console.check(f"nvme {command} --output-format=json"))
 
 
 def status(result: Result) -> int:
-    """The status code, with its type, that a command of nvme-cli failed with; 0 if it did not.
+    """The status code, including its type, of a failed nvme-cli command; 0 for success.
 
-    Fails when it is not the device that refused it.
+    Fails if the error does not come from the device.
     """
     if result.exit_code == 0:
         return 0
-    found = re.search(r"NVMe status: .*\(0x([0-9a-f]+)\)", result.output)
-    assert found, f"no status of a device: {result.output}"
-    return int(found[1], 16) & 0x7FF  # without Do Not Retry, More and the retry delay
+    match = re.search(r"NVMe status: .*\(0x([0-9a-f]+)\)", result.output)
+    assert match, f"no NVMe status in the output: {result.output}"
+    return int(match[1], 16) & 0x7FF  # without Do Not Retry, More and the retry delay
 
 
-def settled(topology: Topology) -> str:
-    """A script that waits until all of a topology's namespaces have their disks.
+def settle_script(topology: Topology) -> str:
+    """A script that waits until all namespaces of a topology have their disks.
 
-    They are found asynchronously, and with native multipath a head stands above each path.
+    The kernel scans namespaces asynchronously; with native multipath the disk is the head's.
     """
     namespaces = sum(len(topology.attached(number)) for number in range(len(topology.controllers)))
     return call(SCRIPTS, "settle", namespaces, APPEAR_S)
 
 
 def controllers(console: Console, topology: Topology) -> tuple[str, ...]:
-    """The names that the guest gave to the topology's controllers; waits for them.
+    """The guest's names of the topology's controllers, in the topology's order; waits for them.
 
-    Those of one subsystem share their serial number; QEMU counts their controller IDs upwards.
+    Controllers of a subsystem share a serial number; QEMU numbers their controller IDs in order.
     """
     script = call(SCRIPTS, "controllers", len(topology.controllers), APPEAR_S)
     rows = [line.split() for line in console.check(script).splitlines()]
     names: dict[str, list[tuple[int, str]]] = {}
     for serial, cntlid, name in rows:
         names.setdefault(serial, []).append((int(cntlid), name))
-    queues = {serial: iter(sorted(those)) for serial, those in names.items()}
-    return tuple(next(queues[one.serial])[1] for one in topology.controllers)
+    in_order = {serial: iter(sorted(group)) for serial, group in names.items()}
+    return tuple(next(in_order[controller.serial])[1] for controller in topology.controllers)
 
 
 def disk_of(console: Console, name: str, nsid: int) -> Disk:
-    """The disk of a namespace of a controller; its number in the name need not be its NSID.
+    """The disk of a controller's namespace; the number in its name may differ from the NSID.
 
-    Of one that has several paths, the head above them. Failure when there is none.
+    With native multipath it is the head. Raises Failure unless there is exactly one.
     """
-    found = console.check(call(SCRIPTS, "disks_of", name, nsid)).split()
-    if len(found) != 1:
-        raise Failure(f"{name} has {len(found)} disks for namespace {nsid}: {found}")
-    return Disk(re.sub(r"c\d+n", "n", found[0]), console)
+    names = console.check(call(SCRIPTS, "disks_of", name, nsid)).split()
+    if len(names) != 1:
+        raise Failure(f"{name} has {len(names)} disks for namespace {nsid}, expected 1: {names}")
+    return Disk(re.sub(r"c\d+n", "n", names[0]), console)
 
 
 @dataclass(frozen=True)
@@ -108,11 +108,11 @@ class Nvme:
 
     @property
     def topology(self) -> Topology:
-        """What the guest was given."""
+        """The topology of the guest."""
         return self.machine.setup.topology
 
     def device(self, number: int = 0) -> str:
-        """A controller's character device."""
+        """The character device of a controller, such as /dev/nvme0."""
         return f"/dev/{self.names[number]}"
 
     def sysfs(self, number: int = 0) -> str:
@@ -124,71 +124,71 @@ class Nvme:
         return self.console.check(f"readlink -f {self.sysfs(number)}/device").strip()
 
     def disk(self, number: int = 0, nsid: int = 1) -> Disk:
-        """The disk of a controller's namespace."""
+        """The disk of a controller's namespace; see disk_of()."""
         return disk_of(self.console, self.names[number], nsid)
 
     def query(self, command: str) -> Any:
-        """What an nvme-cli command answers."""
+        """Run an nvme-cli command in the guest and return its JSON output."""
         return query(self.console, command)
 
     def status(self, command: str) -> int:
-        """The status that an nvme-cli command ends with; see `status`."""
+        """Run an nvme-cli command and return its NVMe status; see status()."""
         return status(self.console.run(f"nvme {command}"))
 
     def read(self, path: str) -> str:
-        """A small file in the guest."""
+        """The content of small files in the guest, stripped."""
         return self.console.check(f"cat {path}").strip()
 
     def settle(self) -> None:
-        """Waits for the disks of all namespaces."""
-        self.console.check(settled(self.topology), timeout_s=2 * APPEAR_S)
+        """Wait for the disks of all namespaces."""
+        self.console.check(settle_script(self.topology), timeout_s=2 * APPEAR_S)
 
-    def scanned(self, command: str, number: int = 0) -> None:
-        """Runs a command that has a controller's namespaces looked for; waits until they were.
+    def rescan(self, command: str, number: int = 0) -> None:
+        """Run a command that makes the kernel scan a controller's namespaces; wait for the scan.
 
-        The kernel does that in its own time (nvme_scan_work()). It is seen by its Identify
-        commands, each of which interrupts: one for the list, and some for each namespace.
+        The scan is asynchronous (nvme_scan_work()). Its Identify commands show in the interrupts of
+        the admin queue: one for the list of namespaces, and at least one for each namespace.
         """
-        least = 1 + len(self.topology.attached(number))
-        script = call(SCRIPTS, "scanned", self.names[number], least, APPEAR_S, "eval", command)
+        count = 1 + len(self.topology.attached(number))
+        script = call(SCRIPTS, "rescan", self.names[number], count, APPEAR_S, "eval", command)
         self.console.check(script, timeout_s=2 * APPEAR_S)
 
     def live(self, number: int = 0) -> bool:
-        """Whether a controller works."""
+        """Whether a controller's state is `live`."""
         return self.read(f"{self.sysfs(number)}/state") == "live"
 
     @contextmanager
     def detached(self, nsid: int, number: int = 0) -> Iterator[None]:
-        """A controller is without a namespace for the time of the block."""
+        """Detach a namespace from a controller for the time of the block."""
         cntlid = self.read(f"{self.sysfs(number)}/cntlid")
-        which = f"{self.device(number)} --namespace-id={nsid} --controllers={cntlid}"
-        self.console.check(f"nvme detach-ns {which}")
+        target = f"{self.device(number)} --namespace-id={nsid} --controllers={cntlid}"
+        self.console.check(f"nvme detach-ns {target}")
         try:
             yield
         finally:
-            self.console.check(f"nvme attach-ns {which}")
+            self.console.check(f"nvme attach-ns {target}")
             self.settle()
 
     def throttle(self, nsid: int, per_second: int, number: int = 0) -> None:
-        """Lets QEMU take no more requests in a second for a namespace; 0: all there are."""
+        """Limit a namespace in QEMU to so many requests per second; 0: no limit."""
         topology = self.topology
         (node,) = [
-            place.node
-            for place in topology.all_namespaces()
-            if place.nsid == nsid and (place.shared or place.controller == number)
+            namespace.node
+            for namespace in topology.all_namespaces()
+            if namespace.nsid == nsid and (namespace.shared or namespace.controller == number)
         ]
-        query = self.machine.qmp.execute("query-blockstats", {})
-        backends = {one.get("node-name"): one.get("qdev") for one in query}
-        # a guest that has come from a snapshot got its controllers plugged in
-        backend = backends.get(node) or backends[plugged_name(number)]
+        statistics = self.machine.qmp.execute("query-blockstats", {})
+        devices = {entry.get("node-name"): entry.get("qdev") for entry in statistics}
+        # controllers of a guest restored from a snapshot were hot-plugged
+        device = devices.get(node) or devices[plugged_name(number)]
         limits = dict.fromkeys(("bps", "bps_rd", "bps_wr", "iops_rd", "iops_wr"), 0)
         self.machine.qmp.execute(
-            "block_set_io_throttle", {"id": backend, "iops": per_second, **limits}
+            "block_set_io_throttle", {"id": device, "iops": per_second, **limits}
         )
 
 
 def qemu_log(machine: Machine) -> str:
-    """What QEMU printed."""
+    """The output of the machine's QEMU so far."""
     from blockyard.images.machine.ports import QEMU_LOG
 
     return Path(machine.directory / QEMU_LOG).read_text()

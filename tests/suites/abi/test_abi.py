@@ -120,9 +120,9 @@ def test_values_get_the_same_answer(pair: Pair, driver: Driver, attribute: str) 
         pytest.skip(f"{attribute} cannot be written")
     c, rust = (surface.answers[attribute] for surface in pair)
     differences = [
-        f"{value!r}: C {abi.in_words(c[value])}, Rust {abi.in_words(rust[value])}"
+        f"{value!r}: C {abi.describe(c[value])}, Rust {abi.describe(rust[value])}"
         for value in abi.VALUES
-        if abi.in_words(c[value]) != abi.in_words(rust[value])
+        if abi.describe(c[value]) != abi.describe(rust[value])
     ]
     assert not differences, "; ".join(differences)
 

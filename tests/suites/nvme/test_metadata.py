@@ -72,7 +72,8 @@ def command(disk: Disk, subcommand: str, lba: int, metadata: int, options: str =
     """nvme-cli arguments for one block with its metadata in a separate buffer, /tmp/metadata."""
     return (
         f"{subcommand} {disk.path} --start-block={lba} --block-count=0"
-        f" --data-size={disk.block_size} --metadata=/tmp/metadata --metadata-size={metadata} {options}"
+        f" --data-size={disk.block_size}"
+        f" --metadata=/tmp/metadata --metadata-size={metadata} {options}"
     )
 
 

@@ -82,7 +82,7 @@ def test_a_rescan_keeps_the_disks(nvme: Nvme) -> None:
     names = ("dev", "size", "diskseq")
     files = " ".join(f"{disk.sysfs}/{name}" for disk in disks for name in names)
     before = nvme.read(files)
-    nvme.scanned(f"nvme ns-rescan {nvme.device()}")
+    nvme.rescan(f"nvme ns-rescan {nvme.device()}")
     assert nvme.read(files) == before
 
 

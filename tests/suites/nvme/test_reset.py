@@ -123,7 +123,7 @@ def test_rescans_under_io(nvme: Nvme, budget: Budget) -> None:
     with background_io(disk):
         for _ in range(budget.times(3)):
             nvme.console.check(f"echo 1 > {nvme.sysfs()}/rescan_controller")
-            nvme.scanned(f"nvme ns-rescan {nvme.device()}")
+            nvme.rescan(f"nvme ns-rescan {nvme.device()}")
     assert nvme.read(f"{disk.sysfs}/diskseq") == sequence
 
 
