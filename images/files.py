@@ -58,7 +58,7 @@ class GuestFiles:
     @classmethod
     def of_keys(cls, root: str, modules: str, initramfs: str) -> GuestFiles:
         """The files in this machine's cache, from the keys of their entries."""
-        images = store.place("images")
+        images = store.path_of("images")
         return cls(images / root / ROOT, images / modules / MODULES, images / initramfs / INITRAMFS)
 
 

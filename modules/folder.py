@@ -182,7 +182,7 @@ class _Search:
             if entry.link:
                 self._follow(path)
             else:
-                self._take_file(folder, entry.name, runs=entry.runs)
+                self._take_file(folder, entry.name, runs=entry.executable)
 
     def _take_file(self, folder: Path, name: str, *, runs: bool) -> None:
         path = folder / name

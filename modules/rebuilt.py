@@ -53,7 +53,7 @@ def rebuilt(
         ):
             if not entry.link:  # of a driver's folder in Linux none is
                 untrusted.copy(tree.path, entry.name, whole / entry.name)
-                (whole / entry.name).chmod(0o755 if entry.runs else 0o644)
+                (whole / entry.name).chmod(0o755 if entry.executable else 0o644)
         series.apply(tree, patches, path, tools)
         log = store.directory("logs") / f"module-{driver.name}-{key}.log"
         paths = {f"{BIND}/module/": f"{folder}/", f"{BIND}/src/": ""}

@@ -84,7 +84,7 @@ class Program(InvokeProgram):
         """Prints Blockyard's version and commit."""
         from blockyard.kernel.host import version
 
-        print(f"blockyard {version.own()}")
+        print(f"blockyard {version.current()}")
 
     def parse_tasks(self) -> None:
         """Parses the command and its options; shows help and lists."""

@@ -126,7 +126,7 @@ def this_host() -> Host:
 
 def this_tool() -> Tool:
     """The Blockyard that runs."""
-    own = version.own()
+    own = version.current()
     return Tool(own.version, own.commit, own.modified)
 
 

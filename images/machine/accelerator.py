@@ -87,7 +87,7 @@ def known(qemu_version: str) -> Verdict | None:
 def until_next_boot(*key: str) -> Path:
     """The path of a cache file for a fact that is true until the host boots again."""
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return store.place("accelerator") / store.digest(boot_id, *key)
+    return store.path_of("accelerator") / store.digest(boot_id, *key)
 
 
 def _verdict(qemu_version: str, probe: Callable[[Accelerator], None]) -> Verdict:

@@ -31,7 +31,7 @@ def scratch(directory: Path) -> Iterator[None]:
 
     Raises Failure when another guest runs in the folder.
     """
-    marks = store.place("running")
+    marks = store.path_of("running")
     _sweep(marks)
     directory.mkdir(parents=True, exist_ok=True)
     name = secrets.token_hex(8)
@@ -93,7 +93,7 @@ def _sweep(marks: Path) -> None:
     """Removes the scratch files and marks of processes that have died."""
     for path in marks.glob("[!.]*"):
         # OSError: another user's file, or a read-only cache
-        with contextlib.suppress(OSError), locks.tried(path) as free:
+        with contextlib.suppress(OSError), locks.try_lock(path) as free:
             if free and ((folder := _folder(path)) is None or _is_swept(folder, path.name)):
                 store.remove(path)
 

@@ -139,13 +139,13 @@ def saved_topology(topology: Topology) -> Topology:
 
 def note_boot(setup: VmConfig) -> None:
     """Records that such a guest boots."""
-    store.keep(store.place("booted") / _key(setup), b"")
+    store.keep(store.path_of("booted") / _key(setup), b"")
 
 
 def is_due(setup: VmConfig) -> bool:
     """Whether a snapshot exists or can be made, because such a guest has booted before."""
     key = _key(setup)
-    return store.peek("snapshots", key) is not None or (store.place("booted") / key).exists()
+    return store.peek("snapshots", key) is not None or (store.path_of("booted") / key).exists()
 
 
 def _key(setup: VmConfig) -> str:

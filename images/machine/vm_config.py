@@ -120,7 +120,7 @@ class EnvKeys(msgspec.Struct, frozen=True, kw_only=True):
     def resolved(self) -> BootEnv:
         """The environment in this machine's cache; raises Failure when the kernel is not in it."""
         return BootEnv(
-            artifact.load(store.place("kernels") / self.kernel, self.kernel_name),
+            artifact.load(store.path_of("kernels") / self.kernel, self.kernel_name),
             self.tool_root,
             GuestFiles.of_keys(self.root, self.modules, self.initramfs),
             self.accelerator,
@@ -129,4 +129,4 @@ class EnvKeys(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def tool_root(self) -> ToolRoot:
         """The tool root in this machine's cache."""
-        return ToolRoot(store.place("roots") / self.tools)
+        return ToolRoot(store.path_of("roots") / self.tools)

@@ -38,4 +38,4 @@ def record(job: BuildSpec, lost: SymbolsDropped) -> bool:
 
 
 def _file(job: BuildSpec) -> Path:
-    return store.place("rustless") / job.key
+    return store.path_of("rustless") / job.key

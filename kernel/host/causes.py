@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Why a program failed, when that is about the machine or a limit rather than the work."""
+"""Why a program failed, when the machine or a limit is to blame and not the work itself."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from blockyard.kernel.host.limits import Limits
 from blockyard.kernel.host.watch import raised_by
 
 FULL = "the disk is full: free some space, or set BLOCKYARD_CACHE to another disk"
-MEMORY = "memory may have run out: fewer jobs take less (BLOCKYARD_JOBS=1)"
-FULL_BYTES = 1 << 20  # less than this is left on a disk that is full
+MEMORY = "memory may have run out: try fewer jobs (BLOCKYARD_JOBS=1)"
+FULL_BYTES = 1 << 20  # a disk with less free space counts as full
 _NO_SPACE = ("No space left on device", "Disk quota exceeded")
 _NO_MEMORY = re.compile(
     r"Cannot allocate memory|LLVM ERROR: out of memory|memory exhausted|\bbad_alloc\b|^MemoryError"
     r"|out of memory allocating|memory allocation of \d+ bytes failed"
 )
-# by the kernel when the machine has no memory left, or by hand
+# SIGKILL: from the kernel when the machine is out of memory, or from a person
 _KILLED = re.compile(
     r"(?:make(?:\[\d+\])?: \*\*\* \[.*\] |[^\s:]*sh: .*)?\bKilled\b"
     r"|.*(?:unable to execute command: Killed|Killed signal terminated program)"
@@ -31,12 +31,12 @@ _TOO_LARGE = r"File size limit exceeded|File too large|Error 153"
 
 
 def says_no_space(line: str) -> bool:
-    """Whether a line of a log is about a file system that is full."""
-    return any(words in line for words in _NO_SPACE)
+    """Whether a line of a log reports a full file system."""
+    return any(phrase in line for phrase in _NO_SPACE)
 
 
 def says_no_memory(line: str) -> bool:
-    """Whether a line of a log may be about memory that has run out."""
+    """Whether a line of a log may mean that memory has run out."""
     return bool(_NO_MEMORY.search(line) or _KILLED.match(line))
 
 
@@ -50,14 +50,14 @@ def advice(
     offline: bool,
     hint: str = "",
 ) -> str:
-    """What to do about a failure; empty when nothing is known.
+    """What to do about a failure; empty when the cause is unknown.
 
-    A limit that was hit and a disk that is full go first, then what the caller knows of the work
-    (`hint`), then what the log says of the machine.
+    First come an exceeded limit and a full disk, then the caller's `hint` about the work, then
+    problems of the machine that the log shows.
 
     text: lines of the log: its errors and its end. code: the exit code. exceeded: the limit of the
-    control group that was hit. offline: there was no network on purpose, so that nothing the log
-    says of the network is about the user's.
+    control group that was hit. offline: the program had no network, so a network error in the log
+    says nothing about the user's network.
     """
     return _limit(text, code, log, limits, exceeded, offline) or hint or _machine(text, offline)
 
@@ -97,12 +97,12 @@ def _machine(text: str, offline: bool) -> str:
 
 def _network(text: str, offline: bool) -> str:
     if "Temporary failure resolving" in text or "Could not resolve" in text:
-        cause = "no network, or no name service: check it, or set BLOCKYARD_MIRROR"
+        cause = "host name not resolved: check the network and DNS, or set BLOCKYARD_MIRROR"
     elif re.search(_REFUSED, text):
         cause = "the Debian mirror does not answer: check the network, or set BLOCKYARD_MIRROR"
     else:
         return ""
-    return "builds have no network, on purpose: nothing can be fetched in one" if offline else cause
+    return "builds have no network, on purpose: they cannot fetch anything" if offline else cause
 
 
 def _is_full(log: Path) -> bool:

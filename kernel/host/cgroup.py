@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Control groups for what runs in the sandbox: memory and processes of all of it together.
+"""Control groups: limit the memory and the number of processes of a whole sandbox.
 
-A group is made below our own, of version 2 or 1, when we may: as root, or where the group was
-delegated to us. Elsewhere there is none, and resource limits per process have to do.
+A group (cgroup v2 or v1) is made below the caller's own where that is allowed: as root, or where
+the caller's group was delegated. Elsewhere only the resource limits per process apply.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _count = itertools.count()
-REMOVAL_S = 2.0  # the last process of a group is gone within this, once all were killed
-# Controller → file of its limit, in version 2 and in version 1.
+REMOVAL_S = 2.0  # how long to wait for the last killed process of a group to go
+# Controller → its limit's file in cgroup v2 and in v1.
 _LIMITS = {
     "memory": ("memory.max", "memory.limit_in_bytes"),
     "pids": ("pids.max", "pids.max"),
@@ -26,18 +26,18 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class Group:
-    """A control group with limits; without folders there is none."""
+    """A control group with limits."""
 
-    folders: tuple[Path, ...] = ()
+    folders: tuple[Path, ...] = ()  # one per hierarchy; empty: no group could be made
 
     @property
     def entrances(self) -> str:
-        """The files that a process writes its id to, one a line."""
+        """The ``cgroup.procs`` files that a process writes its id to, one a line."""
         return "\n".join(str(folder / "cgroup.procs") for folder in self.folders)
 
     @property
     def exceeded(self) -> str:
-        """Which limit was hit: "memory", "processes" or empty."""
+        """The limit that was hit: "memory", "processes" or empty."""
         if self._counted("pids.events", "max"):
             return "processes"
         events = ("memory.events", "memory.oom_control")
@@ -46,7 +46,7 @@ class Group:
     def _counted(self, file: str, event: str) -> bool:
         for folder in self.folders:
             with contextlib.suppress(OSError, ValueError):
-                words = (folder / file).read_text().split()
+                words = (folder / file).read_text().split()  # name, count, name, count, …
                 if int(dict(zip(words[::2], words[1::2], strict=False)).get(event, 0)):
                     return True
         return False
@@ -54,12 +54,12 @@ class Group:
 
 @contextlib.contextmanager
 def group(memory_mib: int | None, processes: int | None) -> Iterator[Group]:
-    """A group with these limits, as far as one may be made; removed at the end."""
-    wanted = {"memory": memory_mib and memory_mib << 20, "pids": processes}
+    """Makes a group with these limits, as far as that is allowed, and removes it at the end."""
+    limits = {"memory": memory_mib and memory_mib << 20, "pids": processes}
     folders: list[Path] = []
     with contextlib.suppress(OSError, ValueError):
         name = f"blockyard-{os.getpid()}-{next(_count)}"
-        for controller, limit in wanted.items():
+        for controller, limit in limits.items():
             if limit and (parent := _parent(controller)):
                 _sweep(parent)
                 _make(parent / name, controller, limit, folders)
@@ -71,16 +71,16 @@ def group(memory_mib: int | None, processes: int | None) -> Iterator[Group]:
 
 
 def _sweep(parent: Path) -> None:
-    """Removes groups of processes of ours that were killed."""
+    """Removes groups left by Blockyard processes that were killed."""
     for folder in parent.glob("blockyard-*-*"):
         pid = folder.name.split("-")[1]
         if pid.isdecimal() and not Path("/proc", pid).exists():
-            with contextlib.suppress(OSError):  # another run was quicker, or it is not empty
+            with contextlib.suppress(OSError):  # removed by another run, or not empty
                 folder.rmdir()
 
 
 def _make(folder: Path, controller: str, limit: int, folders: list[Path]) -> None:
-    """Makes the folder of a group, or adds a limit to one of version 2 that was made already."""
+    """Makes a group's folder and sets one limit; in v2 all limits share one folder."""
     with contextlib.suppress(OSError):
         folder.mkdir(exist_ok=True)
         for file in _LIMITS[controller]:
@@ -100,14 +100,14 @@ def _remove(folder: Path) -> None:
             return
         except FileNotFoundError:
             return
-        except OSError:  # a process that was killed has not gone yet
+        except OSError:  # a killed process is still exiting
             if time.monotonic() > until:
                 return
             time.sleep(0.02)
 
 
 def _parent(controller: str) -> Path | None:
-    """The folder of our own group in a controller's hierarchy, where groups may be made."""
+    """The folder of our own group in a controller's hierarchy; None if it takes no sub-groups."""
     for mounted, version, root in _mounts(controller):
         for path in _own(controller, version):
             folder = mounted / os.path.relpath(path, root)
@@ -120,31 +120,31 @@ def _parent(controller: str) -> Path | None:
 
 
 def _enabled(folder: Path, controller: str) -> bool:
-    """Whether groups below this one have the controller; switched on if we may."""
+    """Whether sub-groups have the controller; enables it where that is allowed."""
     control = folder / "cgroup.subtree_control"
     if controller in control.read_text().split():
         return True
     try:
         control.write_text(f"+{controller}\n")
-    except OSError:  # processes are in the group itself, or it was not delegated
+    except OSError:  # the group itself has processes, or it was not delegated
         return False
     return True
 
 
 def _mounts(controller: str) -> Iterator[tuple[Path, int, str]]:
-    """Mount point, version and root of each hierarchy that may have a controller."""
+    """Mount point, cgroup version and root of each hierarchy that may have a controller."""
     for line in Path("/proc/self/mountinfo").read_text(errors="replace").splitlines():
         before, _, after = line.partition(" - ")
         kind, _, options = after.split(" ", 2)
-        root, place = before.split(" ")[3:5]
+        root, mount_point = before.split(" ")[3:5]
         if kind == "cgroup2":
-            yield Path(place), 2, root
+            yield Path(mount_point), 2, root
         elif kind == "cgroup" and controller in options.split(" ")[-1].split(","):
-            yield Path(place), 1, root
+            yield Path(mount_point), 1, root
 
 
 def _own(controller: str, version: int) -> Iterator[str]:
-    """The path of our own group (cgroups(7): hierarchy, controllers, path)."""
+    """Paths of our own group, from /proc/self/cgroup (cgroups(7): hierarchy, controllers, path)."""
     for line in Path("/proc/self/cgroup").read_text(errors="replace").splitlines():
         number, controllers, path = line.split(":", 2)
         if number == "0" if version == 2 else controller in controllers.split(","):

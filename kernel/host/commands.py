@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Commands as people read, paste and repeat them.
+"""Commands as text for logs and people: quoted for bash, with secrets in URLs hidden.
 
-A command that runs in the sandbox is a long line (kernel/scripts/sandbox and bwrap's arguments,
-then the command). The whole line can be pasted into a shell; the command inside says what is done.
-Logs begin with both, ``-v`` prints the second. Secrets in URLs are hidden.
+A command in the sandbox is a long line: kernel/scripts/sandbox, bwrap's arguments, then the command
+itself. A log begins with the whole line, which can be pasted into a shell, and with the inner
+command; ``-v`` prints the inner command only.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import Any
 from blockyard.kernel.host import redact
 from blockyard.kernel.host.settings import PROJECT
 
-SANDBOX = PROJECT / "kernel" / "scripts" / "sandbox"  # what starts bwrap
+SANDBOX = PROJECT / "kernel" / "scripts" / "sandbox"  # starts bwrap
 
-# Process 1 inside, when the sandbox is supervised: it collects all others, so their CPU time
-# arrives at whoever waits for bwrap, and it limits their number where the user's own do not count.
+# Process 1 of a supervised sandbox. It reaps all others, so that their CPU time is counted for
+# bwrap, and it limits the number of processes inside without the user's other processes.
 FIRST = ("bash", "-c", '[ -z "$1" ] || ulimit -u "$1"; shift; "$@"; exit $?', "bash")
 
 _COMMAND = "$ "
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 def command_of(argv: Sequence[str]) -> Sequence[str]:
-    """What an argument list runs: inside, when it is one of `Sandbox.argv`."""
+    """The inner command of an argument list of `Sandbox.argv`; any other list unchanged."""
     if not argv or argv[0] != str(SANDBOX) or "--chdir" not in argv:
         return argv
     command = argv[argv.index("--", argv.index("--chdir")) + 1 :]
@@ -44,49 +44,49 @@ def command_of(argv: Sequence[str]) -> Sequence[str]:
 
 
 def is_offline(argv: Sequence[str]) -> bool:
-    """Whether what it runs has no network."""
+    """Whether an argument list runs a command in a sandbox without network."""
     return bool(argv) and argv[0] == str(SANDBOX) and "--unshare-net" in argv
 
 
 def line(argv: Sequence[str], env: Mapping[str, str] | None = None) -> str:
-    """A command as one line for bash; env: variables that it gets besides the caller's."""
+    """A command as one line for bash; env: variables added to the caller's environment."""
     variables = [f"{name}={value}" for name, value in (env or {}).items()]
     words = [*(["env", *variables] if variables else []), *argv]
     return redact.text(" ".join(map(_quoted, words)))
 
 
 def _quoted(word: str) -> str:
-    """A word for a shell; with a newline or another control character, in bash's own quotes."""
+    """A word quoted for bash; as ``$'…'`` if it has control characters."""
     if not _CONTROL.search(word):
         return shlex.quote(word)
     escaped = word.replace("\\", "\\\\").replace("'", "\\'")
-    return "$'" + _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", escaped) + "'"
+    return "$'" + _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", escaped) + "'"
 
 
 def heading(argv: Sequence[str], env: Mapping[str, str] | None = None) -> str:
-    """The lines above a command's output in a log."""
+    """The lines above a command's output in a log: the command, and the one in the sandbox."""
     inside = command_of(argv)
     more = f"{_INSIDE}{line(inside)}\n" if inside is not argv else ""
     return f"{_COMMAND}{line(argv, env)}\n{more}"
 
 
 def without_headings(text: str) -> str:
-    """A log without those lines: what the programs printed."""
+    """A log without the lines of `heading`: only what programs printed."""
     lines = text.splitlines(keepends=True)
-    return "".join(one for one in lines if not one.startswith((_COMMAND, _INSIDE)))
+    return "".join(line for line in lines if not line.startswith((_COMMAND, _INSIDE)))
 
 
 def status(code: int) -> str:
-    """How a process ended, from its exit code: -n for signal n."""
+    """An exit code as text, such as ``exit code 2``; -n is signal n: ``signal SIGKILL``."""
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 class Timed:
-    """A command that begins now, logged with what it was and how long it took."""
+    """Logs a command when it starts, and how long it took when it ends (level INFO, ``-v``)."""
 
     def __init__(self, argv: Any) -> None:
-        """argv: as subprocess.Popen has it in `args`; all of ours are lists of str."""
-        self._begun = time.monotonic()
+        """Logs the start. argv: a list of str, typed like `subprocess.Popen.args`."""
+        self._started = time.monotonic()
         self._name = ""
         if _log.isEnabledFor(logging.INFO):
             inside = command_of(argv)
@@ -94,19 +94,19 @@ class Timed:
             self._name = Path(inside[0]).name
             _log.info("$ %s%s", line(inside), where)
 
-    def ended(self, code: int | None) -> None:
-        """Logs the end; code: the exit code, -n for signal n, None when it is not known."""
+    def finish(self, code: int | None) -> None:
+        """Logs the end; code: the exit code, -n for signal n, None when it is unknown."""
         if self._name:
             how = f", {status(code)}" if code else ""
-            _log.info("%s: %.2f s%s", self._name, time.monotonic() - self._begun, how)
+            _log.info("%s: %.2f s%s", self._name, time.monotonic() - self._started, how)
 
 
 def ask(
     argv: Sequence[str], *, timeout_s: float | None = None, text: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a program that answers soon; text: its standard input.
+    """Runs a short command and captures its output; text: its standard input.
 
-    Raises OSError when it cannot be started, subprocess.TimeoutExpired when it does not end.
+    Raises OSError when it cannot be started, subprocess.TimeoutExpired after `timeout_s`.
     """
     timed = Timed(argv)
     code = None
@@ -115,4 +115,4 @@ def ask(
         code = done.returncode
         return done
     finally:
-        timed.ended(code)
+        timed.finish(code)

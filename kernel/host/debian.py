@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Debian as a supplier: root file systems by mmdebstrap, single packages by apt.
+"""Debian root file systems, made by mmdebstrap, and single packages, fetched by apt.
 
-apt checks every signature against the Debian archive keyring, so nothing is checked a second
-time here. The mirror is the one of the settings, else the one of a Debian host's own apt
-configuration, else mmdebstrap's default, which is then read back from the root that it made.
+apt checks every signature against the Debian archive keyring; no other check is made here. The
+mirror comes from the settings, else from a Debian host's apt configuration, else it is
+mmdebstrap's default, which is read back from the root that mmdebstrap made.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from blockyard.kernel.host.progress import note, step
 from blockyard.kernel.host.sandbox import BIND, Sandbox
 from blockyard.kernel.host.settings import PROJECT, settings
 
-RECIPE = 3  # of roots and images: raise it when their making changes
+RECIPE = 3  # part of the key of roots and images: raise it when their build changes
 TOOL_ROOT = PROJECT / "kernel" / "toolroot.toml"
 NO_DOCS = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 
 
 class RootSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A Debian root as data: which suite, which packages."""
+    """A Debian root: its suite and its packages."""
 
-    suite: str
+    suite: str  # such as "trixie"
     packages: tuple[str, ...]
 
     @property
     def key(self) -> str:
-        """Names the root made from this list."""
+        """The cache key of the root made from this list."""
         return store.digest("root", RECIPE, self.suite, sorted(self.packages))
 
 
 def load_spec(path: Path) -> RootSpec:
-    """Reads a root's TOML file."""
+    """Reads a root's TOML file; raises msgspec.DecodeError for an invalid one."""
     return msgspec.toml.decode(path.read_bytes(), type=RootSpec)
 
 
 @dataclass(frozen=True)
 class Package:
-    """One package at one version."""
+    """A Debian package in one version."""
 
     name: str
     version: str
@@ -55,14 +55,14 @@ class Package:
 
 @dataclass(frozen=True)
 class Mirrors:
-    """Where Debian's packages are fetched from; both URLs without a suite."""
+    """URLs of the Debian mirrors, without a suite."""
 
     main: str
     security: str
 
 
 def configured_mirrors() -> Mirrors | None:
-    """The mirrors that the settings or the host's apt name, or None for mmdebstrap's default."""
+    """The mirrors of the settings or of the host's apt; None: use mmdebstrap's default."""
     if mirror := settings().mirror.rstrip("/"):
         return Mirrors(mirror, f"{mirror}-security")
     try:
@@ -81,7 +81,7 @@ def configured_mirrors() -> Mirrors | None:
 
 
 def _mirror_lines(suite: str) -> list[str]:
-    """What mmdebstrap is told of the mirrors: nothing when its default serves."""
+    """sources.list lines for mmdebstrap; empty: use its default mirror."""
     if (mirrors := configured_mirrors()) is None:
         return []
     return [
@@ -92,9 +92,9 @@ def _mirror_lines(suite: str) -> list[str]:
 
 
 def make_tar(spec: RootSpec, tar: Path, log: Path) -> None:
-    """Makes a root file system as a tar, without root rights (user namespaces).
+    """Makes a root file system as a tar; as a normal user by user namespaces.
 
-    Raises Failure when host packages are missing, or mmdebstrap fails.
+    Raises Failure when host packages are missing or mmdebstrap fails.
     """
     if missing := host_packages.missing():
         raise Failure(
@@ -107,8 +107,8 @@ def make_tar(spec: RootSpec, tar: Path, log: Path) -> None:
     argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in NO_DOCS]
     argv += [f"--include={','.join(spec.packages)}", spec.suite, str(tar)]
     argv += _mirror_lines(spec.suite)
-    # Where it works: with root rights beside the tar, so that nothing of it is ever left; without,
-    # not in a folder of the user's own, which is closed to the user ids of the namespace.
+    # Root works beside the tar, so that leftovers go with it. A normal user's own folders may be
+    # closed to the mapped user ids of the namespace.
     work = str(tar.parent) if os.geteuid() == 0 else "/var/tmp"
     run(argv, log=log, doing=f"making a Debian {spec.suite} root", env={"TMPDIR": work})
 
@@ -137,13 +137,13 @@ def make_root(spec: RootSpec, path: Path) -> None:
 
 @dataclass(frozen=True)
 class ToolRoot:
-    """The unpacked root that holds compilers and QEMU."""
+    """The unpacked Debian root with compilers and QEMU."""
 
-    path: Path
+    path: Path  # the entry in the cache
 
     @property
     def root(self) -> Path:
-        """Its file system."""
+        """The root directory of its file system."""
         return self.path / "root"
 
     @property
@@ -154,13 +154,13 @@ class ToolRoot:
 
 
 def ready_tool_root() -> ToolRoot | None:
-    """The tool root if it is made already."""
+    """The tool root if the cache has it, else None."""
     path = store.peek("roots", load_spec(TOOL_ROOT).key)
     return ToolRoot(path) if path else None
 
 
 def tool_root() -> ToolRoot:
-    """The tool root, made if need be (a minute, 2 GB)."""
+    """The tool root; makes it when the cache has none (a minute, 2 GB). Raises Failure."""
     spec = load_spec(TOOL_ROOT)
 
     def make(path: Path) -> None:
@@ -171,7 +171,7 @@ def tool_root() -> ToolRoot:
 
 
 class Archive:
-    """Debian's archive in some suites, asked by the tool root's apt with lists of our own."""
+    """Some suites of Debian's archive, queried with the tool root's apt and separate lists."""
 
     def __init__(self, tools: ToolRoot, suites: tuple[str, ...]) -> None:
         self._tools = tools
@@ -191,14 +191,14 @@ class Archive:
         if mirrors := configured_mirrors():
             return mirrors
         text = (self._tools.root / "etc/apt/sources.list").read_text()
-        suites = r"^deb (?:\[[^]]*\] )?(\S+) (\S+)"
-        by_suite = {suite: url for url, suite in re.findall(suites, text, re.MULTILINE)}
+        pattern = r"^deb (?:\[[^]]*\] )?(\S+) (\S+)"
+        by_suite = {suite: url for url, suite in re.findall(pattern, text, re.MULTILINE)}
         main = next(url for suite, url in by_suite.items() if not suite.endswith("-security"))
         security = [url for suite, url in by_suite.items() if suite.endswith("-security")]
         return Mirrors(main, security[0] if security else f"{main}-security")
 
     def update(self) -> None:
-        """Fetches the package lists."""
+        """Fetches the package lists; raises Failure when the mirror does not answer."""
         for name in ("lists/partial", "cache/archives/partial", "state"):
             (self._path / name).mkdir(parents=True, exist_ok=True)
         mirrors = self._mirrors()
@@ -221,25 +221,26 @@ class Archive:
         }
         text = "".join(f'{name} "{value}";\n' for name, value in options.items())
         store.write(self._path / "apt.conf", text.encode())
-        with step("asking the Debian mirror for its packages"):
+        with step("updating Debian's package lists"):
             try:
                 self._update()
             except Failure as error:
                 if "is expired" not in str(error):
                     raise
-                # signed as ever, but the mirror has not followed for weeks: better than nothing
+                # a mirror that is weeks behind; the signatures are still checked
                 note(
-                    f"the mirror's lists of {', '.join(self._suites)} are out of date; used anyway"
+                    f"using the mirror's lists of {', '.join(self._suites)}, "
+                    "although they are out of date"
                 )
                 self._update("-o", "Acquire::Check-Valid-Until=false")
 
     def _update(self, *options: str) -> None:
-        # without Error-Mode a mirror that does not answer is only a warning to apt
+        # without Error-Mode apt only warns when a mirror does not answer
         argv = ["apt-get", "-o", "APT::Update::Error-Mode=any", *options, "update"]
-        run(self._sandbox({}).argv(argv), log=self._log, doing="asking the Debian mirror")
+        run(self._sandbox({}).argv(argv), log=self._log, doing="updating Debian's package lists")
 
     def newest(self, pattern: str) -> Package | None:
-        """The newest package whose name matches `pattern` (``*`` stands for a release).
+        """The newest package whose name matches `pattern` (``*``: a kernel release).
 
         None when the suites have no such package.
         """
@@ -252,7 +253,7 @@ class Archive:
         return Package(name, rows[0][1].strip()) if rows else None
 
     def size(self, package: Package) -> int:
-        """Bytes to fetch for a package; 0 when the lists do not say."""
+        """The download size of a package in bytes; 0 when the lists do not have it."""
         fields = self._ask("show", f"{package.name}={package.version}")
         sizes = [line.partition(": ")[2] for line in fields if line.startswith("Size: ")]
         return int(sizes[0]) if sizes else 0
@@ -264,19 +265,22 @@ class Archive:
         return answer.read_text().splitlines()
 
     def download(self, package: Package, target: Path) -> Path:
-        """Fetches one package file into `target`, signature-checked by apt; returns its path."""
+        """Fetches a package file into `target` and returns its path; apt checks the signature.
+
+        Raises Failure.
+        """
         argv = ["apt-get", "download", f"{package.name}={package.version}"]
         sandbox = self._sandbox({"target": target})
         doing = f"fetching {package.name} {package.version}"
         with step(doing):
             run(sandbox.argv(argv, directory=f"{BIND}/target"), log=self._log, doing=doing)
-        found = list(target.glob(f"{package.name}_*.deb"))
-        if len(found) != 1:
-            raise Failure(f"{doing}: the mirror did not give it", log=self._log)
-        return found[0]
+        files = list(target.glob(f"{package.name}_*.deb"))
+        if len(files) != 1:
+            raise Failure(f"{doing}: apt-get download made {len(files)} files", log=self._log)
+        return files[0]
 
     def unpack(self, package_file: Path, target: Path) -> None:
-        """Unpacks a package's files into `target` (no script of it runs)."""
+        """Unpacks a package's files into `target`; runs none of its scripts."""
         sandbox = Sandbox(
             self._tools.root,
             read_only={"package.deb": package_file},

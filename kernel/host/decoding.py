@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What reading and decoding a JSON file of ours can raise when the file is broken."""
+"""The exceptions that a broken JSON file raises when it is read and decoded."""
 
 import msgspec
 
-# msgspec's own error is no ValueError; bytes that are no UTF-8 and deep nesting raise Python's
+# msgspec.DecodeError: not JSON. ValueError: not UTF-8. RecursionError: nested too deep.
 BROKEN_FILE = (OSError, msgspec.DecodeError, ValueError, RecursionError)

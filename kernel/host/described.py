@@ -7,5 +7,5 @@ import msgspec
 
 
 def about(text: str) -> msgspec.Meta:
-    """What a field means, with its unit: the second argument of Annotated."""
+    """The description of a field, with its unit, as the second argument of Annotated."""
     return msgspec.Meta(description=text)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Onto the disk before a name says so: what a power cut must not leave half-written.
+"""Writing files so that a power cut leaves them whole or absent.
 
-A file's contents and a folder's names reach the disk some time after they were written, and a
-rename may get there before them. What is renamed into its place is written out first, by file and
-by folder, or by the whole file system where that is less work.
+File contents and folder entries reach the disk some time after they are written, and a rename may
+reach it first. So data is synced before the rename: file by file and folder by folder, or the
+whole file system at once where that is less work.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from pathlib import Path
 
 
 def flush(descriptor: int) -> None:
-    """Writes out one open file or folder."""
+    """Syncs an open file or folder (fsync(2)); file systems without fsync are ignored."""
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EROFS):  # a file system that does not know it
+        if error.errno not in (errno.EINVAL, errno.EROFS):  # the file system has no fsync
             raise
 
 
 def flush_folder(path: Path) -> None:
-    """Writes out the names in a folder."""
+    """Syncs a folder: the names in it, not the contents of its files."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         flush(descriptor)
@@ -33,8 +33,8 @@ def flush_folder(path: Path) -> None:
 
 
 def flush_all(path: Path) -> None:
-    """Writes out everything on the file system of a folder (syncfs(2), which Python has not)."""
-    import ctypes  # slow, and only for what is large
+    """Syncs the whole file system that a folder is on (syncfs(2), which Python does not wrap)."""
+    import ctypes  # slow to import, and only large entries need it
 
     libc = ctypes.CDLL(None, use_errno=True)
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -47,12 +47,12 @@ def flush_all(path: Path) -> None:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all; its contents are on the disk before its name is."""
+    """Writes a file atomically and durably: its contents are synced before the rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with contextlib.suppress(FileNotFoundError):
-            aside.unlink()  # of a process of this number that was killed
+            aside.unlink()  # left by a killed process with the same pid
         with open(aside, "xb") as file:
             file.write(data)
             file.flush()

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The environment that our runs get: what would bend them is taken out of the user's.
+"""Removes variables from the user's environment that would change what Blockyard's programs do.
 
-PYTHON* would change Python itself (PYTHONOPTIMIZE removes assertions, PYTHONPATH brings other
-packages), PYTEST_* and COVERAGE_* what pytest does, INVOKE_* what invoke does, and git's own
-variables which repository a command reads. `./inv` starts Python with -I, which reads none of
-them; for the programs that it starts they are removed here.
+PYTHON* changes Python itself (PYTHONOPTIMIZE removes assertions, PYTHONPATH adds packages),
+PYTEST_* and COVERAGE_* change pytest, INVOKE_* changes invoke, and git's local variables select
+another repository. `./inv` starts Python with -I, which ignores PYTHON*; for the programs that
+Blockyard starts, all of them are removed here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 
 PREFIXES = ("PYTHON", "PYTEST_", "COVERAGE_", "COV_CORE_", "INVOKE_")
-# `git rev-parse --local-env-vars`: what git itself removes before it enters another repository
+# `git rev-parse --local-env-vars`: git itself removes these before it enters another repository
 GIT = (
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_COMMON_DIR",
@@ -34,9 +34,9 @@ GIT = (
     "GIT_SHALLOW_FILE",
     "GIT_WORK_TREE",
 )
-# Python's own start of a child: the current folder and the user's packages are not searched.
+# Child Pythons search neither the current folder nor the user's site-packages.
 OURS = {"PYTHONSAFEPATH": "1", "PYTHONNOUSERSITE": "1"}
-# pytest and pytest-xdist set these themselves, for what they run
+# pytest and pytest-xdist set these for the processes that they start
 _OF_PYTEST = (
     "PYTEST_CURRENT_TEST",
     "PYTEST_VERSION",
@@ -45,11 +45,11 @@ _OF_PYTEST = (
     "PYTEST_XDIST_WORKER_COUNT",
 )
 
-_ignored: list[str] = []  # options for pytest that were set, until they were mentioned
+_ignored: list[str] = []  # removed PYTEST_* variables, until `mention_ignored` prints them
 
 
 def clean(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Takes out what bends Python, pytest, invoke and git; see the top of this file."""
+    """Removes variables that affect Python, pytest, invoke and git; see the top of this file."""
     for name in list(environment):
         if OURS.get(name) == environment[name] or name in _OF_PYTEST:
             continue
@@ -62,7 +62,7 @@ def clean(environment: MutableMapping[str, str] = os.environ) -> None:
 
 @contextmanager
 def cleaned() -> Iterator[None]:
-    """A clean environment for a block, in a process that may have been started without `./inv`."""
+    """Cleans os.environ for a block and restores it: for processes not started by `./inv`."""
     before = dict(os.environ)
     clean()
     try:
@@ -74,12 +74,12 @@ def cleaned() -> Iterator[None]:
 
 
 def of_the_checkout() -> dict[str, str]:
-    """The environment of programs that are to find our packages in the folder that they run in."""
+    """The environment for programs that import our packages from their current folder."""
     return {name: text for name, text in os.environ.items() if name != "PYTHONSAFEPATH"}
 
 
 def mention_ignored() -> None:
-    """One line for the user whose options for pytest do not count; nothing the second time."""
+    """Prints, once, which of the user's PYTEST_* variables are ignored."""
     if _ignored:
         from blockyard.kernel.host.progress import note
 

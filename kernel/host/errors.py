@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The errors a user can act on, and the exit codes that say of which kind they are.
+"""Errors that a user can act on, and the exit codes of their kinds.
 
-Everything raised on purpose derives from `BlockyardError` and is printed as one plain message:
-what happened, on what, what to do next. Any other exception is a defect of Blockyard and keeps its
+Every deliberate error derives from `BlockyardError` and is printed as one plain message: what
+happened, on what, what to do next. Any other exception is a defect of Blockyard and keeps its
 traceback.
 
     BlockyardError
         UsageError    bad input: an option, a manifest, a path; nothing was tried
         Failure       the input was fine and the work failed: a download, a build, a full disk
-            GuestError (images.errors)    a guest did not come up, hung or died
+            GuestError (images.errors)    a guest did not boot, hung or died
 
-Code that goes on after an error catches the narrowest class that it means: a guest that died is
-not a usage error.
+Code that continues after an error catches the narrowest class: a dead guest is not a usage error.
 """
 
 from __future__ import annotations
@@ -26,21 +25,21 @@ from blockyard.kernel.host.installation import as_typed
 
 
 class ExitCode(IntEnum):
-    """How `./inv` ends. README.md promises these numbers to scripts, CI and `git bisect run`.
+    """Exit codes of `./inv`, a promise of README.md to scripts, CI and `git bisect run`.
 
-    `git bisect run` takes 125 for a commit that cannot be tested, and stops at what is above 127:
-    what is no answer about the commit has such a number.
+    `git bisect run` skips a commit on 125 and stops on codes above 127, so an end that says
+    nothing about the commit (a signal, a defect of Blockyard) has such a code.
     """
 
     OK = 0
-    FAILED = 1  # a test failed, a guest did not come up or died: the answer is no
+    FAILED = 1  # a test failed, a guest did not boot or died
     USAGE = 2  # bad input: an option, a manifest, a topology
     UNTESTABLE = 125  # nothing was tested: not fetched, not patched, not built, disk full
     HANGUP = 128 + signal.SIGHUP
     INTERRUPTED = 128 + signal.SIGINT
-    PIPE = 128 + signal.SIGPIPE  # the reader of our output went away
+    PIPE = 128 + signal.SIGPIPE  # the reader of our output closed it
     TERMINATED = 128 + signal.SIGTERM
-    DEFECT = 255  # of Blockyard itself; Python's own 1 would be taken for a test that failed
+    DEFECT = 255  # of Blockyard itself; Python's own 1 would mean a failed test
 
 
 EXIT_CODES = {
@@ -54,13 +53,13 @@ EXIT_CODES = {
     ExitCode.PIPE: "the reader of the output closed it",
     ExitCode.TERMINATED: "ended by SIGTERM",
     ExitCode.DEFECT: "a defect of Blockyard, with a traceback",
-}  # what each code means, for documentation
+}  # meanings, for the documentation
 
 
 class BlockyardError(Exception):
-    """An error with a message for users; raise one of its subclasses.
+    """Base class of errors with a message for users; raise a subclass.
 
-    what: what happened and on what, one sentence. hint: what to do next. log: where to read on.
+    what: what happened and on what, one sentence. hint: what to do next. log: file with details.
     """
 
     exit_code: int
@@ -82,7 +81,7 @@ class BlockyardError(Exception):
 
 
 class UsageError(BlockyardError):
-    """Bad input: something the user typed or wrote."""
+    """Bad input: an option, a file or a path of the user's. Nothing was run."""
 
     exit_code = ExitCode.USAGE
 
@@ -94,7 +93,7 @@ class Failure(BlockyardError):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """The error for a name that is not in `known`: it offers the nearest ones, else all."""
+    """The error for a name that is not in `known`; suggests similar names, else lists all."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names) or 'none'}"

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Running git so that neither the surroundings nor a repository decide what it does.
+"""Runs git so that neither the environment nor a repository's configuration changes what it does.
 
-git's environment is ours. Of the user's own variables those stay that say where his settings are
-and, for remote repositories, how he reaches them; GIT_DIR and its like, which every hook has set,
-are gone. A repository's configuration can name programs (hooks, a file system monitor, ssh
-commands, remote helpers, filters): what we call reads refs and objects only, starts no transport
-on a local repository, and has no terminal.
+Of the user's GIT_* variables only those are passed on that say where the user's settings are and,
+for remote repositories, how to reach them. GIT_DIR and the like, which git sets for every hook,
+are removed. A repository's configuration can name programs (hooks, a file system monitor, ssh
+commands, remote helpers, filters). The commands used here read refs and objects only, start no
+transport for a local repository, and have no terminal.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from blockyard.kernel.host import commands, redact
 from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.process import reaped
 
-LOCAL_S = 120.0  # without an answer of a local repository; a slow disk takes some seconds
-MOST_OUTPUT = 64 << 20  # bytes of an answer; the names of all refs are the longest
-KEPT_OUTPUT = 1 << 16  # bytes of what git says on the way, for its error
-# Where the user's settings are (safe.directory is one of them), and how a repository is found.
-_OWN = (
+LOCAL_S = 120.0  # timeout for an answer from a local repository; a slow disk takes some seconds
+MOST_OUTPUT = 64 << 20  # bytes of an answer; the longest is the list of all refs
+KEPT_OUTPUT = 1 << 16  # bytes of git's stderr that are kept, for its error message
+# Where the user's settings are (such as safe.directory), and how a repository is found.
+_USER_SETTINGS = (
     "GIT_CONFIG_GLOBAL",
     "GIT_CONFIG_SYSTEM",
     "GIT_CONFIG_NOSYSTEM",
     "GIT_CEILING_DIRECTORIES",
     "GIT_DISCOVERY_ACROSS_FILESYSTEM",
 )
-# How the user reaches other machines.
-_REACH = ("GIT_SSH", "GIT_SSL_", "GIT_PROXY_", "GIT_HTTP_", "GIT_ASKPASS")
+# How the user reaches other machines: prefixes of variables.
+_TRANSPORT = ("GIT_SSH", "GIT_SSL_", "GIT_PROXY_", "GIT_HTTP_", "GIT_ASKPASS")
 _FIXED = {
-    "LC_ALL": "C",  # messages are looked at
+    "LC_ALL": "C",  # messages are parsed
     "LANGUAGE": "C",
     "GIT_NO_REPLACE_OBJECTS": "1",
-    "GIT_GRAFT_FILE": "/dev/null/none",  # a file that cannot be: no grafts, and no advice on them
+    "GIT_GRAFT_FILE": "/dev/null/none",  # cannot exist: no grafts, and no advice about them
     "GIT_ATTR_NOSYSTEM": "1",
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_TERMINAL_PROMPT": "0",
-    "GIT_NO_LAZY_FETCH": "1",  # since 2.45; GIT_ALLOW_PROTOCOL does it for older ones
+    "GIT_NO_LAZY_FETCH": "1",  # since git 2.45; older versions obey GIT_ALLOW_PROTOCOL
 }
 REMOTE_PROTOCOLS = ("git", "http", "https", "ssh")
 _OPTIONS = (
@@ -58,15 +58,15 @@ _OPTIONS = (
 
 @dataclass(frozen=True)
 class Answer:
-    """What a git command gave."""
+    """Result of a git command."""
 
-    code: int
-    output: bytes
-    errors: str  # without secrets
+    code: int  # exit code, -n for signal n
+    output: bytes  # stdout
+    errors: str  # stderr, with secrets hidden
 
 
 def argv(*arguments: str) -> list[str]:
-    """The argument list of a git command."""
+    """The argument list of a git command, without pager, hooks and background maintenance."""
     options = [word for option in _OPTIONS for word in ("-c", option)]
     return ["git", "--no-pager", *options, *arguments]
 
@@ -74,27 +74,28 @@ def argv(*arguments: str) -> list[str]:
 def local() -> dict[str, str]:
     """The environment for a local repository: no transport of any kind."""
     pairs = [(key, value) for key, value in _pairs() if key.lower() == "safe.directory"]
-    return _environment(_OWN, pairs, {"GIT_ALLOW_PROTOCOL": "none"})
+    return _environment(_USER_SETTINGS, pairs, {"GIT_ALLOW_PROTOCOL": "none"})
 
 
 def remote(
     repository: Path, config: Sequence[tuple[str, str]], values: Mapping[str, str]
 ) -> dict[str, str]:
-    """The environment for a remote repository, with `repository` (ours) as the one at hand.
+    """The environment for a remote repository; `repository` is the local one, made by us.
 
-    config: settings besides the user's own. values: variables that these settings need. Both are
-    seen by git and what it starts, and not in anybody's list of processes.
+    config: settings besides the user's own. values: variables that these settings need. git and its
+    children get both by the environment, so that no list of processes shows them.
     """
-    own = os.environ.get("GIT_ALLOW_PROTOCOL")
-    allowed = [one for one in REMOTE_PROTOCOLS if own is None or one in own.split(":")]
+    user = os.environ.get("GIT_ALLOW_PROTOCOL")
+    allowed = [name for name in REMOTE_PROTOCOLS if user is None or name in user.split(":")]
     fixed = {"GIT_DIR": str(repository), "GIT_ALLOW_PROTOCOL": ":".join(allowed) or "none"}
-    return _environment((*_OWN, *_REACH), [*_pairs(), *config], {**fixed, **values})
+    kept = (*_USER_SETTINGS, *_TRANSPORT)
+    return _environment(kept, [*_pairs(), *config], {**fixed, **values})
 
 
 def reading(repository: Path, objects: Path) -> dict[str, str]:
-    """The environment to read objects of a repository by `repository`, an empty one of ours.
+    """The environment to read a repository's `objects` through `repository`, an empty one of ours.
 
-    So the configuration of the repository that they are of counts for nothing.
+    So the configuration of the repository with the objects is not read.
     """
     fixed = {"GIT_DIR": str(repository), "GIT_OBJECT_DIRECTORY": str(objects)}
     return _environment((), [], {"GIT_ALLOW_PROTOCOL": "none", **fixed})
@@ -108,7 +109,7 @@ def _environment(
         for name, value in os.environ.items()
         if not name.startswith("GIT_") or name.startswith(tuple(kept))
     }
-    if not kept:  # no settings of anybody
+    if not kept:  # neither the user's nor the system's settings
         inherited |= {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
     config = {"GIT_CONFIG_COUNT": str(len(pairs))}
     for number, (key, value) in enumerate(pairs):
@@ -117,17 +118,20 @@ def _environment(
 
 
 def _pairs() -> Iterator[tuple[str, str]]:
-    """The settings that the user's environment has."""
+    """The settings that the user passes by GIT_CONFIG_COUNT, GIT_CONFIG_KEY_n and _VALUE_n."""
     count = os.environ.get("GIT_CONFIG_COUNT", "")
     for number in range(int(count) if count.isascii() and count.isdigit() else 0):
         key = os.environ.get(f"GIT_CONFIG_KEY_{number}")
         if key is None:
-            return  # git refuses the rest, too
+            return  # git refuses the rest as well
         yield key, os.environ.get(f"GIT_CONFIG_VALUE_{number}", "")
 
 
 def make(path: Path, commit: str) -> Path:
-    """An empty bare repository of ours for objects such as `commit`, without any template."""
+    """Makes an empty bare repository at `path`, with the object format of `commit`'s name.
+
+    git's templates are not used.
+    """
     for folder in ("objects", "refs"):
         (path / folder).mkdir(parents=True)
     (path / "HEAD").write_text("ref: refs/heads/none\n")
@@ -145,7 +149,10 @@ def started(
     stdin: IO[bytes] | int = subprocess.DEVNULL,
     stderr: IO[bytes] | int = subprocess.PIPE,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A git command with a pipe for its output; it is ended with the block. Raises Failure."""
+    """Starts a git command with a pipe for its output, and ends it with the block.
+
+    Raises Failure when git is not installed.
+    """
     try:
         process = subprocess.Popen(
             argv(*arguments),
@@ -175,8 +182,8 @@ def ask(
 ) -> Answer:
     """Runs a git command to its end.
 
-    Raises Failure when it says nothing for `silence_s` or takes longer than `limit_s`; `doing`
-    names the work in that message. log: gets what it says on the way.
+    Raises Failure when it prints nothing for `silence_s` or takes longer than `limit_s`; `doing`
+    names the work in that message. log: the command and its stderr are appended to this file.
     """
     end = time.monotonic() + limit_s
     output, errors = bytearray(), bytearray()
@@ -197,7 +204,7 @@ def ask(
                     selector.unregister(key.fileobj)
             del errors[:-KEPT_OUTPUT]
             if len(output) > MOST_OUTPUT:
-                raise Failure(f"{doing}: git's answer is larger than {MOST_OUTPUT >> 20} MiB")
+                raise Failure(f"{doing}: git printed more than {MOST_OUTPUT >> 20} MiB")
         code = process.wait()
     answer = Answer(code, bytes(output), _text(errors))
     if log is not None:

@@ -14,7 +14,7 @@ from pathlib import Path
 # The folder of kernel/, modules/, images/, tests/ and ci/: the checkout, or site-packages/blockyard
 PROJECT = Path(__file__).resolve().parents[2]
 INSTALLED = (PROJECT / "__init__.py").exists()
-# what has to be in Python's path for `import blockyard`
+# the folder that `import blockyard` needs in sys.path
 IMPORT_ROOT = PROJECT.parent if INSTALLED else PROJECT
 
 COMMAND = "blockyard"
@@ -24,7 +24,7 @@ _INV = re.compile(r"(?<![\w./])\./inv(?=\s|$)")
 def program() -> str:
     """The command as the user typed it: ``./inv``, ``blockyard`` or ``python -m blockyard``.
 
-    In a process that no user started, the one of this installation.
+    In a process that was not started by one of these, the command of this installation.
     """
     path = Path(sys.argv[0]) if sys.argv else Path()
     if path.name == "__main__.py" and path.parent.name == COMMAND:
@@ -33,5 +33,5 @@ def program() -> str:
 
 
 def as_typed(text: str) -> str:
-    """A text of ours for users, whose examples begin with ``./inv``: with their command instead."""
+    """Replaces ``./inv`` in a message by the command as the user typed it."""
     return _INV.sub(program(), text) if "./inv" in text else text

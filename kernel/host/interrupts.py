@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Ctrl-C, SIGTERM and SIGHUP: one KeyboardInterrupt for all, and which of them it was.
+"""Turns Ctrl-C, SIGTERM and SIGHUP into KeyboardInterrupt, and remembers which one it was.
 
-So a terminated command, or one whose terminal went away, cleans up as an interrupted one does.
+So a command cleans up in the same way when it is interrupted, terminated, or loses its terminal.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from types import FrameType
 
 
 class _Handler:
-    """What the signals call."""
+    """The signal handler and its state."""
 
     def __init__(self) -> None:
-        self.number = signal.SIGINT  # the last that came
+        self.number = signal.SIGINT  # the last signal
         self.held = False
-        self.waiting = False  # one came while they were held
+        self.pending = False  # a signal came while they were held
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.number = signal.Signals(number)
         if self.held:
-            self.waiting = True
+            self.pending = True
             return
         raise KeyboardInterrupt
 
@@ -32,7 +32,7 @@ _handler = _Handler()
 
 
 def catch() -> None:
-    """From now on the three raise KeyboardInterrupt; nohup keeps the hang-up off."""
+    """Makes the three signals raise KeyboardInterrupt; SIGHUP stays ignored under nohup."""
     _handler.number = signal.SIGINT
     hangup = [] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else [signal.SIGHUP]
     for number in (signal.SIGINT, signal.SIGTERM, *hangup):
@@ -40,13 +40,13 @@ def catch() -> None:
 
 
 def exit_code() -> int:
-    """What a shell says of a process that the last signal ended."""
+    """128 + the last signal: a shell's exit status for a process that it killed."""
     return 128 + _handler.number
 
 
 @contextmanager
 def held() -> Iterator[None]:
-    """A signal that comes in the block raises at its end: for short work, such as saving."""
+    """Delays signals to the end of the block: for short work such as saving."""
     if _handler.held:
         yield
         return
@@ -55,6 +55,6 @@ def held() -> Iterator[None]:
         yield
     finally:
         _handler.held = False
-    if _handler.waiting:
-        _handler.waiting = False
+    if _handler.pending:
+        _handler.pending = False
         raise KeyboardInterrupt

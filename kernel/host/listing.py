@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The manifest of a tree: what is in it, a line each.
+"""The manifest of a tree: a line for each file, folder and link.
 
-A line has kind, mode, size, time, sha256 and name. Folders of any depth are walked and no link is
-followed; pipes and devices are listed and never opened.
+A line has kind, mode, size, time, sha256 and name. Folders may be nested to any depth. Symbolic
+links are not followed; pipes and devices are listed but never opened.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ SETUID = stat.S_ISUID | stat.S_ISGID
 
 
 def text(name: bytes) -> str:
-    """A name for people."""
+    """A name for messages; bytes that are not UTF-8 are replaced."""
     return name.decode(errors="replace")
 
 
 class Line(msgspec.Struct, frozen=True):
     """One line of a manifest."""
 
-    kind: str  # f file, d folder, l link, and what else a tree may hold
+    kind: str  # f file, d folder, l link, p pipe, s socket, c and b devices, ? other
     mode: int
     size: int
     mtime_ns: int
@@ -46,7 +46,7 @@ class Line(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, line: bytes) -> Line:
-        """The reverse; raises ValueError."""
+        """Parses a line as `bytes()` writes it; raises ValueError."""
         kind, mode, size, mtime_ns, sha256, name = line.rstrip(b"\n").split(b" ", 5)
         plain = name.replace(b"\\\\", b"\0").replace(b"\\n", b"\n").replace(b"\0", b"\\")
         return cls(kind.decode(), int(mode, 8), int(size), int(mtime_ns), sha256.decode(), plain)
@@ -58,25 +58,25 @@ _KINDS |= {stat.S_IFSOCK: "s", stat.S_IFCHR: "c", stat.S_IFBLK: "b"}
 
 
 def sha256_of(descriptor: int) -> str:
-    """The sha256 of an open file, which is closed."""
-    found = hashlib.sha256()
+    """The sha256 of an open file, as hex digits; closes the file."""
+    digest = hashlib.sha256()
     try:
         while data := os.read(descriptor, CHUNK):
-            found.update(data)
+            digest.update(data)
     finally:
         os.close(descriptor)
-    return found.hexdigest()
+    return digest.hexdigest()
 
 
 class Known:
-    """Hashes of an entry that has some of the same files, by hard links."""
+    """Hashes of another entry that shares files with this one by hard links."""
 
     def __init__(self, path: Path, lines: dict[bytes, Line]) -> None:
         self._path = path
         self._lines = lines
 
     def sha256(self, name: bytes, status: os.stat_result) -> str:
-        """Of the same file in the other entry; empty when it has none."""
+        """The sha256 of the same file (inode) in the other entry; empty when it has none."""
         line = self._lines.get(name) if status.st_nlink > 1 else None
         if line is None:
             return ""
@@ -89,42 +89,42 @@ class Known:
 def lines(
     path: Path, omitted: Callable[[str], bool], known: Known, *, change: bool
 ) -> Iterator[tuple[Line, int]]:
-    """Everything below a folder, with the inode's change time in ns.
+    """A line for everything below a folder, with the inode's change time in ns.
 
-    omitted: of names directly in it. change: setuid and setgid bits are dropped, and who
-    may read the folder may read the files on top. Raises Failure for a tree that is nested too deep
-    for a path, and OSError.
+    omitted: which names directly in the folder to omit. change: removes setuid and setgid bits,
+    and gives the files directly in the folder the folder's read permissions for group and others.
+    Raises OSError, and Failure for a path of more than `LONGEST` bytes.
     """
     readers = path.stat().st_mode & 0o044
-    for one in trees.walk(path):
-        if one.status is None or (not one.above and omitted(one.name)):
+    for entry in trees.walk(path):
+        if entry.status is None or (not entry.above and omitted(entry.name)):
             continue
-        name = os.fsencode(one.path)
+        name = os.fsencode(entry.path)
         if len(name) > LONGEST:
             raise Failure(
                 f"{text(name)[:60]}… is nested too deep: its path has more than {LONGEST} bytes"
             )
-        status = one.status
+        status = entry.status
         if change and stat.S_ISREG(status.st_mode):
-            wanted = status.st_mode & ~SETUID | (0 if one.above else readers)
-            if wanted != status.st_mode:
-                status = _with_mode(one, stat.S_IMODE(wanted))
+            new_mode = status.st_mode & ~SETUID | (0 if entry.above else readers)
+            if new_mode != status.st_mode:
+                status = _with_mode(entry, stat.S_IMODE(new_mode))
         mode = status.st_mode
         kind, size, sha256 = _KINDS.get(stat.S_IFMT(mode), "?"), 0, "-"
         if kind == "f":
             size = status.st_size
             sha256 = known.sha256(name, status) or sha256_of(
-                os.open(one.name, READ, dir_fd=one.parent)
+                os.open(entry.name, READ, dir_fd=entry.parent)
             )
         elif kind == "l":
-            target = os.fsencode(os.readlink(one.name, dir_fd=one.parent))
+            target = os.fsencode(os.readlink(entry.name, dir_fd=entry.parent))
             sha256 = hashlib.sha256(target).hexdigest()
         line = Line(kind, stat.S_IMODE(mode), size, status.st_mtime_ns, sha256, name)
         yield line, status.st_ctime_ns
 
 
-def _with_mode(one: trees.Found, mode: int) -> os.stat_result:
-    descriptor = os.open(one.name, READ, dir_fd=one.parent)
+def _with_mode(entry: trees.Entry, mode: int) -> os.stat_result:
+    descriptor = os.open(entry.name, READ, dir_fd=entry.parent)
     try:
         os.fchmod(descriptor, mode)
         return os.fstat(descriptor)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where the cache's folders are, and the locks in it.
+"""The folders of the cache, and the locks in it.
 
-Locks are flock(2)'s, on files that are made when they are first wanted: the kernel frees them when
-a process ends, however it ends. What has such a file's name and is none (a folder, a link, a pipe)
-was not made by us and is removed.
+Locks are flock(2) on files that are made at first use; the kernel releases them when a process
+ends, however it ends. Anything else with such a file's name (a folder, a link, a pipe) was not made
+by Blockyard and is removed.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from blockyard.kernel.host.progress import note
 from blockyard.kernel.host.settings import settings
 from blockyard.kernel.host.trees import remove
 
-# opened: a folder; a link; a socket, or a pipe without a reader; and `_regular`'s own
+# from open(2): a folder; a link; a socket, or a pipe without a reader; and from `_regular`
 WRONG_TYPE = (errno.EISDIR, errno.ELOOP, errno.ENXIO, errno.EINVAL)
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def place(kind: str) -> Path:
-    """``<cache>/<kind>``, which need not exist: for those who only read."""
+def path_of(kind: str) -> Path:
+    """``<cache>/<kind>``, which need not exist."""
     return settings().cache_dir / kind
 
 
 def directory(kind: str) -> Path:
-    """``<cache>/<kind>``, made if need be."""
-    path = place(kind)
+    """``<cache>/<kind>``, made if needed. Raises Failure when it cannot be made."""
+    path = path_of(kind)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -48,7 +48,7 @@ def directory(kind: str) -> Path:
 
 
 def work_directory(kind: str) -> Path:
-    """The same for what need not outlive its maker: elsewhere when the cache cannot be written."""
+    """A folder for short-lived files: ``<cache>/<kind>``, or /tmp if the cache is read-only."""
     with contextlib.suppress(Failure):
         path = directory(kind)
         if os.access(path, os.W_OK):
@@ -59,20 +59,20 @@ def work_directory(kind: str) -> Path:
 
 
 def lock_file(kind: str, key: str) -> Path:
-    """What is locked while an entry is made or changed."""
-    return place("locks") / f"{kind}-{key}.lock"
+    """The file that is locked while an entry is made or changed."""
+    return path_of("locks") / f"{kind}-{key}.lock"
 
 
 def use_file(kind: str, key: str) -> Path:
-    """What is locked, shared, while an entry is in use."""
-    return place("used") / f"{kind}-{key}"
+    """The file that has a shared lock while an entry is in use."""
+    return path_of("used") / f"{kind}-{key}"
 
 
 @contextmanager
 def locked(kind: str, key: str, what: str) -> Iterator[None]:
-    """Holds the lock of an entry; says so when another run holds it. The kernel frees it.
+    """Holds the exclusive lock of an entry; prints a note while another run has it.
 
-    Raises Failure when the cache cannot be written.
+    what: names the entry in that note. Raises Failure when the cache cannot be written.
     """
     directory("locks")
     try:
@@ -91,8 +91,11 @@ def locked(kind: str, key: str, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def tried(path: Path) -> Iterator[bool]:
-    """Whether a lock is free, which is then held; one that cannot be made is free."""
+def try_lock(path: Path) -> Iterator[bool]:
+    """Takes an exclusive lock if it is free, without waiting; False: another process has it.
+
+    True as well, without a lock, when its file cannot be made.
+    """
     try:
         lock = os.open(path, FOLDER) if is_folder(path) else marker(path)
     except OSError:
@@ -114,34 +117,34 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Held:
-    """A descriptor with a shared lock on it."""
+    """A shared lock, released when this object is deleted."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         fcntl.flock(descriptor, fcntl.LOCK_SH)
 
-    # an argument, since at the interpreter's end os may be gone already
+    # a default argument: at interpreter exit the module os may be gone already
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         close(self.descriptor)
 
 
 @cache
 def held(path: Path) -> Held:
-    """A marker with a shared lock on it; the cache of this function keeps it open."""
+    """Takes a shared lock on a marker; this function's cache keeps it until the process ends."""
     return Held(marker(path))
 
 
 @cache
 def held_folder(path: Path) -> Held:
-    """The same for a folder, which has to exist: nothing is written for it."""
+    """Like `held`, on a folder, which must exist: nothing is written."""
     return Held(os.open(path, FOLDER))
 
 
 def marker(path: Path) -> int:
-    """A descriptor of a short file of ours, made if need be; what else has its name is removed.
+    """Opens a lock file, makes it if needed, and returns its descriptor. Raises OSError.
 
-    Without the right to write, or room to, one that is there is opened for reading, which is enough
-    to lock it. Raises OSError.
+    Removes anything else with its name. An existing file is opened for reading, enough to lock it,
+    when it may not be written or the disk is full.
     """
     try:
         return _regular(path, os.O_RDWR | os.O_CREAT)
@@ -165,7 +168,7 @@ def _regular(path: Path, how: int) -> int:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether it is a folder, and no link to one."""
+    """Whether a path is a folder, and not a link to one."""
     try:
         return stat.S_ISDIR(path.lstat().st_mode)
     except (OSError, ValueError):
@@ -173,7 +176,7 @@ def is_folder(path: Path) -> bool:
 
 
 def unwritable(what: str, error: OSError) -> Failure:
-    """Why something cannot be made in the cache."""
+    """The error for an entry (`what`) that cannot be written to the cache."""
     cache_dir = settings().cache_dir
     if error.errno in FULL:
         return Failure(
@@ -187,7 +190,7 @@ def unwritable(what: str, error: OSError) -> Failure:
 
 
 def explained(error: OSError) -> Failure | None:
-    """A plain message for an error of the system that is about a path in the cache; else None."""
+    """A plain message for an OSError on a path in the cache; None for any other error."""
     name = error.filename if isinstance(error.filename, str) else ""
     if not name or not Path(name).is_relative_to(settings().cache_dir):
         return None
@@ -195,7 +198,7 @@ def explained(error: OSError) -> Failure | None:
         return unwritable(name, error)
     if error.errno in (*WRONG_TYPE, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY):
         return Failure(
-            f"{name} in the cache is not what it should be: {error.strerror}",
-            hint="remove it: whatever is in the cache is made again when it is needed",
+            f"cannot use {name} in the cache: {error.strerror}",
+            hint="remove it: Blockyard makes it again when it is needed",
         )
     return None

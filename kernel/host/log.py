@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What Blockyard does while it does it, for those who ask: ``-v`` and ``-vv``.
+"""Logging for ``-v`` and ``-vv``.
 
-Each module logs with a logger of its own name. Without -v nothing of it is printed; the lines that
-everybody gets are `progress.note` and `progress.step`. INFO has the commands that are run, DEBUG
-what consoles and QEMU's monitors send and receive.
+Each module has a logger of its own name. Without -v nothing is printed; messages for every user go
+through `progress.note` and `progress.step`. INFO has the commands that are run, DEBUG the traffic
+of consoles and QEMU's monitors.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from contextlib import AbstractContextManager
 
 from blockyard.kernel.host import progress
 
-ROOT = "blockyard"  # the logger above all of ours
-VARIABLE = "BLOCKYARD_VERBOSE"  # the verbosity, for processes that are started from here
-SHOWN = 400  # bytes of a message that are printed with -vv
+ROOT = "blockyard"  # the parent of all our loggers
+VARIABLE = "BLOCKYARD_VERBOSE"  # passes the verbosity to child processes
+SHOWN = 400  # bytes of a message that -vv prints
 
 Around = Callable[[], AbstractContextManager[None]]
 
@@ -32,27 +32,27 @@ logging.getLogger(ROOT).addHandler(logging.NullHandler())
 
 
 class _Notes(logging.Handler):
-    """Prints records as notes: on stderr, beside the lines of progress."""
+    """Prints log records with `progress.note`."""
 
     def __init__(self, around: Around) -> None:
         super().__init__()
         self._around = around
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Prints one record; what cannot be written is dropped."""
+        """Prints a record; a record that cannot be written is dropped."""
         with self._around():
             progress.note(self.format(record))
 
 
 def setup(verbosity: int, around: Around = contextlib.nullcontext) -> None:
-    """Prints commands as they run (1), also the traffic with guests (2), or neither (0).
+    """Sets what is printed: 1 the commands that run, 2 also the traffic with guests, 0 nothing.
 
-    around: a block in which stderr leads to the user. Processes that are started from here get the
-    same verbosity by VARIABLE, see `inherit`. A later call replaces an earlier one.
+    around: a context in which stderr leads to the user. Child processes get the same verbosity by
+    VARIABLE, see `inherit`. A later call replaces an earlier one.
     """
     level = _LEVELS[max(0, min(verbosity, len(_LEVELS) - 1))]
     logger = logging.getLogger(ROOT)
-    for handler in [one for one in logger.handlers if isinstance(one, _Notes)]:
+    for handler in [old for old in logger.handlers if isinstance(old, _Notes)]:
         logger.removeHandler(handler)
     if level == logging.WARNING:
         logger.setLevel(logging.NOTSET)
@@ -66,13 +66,13 @@ def setup(verbosity: int, around: Around = contextlib.nullcontext) -> None:
 
 
 def inherit(around: Around = contextlib.nullcontext) -> None:
-    """Does what the process that started this one was asked for, or this one so far."""
+    """Takes the verbosity from VARIABLE: that of the parent process, or of an earlier `setup`."""
     verbosity = os.environ.get(VARIABLE, "")
     setup(int(verbosity) if verbosity.isdecimal() and verbosity.isascii() else 0, around)
 
 
 def shown(data: bytes) -> str:
-    """Bytes of a guest as one readable line: text as it is, all else escaped, cut at SHOWN."""
+    """Bytes from a guest as one readable line: text unchanged, the rest escaped, cut at SHOWN."""
     text = data[:SHOWN].replace(b"\\", b"\\\\").decode("utf-8", errors="backslashreplace")
     line = text.replace("\n", "\\n").replace("\r", "\\r")
     more = f" ... ({len(data)} bytes)" if len(data) > SHOWN else ""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Compressed files of a user's: gzip, xz, zstd, bzip2, told by their first bytes.
+"""Unpacks compressed files that users name: gzip, xz, zstd, bzip2, detected by their magic.
 
-What comes out is bounded: a few kilobytes can unpack to terabytes.
+The output is limited, since a few kilobytes can unpack to terabytes.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Protocol
 
 from blockyard.kernel.host.errors import UsageError
 
-MEMORY_BYTES = 256 << 20  # for an unpacker's window; `xz -9` takes 65 MiB, `zstd --ultra` 128
+MEMORY_BYTES = 256 << 20  # for an unpacker's window; `xz -9` needs 65 MiB, `zstd --ultra` 128
 _CHUNK = 1 << 20
-_XZ_BYTES = 4096  # taken at once
-_ZSTD_BYTES = 256  # the same: four bytes can stand for 128 KiB
+_XZ_BYTES = 4096  # input per step
+_ZSTD_BYTES = 256  # input per step: four bytes can stand for 128 KiB
 
 
 class _Unpacker(Protocol):
@@ -44,7 +44,7 @@ def _bzip2(data: bytes) -> _Unpacker:
 
 
 class _Xz:
-    """Several streams one after the other, as lzma.LZMAFile, which has no limit of memory."""
+    """Reads concatenated streams; lzma.LZMAFile does that too, but without a memory limit."""
 
     def __init__(self, data: bytes) -> None:
         self._stream = self._new()
@@ -66,17 +66,17 @@ class _Xz:
             if self._stream.needs_input:
                 piece = self._data[self._at : self._at + _XZ_BYTES]
                 if not piece:
-                    raise EOFError("it ends too early")
+                    raise EOFError("unexpected end of file")
                 self._at += len(piece)
-            found = self._stream.decompress(piece, size)
+            output = self._stream.decompress(piece, size)
             if self._stream.eof:
                 self._at -= len(self._stream.unused_data)
-            if found:
-                return found
+            if output:
+                return output
 
 
 class _Zstd:
-    """Several frames one after the other; zstandard's own reader does not see a missing end."""
+    """Reads concatenated frames; unlike zstandard's own reader it detects a truncated one."""
 
     def __init__(self, data: bytes) -> None:
         import zstandard
@@ -91,12 +91,12 @@ class _Zstd:
                 self._frame = self._frames.decompressobj()
             piece = self._data[self._at : self._at + _ZSTD_BYTES]
             if not piece:
-                raise EOFError("it ends too early")
-            found = self._frame.decompress(piece)
+                raise EOFError("unexpected end of file")
+            output = self._frame.decompress(piece)
             unused = len(self._frame.unused_data) if self._frame.eof else 0
             self._at += len(piece) - unused
-            if found:
-                return found
+            if output:
+                return output
         return b""
 
 
@@ -109,9 +109,9 @@ _FORMATS: dict[bytes, Callable[[bytes], _Unpacker]] = {
 
 
 def unpacked(data: bytes, what: str, limit: int) -> bytes:
-    """The contents of a compressed file, at most `limit` bytes; other data as it is.
+    """The contents of a compressed file, at most `limit` bytes; other data unchanged.
 
-    what: names it in errors. Raises UsageError for a damaged file and for one that is too large.
+    what: names the file in errors. Raises UsageError for a damaged and for a too large file.
     """
     for magic, opened in _FORMATS.items():
         if data.startswith(magic):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Running programs: argument lists only, output to a log, nothing left behind.
+"""Runs programs: argument lists only, output to a log, no process left behind.
 
-A child runs in a session of its own, so that Ctrl-C reaches Blockyard first; whatever ends the
-wait (an interrupt, a deadline) ends the child's whole process group.
+A child runs in a session of its own, so that Ctrl-C reaches Blockyard first. When the wait ends
+early (an interrupt, a timeout), the child's whole process group is killed.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.limits import Limits
 from blockyard.kernel.host.watch import Exceeded, Watch, raised_by
 
-GRACE_S = 30.0  # an interrupted mmdebstrap removes its half-made root within this
-TAIL_LINES = 12  # of a log, quoted in the error
-TAIL_BYTES = 16384  # of a log, looked at
+GRACE_S = 30.0  # time to clean up; an interrupted mmdebstrap removes its half-made root
+TAIL_LINES = 12  # lines of a log that an error quotes
+TAIL_BYTES = 16384  # bytes of a log that are read for it
 
 
 def tail(log: Path, lines: int = TAIL_LINES, start: int = 0) -> str:
-    """The last lines of a log from `start` on, indented for a message; empty without a log."""
+    """The last lines of a log after offset `start`, indented for a message; empty without a log."""
     text = tail_text(log, start=start)
     return "\n".join(f"    {line}" for line in text.splitlines()[-lines:])
 
 
 def tail_text(log: Path, size: int = TAIL_BYTES, start: int = 0) -> str:
-    """The end of a log as text, of what stands from `start` on; empty when there is no log."""
+    """The last `size` bytes of a log after offset `start`, as text; empty without a log."""
     try:
         return end_of(log, size, start).decode(errors="replace")
     except OSError:
@@ -42,7 +42,7 @@ def tail_text(log: Path, size: int = TAIL_BYTES, start: int = 0) -> str:
 
 
 def end_of(log: Path, size: int = TAIL_BYTES, start: int = 0) -> bytes:
-    """The last bytes of a file, however large it is, of those from `start` on."""
+    """The last `size` bytes of a file after offset `start`. Raises OSError."""
     with open(log, "rb") as file:
         file.seek(max(start, file.seek(0, os.SEEK_END) - size))
         return file.read(size)
@@ -54,11 +54,11 @@ def reaped(
     grace_s: float = 0.0,
     number: signal.Signals = signal.SIGTERM,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Ends the process group of `process` when the block is left, however that happens.
+    """Kills the process group of `process` at the end of the block, also after an exception.
 
-    With ``-v`` the command is printed, and how long the block took.
+    With ``-v`` prints the command and how long the block took.
 
-    grace_s: how long it may clean up after the signal `number` before it is killed.
+    grace_s: how long the process may clean up after the signal `number` before it is killed.
     """
     timed = commands.Timed(process.args)
     try:
@@ -69,9 +69,9 @@ def reaped(
                 _signal(process, number)
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(grace_s)
-        finally:  # also when the user is not patient; and what the leader left of its group
+        finally:  # also after a second Ctrl-C; and for the rest of the group of a dead leader
             _signal(process, signal.SIGKILL)
-            timed.ended(process.wait())
+            timed.finish(process.wait())
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
@@ -80,7 +80,10 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
 
 
 def start(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-    """subprocess.Popen in a session of its own; Failure when the program is not there."""
+    """Starts a program in a session of its own; options: of `subprocess.Popen`.
+
+    Raises Failure when the program is not installed or may not be run.
+    """
     try:
         return subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True, **options)
     except FileNotFoundError:
@@ -107,18 +110,18 @@ def run(
     explain: Callable[[Path, int], str] | None = None,
     before: str = "",
 ) -> None:
-    """Runs `argv` to its end with its output in `log` (or stdout in a file of its own).
+    """Runs `argv` to its end and appends its output to `log`; stdout: a file for its stdout.
 
-    Above its output the log gets the command itself (`commands.heading`), and above that `before`:
-    lines that whoever repeats it needs.
-    limits, outputs: what it may take, and the folders that it writes to; they are limited, too.
-    used: is called with the CPU seconds of the process and all that it waited for (in a supervised
-    sandbox: all inside), however it ends. explain: takes the log, and where in it this run begins,
-    and returns what to quote in place of the end. hint: what to do when it fails and neither a
-    limit nor a full disk is the cause.
+    Above the output the log gets the command (`commands.heading`), and above that `before`: lines
+    that are needed to repeat it.
+    limits: of the program; outputs: the folders that it writes to, for `Limits.output_mib`.
+    used: is called with the CPU seconds of the process and its reaped children (in a supervised
+    sandbox: of all inside), however it ends. explain: takes the log and the offset at which this
+    run begins, and returns what to quote instead of the end of the log. hint: what to do when it
+    fails and neither a limit nor a full disk is the cause.
 
-    Raises Failure when it cannot be started, returns non-zero, or takes more than `timeout_s` or a
-    limit; the message quotes the end of the log. `doing` names the work in that message.
+    Raises Failure when it cannot be started, exits non-zero, or exceeds `timeout_s` or a limit. The
+    message quotes the end of the log; `doing` names the work in it.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     limits = limits or Limits()
@@ -129,7 +132,7 @@ def run(
         _output(stdout) as out_file,
         cgroup.group(limits.memory_mib, limits.processes) as group,
     ):
-        with suppress(OSError):  # on a full disk the program has its own word on that
+        with suppress(OSError):  # on a full disk the program reports it
             heading = before + commands.heading(argv, env)
             log_file.write(heading.encode(errors="surrogateescape"))
         begin = log_file.seek(0, os.SEEK_END)

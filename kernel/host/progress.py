@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A line of progress for everything that takes long, on stderr so that stdout stays data.
+"""Progress messages on stderr; stdout is for data.
 
-On a terminal a running step shows a spinner with its seconds; elsewhere (CI, a pipe) each step
-prints a line when it starts to take long and one when it is done. Quick steps print nothing.
+On a terminal a running step shows a spinner with its seconds. Elsewhere (CI, a pipe) a step prints
+a line after `QUIET_S` seconds and another when it is done. Quick steps print nothing.
 """
 
 from __future__ import annotations
@@ -19,56 +19,56 @@ from typing import TextIO
 
 from blockyard.kernel.host import redact, streams
 
-QUIET_S = 1.0  # a step that ends within this time leaves no trace
+QUIET_S = 1.0  # a step that is done within this time prints nothing
 
-# Characters that are obeyed or not seen: controls (all but tab and newline), marks of direction,
-# spaces without width, separators of lines, invisible letters, halves of characters.
+# Characters that a terminal obeys or does not show: controls (all but tab and newline), direction
+# marks, zero-width spaces, line separators, invisible letters, surrogates.
 _UNSEEN = (
     r"\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
     r"\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff"
     r"\U000e0000-\U000e0fff"
 )
-# Orders to a CI's runner: "::" where a line begins (GitHub), "##[" and "##vso[" anywhere in it
-# (GitHub's older form, Azure, TeamCity). The patterns take linear time: the text is not ours.
+# Workflow commands of CI runners: "::" at the beginning of a line (GitHub), "##[" and "##vso["
+# anywhere in it (GitHub's older form, Azure, TeamCity). The patterns take linear time, since the
+# text may be hostile.
 _SPACE = r" \t\xa0\u1680\u2000-\u200a\u202f\u205f\u3000"
 _ORDER = re.compile(rf"[{_UNSEEN}]|^[{_SPACE}]*:(?=:)|#(?=#\w*\[)", re.MULTILINE)
 _ORDER_IN_JSON = re.compile(rf"[{_UNSEEN}]|#(?=#\w*\[)")
 
 
 def printable(text: str) -> str:
-    """What a guest, a log or a patch may have said, for a terminal and for the log of a CI job.
+    """Text of a guest, a log or a patch, made safe for a terminal and for the log of a CI job.
 
-    Both take orders: by escape sequences and invisible characters, and by lines of certain forms.
-    Here they are only read. Secrets in URLs are hidden.
+    Escapes control sequences, invisible characters and workflow commands; hides secrets in URLs.
     """
     return _ORDER.sub(_escaped, redact.text(text))
 
 
 def printable_json(text: str) -> str:
-    r"""The same for JSON, whose value stays what it was: such characters become ``\u001b``."""
+    r"""The same for JSON text: such characters become ``\u001b``, which keeps the value."""
     return _ORDER_IN_JSON.sub(_escaped_in_json, text)
 
 
-def _escaped(found: re.Match[str]) -> str:
-    space, letter = found[0][:-1], ord(found[0][-1])
+def _escaped(match: re.Match[str]) -> str:
+    space, letter = match[0][:-1], ord(match[0][-1])
     width, prefix = (2, "x") if letter < 0x100 else (4, "u") if letter < 0x10000 else (8, "U")
     return f"{space}\\{prefix}{letter:0{width}x}"
 
 
-def _escaped_in_json(found: re.Match[str]) -> str:
-    units = found[0].encode("utf-16-be", errors="surrogatepass")
+def _escaped_in_json(match: re.Match[str]) -> str:
+    units = match[0].encode("utf-16-be", errors="surrogatepass")
     return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
 def note(text: str, stream: TextIO | None = None) -> None:
-    """One line for the user, at once; stream: instead of stderr. Raises nothing."""
+    """Prints a line for the user on stderr, or on `stream`. Raises nothing."""
     streams.write(printable(text), stream or sys.stderr)
 
 
 @contextmanager
 def step(what: str, *, log: Path | None = None) -> Iterator[None]:
-    """Shows `what` while the block runs, and how long it took when it was long."""
-    begun = time.monotonic()
+    """Shows `what` while the block runs, and how long it took if that was over `QUIET_S`."""
+    started = time.monotonic()
     spinner = contextlib.ExitStack()
     where = f" (log: {log})" if log else ""
     if sys.stderr.isatty():
@@ -84,13 +84,13 @@ def step(what: str, *, log: Path | None = None) -> Iterator[None]:
         timer.join()
         with _without_terminal():
             spinner.close()
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - started
     if seconds > QUIET_S:
         note(f"{what}: {seconds:.0f} s")
 
 
 def _spin(what: str, stack: contextlib.ExitStack) -> None:
-    """Starts a spinner with its seconds (rich.status has none), which ends with `stack`."""
+    """Starts a spinner with its seconds (rich.status has none); closing `stack` ends it."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -103,5 +103,5 @@ def _spin(what: str, stack: contextlib.ExitStack) -> None:
 
 
 def _without_terminal() -> contextlib.suppress:
-    """Nothing is shown where the terminal is gone; SystemExit: rich's answer to a broken pipe."""
+    """Ignores errors of a lost terminal; rich raises SystemExit on a broken pipe."""
     return contextlib.suppress(OSError, SystemExit)

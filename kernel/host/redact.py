@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Secrets in URLs: taken out for the program that needs them, hidden from all that people read.
+"""Secrets in URLs: hidden in all text that people read, extracted for the code that needs them.
 
-A URL may carry a password or a token as ``https://user:TOKEN@host/``, or in its query as
-``?private_token=...``. Messages, logs, records and the cache get `text`; who opens the URL gets
+A URL may have a password or a token as ``https://user:TOKEN@host/``, or in its query as
+``?private_token=...``. Messages, logs, records and the cache use `text`; code that opens a URL uses
 `split`.
 """
 
@@ -13,18 +13,18 @@ import urllib.parse
 from dataclasses import dataclass
 
 HIDDEN = "***"
-# What a query says that is no secret; any other value is hidden.
+# Query parameters that are never secret; the values of all others are hidden.
 _HARMLESS = ("download", "format", "h", "id", "inline", "path", "prefix", "ref", "sha", "version")
-# Who is at a host over these is a name that git needs, and no secret: ssh://git@host/linux.git
+# The user's name in these is not a secret, and git needs it: ssh://git@host/linux.git
 _NAMED = ("ssh", "git+ssh", "ssh+git")
 _URL = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]{0,31})://([^\s'\"<>]*)")
-# An "Authorization" header, should a program print what it sends.
+# An "Authorization" header, for programs that print what they send.
 _HEADER = re.compile(r"(?i)\b((?:proxy-)?authorization:\s*\w+)\s+\S+")
 
 
 @dataclass(frozen=True)
 class Secret:
-    """A URL without its user, and who the user is."""
+    """A URL without its user, and the user's name and password."""
 
     url: str
     user: str = ""
@@ -33,17 +33,17 @@ class Secret:
 
 def text(words: str) -> str:
     """`words` with the secrets of all URLs in it hidden."""
-    hidden = _URL.sub(lambda found: f"{found[1]}://{_hide(found[1].lower(), found[2])}", words)
+    hidden = _URL.sub(lambda match: f"{match[1]}://{_hide(match[1].lower(), match[2])}", words)
     return _HEADER.sub(rf"\1 {HIDDEN}", hidden)
 
 
 def _hide(scheme: str, rest: str) -> str:
-    """What follows ``scheme://``: a place with a user before it, a path, a query, a fragment."""
+    """Hides secrets in the part after ``scheme://``: user@host, path, query, fragment."""
     location, sign, fragment = rest.partition("#")
     location, question, query = location.partition("?")
-    place = location.partition("/")[0]
-    # a password may have a slash in it
-    user, at, _ = (location if ":" in place else place).rpartition("@")
+    host = location.partition("/")[0]
+    # a password may contain a slash
+    user, at, _ = (location if ":" in host else host).rpartition("@")
     rest = location[len(user + at) :]
     if at:
         name, colon, _ = user.partition(":")
@@ -61,9 +61,9 @@ def _parameter(parameter: str) -> str:
 
 
 def split(url: str) -> Secret:
-    """A URL with the user and the password taken out of it; both are decoded.
+    """Separates a URL from its user and password; both are percent-decoded.
 
-    Raises ValueError for a URL that cannot be taken apart.
+    Raises ValueError for an invalid URL.
     """
     parts = urllib.parse.urlsplit(url)
     user, at, host = parts.netloc.rpartition("@")

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Running a program inside a root directory that is not the host's, with bubblewrap.
+"""Runs a program in a root directory other than the host's, with bubblewrap.
 
-The root is read-only. What a program may see of the host is bound below ``/mnt`` by name, so the
-same work has the same paths on every machine. There is no network unless it is asked for, and
-everything inside ends when its parent does (bwrap's --die-with-parent).
+The root is read-only. Files of the host are bound below ``/mnt`` by name, so that paths are the
+same on every machine. There is no network unless it is requested, and everything inside ends with
+its parent (bwrap's --die-with-parent).
 
-Who runs inside is uid 0 there and the caller outside. When that is root, the kernel takes it for
-the host's root in many places, so it has no capability, sees what steers the host in /proc
-read-only, and may make no system call that it does not need (`seccomp`); docs/security.md has the
-whole picture. `kernel/scripts/sandbox` starts bwrap with that filter and with limits.
+The program is uid 0 inside and the caller's user outside. If the caller is root, the kernel treats
+the program in many places as the host's root. So it has no capability, the controls of the host in
+/proc are read-only, and system calls that it does not need are denied (`seccomp`); see
+docs/security.md. `kernel/scripts/sandbox` starts bwrap with that filter and with limits.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from blockyard.kernel.host import commands, seccomp, store
 from blockyard.kernel.host.commands import FIRST, SANDBOX
 from blockyard.kernel.host.limits import Limits
 
-BIND = "/mnt"  # every bound path stands below it
+BIND = "/mnt"  # every bound path is below it
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ENVIRONMENT = {
@@ -33,52 +33,52 @@ _ENVIRONMENT = {
     "HOME": "/tmp",
     "LC_ALL": "C.UTF-8",
 }
-# Of /proc, what uid 0 may write to without any capability, and what shows the kernel's memory.
+# Files of /proc that uid 0 may write without any capability, and kcore, the kernel's memory.
 STEERING: tuple[str, ...] = ("acpi", "bus", "dynamic_debug", "fs", "irq", "kcore", "mtrr", "scsi")
 STEERING += ("sys", "sysrq-trigger")
-# systemd mounts something here on a directory that is always empty, which hides nothing
+# systemd mounts over this directory, which is always empty: nothing is hidden
 _HIDES_NOTHING = "/proc/sys/fs/binfmt_misc"
-_SMALL = 16 << 20  # bytes, of a tmpfs that only holds mount points
-# The first versions of bwrap with these options.
+_SMALL = 16 << 20  # bytes of a tmpfs that only holds mount points
+# The first versions of bwrap with --disable-userns and --size.
 _USERNS, _SIZE = (0, 8), (0, 7)
 
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A root directory and what is bound into it."""
+    """A root directory, what is bound into it, and what the program inside may do."""
 
     root: Path  # an unpacked Debian root
     read_only: Mapping[str, Path] = field(default_factory=dict)  # name below /mnt → host path
     writable: Mapping[str, Path] = field(default_factory=dict)  # name below /mnt → host path
     devices: Sequence[str] = ()  # host device nodes, such as /dev/kvm
     network: bool = False
-    proxies: bool = True  # with the network, whether programs get the user's proxies
+    proxies: bool = True  # with the network: pass the user's proxy variables
     environment: Mapping[str, str] = field(default_factory=dict)
-    hidden: Sequence[Path] = ()  # folders of the root that are empty inside,
-    shown: Sequence[Path] = ()  # and what of the root is seen below them nevertheless
-    nested: bool = False  # sandboxes are made inside; its user is then 1000 and not 0
-    io_uring: bool = False
-    supervised: bool = False  # counts CPU time and limits processes; bash must be inside
+    hidden: Sequence[Path] = ()  # folders of the root that are empty inside
+    shown: Sequence[Path] = ()  # paths below hidden folders that are visible nevertheless
+    nested: bool = False  # allow sandboxes inside; the user is then 1000 and not 0
+    io_uring: bool = False  # allow io_uring's system calls
+    supervised: bool = False  # count CPU time and limit processes; the root must have bash
     limits: Limits = field(default_factory=Limits)
 
     @property
     def variables(self) -> dict[str, str]:
-        """The environment inside, all of it."""
+        """The whole environment inside."""
         return {**_ENVIRONMENT, **self.environment}
 
     def argv(self, command: Sequence[str], *, directory: str = "/") -> list[str]:
         """The argument list that runs `command` inside, in `directory`."""
-        user = "1000" if self.nested else "0"  # to map uid 0 once more takes CAP_SETFCAP
+        user = "1000" if self.nested else "0"  # mapping uid 0 again would need CAP_SETFCAP
         argv = [*self._script(), "--die-with-parent"]
         argv += ["--unshare-user", "--uid", user, "--gid", user, "--cap-drop", "ALL"]
         if not self.nested and _can_disable_user_namespaces():
             argv.append("--disable-userns")
         argv += ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", "blockyard"]
         argv += ["--ro-bind", str(self.root), "/", *_proc(), "--dev", "/dev"]
-        for place in (*map(str, self.hidden), BIND):
-            argv += _tmpfs(place, _SMALL)
-        for place in ("/tmp", "/dev/shm"):
-            argv += _tmpfs(place, self.limits.tmpfs_mib << 20)
+        for folder in (*map(str, self.hidden), BIND):
+            argv += _tmpfs(folder, _SMALL)
+        for folder in ("/tmp", "/dev/shm"):
+            argv += _tmpfs(folder, self.limits.tmpfs_mib << 20)
         for path in self.shown:
             argv += ["--ro-bind", str(path), str(path)]
         for name, path in self.read_only.items():
@@ -118,15 +118,15 @@ class Sandbox:
 
 
 def filtered() -> list[str]:
-    """What starts bwrap, its arguments behind it, for a sandbox in which others are made.
+    """The command that starts bwrap, without bwrap's arguments, for a sandbox with others inside.
 
-    Files have no limit: guests' disks stand in it.
+    File sizes are not limited, since it holds the disks of guests.
     """
     return Sandbox(Path("/"), nested=True, limits=Limits(file_mib=None))._script()
 
 
 def _filter(nested: bool, io_uring: bool) -> Path:
-    """The file with the system call filter; made when it is not there."""
+    """The file with the system call filter; made if needed."""
     program = seccomp.filter_program(nested=nested, io_uring=io_uring)
     path = store.directory("sandbox") / f"filter-{store.digest(program.hex())}"
     if not path.is_file() or path.stat().st_size != len(program):
@@ -135,11 +135,11 @@ def _filter(nested: bool, io_uring: bool) -> Path:
 
 
 def _proc() -> Iterator[str]:
-    """What makes /proc: a new one, with what steers the host read-only.
+    """bwrap's arguments for /proc: a new one, in which the controls of the host are read-only.
 
-    The kernel gives no new one where parts of the present one are covered, as in a sandbox or a
-    container: then it is the present one, read-only, in which other processes are seen but not
-    reached, since they are of another user namespace.
+    The kernel refuses a new procfs where parts of the present one are mounted over, as in a sandbox
+    or a container. Then the present one is bound read-only: other processes are visible but cannot
+    be accessed, since they are in another user namespace.
     """
     if _is_covered():
         yield from ("--ro-bind", "/proc", "/proc")
@@ -156,25 +156,25 @@ def _is_covered() -> bool:
         lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
     except OSError:
         return False
-    places = [line.split(" ")[4] for line in lines]
-    return any(place.startswith("/proc/") and place != _HIDES_NOTHING for place in places)
+    mounts = [line.split(" ")[4] for line in lines]
+    return any(path.startswith("/proc/") and path != _HIDES_NOTHING for path in mounts)
 
 
 def _can_disable_user_namespaces() -> bool:
-    """Whether bwrap has the option, and can do it; the filter serves without it, too."""
-    # it writes to /proc/sys, and refuses when it is setuid
+    """Whether bwrap's --disable-userns works here; without it the filter alone has to do."""
+    # bwrap writes to /proc/sys for it, and refuses it when bwrap is setuid
     return not _is_covered() and not _is_setuid() and _version() >= _USERNS
 
 
 @cache
 def _version() -> tuple[int, int]:
-    """Of bwrap; (0, 0) when it does not say."""
+    """The version of bwrap; (0, 0) when it is unknown."""
     try:
         done = commands.ask(["bwrap", "--version"], timeout_s=20)
     except (OSError, subprocess.TimeoutExpired):
         return 0, 0
-    found = re.search(r"(\d+)\.(\d+)", done.stdout)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
+    match = re.search(r"(\d+)\.(\d+)", done.stdout)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def _tmpfs(path: str, size: int) -> list[str]:

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What an entry of the cache holds, written down when it was made, so that damage shows.
+"""Checksums of the entries of the cache, taken when an entry is made, to detect damage later.
 
-Two files in the entry: ``.manifest``, a line with mode, size, time and sha256 for each file, and
-``.seal``, the few lines that are looked at when a process first uses the entry. A file whose size
-and times (the inode's change time too) are those of the seal was not written to since its sha256
-was taken; any other is hashed again. So an untouched entry costs a few system calls, a copied one
-is hashed once, and a truncated file is found at once.
+An entry gets two files: ``.manifest``, with mode, size, time and sha256 of each file, and
+``.seal``, which is checked when a process first uses the entry. A file with the size and times (the
+inode's change time included) of the seal was not written since it was hashed; any other file is
+hashed again. So an untouched entry costs a few system calls, a copied one is hashed once, and a
+truncated file is detected at once.
 
-Of an entry with many files (a tool root, a source tree) the seal has those at its top, the largest
-and a sample; all of them are compared with the manifest by `verify`, for ``./inv cache.check``.
+For an entry with many files (a tool root, a source tree) the seal has the files at its top, the
+largest ones and a sample. `verify`, for ``./inv cache.check``, compares all files with the
+manifest.
 """
 
 from __future__ import annotations
@@ -30,39 +31,39 @@ from blockyard.kernel.host.listing import READ, Known, Line, lines, sha256_of, t
 
 SCHEMA = 1
 SEAL, MANIFEST = ".seal", ".manifest"
-# Folders of the cache without seals, and why.
+# Folders of the cache without seals, and the reason.
 UNSEALED = {
-    "accelerator": "a file each, which holds until the host boots",
+    "accelerator": "one file each, valid until the host boots",
     "apt": "package lists change with each update; apt checks them by signature",
     "booted": "empty files",
-    "builds": "output trees change with each build; make and fixdep judge them",
+    "builds": "output trees change with each build; make and fixdep check them",
     "ccache": "ccache checks its objects",
-    "clones": "git checks its objects by their names",
+    "clones": "git checks its objects by their hashes",
     "guests": "a running guest writes there",
     "locks": "empty files",
     "logs": "only people read them",
-    "peers": "Python keeps compiled files there; only benchmarks use it",
-    "resolved": "a small file each, asked of the mirror again when it cannot be read",
-    "running": "a small file each, while a guest runs",
-    "rustless": "a small file each, which holds for days",
+    "peers": "Python writes compiled files there; only benchmarks use it",
+    "resolved": "one small file each, fetched from the mirror again when it cannot be read",
+    "running": "one small file each, while a guest runs",
+    "rustless": "one small file each, valid for days",
     "selfbench": "only benchmarks use it",
     "used": "locks, with times and sizes",
 }
-# What changes in a sealed entry, and has to be JSON.
+# Files that change in a sealed entry; they must be JSON.
 CHANGING = {"snapshots": frozenset({"times.json"})}
-# Without these, or with one that is empty, an entry from before there were seals is not taken.
+# An entry that is older than seals is rejected if one of these is missing or empty.
 NEEDED = {
     "kernels": ("kernel.json", "bzImage", "config"),
     "roots": ("versions.txt",),
     "snapshots": ("times.json", "state", "memory"),
 }
-FEW = 512  # files that are all in the seal
-SAMPLE = 64  # of more: so many of the largest, and so many of all
-OWNERS = 0o700  # rights that count; the others depend on who copied the cache
+FEW = 512  # the seal has all files of an entry with at most this many
+SAMPLE = 64  # of a larger entry: number of the largest files, and of samples from all
+OWNERS = 0o700  # permission bits that are compared; the others change when the cache is copied
 
 
 class Checked(msgspec.Struct, frozen=True, array_like=True):
-    """A file that is looked at when its entry is first used."""
+    """A file that is checked when its entry is first used."""
 
     name: str  # relative to the entry
     size: int  # bytes
@@ -72,15 +73,15 @@ class Checked(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Seal(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``.seal`` says."""
+    """The contents of ``.seal``."""
 
     schema: int = SCHEMA
     files: int  # regular files in the entry
     size: int  # their bytes
-    manifest_sha256: str  # of ``.manifest``: names the entry's contents
+    manifest_sha256: str  # of ``.manifest``: identifies the entry's contents
     top: tuple[str, ...]  # names directly in the entry
     checked: tuple[Checked, ...]
-    broken: str = ""  # what `verify` found, so that the next use makes the entry again
+    broken: str = ""  # damage that `verify` found; the next use makes the entry again
 
 
 def is_sealed(kind: str) -> bool:
@@ -89,16 +90,16 @@ def is_sealed(kind: str) -> bool:
 
 
 def make(path: Path, kind: str, like: Path | None = None) -> Seal:
-    """Seals an entry: takes its manifest, and writes all of it out to the disk.
+    """Seals an entry: hashes its files and syncs all of it to the disk.
 
-    setuid and setgid bits are dropped: nothing in the cache is run by them. like: an entry that
-    this one shares files with (hard links), whose hashes are taken from its manifest. Raises
-    Failure for a tree that is nested too deep for a path.
+    Removes setuid and setgid bits: nothing in the cache needs them. like: an entry that this one
+    shares files with by hard links; their hashes are taken from its manifest. Raises Failure for a
+    tree that is nested too deep for a path.
     """
-    for name in (SEAL, MANIFEST):  # of a tree that was copied with its seal
+    for name in (SEAL, MANIFEST):  # a copied tree may have some already
         trees.remove(path / name)
     listed, changed = [], {}
-    for line, ctime_ns in lines(path, _left_out(kind), _known(like), change=True):
+    for line, ctime_ns in lines(path, _omitted(kind), _known(like), change=True):
         listed.append(line)
         changed[line.name] = ctime_ns
     manifest = b"".join(map(bytes, listed))
@@ -121,7 +122,7 @@ def make(path: Path, kind: str, like: Path | None = None) -> Seal:
 
 
 def load(path: Path) -> Seal | None:
-    """The seal of an entry; None when it has none that can be read."""
+    """The seal of an entry; None when it is missing or cannot be read."""
     try:
         sealed = msgspec.json.decode(_small(path, SEAL), type=Seal)
     except BROKEN_FILE:
@@ -130,9 +131,9 @@ def load(path: Path) -> Seal | None:
 
 
 def problem(path: Path, kind: str) -> str | None:
-    """What is wrong with an entry, as far as a first use looks; None when it has no seal.
+    """The damage that the check before a first use finds; empty: none; None: there is no seal.
 
-    Empty when it is as it was sealed. Hashes that had to be taken again are kept in the seal.
+    Updates the seal with the times of files that had to be hashed again.
     """
     if (sealed := load(path)) is None:
         return _unreadable(path)
@@ -141,26 +142,26 @@ def problem(path: Path, kind: str) -> str | None:
     try:
         if missing := _difference(sealed.top, _top(path)):
             return missing
-        seen = tuple(_look(path, one) for one in sealed.checked)
+        seen = tuple(_look(path, checked) for checked in sealed.checked)
         for name in CHANGING.get(kind, ()):
             msgspec.json.decode(_small(path, name))
     except Broken as broken:
         return str(broken)
     except BROKEN_FILE as error:
-        return f"a file cannot be read: {error}"
+        return f"cannot read a file: {error}"
     if seen != sealed.checked:
         _rewrite(path, msgspec.structs.replace(sealed, checked=seen))
     return ""
 
 
 def mark(path: Path, why: str) -> None:
-    """Has an entry made again at its next use."""
+    """Marks an entry as broken, so that its next use makes it again."""
     if sealed := load(path):
         _rewrite(path, msgspec.structs.replace(sealed, broken=why))
 
 
 def unfit(path: Path, kind: str) -> str:
-    """Why an entry from before there were seals cannot be whole; empty when it seems to be."""
+    """Why an entry that is older than seals is incomplete; empty when it seems complete."""
     for name in NEEDED.get(kind, ()):
         try:
             size = (path / name).lstat().st_size
@@ -172,16 +173,15 @@ def unfit(path: Path, kind: str) -> str:
             try:
                 msgspec.json.decode(_small(path, name))
             except BROKEN_FILE as error:
-                return f"{name} cannot be read: {error}"
+                return f"cannot read {name}: {error}"
     return "it is empty" if not any(path.iterdir()) else ""
 
 
 def verify(path: Path, kind: str, advance: Callable[[int], None] = lambda _: None) -> list[str]:
-    """What differs from the manifest, all of it hashed.
+    """Hashes all files and returns the differences from the manifest, as messages.
 
-    advance: is called with the number of bytes that were hashed since the last call.
-
-    Raises PermissionError for another user's entry that has files of that user alone.
+    advance: is called with the number of bytes that were hashed since the last call. Raises
+    PermissionError for another user's entry with files that only that user may read.
     """
     sealed = load(path)
     try:
@@ -190,29 +190,29 @@ def verify(path: Path, kind: str, advance: Callable[[int], None] = lambda _: Non
     except PermissionError:
         raise
     except (OSError, ValueError) as error:
-        return [f"its manifest cannot be read: {error}"]
+        return [f"cannot read its manifest: {error}"]
     if sealed is None or hashlib.sha256(manifest).hexdigest() != sealed.manifest_sha256:
-        return ["its manifest is not the one that was sealed"]
-    found = [sealed.broken] if sealed.broken else []
+        return ["its manifest does not match its seal"]
+    problems = [sealed.broken] if sealed.broken else []
     try:
-        for line, _ in lines(path, _left_out(kind), _known(None), change=False):
-            found += _compared(line, known.pop(line.name, None))
+        for line, _ in lines(path, _omitted(kind), _known(None), change=False):
+            problems += _compared(line, known.pop(line.name, None))
             advance(line.size)
     except PermissionError:
         raise
     except (OSError, Failure) as error:
-        found.append(str(error))
-    return [*found, *(f"{text(name)} is missing" for name in known)]
+        problems.append(str(error))
+    return [*problems, *(f"{text(name)} is missing" for name in known)]
 
 
 def contents(path: Path) -> Iterator[Line]:
-    """The manifest of a sealed entry."""
+    """The lines of a sealed entry's manifest; raises OSError and ValueError."""
     with open(path / MANIFEST, "rb") as file:
         yield from map(Line.read, file)
 
 
 class Broken(Exception):
-    """An entry is not what was sealed."""
+    """An entry differs from its seal."""
 
 
 def _compared(line: Line, known: Line | None) -> Iterable[str]:
@@ -222,16 +222,16 @@ def _compared(line: Line, known: Line | None) -> Iterable[str]:
     elif (line.kind, line.size) != (known.kind, known.size):
         yield f"{name} has {line.size} bytes, not {known.size}"
     elif line.sha256 != known.sha256:
-        yield f"{name} has other contents than when it was made"
+        yield f"{name} was changed since it was made"
     elif (line.mode ^ known.mode) & OWNERS:
         yield f"{name} has the mode {line.mode:o}, not {known.mode:o}"
 
 
-def _left_out(kind: str) -> Callable[[str], bool]:
-    """Tells our own files and those that change, also half-written ones of killed processes."""
+def _omitted(kind: str) -> Callable[[str], bool]:
+    """Matches files that are not sealed: seal, manifest, changing files, their temporary files."""
     names = "|".join(map(re.escape, (SEAL, MANIFEST, *CHANGING.get(kind, ()))))
-    own = re.compile(rf"({names})|\.({names})\.\d+")
-    return lambda name: own.fullmatch(name) is not None
+    pattern = re.compile(rf"({names})|\.({names})\.\d+")
+    return lambda name: pattern.fullmatch(name) is not None
 
 
 def _known(like: Path | None) -> Known:
@@ -246,35 +246,35 @@ def _unreadable(path: Path) -> str | None:
     try:
         (path / SEAL).lstat()
     except FileNotFoundError:
-        # an entry from before there were seals has no manifest either
-        return "its seal is gone" if os.path.lexists(path / MANIFEST) else None
+        # an entry that is older than seals has no manifest either
+        return "its seal is missing" if os.path.lexists(path / MANIFEST) else None
     except OSError as error:
-        return f"its seal cannot be read: {error.strerror}"
-    return "its seal cannot be read"
+        return f"cannot read its seal: {error.strerror}"
+    return "its seal is damaged"
 
 
 def _rewrite(path: Path, sealed: Seal) -> None:
-    with contextlib.suppress(OSError):  # a cache that is read-only is checked anew each time
+    with contextlib.suppress(OSError):  # a read-only cache is checked again each time
         durable.write(path / SEAL, msgspec.json.encode(sealed))
 
 
 def _top(path: Path) -> tuple[str, ...]:
     with os.scandir(path) as entries:
-        names = [os.fsencode(one.name) for one in entries]
+        names = [os.fsencode(entry.name) for entry in entries]
     return tuple(sorted(text(name) for name in names if not name.startswith(b".")))
 
 
-def _difference(sealed: tuple[str, ...], there: tuple[str, ...]) -> str:
-    if sealed == there:
+def _difference(sealed: tuple[str, ...], names: tuple[str, ...]) -> str:
+    if sealed == names:
         return ""
-    missing = sorted(set(sealed) - set(there))
+    missing = sorted(set(sealed) - set(names))
     return (
-        f"{missing[0]} is missing" if missing else f"{(set(there) - set(sealed)).pop()} was added"
+        f"{missing[0]} is missing" if missing else f"{(set(names) - set(sealed)).pop()} was added"
     )
 
 
 def _look(path: Path, known: Checked) -> Checked:
-    """The same file now; raises Broken when it is another."""
+    """Checks a file and returns it with its present times; raises Broken when it was changed."""
     try:
         status = os.lstat(f"{path}/{known.name}")
     except OSError as error:
@@ -286,18 +286,18 @@ def _look(path: Path, known: Checked) -> Checked:
     if (status.st_mtime_ns, status.st_ctime_ns) == (known.mtime_ns, known.ctime_ns):
         return known
     if sha256_of(os.open(path / known.name, READ)) != known.sha256:
-        raise Broken(f"{known.name} has other contents than when it was made")
+        raise Broken(f"{known.name} was changed since it was made")
     return Checked(known.name, status.st_size, status.st_mtime_ns, status.st_ctime_ns, known.sha256)
 
 
 def _flush(path: Path) -> None:
-    """Writes out the files and folders of an entry."""
-    for one in trees.walk(path):
-        if one.status is None or not (
-            stat.S_ISREG(one.status.st_mode) or stat.S_ISDIR(one.status.st_mode)
+    """Syncs the files and folders of an entry to the disk."""
+    for entry in trees.walk(path):
+        if entry.status is None or not (
+            stat.S_ISREG(entry.status.st_mode) or stat.S_ISDIR(entry.status.st_mode)
         ):
             continue
-        descriptor = os.open(one.name, READ, dir_fd=one.parent)
+        descriptor = os.open(entry.name, READ, dir_fd=entry.parent)
         try:
             durable.flush(descriptor)
         finally:
@@ -305,8 +305,8 @@ def _flush(path: Path) -> None:
 
 
 def _chosen(files: list[Line]) -> Iterable[Line]:
-    """The files that a first use looks at."""
-    named = [line for line in files if not _odd(line.name)]
+    """The files that are checked when the entry is first used."""
+    named = [line for line in files if _is_utf8(line.name)]
     if len(named) <= FEW:
         return named
     top = [line for line in named if b"/" not in line.name]
@@ -315,13 +315,13 @@ def _chosen(files: list[Line]) -> Iterable[Line]:
     return {line.name: line for line in (*top, *largest, *sample)}.values()
 
 
-def _odd(name: bytes) -> bool:
-    """Whether a name is no UTF-8: JSON has no room for it."""
+def _is_utf8(name: bytes) -> bool:
+    """Whether a name is UTF-8, as JSON requires."""
     try:
         name.decode()
     except UnicodeDecodeError:
-        return True
-    return False
+        return False
+    return True
 
 
 def _checked(line: Line, ctime_ns: int) -> Checked:

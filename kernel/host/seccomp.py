@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The system calls that a program in the sandbox may not make, as a filter for bwrap's --seccomp.
 
-The sandbox has no capabilities and sees little, so most of these calls would fail anyhow. The
-filter takes away the kernel code behind them, where defects were found again and again, and what
-no namespace separates (keys, the terminal's input). A call that is refused fails with EPERM; what
-programs try first and do without (clone3, io_uring, openat2) fails with ENOSYS.
+The sandbox has no capabilities and few files, so most of these calls would fail anyway. The filter
+also blocks the kernel code behind them, where security bugs were found again and again, and what no
+namespace separates (keys, the terminal's input). A denied call fails with EPERM. Calls that
+programs try first and can replace (clone3, io_uring, openat2) fail with ENOSYS.
 
 The program is classic BPF for x86-64, see seccomp(2) and linux/filter.h.
 """
@@ -30,7 +30,7 @@ DENIED = {
     "process_vm_writev": 311, "kcmp": 312, "finit_module": 313, "kexec_file_load": 320, "bpf": 321,
     "userfaultfd": 323, "pidfd_getfd": 438, "process_madvise": 440, "quotactl_fd": 443,
 }  # fmt: skip
-# What bwrap itself needs: allowed where a sandbox is to be made inside another.
+# Calls that bwrap itself needs: allowed if sandboxes are made inside.
 NAMESPACES = {
     "pivot_root": 155, "chroot": 161, "mount": 165, "umount2": 166, "sethostname": 170,
     "setdomainname": 171, "setns": 308,
@@ -38,20 +38,20 @@ NAMESPACES = {
     "fspick": 433, "mount_setattr": 442,
 }  # fmt: skip
 IO_URING = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
-ABSENT = {"clone3": 435, "openat2": 437}  # their flags are in memory, where no filter looks
+ABSENT = {"clone3": 435, "openat2": 437}  # their flags are in memory, which no filter can read
 # Call → the argument that holds a file's mode.
 MODES = {
     "chmod": (90, 1), "fchmod": (91, 1), "fchmodat": (268, 2), "fchmodat2": (452, 2),
     "creat": (85, 1), "mknod": (133, 1), "mknodat": (259, 2), "mkdir": (83, 1), "mkdirat": (258, 2),
 }  # fmt: skip
 OPENS = {"open": (2, 1, 2), "openat": (257, 2, 3)}  # call → number, argument of flags, of mode
-CREATE = 0o100 | 0o20000000  # O_CREAT, __O_TMPFILE: without them the mode is not looked at
+CREATE = 0o100 | 0o20000000  # O_CREAT, __O_TMPFILE: without them the kernel ignores the mode
 SETID = 0o6000
 # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 NEW_NAMESPACES = 0x7E020000
-NEW_TIME = 0x80  # CLONE_NEWTIME: for unshare alone, clone has the signal there
+NEW_TIME = 0x80  # CLONE_NEWTIME: only for unshare; clone has the exit signal in these bits
 CLONE, UNSHARE, IOCTL, SOCKET, SOCKETPAIR = 56, 272, 16, 41, 53
-TERMINAL = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: type on the user's terminal
+TERMINAL = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: insert input into the user's terminal
 FAMILIES = (1, 2, 10, 16)  # AF_UNIX, AF_INET, AF_INET6, AF_NETLINK
 
 _LOAD, _JEQ, _JGE, _JSET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -60,7 +60,7 @@ _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 
 @dataclass(frozen=True)
 class _Step:
-    """One instruction; `then` and `other` count the instructions to skip."""
+    """A BPF instruction; `then` and `other` are jump offsets: instructions to skip."""
 
     code: int
     value: int
@@ -72,8 +72,8 @@ class _Step:
 
 
 def filter_program(*, nested: bool = False, io_uring: bool = False) -> bytes:
-    """The filter. nested: sandboxes can be made inside; io_uring: for QEMU's disks."""
-    return b"".join(one.packed() for one in _program(nested, io_uring))
+    """The filter program for bwrap. nested: allow sandboxes inside. io_uring: for QEMU's disks."""
+    return b"".join(step.packed() for step in _program(nested, io_uring))
 
 
 def _program(nested: bool, io_uring: bool) -> Iterator[_Step]:
@@ -105,7 +105,7 @@ def _fail(number: int) -> _Step:
 
 
 def _argument(index: int) -> _Step:
-    """Loads the low half of an argument: all that is looked at here is 32 bits wide."""
+    """Loads the low half of an argument: all values that are tested here have 32 bits."""
     return _Step(_LOAD, 16 + 8 * index)
 
 
@@ -120,8 +120,8 @@ def _any_bit(argument: int, bits: int) -> list[tuple[_Step, _Step]]:
 
 
 def _when(call: int, tests: list[tuple[_Step, _Step]], number: int) -> Iterator[_Step]:
-    """Refuses a call for which all tests hold, and has the call's number loaded afterwards."""
-    length = 2 * len(tests) + 2  # of what follows the first jump
+    """Denies a call if all tests hold; afterwards the call's number is loaded again."""
+    length = 2 * len(tests) + 2  # instructions after the first jump
     yield _Step(_JEQ, call, 0, length)
     for at, (load, test) in enumerate(tests):
         yield load
@@ -131,7 +131,7 @@ def _when(call: int, tests: list[tuple[_Step, _Step]], number: int) -> Iterator[
 
 
 def _other_families(call: int) -> Iterator[_Step]:
-    """Refuses sockets of any family but those that programs need."""
+    """Denies sockets of all families except `FAMILIES`."""
     yield _Step(_JEQ, call, 0, len(FAMILIES) + 3)
     yield _argument(0)
     for at, family in enumerate(FAMILIES):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Standard input, output and error, in whatever state they were handed to us.
+"""Standard input, output and error that may be closed or broken.
 
-A daemon closes them, a pipe's reader goes away, a terminal hangs up, a disk fills up. What a
-command has found out must not be lost for that.
+A daemon closes them, a pipe's reader exits, a terminal hangs up, a disk fills up. A command must
+not lose its results because of that.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import sys
 from typing import Any, TextIO
 
 _MODES = {"stdin": "r", "stdout": "w", "stderr": "w"}
-# A later write may succeed; anything else (no reader, no terminal) stays as it is.
-_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EAGAIN)
+# After these a later write may succeed; other errors (no reader, no terminal) are permanent.
+_TEMPORARY = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EAGAIN)
 STDOUT = "standard output"
 
 
 class _Output(io.FileIO):
-    """Standard output, whose errors can be told from those of other files: by their filename."""
+    """Standard output; its errors have the filename `STDOUT`, see `is_output`."""
 
     def write(self, data: Any) -> int:
         try:
@@ -32,18 +32,18 @@ class _Output(io.FileIO):
 
 
 def prepare() -> None:
-    """To be called first: what is closed is opened again, and no letter stops us.
+    """Opens closed streams on /dev/null, and escapes characters that stdout cannot encode.
 
-    A file that we open would get the number of a closed one, and have our messages written to it.
+    Call it first: otherwise a file that we open later gets descriptor 1 or 2, and our messages.
     """
     for number, (name, mode) in enumerate(_MODES.items()):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, closefd=False))
-    # whose letters are replaced where the locale has not got them
+    # backslashreplace: for characters that the locale's encoding lacks
     sys.stdout = io.TextIOWrapper(
         io.BufferedWriter(_Output(1, "w", closefd=False)),
         encoding=sys.stdout.encoding,
@@ -53,29 +53,29 @@ def prepare() -> None:
 
 
 def write(text: str, stream: TextIO) -> None:
-    """Writes a line of progress or an error; one that cannot be shown is dropped.
+    """Prints a line of progress or an error; drops it when it cannot be written.
 
-    A stream that nobody reads any more is silent from then on, for programs that we start, too.
+    A stream without a reader is then redirected to /dev/null, for our child processes as well.
     """
     try:
         print(text, file=stream, flush=True)
     except ValueError:  # it was closed
         return
     except OSError as error:
-        if error.errno not in _PASSING:
+        if error.errno not in _TEMPORARY:
             silence(stream)
 
 
 def silence(stream: TextIO) -> None:
-    """Lets a stream's descriptor lead nowhere."""
+    """Redirects a stream's descriptor to /dev/null."""
     with contextlib.suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 def broken(stream: TextIO) -> OSError | None:
-    """Why what was printed cannot be written, or None when it was."""
+    """The error of flushing a stream; None when all of it was written."""
     try:
         stream.flush()
     except OSError as error:
@@ -84,12 +84,12 @@ def broken(stream: TextIO) -> OSError | None:
 
 
 def is_output(error: OSError) -> bool:
-    """Whether it came from writing to standard output."""
+    """Whether an error comes from writing to standard output."""
     return bool(error.filename == STDOUT)
 
 
 def close() -> None:
-    """To be called last: what cannot be written is given up, or Python would end with 120."""
+    """Drops output that cannot be written; call it last, or Python would exit with 120."""
     for stream in (sys.stdout, sys.stderr):
         if broken(stream):
             silence(stream)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Reading TOML files that others wrote: manifests, topologies, known failures, settings.
+"""Reads TOML files that users wrote: manifests, topologies, known failures, settings.
 
-A file is a regular one of at most 1 MiB, in UTF-8 with or without a byte order mark. How deep it
-nests is limited before it is parsed: tomllib takes quadratic time for long dotted keys, and ends
-in a RecursionError for deep arrays. An error names the file and, where it can be found, the line.
+A file must be a regular one of at most 1 MiB, in UTF-8 with or without a byte order mark. Its
+nesting depth is checked before parsing: tomllib takes quadratic time for long dotted keys, and
+raises RecursionError for deep arrays. An error names the file and, if it can be found, the line.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from blockyard.kernel.host.errors import UsageError
 
 T = TypeVar("T")
 
-DEEPEST = 16  # arrays and tables in each other, and parts of a dotted key; ours need four
+DEEPEST = 16  # nested arrays and tables, and parts of a dotted key; Blockyard's files need four
 _BOM = "\ufeff"
-# What strings and comments hold does not nest. An unterminated string takes all that is left, so
-# that each character is looked at once.
+# Strings and comments are one token each, so that brackets in them do not count. An unterminated
+# string matches to the end, so that the scan takes linear time.
 _TOKEN = re.compile(
     r'"""(?:[^"\\]|\\[\s\S]|"(?!""))*(?:"""|\Z|\\\Z)'
     r"|'''(?:[^']|'(?!''))*(?:'''|\Z)"
@@ -36,15 +36,15 @@ _TOKEN = re.compile(
 def read(path: Path, kind: type[T], what: str, hint: str = "") -> T:
     """The contents of a TOML file as a value of `kind`.
 
-    what: names the file's kind in errors, such as "the topology". hint: what to do about a file
-    that says what it may not. Raises UsageError, with the line of a mistake.
+    what: names the file's kind in errors, such as "the topology". hint: what to do about an invalid
+    file. Raises UsageError, with the line of the mistake.
     """
     data = untrusted.read_input(path, what, untrusted.TOML_BYTES)
     return decode(data, kind, str(path), hint)
 
 
 def decode(data: bytes, kind: type[T], name: str, hint: str = "") -> T:
-    """The same for the bytes of a file that is called `name`."""
+    """Like `read`, from the bytes of a file; name: the file's name for errors."""
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -58,26 +58,26 @@ def decode(data: bytes, kind: type[T], name: str, hint: str = "") -> T:
     except msgspec.ValidationError as error:
         raise UsageError(f"{name}: {error}{_line(text, str(error))}", hint=hint) from None
     except (msgspec.DecodeError, ValueError, OverflowError, RecursionError) as error:
-        # ValueError: a number of more digits than Python takes
+        # ValueError: a number with more digits than Python accepts
         raise UsageError(f"{name}: {error}", hint=hint) from None
 
 
 def _too_deep(text: str) -> int:
-    """The line on which a text nests too deep; 0 when none does."""
+    """The line at which a text is nested too deep; 0 when it is not."""
     depth = dots = 0
-    for found in _TOKEN.finditer(text):
-        token = found[0]
+    for match in _TOKEN.finditer(text):
+        token = match[0]
         depth += (token in ("[", "{")) - (token in ("]", "}"))
         dots = dots + 1 if token == "." else dots
         if max(depth, dots) > DEEPEST:
-            return text.count("\n", 0, found.start()) + 1
+            return text.count("\n", 0, match.start()) + 1
         if token in ("\n", "=", ",", "{", "["):
             dots = 0
     return 0
 
 
 def _line(text: str, error: str) -> str:
-    """Where the field is that an error of msgspec's names, when one line only can be meant."""
+    """`` (line N)`` for the field that msgspec's error names, if exactly one line can define it."""
     field = re.search(r"`\$(?:\.\w+|\[[.\d]*\])*\.(\w+)(?:\[[.\d]*\])*`\Z", error) or re.search(
         r"unknown field `(\w+)`", error
     )

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Folders of any depth, with anything in them: walked, measured and removed.
+"""Walks, measures and removes folders of any depth and content.
 
-What a build leaves can be nested deeper than Python recurses, than a path may be long, and than a
-process may have files open. So each step is taken from an open folder, by a name without a slash;
-no link is followed; and one folder is open at a time. The way back is ``..``, which has to lead to
-the folder that we came from.
+A build's output can be nested deeper than Python's recursion limit, than PATH_MAX, and than the
+number of open files. So each step opens a name without a slash relative to an open folder, follows
+no link, and keeps only one folder open. The way back up is ``..``, which must be the folder that
+the walk came from.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ import msgspec
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-class Found(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True):
     """A file, folder or link below the folder that is walked."""
 
-    parent: int  # descriptor of its folder, valid until the next one is asked for
-    above: list[str]  # names of the folders on the way to it; changes with the walk
+    parent: int  # descriptor of its folder, valid until the next entry is requested
+    above: list[str]  # names of the folders above it; changes as the walk goes on
     name: str
-    status: os.stat_result | None  # None: a folder whose contents have all been seen
+    status: os.stat_result | None  # from lstat; None: a folder, after its contents
 
     @property
     def path(self) -> str:
-        """Relative to the folder that is walked."""
+        """The path relative to the folder that is walked."""
         return "/".join([*self.above, self.name])
 
 
@@ -43,12 +43,13 @@ class _Level(msgspec.Struct):
     folders: list[str]  # still to be entered
 
 
-def walk(top: Path, *, forced: bool = False) -> Iterator[Found]:
-    """Everything below a folder: a folder's files by name, then its folders, each twice.
+def walk(top: Path, *, forced: bool = False) -> Iterator[Entry]:
+    """Everything below a folder, which may be reached through a link; sorted by name per folder.
 
-    A folder comes with its status before its contents and without after them. `top` may be reached
-    through a link. What another process removes meanwhile is passed over, and so is a folder that
-    may not be read; forced: its owner's rights are restored instead.
+    A folder comes twice: with its status among the names of its parent, and without it after its
+    contents. Skips what other processes remove meanwhile, and folders that may not be read; forced:
+    restores the owner's permissions of these and reads them. Raises OSError when the tree changes
+    under the walk.
     """
     descriptor = os.open(top, _FOLDER)
     base = os.dup(descriptor)
@@ -73,11 +74,11 @@ def walk(top: Path, *, forced: bool = False) -> Iterator[Found]:
                 level = levels.pop()
                 above.pop()
                 outer = _back(descriptor, level.identity, base, above)
-                if outer is None:  # the folder that we were in is gone, and we with it
-                    raise OSError(errno.ESTALE, "it changed while it was walked", str(top))
+                if outer is None:  # the folder was moved or removed
+                    raise OSError(errno.ESTALE, "changed during the walk", str(top))
                 os.close(descriptor)
                 descriptor = outer
-                yield Found(descriptor, above, name, None)
+                yield Entry(descriptor, above, name, None)
             else:
                 return
     finally:
@@ -90,26 +91,26 @@ def _identity(descriptor: int) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _inside(descriptor: int, above: list[str], folders: list[str]) -> Iterator[Found]:
-    """What is directly in a folder; the names of its folders are added to `folders`."""
-    found = []
+def _inside(descriptor: int, above: list[str], folders: list[str]) -> Iterator[Entry]:
+    """The entries directly in a folder; adds the names of its folders to `folders`."""
+    names = []
     with contextlib.suppress(FileNotFoundError), os.scandir(descriptor) as entries:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):
-                found.append((entry.name, entry.stat(follow_symlinks=False)))
-    found.sort(key=lambda one: one[0])
-    for name, status in found:
+                names.append((entry.name, entry.stat(follow_symlinks=False)))
+    names.sort(key=lambda pair: pair[0])
+    for name, status in names:
         if stat.S_ISDIR(status.st_mode):
             folders.append(name)
-        yield Found(descriptor, above, name, status)
-    folders.reverse()  # they are taken from the end
+        yield Entry(descriptor, above, name, status)
+    folders.reverse()  # `walk` pops from the end
 
 
 def _enter(parent: int, name: str, forced: bool) -> int | None:
-    """A folder, opened; None when it is none any more, or may not be read."""
+    """Opens a folder; None when it was removed or replaced, or may not be read."""
     if forced:
         with contextlib.suppress(OSError):
-            _own(parent, name)
+            _make_accessible(parent, name)
     try:
         return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
     except (FileNotFoundError, NotADirectoryError):
@@ -124,48 +125,49 @@ def _enter(parent: int, name: str, forced: bool) -> int | None:
         raise
 
 
-def _own(parent: int, name: str) -> None:
-    """Gives us all rights in a folder of ours."""
-    place = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
+def _make_accessible(parent: int, name: str) -> None:
+    """Gives a folder's owner all permissions in it."""
+    flags = os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
+    descriptor = os.open(name, flags, dir_fd=parent)
     try:
-        if os.fstat(place).st_mode & 0o700 != 0o700:
-            Path(f"/proc/self/fd/{place}").chmod(0o700)  # fchmod takes no O_PATH
+        if os.fstat(descriptor).st_mode & 0o700 != 0o700:
+            Path(f"/proc/self/fd/{descriptor}").chmod(0o700)  # fchmod rejects O_PATH
     finally:
-        os.close(place)
+        os.close(descriptor)
 
 
-def _back(inner: int, wanted: tuple[int, int], base: int, above: list[str]) -> int | None:
-    """The folder above, opened: by ``..``, or from the top when that leads elsewhere now."""
+def _back(inner: int, expected: tuple[int, int], base: int, above: list[str]) -> int | None:
+    """Opens the folder above: by ``..``, or from the top if ``..`` is another folder now."""
     with contextlib.suppress(OSError):
         outer = os.open("..", _FOLDER, dir_fd=inner)
-        if _identity(outer) == wanted:
+        if _identity(outer) == expected:
             return outer
         os.close(outer)
-    place = os.dup(base)
+    descriptor = os.dup(base)
     for name in above:
         try:
-            deeper = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=place)
+            deeper = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=descriptor)
         except OSError:
             return None
         finally:
-            os.close(place)
-        place = deeper
-    return place
+            os.close(descriptor)
+        descriptor = deeper
+    return descriptor
 
 
 def size(top: Path, *, forced: bool = False) -> int:
-    """Bytes on the disk below a folder; 0 when there is none. forced: see `walk`."""
+    """Bytes on the disk below a folder; 0 when it does not exist. forced: see `walk`."""
     total = 0
     with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-        for one in walk(top, forced=forced):
-            total += one.status.st_blocks * 512 if one.status else 0
+        for entry in walk(top, forced=forced):
+            total += entry.status.st_blocks * 512 if entry.status else 0
     return total
 
 
 def remove(path: Path) -> None:
-    """Removes a file, a link or a folder with all that is in it; no error when there is none.
+    """Removes a file, a link or a folder with its contents, read-only ones included.
 
-    Folders that are read-only are removed, too. Raises OSError.
+    A path that does not exist is no error. Raises OSError.
     """
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISDIR(path.lstat().st_mode):
@@ -173,13 +175,13 @@ def remove(path: Path) -> None:
             return
         parent = os.open(path.parent, _FOLDER)
         try:
-            _own(parent, path.name)
+            _make_accessible(parent, path.name)
         finally:
             os.close(parent)
-        for one in walk(path, forced=True):
+        for entry in walk(path, forced=True):
             with contextlib.suppress(FileNotFoundError):
-                if one.status is None:
-                    os.rmdir(one.name, dir_fd=one.parent)
-                elif not stat.S_ISDIR(one.status.st_mode):
-                    os.unlink(one.name, dir_fd=one.parent)
+                if entry.status is None:
+                    os.rmdir(entry.name, dir_fd=entry.parent)
+                elif not stat.S_ISDIR(entry.status.st_mode):
+                    os.unlink(entry.name, dir_fd=entry.parent)
         path.rmdir()

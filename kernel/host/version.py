@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which Blockyard this is: its version, and the commit of a checkout."""
+"""The version of Blockyard, and the commit of a checkout."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from dataclasses import dataclass
 
 from blockyard.kernel.host.settings import PROJECT
 
-VERSION = "0.1.0"  # the only place: pyproject.toml and `blockyard.__version__` read it from here
+VERSION = "0.1.0"  # pyproject.toml and `blockyard.__version__` read it from here
 
 
 @dataclass(frozen=True)
 class Version:
-    """A version of Blockyard."""
+    """The version of a Blockyard installation."""
 
     version: str  # such as 0.1.0
     commit: str = ""  # 40 hex digits; empty where it is not a git checkout
     modified: bool = False  # whether files differ from the commit
 
     def __str__(self) -> str:
-        """For people: ``0.1.0 (commit 46dc21a04d3f, modified)``."""
+        """Text such as ``0.1.0 (commit 46dc21a04d3f, modified)``."""
         if not self.commit:
             return self.version
         state = ", modified" if self.modified else ""
         return f"{self.version} (commit {self.commit[:12]}{state})"
 
 
-def own() -> Version:
-    """The version that runs. Runs git, so it takes some 20 ms."""
+def current() -> Version:
+    """The version that is running; takes about 20 ms in a checkout, since it runs git."""
     if not (PROJECT / ".git").exists():
         return Version(VERSION)
     commit = _git("rev-parse", "HEAD")
@@ -37,10 +37,10 @@ def own() -> Version:
 
 
 def _git(*words: str) -> str:
-    """What git prints about the checkout; empty when it cannot say."""
+    """The output of a git command in the checkout; empty when it fails."""
     argv = ["git", "-C", str(PROJECT), *words]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    except OSError:  # no git here
+    except OSError:  # git is not installed
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

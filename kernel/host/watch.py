@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Waiting for a program's end, and ending it when it takes more than its limits.
+"""Waits for a program and detects when it exceeds its limits.
 
-What can be limited by the kernel is (kernel/scripts/sandbox); time, the log and all that stands in
-a folder are looked at from here.
+kernel/scripts/sandbox sets the limits that the kernel can enforce. Time, the size of the log and
+the size of output folders are checked here.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ from pathlib import Path
 from blockyard.kernel.host import trees
 from blockyard.kernel.host.limits import Limits
 
-TICK_S = 0.2  # between two looks at the log and at the disk
-WALK_S = 10.0  # between two looks at folders, at least
-WALK_SHARE = 20  # and so many times what the last look took
-FREE_BYTES = 512 << 20  # a disk with less is full, as far as builds go,
-FREE_SHARE = 50  # or with less than this part of it: small disks
+TICK_S = 0.2  # between two checks of the log and the disk
+WALK_S = 10.0  # between two measurements of folders, at least,
+WALK_SHARE = 20  # and at least this many times the duration of the last one
+FREE_BYTES = 512 << 20  # for a build a disk with less free space is full;
+FREE_SHARE = 50  # on a small disk, one with less than 1/50 free
 
 
 class Exceeded(Exception):
-    """A program is to be ended. what: which limit it hit; hint: what the user can do."""
+    """A program exceeded a limit and must be killed.
+
+    what: the limit, for a message. hint: what the user can do.
+    """
 
     def __init__(self, what: str, hint: str = "") -> None:
         super().__init__(what)
@@ -36,27 +39,30 @@ class Exceeded(Exception):
 
 
 def raised_by(setting: str) -> str:
-    """A hint: the setting that raises a limit."""
-    return f"more is allowed by {setting} in config.toml, or BLOCKYARD_{setting.upper()}"
+    """A hint that names the setting that raises a limit."""
+    return f"raise the limit with {setting} in config.toml, or with BLOCKYARD_{setting.upper()}"
 
 
 @dataclass
 class Watch:
-    """One program that is waited for. cpu_s: what it and all that it waited for took."""
+    """A running program and its limits."""
 
     process: subprocess.Popen[bytes]
     log: Path
     limits: Limits
     outputs: Sequence[Path] = ()  # folders that it writes to
-    cpu_s: float = 0.0
+    cpu_s: float = 0.0  # CPU time of the program and its reaped children, set when it ends
     _next_walk: float = field(default_factory=lambda: time.monotonic() + WALK_S)
-    _begun: float = field(default_factory=time.monotonic)
+    _started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self._log_start = _size(self.log)
 
     def wait(self) -> int:
-        """The exit code (-n for signal n); raises Exceeded while it runs on."""
+        """Waits and returns the exit code (-n for signal n).
+
+        Raises Exceeded when a limit is exceeded; the program still runs then.
+        """
         with _descriptor(self.process.pid) as pidfd:
             while (code := self._reap()) is None:
                 self._look()
@@ -64,7 +70,7 @@ class Watch:
         return code
 
     def check_outputs(self) -> None:
-        """Raises Exceeded when what stands in the folders is too much."""
+        """Raises Exceeded when the output folders are too large."""
         most = self.limits.output_mib
         if most is None or not self.outputs:
             return
@@ -75,7 +81,7 @@ class Watch:
             )
 
     def cut_log(self) -> None:
-        """Cuts off what a program that has ended printed beyond the limit."""
+        """Truncates the log to its limit; for after the end of the program."""
         if (most := self.limits.log_mib) is not None:
             end = self._log_start + (most << 20)
             with suppress(OSError):
@@ -83,12 +89,12 @@ class Watch:
                     os.truncate(self.log, end)
 
     def _reap(self) -> int | None:
-        """Popen.poll, which does not say what the process took."""
+        """Like Popen.poll, but also sets `cpu_s`."""
         if self.process.returncode is not None:
             return self.process.returncode
         try:
             pid, status, usage = os.wait4(self.process.pid, os.WNOHANG)
-        except ChildProcessError:  # SIGCHLD is ignored here: nobody knows any more
+        except ChildProcessError:  # SIGCHLD is ignored: the exit code is lost
             return self.process.wait()
         if not pid:
             return None
@@ -98,7 +104,7 @@ class Watch:
 
     def _look(self) -> None:
         now, limits = time.monotonic(), self.limits
-        if limits.time_s is not None and now - self._begun > limits.time_s:
+        if limits.time_s is not None and now - self._started > limits.time_s:
             raise Exceeded(f"no end after {limits.time_s:.0f} s")
         if limits.log_mib is not None and _size(self.log) - self._log_start > limits.log_mib << 20:
             raise Exceeded(f"it printed more than {limits.log_mib} MiB", raised_by("build_log_mib"))
@@ -113,7 +119,7 @@ class Watch:
 
 @contextmanager
 def _descriptor(pid: int) -> Iterator[int | None]:
-    """A descriptor that is readable when the process has ended; None on old kernels."""
+    """A pidfd, readable once the process has ended; None on kernels without pidfd_open(2)."""
     try:
         descriptor = os.pidfd_open(pid)
     except OSError:
@@ -133,7 +139,7 @@ def _size(path: Path) -> int:
 
 
 def is_full(folder: Path, *, most_bytes: int = FREE_BYTES) -> bool:
-    """Whether the disk of a folder has next to nothing left."""
+    """Whether the disk of a folder has less than `most_bytes` and less than 1/50 free."""
     try:
         disk = os.statvfs(folder)
     except OSError:

@@ -141,7 +141,7 @@ def record(name: str, packages: Sequence[Package]) -> None:
 
 
 def _record(name: str) -> Path:
-    return store.place("resolved") / f"{name}.json"
+    return store.path_of("resolved") / f"{name}.json"
 
 
 def is_older(version: str, than: str, tools: ToolRoot) -> bool:

@@ -56,7 +56,7 @@ def packed(checkout: Checkout, tools: ToolRoot) -> str:
 
 def tar_of(key: str) -> Path:
     """The tar with a key, in this machine's cache."""
-    return store.place(KIND) / key / TAR
+    return store.path_of(KIND) / key / TAR
 
 
 def _content(folder: Path) -> Iterator[tuple[str, str, str]]:
@@ -67,7 +67,7 @@ def _content(folder: Path) -> Iterator[tuple[str, str, str]]:
         else:
             with open_regular(folder, entry.name) as file:
                 content = hashlib.sha256(file.read(tree.FILE_BYTES)).hexdigest()
-            yield entry.name, "program" if entry.runs else "file", content
+            yield entry.name, "program" if entry.executable else "file", content
 
 
 def _compile(copy: Path, tools: ToolRoot, log: Path) -> None:

@@ -48,7 +48,7 @@ def copy(base: Path, tops: Collection[str], target: Path) -> None:
             to.symlink_to(entry.link)
         else:
             untrusted.copy(base, entry.name, to, FILE_BYTES)
-            to.chmod(0o755 if entry.runs else 0o644)
+            to.chmod(0o755 if entry.executable else 0o644)
 
 
 def is_folder(base: Path, name: str) -> bool:

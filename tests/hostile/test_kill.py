@@ -153,6 +153,6 @@ def check(cache: Path) -> None:
     for name in found:
         assert seal.verify(cache / "modules" / name, "modules") == []
     for lock in [*(cache / "locks").iterdir(), *(cache / "used").iterdir()]:
-        with locks.tried(lock) as free:
+        with locks.try_lock(lock) as free:
             assert free
     assert store.MAKING not in str(found)

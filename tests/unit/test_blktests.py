@@ -176,7 +176,7 @@ class TestArchive:
     def test_checkout_without_bounds_is_refused(self, tree: Path) -> None:
         with open(tree / "src/large", "wb") as large:
             large.truncate(1 << 40)
-        with pytest.raises(UsageError, match="holds more than 256 MiB, with src/large"):
+        with pytest.raises(UsageError, match="has more than 256 MiB of files, up to src/large"):
             archive.digest(checkout.read(tree))
         os.truncate(tree / "src/large", upstream_tree.FILE_BYTES + 1)
         with pytest.raises(UsageError, match="src/large is larger than 16 MiB"):

@@ -243,18 +243,18 @@ class TestVersion:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(version, "PROJECT", tmp_path)
-        number = version.own().version
-        assert str(version.own()) == number
+        number = version.current().version
+        assert str(version.current()) == number
         git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
         subprocess.run([*git, "init", "-q"], check=True)
         (tmp_path / "file").write_text("a")
         subprocess.run([*git, "add", "file"], check=True)
         subprocess.run([*git, "commit", "-q", "-m", "x"], check=True)
-        found = version.own()
+        found = version.current()
         assert re.fullmatch(r"[0-9a-f]{40}", found.commit)
         assert str(found) == f"{number} (commit {found.commit[:12]})"
         (tmp_path / "file").write_text("b")
-        assert str(version.own()).endswith(", modified)")
+        assert str(version.current()).endswith(", modified)")
 
 
 class TestCompletion:

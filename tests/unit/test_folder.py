@@ -100,12 +100,12 @@ class TestOwnFiles:
     def test_a_sparse_file_is_not_read(self, module: Path) -> None:
         with open(module / "huge.c", "wb") as file:
             file.truncate(100 << 30)
-        with pytest.raises(UsageError, match=r"mine holds more than 512 MiB, with huge.c"):
+        with pytest.raises(UsageError, match=r"mine has more than 512 MiB of files, up to huge.c"):
             sources(module)
 
     def test_a_deep_folder(self, module: Path) -> None:
         (module / "/".join(["d"] * 100)).mkdir(parents=True)
-        with pytest.raises(UsageError, match="folders are more than 64 deep"):
+        with pytest.raises(UsageError, match="folders are nested more than 64 deep"):
             sources(module)
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -227,7 +227,7 @@ class TestNamedFiles:
         (repository / "Kbuild").write_text("ccflags-y := -I$(src)/../common\n")
         found = sources(repository)
         assert found.place == "."
-        assert "holds more than 1 files" in found.unseen[0]
+        assert "has more than 1 files" in found.unseen[0]
 
     def test_a_file_of_a_large_neighbour_comes_alone(
         self, repository: Path, monkeypatch: pytest.MonkeyPatch
@@ -307,7 +307,7 @@ def test_the_limit_of_files(tmp_path: Path) -> None:
         (tmp_path / str(number)).touch()
     found = untrusted.regular_files(tmp_path, lambda name: name == "4", FolderLimits(files=4))
     assert [entry.name for entry in found] == ["0", "1", "2", "3"]
-    with pytest.raises(UsageError, match="holds more than 4 files"):
+    with pytest.raises(UsageError, match="has more than 4 files"):
         list(untrusted.regular_files(tmp_path, lambda name: False, FolderLimits(files=4)))
 
 

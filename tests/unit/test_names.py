@@ -105,7 +105,7 @@ class TestOddText:
         repositories.make(folder)
         monkeypatch.chdir(folder)
         for text in (".", ".#v1"):
-            with pytest.raises(UsageError, match="bytes in it that are not UTF-8"):
+            with pytest.raises(UsageError, match="bytes that are not UTF-8"):
                 fetch("mine", find(text), NO_TOOLS)
         (tmp_path / "link").symlink_to(folder)
         assert fetch("mine", find(f"{tmp_path}/link#v1"), NO_TOOLS).version == "7.4.0"
@@ -171,7 +171,7 @@ class TestPaths:
     def test_setting_with_an_unknown_user_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("BLOCKYARD_CACHE", "~nosuch-user/x")
         settings.cache_clear()
-        with pytest.raises(UsageError, match="the setting cache.*there is no such user: ~nosuch"):
+        with pytest.raises(UsageError, match="the setting cache.*no such user: ~nosuch"):
             store.directory("logs")
 
     def test_removed_current_folder_is_reported(

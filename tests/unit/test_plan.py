@@ -26,11 +26,11 @@ from blockyard.tests.unit import samples
 
 
 def boot_env() -> BootEnv:
-    images = store.place("images")
+    images = store.path_of("images")
     samples.kernel(store.directory("kernels") / "0123")
     return BootEnv(
-        artifact.load(store.place("kernels") / "0123", "mine"),
-        ToolRoot(store.place("roots") / "4567"),
+        artifact.load(store.path_of("kernels") / "0123", "mine"),
+        ToolRoot(store.path_of("roots") / "4567"),
         GuestFiles(
             images / "89ab" / "root.erofs",
             images / "cdef" / "modules.erofs",

@@ -54,7 +54,7 @@ def work(guest):
     store.get("kernels", KEYS[0], "a kernel", kernel)
     path = store.get("snapshots", KEYS[1], "a snapshot", snapshot)
     store.keep(path / "times.json", b'{"boot_s": 1.0}')
-    store.write(store.place("resolved") / "7.3.json", b"[]" * 100)
+    store.write(store.path_of("resolved") / "7.3.json", b"[]" * 100)
     with scratch(guest):
         (guest / "disk.raw").write_bytes(b"x")
     store.get("kernels", KEYS[2], "another kernel", kernel)
@@ -155,7 +155,7 @@ def next_run(tmp_path: Path) -> None:
 
 
 def listed(kind: str) -> list[Path]:
-    return [path for path in store.place(kind).iterdir() if path.is_dir()]
+    return [path for path in store.path_of(kind).iterdir() if path.is_dir()]
 
 
 def whole(cache: Path) -> int:

@@ -134,7 +134,7 @@ class TestTheCommandIsShown:
         caplog.set_level(logging.INFO, "blockyard")
         argv = Sandbox(Path("/nowhere"), supervised=True).argv(["make", "-j2", "a b"])
         caplog.clear()
-        commands.Timed(argv).ended(-9)
+        commands.Timed(argv).finish(-9)
         begin, end = caplog.messages
         assert begin == "$ make -j2 'a b'  # in the sandbox"
         assert re.fullmatch(r"make: \d+\.\d\d s, signal SIGKILL", end)
@@ -171,7 +171,7 @@ class TestFailure:
         ("line", "hint"),
         [
             ("cp: error writing 'x': No space left on device", "the disk is full"),
-            ("W: Temporary failure resolving 'mirror.example'", "no network"),
+            ("W: Temporary failure resolving 'mirror.example'", "host name not resolved"),
             ("E: Could not connect to mirror.example:80", "mirror does not answer"),
             (
                 "bwrap: setting up uid map: Permission denied",

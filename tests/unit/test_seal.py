@@ -84,13 +84,13 @@ DAMAGES: dict[Callable[[Path], None], str] = {
     empty: "kernel.json has 0 bytes, not 2",
     delete: "kernel.json is missing",
     delete_deep: "x.ko",
-    overwrite: "bzImage has other contents than when it was made",
+    overwrite: "bzImage was changed since it was made",
     replace_by_link: "bzImage is not a regular file",
     replace_by_folder: "kernel.json is not a regular file",
     replace_by_pipe: "kernel.json is not a regular file",
     add: "more.ko was added",
-    cut_seal: "its seal cannot be read",
-    seal_by_folder: "its seal cannot be read",
+    cut_seal: "its seal is damaged",
+    seal_by_folder: "its seal is damaged",
 }
 
 
@@ -134,7 +134,7 @@ class TestFirstUse:
         (entry / "times.json").write_text('{"boot_s": 1.5}')
         assert seal.problem(entry, "snapshots") == ""
         os.truncate(entry / "times.json", 0)
-        assert "cannot be read" in (seal.problem(entry, "snapshots") or "")
+        assert "cannot read" in (seal.problem(entry, "snapshots") or "")
 
     def test_of_many_files_the_largest_and_those_on_top(self, tmp_path: Path) -> None:
         tree = tmp_path / "entry" / "tree"
@@ -179,8 +179,8 @@ class TestVerify:
         forged = msgspec.structs.replace(sealed, checked=tuple(times))
         durable.write(entry / seal.SEAL, msgspec.json.encode(forged))
         assert seal.problem(entry, "kernels") == ""
-        assert seal.verify(entry, "kernels") == ["bzImage has other contents than when it was made"]
-        seal.mark(entry, "bzImage has other contents than when it was made")
+        assert seal.verify(entry, "kernels") == ["bzImage was changed since it was made"]
+        seal.mark(entry, "bzImage was changed since it was made")
         assert "bzImage" in (seal.problem(entry, "kernels") or "")
 
     def test_a_mode_and_a_link_count(self, entry: Path) -> None:
@@ -190,7 +190,7 @@ class TestVerify:
         found = seal.verify(entry, "kernels")
         assert found == [
             "bzImage has the mode 744, not 644",
-            "modules/link has other contents than when it was made",
+            "modules/link was changed since it was made",
         ]
 
     def test_rights_of_others_depend_on_the_copier(self, entry: Path) -> None:
@@ -200,7 +200,7 @@ class TestVerify:
     def test_a_manifest_that_was_changed(self, entry: Path) -> None:
         with open(entry / seal.MANIFEST, "ab") as file:
             file.write(b"f 644 0 0 - x\n")
-        assert seal.verify(entry, "kernels") == ["its manifest is not the one that was sealed"]
+        assert seal.verify(entry, "kernels") == ["its manifest does not match its seal"]
 
 
 class TestMake:

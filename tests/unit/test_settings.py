@@ -96,7 +96,7 @@ class TestBad:
     )
     def test_a_setting_is_named_with_its_places(self, file: Path, text: str, words: str) -> None:
         file.write_text(text)
-        with pytest.raises(UsageError, match="bad setting") as caught:
+        with pytest.raises(UsageError, match="invalid setting") as caught:
             settings()
         assert words in caught.value.what
         assert str(file) in caught.value.hint

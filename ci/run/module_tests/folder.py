@@ -102,8 +102,8 @@ def needed(plan: Plan) -> list[Path]:
     """What of the cache guests need, read-only."""
     assert plan.env is not None
     images = {plan.env.root, plan.env.modules, plan.env.initramfs}
-    found = [store.place("images") / key for key in sorted(images)]
-    return [store.place("kernels") / plan.env.kernel, plan.env.tool_root.path, *found]
+    found = [store.path_of("images") / key for key in sorted(images)]
+    return [store.path_of("kernels") / plan.env.kernel, plan.env.tool_root.path, *found]
 
 
 def keep(source: Path, target: Path, driver: str) -> None:
