@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From what a user named to a source tree on disk, whatever the form.
+"""Source trees from every kind of catalog entry: package, tarball, git commit, directory.
 
-A `Tree` of a package, a tarball or a commit stands in the cache under the hash of what it is and
-never changes. A directory is the user's own: it is never written to, and its state is taken anew
+A `Tree` from a package, a tarball or a commit is in the cache under the hash of its contents and
+never changes. A directory belongs to the user: it is never written to, and its state is computed
 each time.
 """
 
@@ -16,9 +16,9 @@ from blockyard.kernel.sources.tree import Tree
 
 
 def cached(name: str, entry: Entry) -> Tree | None:
-    """The same if it can be had without fetching or unpacking anything; else None.
+    """Like `files`, without fetching or unpacking anything; None when the cache does not have it.
 
-    For a kernel that Debian built: its packages' files. Raises UsageError as `fetch` does.
+    Raises UsageError as `fetch` does.
     """
     match entry:
         case DebianSource() | DebianImage():
@@ -32,16 +32,16 @@ def cached(name: str, entry: Entry) -> Tree | None:
 
 
 def files(name: str, entry: Entry, tools: ToolRoot) -> Tree:
-    """What `entry` stands for: a source tree, or the packages' files of a kernel Debian built."""
+    """The source tree of `entry`, or the package files of a kernel that Debian built."""
     if isinstance(entry, DebianImage):
         return debian.image_files(name, entry, tools)
     return fetch(name, entry, tools)
 
 
 def fetch(name: str, entry: Entry, tools: ToolRoot) -> Tree:
-    """The source tree that `entry` stands for; `name` is what the user called it.
+    """The source tree of `entry`, fetched and unpacked if needed; name: as the user typed it.
 
-    Raises UsageError for a tree that cannot be, Failure for one that cannot be had.
+    Raises UsageError for an invalid entry, Failure when fetching or unpacking fails.
     """
     match entry:
         case DebianSource():

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The files of a commit, byte for byte.
+"""Writes the files of a commit, byte for byte.
 
-Whatever git would do to files on their way out (attributes, filters, line ends, encodings,
-keywords, replacements) depends on the repository and on who reads it. So only objects are asked of
-git, and we write the files. Each object is hashed on the way: what stands on the disk in the end is
-what the commit's id names, or there is an error. No name of a tree leads out of its folder: folders
-are made and entered one by one, through no link.
+git's checkout converts files (attributes, filters, line ends, encodings, keywords, replacements),
+depending on the repository and the user's settings. So git only delivers objects, and this module
+writes the files. Each object is checked against its id, so the files are those that the commit's
+id names, or there is an error. No name in a tree can lead out of the target folder: folders are
+made and entered one by one, and links are not followed.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.store import is_full
 from blockyard.kernel.sources.objects import Answers, Reader, Repository
 
-MOST_FILES = 1_000_000  # Linux has 90,000; a few objects can stand for billions of files
+MOST_FILES = 1_000_000  # Linux has 90,000; a few tree objects can describe billions of files
 MOST_BYTES = 16 << 30  # Linux has 1.5 GB
-DEEPEST = 100  # folders in folders; Linux has 10
-# Older than any object that is compiled: make never takes a file that was written again for new.
+DEEPEST = 100  # nested folders; Linux has 10
+# Older than any compiled object, so that make does not rebuild when files are written again.
 WRITTEN_S = 946684800  # 2000-01-01
 _FOLDER, _LINK, _SUBMODULE = 0o040000, 0o120000, 0o160000
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """One line of a tree."""
+    """An entry of a tree object."""
 
     mode: int
     name: bytes
@@ -46,22 +46,22 @@ class _Entry:
 
 @dataclass(frozen=True)
 class _Step:
-    """One step of writing a tree: a folder to enter, a file or a link to write, or a way back."""
+    """A step of writing a tree: enter a folder, write a file or a link, or go back up."""
 
-    entry: _Entry | None  # None: back to the folder above
+    entry: _Entry | None  # None: go back to the folder above
 
 
 def write(repository: Repository, commit: str, target: Path) -> None:
-    """Makes `target`, a new folder, hold the files of a commit.
+    """Makes the folder `target` and writes the files of a commit to it.
 
-    Raises Failure for objects that are missing or broken, and for a tree that no file system holds.
+    Raises Failure for missing and broken objects, and for a tree that cannot be written as files.
     """
     with tempfile.TemporaryDirectory(dir=target.parent) as aside:
         reader = Reader(repository, git.make(Path(aside) / "git", commit))
         ((_, text),) = reader.read([commit], "commit")
         first = text.partition(b"\n")[0].split()
         if len(first) != 2 or first[0] != b"tree":
-            raise Failure(f"{repository.name}: commit {commit} names no tree")
+            raise Failure(f"{repository.name}: invalid commit {commit}: it names no tree")
         root = first[1].decode(errors="replace")
         trees = _trees(reader, root)
         files = [
@@ -78,24 +78,24 @@ def write(repository: Repository, commit: str, target: Path) -> None:
 
 
 def _is_made(entry: _Entry) -> bool:
-    """Whether it is made without an object's contents: folders, and empty ones for submodules."""
+    """Whether an entry needs no blob: a folder, or a submodule (an empty folder)."""
     return stat.S_IFMT(entry.mode) in (_FOLDER, _SUBMODULE)
 
 
 def _trees(reader: Reader, root: str) -> dict[str, list[_Entry]]:
-    """All folders of a tree: id → what is in it."""
+    """All tree objects below a tree: id → entries."""
     trees: dict[str, list[_Entry]] = {}
-    wanted = [root]
-    while wanted:
-        for name, data in reader.read(wanted, "tree"):
+    pending = [root]
+    while pending:
+        for name, data in reader.read(pending, "tree"):
             trees[name] = _parsed(data, len(name) // 2, f"{reader.name}: tree {name}")
-        found = (one.id for tree in wanted for one in trees[tree] if one.is_folder)
-        wanted = [one for one in dict.fromkeys(found) if one not in trees]
+        inner = (entry.id for tree in pending for entry in trees[tree] if entry.is_folder)
+        pending = [tree for tree in dict.fromkeys(inner) if tree not in trees]
     return trees
 
 
 def _parsed(data: bytes, width: int, where: str) -> list[_Entry]:
-    """The lines of a tree object. Raises Failure for names and modes that git does not make."""
+    """The entries of a tree object. Raises Failure for names and modes that git never writes."""
     entries: list[_Entry] = []
     at = 0
     with contextlib.suppress(ValueError):
@@ -109,18 +109,18 @@ def _parsed(data: bytes, width: int, where: str) -> list[_Entry]:
         raise Failure(f"{where} is broken")
     names = {entry.name for entry in entries}
     if len(names) != len(entries):
-        raise Failure(f"{where} has two entries of one name")
+        raise Failure(f"{where} has two entries with the same name")
     for entry in entries:
         name = entry.name
         if name.lower() in (b"", b".", b"..", b".git") or b"/" in name:
-            raise Failure(f"{where} has an entry named {name!r}: no git makes such a tree")
+            raise Failure(f"{where} has an entry with the invalid name {name!r}")
         if stat.S_IFMT(entry.mode) not in (_FOLDER, _LINK, _SUBMODULE, stat.S_IFREG):
-            raise Failure(f"{where}: {name!r} has the mode {entry.mode:o}, which git does not know")
+            raise Failure(f"{where}: {name!r} has the invalid mode {entry.mode:o}")
     return entries
 
 
 def _steps(trees: Mapping[str, Sequence[_Entry]], root: str) -> Iterator[_Step]:
-    """How a tree is written, folder by folder."""
+    """The steps that write a tree, folder by folder. Raises Failure beyond the limits."""
     files = 0
     pending = [iter(trees[root])]
     while pending:
@@ -132,33 +132,35 @@ def _steps(trees: Mapping[str, Sequence[_Entry]], root: str) -> Iterator[_Step]:
             continue
         files += 1
         if files > MOST_FILES:
-            raise Failure(f"the commit has more than {MOST_FILES} files: that is no Linux tree")
+            raise Failure(f"the commit has more than {MOST_FILES} files: is it a Linux tree?")
         yield _Step(entry)
         if entry.is_folder:
             pending.append(iter(trees[entry.id]))
             if len(pending) > DEEPEST:
-                raise Failure(f"the commit has folders more than {DEEPEST} deep: no Linux tree has")
+                raise Failure(
+                    f"the commit nests folders more than {DEEPEST} deep: is it a Linux tree?"
+                )
 
 
 def _write(answers: Answers, steps: Iterator[_Step], target: Path) -> None:
-    """Follows the steps; files come from git in the order of the steps."""
+    """Executes the steps; git delivers the blobs in their order."""
     left = MOST_BYTES
     folders = [os.open(target, os.O_RDONLY | os.O_DIRECTORY)]
     try:
         for step in steps:
-            here, entry = folders[-1], step.entry
+            folder, entry = folders[-1], step.entry
             if entry is None:
                 os.close(folders.pop())
             elif _is_made(entry):
-                os.mkdir(entry.name, 0o755, dir_fd=here)
+                os.mkdir(entry.name, 0o755, dir_fd=folder)
                 if entry.is_folder:
-                    how = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-                    folders.append(os.open(entry.name, how, dir_fd=here))
+                    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+                    folders.append(os.open(entry.name, flags, dir_fd=folder))
             else:
                 left -= answers.size(entry.id, "blob")
                 if left < 0:
                     raise Failure(f"the commit has more than {MOST_BYTES >> 30} GiB of files")
-                _write_file(answers, entry, here)
+                _write_file(answers, entry, folder)
     finally:
         for folder in folders:
             os.close(folder)
@@ -166,10 +168,10 @@ def _write(answers: Answers, steps: Iterator[_Step], target: Path) -> None:
 
 def _write_file(answers: Answers, entry: _Entry, folder: int) -> None:
     if stat.S_IFMT(entry.mode) == _LINK:
-        where = answers.contents(4096)
-        if not where or b"\0" in where:
-            raise Failure(f"the commit has a link {entry.name!r} to no path")
-        os.symlink(where, entry.name, dir_fd=folder)
+        link_target = answers.contents(4096)
+        if not link_target or b"\0" in link_target:
+            raise Failure(f"the commit has a link {entry.name!r} with an invalid target")
+        os.symlink(link_target, entry.name, dir_fd=folder)
         os.utime(entry.name, (WRITTEN_S, WRITTEN_S), dir_fd=folder, follow_symlinks=False)
         return
     mode = 0o755 if entry.mode & stat.S_IXUSR else 0o644
@@ -178,7 +180,7 @@ def _write_file(answers: Answers, entry: _Entry, folder: int) -> None:
         for data in answers.chunks():
             while data:
                 data = data[os.write(file, data) :]
-        os.fchmod(file, mode)  # whatever the umask is
+        os.fchmod(file, mode)  # not affected by the umask
         os.utime(file, (WRITTEN_S, WRITTEN_S))
     finally:
         os.close(file)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Debian's packages as sources: which version the mirror has, and its contents.
+"""Kernels from Debian's packages: which version the mirror has, and the package's files.
 
-The version is asked for once and recorded. A recorded version whose files are in the cache is
-used without the network; one that has left the mirror before it was fetched is replaced by the
-newest there is, so a point release never breaks a run.
+The version is resolved once and recorded. If the cache has the files of the recorded version, no
+network is needed. If the mirror dropped that version before it was fetched, the newest one is used
+instead, so a point release never breaks a run.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from blockyard.kernel.sources.tree import Tree
 
 @dataclass(frozen=True)
 class Offer:
-    """What a mirror has for a kernel now. Without packages, `problem` says what is missing."""
+    """What a mirror has for a kernel now."""
 
     packages: tuple[Package, ...] = ()
     size: int = 0  # bytes to fetch
-    problem: str = ""
+    problem: str = ""  # without packages: what is missing
 
 
 def source_tree(name: str, entry: DebianSource, tools: ToolRoot) -> Tree:
-    """The source tree of a catalog entry, fetched and unpacked if need be (150 MB, 1.7 GB)."""
+    """The source tree of a catalog entry, fetched (150 MB) and unpacked (1.7 GB) if needed."""
     return _tree(entry, *_fetch(name, entry, tools))
 
 
@@ -47,13 +47,13 @@ def image_files(name: str, entry: DebianImage, tools: ToolRoot) -> Tree:
 
 
 def headers(name: str, entry: DebianImage, tools: ToolRoot) -> Path:
-    """What modules of a prebuilt kernel are built with, unpacked into one folder.
+    """The header packages that modules of a prebuilt kernel need, unpacked into one folder.
 
-    They are of the image's own version. Raises Failure when the mirror has moved on to another.
+    Their version is that of the image. Raises Failure when the mirror no longer has it.
     """
     image, *_ = recorded(name, entry)
     release = _release(entry.packages[0], image)
-    packages = [Package(one.replace("*", release), image.version) for one in entry.headers]
+    packages = [Package(pattern.replace("*", release), image.version) for pattern in entry.headers]
     archive = Archive(tools, entry.suites)
 
     def make(path: Path) -> None:
@@ -65,14 +65,14 @@ def headers(name: str, entry: DebianImage, tools: ToolRoot) -> Path:
 
 
 def cached(name: str, entry: DebianSource | DebianImage) -> Tree | None:
-    """What was fetched for a catalog entry; None when nothing is in the cache."""
+    """The tree of a catalog entry from the cache; None when it was not fetched."""
     packages = recorded(name, entry)
     path = store.peek("sources", key(packages)) if packages else None
     return _tree(entry, packages, path) if path else None
 
 
 def patterns(entry: DebianSource | DebianImage) -> tuple[str, ...]:
-    """The packages of an entry; ``*`` stands for the release."""
+    """The package names of an entry, in which ``*`` stands for the kernel release."""
     return (entry.package,) if isinstance(entry, DebianSource) else entry.packages
 
 
@@ -83,19 +83,19 @@ def _tree(entry: DebianSource | DebianImage, packages: Sequence[Package], path: 
 
 
 def offers(entries: Mapping[str, DebianSource | DebianImage], tools: ToolRoot) -> dict[str, Offer]:
-    """What the mirror has now for each of some kernels; nothing is recorded.
+    """What the mirror has now for some kernels, by name; records nothing.
 
     Raises Failure when the mirror does not answer.
     """
-    found: dict[str, Offer] = {}
+    offers: dict[str, Offer] = {}
     for suites in dict.fromkeys(entry.suites for entry in entries.values()):
         archive = Archive(tools, suites)
         with store.locked("apt", store.digest(suites), "Debian's package lists"):
             archive.update()
             for name, entry in entries.items():
                 if entry.suites == suites:
-                    found[name] = _offer(name, entry, archive)
-    return found
+                    offers[name] = _offer(name, entry, archive)
+    return offers
 
 
 def _offer(name: str, entry: DebianSource | DebianImage, archive: Archive) -> Offer:
@@ -109,7 +109,7 @@ def _offer(name: str, entry: DebianSource | DebianImage, archive: Archive) -> Of
 def _fetch(
     name: str, entry: DebianSource | DebianImage, tools: ToolRoot
 ) -> tuple[list[Package], Path]:
-    """The packages that an entry stands for, and the folder they are unpacked in."""
+    """The packages of an entry, and the folder that they are unpacked in."""
     if packages := recorded(name, entry):
         path = store.use("sources", key(packages))
         if path is not None:
@@ -121,7 +121,7 @@ def _fetch(
         _unpack_packages(packages, archive, path)
         _unpack_tarball(path, tools)
 
-    # held until the packages are there: another run's update would take the lists away
+    # held until the packages are fetched: another run's update would replace the lists
     with store.locked("apt", store.digest(entry.suites), "Debian's package lists"):
         archive.update()
         packages = _resolve(name, patterns(entry), archive)
@@ -131,12 +131,12 @@ def _fetch(
 
 
 def key(packages: Sequence[Package]) -> str:
-    """Names the folder in the cache that these packages are unpacked in."""
+    """The cache key of the folder that these packages are unpacked in."""
     return store.digest("source", packages)
 
 
 def record(name: str, packages: Sequence[Package]) -> None:
-    """Makes these packages what `name` stands for from now on."""
+    """Records the packages that kernel `name` stands for from now on."""
     store.write(_record(name), msgspec.json.encode(packages))
 
 
@@ -145,45 +145,47 @@ def _record(name: str) -> Path:
 
 
 def is_older(version: str, than: str, tools: ToolRoot) -> bool:
-    """Whether a package's version is older than another, by Debian's rules: 7.3~rc7 than 7.3.4."""
+    """Whether `version` is lower than `than` by Debian's rules, such as 7.3~rc7 than 7.3.4."""
     argv = ["dpkg", "--compare-versions", version, "lt", than]
     return commands.ask(Sandbox(tools.root).argv(argv)).returncode == 0
 
 
 def recorded(name: str, entry: DebianSource | DebianImage) -> list[Package]:
-    """The packages that a catalog entry stands for; empty when it was never fetched.
+    """The recorded packages of a catalog entry; empty when it was never fetched.
 
-    A record of other packages, from before the entry was changed, does not count.
+    Ignores a record whose packages do not match the entry: the entry was changed since.
     """
     try:
         packages = msgspec.json.decode(_record(name).read_bytes(), type=list[Package])
     except BROKEN_FILE:
-        return []  # never asked, or a record that cannot be read: ask again
-    wanted = patterns(entry)
-    same = len(packages) == len(wanted) and all(
+        return []  # no record, or a broken one: resolve again
+    names = patterns(entry)
+    matches = len(packages) == len(names) and all(
         fnmatch.fnmatchcase(package.name, pattern)
-        for package, pattern in zip(packages, wanted, strict=True)
+        for package, pattern in zip(packages, names, strict=True)
     )
-    return packages if same else []
+    return packages if matches else []
 
 
 def _resolve(name: str, patterns: Sequence[str], archive: Archive) -> list[Package]:
-    """The newest release that has the first package, and the others of the same release."""
-    found: list[Package] = []
+    """The newest release of the first package, and the others of the same release."""
+    packages: list[Package] = []
     for pattern in patterns:
-        wanted = pattern.replace("*", _release(patterns[0], found[0])) if found else pattern
-        package = archive.newest(wanted)
+        if packages:
+            pattern = pattern.replace("*", _release(patterns[0], packages[0]))
+        package = archive.newest(pattern)
         if package is None:
             raise Failure(
-                f"kernel {name}: the Debian mirror has no {wanted}",
-                hint="it may lag behind: choose another kernel, or set BLOCKYARD_MIRROR",
+                f"kernel {name}: the Debian mirror has no {pattern}",
+                hint="the mirror may be out of date: choose another kernel, "
+                "or set BLOCKYARD_MIRROR",
             )
-        found.append(package)
-    return found
+        packages.append(package)
+    return packages
 
 
 def _release(pattern: str, package: Package) -> str:
-    """What ``*`` stands for in a pattern that a package's name fits."""
+    """The part of a package's name that matches ``*`` in a pattern."""
     before, _, after = pattern.partition("*")
     return package.name[len(before) : len(package.name) - len(after)]
 
@@ -196,7 +198,7 @@ def _unpack_packages(packages: Sequence[Package], archive: Archive, path: Path) 
 
 
 def _unpack_tarball(path: Path, tools: ToolRoot) -> None:
-    """A source package holds one tarball: makes path/tree of it and drops the rest."""
+    """Unpacks the tarball in a source package to path/tree and removes the rest."""
     tarballs = list(path.glob("usr/src/linux-source-*.tar.xz"))
     if not tarballs:
         return

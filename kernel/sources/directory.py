@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A kernel tree of the user's own, built where it is and never written to.
+"""The user's own kernel tree: built out of tree, and never written to.
 
-Its state is known from the names, sizes and times of its files, as for make. The output tree
-belongs to the place and not to the state, so a changed file is all that is compiled again.
+Its state is a hash of the names, sizes and times of its files, which is what make looks at too. The
+output tree is selected by the path and not by the state, so only changed files are compiled again.
 """
 
 from __future__ import annotations
@@ -21,25 +21,28 @@ from blockyard.kernel.host.store import KEY_LENGTH
 from blockyard.kernel.sources.origin import UserDirectory
 from blockyard.kernel.sources.tree import Tree, checked
 
-SKIPPED = ".git"  # not compiled, and busy
-# Not compiled either, and large; what Kconfig reads of it counts.
+SKIPPED = ".git"  # not compiled, and changes often
+# Large and not compiled, except for its Kconfig files.
 MANUAL = "/Documentation/"
 
 
 def source_tree(entry: Directory) -> Tree:
-    """The tree in a directory; raises UsageError when there is none or it was built in place."""
+    """The tree in a directory; raises UsageError if it is not a kernel tree or built in place."""
     path = checked(catalog.expand_path(entry.path), entry.path)
     state = fingerprint(path)
     return Tree(path, UserDirectory(str(path), state), build_id=str(path), state=state)
 
 
 def changed(tree: Tree) -> bool:
-    """Whether it is a directory whose state is not the one it had when it was looked at."""
+    """Whether a user's directory was changed since its `Tree` was made; False for other trees."""
     return bool(tree.state) and tree.state != fingerprint(tree.path)
 
 
 def fingerprint(path: Path) -> str:
-    """A hash of the state of the files below `path`; less than a second for a kernel."""
+    """A hash of the state of the files below `path`; takes under a second for a kernel.
+
+    Raises UsageError for a folder that cannot be read.
+    """
     state = hashlib.sha256()
     try:
         for line in sorted(_states(str(path), len(str(path)))):
@@ -63,13 +66,13 @@ def _states(top: str, prefix: int) -> Iterator[str]:
 
 
 def _state(entry: os.DirEntry[str], name: str) -> str:
-    """A line on a file that counts; empty for any other."""
+    """A line with the state of a file; empty for a file that is not part of the tree."""
     if name.startswith(MANUAL) and not entry.name.startswith("Kconfig"):
         return ""
-    with contextlib.suppress(FileNotFoundError):  # an editor's, gone again
+    with contextlib.suppress(FileNotFoundError):  # an editor's temporary file, already removed
         status = entry.stat(follow_symlinks=False)
-        # sockets and pipes of what runs there (an editor, a debugger) are no part of the tree
+        # sockets and pipes belong to running programs (an editor, a debugger), not to the tree
         if stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
-            runs = status.st_mode & stat.S_IXUSR
-            return f"{name} {status.st_size} {status.st_mtime_ns} {runs}\n"
+            executable = status.st_mode & stat.S_IXUSR
+            return f"{name} {status.st_size} {status.st_mtime_ns} {executable}\n"
     return ""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A commit of a git repository, as a tree in the cache.
 
-Of a local repository (a folder, or a file:// URL) objects are read: nothing is written to it, and
-nothing that its configuration names runs. Of a remote one the commit alone is cloned. Either way
-the tree is named by the commit's id, and is what this id stands for.
+From a local repository (a folder, or a file:// URL) only objects are read: nothing is written to
+it, and no program that its configuration names is run. From a remote one a single commit is cloned.
+In both cases the commit's id is the key of the tree, and its files are checked against it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ from blockyard.kernel.sources.objects import FSCK, Missing, Repository
 from blockyard.kernel.sources.origin import GitCommit
 from blockyard.kernel.sources.tree import Tree, checked
 
-RECIPE = 2  # raise it when the same commit gives another tree
+RECIPE = 2  # part of the key: raise it when the same commit gives a different tree
 
 
 def source_tree(name: str, entry: Git) -> Tree:
-    """The tree of a commit; raises UsageError for a repository or a ref that does not exist."""
+    """The tree of a commit, fetched and unpacked if needed.
+
+    Raises UsageError for a repository or a ref that does not exist, Failure when git fails.
+    """
     shown = redact.text(name)
     commit = _commit(entry)
 
@@ -47,7 +50,7 @@ def source_tree(name: str, entry: Git) -> Tree:
 
 
 def cached(entry: Git) -> Tree | None:
-    """The tree if it is unpacked. Which commit a remote ref names is not known without asking."""
+    """The tree from the cache; None when it is not there or its ref must be resolved remotely."""
     commit = _commit(entry) if _folder(entry) or remote.COMMIT.fullmatch(entry.ref) else None
     path = store.peek("sources", _key(commit)) if commit else None
     return _tree(entry, commit, path) if commit and path else None
@@ -63,10 +66,13 @@ def _tree(entry: Git, commit: str, path: Path) -> Tree:
 
 
 def _folder(entry: Git) -> Path | None:
-    """Where a local repository is; None for a remote one. Raises UsageError when it is nowhere."""
+    """The path of a local repository; None for a remote one.
+
+    Raises UsageError for a folder that does not exist.
+    """
     text = entry.repository
     if "\0" in entry.ref:
-        raise UsageError(f"{entry.ref!r} names no commit")
+        raise UsageError(f"invalid ref {entry.ref!r}: it contains a NUL character")
     if text.startswith("file://"):
         text = urllib.parse.unquote(urllib.parse.urlsplit(text).path)
     elif "://" in text:
@@ -76,21 +82,21 @@ def _folder(entry: Git) -> Path | None:
         return path
     if remote.is_url(text):
         return None
-    raise UsageError(f"there is no folder {path}", hint="git clone makes one of a bundle")
+    raise UsageError(f"no such folder: {path}", hint="for a bundle, run git clone first")
 
 
 def _commit(entry: Git) -> str:
-    """What the ref names now."""
+    """The id of the commit that the ref names now."""
     path = _folder(entry)
     return _local_commit(path, entry.ref) if path else remote.commit(entry.repository, entry.ref)
 
 
 def _repository(entry: Git, commit: str) -> Repository:
-    """Where the objects of a commit are."""
+    """The repository with the objects of a commit; clones the commit from a remote one."""
     path = _folder(entry)
     if path is not None:
-        found = _ask(path, "rev-parse", "--git-path", "objects")
-        objects = path / os.fsdecode(found.output.removesuffix(b"\n"))
+        answer = _ask(path, "rev-parse", "--git-path", "objects")
+        objects = path / os.fsdecode(answer.output.removesuffix(b"\n"))
         return Repository(objects, str(path))
     shown = redact.text(entry.repository)
     log = store.directory("logs") / f"git-{store.digest(shown, entry.ref)}.log"
@@ -112,13 +118,13 @@ def _ask(path: Path, *arguments: str) -> git.Answer:
 
 def _local_commit(path: Path, ref: str) -> str:
     options = ["--verify", "--quiet", "--end-of-options"]
-    found = _ask(path, "rev-parse", *options, f"{ref}^{{commit}}")
-    answer = found.output.decode(errors="replace").strip()
-    if found.code == 0 and remote.COMMIT.fullmatch(answer):
-        return answer
-    whole = _ask(path, "rev-parse", "--git-dir")
-    if whole.code:
-        raise _unreadable(path, whole.errors.strip())
+    answer = _ask(path, "rev-parse", *options, f"{ref}^{{commit}}")
+    commit = answer.output.decode(errors="replace").strip()
+    if answer.code == 0 and remote.COMMIT.fullmatch(commit):
+        return commit
+    repository = _ask(path, "rev-parse", "--git-dir")
+    if repository.code:
+        raise _unreadable(path, repository.errors.strip())
     names = _ask(path, "for-each-ref", "--format=%(refname:short)").output.decode(errors="replace")
     near = difflib.get_close_matches(ref, names.splitlines(), n=3)
     raise UsageError(
@@ -128,26 +134,26 @@ def _local_commit(path: Path, ref: str) -> str:
 
 
 def _unreadable(path: Path, errors: str) -> UsageError:
-    """Why git does not read a folder, and the way out."""
-    if found := re.search("dubious ownership in repository at '(.+)'", errors):
+    """The error for a folder that git does not read."""
+    if match := re.search("dubious ownership in repository at '(.+)'", errors):
         return UsageError(
-            f"git does not read {found[1]}: the repository belongs to another user",
-            hint=f"if you trust it: git config --global --add safe.directory '{found[1]}'",
+            f"git does not read {match[1]}: the repository belongs to another user",
+            hint=f"if you trust it: git config --global --add safe.directory '{match[1]}'",
         )
     if target := _elsewhere(path):
         return UsageError(
             f"{path} is a git worktree whose repository is not here: {target}",
-            hint=f"mount it at this path; or --kernel {path} takes the files as they are",
+            hint=f"mount it at this path, or build the files as they are: --kernel {path}",
         )
     if "not a git repository" in errors:
         return UsageError(
-            f"{path} is not a git repository", hint=f"--kernel {path} takes it as it is"
+            f"{path} is not a git repository", hint=f"to build it as it is: --kernel {path}"
         )
     return UsageError(f"git cannot read {path}: {errors}")
 
 
 def _elsewhere(path: Path) -> str:
-    """Where the repository of a worktree should be, when it is not there; else empty."""
+    """The path of a worktree's repository if that does not exist; else empty."""
     try:
         text = untrusted.read_text(path, ".git")
     except Failure:
@@ -157,11 +163,11 @@ def _elsewhere(path: Path) -> str:
 
 
 def _incomplete(error: Failure, repository: Repository) -> Failure:
-    """A commit of which objects are missing: a partial clone, or a broken repository."""
+    """The error for missing objects: the repository is a partial clone, or broken."""
     if not any((repository.objects / "pack").glob("*.promisor")):
         return Failure(error.what, hint=FSCK)
     return Failure(
         f"{error.what}: it is a partial clone",
-        hint=f"git -C {repository.name} worktree add FOLDER REF fetches what is missing; "
-        "then --kernel FOLDER",
+        hint=f"git -C {repository.name} worktree add FOLDER REF fetches the missing objects; "
+        "then use --kernel FOLDER",
     )

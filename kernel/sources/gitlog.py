@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The output of `git log -p` and `git show`: commits with their diffs, in the order to apply them.
+"""Parses the output of `git log -p` and `git show`: commits with diffs, in the order to apply them.
 
-`git log` has the newest first. Which order a text has shows in the ids of contents that git writes
-(what one commit leaves of a file, the next one begins with), else in the dates.
+`git log` prints the newest commit first. The order is detected from the blob ids in `index` lines
+(the new blob of a commit is the old one of the next that changes the file), else from the dates.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ class Commit:
 
     title: str
     author: str
-    time: int  # seconds since 1970; 0 when it is not stated in a form that is known
+    time: int  # seconds since 1970; 0 when the date is missing or in an unknown format
     text: bytes
     scan: Scan
 
 
 def commits(text: bytes) -> list[Commit]:
-    """The commits in the order to apply them; none for a text of another kind."""
+    """The commits in the order to apply them; empty if the text is not git's log."""
     text = text.lstrip(b"\n")
-    starts = [found.start() for found in _COMMIT.finditer(text)]
+    starts = [match.start() for match in _COMMIT.finditer(text)]
     if not starts or starts[0]:
         return []
     ends = [*starts[1:], len(text)]
-    found = [_commit(text[a:b]) for a, b in zip(starts, ends, strict=True)]
-    return found[::-1] if _newest_first(found) else found
+    parsed = [_commit(text[start:end]) for start, end in zip(starts, ends, strict=True)]
+    return parsed[::-1] if _newest_first(parsed) else parsed
 
 
 def _commit(text: bytes) -> Commit:
@@ -56,19 +56,19 @@ def _commit(text: bytes) -> Commit:
 
 
 def _first(pattern: re.Pattern[bytes], text: bytes) -> str:
-    found = pattern.search(text)
-    return found[1].decode(errors="replace") if found else ""
+    match = pattern.search(text)
+    return match[1].decode(errors="replace") if match else ""
 
 
 def _newest_first(listed: Sequence[Commit]) -> bool:
-    left: dict[str, bytes] = {}  # file → the id of what the commits before leave, or begin with
-    begun: dict[str, bytes] = {}
+    newer: dict[str, bytes] = {}  # file → id of its new blob in the last commit that changes it
+    older: dict[str, bytes] = {}  # file → id of its old blob there
     for commit in listed:
         for file in commit.scan.files:
-            if file.new in left and file.before and left[file.new] == file.before:
+            if file.new in newer and file.before and newer[file.new] == file.before:
                 return False
-            if file.new in begun and file.after and begun[file.new] == file.after:
+            if file.new in older and file.after and older[file.new] == file.after:
                 return True
-            left[file.new], begun[file.new] = file.after, file.before
+            newer[file.new], older[file.new] = file.after, file.before
     times = [commit.time for commit in listed]
     return not (times == sorted(times) and times[0] < times[-1])

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From the bytes of a file to the mails in it, and to the texts in each that may be a patch.
+"""Parses the mails in a file, and finds the texts in them that may be patches.
 
-A file is an mbox (`mbox`), one mail, or no mail at all: then it is one text. Mails are read by the
-standard library's email; what it may take too long for (headers without end, folders of parts
-without end) is cut or refused before.
+A file is an mbox (see `mbox`), a single mail, or a plain text. Mails are parsed by the standard
+library's email package; input that would take it too long (huge headers, deep multiparts) is cut or
+rejected before.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.untrusted import SERIES_BYTES
 from blockyard.kernel.sources import mbox
 
-HEADER_CHARACTERS = 4096  # of one header; the parsers of some are quadratic
-PARTS = 300  # multiparts and mails in one mail
-DEPTH = 12  # mails in mails
+HEADER_CHARACTERS = 4096  # of a header; some header parsers take quadratic time
+PARTS = 300  # multiparts and attached mails in one mail
+DEPTH = 12  # nesting of attached mails
 _ANY_PART = re.compile(rb"^content-type[ \t]*:[ \t]*(?:multipart|message)/", re.I | re.M)
 _CRLF_DIFF = re.compile(rb"^(?:@@ -|diff --git |\+\+\+ )[^\n]{0,4096}\r$", re.MULTILINE)
 _HTML_DIFF = re.compile(rb"diff --git |@@ -\d")
-# what mail programs write 8-bit text in, if not in UTF-8
+# encodings of 8-bit text besides UTF-8 that mail programs use
 _CHARSET = re.compile(r"iso-8859-\d+|windows-125\d|koi8-[ru]|gb2312|gbk|gb18030|big5|euc-(jp|kr)"
                       r"|shift_jis|iso-2022-jp|utf-16(le|be)?")  # fmt: skip
 _NO_TEXT = ("image", "audio", "video", "font")
@@ -45,39 +45,39 @@ _POLICY = _Policy(linesep="\n", utf8=True, header_factory=SMTP.header_factory)
 
 @dataclass(frozen=True)
 class Text:
-    """A text of a mail."""
+    """A text part of a mail."""
 
-    readings: tuple[bytes, ...]  # the likeliest first: a mail program may have changed its spaces
-    name: str = ""  # of an attachment
+    readings: tuple[bytes, ...]  # its possible originals, likeliest first; see `_readings`
+    name: str = ""  # file name of an attachment
     attached: bool = False
 
 
 @dataclass(frozen=True)
 class Mail:
-    """A mail, or a file that is none (then only the text is there)."""
+    """A mail, or a file that is not a mail (then only `texts` is set)."""
 
     texts: tuple[Text, ...]
     subject: str = ""
-    author: str = ""  # for people
+    author: str = ""  # name, or address without one
     message_id: str = ""
-    answers: tuple[str, ...] = ()  # ids of the mails it answers to, the nearest first
+    replies_to: tuple[str, ...] = ()  # message ids, the direct parent first
     is_mail: bool = True
-    html: bool = False  # a diff stands in HTML and in no text
+    html: bool = False  # it has an HTML part with a diff
     inside: Mail | None = None  # the mail that this one was attached to, or pasted into
-    date: float | None = None  # seconds since 1970; None: it says none
+    date: float | None = None  # seconds since 1970; None: missing or invalid
 
 
 def mails(data: bytes, what: str) -> list[Mail]:
-    """All mails of a file, those in attachments included, or its text as one of none.
+    """All mails of a file, attached ones included; a plain text is one Mail without `is_mail`.
 
-    what: names the file in errors. Raises UsageError for what is nested too deep.
+    what: names the file in errors. Raises UsageError for mails that are nested too deep.
     """
     return list(_mails(data, what, None, 0))
 
 
 def _mails(data: bytes, what: str, inside: Mail | None, depth: int) -> Iterator[Mail]:
     if depth > DEPTH:
-        raise UsageError(f"cannot read {what}: mails are attached to mails {DEPTH} times")
+        raise UsageError(f"cannot read {what}: attached mails are nested more than {DEPTH} deep")
     data = data.lstrip(b"\r\n")
     starts = mbox.starts(data)
     if not starts and not mbox.is_mail(data):
@@ -90,7 +90,7 @@ def _mails(data: bytes, what: str, inside: Mail | None, depth: int) -> Iterator[
             yield Mail((Text(_readings(data[: starts[0][0]])),), is_mail=False, inside=inside)
     starts = starts or [(0, 0)]
     ends = [*(begin for begin, _ in starts[1:]), len(data)]
-    sent: Mail | None = None  # the last one that was sent: what is pasted into a mail has no id
+    sent: Mail | None = None  # the last mail with an id; one without was pasted into it
     for (_, begin), end in zip(starts, ends, strict=True):
         for mail in _read(data[begin:end], what, inside, depth):
             if mail.inside is not inside:  # attached
@@ -103,7 +103,7 @@ def _mails(data: bytes, what: str, inside: Mail | None, depth: int) -> Iterator[
 
 
 def _read(data: bytes, what: str, inside: Mail | None, depth: int) -> Iterator[Mail]:
-    """A mail, and the mails that are attached to it."""
+    """Parses a mail and the mails that are attached to it."""
     if len(_ANY_PART.findall(data)) > PARTS:
         raise UsageError(f"cannot read {what}: a mail in it has more than {PARTS} parts")
     try:
@@ -115,7 +115,7 @@ def _read(data: bytes, what: str, inside: Mail | None, depth: int) -> Iterator[M
 
 def _of_message(message: Message, what: str, inside: Mail | None, depth: int) -> Iterator[Mail]:
     if depth > DEPTH:
-        raise UsageError(f"cannot read {what}: mails are attached to mails {DEPTH} times")
+        raise UsageError(f"cannot read {what}: attached mails are nested more than {DEPTH} deep")
     texts: list[Text] = []
     nested: list[Message | bytes] = []
     html = False
@@ -151,33 +151,35 @@ def _of_message(message: Message, what: str, inside: Mail | None, depth: int) ->
         date=_date(_raw(message, "Date")),
     )
     yield mail
-    for one in nested:
-        if isinstance(one, bytes):
-            yield from _mails(one, what, mail, depth + 1)
+    for attached_mail in nested:
+        if isinstance(attached_mail, bytes):
+            yield from _mails(attached_mail, what, mail, depth + 1)
         else:
-            yield from _of_message(one, what, mail, depth + 1)
+            yield from _of_message(attached_mail, what, mail, depth + 1)
 
 
 def _leaves(part: Message, depth: int, what: str) -> Iterator[Message]:
-    """The parts that have no parts; mails that are attached are such ones."""
+    """The parts without parts of their own; attached mails count as such."""
     kind = _kind(part)
     if not part.is_multipart() or kind.startswith("message/"):
         if kind.partition("/")[0] not in _NO_TEXT:
             yield part
         return
     if not depth:
-        raise UsageError(f"cannot read {what}: a mail in it has parts in parts, {DEPTH} deep")
-    for one in _parts(part):
-        yield from _leaves(one, depth - 1, what)
+        raise UsageError(f"cannot read {what}: a mail in it nests parts more than {DEPTH} deep")
+    for inner in _parts(part):
+        yield from _leaves(inner, depth - 1, what)
 
 
 def _parts(part: Message) -> list[Message]:
     payload = part.get_payload()
-    return [one for one in payload if isinstance(one, Message)] if isinstance(payload, list) else []
+    if not isinstance(payload, list):
+        return []
+    return [inner for inner in payload if isinstance(inner, Message)]
 
 
 def _raw(part: Message, name: str) -> str:
-    """A header as it stands, unfolded."""
+    """A header, unfolded but not decoded; empty if it is missing."""
     for key, value in part.raw_items():
         if key.lower() == name.lower():
             text = str(value).encode(errors="surrogateescape").decode(errors="replace")
@@ -186,11 +188,11 @@ def _raw(part: Message, name: str) -> str:
 
 
 def _header(part: Message, name: str) -> str:
-    """A header in words: encoded ones are decoded."""
+    """A header with encoded words (RFC 2047) decoded."""
     raw = _raw(part, name)
     try:
         return " ".join(str(_POLICY.header_factory("Subject", raw)).split())
-    except Exception:  # the standard library's parser raises almost anything for a broken header
+    except Exception:  # the standard library's parser raises many types for a broken header
         return raw
 
 
@@ -201,8 +203,8 @@ def _person(author: str) -> str:
 
 def _date(text: str) -> float | None:
     with contextlib.suppress(ValueError, OverflowError, TypeError, IndexError):
-        if found := parsedate_tz(text):
-            return float(mktime_tz(found))
+        if parsed := parsedate_tz(text):
+            return float(mktime_tz(parsed))
     return None
 
 
@@ -220,8 +222,8 @@ def _disposition(part: Message) -> str:
 
 
 def _parameter(part: Message, name: str, header: str = "Content-Type") -> str:
-    found = re.search(rf';\s*{name}\*?0?\*?\s*=\s*("[^"]*"|[^;\s]*)', _raw(part, header), re.I)
-    return found[1].strip('"').lower() if found else ""
+    match = re.search(rf';\s*{name}\*?0?\*?\s*=\s*("[^"]*"|[^;\s]*)', _raw(part, header), re.I)
+    return match[1].strip('"').lower() if match else ""
 
 
 def _name(part: Message) -> str:
@@ -230,7 +232,7 @@ def _name(part: Message) -> str:
 
 
 def _in_utf8(data: bytes, charset: str) -> bytes:
-    """Text that a mail program converted, as the kernel has it."""
+    """Converts text that a mail program sent in another charset back to UTF-8."""
     if not _CHARSET.fullmatch(charset):
         return data
     try:
@@ -242,21 +244,22 @@ def _in_utf8(data: bytes, charset: str) -> bytes:
 
 
 def _readings(data: bytes, flowed: bool = False, delsp: bool = False) -> tuple[bytes, ...]:
-    """What a text may have been before a mail program changed it, the likeliest first.
+    """The possible originals of a text that a mail program changed, the likeliest first.
 
-    flowed: lines that begin with a space got another one, long ones were broken (RFC 3676).
+    flowed: format=flowed (RFC 3676) adds a space to lines that begin with one, and breaks long
+    lines.
     """
-    if _CRLF_DIFF.search(data):  # by the way; a file's own are in the lines of hunks only
+    if _CRLF_DIFF.search(data):  # CRLF in diff headers: the transport added it to all lines
         data = data.replace(b"\r\n", b"\n")
     if not flowed:
         return (data,)
     lines = data.replace(b"\r\n", b"\n").split(b"\n")
     plain = [line[1:] if line.startswith(b" ") else line for line in lines]
-    joined, before = [], b""
+    joined, pending = [], b""
     for line in plain:
         if line.endswith(b" ") and line != b"-- ":
-            before += line[:-1] if delsp else line
+            pending += line[:-1] if delsp else line
         else:
-            joined.append(before + line)
-            before = b""
-    return b"\n".join(plain), b"\n".join([*joined, before]), data
+            joined.append(pending + line)
+            pending = b""
+    return b"\n".join(plain), b"\n".join([*joined, pending]), data

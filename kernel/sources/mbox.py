@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where the mails of an mbox begin (public-inbox, `git format-patch --stdout`, `b4 am`).
+"""Finds the mails in an mbox (of public-inbox, `git format-patch --stdout`, `b4 am`).
 
-The standard library's mailbox begins one at each line "From ", also in the middle of a text. Here
-such a line has to end in a date, a header has to follow, and it may not stand in an attachment.
+The standard library's mailbox takes each line "From " for the start of a mail, also within a text.
+Here such a line must end in a date and be followed by a header, and not be in an attachment.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 import re
 
-_LOOKED_AT = 4096  # bytes, for the first mail of an attachment
+_LOOKED_AT = 4096  # bytes of an attachment in which its first mail must begin
 _SEPARATOR = re.compile(
     rb"From (?:\S+ +)?\S{0,60}.{0,40}?\d\d:\d\d(?::\d\d)?.{0,20}\d{4}(?: [+-]\d{4})?\s*"
 )
@@ -23,12 +23,12 @@ _BOUNDARY = re.compile(
 
 
 def starts(data: bytes) -> list[tuple[int, int]]:
-    """Where mails of an mbox begin: their line "From ", and the line behind it."""
+    """Offsets of the mails of an mbox: of their line "From ", and of the line after it."""
     closings: dict[bytes, list[int]] = {}
     starts: list[tuple[int, int]] = []
-    busy_until = 0  # a line "From " in an attachment begins no mail
-    for found in re.finditer(rb"^From ", data, re.MULTILINE):
-        begin = found.start()
+    busy_until = 0  # end of the current mail's parts; a line "From " before it starts no mail
+    for match in re.finditer(rb"^From ", data, re.MULTILINE):
+        begin = match.start()
         end = data.find(b"\n", begin, begin + 200)
         if end < 0 or begin < busy_until or not _SEPARATOR.fullmatch(data[begin:end]):
             continue
@@ -42,19 +42,20 @@ def starts(data: bytes) -> list[tuple[int, int]]:
 
 
 def _closings(data: bytes) -> dict[bytes, list[int]]:
-    found: dict[bytes, list[int]] = {b"": []}
-    for one in _CLOSING.finditer(data):
-        found.setdefault(one[1], []).append(one.start())
-    return found
+    """Offsets of closing boundary lines of multiparts, by boundary."""
+    closings: dict[bytes, list[int]] = {b"": []}
+    for match in _CLOSING.finditer(data):
+        closings.setdefault(match[1], []).append(match.start())
+    return closings
 
 
 def _end_of_parts(data: bytes, begin: int, closings: dict[bytes, list[int]]) -> int:
-    """Where the parts of a mail end; `begin` when it has none."""
+    """The offset at which the parts of a mail end; `begin` when it has none."""
     header = _header_block(data, begin)
     boundary = _BOUNDARY.search(header)
-    places = closings.get(boundary[1] or boundary[2], []) if boundary else []
-    at = bisect.bisect(places, begin)
-    return places[at] if at < len(places) else begin
+    offsets = closings.get(boundary[1] or boundary[2], []) if boundary else []
+    at = bisect.bisect(offsets, begin)
+    return offsets[at] if at < len(offsets) else begin
 
 
 def _header_block(data: bytes, begin: int) -> bytes:
@@ -67,7 +68,7 @@ def is_mail(data: bytes) -> bool:
     if not _HEADER.match(data):
         return False
     block = _header_block(data, 0)
-    names = {found[0].rstrip(b": \t").lower() for found in _MAIL_HEADER.finditer(block)}
+    names = {match[0].rstrip(b": \t").lower() for match in _MAIL_HEADER.finditer(block)}
     return len(names) > 1
 
 

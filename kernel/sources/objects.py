@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Objects of a git repository, each checked against its id as it comes.
+"""Reads objects of a git repository, and checks each against its id.
 
-They are asked of `git cat-file --batch`, which converts nothing. It works in an empty repository of
-ours that borrows the objects, so the settings of the repository that they are of do not count.
+`git cat-file --batch` delivers them without any conversion. It runs in an empty repository of ours
+that borrows the objects, so the configuration of the repository with the objects is not read.
 """
 
 from __future__ import annotations
@@ -21,45 +21,49 @@ from typing import IO
 from blockyard.kernel.host import git
 from blockyard.kernel.host.errors import Failure
 
-MOST_WHOLE = 64 << 20  # bytes of a folder's list, or of a commit
+MOST_WHOLE = 64 << 20  # bytes of a tree or commit object
 CHUNK = 1 << 20
-FSCK = "git fsck says more about the repository"
+FSCK = "check the repository with git fsck"
 
 
 @dataclass(frozen=True)
 class Repository:
-    """Where objects are read."""
+    """A repository to read objects from."""
 
-    objects: Path  # git's folder of objects
-    name: str  # for people
+    objects: Path  # its folder `objects`
+    name: str  # its path or URL, for messages
 
 
 class Answers:
-    """What `git cat-file --batch` says, object by object, each checked against its id."""
+    """The output of `git cat-file --batch`, object by object."""
 
     def __init__(self, stream: IO[bytes], errors: IO[bytes], name: str) -> None:
         self._stream, self._errors, self._name = stream, errors, name
-        self.seen = 0  # bytes and objects; stands still when git does
-        self.ending = ""  # why git was ended
+        self.seen = 0  # bytes and objects read; grows as long as git makes progress
+        self.ending = ""  # why git was killed
         self._id, self._left, self._hash = "", 0, hashlib.sha1(usedforsecurity=False)
 
-    def size(self, wanted: str, kind: str) -> int:
-        """Begins with the next object; returns its bytes. Its contents have to be read then."""
+    def size(self, expected: str, kind: str) -> int:
+        """Starts the next object and returns its size in bytes; its contents must be read next.
+
+        Raises Missing, and Failure when git fails or delivers another object.
+        """
         words = self._stream.readline(200).decode(errors="replace").split()
         self.seen += 1
-        if words == [wanted, "missing"]:
-            raise Missing(f"{self._name}: the {kind} {wanted} is missing")
+        if words == [expected, "missing"]:
+            raise Missing(f"{self._name}: the {kind} {expected} is missing")
         if not words:
-            raise self._broken(f"{kind} {wanted}")
-        if len(words) != 3 or words[:2] != [wanted, kind]:
-            raise Failure(f"{self._name}: {wanted} is not a {kind}: git says {' '.join(words)!r}")
-        self._hash = hashlib.sha256() if len(wanted) == 64 else hashlib.sha1(usedforsecurity=False)
+            raise self._broken(f"{kind} {expected}")
+        if len(words) != 3 or words[:2] != [expected, kind]:
+            raise Failure(f"{self._name}: {expected} is not a {kind}: git says {' '.join(words)!r}")
+        sha256 = len(expected) == 64
+        self._hash = hashlib.sha256() if sha256 else hashlib.sha1(usedforsecurity=False)
         self._hash.update(f"{kind} {words[2]}\0".encode())
-        self._id, self._left = wanted, int(words[2])
+        self._id, self._left = expected, int(words[2])
         return self._left
 
     def chunks(self) -> Iterator[bytes]:
-        """The object's contents. Raises Failure at its end when it is not what its id says."""
+        """The object's contents. Raises Failure at the end when they do not match its id."""
         while self._left:
             data = self._stream.read(min(self._left, CHUNK))
             if not data:
@@ -71,20 +75,23 @@ class Answers:
         self._stream.read(1)
         if self._hash.hexdigest() != self._id:
             raise Failure(
-                f"{self._name}: object {self._id} has other contents than its name says",
+                f"{self._name}: object {self._id} is damaged: its contents do not match its id",
                 hint=FSCK,
             )
 
     def contents(self, limit: int) -> bytes:
-        """The same as a whole; raises Failure beyond `limit` bytes."""
+        """The whole contents of the object; raises Failure for more than `limit` bytes."""
         if self._left > limit:
-            raise Failure(f"{self._name}: object {self._id} has {self._left} bytes")
+            raise Failure(
+                f"{self._name}: object {self._id} is too large: {self._left} bytes, "
+                f"the limit is {limit}"
+            )
         return b"".join(self.chunks())
 
     def _broken(self, what: str) -> Failure:
         self._errors.seek(0)
-        said = self._errors.read(4000).decode(errors="replace").strip()
-        why = self.ending or (said.splitlines()[-1] if said else "it ended early")
+        output = self._errors.read(4000).decode(errors="replace").strip()
+        why = self.ending or (output.splitlines()[-1] if output else "unexpected end of output")
         return Failure(f"{self._name}: git cannot read {what}: {why}", hint=FSCK)
 
 
@@ -93,27 +100,27 @@ class Missing(Failure):
 
 
 class Reader:
-    """Reads objects of a repository by an empty one of ours, so that its settings do not count."""
+    """Reads objects of a repository through `ours`, an empty repository."""
 
     def __init__(self, repository: Repository, ours: Path) -> None:
         self.name = repository.name
         self._env = git.reading(ours, repository.objects)
 
     def read(self, ids: Sequence[str], kind: str) -> Iterator[tuple[str, bytes]]:
-        """Some objects of one kind, each as a whole."""
+        """Id and contents of some objects of one kind. Raises Failure, Missing."""
         with self.started(ids) as answers:
-            for one in ids:
-                answers.size(one, kind)
-                yield one, answers.contents(MOST_WHOLE)
+            for name in ids:
+                answers.size(name, kind)
+                yield name, answers.contents(MOST_WHOLE)
 
     @contextlib.contextmanager
     def started(self, ids: Sequence[str]) -> Iterator[Answers]:
-        """What git says of some objects, in their order."""
-        with tempfile.TemporaryFile() as questions, tempfile.TemporaryFile() as errors:
-            questions.write("".join(f"{one}\n" for one in ids).encode())
-            questions.seek(0)
+        """Starts git for some objects; the answers come in their order."""
+        with tempfile.TemporaryFile() as requests, tempfile.TemporaryFile() as errors:
+            requests.write("".join(f"{name}\n" for name in ids).encode())
+            requests.seek(0)
             command = ["cat-file", "--batch", "--buffer"]
-            with git.started(command, self._env, questions, errors) as process:
+            with git.started(command, self._env, requests, errors) as process:
                 assert process.stdout
                 answers = Answers(process.stdout, errors, self.name)
                 with _watched(process.pid, answers):
@@ -122,7 +129,7 @@ class Reader:
 
 @contextlib.contextmanager
 def _watched(pid: int, answers: Answers) -> Iterator[None]:
-    """Kills a git that says nothing for long: a pipe among its packs, a disk that is gone."""
+    """Kills git when it makes no progress: a pipe among its packs, a lost disk."""
     done = threading.Event()
 
     def watch() -> None:
@@ -131,7 +138,7 @@ def _watched(pid: int, answers: Answers) -> Iterator[None]:
             seen = answers.seen
             if done.wait(git.LOCAL_S):
                 return
-        answers.ending = f"it gave no answer for {git.LOCAL_S:g} s"
+        answers.ending = f"no answer for {git.LOCAL_S:g} s"
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
 

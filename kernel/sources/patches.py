@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Patches and series of them, as values."""
+"""A patch and a patch series, as values."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ import msgspec
 
 @dataclass(frozen=True)
 class Patch:
-    """One patch of a series."""
+    """A patch of a series."""
 
-    name: str  # for people: a file's name or a mail's subject
-    text: bytes = field(repr=False)  # with a unified diff in it
+    name: str  # a file's name or a mail's subject, for messages
+    text: bytes = field(repr=False)  # its unified diff
     subject: str = ""  # without [PATCH ...]
     author: str = ""
-    number: int = 0  # in its series; 0: it has none
+    number: int = 0  # in its series; 0: not numbered
     total: int = 0
-    version: int = 0  # 0: not a mail with [PATCH], so it has none
+    version: int = 0  # 0: not a mail with [PATCH]
     message_id: str = ""
-    strip: int | None = None  # folders before its files' names; None: as the tree shows
+    strip: int | None = None  # folders to strip from file names; None: detect it from the tree
 
 
 @dataclass(frozen=True)
 class Omitted:
-    """What was there and is not applied."""
+    """A mail or file that is not applied."""
 
-    what: str  # a subject or a file's name
+    what: str  # its subject or file name
     why: str
     author: str = ""
 
 
 @dataclass(frozen=True)
 class Series:
-    """What is applied, in its order, and what is known of it."""
+    """A series: the patches to apply, in order, and its metadata."""
 
-    name: str  # what the user called it
+    name: str  # as the user typed it
     patches: tuple[Patch, ...]
     omitted: tuple[Omitted, ...] = ()
-    version: int = 0  # 0: it has none
-    versions: tuple[int, ...] = ()  # all that are there
+    version: int = 0  # 0: not versioned
+    versions: tuple[int, ...] = ()  # all versions in the input
     base_commit: str = ""
     change_id: str = ""
-    prerequisites: tuple[str, ...] = ()  # patch ids, change ids and message ids, with their kind
-    trailers: tuple[tuple[str, str], ...] = ()  # others of that kind: (name, value)
+    prerequisites: tuple[str, ...] = ()  # prerequisite-* trailers, such as "patch-id: 0123"
+    trailers: tuple[tuple[str, str], ...] = ()  # other trailers with ids: (name, value)
 
     def table(self) -> list[str]:
-        """A line per patch and per thing left out, for people."""
+        """A heading, and a line for each patch and each omitted mail or file."""
         version = (
             f", v{self.version} of {_words(self.versions)}"
             if len(self.versions) > 1
@@ -56,13 +56,13 @@ class Series:
         count = len(self.patches)
         lines = [f"{self.name}: {count} patch{'es' if count > 1 else ''}{version}"]
         lines += [f"  {_line(at, patch)}" for at, patch in enumerate(self.patches, start=1)]
-        for one in self.omitted:
-            by = f" ({one.author})" if one.author else ""
-            lines.append(f"  left out: {_cut(one.what)}{by}: {one.why}")
+        for omitted in self.omitted:
+            by = f" ({omitted.author})" if omitted.author else ""
+            lines.append(f"  left out: {_cut(omitted.what)}{by}: {omitted.why}")
         return lines
 
     def as_json(self) -> str:
-        """The same for programs; the diffs are not in it."""
+        """The series as JSON, without the diffs."""
         data = msgspec.to_builtins(self)
         for patch in data["patches"]:
             del patch["text"]
@@ -70,7 +70,7 @@ class Series:
 
 
 def _words(versions: tuple[int, ...]) -> str:
-    return ", ".join(f"v{one}" for one in versions)
+    return ", ".join(f"v{version}" for version in versions)
 
 
 def _line(at: int, patch: Patch) -> str:

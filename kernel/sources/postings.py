@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Patches that were sent together, and which of several such postings is the newest.
+"""Postings: patches that were sent together; and which of several postings is the newest.
 
-Versions count for patches and for requests for comments apart: [RFC v2] comes before [PATCH]. So
-the two are compared by who answers whom, then by date; where neither says it, the user has to.
+RFCs and patches count versions separately: [RFC v2] comes before [PATCH]. So an RFC and a patch
+posting are compared by which one replies to the other, then by date. If neither decides, the user
+has to choose.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from blockyard.kernel.sources.items import Item
 
 @dataclass(eq=False)
 class Posting:
-    """The patches of one version of a series, as they were sent together."""
+    """The patches of a version of a series that were sent together."""
 
     version: int
     total: int
@@ -29,23 +30,23 @@ class Posting:
 
     @property
     def is_rfc(self) -> bool:
-        """Whether all of it is a request for comments."""
+        """Whether all patches have the tag RFC."""
         return all(item.subject.is_rfc for item in self.items.values())
 
     @property
     def is_resend(self) -> bool:
-        """Whether all of it was sent again."""
+        """Whether all patches have the tag RESEND."""
         return all(item.subject.is_resend for item in self.items.values())
 
     def is_like(self, other: Posting) -> bool:
-        """Whether both have a patch of one number and title."""
+        """Whether both have as many patches, and a patch with the same number and title."""
         titles = {(at, item.subject.title.casefold()) for at, item in other.items.items()}
         return self.total == other.total and any(
             (at, item.subject.title.casefold()) in titles for at, item in self.items.items()
         )
 
     def is_in(self, other: Posting) -> bool:
-        """Whether the other one has all of its patches, unchanged."""
+        """Whether the other posting has all of its patches, unchanged."""
         return all(
             at in other.items and other.items[at].scan.text == item.scan.text
             for at, item in self.items.items()
@@ -53,10 +54,10 @@ class Posting:
 
 
 class Split:
-    """By which tags the patches of one version are several postings.
+    """Decides whether the tags RFC and RESEND split the patches of a version into two postings.
 
-    A number that is there both with RFC and without makes two of it; if only some patches have the
-    tag, it says nothing.
+    They do if a patch number exists both with and without the tag. If only some patches of a single
+    posting have the tag, it is ignored.
     """
 
     def __init__(self, items: Iterable[Item]) -> None:
@@ -67,13 +68,13 @@ class Split:
             if not about.number:
                 continue
             for tag, has in (("rfc", about.is_rfc), ("resend", about.is_resend)):
-                both = seen.setdefault((about.version, about.total, about.number, tag), set())
-                both.add(has)
-                if len(both) > 1:
+                values = seen.setdefault((about.version, about.total, about.number, tag), set())
+                values.add(has)
+                if len(values) > 1:
                     self.split.add((about.version, about.total, tag))
 
     def key(self, item: Item) -> tuple[int, int, bool, bool]:
-        """What patches of one posting have in common."""
+        """A key that patches of the same posting share."""
         about = item.subject
         version, total = about.version, about.total
         rfc = about.is_rfc and (version, total, "rfc") in self.split
@@ -81,20 +82,20 @@ class Split:
 
 
 def without_copies(postings: Sequence[Posting]) -> tuple[list[Posting], list[Item]]:
-    """The postings that are no part of another one, and the patches of those that are."""
-    having: dict[tuple[int, int, int, bytes], list[Posting]] = {}
+    """The postings that are not contained in another one, and the patches of those that are."""
+    by_patch: dict[tuple[int, int, int, bytes], list[Posting]] = {}
     for posting in postings:
-        for at, item in posting.items.items():
-            key = (posting.version, posting.total, at, item.scan.text)
-            having.setdefault(key, []).append(posting)
-    place = {id(posting): at for at, posting in enumerate(postings)}
+        for number, item in posting.items.items():
+            key = (posting.version, posting.total, number, item.scan.text)
+            by_patch.setdefault(key, []).append(posting)
+    index = {id(posting): at for at, posting in enumerate(postings)}
     kept, copies = [], []
     for posting in postings:
         key = (posting.version, posting.total, min(posting.items), posting.first.scan.text)
         if posting.total and any(
             posting.is_in(other)
-            and (len(other.items) > len(posting.items) or place[id(other)] < place[id(posting)])
-            for other in having[key]
+            and (len(other.items) > len(posting.items) or index[id(other)] < index[id(posting)])
+            for other in by_patch[key]
             if other is not posting
         ):
             copies += list(posting.items.values())
@@ -104,63 +105,64 @@ def without_copies(postings: Sequence[Posting]) -> tuple[list[Posting], list[Ite
 
 
 def of_version(group: Sequence[Posting], version: int) -> list[Posting]:
-    """The postings of a version; of patches and requests for comments the patches."""
-    there = [one for one in group if one.version == version]
-    return [one for one in there if not one.is_rfc] or there
+    """The postings of a version, without RFCs if it has others."""
+    postings = [posting for posting in group if posting.version == version]
+    return [posting for posting in postings if not posting.is_rfc] or postings
 
 
 def newest(group: Sequence[Posting], covers: Sequence[Item], name: str) -> list[Posting]:
-    """The newest postings of a series. Raises UsageError where it is not clear which they are."""
-    requests = _highest([one for one in group if one.is_rfc])
-    patches = _highest([one for one in group if not one.is_rfc])
-    if not requests or not patches:
-        return requests or patches
-    request, patch = requests[0].version, patches[0].version
-    order = _order(list(_mails(requests, covers)), list(_mails(patches, covers)))
-    if order < 0 or (order == 0 and request < patch):
+    """The newest postings of a series. Raises UsageError if that cannot be decided."""
+    rfcs = _highest([posting for posting in group if posting.is_rfc])
+    patches = _highest([posting for posting in group if not posting.is_rfc])
+    if not rfcs or not patches:
+        return rfcs or patches
+    rfc, patch = rfcs[0].version, patches[0].version
+    order = _order(list(_mails(rfcs, covers)), list(_mails(patches, covers)))
+    if order < 0 or (order == 0 and rfc < patch):
         return patches
-    if order > 0 and request > patch:
-        return requests
-    ways = f"--series-version {patch} takes the patches"
-    ways += (
+    if order > 0 and rfc > patch:
+        return rfcs
+    hint = f"--series-version {patch} takes the patches"
+    hint += (
         "; for the RFC save it to a file of its own"
-        if patch == request
-        else f", --series-version {request} the RFC"
+        if patch == rfc
+        else f", --series-version {rfc} the RFC"
     )
     raise UsageError(
-        f"{name}: it is not clear which of {requests[0].first.title!r} and "
+        f"{name}: cannot tell which of {rfcs[0].first.title!r} and "
         f"{patches[0].first.title!r} is newer",
-        hint=ways,
+        hint=hint,
     )
 
 
 def sent_last(postings: Sequence[Posting], name: str) -> list[Posting]:
-    """Postings of one version without those that were sent again.
+    """Postings of one version without those that a RESEND replaces.
 
-    Raises UsageError for two that differ and of which none says that it was sent again.
+    Raises UsageError for two different postings of one series without a RESEND.
     """
-    resent = [one for one in postings if one.is_resend]
-    found: list[Posting] = []
-    for one in postings:
-        if not one.is_resend and any(one.is_like(other) for other in resent):
+    resent = [posting for posting in postings if posting.is_resend]
+    kept: list[Posting] = []
+    for posting in postings:
+        if not posting.is_resend and any(posting.is_like(other) for other in resent):
             continue
-        if one.total and (twice := next((two for two in found if one.is_like(two)), None)):
+        same = next((other for other in kept if posting.is_like(other)), None)
+        if posting.total and same:
             raise UsageError(
-                f"{name} has two series with {one.first.title!r} and {twice.first.title!r}",
-                hint="save the series that is meant to a file of its own",
+                f"{name} has two series with {posting.first.title!r} and {same.first.title!r}",
+                hint="save the right one to a file of its own",
             )
-        found.append(one)
-    return found
+        kept.append(posting)
+    return kept
 
 
 def _highest(postings: Sequence[Posting]) -> list[Posting]:
-    last = max((one.version for one in postings), default=0)
-    return [one for one in postings if one.version == last]
+    last = max((posting.version for posting in postings), default=0)
+    return [posting for posting in postings if posting.version == last]
 
 
 def _mails(postings: Sequence[Posting], covers: Sequence[Item]) -> Iterator[Item]:
-    """The mails of postings, with cover letters that can only be theirs."""
-    kinds = {(one.version, one.total, one.is_rfc) for one in postings}
+    """The mails of postings, with the cover letters of their version, size and kind."""
+    kinds = {(posting.version, posting.total, posting.is_rfc) for posting in postings}
     for posting in postings:
         yield from posting.items.values()
     for cover in covers:
@@ -169,25 +171,26 @@ def _mails(postings: Sequence[Posting], covers: Sequence[Item]) -> Iterator[Item
             yield cover
 
 
-def _order(one: Sequence[Item], other: Sequence[Item]) -> int:
-    """-1 when the mails of one are older, 1 when they are newer, 0 when it cannot be said."""
-    if _answers(other, one):
+def _order(items: Sequence[Item], others: Sequence[Item]) -> int:
+    """-1 when `items` are older than `others`, 1 when they are newer, 0 when it is unknown."""
+    if _reply_to(others, items):
         return -1
-    if _answers(one, other):
+    if _reply_to(items, others):
         return 1
-    first, second = _date(one), _date(other)
-    if first is None or second is None or first == second:
+    date, other_date = _date(items), _date(others)
+    if date is None or other_date is None or date == other_date:
         return 0
-    return -1 if first < second else 1
+    return -1 if date < other_date else 1
 
 
-def _answers(one: Sequence[Item], other: Sequence[Item]) -> bool:
-    ids = {item.mail.message_id for item in other if item.mail.message_id}
-    return any(answer in ids for item in one for answer in item.mail.answers)
+def _reply_to(items: Sequence[Item], others: Sequence[Item]) -> bool:
+    """Whether any of `items` replies to any of `others`."""
+    ids = {item.mail.message_id for item in others if item.mail.message_id}
+    return any(parent in ids for item in items for parent in item.mail.replies_to)
 
 
 def _date(items: Sequence[Item]) -> float | None:
-    """When the first of some mails was sent; None when one does not say it."""
+    """When the first of some patches was sent; None when a patch has no date."""
     dates = [item.mail.date for item in items if item.subject.number != 0]
     known = [date for date in dates if date is not None]
     return min(known) if known and len(known) == len(dates) else None

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What stands before a file's name in a diff: ``a/`` and ``b/``, other words, or nothing.
+"""Prefixes of file names in a diff: ``a/`` and ``b/``, others, or none.
 
-Git writes a/ and b/, i/ and w/ with diff.mnemonicPrefix, nothing with diff.noprefix; quilt says per
-patch how many folders to strip. Which it is shows in the tree: the number of folders is the one
-with which the files are there. A diff is then rewritten to have a/ and b/, so that GNU patch gets
-one form and the same changes have the same key in the cache.
+git writes a/ and b/, or i/ and w/ with diff.mnemonicPrefix, or nothing with diff.noprefix; quilt
+has the number of folders to strip for each patch. Otherwise the number is detected: the one with
+which the files exist in the tree. The diff is then rewritten with a/ and b/, so that GNU patch gets
+a single form and equal changes have the same key in the cache.
 """
 
 from __future__ import annotations
@@ -20,40 +20,41 @@ _NAMED = re.compile(rb'^(--- |\+\+\+ )("?)(.*)$')
 
 
 def strip_of(files: Sequence[FileDiff], exists: Callable[[str], bool]) -> int:
-    """How many folders to strip, so that most files of a diff are there.
+    """The number of folders to strip with which most files of a diff exist.
 
     exists: whether the tree has a file or a folder.
     """
-    bare = any(one.old == one.new for one in files)
-    tried = (0, *_TRIED) if bare else _TRIED  # of two that are equally good the first
-    return max(dict.fromkeys(tried), key=lambda strip: _found(files, strip, exists))
+    bare = any(file.old == file.new for file in files)
+    tried = (0, *_TRIED) if bare else _TRIED  # of equally good numbers the first
+    return max(dict.fromkeys(tried), key=lambda strip: _matches(files, strip, exists))
 
 
-def _found(files: Sequence[FileDiff], strip: int, exists: Callable[[str], bool]) -> int:
-    return sum(_is_there(one, strip, exists) for one in files)
+def _matches(files: Sequence[FileDiff], strip: int, exists: Callable[[str], bool]) -> int:
+    return sum(_exists(file, strip, exists) for file in files)
 
 
-def _is_there(file: FileDiff, strip: int, exists: Callable[[str], bool]) -> bool:
+def _exists(file: FileDiff, strip: int, exists: Callable[[str], bool]) -> bool:
+    """Whether the tree has a file of a diff; for a new file: whether it has its folder."""
     if file.old != NULL:
         names = [file.old] if file.new == NULL else [file.old, file.new]
-        return any(exists(name) for one in names if (name := stripped(one, strip)))
+        return any(exists(name) for full in names if (name := stripped(full, strip)))
     folder = stripped(file.new, strip).rpartition("/")[0]
     return bool(folder) and exists(folder)
 
 
 def stripped(name: str, strip: int) -> str:
-    """A name without its first folders; empty when it has no more than these."""
+    """A name without its first `strip` folders; empty when nothing is left."""
     parts = name.split("/", strip)
     return parts[strip] if len(parts) > strip else ""
 
 
 def touched(file: FileDiff, strip: int) -> str:
-    """The file that is there afterwards; empty when there is none."""
+    """The name of the file after the patch; empty when the patch removes it."""
     return "" if file.new == NULL else stripped(file.new, strip)
 
 
 def usual(file: FileDiff, strip: int) -> bytes:
-    """The diff with a/ and b/ before its names."""
+    """The diff of a file with the prefixes a/ and b/."""
     if strip == USUAL:
         return file.text
     lines = file.text.split(b"\n")
@@ -61,8 +62,8 @@ def usual(file: FileDiff, strip: int) -> bytes:
     for at in range(head):
         if lines[at].startswith(b"diff --git "):
             lines[at] = _git_line(file, strip, lines[at])
-        elif found := _NAMED.match(lines[at]):
-            lines[at] = _name_line(found, strip)
+        elif match := _NAMED.match(lines[at]):
+            lines[at] = _name_line(match, strip)
     return b"\n".join(lines)
 
 
@@ -72,13 +73,13 @@ def _git_line(file: FileDiff, strip: int, line: bytes) -> bytes:
         for name in (file.old, file.old if file.new == NULL else file.new)
     )
     if not old or not new or re.search(rb'[\s"]', old + new):
-        return line  # GNU patch takes the names of the lines below
+        return line  # GNU patch takes the names from the lines --- and +++
     return b"diff --git a/%b b/%b" % (old, new)
 
 
-def _name_line(found: re.Match[bytes], strip: int) -> bytes:
-    kind, quote, name = found.groups()
+def _name_line(match: re.Match[bytes], strip: int) -> bytes:
+    kind, quote, name = match.groups()
     if name.startswith(NULL.encode()):
-        return found[0]
+        return match[0]
     prefix = b"a" if kind == b"--- " else b"b"
     return kind + quote + b"/".join([prefix, *name.split(b"/")[strip:]])

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A repository on another machine: which commit a ref is there, and the objects of that commit.
+"""A remote git repository: resolves refs and fetches single commits.
 
-git does it with the user's own settings (ssh, proxies, credentials), and with an empty repository
-of ours at hand, so that the settings of whatever repository the current folder is in do not count.
-A password or token in the URL reaches git through its environment, and nobody else.
+git uses the user's settings (ssh, proxies, credentials), but with an empty repository of ours, so
+that the settings of a repository in the current folder are not read. A password or token in the URL
+is passed to git in its environment, so that no list of processes shows it.
 """
 
 from __future__ import annotations
@@ -18,32 +18,35 @@ from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.progress import step
 from blockyard.kernel.host.settings import settings
 
-RECIPE = 2  # raise it when the same commit gives another clone
+RECIPE = 2  # part of the key: raise it when the same commit gives a different clone
 _PREFIXES = ("", "refs/", "refs/tags/", "refs/heads/")  # in git's order (gitrevisions(7))
 COMMIT = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
-# A credential helper of git's (gitcredentials(7)); the shell of git finds its own words only.
+# A credential helper (gitcredentials(7)); git's shell expands the variables, so no secret is here.
 _HELPER = (
     '!f() { test "$1" = get && printf "username=%s\\npassword=%s\\n"'
     ' "$BLOCKYARD_GIT_USER" "$BLOCKYARD_GIT_PASSWORD"; }; f'
 )
-_SILENCE = "BLOCKYARD_SERVER_SILENCE_S is how long a server may be silent"
+_SILENCE = "for a slow server raise BLOCKYARD_SERVER_SILENCE_S"
 _HINTS = {
-    "could not read Username": "the server asks who you are: set up a credential helper of git",
-    "could not read Password": "the server asks for a password: set up a credential helper of git",
-    "Authentication failed": "the server refuses the user or the token",
-    "Host key verification failed": "the server is not known yet: ssh to it once",
-    "No space left on device": "the disk is full: ./inv cache.gc, or set BLOCKYARD_CACHE",
-    "not allowed": f"{', '.join(git.REMOTE_PROTOCOLS)} URLs are known",
+    "could not read Username": "the server asks for a user name: set up a git credential helper",
+    "could not read Password": "the server asks for a password: set up a git credential helper",
+    "Authentication failed": "the server rejects the user or the token",
+    "Host key verification failed": "the host key is unknown: ssh to the server once",
+    "No space left on device": "the disk is full: run ./inv cache.gc, or set BLOCKYARD_CACHE",
+    "not allowed": f"supported URLs: {', '.join(git.REMOTE_PROTOCOLS)}",
 }
 
 
 def is_url(repository: str) -> bool:
-    """Whether it has the form of a URL, or of ssh's ``host:path``."""
+    """Whether a repository is written as a URL or as ssh's ``host:path``."""
     return "://" in repository or ":" in repository.partition("/")[0]
 
 
 def commit(repository: str, ref: str) -> str:
-    """What a ref of a remote repository names now; a commit's whole id names itself."""
+    """The id of the commit that a ref of a remote repository names now; a full id as it is.
+
+    Raises UsageError for an unknown ref, Failure when the server cannot be reached.
+    """
     if COMMIT.fullmatch(ref):
         return ref
     shown, silence_s = redact.text(repository), settings().server_silence_s
@@ -60,26 +63,27 @@ def commit(repository: str, ref: str) -> str:
     if answer.code:
         raise Failure(f"cannot reach {shown}: {answer.errors.strip()}", hint=_hint(answer.errors))
     lines = answer.output.decode(errors="replace").splitlines()
-    # whose names end alike: git ls-remote takes the end of a name for the name
-    commits = {name: found for found, tab, name in (line.partition("\t") for line in lines) if tab}
+    # git ls-remote matches the ends of names, so there may be several
+    commits = {name: id_ for id_, tab, name in (line.partition("\t") for line in lines) if tab}
     for prefix in _PREFIXES:
         name = f"{prefix}{ref}"
         if name in commits:
-            # what an annotated tag is a tag of
+            # name^{}: the commit of an annotated tag
             return _checked(commits.get(f"{name}^{{}}", commits[name]), shown)
     raise UsageError(
-        f"{shown} has no branch or tag {ref!r}", hint="git ls-remote lists them; or a commit's id"
+        f"{shown} has no branch or tag {ref!r}",
+        hint="git ls-remote lists them; or use a commit's full id",
     )
 
 
-def _checked(found: str, shown: str) -> str:
-    if not COMMIT.fullmatch(found):
-        raise Failure(f"{shown} answers with {found!r}: expected a commit ID")
-    return found
+def _checked(answer: str, shown: str) -> str:
+    if not COMMIT.fullmatch(answer):
+        raise Failure(f"{shown} answers with {answer!r}: expected a commit ID")
+    return answer
 
 
 def clone(repository: str, ref: str, commit: str, log: Path) -> Path:
-    """A bare clone of one commit in the cache."""
+    """A bare clone of a single commit, in the cache; raises Failure when git fails."""
     shown = redact.text(repository)
 
     def make(path: Path) -> None:
@@ -93,7 +97,7 @@ def clone(repository: str, ref: str, commit: str, log: Path) -> Path:
                 doing=f"fetching {ref} of {shown}",
                 silence_s=settings().server_silence_s,
                 limit_s=settings().fetch_limit_s,
-                hint=f"{_SILENCE}, BLOCKYARD_FETCH_LIMIT_S how long all may take",
+                hint=f"{_SILENCE}, for a long fetch BLOCKYARD_FETCH_LIMIT_S",
                 log=log,
             )
         if answer.code:
@@ -110,7 +114,7 @@ def clone(repository: str, ref: str, commit: str, log: Path) -> Path:
 
 
 def _access(repository: str, ours: Path) -> tuple[str, dict[str, str]]:
-    """The URL for git's arguments, and the environment that has what is secret of it."""
+    """The URL without secrets, for git's arguments, and git's environment with the secrets."""
     config: Sequence[tuple[str, str]] = ()
     values: Mapping[str, str] = {}
     if repository.lower().startswith(("http://", "https://")):
@@ -131,12 +135,12 @@ def _access(repository: str, ours: Path) -> tuple[str, dict[str, str]]:
 
 
 def _credentials(secret: redact.Secret) -> list[tuple[str, str]]:
-    place = "/".join(secret.url.split("/")[:3])
-    helper = f"credential.{place}.helper"
-    if secret.password:  # an empty helper is git's word for: none of those before
+    server = "/".join(secret.url.split("/")[:3])
+    helper = f"credential.{server}.helper"
+    if secret.password:  # an empty helper disables all earlier ones
         return [(helper, ""), (helper, _HELPER)]
-    # a name whose password the user's own helpers know, else a token with no password
-    return [(f"credential.{place}.username", secret.user), (helper, _HELPER)]
+    # the user's helpers may know the password; else the name is a token without a password
+    return [(f"credential.{server}.username", secret.user), (helper, _HELPER)]
 
 
 def _hint(errors: str) -> str:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A source tree with series of patches on it, as a tree of its own in the cache.
+"""Applies patch series to a source tree; the result is another tree in the cache.
 
-What a series is, `kernel.sources.reader` knows. Files that no patch touches are hard links to the
-tree's own, so that only what changes takes time and space. GNU patch writes a file anew and renames
-it: the tree itself never changes. It runs in the tool root without network, and gets the diffs
-alone, with --unified: for some other formats it would run an editor.
+`kernel.sources.reader` reads the series. Files that no patch touches are hard links to the original
+tree, so only changed files take time and space. GNU patch writes a new file and renames it, so the
+original tree never changes. It runs in the tool root without network, and gets only the diffs, with
+--unified: for ed scripts it would run an editor.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from blockyard.kernel.sources.tree import Tree, checked
 
 __all__ = ["Omitted", "Patch", "Series", "applied", "apply", "read", "refusals"]
 
-RECIPE = 3  # raise it when the same tree and patches give another tree
-PATCH_S = 60  # what one patch may take
-# Which file GNU patch is at, and what it says of one that it cannot change. In a refusal {0} is the
-# file, {1} and so on are what the pattern's groups found.
+RECIPE = 3  # part of the key: raise it when the same tree and patches give a different tree
+PATCH_S = 60  # timeout for a patch
+# GNU patch's lines that name the file, and its errors. In the texts {0} is the file, {1} and so on
+# are the groups of the pattern.
 _FILE = re.compile(
     r"patching file '?(.+?)'?(?: \((?:renamed|copied) from .+\))?$"
     r"|\|(?:---|\+\+\+|diff --git) [^/]+/(\S+)"
@@ -44,33 +44,33 @@ _FILE = re.compile(
 _OFFSET = re.compile(r"Hunk #(\d+) succeeded at \d+ .*\(offset (-?)(\d+) lines?\)")
 _REFUSALS = {
     r"Hunk #(\d+) FAILED at (\d+)": "{0}: hunk {1} does not fit at line {2}",
-    r"No file to patch": "{0}: there is no such file",
-    r"Not deleting file (.+) as content differs": "{1}: it has other lines than the patch removes",
-    r"The next patch would create the file (.+),$": "{1}: the file is there already",
-    r"The next patch would delete the file (.+),$": "{1}: there is no such file",
+    r"No file to patch": "{0}: no such file",
+    r"Not deleting file (.+) as content differs": "{1}: its lines differ from those to remove",
+    r"The next patch would create the file (.+),$": "{1}: the file already exists",
+    r"The next patch would delete the file (.+),$": "{1}: no such file",
     r"Cannot (rename|copy) file without": "cannot {1} a file that the same patch moves, or whose "
     "name has a space",
-    r".*previously applied": "{0}: the change is there already",
+    r".*previously applied": "{0}: the change is already applied",
     r"Ignoring (potentially dangerous file name.*)": "{1}",
     r".*(malformed patch.*)": "{1}",
 }
 SHOWN = 30  # lines of a series that are printed before it is applied
-OFFSETS = 5  # hunks at other lines that are named, per patch
-ASKED = 50  # patches that are tried backwards, to see whether they are there already
+OFFSETS = 5  # hunks with an offset that are listed for a patch
+TRIED_BACKWARDS = 50  # patches that are checked for being applied already
 
 
 def applied(
     tree: Tree, series: Sequence[Path], tools: ToolRoot, version: int | None = None
 ) -> Tree:
-    """`tree` with all patches of some series on it, one series after the other.
+    """`tree` with all patches of some series applied, one series after the other.
 
     version: of each series; None takes the newest. Raises UsageError for a series that cannot be
     read, Failure with the patch, the file and the hunk for one that does not apply.
     """
-    found = [read(path, version) for path in series]
-    for one in found:
-        announce(one)
-    patches = in_usual_form(tree, [patch for one in found for patch in one.patches])
+    loaded = [read(path, version) for path in series]
+    for one_series in loaded:
+        announce(one_series)
+    patches = in_usual_form(tree, [patch for one_series in loaded for patch in one_series.patches])
     if not patches:
         return tree
     key = store.digest("series", RECIPE, tree.identity, [patch.text for patch in patches])
@@ -82,48 +82,48 @@ def applied(
         checked(path / "tree", "the patched tree")
 
     path = store.get("sources", key, "the patched source", make, like=tree.path.parent)
-    place = f"{tree.build_id} with {key}" if tree.build_id else ""
+    build_id = f"{tree.build_id} with {key}" if tree.build_id else ""
     origin = Patched(tree.origin, len(patches), key)
-    return Tree(path / "tree", origin, place, contents=f"series {key}")
+    return Tree(path / "tree", origin, build_id, contents=f"series {key}")
 
 
 @cache
 def announce(series: Series) -> None:
-    """Says what is taken and what is left out, once."""
+    """Prints the patches of a series and what is left out; once for each series."""
     lines = series.table()
     for line in lines[:SHOWN]:
         note(line)
     if len(lines) > SHOWN:
-        note(as_typed(f"  ... and {len(lines) - SHOWN} lines more: ./inv series {series.name}"))
+        note(as_typed(f"  ... and {len(lines) - SHOWN} more lines: ./inv series {series.name}"))
 
 
 def in_usual_form(tree: Tree, patches: Sequence[Patch]) -> list[Patch]:
-    """The patches with a/ and b/ before the names of their files."""
-    made: set[str] = set()  # files and folders that patches before bring
+    """The patches, rewritten with the prefixes a/ and b/."""
+    made: set[str] = set()  # files and folders that earlier patches create
 
     def exists(name: str) -> bool:
         inside = not name.startswith("/") and ".." not in name.split("/")
         return name in made or (inside and os.path.lexists(tree.path / name))
 
-    found = []
+    rewritten = []
     for patch in patches:
         files = unified.scan(patch.text).files
         strip = prefixes.strip_of(files, exists) if patch.strip is None else patch.strip
         text = b"".join(prefixes.usual(file, strip) for file in files)
-        found.append(replace(patch, text=text, strip=prefixes.USUAL))
+        rewritten.append(replace(patch, text=text, strip=prefixes.USUAL))
         for file in files:
             name = prefixes.touched(file, strip)
             while name and name not in made:
                 made.add(name)
                 name = name.rpartition("/")[0]
-    return found
+    return rewritten
 
 
 def _copy(tree: Tree, target: Path) -> None:
-    """The tree as hard links; as copies when it is a user's own, who may write into its files.
+    """Hard-links a tree; copies a user's directory, whose files the user may write to.
 
-    Folders, files and links: a socket or a pipe of what runs in the tree is no part of it. Raises
-    Failure when the tree changed meanwhile, UsageError for a file that cannot be read.
+    Only folders, files and links: sockets and pipes belong to running programs. Raises Failure when
+    the tree changed meanwhile, UsageError for a file that cannot be read.
     """
     link = not tree.build_id and tree.path.stat().st_dev == target.parent.stat().st_dev
     target.mkdir()
@@ -153,15 +153,15 @@ def _copy_file(entry: os.DirEntry[str], target: Path, *, link: bool) -> None:
         os.link(entry.path, target, follow_symlinks=False)
         return
     shutil.copy2(entry.path, target, follow_symlinks=False)
-    if not entry.is_symlink():  # without setuid and the like
+    if not entry.is_symlink():  # drop setuid, setgid and sticky bits
         target.chmod(entry.stat().st_mode & 0o777)
 
 
 def apply(tree: Tree, patches: Sequence[Patch], path: Path, tools: ToolRoot) -> None:
-    """Changes `path`/tree, a copy of a tree or of a part of it, by patches.
+    """Applies patches to `path`/tree, a copy of a tree or of a part of it.
 
-    Notes hunks that fit at other lines than they name. Raises Failure with the patch, the file and
-    the hunk that does not fit; `path` holds the log.
+    Prints a note for hunks that apply with an offset. Raises Failure with the patch, the file and
+    the hunk that does not fit; the log is in `path`.
     """
     sandbox = Sandbox(
         tools.root,
@@ -181,8 +181,8 @@ def apply(tree: Tree, patches: Sequence[Patch], path: Path, tools: ToolRoot) -> 
         try:
             run(sandbox.argv(argv), log=log, doing=patch.name, timeout_s=PATCH_S)
         except Failure as error:
-            told = refusals(commands.without_headings(log.read_text(errors="replace")))
-            raise _refused(tree, patches, number, told, path, tools) from error
+            reasons = refusals(commands.without_headings(log.read_text(errors="replace")))
+            raise _refused(tree, patches, number, reasons, path, tools) from error
         if moved := offsets(log.read_text(errors="replace")):
             note(f"{patch.name}: {'; '.join(moved)}")
         log.unlink()
@@ -202,10 +202,10 @@ def _refused(
     hint = "choose the kernel that the series is for, or rebase it"
     if any(targets.NO_CONTEXT in reason for reason in reasons):
         hint = "make the diff with context lines: git diff, or diff -u"
-    if there := _already(tree, patches, number, path, tools):
-        names = ", ".join(f"{one} ({patches[one - 1].name})" for one in there)
+    if present := _already_applied(tree, patches, number, path, tools):
+        names = ", ".join(f"{at} ({patches[at - 1].name})" for at in present)
         lines.append(f"  already in Linux {tree.version}: patch {names}")
-        hint = "leave out what is there: list the others in a file `series`, as quilt has it"
+        hint = "omit these patches: list the others in a file `series`, as quilt does"
     return Failure(
         f"{patches[number - 1].name} (patch {number} of {len(patches)}) does not apply to Linux "
         f"{tree.version}:\n" + "\n".join(lines),
@@ -213,52 +213,54 @@ def _refused(
     )
 
 
-def _already(
+def _already_applied(
     tree: Tree, patches: Sequence[Patch], first: int, path: Path, tools: ToolRoot
 ) -> list[int]:
-    """Which patches from `first` on the tree has already: each file shows what they leave.
+    """The numbers of patches from `first` on that the tree already has.
 
-    What their hunks leave, GNU patch can take back; whether files are there, it does not look.
+    Tries to reverse the hunks with GNU patch; `targets.shows` checks which files exist, which GNU
+    patch does not.
     """
     sandbox = Sandbox(tools.root, read_only={"patches": path / "patches", "tree": tree.path})
     argv = ["patch", "--unified", "--strip=1", "--reverse", "--dry-run", "--force", "--fuzz=0"]
     argv += ["--reject-file=-", f"--directory={BIND}/tree"]
-    found = []
-    for number in range(first, min(first + ASKED, len(patches) + 1)):
+    numbers = []
+    for number in range(first, min(first + TRIED_BACKWARDS, len(patches) + 1)):
         if not targets.shows(tree.path, unified.scan(patches[number - 1].text).files):
             continue
         command = sandbox.argv([*argv, f"--input={BIND}/patches/{number}"])
         with contextlib.suppress(Failure):
             run(command, log=path / "backwards", doing="", timeout_s=PATCH_S)
-            found.append(number)
-    return found
+            numbers.append(number)
+    return numbers
 
 
-def refusals(told: str) -> list[str]:
-    """What GNU patch did not do, from its output: file and hunk, or its own words."""
-    lines = list(_refusals(told))
-    return lines or told.strip().splitlines()[-3:]
+def refusals(output: str) -> list[str]:
+    """The errors in GNU patch's output as "file: reason"; its last lines if none is known."""
+    lines = list(_refusals(output))
+    return lines or output.strip().splitlines()[-3:]
 
 
-def _refusals(told: str) -> Iterator[str]:
+def _refusals(output: str) -> Iterator[str]:
     file = ""
-    for line in told.splitlines():
-        if found := _FILE.match(line):
-            file = found[1] or found[2]
+    for line in output.splitlines():
+        if match := _FILE.match(line):
+            file = match[1] or match[2]
         for pattern, refusal in _REFUSALS.items():
-            if found := re.match(pattern, line):
-                yield refusal.format(file, *found.groups())
+            if match := re.match(pattern, line):
+                yield refusal.format(file, *match.groups())
 
 
-def offsets(told: str) -> list[str]:
-    """The hunks that GNU patch put at other lines than they name, from its output."""
-    found, file = [], ""
-    for line in told.splitlines():
+def offsets(output: str) -> list[str]:
+    """The hunks that GNU patch applied with an offset, from its output; at most `OFFSETS`."""
+    hunks, file = [], ""
+    for line in output.splitlines():
         if name := _FILE.match(line):
             file = name[1] or name[2]
-        if at := _OFFSET.match(line):
-            lines = f"{at[3]} line{'s' if at[3] != '1' else ''}"
-            found.append(f"hunk {at[1]} of {file} fits {lines} further {'up' if at[2] else 'down'}")
-    if len(found) > OFFSETS:
-        return [*found[:OFFSETS], f"and {len(found) - OFFSETS} hunks more"]
-    return found
+        if hunk := _OFFSET.match(line):
+            lines = f"{hunk[3]} line{'s' if hunk[3] != '1' else ''}"
+            direction = "up" if hunk[2] else "down"
+            hunks.append(f"hunk {hunk[1]} of {file} fits {lines} further {direction}")
+    if len(hunks) > OFFSETS:
+        return [*hunks[:OFFSETS], f"and {len(hunks) - OFFSETS} more hunks"]
+    return hunks

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a mail's subject says: "[RFC PATCH net-next v3 02/10] title", "Re: [PATCH 3/3 v2] title"."""
+"""Parses mail subjects: "[RFC PATCH net-next v3 02/10] title", "Re: [PATCH 3/3 v2] title"."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ _PATCH = re.compile(r"(?:rfc|patch|rfc-?patch|resend)(?:es)?(?:-?v\d{1,3}(?:\.\d
 
 @dataclass(frozen=True)
 class Subject:
-    """A subject, taken apart."""
+    """A parsed subject."""
 
     title: str
     is_patch: bool = False  # it has a tag such as [PATCH], [RFC] or [2/3]
     version: int = 1
     number: int | None = None  # 0: a cover letter
     total: int = 0
-    is_answer: bool = False  # "Re:", in some languages, or forwarded
-    is_rfc: bool = False  # a request for comments
+    is_reply: bool = False  # begins with "Re:" in some language, or is forwarded
+    is_rfc: bool = False
     is_resend: bool = False
 
 
 def parse(text: str) -> Subject:
-    """Reads a subject; every text is one."""
-    rest, is_answer, is_patch = text.strip(), False, False
+    """Parses a subject; text without tags is a title."""
+    rest, is_reply, is_patch = text.strip(), False, False
     version, number, total = 1, None, 0
     is_rfc, is_resend = False, False
     while True:
-        if not is_patch and (found := _ANSWER.match(rest)):
-            is_answer = True
-        elif found := _TAG.match(rest):
-            for word in re.split(r"[\s,]+", found[1]):
+        if not is_patch and (match := _ANSWER.match(rest)):
+            is_reply = True
+        elif match := _TAG.match(rest):
+            for word in re.split(r"[\s,]+", match[1]):
                 if numbered := _NUMBER.fullmatch(word):
                     number, total, is_patch = int(numbered[1]), int(numbered[2]), True
                     continue
@@ -50,5 +50,5 @@ def parse(text: str) -> Subject:
                 is_resend = is_resend or bool(_RESEND.fullmatch(word))
                 is_patch = is_patch or bool(_PATCH.fullmatch(word))
         else:
-            return Subject(rest, is_patch, version, number, total, is_answer, is_rfc, is_resend)
-        rest = rest[found.end() :]
+            return Subject(rest, is_patch, version, number, total, is_reply, is_rfc, is_resend)
+        rest = rest[match.end() :]

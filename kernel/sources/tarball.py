@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A kernel tree in a tarball: a file, or a URL whose sha256 is given.
+"""A kernel tree from a tarball: a file, or a URL with its sha256.
 
-It is unpacked in the tool root, where a hostile archive meets nothing but the tree's own folder.
+tar runs in the tool root's sandbox, where a hostile archive can reach only the tree's folder.
 """
 
 from __future__ import annotations
@@ -32,18 +32,22 @@ if TYPE_CHECKING:
 CHUNK = 1 << 16
 MOST_BYTES = 8 << 30  # of a tarball; Linux has 150 MB packed, 1.6 GB unpacked
 UNPACK_S = 3600
-# To root, too, what anybody else gets: files of one's own, without setuid and setgid bits.
+# As root, unpack like a normal user: files owned by the caller, without setuid and setgid bits.
 UNPRIVILEGED = ("--no-same-owner", "--no-same-permissions")
 
 
 def source_tree(name: str, entry: Tarball, tools: ToolRoot) -> Tree:
-    """The tree in a tarball; raises Failure for a wrong sha256, UsageError for none."""
+    """The tree in a tarball, fetched and unpacked if needed.
+
+    Raises UsageError for a missing file and for a URL without sha256, Failure for a wrong sha256
+    and when fetching fails.
+    """
     name, shown = redact.text(name), redact.text(entry.location)
     log = store.directory("logs") / f"tarball-{store.digest(shown, entry.sha256)}.log"
     is_url = "://" in entry.location
     if is_url and not entry.sha256:
         raise UsageError(
-            f"{shown} needs a sha256: nothing else says that it is the right file",
+            f"{shown} needs a sha256, to check that it is the right file",
             hint=f"--kernel '{shown} sha256=...'",
         )
     sha256 = entry.sha256 or _sha256(_file(entry))
@@ -52,8 +56,8 @@ def source_tree(name: str, entry: Tarball, tools: ToolRoot) -> Tree:
         file = path / "download" if is_url else _file(entry)
         if is_url:
             _download(entry.location, file)
-        if (got := _sha256(file)) != sha256:
-            raise Failure(f"{shown} has the sha256 {got}, not {sha256}")
+        if (actual := _sha256(file)) != sha256:
+            raise Failure(f"{shown} has the sha256 {actual}, not {sha256}")
         with step(f"unpacking {name}"):
             unpack(file, path / "tree", tools, log, strip=1)
         if is_url:
@@ -65,7 +69,7 @@ def source_tree(name: str, entry: Tarball, tools: ToolRoot) -> Tree:
 
 
 def cached(entry: Tarball) -> Tree | None:
-    """The tree if it is unpacked."""
+    """The tree from the cache; None when it is not there."""
     if "://" in entry.location and not entry.sha256:
         return None
     sha256 = entry.sha256 or _sha256(_file(entry))
@@ -83,7 +87,7 @@ def _tree(entry: Tarball, sha256: str, path: Path) -> Tree:
 
 
 def unpack(tar: Path, tree: Path, tools: ToolRoot, log: Path, *, strip: int) -> None:
-    """Unpacks a tar (of any compression) into `tree`; `strip` leading folders are dropped."""
+    """Unpacks a tar (of any compression) into `tree` without its first `strip` folders."""
     tree.mkdir()
     limits = build_limits().within(UNPACK_S)
     sandbox = Sandbox(
@@ -102,14 +106,14 @@ def unpack(tar: Path, tree: Path, tools: ToolRoot, log: Path, *, strip: int) -> 
 def _file(entry: Tarball) -> Path:
     path = catalog.expand_path(entry.location)
     if not _is_file(path):
-        raise UsageError(f"there is no file {path}")
+        raise UsageError(f"no such file: {path}")
     return path
 
 
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # not permitted, or too long for a path
+    except OSError:  # permission denied, or the path is too long
         return False
 
 
@@ -119,17 +123,17 @@ def _sha256(path: Path) -> str:
 
 
 def _download(url: str, path: Path) -> None:
-    """Fetches a URL; a user and password in it are sent to its server alone, and never shown."""
+    """Fetches a URL; a user and password in it are sent to its server only and never printed."""
     import http.client
     import urllib.parse
     import urllib.request
 
     shown = redact.text(url)
     if not url.startswith(("https://", "http://", "file://")):
-        raise UsageError(f"cannot fetch {shown}: only https, http and file URLs are known")
+        raise UsageError(f"cannot fetch {shown}: expected an https, http or file URL")
     local = urllib.parse.urlsplit(url).path if url.startswith("file:") else ""
     if local and not _is_file(Path(urllib.parse.unquote(local))):
-        raise UsageError(f"cannot fetch {shown}: there is no such file")
+        raise UsageError(f"cannot fetch {shown}: no such file")
     try:
         with (
             step(f"fetching {shown}"),
@@ -140,7 +144,7 @@ def _download(url: str, path: Path) -> None:
     except TimeoutError:
         raise Failure(
             f"cannot fetch {shown}: no answer for {settings().server_silence_s:g} s",
-            hint="BLOCKYARD_SERVER_SILENCE_S is how long a server may be silent",
+            hint="for a slow server raise BLOCKYARD_SERVER_SILENCE_S",
         ) from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         if store.is_full(error):
@@ -156,7 +160,7 @@ def _request(url: str) -> Request:
     request = Request(secret.url)
     if secret.user:
         pair = f"{secret.user}:{secret.password}".encode()
-        # not sent on to where a redirection leads
+        # not sent to the target of a redirect
         request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(pair).decode()}")
     return request
 
@@ -170,6 +174,6 @@ def _save(response: BufferedIOBase, file: BinaryIO, shown: str) -> None:
             raise Failure(f"cannot fetch {shown}: it is larger than {MOST_BYTES >> 30} GiB")
         if time.monotonic() > end:
             raise Failure(
-                f"cannot fetch {shown}: no end after {settings().fetch_limit_s:g} s",
-                hint="BLOCKYARD_FETCH_LIMIT_S is how long it may take",
+                f"cannot fetch {shown}: not finished after {settings().fetch_limit_s:g} s",
+                hint="for a slow server raise BLOCKYARD_FETCH_LIMIT_S",
             )

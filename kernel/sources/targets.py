@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a patch says of the files of a tree, and whether it is so: GNU patch does not look.
+"""Checks a patch against the files of a tree where GNU patch does not.
 
-It renames over a file that is there, puts lines without context anywhere, and says of a diff
-without hunks that it comes off any tree. Git refuses the first two, and so do we. As with git all
+GNU patch renames over an existing file, applies hunks without context anywhere, and reverses a
+diff without hunks on any tree. git rejects the first two, and so does this module. As with git, all
 files of a patch change at once: a file may take the name of one that the same patch removes.
 """
 
@@ -24,13 +24,13 @@ _GIT = ".git"
 
 
 def objections(tree: Path, files: Sequence[FileDiff]) -> list[str]:
-    """Why a patch may not change a tree, one line per file; empty when nothing speaks against it.
+    """Why a patch must not be applied to a tree, a line for each reason; empty if it may.
 
-    files: of one patch, with a/ and b/ before their names.
+    files: of one patch, with the prefixes a/ and b/.
     """
-    found = [one for file in files if (one := _of_git(file))]
-    if found:
-        return list(dict.fromkeys(found))
+    reasons = [reason for file in files if (reason := _of_git(file))]
+    if reasons:
+        return list(dict.fromkeys(reasons))
     moved = {_old(file) for file in files if _takes_away(file)}
     state = _State(tree)
     for file in files:
@@ -41,54 +41,55 @@ def objections(tree: Path, files: Sequence[FileDiff]) -> list[str]:
             and state.size(new) is not None
             and (new in state.changed or new not in moved)
         ):
-            found.append(f"{new}: the file is there already")
+            reasons.append(f"{new}: the file already exists")
         elif file.renames and old and new and state.size(old) is None and not _before(tree, old):
-            found.append(f"{old}: there is no such file")
+            reasons.append(f"{old}: no such file")
         if file.old != NULL and (state.size(old) or state.size(new)):
-            found += [
+            reasons += [
                 f"{new or old}: hunk {number} (line {hunk.line}) {NO_CONTEXT}"
                 for number, hunk in enumerate(file.hunks, 1)
                 if not hunk.old
             ]
         state.change(file)
-    return found
+    return reasons
 
 
 def shows(tree: Path, files: Sequence[FileDiff]) -> bool:
-    """Whether all files of a tree are as a patch leaves them, as far as can be said without hunks.
+    """Whether the files of a tree look as if a patch was applied; the hunks are not compared.
 
-    That a file is not there is no sign of a patch: at least one has to be there.
+    At least one file of the patch must exist: missing files alone prove nothing.
     """
-    there = False
+    exists = False
     for file in files:
         old, new = _old(file), _new(file)
         if _takes_away(file) and _before(tree, old):
             return False
         if not new:
             continue
-        found = _status(tree, new)
-        if found is None or not stat.S_ISREG(found.st_mode):
+        status = _status(tree, new)
+        if status is None or not stat.S_ISREG(status.st_mode):
             return False
-        if file.old == NULL and not file.hunks and found.st_size:
+        if file.old == NULL and not file.hunks and status.st_size:
             return False
         if file.copies and not file.hunks and not _same(tree, old, new):
             return False
-        if file.mode and bool(found.st_mode & stat.S_IXUSR) != file.mode.endswith("755"):
+        if file.mode and bool(status.st_mode & stat.S_IXUSR) != file.mode.endswith("755"):
             return False
-        if any(not hunk.new for hunk in file.hunks):  # it would come off at any line
+        if any(not hunk.new for hunk in file.hunks):  # GNU patch would reverse it at any line
             return False
-        there = True
-    return there
+        exists = True
+    return exists
 
 
 def _of_git(file: FileDiff) -> str:
-    """An objection to a name that git has for itself, as in commits."""
+    """The reason against a name with .git, which git does not allow in commits; else empty."""
     for name in (file.old, file.new):
         if name != NULL and _GIT in name.casefold().split("/"):
-            return f"{prefixes.stripped(name, prefixes.USUAL) or name}: no git makes such a file"
-    first = file.text.partition(b"\n")[0].decode(errors="replace")  # GNU patch reads it its own way
+            path = prefixes.stripped(name, prefixes.USUAL) or name
+            return f"{path}: git does not allow this name"
+    first = file.text.partition(b"\n")[0].decode(errors="replace")  # GNU patch parses it, too
     if re.search(r"/\.git[/\s]", first, re.IGNORECASE):
-        return f"{first}: no git makes such a file"
+        return f"{first}: git does not allow this name"
     return ""
 
 
@@ -112,12 +113,12 @@ def _before(tree: Path, name: str) -> bool:
     return _status(tree, name) is not None
 
 
-def _same(tree: Path, one: str, other: str) -> bool:
-    """Whether two files, of which one may not be there, have the same contents."""
-    found = _status(tree, one)
-    if found is None or not stat.S_ISREG(found.st_mode):
+def _same(tree: Path, old: str, new: str) -> bool:
+    """Whether two files have the same contents; False when `old` does not exist."""
+    status = _status(tree, old)
+    if status is None or not stat.S_ISREG(status.st_mode):
         return False
-    return filecmp.cmp(tree / one, tree / other, shallow=False)
+    return filecmp.cmp(tree / old, tree / new, shallow=False)
 
 
 class _State:
@@ -128,14 +129,14 @@ class _State:
         self.changed: dict[str, int | None] = {}
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file, 1 for what was changed and is not empty; None: it is not there."""
+        """The size of a file in bytes; 1 for a changed file that is not empty; None: no file."""
         if name in self.changed:
             return self.changed[name]
-        found = _status(self.tree, name)
-        return None if found is None else found.st_size
+        status = _status(self.tree, name)
+        return None if status is None else status.st_size
 
     def change(self, file: FileDiff) -> None:
-        """Takes over what a diff does."""
+        """Records what a diff does to its file."""
         old, new = _old(file), _new(file)
         size = 1 if file.hunks else (self.size(old) if old else 0)
         if _takes_away(file):
@@ -145,19 +146,19 @@ class _State:
 
 
 def _status(tree: Path, name: str) -> os.stat_result | None:
-    """What stands at a name in a tree, itself and not what it links to; None: nothing.
+    """The lstat of a name in a tree; None if it does not exist.
 
-    Nothing stands behind a link, nor at a name that leads out: GNU patch refuses both.
+    None as well for a path through a link and one that leads out: GNU patch refuses both.
     """
     parts = name.split("/")
     if not name or name.startswith("/") or ".." in parts:
         return None
-    path, found = tree, None
-    with contextlib.suppress(OSError, ValueError):  # ValueError: a name with a zero byte
+    path, status = tree, None
+    with contextlib.suppress(OSError, ValueError):  # ValueError: a name with a NUL
         for at, part in enumerate(parts):
             path = path / part
-            found = path.lstat()
-            if at < len(parts) - 1 and not stat.S_ISDIR(found.st_mode):
+            status = path.lstat()
+            if at < len(parts) - 1 and not stat.S_ISDIR(status.st_mode):
                 return None
-        return found
+        return status
     return None

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which mails of a thread are the patches of a series, and of which version.
+"""Selects the mails of a thread that are the patches of a series, and its version.
 
-A patch is a mail with a diff that answers to none: a reviewer's "Re: ..." with a diff is an idea,
-and so is a diff without a number that is sent in answer to a series. A cover letter (0/n) is none,
-whatever diff it has. Of several versions of a series the newest is taken, or the one that was asked
-for. A series with a number missing is refused: half a series is another kernel than was sent.
+A patch is a mail with a diff that is not a reply: a reviewer's "Re: ..." with a diff is a proposal,
+and so is an unnumbered diff in reply to a series. A cover letter (0/n) is not a patch, even with a
+diff. Of several versions the newest or the requested one is taken. A series with a missing number
+is an error: applying a part of it would test another kernel.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from blockyard.kernel.sources.mail import Mail
 from blockyard.kernel.sources.patches import Omitted, Patch, Series
 from blockyard.kernel.sources.postings import Posting
 
-PATCHES = 1000  # of one series
-MAILS = 5000  # with diffs, and cover letters, in one thread
-_QUILT = "to apply some of them only, list their files in a file `series`, as quilt has it"
+PATCHES = 1000  # limit for a series
+MAILS = 5000  # limit for a thread: mails with diffs, and cover letters
+_QUILT = "to apply only some of them, list their files in a file `series`, as quilt does"
 
 
 def series(
@@ -34,9 +34,9 @@ def series(
 ) -> Series:
     """The series in some mails.
 
-    version: None takes the newest. omitted: what was left out before. alone: they are one file,
-    so a single patch of a series is what was meant. Raises UsageError for a version that is not
-    there, a number that is missing, two patches with one number.
+    version: None takes the newest. omitted: what the caller left out. alone: the items are from a
+    single file, which may be a single patch of a series. Raises UsageError for a missing version, a
+    missing number, and two patches with one number.
     """
     return _Thread(items, name, version, list(omitted), alone).series()
 
@@ -60,174 +60,184 @@ class _Thread:
             raise UsageError(f"{self.name} has more than {MAILS} mails with diffs")
         patches = [item for item in self.items if item.is_patch]
         numbered = {
-            self._thread(item) for item in patches if item.subject.number and not item.answers
+            self._thread(item) for item in patches if item.subject.number and not item.is_reply
         }
-        own = [item for item in patches if not self._is_reply(item, numbered)]
-        if not own and len(patches) == 1:  # one reply, and it was named
-            own = patches
-        covers = [item for item in self.items if item.subject.number == 0 and not item.answers]
+        originals = [item for item in patches if not self._is_reply(item, numbered)]
+        if not originals and len(patches) == 1:  # a single reply, named by the user
+            originals = patches
+        covers = [item for item in self.items if item.subject.number == 0 and not item.is_reply]
         for item in covers:
-            diff = ", whose diff is between two versions" if item.scan.interdiffs else ""
-            self._leave(item, f"the cover letter{diff}")
+            diff = ", whose diff is an interdiff" if item.scan.interdiffs else ""
+            self._omit(item, f"the cover letter{diff}")
         for item in patches:
-            if item not in own:
-                self._leave(item, "a reply; its diff is no patch of the series")
-        if not own:
-            raise self._nothing(patches)
-        for item in own:
+            if item not in originals:
+                self._omit(item, "a reply; its diff is not part of the series")
+        if not originals:
+            raise self._no_patches(patches)
+        for item in originals:
             if item.scan.interdiffs:
-                self._leave(item, "the diff between two versions behind its own")
-        if html := [item for item in own if item.mail.html]:
+                self._omit(item, "the interdiff after the patch")
+        if html := [item for item in originals if item.mail.html]:
             first = f"{html[0].title}" + (f" and {len(html) - 1} more" if html[1:] else "")
             self.omitted.append(Omitted(first, "the HTML beside the text"))
-        postings = self._chosen(self._postings(own, covers), covers)
-        taken = [item for one in postings for _, item in sorted(one.items.items())]
+        postings = self._chosen(self._postings(originals, covers), covers)
+        taken = [item for posting in postings for _, item in sorted(posting.items.items())]
         if len(taken) > PATCHES:
             raise UsageError(f"{self.name} has more than {PATCHES} patches")
         kind = (
-            all(one.is_rfc for one in postings),
-            all(one.is_resend for one in postings),
+            all(posting.is_rfc for posting in postings),
+            all(posting.is_resend for posting in postings),
         )
-        versions = {one.subject.version for one in own if one.subject.is_patch}
-        chosen = max((one.version for one in postings), default=0)
-        about = [one for one in covers if one.subject.version == chosen]
-        like = [one for one in about if (one.subject.is_rfc, one.subject.is_resend) == kind]
-        described = (like or about) + taken
-        return _series(self.name, taken, self.omitted, described, chosen, sorted(versions))
+        versions = {item.subject.version for item in originals if item.subject.is_patch}
+        version = max((posting.version for posting in postings), default=0)
+        of_version = [cover for cover in covers if cover.subject.version == version]
+        of_kind = [
+            cover for cover in of_version if (cover.subject.is_rfc, cover.subject.is_resend) == kind
+        ]
+        described = (of_kind or of_version) + taken
+        return _series(self.name, taken, self.omitted, described, version, sorted(versions))
 
-    def _nothing(self, replies: Sequence[Item]) -> UsageError:
+    def _no_patches(self, replies: Sequence[Item]) -> UsageError:
         hint = "a series is a folder of *.patch files, an mbox or one patch"
         if replies:
-            hint = "it has only replies with diffs: save the one that is meant to a file"
+            hint = "it has only replies with diffs: save the right one to a file of its own"
         elif html := next((item for item in self.items if item.mail.html), None):
-            hint = f"{html.title!r} has its diff in HTML only: take the mail as plain text"
-        return UsageError(f"{self.name} has no patches in it", hint=hint)
+            hint = f"{html.title!r} has its diff in HTML only: get the mail as plain text"
+        return UsageError(f"{self.name} has no patches", hint=hint)
 
-    def _leave(self, item: Item, why: str) -> None:
+    def _omit(self, item: Item, why: str) -> None:
         outer = item.mail.inside
-        mail = outer if outer and subject.parse(outer.subject).is_answer else item.mail
+        mail = outer if outer and subject.parse(outer.subject).is_reply else item.mail
         self.omitted.append(Omitted(mail.subject or item.name, why, mail.author))
 
     def _thread(self, item: Item) -> str:
+        """The id of an item's thread; empty for a mail without id."""
         mail = item.mail.inside or item.mail
         return self.root.get(mail.message_id, "")
 
     def _is_reply(self, item: Item, numbered: set[str]) -> bool:
-        if item.answers:
+        """Whether an item is a reply; numbered: threads that have numbered patches."""
+        if item.is_reply:
             return True
         about = item.subject
-        known = [one for one in item.mail.answers if one in self.by_id]
+        known = [parent for parent in item.mail.replies_to if parent in self.by_id]
         if about.number or not known:
             return False
-        answered = self.by_id[known[0]].subject
-        same = about.title.casefold() == answered.title.casefold()
-        if same and answered.is_rfc and not about.is_rfc and answered.total < 2:
-            return False  # what was made of the request for comments
+        parent = self.by_id[known[0]].subject
+        same = about.title.casefold() == parent.title.casefold()
+        if same and parent.is_rfc and not about.is_rfc and parent.total < 2:
+            return False  # the patch that follows its RFC
         if self._thread(item) in numbered:
             return True
-        return about.version <= answered.version
+        return about.version <= parent.version
 
     def _postings(self, items: Sequence[Item], covers: Sequence[Item]) -> list[Posting]:
         postings: list[Posting] = []
         singles: set[tuple[int, bytes]] = set()
         split = sent.Split(items)
-        alike: dict[tuple[int, int, bool, bool], list[Posting]] = {}
-        together = Counter(self._sent_with(item) for item in (*items, *covers))
+        by_key: dict[tuple[int, int, bool, bool], list[Posting]] = {}
+        group_sizes = Counter(self._group(item) for item in (*items, *covers))
         for item in items:
             about = item.subject
             if not about.number:
                 posting = Posting(about.version if about.is_patch else 0, 0, {1: item})
                 if about.is_patch and (about.version, item.scan.text) in singles:
-                    self._leave(item, "there twice")
+                    self._omit(item, "a duplicate")
                 else:
                     postings.append(posting)
                 singles.add((about.version, item.scan.text))
                 continue
-            same = alike.setdefault(split.key(item), [])
-            place = self._place(item, same, alone=together[self._sent_with(item)] < 2)
-            if place is None:
-                place = Posting(about.version, about.total)
-                postings.append(place)
-                same.append(place)
-            if about.number not in place.items:
-                place.items[about.number] = item
-            elif place.items[about.number].scan.text == item.scan.text:
-                self._leave(item, "there twice")
+            candidates = by_key.setdefault(split.key(item), [])
+            found = self._find(item, candidates, alone=group_sizes[self._group(item)] < 2)
+            if found is None:
+                found = Posting(about.version, about.total)
+                postings.append(found)
+                candidates.append(found)
+            if about.number not in found.items:
+                found.items[about.number] = item
+            elif found.items[about.number].scan.text == item.scan.text:
+                self._omit(item, "a duplicate")
         kept, copies = sent.without_copies(postings)
         for item in copies:
-            self._leave(item, "there twice")
+            self._omit(item, "a duplicate")
         return kept
 
-    def _sent_with(self, item: Item) -> tuple[int, int, str | Item]:
-        """What mails of one version in one thread have in common."""
+    def _group(self, item: Item) -> tuple[int, int, str | Item]:
+        """A key that mails of one version in one thread share."""
         return item.subject.version, item.subject.total, self._thread(item) or item
 
-    def _place(self, item: Item, postings: Sequence[Posting], *, alone: bool) -> Posting | None:
-        """The posting that a patch belongs to; alone: its thread has no other patch of it."""
+    def _find(self, item: Item, postings: Sequence[Posting], *, alone: bool) -> Posting | None:
+        """The posting of a patch, or None; alone: its thread has no other patch of its version.
+
+        Raises UsageError for two different patches with one number in one thread.
+        """
         number, thread = item.subject.number or 0, self._thread(item)
-        for one in postings:
-            others = one.items.values()
-            again = number in one.items and one.items[number].scan.text == item.scan.text
+        for posting in postings:
+            others = posting.items.values()
+            again = number in posting.items and posting.items[number].scan.text == item.scan.text
             if thread and any(self._thread(other) == thread for other in others):
-                if number in one.items and not again:
+                if number in posting.items and not again:
                     raise UsageError(
                         f"{self.name} has two patches {_number(item)}: "
-                        f"{one.items[number].title!r} and {item.title!r}",
-                        hint="save the series that is meant to a file of its own",
+                        f"{posting.items[number].title!r} and {item.title!r}",
+                        hint="save the right series to a file of its own",
                     )
-                return one
+                return posting
             if again and alone:
-                return one
-        return next((one for one in reversed(postings) if number not in one.items), None)
+                return posting
+        return next((last for last in reversed(postings) if number not in last.items), None)
 
     def _chosen(self, postings: list[Posting], covers: Sequence[Item]) -> list[Posting]:
-        """Of each series the newest version, or the one that was asked for; complete."""
+        """The newest or the requested version of each series. Raises UsageError; see `series`."""
         groups = self._groups(postings, covers)
         chosen: list[Posting] = []
         for group in groups:
-            versions = sorted({one.version for one in group})
+            versions = sorted({posting.version for posting in group})
             if self.version is None or versions == [0]:
                 taken = sent.newest(group, covers, self.name)
             else:
                 if self.version not in versions:
-                    there = ", ".join(f"v{one}" for one in versions)
+                    known = ", ".join(f"v{version}" for version in versions)
                     raise UsageError(
                         f"{self.name} has no version {self.version} of "
-                        f"{group[0].first.subject.title!r}, but {there}"
+                        f"{group[0].first.subject.title!r}, but {known}"
                     )
                 taken = sent.of_version(group, self.version)
             last = sent.sent_last(taken, self.name)
             chosen += last
-            for one in group:
-                if one not in last:
-                    self._leave(one.first, _not_taken(one, last[0]))
+            for posting in group:
+                if posting not in last:
+                    self._omit(posting.first, _not_taken(posting, last[0]))
         chosen.sort(key=postings.index)
-        for one in chosen:
-            self._check(one, postings, alone=self.alone and len(self.items) == 1)
+        for posting in chosen:
+            self._check(posting, postings, alone=self.alone and len(self.items) == 1)
         return chosen
 
     def _check(self, posting: Posting, postings: Sequence[Posting], alone: bool) -> None:
+        """Raises UsageError for a posting that is too large or incomplete."""
         if posting.total > PATCHES:
             raise UsageError(
-                f"{self.name}: {posting.first.title!r} is of more than {PATCHES} patches",
+                f"{self.name}: the series of {posting.first.title!r} has more than "
+                f"{PATCHES} patches",
                 hint=_QUILT,
             )
         numbers = range(1, posting.total + 1)
-        missing = [str(one) for one in numbers if one not in posting.items][:10]
+        missing = [str(number) for number in numbers if number not in posting.items][:10]
         extra = [number for number in posting.items if posting.total and number not in numbers]
         if extra:
-            raise UsageError(f"{self.name} has a patch {extra[0]}/{posting.total}")
+            raise UsageError(f"{self.name}: invalid patch number {extra[0]}/{posting.total}")
         if not missing or alone:
             return
-        version = f" of v{posting.version}" if len({one.version for one in postings}) > 1 else ""
+        versions = {other.version for other in postings}
+        version = f" of v{posting.version}" if len(versions) > 1 else ""
         empty = [
             item
             for item in self.items
             if item.subject.number and str(item.subject.number) in missing and not item.scan.files
         ]
         has = "its diff in HTML only" if empty and empty[0].mail.html else "no diff"
-        why = f" ({empty[0].title!r} has {has})" if empty and not empty[0].answers else ""
-        others = sorted({one.version for one in postings} - {posting.version})
+        why = f" ({empty[0].title!r} has {has})" if empty and not empty[0].is_reply else ""
+        others = sorted(versions - {posting.version})
         hint = f"--series-version {others[-1]} takes another version; " if others else ""
         raise UsageError(
             f"{self.name}: patch {', '.join(missing)} of {posting.total}{version} is missing{why}",
@@ -235,7 +245,7 @@ class _Thread:
         )
 
     def _groups(self, postings: Sequence[Posting], covers: Sequence[Item]) -> list[list[Posting]]:
-        """The postings of each series: of one thread, with one title or one change-id."""
+        """Groups postings by series: those that share a thread, a title or a change-id."""
         parent = list(range(len(postings)))
 
         def find(at: int) -> int:
@@ -256,6 +266,7 @@ class _Thread:
         return list(groups.values())
 
     def _marks(self, posting: Posting, covers: Sequence[Item]) -> Iterable[tuple[str, str]]:
+        """The titles, change-ids and threads of a posting, with their kind."""
         items = list(posting.items.values())
         threads = {thread for item in items if (thread := self._thread(item))}
         for cover in covers:
@@ -272,7 +283,7 @@ class _Thread:
 
 
 def as_listed(items: Sequence[Item], name: str, omitted: Sequence[Omitted]) -> Series:
-    """Patches whose order and choice somebody has written down."""
+    """A series from patches that the user selected and ordered in quilt's file `series`."""
     if len(items) > PATCHES:
         raise UsageError(f"{name} has more than {PATCHES} patches")
     return _series(name, items, omitted, items)
@@ -303,10 +314,10 @@ def _series(
 
 
 def _not_taken(posting: Posting, taken: Posting) -> str:
-    """Why a posting is left out."""
+    """Why a posting is omitted."""
     count = f" ({len(posting.items)} patches)" if len(posting.items) > 1 else ""
     if posting.is_rfc != taken.is_rfc:
-        kind = "a request for comments" if posting.is_rfc else "not the request for comments"
+        kind = "an RFC" if posting.is_rfc else "not the RFC"
         return f"{kind}, v{posting.version}{count}"
     if posting.version == taken.version:
         return f"sent again, v{posting.version}{count}"
@@ -320,22 +331,22 @@ def _number(item: Item) -> str:
 
 
 def _roots(mails: Iterable[Mail]) -> dict[str, str]:
-    """Message id → one id of its thread, for mails that answer to each other."""
+    """Message id → an id that stands for its thread, for mails that reply to each other."""
     parent: dict[str, str] = {}
 
-    def find(one: str) -> str:
-        parent.setdefault(one, one)
-        while parent[one] != one:
-            parent[one] = parent[parent[one]]
-            one = parent[one]
-        return one
+    def find(name: str) -> str:
+        parent.setdefault(name, name)
+        while parent[name] != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
 
     for mail in mails:
         if mail.message_id:
-            for other in mail.answers:
+            for other in mail.replies_to:
                 parent[find(mail.message_id)] = find(other)
             find(mail.message_id)
-    return {one: find(one) for one in list(parent)}
+    return {name: find(name) for name in list(parent)}
 
 
 def _patch(item: Item) -> Patch:

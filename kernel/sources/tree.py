@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A kernel source tree, and how one is told from another folder."""
+"""A kernel source tree, and the check that a folder is one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.settings import settings
 from blockyard.kernel.sources.origin import Origin
 
-# What a build inside the tree leaves behind; kbuild refuses to build such a tree elsewhere
+# Files of a build in the tree; kbuild refuses to build such a tree in another folder
 # (outputmakefile in the kernel's Makefile).
 BUILD_PRODUCTS = (".config", "include/config", arch.target().generated)
 
@@ -26,14 +26,14 @@ class Tree:
 
     path: Path
     origin: Origin  # which source, in which state
-    build_id: str = ""  # names the output tree when it outlives a state; empty: the identity does
-    contents: str = ""  # what it is, wherever it came from; empty: the origin says it
-    state: str = ""  # of a directory of the user's own, when it was looked at; empty: never changes
-    pristine: bool = False  # a distribution's sources, unchanged
+    build_id: str = ""  # names the output tree if it is kept across states; empty: use `identity`
+    contents: str = ""  # identifies the contents, whatever the origin; empty: the origin does
+    state: str = ""  # of a user's directory: its fingerprint; empty: the tree never changes
+    pristine: bool = False  # a distribution's unchanged sources
 
     @property
     def identity(self) -> str:
-        """For the keys of the cache: trees of one identity have the same contents."""
+        """For keys of the cache: trees with the same identity have the same contents."""
         return self.contents or str(self.origin)
 
     @property
@@ -52,7 +52,7 @@ class Tree:
 
 
 def _symbols(path: Path) -> Iterator[str]:
-    """The symbols of all Kconfig files but those of other machines (0.7 s for a kernel)."""
+    """The symbols in all Kconfig files but those of other architectures (0.7 s for a kernel)."""
     folders = [path]
     while folders:
         folder = folders.pop()
@@ -67,9 +67,9 @@ def _symbols(path: Path) -> Iterator[str]:
 
 
 def version(makefile: str) -> str:
-    """The version that a kernel's Makefile states; empty when it is no kernel's."""
-    found = re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *=(.*)$", makefile, re.M)
-    parts: dict[str, str] = {name: value.strip() for name, value in found}
+    """The version in the text of a kernel's Makefile; empty for any other text."""
+    pairs = re.findall(r"^(VERSION|PATCHLEVEL|SUBLEVEL|EXTRAVERSION) *=(.*)$", makefile, re.M)
+    parts: dict[str, str] = {name: value.strip() for name, value in pairs}
     if "VERSION" not in parts or "PATCHLEVEL" not in parts:
         return ""
     numbers = ".".join(parts.get(name) or "0" for name in ("VERSION", "PATCHLEVEL", "SUBLEVEL"))
@@ -77,7 +77,10 @@ def version(makefile: str) -> str:
 
 
 def checked(path: Path, what: str) -> Path:
-    """`path` when it holds a kernel tree that can be built from; else UsageError says why not."""
+    """Returns `path` if it is a kernel tree that can be built out of tree; else raises UsageError.
+
+    what: names the tree in the error.
+    """
     if not all(untrusted.is_file(path, name) for name in ("Kconfig", "Makefile")):
         raise UsageError(
             f"{what} is not a kernel source tree: {path} has no Kconfig and Makefile",
@@ -88,7 +91,7 @@ def checked(path: Path, what: str) -> Path:
     for product in BUILD_PRODUCTS:
         if (path / product).exists():
             raise UsageError(
-                f"{what} was built in place: {path / product} is there",
+                f"{what} was built in place: {path / product} exists",
                 hint=_ways_out(path),
             )
     return path
@@ -97,11 +100,11 @@ def checked(path: Path, what: str) -> Path:
 def _ways_out(path: Path) -> str:
     """What a user can do with a tree that was built in place."""
     if path.is_relative_to(settings().cache_dir):
-        return "kbuild takes no such tree: remove it from the commit, the tarball or the series"
+        return "kbuild rejects such a tree: remove the file from the commit, tarball or series"
     clean = f"make -C {path} mrproper removes it (save your .config first)"
     if not (path / ".git").exists():
         return clean
     return (
-        f"--kernel {path}#HEAD takes what is committed; or a worktree of its own: "
+        f"--kernel {path}#HEAD builds what is committed; or add a worktree: "
         f"git -C {path} worktree add FOLDER; or {clean}"
     )

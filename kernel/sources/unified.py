@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where the diffs stand in a text: a mail, a patch file, the output of git.
+"""Extracts the unified diffs from a text: a mail, a patch file, the output of git.
 
-GNU patch guesses: it takes an indented example in a commit message for a patch, and drops the lines
-of a hunk that are more than its header counts. So the diffs are cut out of the text here, hunk by
-hunk as their headers count, and only they are given to it. One pass, linear in the size.
+GNU patch guesses: it takes an indented example in a commit message for a patch, and ignores lines
+of a hunk beyond the count in its header. So the diffs are extracted here, hunk by hunk with the
+counts of their headers, and GNU patch gets nothing else. One pass, in linear time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 NULL = "/dev/null"
 _HUNK = re.compile(rb"@@ -(\d{1,9})(?:,(\d{1,9}))? \+\d{1,9}(?:,(\d{1,9}))? @@")
-# What git writes between "diff --git" and the hunks; `index` alone changes nothing.
+# git's extended headers, between "diff --git" and the hunks; `index` alone changes nothing.
 _EXTENDED = re.compile(
     rb"(old mode|new mode|deleted file mode|new file mode|copy from|copy to|rename from|rename to"
     rb"|similarity index|dissimilarity index|index) (.*)"
@@ -23,41 +23,41 @@ _INTERDIFF = re.compile(
 )
 _DIFFSTAT = re.compile(rb" \d{1,6} files? changed\b")
 _SUBMODULE = b"160000"
-_BLANKS = 3  # context lines at the very end of a text, which editors and mail programs cut off
-AS_SENT = "take it from the list's archive as it was sent (b4 am, or the raw mail)"
-_BY_GIT = "apply it with git am in a repository, and take --kernel REPOSITORY#BRANCH"
+_BLANKS = 3  # blank context lines that editors and mail programs may cut off at the end of a text
+AS_SENT = "get the original from the list's archive (b4 am, or the raw mail)"
+_BY_GIT = "apply it with git am in a repository, and use --kernel REPOSITORY#BRANCH"
 # git's quote.c
 _ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
 
 @dataclass(frozen=True)
 class Hunk:
-    """What a hunk's header says."""
+    """The header of a hunk."""
 
-    line: int  # of the old file
-    old: int  # lines that it needs there: context and removed ones
-    new: int  # lines that it leaves there: context and added ones
+    line: int  # first line in the old file
+    old: int  # number of its lines in the old file: context and removed ones
+    new: int  # number of its lines in the new file: context and added ones
 
 
 @dataclass(frozen=True)
 class FileDiff:
-    """The changes of one file."""
+    """The changes of a file."""
 
-    old: str  # its name as the diff has it, prefix included; NULL for a new file
-    new: str  # the same; NULL for a file that is removed
+    old: str  # its old name as in the diff, with its prefix; NULL for a new file
+    new: str  # its new name; NULL for a removed file
     text: bytes = field(repr=False)
-    line: int  # of the text, where it begins
-    before: bytes = b""  # git's ids of the contents, abbreviated; empty when not stated
-    after: bytes = b""
+    line: int  # line of the text at which it begins, from 1
+    before: bytes = b""  # abbreviated id of the old blob; empty when there is no `index` line
+    after: bytes = b""  # of the new blob
     renames: bool = False  # or copies
     copies: bool = False
-    mode: str = ""  # the new one; empty when it stays
+    mode: str = ""  # its new mode; empty: unchanged
     hunks: tuple[Hunk, ...] = ()
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What cannot be applied as it stands."""
+    """Why a diff cannot be applied."""
 
     line: int
     what: str
@@ -69,17 +69,17 @@ class Scan:
     """All diffs of a text."""
 
     files: tuple[FileDiff, ...] = ()
-    interdiffs: int = 0  # files of an interdiff or range-diff, which are no part of the patch
-    problem: Problem | None = None  # the first; nothing behind it was read
+    interdiffs: int = 0  # files in an interdiff or range-diff, which do not belong to the patch
+    problem: Problem | None = None  # the first problem; the text after it was not read
 
     @property
     def text(self) -> bytes:
-        """The diffs alone."""
-        return b"".join(one.text for one in self.files)
+        """The text of the diffs, without anything between them."""
+        return b"".join(file.text for file in self.files)
 
 
 def scan(text: bytes) -> Scan:
-    """The diffs of a text, in their order."""
+    """The diffs of a text, in order; a damaged one is in `Scan.problem`."""
     return _Scanner(text.split(b"\n")).scan()
 
 
@@ -91,7 +91,7 @@ class _Damaged(Exception):
 class _Scanner:
     def __init__(self, lines: list[bytes]) -> None:
         if lines and not lines[-1]:
-            lines.pop()  # behind the last newline
+            lines.pop()  # after the last newline
         self.lines = lines
         self.files: list[FileDiff] = []
         self.interdiffs = 0
@@ -110,7 +110,7 @@ class _Scanner:
         return self.lines[at] if at < len(self.lines) else b""
 
     def _step(self, at: int) -> int:
-        """Reads a diff, or one line that is none; returns the line behind."""
+        """Reads a diff, or a line outside of diffs; returns the index of the next line."""
         line = self.lines[at]
         if line.startswith(b"diff --git "):
             return self._git(at)
@@ -119,9 +119,9 @@ class _Scanner:
         if line.startswith((b"diff --cc ", b"diff --combined ")):
             raise _Damaged(at, "this is the combined diff of a merge", _BY_GIT)
         if line.startswith(b"*** ") and self._line(at + 2).startswith(b"*" * 15):
-            raise _Damaged(at, "this is a context diff", "make it a unified one: diff -u")
+            raise _Damaged(at, "this is a context diff", "make a unified diff: diff -u")
         if self.in_interdiff and not self.files and _DIFFSTAT.match(line):
-            self.in_interdiff = False  # the patch's own diff comes behind its diffstat
+            self.in_interdiff = False  # the patch itself follows its diffstat
         elif _INTERDIFF.fullmatch(line):
             self.in_interdiff = bool(self.files) or self._diff_follows(at + 1)
         return at + 1
@@ -134,8 +134,8 @@ class _Scanner:
     def _git(self, begin: int) -> int:
         at = begin + 1
         extended: dict[bytes, bytes] = {}
-        while found := _EXTENDED.fullmatch(self._line(at)):
-            extended[found[1]] = found[2]
+        while match := _EXTENDED.fullmatch(self._line(at)):
+            extended[match[1]] = match[2]
             at += 1
         line = self._line(at)
         old, new = _git_names(self.lines[begin][len(b"diff --git ") :])
@@ -144,12 +144,12 @@ class _Scanner:
             raise _Damaged(begin, f"GNU patch cannot change the binary {new or 'file'}", _BY_GIT)
         modes = [value for name, value in extended.items() if b"mode" in name or name == b"index"]
         if any(value.endswith(_SUBMODULE) for value in modes):
-            raise _Damaged(begin, f"{new or 'a file'} is a submodule of git", _BY_GIT)
+            raise _Damaged(begin, f"{new or 'a file'} is a git submodule", _BY_GIT)
         if line.startswith(b"--- ") and self._line(at + 1).startswith(b"+++ "):
             old, new = _name(line), _name(self.lines[at + 1])
             at, hunks = self._hunks(at + 2, new if new != NULL else old)
         elif not extended:
-            return begin + 1  # words about a diff
+            return begin + 1  # text that mentions a diff
         elif set(extended) == {b"index"}:
             raise _Damaged(begin, f"the diff of {new or 'a file'} has no hunk")
         elif b"new file mode" in extended:
@@ -190,12 +190,12 @@ class _Scanner:
         return b"".join(line + b"\n" for line in self.lines[begin:end])
 
     def _hunks(self, at: int, name: str) -> tuple[int, list[Hunk]]:
-        """Goes over the hunks of a file, of which there must be one; returns the line behind."""
+        """Reads the hunks of a file, at least one; returns the index of the next line."""
         hunks = []
         if not _HUNK.match(self._line(at)):
             raise _Damaged(at, f"the diff of {name} has no hunk")
-        while found := _HUNK.match(self._line(at)):
-            hunk = Hunk(*(1 if count is None else int(count) for count in found.groups()))
+        while match := _HUNK.match(self._line(at)):
+            hunk = Hunk(*(1 if count is None else int(count) for count in match.groups()))
             at = self._hunk(at, hunk.old, hunk.new)
             hunks.append(hunk)
         line = self._line(at)
@@ -225,28 +225,28 @@ class _Scanner:
 
 
 def _name(line: bytes) -> str:
-    """The file's name in a line of ``---`` or ``+++``; diff -u writes a tab and a time behind."""
+    """The file name in a line ``---`` or ``+++``; diff -u adds a tab and a time."""
     name = line[4:].rstrip(b"\r")
     return _unquoted(name if name.startswith(b'"') else name.split(b"\t")[0].rstrip())
 
 
 def _git_names(names: bytes) -> tuple[str, str]:
-    """Both names of a line ``diff --git``; empty when it cannot be said where one ends."""
+    """Both names in a line ``diff --git``; empty when the boundary between them is unclear."""
     middle = len(names) // 2
-    if names[middle : middle + 1] == b" ":  # both are equally long but for renames
+    if names[middle : middle + 1] == b" ":  # without a rename both have the same length
         return _unquoted(names[:middle]), _unquoted(names[middle + 1 :])
     words = names.split(b" ")
     return (_unquoted(words[0]), _unquoted(words[1])) if len(words) == 2 else ("", "")
 
 
 def _unquoted(name: bytes) -> str:
-    """A name without the quotes that git puts round one with odd characters."""
+    """A file name, without git's quoting of special characters."""
     text = name.decode(errors="surrogateescape")
     if not text.startswith('"'):
         return text
 
-    def character(found: re.Match[str]) -> str:
-        code = found[1]
+    def character(match: re.Match[str]) -> str:
+        code = match[1]
         return chr(int(code, 8)) if len(code) == 3 else _ESCAPES.get(code, code)
 
     plain = re.sub(r"\\([0-3][0-7]{2}|.)", character, text.rstrip().strip('"'))

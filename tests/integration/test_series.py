@@ -196,15 +196,15 @@ def test_the_same_patches_give_the_same_tree(tree: Tree, tools: ToolRoot, tmp_pa
     ("text", "reason"),
     [
         (CHANGE.replace("line 18", "line 80"), "block/x.c: hunk 2 does not fit at line 17"),
-        (CHANGE.replace("block/x.c", "block/gone.c"), "block/gone.c: there is no such file"),
-        (ADD.replace("new.c", "old.c"), "block/old.c: the file is there already"),
-        (RENAME.replace("older.c", "new.c"), "block/new.c: the file is there already"),
-        (EXECUTABLE.replace("old.c", "gone.c"), "block/gone.c: there is no such file"),
+        (CHANGE.replace("block/x.c", "block/gone.c"), "block/gone.c: no such file"),
+        (ADD.replace("new.c", "old.c"), "block/old.c: the file already exists"),
+        (RENAME.replace("older.c", "new.c"), "block/new.c: the file already exists"),
+        (EXECUTABLE.replace("old.c", "gone.c"), "block/gone.c: no such file"),
         (
             REMOVE.replace("old.c", "x.c").replace("-old", "-line 1"),
-            "block/x.c: it has other lines than the patch removes",
+            "block/x.c: its lines differ from those to remove",
         ),
-        (ADD.replace("block/new.c", ".git/x"), ".git/x: no git makes such a file"),
+        (ADD.replace("block/new.c", ".git/x"), ".git/x: git does not allow this name"),
         (NOWHERE, "block/x.c: hunk 1 (line 500) has neither context nor a removed line"),
     ],
     ids=["hunk", "no-file", "file-is-there", "mv", "chmod", "rm", "git", "no-context"],
@@ -230,7 +230,7 @@ def test_what_the_tree_has_already_is_named(tree: Tree, tools: ToolRoot, tmp_pat
         patched(both, tools, tmp_path / "again", rename, CHANGE, ADD)
     told = str(caught.value)
     assert "0002.patch (patch 2 of 3) does not apply to Linux 7.3.4:" in told
-    assert "block/x.c: the change is there already" in told
+    assert "block/x.c: the change is already applied" in told
     assert "already in Linux 7.3.4: patch 2 (0002.patch), 3 (0003.patch)" in told
     assert "list the others in a file `series`" in told
 

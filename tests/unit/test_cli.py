@@ -166,7 +166,7 @@ class TestBadNames:
             (["cache.gc", "--days", "x"], "--days 'x' is no number", "30"),
             (["cache.gc", "--max-gb", "-1"], "--max-gb '-1' is no number", "0.5"),
             (["kernel.diff", "7.3", "7.33"], "unknown kernel '7.33'", ".config"),
-            (["series", "/nowhere/x.mbox"], "there is no patch series", "/nowhere/x.mbox"),
+            (["series", "/nowhere/x.mbox"], "no such patch series", "/nowhere/x.mbox"),
             (["build", "--series-version", "two"], "invalid --series-version 'two'", "number"),
             (["kernel.diff", "7.3:debgu", "7.3"], "unknown variant 'debgu'", "debug"),
         ],

@@ -78,7 +78,7 @@ class TestForms:
         assert find(f"{folder}#v1") == Git(str(folder), "v1")
 
     def test_missing_folder_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="there is no folder .*/gone"):
+        with pytest.raises(UsageError, match="no such folder: .*/gone"):
             fetch("mine", find(f"{tmp_path}/gone#v1"), NO_TOOLS)
 
 

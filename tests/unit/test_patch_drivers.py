@@ -59,7 +59,7 @@ class TestOption:
         assert spec.options[-2:] == ["--series", str(folder / "patches")]
 
     def test_missing_series_is_refused_early(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="there is no patch series"):
+        with pytest.raises(UsageError, match="no such patch series"):
             KernelSpec(series=(tmp_path / "gone",)).checked()
 
     def test_debian_build_refuses_a_series(self, folder: Path, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ class TestManifest:
     def test_manifest_without_patches_fragment_or_symbols_is_refused(self, folder: Path) -> None:
         file = folder / "manifest.toml"
         file.write_text(MANIFEST.replace('"patches"', '"gone"'))
-        with pytest.raises(UsageError, match="there is no patch series"):
+        with pytest.raises(UsageError, match="no such patch series"):
             manifest.of_folder(folder)
         file.write_text(MANIFEST.replace('symbols = ["MY_DISK"]\n', ""))
         with pytest.raises(UsageError, match="add `symbols`"):

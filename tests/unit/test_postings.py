@@ -92,7 +92,7 @@ def test_patches_are_newer_than_their_rfc(
     ids=["no-date", "no-date-newer-version", "same-date", "dates-against-versions"],
 )
 def test_ambiguous_postings_ask_for_a_version(tmp_path: Path, mails: list[str]) -> None:
-    with pytest.raises(UsageError, match=r"not clear which of '\[RFC.* 1/2\] a' and") as caught:
+    with pytest.raises(UsageError, match=r"cannot tell which of '\[RFC.* 1/2\] a' and") as caught:
         select(tmp_path, mails)
     assert "'[PATCH" in str(caught.value)
     number = 2 if "PATCH v2" in mails[2] else 1
@@ -104,11 +104,9 @@ def test_series_version_selects_the_rfc(tmp_path: Path) -> None:
     mails = pair("RFC v2", "r") + pair("PATCH", "p", to="r1")
     series = select(tmp_path, mails, 2)
     assert words(series) == ["r1", "r2"]
-    assert [posting.why for posting in series.omitted] == [
-        "not the request for comments, v1 (2 patches)"
-    ]
+    assert [posting.why for posting in series.omitted] == ["not the RFC, v1 (2 patches)"]
     series = select(tmp_path, mails)
-    assert [posting.why for posting in series.omitted] == ["a request for comments, v2 (2 patches)"]
+    assert [posting.why for posting in series.omitted] == ["an RFC, v2 (2 patches)"]
 
 
 def test_fix_in_reply_to_an_rfc_is_not_a_posting(tmp_path: Path) -> None:
@@ -149,10 +147,10 @@ def test_unchanged_resend_of_one_patch_is_a_duplicate(tmp_path: Path) -> None:
     for mails in ([*pair("PATCH", "p"), again], [again, *pair("PATCH", "p")]):
         series = select(tmp_path, mails)
         assert words(series) == ["p1", "p2"]
-        assert [posting.why for posting in series.omitted] == ["there twice"]
+        assert [posting.why for posting in series.omitted] == ["a duplicate"]
 
 
 def test_patch_count_above_the_limit_is_refused(tmp_path: Path) -> None:
     for total in ("99999", "9" * 50):
-        with pytest.raises(UsageError, match=rf"'\[PATCH 1/{total}\] a' is of more than 1000"):
+        with pytest.raises(UsageError, match=rf"'\[PATCH 1/{total}\] a' has more than 1000"):
             select(tmp_path, [mail(f"[PATCH 1/{total}] a", "a")])

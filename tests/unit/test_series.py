@@ -116,15 +116,15 @@ class TestNone:
     @pytest.mark.parametrize("text", ["", "words\n", mail("[PATCH 0/2] It", "")])
     def test_a_file_without_a_patch(self, tmp_path: Path, text: str) -> None:
         (tmp_path / "file").write_text(text)
-        with pytest.raises(UsageError, match="file has no patches in it"):
+        with pytest.raises(UsageError, match="file has no patches"):
             series.read(tmp_path / "file")
 
     def test_an_empty_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="has no patches in it"):
+        with pytest.raises(UsageError, match="has no patches"):
             series.read(tmp_path)
 
     def test_nothing_there(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="there is no patch series .*/gone"):
+        with pytest.raises(UsageError, match="no such patch series: .*/gone"):
             series.read(tmp_path / "gone")
 
 
@@ -139,11 +139,11 @@ class TestNone:
         ("patch: **** malformed patch at line 4: x\n", ["malformed patch at line 4: x"]),
         (
             "|diff --git a/block/x.c b/block/x.c\n|old mode 100644\nNo file to patch.  Skipping\n",
-            ["block/x.c: there is no such file"],
+            ["block/x.c: no such file"],
         ),
         (
             "The next patch would delete the file block/x.c,\nwhich does not exist!  Skipping\n",
-            ["block/x.c: there is no such file"],
+            ["block/x.c: no such file"],
         ),
         (
             "Cannot rename file without two valid file names\n",
@@ -165,7 +165,7 @@ def test_hunks_at_other_lines_are_named() -> None:
         "hunk 2 of block/y.c fits 1 line further down",
     ]
     many = "".join(f"Hunk #{at} succeeded at 9 (offset 3 lines).\n" for at in range(1, 9))
-    assert series.offsets(f"patching file x\n{many}")[5:] == ["and 3 hunks more"]
+    assert series.offsets(f"patching file x\n{many}")[5:] == ["and 3 more hunks"]
 
 
 class TestOutside:
@@ -231,7 +231,7 @@ class TestThread:
         (tmp_path / "mbox").write_text(one + again)
         found = series.read(tmp_path / "mbox")
         assert len(found.patches) == 1
-        assert [left.why for left in found.omitted] == ["there twice"]
+        assert [left.why for left in found.omitted] == ["a duplicate"]
 
     def test_two_patches_with_one_number_in_a_thread(self, tmp_path: Path) -> None:
         answer = "In-Reply-To: <0@x>\n"

@@ -22,11 +22,11 @@ from blockyard.kernel.sources.tree import Tree
 DATA = Path(__file__).parent / "data" / "series"
 SPELLED = {3: "three", 10: "ten", 17: "seventeen"}
 ONE, TWO, ALL = (3,), (3, 10), (3, 10, 17)
-REPLY = "a reply; its diff is no patch of the series"
+REPLY = "a reply; its diff is not part of the series"
 
 # input → the lines that it changes, what is left out: (beginning of its name, why)
 TAKEN: dict[str, tuple[tuple[int, ...], list[tuple[str, str]]]] = {
-    "cover-interdiff": (ALL, [("[PATCH v2 0/3]", "the cover letter, whose diff is between")]),
+    "cover-interdiff": (ALL, [("[PATCH v2 0/3]", "the cover letter, whose diff is an interdiff")]),
     "reply-alternative.mbox": (TWO, [("Re: [PATCH 1/2]", REPLY)]),
     "reply-that-fits.mbox": (TWO, [("Re: [PATCH 2/2]", REPLY)]),
     "reply-with-attachment.mbox": (TWO, [("Re: [PATCH 2/2]", REPLY)]),
@@ -54,7 +54,7 @@ TAKEN: dict[str, tuple[tuple[int, ...], list[tuple[str, str]]]] = {
     "log-p.patch": (ALL, []),
     "comma, and space": (ONE, []),
     "indented-example.patch": (ONE, []),
-    "interdiff-behind.patch": (ONE, [("[PATCH v2]", "the diff between two versions behind")]),
+    "interdiff-behind.patch": (ONE, [("[PATCH v2]", "the interdiff after the patch")]),
     "maildir": (TWO, []),
     "numbered": (ALL, []),
 }
@@ -66,7 +66,7 @@ REFUSED = {
     "commits.bundle": "commits.bundle is a git bundle, not a patch series",
     "cut.patch": "line 16: the hunk of line 11 is cut",
     "wrapped.patch": "line 16: the hunk of line 11 is cut",
-    "quilt-reversed": "series:1: -R is not understood",
+    "quilt-reversed": "series:1: unsupported option -R",
 }
 
 

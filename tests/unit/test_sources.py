@@ -173,7 +173,7 @@ class TestGit:
 
 class TestTarball:
     def test_one_that_is_not_there(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="there is no file"):
+        with pytest.raises(UsageError, match="no such file"):
             fetch("mine", Tarball(str(tmp_path / "linux.tar.xz")), NO_TOOLS)
 
     @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from blockyard.kernel.sources import targets, unified
 
 LINES = "".join(f"line {number}\n" for number in range(1, 21))
-THERE = "the file is there already"
+THERE = "the file already exists"
 
 
 def git(old: str, new: str, rest: str) -> str:
@@ -83,7 +83,7 @@ def test_a_name_is_taken_once(tree: Path) -> None:
 @pytest.mark.parametrize("how", ["rename", "copy"])
 def test_what_is_renamed_has_to_be_there(tree: Path, how: str) -> None:
     text = moves("none.c", "y.c", how)
-    assert objections(tree, text) == ["block/none.c: there is no such file"]
+    assert objections(tree, text) == ["block/none.c: no such file"]
 
 
 @pytest.mark.parametrize("header", ["@@ -500,0 +501 @@", "@@ -0,0 +1 @@"])
@@ -113,12 +113,12 @@ def test_lines_that_have_one(tree: Path, text: str) -> None:
 @pytest.mark.parametrize("name", ["../.git/x", ".GIT/hooks/x", "sub/.git", ".git/x y"])
 def test_nothing_of_git_s_own_is_changed(tree: Path, name: str) -> None:
     (told,) = objections(tree, makes(name))
-    assert told.endswith(f"{name}: no git makes such a file")
+    assert told.endswith(f"{name}: git does not allow this name")
 
 
 def test_git_s_own_in_a_line_that_is_unclear(tree: Path) -> None:
     (told,) = objections(tree, "diff --git a/.git/x b/q b/z\nnew file mode 100644\n")
-    assert told.endswith("no git makes such a file")
+    assert told.endswith("git does not allow this name")
 
 
 @pytest.mark.parametrize(
