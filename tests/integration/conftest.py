@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Real guests: one that many tests share, and fresh ones for tests that break theirs."""
+"""Real guests: shared ones for tests that leave them as they are, and new ones for the others."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ from blockyard.kernel.spec import KernelSpec
 KERNEL = "7.3"
 
 Boot = Callable[..., AbstractContextManager[Machine]]
-FaultTable = list[tuple[str, str]]  # what went wrong, what came of it
+FaultTable = list[tuple[str, str]]  # fault, outcome
+
+pytest.register_assert_rewrite("blockyard.tests.integration.faults")
 
 _TABLE = pytest.StashKey[FaultTable]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fault-table", help="where to write what test_reliability.py found")
+    parser.addoption("--fault-table", help="the file to write the faults and outcomes to")
 
 
 @pytest.fixture(scope="session")
 def fault_table(pytestconfig: pytest.Config) -> FaultTable:
-    """What came of the faults so far."""
+    """The faults so far and their outcomes."""
     return pytestconfig.stash.setdefault(_TABLE, [])
 
 
@@ -49,13 +51,13 @@ def _table(session: pytest.Session) -> FaultTable:
 
 @pytest.fixture(scope="session")
 def ready() -> BootEnv:
-    """The kernel that Blockyard tests by default, built if need be."""
+    """The kernel that Blockyard tests by default, built if necessary."""
     return boot_env.ready(KernelSpec(KERNEL))
 
 
 @pytest.fixture(scope="session")
 def shared_guest(ready: BootEnv, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A guest with both consoles, for tests that leave it as it is."""
+    """A guest with both consoles, for tests that do not change it."""
     folder = tmp_path_factory.mktemp("guest")
     with boot_guest(ready.setup(folder, ssh=True)) as guest:
         yield guest
@@ -88,7 +90,7 @@ CONSOLES = {
 
 @pytest.fixture(params=CONSOLES)
 def console(request: pytest.FixtureRequest) -> Console:
-    """Each kind of console, in a guest that tests leave as it is."""
+    """Each kind of console, in a guest that tests do not change."""
     fixture, name = CONSOLES[request.param]
     guest = request.getfixturevalue(fixture)
     assert isinstance(guest, Machine)
@@ -97,14 +99,14 @@ def console(request: pytest.FixtureRequest) -> Console:
 
 @pytest.fixture
 def much(request: pytest.FixtureRequest) -> int:
-    """Bytes that are a lot for a console: an emulated UART takes them one by one."""
+    """A number of bytes that is large for the console: a UART transfers them one by one."""
     kind = request.node.callspec.params["console"]
     return 1 << 18 if kind in ("uart", "shared-port") else 1 << 24
 
 
 @pytest.fixture
 def boot(ready: BootEnv, tmp_path: Path) -> Boot:
-    """Boots a guest of the test's own; its folder is the test's."""
+    """Boots a guest for this test, in the test's folder."""
 
     def boot(*, ssh: bool = False) -> AbstractContextManager[Machine]:
         return boot_guest(ready.setup(tmp_path / "guest", ssh=ssh))
