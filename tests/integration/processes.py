@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Looking at processes from outside: whose children they are, whether they ended, their sockets."""
+"""Examines processes through /proc: their children, whether they ended, their sockets."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
 
-PATIENCE_S = 60.0  # a machine that is busy with other work takes its time
+PATIENCE_S = 60.0  # for a process to end on a busy host
 
 LISTEN = "0A"  # a socket's state in /proc/net/tcp (include/net/tcp_states.h)
 
 
 def _parent(pid: str) -> int | None:
-    """The parent of a process; None when it has ended."""
+    """The parent of a process; None if the process has ended."""
     try:
         state, parent = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[:2]
     except (FileNotFoundError, ProcessLookupError):
@@ -21,7 +21,7 @@ def _parent(pid: str) -> int | None:
 
 
 def descendants(pid: int) -> set[int]:
-    """All processes below a process."""
+    """The children of a process, their children, and so on."""
     parents = {
         int(path.name): parent
         for path in Path("/proc").glob("[0-9]*")
@@ -36,7 +36,7 @@ def descendants(pid: int) -> set[int]:
 
 
 def named(pids: set[int], name: str) -> set[int]:
-    """Those of the processes whose program's name begins with `name`."""
+    """The processes whose program's name begins with `name`."""
     found = set()
     for pid in pids:
         try:
@@ -48,7 +48,7 @@ def named(pids: set[int], name: str) -> set[int]:
 
 
 def left(pids: set[int]) -> set[int]:
-    """Those of the processes that do not end."""
+    """The processes that have not ended after PATIENCE_S."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         pids = {pid for pid in pids if _parent(str(pid)) is not None}

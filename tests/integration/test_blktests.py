@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Upstream blktests in guests, with a small tree of our own that has upstream's interfaces."""
+"""`./inv blktests` in guests, on a small tree with the interfaces of upstream's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from blockyard.tests.harness.outcomes import CaseResult
 
 CHECK = """\
 #!/bin/bash
-# one test, without devices or with one; it loses exit statuses as upstream's does
+# runs a test with or without a device; like upstream's it ignores the test's exit status
 _call_test() {
 	mkdir -p "$RESULTS_DIR/${NAME%/*}"
 	local file=$RESULTS_DIR/$NAME status=pass reason
@@ -73,7 +73,7 @@ TESTS = {
         "echo '<4>WARNING: drivers/block/mine.c:12 at mine+0x1/0x2, CPU#0: bash/1' > /dev/kmsg; }"
     ),
     "disk": 'test_device() { [[ -b $TEST_DEV ]] && echo hello; }',
-    "own": (
+    "configfs": (
         ". common/null_blk\n"
         "test() { _configure_null_blk nullb1 power=1 && [[ -b /dev/nullb1 ]] && echo hello; "
         "_exit_null_blk; }"
@@ -103,12 +103,12 @@ def tree(tmp_path: Path) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     (folder / "check").chmod(0o755)
-    for path in [folder, *folder.rglob("*")]:  # it is the user's: nothing may write to it
+    for path in [folder, *folder.rglob("*")]:  # nothing may write to a user's tree
         path.chmod(0o555 if path.is_dir() or path.name == "check" else 0o444)
     return folder
 
 
-def test_verdicts(ready: BootEnv, tree: Path, tmp_path: Path) -> None:
+def test_each_outcome_is_recorded(ready: BootEnv, tree: Path, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in tree.rglob("*")}
     run = subprocess.run(
         [str(PROJECT / "inv"), "blktests", "--tree", str(tree), "--driver", "null_blk,rnull"],
@@ -124,10 +124,10 @@ def test_verdicts(ready: BootEnv, tree: Path, tmp_path: Path) -> None:
     assert finished.upstream.folder == str(tree)
     assert {path: path.stat().st_mtime_ns for path in tree.rglob("*")} == before
 
-    found = {(test.id.removeprefix("blktests/"), test.driver): test for test in finished.tests}
+    results = {(test.id.removeprefix("blktests/"), test.driver): test for test in finished.tests}
 
     def of(name: str, driver: str = "null_blk") -> CaseResult:
-        return found.pop((NUMBERS[name], driver))
+        return results.pop((NUMBERS[name], driver))
 
     assert of("pass").outcome == "pass"
     assert (test := of("fail")).outcome == "fail"
@@ -141,8 +141,8 @@ def test_verdicts(ready: BootEnv, tree: Path, tmp_path: Path) -> None:
     assert "mine.c:12" in test.kernel_log
     for driver in ("null_blk", "rnull"):
         assert of("disk", driver).outcome == "pass"
-        assert of("own", driver).outcome == "pass"
+        assert of("configfs", driver).outcome == "pass"
     assert of("zoned").outcome == "pass"
     test = of("zoned", "rnull")
     assert (test.outcome, test.reason) == ("skip", "rnull has no attribute zoned")
-    assert not found
+    assert not results

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel's own configuration tools, and the tool root that everything is built in."""
+"""Configuration with the kernel's own tools, and the tool root in which kernels are built."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import plan
 from blockyard.tests.integration.conftest import KERNEL
 
-ASKING_TOO_MUCH = Fragment(
+IMPOSSIBLE = Fragment(
     "mine.config",
     "# CONFIG_EROFS_FS_ZIP is not set\nCONFIG_EROFS_FS_ZIP_LZMA=y\nCONFIG_NO_SUCH_SYMBOL=y\n",
 )
@@ -34,15 +34,13 @@ ASKING_TOO_MUCH = Fragment(
 @pytest.fixture
 def job(ready: BootEnv) -> Iterator[BuildSpec]:
     job = plan.build_spec(KernelSpec(KERNEL), ready.tools)
-    job = replace(job, fragments=(*job.fragments, ASKING_TOO_MUCH))
+    job = replace(job, fragments=(*job.fragments, IMPOSSIBLE))
     yield job
     store.remove(job.out)
     job.log.unlink(missing_ok=True)
 
 
-def test_a_dropped_symbol_is_told_with_the_reason_before_anything_is_compiled(
-    job: BuildSpec,
-) -> None:
+def test_dropped_symbol_is_explained_before_anything_is_compiled(job: BuildSpec) -> None:
     with pytest.raises(Failure) as caught:
         configure(job)
     text = str(caught.value)
@@ -56,8 +54,8 @@ def test_a_dropped_symbol_is_told_with_the_reason_before_anything_is_compiled(
 
 
 @pytest.fixture
-def own_cache(ready: BootEnv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A cache of the test's own, begun when the tool root is there."""
+def empty_cache(ready: BootEnv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache; the tool root was made before in the usual one."""
     monkeypatch.setenv("BLOCKYARD_CACHE", str(tmp_path / "cache"))
     settings.cache_clear()
     yield tmp_path / "cache"
@@ -65,8 +63,8 @@ def own_cache(ready: BootEnv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     settings.cache_clear()
 
 
-def test_a_word_that_kconfig_did_not_have_is_told_and_looked_for_once(
-    ready: BootEnv, own_cache: Path, tmp_path: Path
+def test_unknown_kconfig_keyword_is_reported_and_searched_once(
+    ready: BootEnv, empty_cache: Path, tmp_path: Path
 ) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
@@ -78,10 +76,10 @@ def test_a_word_that_kconfig_did_not_have_is_told_and_looked_for_once(
         "9.1", Tree(tree, Other("directory tree 1"), build_id="tree"), (), toolchain, ready.tools
     )
     job.out.mkdir(parents=True)
-    (told,) = unknown_keywords(job)
-    assert told.startswith("kernel 9.1: unknown Kconfig keyword 'weakens' (Kconfig:3)")
+    (message,) = unknown_keywords(job)
+    assert message.startswith("kernel 9.1: unknown Kconfig keyword 'weakens' (Kconfig:3)")
     kconfig.write_text("")
-    assert unknown_keywords(job) == [told]
+    assert unknown_keywords(job) == [message]
     assert (
         unknown_keywords(replace(job, tree=Tree(tree, Other("directory tree 2"), build_id="tree")))
         == []
@@ -92,7 +90,7 @@ def inside(sandbox: Sandbox, script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(sandbox.argv(["sh", "-c", script]), capture_output=True, text=True)
 
 
-def test_the_kernel_that_guests_run_is_the_one_that_was_asked_for(ready: BootEnv) -> None:
+def test_built_kernel_is_the_requested_one(ready: BootEnv) -> None:
     info = ready.kernel.info
     assert (info.name, info.release.rpartition(".")[0]) == ("7.3", "7.3")
     assert str(info.source).startswith("debian linux-source-7.3 ")
@@ -104,22 +102,22 @@ def test_the_kernel_that_guests_run_is_the_one_that_was_asked_for(ready: BootEnv
 
 
 class TestToolRoot:
-    def test_it_has_no_network(self, ready: BootEnv) -> None:
+    def test_tool_root_has_no_network(self, ready: BootEnv) -> None:
         done = inside(Sandbox(ready.tools.root), "tail -n +3 /proc/net/dev | cut -d: -f1")
         assert done.stdout.split() == ["lo"]
 
-    def test_it_cannot_be_written_to(self, ready: BootEnv) -> None:
+    def test_tool_root_is_read_only(self, ready: BootEnv) -> None:
         done = inside(Sandbox(ready.tools.root), "for d in / /usr /etc /var; do touch $d/x; done")
         assert done.stderr.count("Read-only file system") == 4
         assert not (ready.tools.root / "x").exists()
 
-    def test_a_source_tree_cannot_be_written_to(self, job: BuildSpec) -> None:
+    def test_source_tree_is_read_only(self, job: BuildSpec) -> None:
         job.out.mkdir(parents=True, exist_ok=True)
         done = inside(job.sandbox(), "touch /mnt/out/x && touch /mnt/src/x")
         assert (job.out / "x").exists()
         assert "Read-only file system" in done.stderr
         assert not (job.tree.path / "x").exists()
 
-    def test_its_versions_are_known(self, ready: BootEnv) -> None:
+    def test_versions_of_its_packages_are_recorded(self, ready: BootEnv) -> None:
         versions = ready.tools.versions
         assert {"clang", "rustc", "bindgen", "make", "qemu-system-x86"} <= set(versions)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""qemu.cmdline of a real guest, pasted into a shell."""
+"""A guest's qemu.cmdline boots the same guest when it is pasted into a shell."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from blockyard.images.machine.by_hand import CMDLINE, CONSOLE_SOCKET
 from blockyard.images.machine.machine import Machine
 from blockyard.kernel.host.process import reaped
 
-UP_S = 120.0  # a boot takes 3 s on a quiet host
+UP_S = 120.0  # time limit; a boot takes 3 s on an idle host
 
 
 def connected(folder: Path, deadline: float) -> socket.socket:
-    """The console's socket in the temporary folder that the pasted lines make."""
+    """The console's socket, in the temporary folder that the pasted lines create."""
     while time.monotonic() < deadline:
         for path in folder.glob(f"tmp.*/{CONSOLE_SOCKET}"):
             console = socket.socket(socket.AF_UNIX)
             try:
                 console.connect(str(path))
                 return console
-            except ConnectionRefusedError:  # it is bound, and nobody listens yet
+            except ConnectionRefusedError:  # bound, but not yet listening
                 console.close()
         time.sleep(0.05)
-    raise AssertionError("QEMU made no socket")
+    raise AssertionError("QEMU created no socket")
 
 
-def test_it_boots_the_same_guest(shared_guest: Machine, tmp_path: Path) -> None:
+def test_pasted_qemu_cmdline_boots_the_same_guest(shared_guest: Machine, tmp_path: Path) -> None:
     lines = (shared_guest.directory / CMDLINE).read_text()
     terminal = tmp_path / "terminal"
     with open(terminal, "wb") as stdout:

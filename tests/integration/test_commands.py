@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Whole commands as a user types them, with real guests and a results folder of their own."""
+"""Whole commands as a user types them, with real guests and a separate results folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -29,7 +28,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 def start(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
-    """A command in a process group of its own, as a shell starts it."""
+    """Start a command in a new process group, as a shell does."""
     return subprocess.Popen(
         [str(PROJECT / "inv"), *arguments],
         env=environment,
@@ -47,13 +46,15 @@ def latest(folder: Path) -> record.Run:
 
 class TestBoot:
     @pytest.mark.parametrize("console", ["serial", "ssh"])
-    def test_one_command(self, environment: dict[str, str], console: str) -> None:
+    def test_output_and_exit_code_are_those_of_the_command(
+        self, environment: dict[str, str], console: str
+    ) -> None:
         process = start(environment, "boot", "--console", console, "--run", "echo hi; exit 7")
         out, err = process.communicate(timeout=TIMEOUT_S)
         assert (out, process.returncode) == ("hi\n", 7), err
         assert "Traceback" not in err
 
-    def test_a_panic_is_one_plain_error(self, environment: dict[str, str]) -> None:
+    def test_panic_is_one_error_without_traceback(self, environment: dict[str, str]) -> None:
         script = "echo c > /proc/sysrq-trigger; sleep 3600"
         process = start(environment, "boot", "--run", script)
         out, err = process.communicate(timeout=TIMEOUT_S)
@@ -64,7 +65,7 @@ class TestBoot:
 
 
 class TestTest:
-    def test_a_suite_is_recorded(
+    def test_run_of_a_suite_is_recorded(
         self, ready: BootEnv, environment: dict[str, str], tmp_path: Path
     ) -> None:
         process = start(
@@ -89,31 +90,31 @@ class TestTest:
         guest = folder / run.tests[0].guest
         assert "blockyard: begin test_load_unload_cycles" in (guest / "kernel.log").read_text()
 
-    def test_neither_order_nor_company_changes_an_outcome(
+    def test_outcomes_do_not_depend_on_order_or_number_of_guests(
         self, environment: dict[str, str], tmp_path: Path
     ) -> None:
-        """One guest in the files' order, and two of them side by side in another order."""
-        found: list[Any] = []
+        """One guest with the tests in the order of the files, and two guests in another order."""
+        runs: list[tuple[dict[str, str], list[str]]] = []
         for options in (["--guests", "1"], ["--guests", "2", "--seed", "7"]):
             arguments = ["--driver", "rnull", "--console", "serial", "--suite", "configfs,module"]
             process = start(environment, "test", *arguments, "--quick", *options)
             _, err = process.communicate(timeout=TIMEOUT_S)
             assert process.returncode == 0, err
-            found.append({test.id: test.outcome for test in latest(tmp_path).tests})
+            outcomes = {test.id: str(test.outcome) for test in latest(tmp_path).tests}
             order = re.findall(r"^\[ *\d+/\d+\] \w+ +(\S+)\[", err, re.MULTILINE)
-            found.append(order)
-        one, in_order, two, shuffled = found
-        assert one == two
+            runs.append((outcomes, order))
+        (outcomes_of_one, in_order), (outcomes_of_two, shuffled) = runs
+        assert outcomes_of_one == outcomes_of_two
         assert in_order != shuffled
         assert sorted(in_order) == sorted(shuffled)
 
     @pytest.mark.parametrize(
         ("guests", "whole_group"), [("1", False), ("2", True)], ids=["kill", "Ctrl-C"]
     )
-    def test_an_interrupted_run_is_recorded_and_leaves_nothing(
+    def test_interrupted_run_is_recorded_and_leaves_no_process(
         self, environment: dict[str, str], tmp_path: Path, guests: str, whole_group: bool
     ) -> None:
-        """A terminal's Ctrl-C goes to the whole group, kill to one process."""
+        """A terminal sends Ctrl-C to the whole group, kill signals a single process."""
         process = start(
             environment,
             *("test", "--driver", "null_blk", "--guests", guests, "--suite", "module,block"),
@@ -122,11 +123,11 @@ class TestTest:
         lines = []
         for line in process.stderr:
             lines.append(line)
-            if "] pass " in line:  # the first test has reported that is not skipped
+            if "] pass " in line:  # the first test that is not skipped has ended
                 break
         assert lines and "] pass " in lines[-1], lines
-        mine = descendants(process.pid)
-        assert mine
+        children = descendants(process.pid)
+        assert children
         if whole_group:
             os.killpg(process.pid, signal.SIGINT)
         else:
@@ -134,7 +135,7 @@ class TestTest:
         _, err = process.communicate(timeout=TIMEOUT_S)
         assert process.returncode == 130, err
         assert "Traceback" not in err
-        assert left(mine) == set()
+        assert left(children) == set()
         run = latest(tmp_path)
         outcomes = [test.outcome for test in run.tests]
         assert not run.ok
@@ -144,20 +145,18 @@ class TestTest:
         assert run.under_way
         assert all(name in err for name in run.under_way)
 
-    def test_a_killed_run_goes_on_where_it_was(
-        self, environment: dict[str, str], tmp_path: Path
-    ) -> None:
-        """Nothing that was known is lost, though nobody reads what the second part says."""
+    def test_killed_run_is_resumed(self, environment: dict[str, str], tmp_path: Path) -> None:
+        """No recorded outcome is lost, although nobody reads stderr of the second part."""
         arguments = ("test", "--driver", "null_blk", "--console", "serial", "--suite", "module")
         process = start(environment, *arguments)
         assert process.stderr is not None
         for line in process.stderr:
             if "] pass " in line:
                 break
-        mine = descendants(process.pid)
+        children = descendants(process.pid)
         process.kill()
         process.communicate(timeout=TIMEOUT_S)
-        assert left(mine) == set()
+        assert left(children) == set()
         (folder,) = (tmp_path / "results").iterdir()
         killed = past_run.read(folder)
         assert killed.interrupted
@@ -170,9 +169,9 @@ class TestTest:
         assert process.wait(TIMEOUT_S) == 0
         run = latest(tmp_path)
         assert (run.run, len(run.resumed), run.interrupted) == (folder.name, 1, False)
-        found = {test.id: test for test in run.tests}
-        assert found.keys() == {test.id for test in killed.tests}
-        assert known.items() <= found.items()
+        results = {test.id: test for test in run.tests}
+        assert results.keys() == {test.id for test in killed.tests}
+        assert known.items() <= results.items()
         assert {test.outcome for test in run.tests} == {"pass", "skip"}
         guests = [folder / test.guest / "kernel.log" for test in run.tests if test.guest]
         assert all(guest.is_file() for guest in guests)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Modules outside the kernel tree: compiled for the kernel under test, and loaded in a guest."""
+"""Modules outside the kernel tree are compiled for the kernel under test and loaded in a guest."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SOURCE = """\
 
 static int __init mine_init(void)
 {
-	pr_err("mine: there is no such hardware\\n");
+	pr_err("mine: hardware not found\\n");
 	return -ENODEV;
 }
 module_init(mine_init);
@@ -51,7 +51,7 @@ MODULE_LICENSE("GPL");
 
 @pytest.fixture
 def made() -> Iterator[list[Path]]:
-    """Entries of the cache that a test made of its own modules; they do not stay."""
+    """The cache entries of a test's modules, which are removed at its end."""
     entries: list[Path] = []
     yield entries
     for path in entries:
@@ -104,20 +104,20 @@ def state(folder: Path) -> dict[str, bytes]:
 
 
 class TestBuild:
-    def test_nothing_is_written_to_the_user_s_folder(
+    def test_build_does_not_write_to_the_users_folder(
         self, ready: BootEnv, built: Built, folder: Path
     ) -> None:
         for name in ("mine.o", "mine.ko", ".mine.o.cmd", "Module.symvers"):
-            (folder / name).write_text("left by a build for another kernel")
+            (folder / name).write_text("from a build for another kernel")
         before = state(folder)
         path = built(folder)
         assert state(folder) == before
-        kept = {file.name for file in path.iterdir() if file.name not in (seal.SEAL, seal.MANIFEST)}
-        assert kept == {"mine.ko", "Module.symvers", "provenance.json"}
+        names = {file.name for file in path.iterdir()} - {seal.SEAL, seal.MANIFEST}
+        assert names == {"mine.ko", "Module.symvers", "provenance.json"}
         vermagic = f"vermagic={ready.kernel.info.release} ".encode()
         assert vermagic in (path / "mine.ko").read_bytes()
 
-    def test_the_same_sources_are_built_once(self, built: Built, folder: Path) -> None:
+    def test_same_sources_are_built_once(self, built: Built, folder: Path) -> None:
         first = built(folder)
         made = (first / "mine.ko").stat().st_mtime_ns
         second = built(folder)
@@ -126,7 +126,7 @@ class TestBuild:
         third = built(folder)
         assert third != first
 
-    def test_a_mistake_is_told_in_the_compiler_s_words(self, built: Built, folder: Path) -> None:
+    def test_compiler_message_is_quoted(self, built: Built, folder: Path) -> None:
         (folder / "mine.c").write_text(SOURCE.replace("return -ENODEV", "return ENO_SUCH"))
         with pytest.raises(Failure) as caught:
             built(folder)
@@ -134,7 +134,7 @@ class TestBuild:
         assert "undeclared identifier 'ENO_SUCH'" in str(caught.value)
         assert caught.value.log is not None and caught.value.log.is_file()
 
-    def test_a_function_that_the_kernel_does_not_have(self, built: Built, folder: Path) -> None:
+    def test_function_missing_in_the_kernel_is_a_failure(self, built: Built, folder: Path) -> None:
         call = "no_such_function(); return"
         text = SOURCE.replace("return", call).replace(
             "static", "void no_such_function(void);\nstatic"
@@ -143,10 +143,10 @@ class TestBuild:
         with pytest.raises(Failure, match="no_such_function.* undefined"):
             built(folder)
 
-    def test_a_folder_as_it_is_found(
+    def test_module_uses_another_module_and_headers_of_its_repository(
         self, ready: BootEnv, made: list[Path], folder: Path, tmp_path: Path
     ) -> None:
-        """With the symbols of another module, a Kconfig of its own, and headers all around it."""
+        """Its Kbuild also has a Kconfig symbol of its own, and $(PWD) and $(src) in paths."""
         other = tmp_path / "repository" / "other-1.2"
         folder = folder.rename(tmp_path / "mine.kept")
         shutil.copytree(folder, other)
@@ -178,23 +178,25 @@ class TestBuild:
         "command",
         ["touch /mnt/src/x", "touch /mnt/out/x", "touch /usr/x", "cat < /dev/tcp/192.0.2.1/80"],
     )
-    def test_a_makefile_reaches_nothing(self, built: Built, folder: Path, command: str) -> None:
-        kbuild = "obj-m := mine.o\n$(if $(shell bash -c '{}' && echo done),$(error it did))\n"
+    def test_makefile_is_confined_to_its_sandbox(
+        self, built: Built, folder: Path, command: str
+    ) -> None:
+        kbuild = "obj-m := mine.o\n$(if $(shell bash -c '{}' && echo done),$(error it worked))\n"
         (folder / "Kbuild").write_text(kbuild.format(command))
         assert (built(folder) / "mine.ko").is_file()
         (folder / "Kbuild").write_text(kbuild.format("touch /mnt/module/x"))
-        with pytest.raises(Failure, match="it did"):
+        with pytest.raises(Failure, match="it worked"):
             built(folder)
 
 
 class TestGuest:
-    def test_an_example_is_loaded_and_unloaded(
+    def test_example_is_loaded_and_unloaded(
         self, ready: BootEnv, boot: Boot, tmp_path: Path
     ) -> None:
         folder = tmp_path / "mine"
         shutil.copytree(EXAMPLES / "c_null", folder)
         with open(folder / "c_null.c", "a") as source:
-            source.write("/* not the example that a user may have built */\n")
+            source.write("/* differs from the example, which may be in the cache */\n")
         with boot(folder) as guest:
             driver = Driver(manifest.of_folder(folder), ready.kernel, guest.serial)
             driver.load()
@@ -204,7 +206,7 @@ class TestGuest:
             driver.unload()
             assert not disk.exists()
 
-    def test_one_that_fails_to_load_says_why(
+    def test_error_of_a_module_that_fails_to_load_has_its_message(
         self, ready: BootEnv, boot: Boot, folder: Path
     ) -> None:
         with boot(folder) as guest:
@@ -213,11 +215,11 @@ class TestGuest:
                 driver.load()
         assert "cannot load mine" in str(caught.value)
         assert "No such device" in str(caught.value)
-        assert "mine: there is no such hardware" in str(caught.value)
+        assert "mine: hardware not found" in str(caught.value)
 
 
-def test_lines_of_the_log_repeat_the_build(built: Built, folder: Path) -> None:
-    """What stands above make's output: the copy of the sources, then make in its sandbox."""
+def test_commands_in_the_log_repeat_the_build(built: Built, folder: Path) -> None:
+    """The log begins with the command that copies the sources, and make in its sandbox."""
     entry = built(folder)
     (log,) = store.directory("logs").glob(f"module-mine-{entry.name}.log")
     copy, make, inside = log.read_text().splitlines()[:3]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a guest is, and what of the world it reaches."""
+"""A guest's system, its isolation from the host and the network, and its drivers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LOOPBACK = "0100007F"  # 127.0.0.1 as /proc/net/tcp writes it on a little-endian
 
 @pytest.fixture
 def host_server() -> Iterator[int]:
-    """A port of this host that takes connections."""
+    """A port of this host that accepts connections."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port), timeout=60):
@@ -31,10 +31,10 @@ def host_server() -> Iterator[int]:
 
 
 class TestSystem:
-    def test_it_runs_the_kernel(self, ready: BootEnv, shared_guest: Machine) -> None:
+    def test_guest_runs_the_requested_kernel(self, ready: BootEnv, shared_guest: Machine) -> None:
         assert shared_guest.serial.check("uname -r").strip() == ready.kernel.info.release
 
-    def test_it_has_the_processors_and_memory_of_its_topology(self, shared_guest: Machine) -> None:
+    def test_guest_has_the_cpus_and_memory_of_its_topology(self, shared_guest: Machine) -> None:
         topology = shared_guest.setup.topology
         assert int(shared_guest.serial.check("nproc")) == topology.cpus
         pages = int(shared_guest.serial.check("awk '/MemTotal/ {print $2}' /proc/meminfo"))
@@ -44,27 +44,29 @@ class TestSystem:
         "program",
         ["fio", "nvme", "blkzone", "blkdiscard", "mkfs.ext4", "mkfs.xfs", "modprobe", "bc", "gawk"],
     )
-    def test_it_has_the_programs_of_the_suites(self, shared_guest: Machine, program: str) -> None:
+    def test_guest_has_the_programs_of_the_suites(
+        self, shared_guest: Machine, program: str
+    ) -> None:
         assert shared_guest.serial.run(f"command -v {program}").exit_code == 0
 
-    def test_its_disk_is_read_only_and_its_files_are_not(self, shared_guest: Machine) -> None:
+    def test_root_disk_is_read_only_but_files_are_writable(self, shared_guest: Machine) -> None:
         assert shared_guest.serial.run("echo x > /dev/vda").exit_code != 0
         shared_guest.serial.check("touch /etc/x && rm /etc/x")
 
-    def test_nothing_of_the_host_is_mounted(self, shared_guest: Machine) -> None:
+    def test_no_folder_of_the_host_is_mounted(self, shared_guest: Machine) -> None:
         types = shared_guest.serial.check("cut -d' ' -f3 /proc/mounts").split()
         assert {"9p", "virtiofs", "nfs", "cifs"}.isdisjoint(types)
         assert "overlay" in types
 
-    def test_its_log_holds_no_splat(self, shared_guest: Machine) -> None:
+    def test_kernel_log_has_no_splat(self, shared_guest: Machine) -> None:
         from blockyard.images.log.splats import find
 
-        log = shared_guest.log  # tests of other files may have had time-outs
+        log = shared_guest.log  # without backtraces after timeouts of other tests
         assert find(log.unrequested(0, log.size)) == []
 
 
-class TestReach:
-    def test_it_cannot_reach_the_host(self, shared_guest: Machine, host_server: int) -> None:
+class TestNetwork:
+    def test_guest_cannot_reach_the_host(self, shared_guest: Machine, host_server: int) -> None:
         """10.0.2.2 is the host's loopback address in QEMU's user network."""
         shared_guest.console("ssh").check("true")
         result = shared_guest.serial.run(
@@ -72,7 +74,7 @@ class TestReach:
         )
         assert result.exit_code != 0
 
-    def test_it_knows_no_way_out(self, shared_guest: Machine) -> None:
+    def test_guest_cannot_reach_the_internet(self, shared_guest: Machine) -> None:
         assert shared_guest.serial.check("ip route show default") == ""
         shared_guest.serial.check("ip route add default via 10.0.2.2")
         try:
@@ -81,16 +83,16 @@ class TestReach:
             shared_guest.serial.check("ip route del default")
         assert result.exit_code != 0
 
-    def test_only_the_host_reaches_it_and_only_by_ssh(self, shared_guest: Machine) -> None:
-        mine = descendants(os.getpid())
-        assert named(mine, "qemu-system-x86_64")
-        sockets = listening(mine)
+    def test_only_its_ssh_port_is_open_on_the_host(self, shared_guest: Machine) -> None:
+        processes = descendants(os.getpid())
+        assert named(processes, "qemu-system-x86_64")
+        sockets = listening(processes)
         assert sockets == {(LOOPBACK, shared_guest.ssh_port)}
 
-    def test_its_ssh_takes_no_password_and_no_other_key(self, shared_guest: Machine) -> None:
+    def test_ssh_refuses_passwords_and_other_keys(self, shared_guest: Machine) -> None:
         import paramiko
 
-        shared_guest.console("ssh").check("true")  # sshd is up
+        shared_guest.console("ssh").check("true")  # waits for sshd
         connection = socket.create_connection(("127.0.0.1", shared_guest.ssh_port or 0), timeout=60)
         transport = paramiko.Transport(connection)
         transport.banner_timeout = transport.auth_timeout = 60
@@ -106,7 +108,7 @@ class TestReach:
 
 class TestDrivers:
     @pytest.mark.parametrize("name", ["null_blk", "nvme", "rnull"])
-    def test_each_loads_and_makes_a_disk(
+    def test_driver_loads_and_creates_a_disk(
         self, ready: BootEnv, shared_guest: Machine, name: str
     ) -> None:
         driver = Driver(manifest.load(name), ready.kernel, shared_guest.serial)
@@ -121,10 +123,10 @@ class TestDrivers:
 
 
 class TestPrebuilt:
-    def test_debians_own_kernel_boots_the_same_way(
+    def test_debian_kernel_boots_the_same_way(
         self, tmp_path_factory: pytest.TempPathFactory
     ) -> None:
-        """Its virtio and file systems are modules; rnull is not in it."""
+        """Its virtio and file systems are modules, and it has no rnull."""
         ready = boot_env.ready(KernelSpec("7.2-debian"))
         rnull = manifest.load("rnull")
         assert "CONFIG_BLK_DEV_RUST_NULL" in rnull.missing_from(ready.kernel)

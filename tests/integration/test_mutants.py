@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Planted bugs, for real: one that is caught, a change that is none, and patches that apply."""
+"""Mutants in real guests: a bug is caught, a comment is not, and all patches apply."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HARMLESS = """\
 """
 
 
-def test_a_bug_is_caught_and_a_comment_is_not(ready: BootEnv) -> None:
+def test_bug_is_caught_and_comment_is_not(ready: BootEnv) -> None:
     (bug,) = mutants.mutants(pattern=CAUGHT)
     comment = Mutant("rnull/comment", "Nothing.", "plain", Patch("comment", HARMLESS.encode()))
     broken = Mutant(
@@ -61,12 +61,12 @@ def test_every_patch_applies(ready: BootEnv, tmp_path: Path) -> None:
         series.apply(tree, [mutant.patch], copy, ready.tools)
 
 
-def test_a_patch_for_another_kernel_is_told(ready: BootEnv) -> None:
+def test_patch_for_another_kernel_is_a_failure(ready: BootEnv) -> None:
     tree = plan.build_spec(KernelSpec(KERNEL), ready.tools).tree
     patch = Patch("old", HARMLESS.replace("struct Null", "struct Nil").encode())
 
     def maker() -> AbstractContextManager[tuple[Sandbox, list[str]]]:
-        raise AssertionError("it was not to be built")
+        raise AssertionError("nothing should be built")
 
     with pytest.raises(Failure, match=r"rnull\.rs: hunk 1 does not fit"):
         rebuilt.rebuilt(manifest.load("rnull"), ready.kernel, tree, [patch], ready.tools, maker)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A kernel whose Rust cannot be compiled is planned and configured without it, for real."""
+"""A kernel whose Rust code cannot be compiled is planned and configured without Rust."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from blockyard.kernel.host.debian import tool_root
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import plan
 
-OLD = "6.1"  # its Rust code is for rustc 1.62 only
+OLD = "6.1"  # its Rust code only compiles with rustc 1.62
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BuildSpec]:
     tree = sources.cached(OLD, catalog.find(OLD))
     if tree is None:
         pytest.skip(f"the source of {OLD} is not in the cache: ./inv kernel.fetch {OLD}")
-    # a fragment of its own, so that the output tree is no other run's
+    # with a unique fragment the output tree is not shared with another run
     mine = tmp_path_factory.mktemp("fragment") / "mine.config"
     mine.write_text(f'CONFIG_LOCALVERSION="-{mine.parent.name}"\n# CONFIG_SYSVIPC is not set\n')
     job = plan.build_spec_in(tree, KernelSpec(OLD, variant="debug", fragments=(mine,)), tool_root())
@@ -34,22 +34,20 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BuildSpec]:
     job.log.unlink(missing_ok=True)
 
 
-def test_it_is_configured_without_a_lost_symbol(
-    job: BuildSpec, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_configuration_drops_no_symbol(job: BuildSpec, capfd: pytest.CaptureFixture[str]) -> None:
     assert "one version of rustc" in job.omitted["Rust"]
     assert job.omitted["rnull"].startswith("no Rust: ")
-    configure.configure(job)  # raises Lost for a symbol that 6.1 has not
+    configure.configure(job)  # raises SymbolsDropped for a symbol that 6.1 does not have
     config = kconfig.parse((job.out / ".config").read_text())
     assert config.get("RUST", "n") == "n"
-    wanted = ("PROVE_LOCKING", "BLK_DEV_NULL_BLK_FAULT_INJECTION", "SLUB_DEBUG")
-    assert [config[symbol] for symbol in wanted] == ["y", "y", "y"]
+    expected = ("PROVE_LOCKING", "BLK_DEV_NULL_BLK_FAULT_INJECTION", "SLUB_DEBUG")
+    assert [config[symbol] for symbol in expected] == ["y", "y", "y"]
     assert config["BLK_DEV_NULL_BLK"] == "m"
     note = "mine.config:2 wins: CONFIG_SYSVIPC is n, not y as in kernel/fragments/base.config:"
     assert note in capfd.readouterr().err
 
 
-def test_what_was_left_out_is_explained(job: BuildSpec) -> None:
+def test_omission_of_rust_is_explained(job: BuildSpec) -> None:
     text = configure.why(job, "RUST")
     assert text.startswith("RUST is n\n")
     assert f"Rust is left out of kernel {job.name}: before 6.11" in text

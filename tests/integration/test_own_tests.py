@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A module's own tests in real guests, from inside their sandbox; and what attacks come to."""
+"""A module's own tests run in real guests, inside a sandbox that their attacks do not leave."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def test_fails(driver):
 
 def test_attacks(driver):
     Path({aside!r}).parent.mkdir(parents=True, exist_ok=True)
-    Path({aside!r}).touch()  # in a /tmp of its own, if it can
+    Path({aside!r}).touch()  # at most in the sandbox's own /tmp
     for path in {writes!r}:
         with pytest.raises(OSError):
             Path(path).write_text("x")
-    for path in {unseen!r}:
+    for path in {hidden!r}:
         assert not os.path.exists(path) or os.listdir(path) == []
     with pytest.raises(OSError):
         socket.create_connection(("127.0.0.1", {port}), 2)
@@ -63,7 +63,7 @@ def test_kills_its_worker(driver):
 KNOWN = """\
 [[failure]]
 test = "mine/f*"
-reason = "it is as it is"
+reason = "expected here"
 """
 EXPECTED = {
     "mine/loaded": "pass",
@@ -76,45 +76,45 @@ EXPECTED = {
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory, ready: BootEnv) -> Iterator[list[CaseResult]]:
-    """One run over both consoles."""
-    place = tmp_path_factory.mktemp("own") / "a [b]::c, $HOME"
-    folder = place / "mine"
+    """The results of a run over both consoles."""
+    parent = tmp_path_factory.mktemp("own") / "a [b]::c, $HOME"
+    folder = parent / "mine"
     shutil.copytree(PROJECT / "modules" / "examples" / "c_null", folder)
     with open(folder / "c_null.c", "a") as source:
-        source.write("/* not the example that a user may have built */\n")
+        source.write("/* differs from the example, which may be in the cache */\n")
     cache = settings().cache_dir
-    secret = place / "secret"
+    secret = parent / "secret"
     secret.mkdir()
     (secret / "key").write_text("x")
     writes = [PROJECT / "ci" / "new", folder / "new", ready.kernel.path / "new"]
-    unseen = [secret, Path.home() / ".ssh", PROJECT / ".git", cache / "logs", cache / "sources"]
+    hidden = [secret, Path.home() / ".ssh", PROJECT / ".git", cache / "logs", cache / "sources"]
     with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as server:
-        patch.setenv("BLOCKYARD_RESULTS", str(place / "results"))
+        patch.setenv("BLOCKYARD_RESULTS", str(parent / "results"))
         settings.cache_clear()
         text = TESTS.format(
-            aside=str(place / "new"),
+            aside=str(parent / "new"),
             writes=[*map(str, writes)],
-            unseen=[*map(str, unseen)],
+            hidden=[*map(str, hidden)],
             port=server.getsockname()[1],
             pid=os.getpid(),
         )
         (folder / "test_mine.py").write_text(text)
         (folder / "known_failures.toml").write_text(KNOWN)
         choice = KernelSpec(KERNEL, modules=(folder,))
-        wanted = selection.select("mine", suite="mine", outside=[manifest.of_folder(folder)])
-        run.check(wanted)
-        mine = boot_env.ready(choice)
-        finished, path = run.run(mine, wanted, 2)
+        selected = selection.select("mine", suite="mine", outside=[manifest.of_folder(folder)])
+        run.check(selected)
+        env = boot_env.ready(choice)
+        finished, path = run.run(env, selected, 2)
         assert record.read(path) == finished
         yield list(finished.tests)
     settings.cache_clear()
-    assert not any(path.exists() for path in (*writes, place / "new"))
-    store.remove(mine.files.modules.parent)
+    assert not any(path.exists() for path in (*writes, parent / "new"))
+    store.remove(env.files.modules.parent)
 
 
 @pytest.mark.parametrize("console", ["serial", "ssh"])
-def test_they_pass_in_guests_of_their_own(results: list[CaseResult], console: str) -> None:
-    found = {test.id: test for test in results if test.console == console}
-    assert {name: test.outcome for name, test in found.items()} == EXPECTED
-    assert found["mine/fails"].reason.splitlines()[1].startswith("it is mine")
-    assert all(test.guest.startswith(f"guests/mine-{console}-own") for test in found.values())
+def test_module_tests_run_in_separate_guests(results: list[CaseResult], console: str) -> None:
+    by_name = {test.id: test for test in results if test.console == console}
+    assert {name: test.outcome for name, test in by_name.items()} == EXPECTED
+    assert by_name["mine/fails"].reason.splitlines()[1].startswith("it is mine")
+    assert all(test.guest.startswith(f"guests/mine-{console}-own") for test in by_name.values())

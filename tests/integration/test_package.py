@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The wheel, installed as a user would, away from the checkout."""
+"""The wheel works when it is installed outside the checkout."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Runs the installed `blockyard` in a folder whose names are those of our packages.
+    """Runs the installed `blockyard` in a folder with packages of the same names.
 
-    Its Python has our dependencies by a .pth file: nothing is downloaded.
+    Its Python gets the dependencies by a .pth file: nothing is downloaded.
     """
     venv = tmp_path_factory.mktemp("installed") / "venv"
     subprocess.run([sys.executable, "-I", "-m", "venv", "--without-pip", venv], check=True)
@@ -50,19 +50,24 @@ def run(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         (empty / name).mkdir()
         (empty / name / "__init__.py").write_text("1 / 0\n")
     (empty / "ci.py").write_text("1 / 0\n")
-    own = {name: text for name, text in os.environ.items() if name not in environment.OURS}
-    own.pop("BLOCKYARD_RESULTS", None)
+    variables = {name: text for name, text in os.environ.items() if name not in environment.OURS}
+    variables.pop("BLOCKYARD_RESULTS", None)
 
     def run(*arguments: str, module: bool = False) -> subprocess.CompletedProcess[str]:
         argv = [str(python), "-m", "blockyard"] if module else [str(venv / "bin" / "blockyard")]
         return subprocess.run(
-            [*argv, *arguments], cwd=empty, env=own, capture_output=True, text=True, timeout=600
+            [*argv, *arguments],
+            cwd=empty,
+            env=variables,
+            capture_output=True,
+            text=True,
+            timeout=600,
         )
 
     return run
 
 
-def test_the_wheel_has_data_and_suites_and_no_tests_of_its_own(built: Path) -> None:
+def test_wheel_has_data_and_suites_but_not_the_tests_of_blockyard(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
     (archive,) = built.glob("*.tar.gz")
     names = set(zipfile.ZipFile(wheel).namelist())
@@ -84,35 +89,35 @@ def test_the_wheel_has_data_and_suites_and_no_tests_of_its_own(built: Path) -> N
 
 
 @pytest.mark.parametrize("module", [False, True])
-def test_the_command_has_the_tasks_of_inv(run: Run, module: bool) -> None:
-    listed = run("--list", module=module)
-    assert listed.returncode == 0, listed.stderr
+def test_installed_command_has_the_commands_of_inv(run: Run, module: bool) -> None:
+    result = run("--list", module=module)
+    assert result.returncode == 0, result.stderr
     for name in ("test", "boot", "doctor", "kernel.list"):
-        assert name in listed.stdout
+        assert name in result.stdout
 
 
 def test_doctor_names_the_installed_command(run: Run) -> None:
-    found = run("doctor")
-    assert found.returncode == 0, found.stdout + found.stderr
-    assert "blockyard kernel.update" in found.stdout
-    assert "./inv" not in found.stdout
+    result = run("doctor")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "blockyard kernel.update" in result.stdout
+    assert "./inv" not in result.stdout
 
 
-def test_it_boots_a_kernel(run: Run) -> None:
-    found = run("boot", "--kernel", "7.3-debian", "--run", "uname -r")
-    assert (found.returncode, found.stdout[:3]) == (0, "7.3"), found.stderr
+def test_installed_command_boots_a_kernel(run: Run) -> None:
+    result = run("boot", "--kernel", "7.3-debian", "--run", "uname -r")
+    assert (result.returncode, result.stdout[:3]) == (0, "7.3"), result.stderr
 
 
-def test_the_suites_are_those_of_the_checkout(run: Run) -> None:
+def test_installed_suites_are_those_of_the_checkout(run: Run) -> None:
     words = ["test", "--driver", "null_blk", "--console", "serial", "--suite", "block", "--list"]
-    found = run(*words)
-    assert found.returncode == 0, found.stderr
+    result = run(*words)
+    assert result.returncode == 0, result.stderr
     argv = [sys.executable, "-I", str(PROJECT / "ci" / "start.py"), *words]
-    assert found.stdout == subprocess.run(argv, capture_output=True, text=True).stdout
+    assert result.stdout == subprocess.run(argv, capture_output=True, text=True).stdout
 
 
-def test_a_usage_error_is_one_message(run: Run) -> None:
-    found = run("boot", "--kernel", "no-such", "--run", "true")
-    assert found.returncode == 2
-    assert "Traceback" not in found.stderr
-    assert "./inv" not in found.stderr
+def test_usage_error_is_one_message_without_inv(run: Run) -> None:
+    result = run("boot", "--kernel", "no-such", "--run", "true")
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert "./inv" not in result.stderr

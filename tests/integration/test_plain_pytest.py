@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A driver's repository of ten lines: plain pytest runs its test in a real guest."""
+"""Plain pytest in a driver's repository runs its tests in a real guest."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ def repository(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_repository_of_ten_lines(ready: BootEnv, repository: Path, tmp_path: Path) -> None:
-    """One guest for both tests; the one that fails says where its logs are."""
+def test_pytest_boots_a_guest_for_the_tests_of_a_repository(
+    ready: BootEnv, repository: Path, tmp_path: Path
+) -> None:
+    """Both tests use one guest, and the failure names its logs."""
     results = tmp_path / "results"
     plugin = ["-p", "blockyard.ci.pytest_plugin", "-p", "no:randomly"]
     options = [f"--blockyard-kernel={KERNEL}", "--blockyard-module=.", "--blockyard-console=serial"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Patches on a source tree, with the tool root's own patch program."""
+"""Patch series are applied to a source tree with the tool root's GNU patch."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def tools() -> ToolRoot:
 
 @pytest.fixture
 def tree(tmp_path: Path, tools: ToolRoot, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tree]:
-    """A small tree that stands in a cache of its own and never changes."""
+    """A small tree that never changes, and an empty cache."""
     monkeypatch.setenv("BLOCKYARD_CACHE", str(tmp_path / "cache"))
     settings.cache_clear()
     path = tmp_path / "tree"
@@ -122,7 +122,7 @@ def patched(tree: Tree, tools: ToolRoot, folder: Path, *texts: str) -> Tree:
 
 
 def state(path: Path) -> dict[str, tuple[int, bytes]]:
-    """Mode and contents of all files."""
+    """The mode and the contents of all files."""
     return {
         str(file.relative_to(path)): (file.stat().st_mode, file.read_bytes())
         for file in path.rglob("*")
@@ -130,7 +130,7 @@ def state(path: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
-def test_a_series_makes_a_tree_of_its_own(tree: Tree, tools: ToolRoot, tmp_path: Path) -> None:
+def test_series_makes_a_new_tree(tree: Tree, tools: ToolRoot, tmp_path: Path) -> None:
     result = patched(tree, tools, tmp_path / "patches", CHANGE, ADD, RENAME)
     text = (result.path / "block/x.c").read_text()
     assert "line three\n" in text
@@ -145,10 +145,10 @@ def test_a_series_makes_a_tree_of_its_own(tree: Tree, tools: ToolRoot, tmp_path:
     assert str(result.origin).startswith("made for a test with 3 patches ")
 
 
-def test_a_directory_with_a_series_did_not_change(
+def test_patched_copy_does_not_follow_its_directory(
     tree: Tree, tools: ToolRoot, tmp_path: Path
 ) -> None:
-    """The patched copy is not the directory, and is not compared with its state."""
+    """Only the directory itself is compared with its state at the beginning."""
     mine = directory.source_tree(Directory(str(tree.path)))
     result = patched(mine, tools, tmp_path / "patches", CHANGE)
     assert result.build_id
@@ -161,7 +161,7 @@ def test_a_directory_with_a_series_did_not_change(
 @pytest.mark.parametrize(
     "text", [CHANGE, ADD, REMOVE, RENAME, EXECUTABLE], ids=["change", "add", "rm", "mv", "chmod"]
 )
-def test_the_tree_itself_never_changes(
+def test_original_tree_never_changes(
     tree: Tree, tools: ToolRoot, tmp_path: Path, text: str
 ) -> None:
     before = state(tree.path)
@@ -170,15 +170,15 @@ def test_the_tree_itself_never_changes(
     assert state(tree.path) == before
 
 
-def test_what_no_patch_touches_takes_no_space(tree: Tree, tools: ToolRoot, tmp_path: Path) -> None:
+def test_untouched_files_are_hard_links(tree: Tree, tools: ToolRoot, tmp_path: Path) -> None:
     result = patched(tree, tools, tmp_path / "patches", CHANGE)
     for name, shared in (("block/untouched.c", True), ("block/x.c", False)):
         same = (tree.path / name).stat().st_ino == (result.path / name).stat().st_ino
         assert same == shared
 
 
-def test_a_user_s_own_tree_is_copied(tree: Tree, tools: ToolRoot, tmp_path: Path) -> None:
-    """The user may write into the files of a directory at any time."""
+def test_tree_of_the_user_is_copied(tree: Tree, tools: ToolRoot, tmp_path: Path) -> None:
+    """The user may write to the files of a directory at any time."""
     mine = Tree(tree.path, Other("directory"), build_id=str(tree.path))
     result = patched(mine, tools, tmp_path / "patches", CHANGE)
     (tree.path / "block/untouched.c").write_text("written to\n")
@@ -186,7 +186,7 @@ def test_a_user_s_own_tree_is_copied(tree: Tree, tools: ToolRoot, tmp_path: Path
     assert result.build_id not in ("", mine.build_id)
 
 
-def test_the_same_patches_give_the_same_tree(tree: Tree, tools: ToolRoot, tmp_path: Path) -> None:
+def test_same_patches_give_the_same_tree(tree: Tree, tools: ToolRoot, tmp_path: Path) -> None:
     first = patched(tree, tools, tmp_path / "one", CHANGE)
     assert patched(tree, tools, tmp_path / "two", CHANGE) == first
     assert patched(tree, tools, tmp_path / "three", CHANGE, ADD).path != first.path
@@ -209,34 +209,36 @@ def test_the_same_patches_give_the_same_tree(tree: Tree, tools: ToolRoot, tmp_pa
     ],
     ids=["hunk", "no-file", "file-is-there", "mv", "chmod", "rm", "git", "no-context"],
 )
-def test_a_patch_that_does_not_apply(
+def test_failure_says_why_a_patch_does_not_apply(
     tree: Tree, tools: ToolRoot, tmp_path: Path, text: str, reason: str
 ) -> None:
     before = state(tree.path)
     with pytest.raises(Failure) as caught:
         patched(tree, tools, tmp_path / "patches", ADD, text)
-    told = str(caught.value)
-    assert told.startswith("0002.patch (patch 2 of 2) does not apply to Linux 7.3.4:")
-    assert reason in told
-    assert "already in" not in told
+    message = str(caught.value)
+    assert message.startswith("0002.patch (patch 2 of 2) does not apply to Linux 7.3.4:")
+    assert reason in message
+    assert "already in" not in message
     assert state(tree.path) == before
     assert not list(store.directory("sources").iterdir())
 
 
-def test_what_the_tree_has_already_is_named(tree: Tree, tools: ToolRoot, tmp_path: Path) -> None:
+def test_patches_that_the_tree_has_already_are_listed(
+    tree: Tree, tools: ToolRoot, tmp_path: Path
+) -> None:
     both = patched(tree, tools, tmp_path / "both", CHANGE, ADD)
     rename = RENAME.replace("old.c", "untouched.c")
     with pytest.raises(Failure) as caught:
         patched(both, tools, tmp_path / "again", rename, CHANGE, ADD)
-    told = str(caught.value)
-    assert "0002.patch (patch 2 of 3) does not apply to Linux 7.3.4:" in told
-    assert "block/x.c: the change is already applied" in told
-    assert "already in Linux 7.3.4: patch 2 (0002.patch), 3 (0003.patch)" in told
-    assert "list the others in a file `series`" in told
+    message = str(caught.value)
+    assert "0002.patch (patch 2 of 3) does not apply to Linux 7.3.4:" in message
+    assert "block/x.c: the change is already applied" in message
+    assert "already in Linux 7.3.4: patch 2 (0002.patch), 3 (0003.patch)" in message
+    assert "list the others in a file `series`" in message
 
 
 @pytest.mark.parametrize("name", ["x.c", "gone.c"])
-def test_a_file_that_is_not_as_the_patch_says_is_not_there_already(
+def test_failing_removal_is_not_taken_for_already_applied(
     tree: Tree, tools: ToolRoot, tmp_path: Path, name: str
 ) -> None:
     text = f"diff --git a/block/{name} b/block/{name}\ndeleted file mode 100644\n"
@@ -246,20 +248,22 @@ def test_a_file_that_is_not_as_the_patch_says_is_not_there_already(
     assert "already in" not in str(caught.value)
 
 
-def test_a_name_that_a_patch_before_made_free(tree: Tree, tools: ToolRoot, tmp_path: Path) -> None:
+def test_patch_can_reuse_a_name_that_an_earlier_one_removed(
+    tree: Tree, tools: ToolRoot, tmp_path: Path
+) -> None:
     onto = RENAME.replace("old.c", "x.c").replace("older.c", "old.c")
     result = patched(tree, tools, tmp_path / "patches", REMOVE, onto)
     assert (result.path / "block/old.c").read_text() == LINES
 
 
-def test_a_hunk_that_fits_at_another_line_is_noted(
+def test_hunk_that_fits_at_another_line_is_noted(
     tree: Tree, tools: ToolRoot, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     patched(tree, tools, tmp_path / "patches", CHANGE.replace("@@ -2,3 +2,3", "@@ -8,3 +8,3"))
     assert "0001.patch: hunk 1 of block/x.c fits 6 lines further up" in capfd.readouterr().err
 
 
-def test_files_without_a_prefix_are_found(tree: Tree, tools: ToolRoot, tmp_path: Path) -> None:
+def test_file_names_need_no_prefix(tree: Tree, tools: ToolRoot, tmp_path: Path) -> None:
     bare = CHANGE.replace("a/block", "block").replace("b/block", "block")
     assert patched(tree, tools, tmp_path / "bare", bare) == patched(
         tree, tools, tmp_path / "usual", CHANGE
@@ -269,11 +273,11 @@ def test_files_without_a_prefix_are_found(tree: Tree, tools: ToolRoot, tmp_path:
 @pytest.mark.parametrize(
     "text", [OUTSIDE, THROUGH_A_LINK, ED_SCRIPT], ids=["dots", "link", "editor"]
 )
-def test_a_hostile_patch_reaches_nothing(
+def test_hostile_patch_changes_no_other_file(
     tree: Tree, tools: ToolRoot, tmp_path: Path, text: str
 ) -> None:
     before = {*tmp_path.iterdir(), tmp_path / "patches", tmp_path / "cache"}
-    with pytest.raises((Failure, UsageError)):  # by us as by GNU patch
+    with pytest.raises((Failure, UsageError)):  # by Blockyard or by GNU patch
         patched(tree, tools, tmp_path / "patches", text)
     assert set(tmp_path.iterdir()) <= before
     assert not list((tmp_path / "elsewhere").iterdir())

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`inv` sets a checkout up, and again when what it set up has gone.
+"""`inv` creates a checkout's virtual environment, and creates it again when it is damaged.
 
-The checkout of these tests is the script, an empty lock file (so nothing is downloaded) and a
-program in the place of ours.
+The checkout of these tests has the script, an empty lock file (so nothing is downloaded) and a
+program that replaces ci/start.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ STARTED = "started"
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout that is set up, in a folder whose name has a space."""
+    """A checkout in a folder whose name has a space."""
     return new_checkout(tmp_path_factory.mktemp("a checkout"))
 
 
@@ -54,9 +54,7 @@ def packages(checkout: Path) -> Path:
     return next((checkout / ".venv" / "lib").glob("python*/site-packages"))
 
 
-def test_pip_settings_of_a_user_do_not_lead_the_packages_elsewhere(
-    checkout: Path, tmp_path: Path
-) -> None:
+def test_pip_settings_of_the_user_are_ignored(checkout: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     (checkout / ".venv" / "installed.lock").unlink(missing_ok=True)
     assert is_made_again(
@@ -66,32 +64,32 @@ def test_pip_settings_of_a_user_do_not_lead_the_packages_elsewhere(
     assert not target.exists()
 
 
-def test_a_checkout_that_is_set_up_is_left_alone(checkout: Path) -> None:
+def test_environment_is_created_once(checkout: Path) -> None:
     inv(checkout)
     assert not is_made_again(inv(checkout))
 
 
-def test_a_package_that_is_gone(checkout: Path) -> None:
+def test_missing_package_is_installed_again(checkout: Path) -> None:
     inv(checkout)
     shutil.rmtree(packages(checkout) / "pip")
     assert is_made_again(inv(checkout))
     assert (packages(checkout) / "pip").is_dir()
 
 
-def test_a_newer_python_has_another_folder_of_packages(checkout: Path) -> None:
+def test_environment_of_another_python_is_created_again(checkout: Path) -> None:
     inv(checkout)
-    there = packages(checkout).parent
-    there.rename(there.with_name("python3.1"))
+    folder = packages(checkout).parent
+    folder.rename(folder.with_name("python3.1"))
     assert is_made_again(inv(checkout))
-    assert packages(checkout).parent == there
+    assert packages(checkout).parent == folder
 
 
-def test_a_path_without_the_systems_folders(checkout: Path) -> None:
+def test_inv_works_without_the_systems_folders_in_path(checkout: Path) -> None:
     inv(checkout)
     assert not is_made_again(inv(checkout, PATH="/nonexistent"))
 
 
-def test_a_checkout_in_a_path_with_a_colon(tmp_path: Path) -> None:
+def test_checkout_path_with_a_colon_is_an_error(tmp_path: Path) -> None:
     folder = tmp_path / "a:b"
     folder.mkdir()
     done = inv(new_checkout(folder))
@@ -99,22 +97,22 @@ def test_a_checkout_in_a_path_with_a_colon(tmp_path: Path) -> None:
     assert f"no virtual environment in a path with a colon: {folder}" in done.stderr
 
 
-def test_what_to_type_for_missing_packages_begins_with_an_update() -> None:
-    """As a user who may not install them, where package lists were never fetched."""
-    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+def test_hint_for_missing_packages_begins_with_apt_get_update() -> None:
+    """As a user who may not install them, on a host without package lists."""
+    with tempfile.TemporaryDirectory() as folder:  # other users cannot enter pytest's folders
         Path(folder).chmod(0o755)
-        refused(Path(folder))
+        check_missing_packages(Path(folder))
 
 
-def refused(tmp_path: Path) -> None:
-    programs = tmp_path / "bin"
+def check_missing_packages(folder: Path) -> None:
+    programs = folder / "bin"
     programs.mkdir()
     for name in ("readlink", "cmp", "id", "python3", "apt-get", "flock"):
-        found = shutil.which(name, path="/usr/bin:/bin")
-        if found is None:
+        program = shutil.which(name, path="/usr/bin:/bin")
+        if program is None:
             pytest.skip(f"this host has no {name} in /usr/bin")
-        (programs / name).symlink_to(found)
-    checkout = tmp_path / "checkout"
+        (programs / name).symlink_to(program)
+    checkout = folder / "checkout"
     checkout.mkdir()
     new_checkout(checkout)
     nobody = 65534 if os.geteuid() == 0 else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Trees from commits and tarballs, unpacked in the real tool root."""
+"""Trees from commits and tarballs are unpacked in the real tool root."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def tools() -> ToolRoot:
 
 @pytest.fixture(autouse=True)
 def cache(tools: ToolRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What a test fetches does not stay; `tools` is the real cache's, asked for before."""
+    """A temporary cache for the trees; `tools` comes from the usual cache."""
     monkeypatch.setenv("BLOCKYARD_CACHE", str(tmp_path / "cache"))
     settings.cache_clear()
     yield
@@ -52,7 +52,7 @@ def commit(path: Path) -> str:
     return git("rev-parse", "HEAD")
 
 
-def test_a_commit_of_a_local_repository(linux: Path, tools: ToolRoot) -> None:
+def test_tree_of_a_commit_has_no_uncommitted_changes(linux: Path, tools: ToolRoot) -> None:
     sha = commit(linux)
     (linux / "Makefile").write_text("VERSION = 9\nPATCHLEVEL = 9\n")  # not committed
     before = sorted(path.name for path in (linux / ".git").iterdir())
@@ -62,20 +62,20 @@ def test_a_commit_of_a_local_repository(linux: Path, tools: ToolRoot) -> None:
     assert sorted(path.name for path in (linux / ".git").iterdir()) == before
 
 
-def test_debian_has_release_candidates_before_the_release(tools: ToolRoot) -> None:
+def test_release_candidate_is_older_than_its_release(tools: ToolRoot) -> None:
     assert debian.is_older("7.3~rc7-1~exp1", "7.3.4-1~bpo13+1", tools)
     assert not debian.is_older("7.3.4-1", "7.3~rc7-1", tools)
     assert not debian.is_older("7.3.4-1", "7.3.4-1", tools)
 
 
-def test_a_tarball(linux: Path, tools: ToolRoot) -> None:
+def test_tarball_is_unpacked(linux: Path, tools: ToolRoot) -> None:
     tarball = linux.parent / "linux-7.4.tar.gz"
     subprocess.run(["tar", "-czf", tarball, "-C", linux.parent, "linux"], check=True)
     tree = fetch("mine", Tarball(str(tarball)), tools)
     assert tree.version == "7.4.0"
 
 
-def test_a_tarball_of_something_else(tmp_path: Path, tools: ToolRoot) -> None:
+def test_tarball_without_a_kernel_is_a_usage_error(tmp_path: Path, tools: ToolRoot) -> None:
     (tmp_path / "other").mkdir()
     tarball = tmp_path / "other.tar"
     subprocess.run(["tar", "-cf", tarball, "-C", tmp_path, "other"], check=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Each topology that Blockyard ships boots, and the guest sees what it promises."""
+"""Each topology that Blockyard ships boots, and the guest sees the devices that it describes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from blockyard.modules.disk import Disk, named_error
 from blockyard.modules.driver import Driver
 from blockyard.tests.lib.nvme import controllers, disk_of, query, settle_script
 
-SECTOR = 512  # sysfs counts in these, whatever the block size
+SECTOR = 512  # the unit of sysfs, independent of the block size
 
 
 @dataclass(frozen=True)
@@ -71,26 +71,26 @@ class Guest:
 
 @pytest.fixture
 def start(ready: BootEnv, tmp_path: Path) -> Callable[[str], Any]:
-    """Boots a guest of the topology of that name and loads the driver."""
+    """Boots a guest with the topology of that name and loads the driver."""
 
     @contextmanager
     def start(name: str) -> Iterator[Guest]:
-        wanted = topologies.load(name)
-        if reason := qemu_features.missing_feature(wanted, ready.tools):
+        topology = topologies.load(name)
+        if reason := qemu_features.missing_feature(topology, ready.tools):
             pytest.skip(reason)
-        with boot(ready.setup(tmp_path / "guest", topology=wanted)) as guest:
-            if wanted.controllers:
+        with boot(ready.setup(tmp_path / "guest", topology=topology)) as guest:
+            if topology.controllers:
                 Driver(manifest.load("nvme"), ready.kernel, guest.serial).load()
             else:
                 guest.serial.check("modprobe nvme")
-            guest.serial.check(settle_script(wanted))
-            yield Guest(guest, controllers(guest.serial, wanted))
+            guest.serial.check(settle_script(topology))
+            yield Guest(guest, controllers(guest.serial, topology))
 
     return start
 
 
-def every_namespace_is_there(guest: Guest) -> None:
-    """Controllers, NSIDs, sizes, formats."""
+def has_all_namespaces(guest: Guest) -> None:
+    """Check the controllers, and the NSIDs, sizes and formats of the namespaces."""
     for number, (name, controller) in enumerate(
         zip(guest.controllers, guest.topology.controllers, strict=True)
     ):
@@ -111,7 +111,7 @@ def every_namespace_is_there(guest: Guest) -> None:
 
 
 def keeps_data(disk: Disk, at: int = 1 << 20, count: int = 1 << 16) -> None:
-    """What is written is read again, from the device."""
+    """Check that the device returns the data that was written to it."""
     disk.console.check(
         f"""
         head -c {count} /dev/urandom > /tmp/data
@@ -123,7 +123,7 @@ def keeps_data(disk: Disk, at: int = 1 << 20, count: int = 1 << 16) -> None:
 
 def check_default(guest: Guest) -> None:
     keeps_data(guest.disk())
-    # QEMU has no option for scatter/gather lists: every controller takes them
+    # QEMU has no option for scatter/gather lists: every controller supports them
     assert guest.nvme(f"id-ctrl /dev/{guest.controllers[0]}")["sgls"] & 0x3
 
 
@@ -148,12 +148,12 @@ def check_shared(guest: Guest) -> None:
     (subsystem,) = host["Subsystems"]
     assert subsystem["NQN"] == "nqn.2019-08.org.qemu:pair"
     assert {path["Name"] for path in subsystem["Paths"]} == set(guest.controllers)
-    one, other = guest.disk(0), guest.disk(1)
+    first, second = guest.disk(0), guest.disk(1)
     guest.console.check(
         f"""
         head -c 64K /dev/urandom > /tmp/data
-        dd if=/tmp/data of={one.path} bs=64K oflag=direct status=none
-        dd if={other.path} bs=64K count=1 iflag=direct status=none | cmp - /tmp/data"""
+        dd if=/tmp/data of={first.path} bs=64K oflag=direct status=none
+        dd if={second.path} bs=64K count=1 iflag=direct status=none | cmp - /tmp/data"""
     )
     keeps_data(guest.disk(0, 2))
     keeps_data(guest.disk(1, 3))
@@ -180,7 +180,7 @@ def check_zns(guest: Guest) -> None:
     assert (first["slba"], second["slba"]) == (0, (16 << 20) // 4096)
     assert first["cap"] == (12 << 20) // 4096
     keeps_data(disk, at=0)
-    # the same place again is not where the write pointer is
+    # a second write to the same sectors is not at the write pointer
     again = guest.console.run(f"dd if=/tmp/data of={disk.path} bs=64K oflag=direct status=none")
     assert again.exit_code != 0
 
@@ -233,7 +233,7 @@ def check_errors(guest: Guest) -> None:
         return result.exit_code != 0
 
     def failed() -> int:
-        """Requests that failed in QEMU, whatever the driver made of them."""
+        """The number of requests that failed in QEMU, including those that the driver retried."""
         return (guest.machine.directory / QEMU_LOG).read_text().count("aio failed")
 
     before = failed()
@@ -268,14 +268,14 @@ def check_memory(guest: Guest) -> None:
 
 
 def check_hotplug(guest: Guest) -> None:
-    """Plugged in, used and taken out; another one in the same port is let go by the guest."""
+    """Plug in, use and unplug a controller; a second one is powered off by the guest."""
     with pytest.raises(UsageError, match="no port 4: the guest has ports 0 to 3"):
         hotplug.plug(guest.machine, Controller("a"), 4)
     for serial, block_size in {"first": 512, "second": 4096}.items():
         controller = Controller(serial, (Namespace(64, block_size),))
         hotplug.plug(guest.machine, controller, 1)
-        wanted = Topology(controllers=(controller,))
-        plugged = Guest(guest.machine, controllers(guest.console, wanted))
+        topology = Topology(controllers=(controller,))
+        plugged = Guest(guest.machine, controllers(guest.console, topology))
         disk = plugged.disk()
         assert (disk.block_size, disk.size_bytes) == (block_size, 64 << 20)
         keeps_data(disk)
@@ -287,7 +287,7 @@ def check_hotplug(guest: Guest) -> None:
 
 
 def check_slots(guest: Guest) -> None:
-    """The controller is there from the start, and another one fits beside it."""
+    """A second controller can be plugged in beside the one that the guest boots with."""
     keeps_data(guest.disk())
     second = Controller("second", (Namespace(64),))
     hotplug.plug(guest.machine, second, 0)
@@ -307,8 +307,8 @@ def check_virtio(guest: Guest) -> None:
         serials["blockyard2"] = "/sys/block/sd*/device/vpd_pg80"
     for serial, files in serials.items():
         script = f"grep --files-with-matches --text {shlex.quote(serial)} {files}"
-        (found,) = guest.console.check(script).split()
-        disk = Disk(found.split("/")[3], guest.console)
+        (path,) = guest.console.check(script).split()
+        disk = Disk(path.split("/")[3], guest.console)
         assert disk.size_bytes == 512 << 20
         keeps_data(disk)
 
@@ -336,22 +336,22 @@ CHECKS = {
 
 
 @pytest.mark.parametrize("name", topologies.names())
-def test_the_guest_sees_what_it_promises(name: str, start: Callable[[str], Any]) -> None:
+def test_guest_sees_the_devices_of_its_topology(name: str, start: Callable[[str], Any]) -> None:
     with start(name) as guest:
-        every_namespace_is_there(guest)
+        has_all_namespaces(guest)
         CHECKS[name](guest)
         assert find(guest.machine.log.text()) == []
 
 
 def test_virtual_functions_come_online(tmp_path: Path) -> None:
-    """On one of Debian's kernels; on ours it is a test of the suite `nvme`."""
+    """On a Debian kernel; on Blockyard's own, the suite `nvme` tests it."""
     ready = boot_env.ready(KernelSpec("7.2-debian"))
-    wanted = topologies.load("sriov")
-    if reason := qemu_features.missing_feature(wanted, ready.tools):
+    topology = topologies.load("sriov")
+    if reason := qemu_features.missing_feature(topology, ready.tools):
         pytest.skip(reason)
-    with boot(ready.setup(tmp_path / "guest", topology=wanted)) as booted:
-        Driver(manifest.load("nvme"), ready.kernel, booted.serial).load()
-        guest = Guest(booted, controllers(booted.serial, wanted))
+    with boot(ready.setup(tmp_path / "guest", topology=topology)) as machine:
+        Driver(manifest.load("nvme"), ready.kernel, machine.serial).load()
+        guest = Guest(machine, controllers(machine.serial, topology))
         device = f"/sys/class/nvme/{guest.controllers[0]}/device"
         assert guest.read(f"{device}/sriov_totalvfs") == "2"
         # two vectors and three queues for the first function; -a 8 assigns, -a 9 brings online
@@ -367,7 +367,7 @@ def test_virtual_functions_come_online(tmp_path: Path) -> None:
             basename $(readlink {device}/virtfn0) > /sys/bus/pci/drivers/nvme/bind"""
         )
         function = Controller("blockyard0", (), subsystem="functions")
-        with_function = msgspec.structs.replace(wanted, controllers=(*wanted.controllers, function))
-        _, name = controllers(guest.console, with_function)
+        both = msgspec.structs.replace(topology, controllers=(*topology.controllers, function))
+        _, name = controllers(guest.console, both)
         assert guest.read(f"/sys/class/nvme/{name}/cntlid") == "1"
         assert [entry["nsid"] for entry in guest.nvme(f"list-ns /dev/{name}")["nsid_list"]] == [1]

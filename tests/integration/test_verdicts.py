@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a run says of tests that go wrong, with suites made for it."""
+"""The outcomes and reasons that a run records, with suites made for these tests."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def test_fails(driver):
 
 @needs(program="no-such-program")
 def test_needs_a_program(driver):
-    raise AssertionError("not to be run")
+    raise AssertionError("should be skipped")
 
 
 @needs("attribute:no_such_attribute")
 def test_needs_a_capability(driver):
-    raise AssertionError("not to be run")
+    raise AssertionError("should be skipped")
 
 
 def test_skips_itself(driver):
@@ -68,17 +68,17 @@ def test_leaves_a_disk(driver):
     driver.create({})
 
 
-def test_after_a_disk_was_left(driver):
+def test_after_a_disk_is_left(driver):
     assert driver.console.run(f"ls {driver.configfs} | grep ^by").output == ""
 
 
 @pytest.mark.xfail(reason="known since 7.3")
 def test_known_failure(driver):
-    assert not "mended"
+    assert not "fixed"
 
 
 @pytest.mark.xfail(reason="known since 7.3", strict=True)
-def test_known_failure_that_was_mended(driver):
+def test_fixed_known_failure(driver):
     pass
 
 
@@ -116,7 +116,7 @@ def test_kills_its_worker(driver):
     os._exit(9)
 
 
-def test_never_begun(driver):
+def test_never_starts(driver):
     pass
 """
 
@@ -144,7 +144,7 @@ def pytest_runtest_setup(item):
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "late: begins after something happened in the guest")
+    config.addinivalue_line("markers", "late: starts a few seconds after the test before it")
 """
 
 BETWEEN = """\
@@ -191,11 +191,11 @@ kernel, suites, consoles, modules_of = sys.argv[1:]
 selection.SUITES = Path(suites)
 consoles = tuple(consoles.split(","))
 scope = Scope(drivers=("null_blk",), consoles=consoles)
-wanted = selection.Selection(scope, tuple(selection.suites()))
+selected = selection.Selection(scope, tuple(selection.suites()))
 ready = boot_env.ready(KernelSpec(kernel))
 modules = boot_env.ready(KernelSpec(modules_of)).files.modules
 ready = dataclasses.replace(ready, files=dataclasses.replace(ready.files, modules=modules))
-run.run(ready, wanted, len(consoles))
+run.run(ready, selected, len(consoles))
 """
 
 
@@ -206,7 +206,7 @@ def run_suite(
     modules_of: str = KERNEL,
     conftest: str = "",
 ) -> record.Run:
-    """Runs a suite as ./inv test does, with the modules of a kernel; returns its record."""
+    """Run a suite as ./inv test does, with the modules of a kernel, and return the record."""
     suites = folder / "suites"
     (suites / "mine").mkdir(parents=True)
     (suites / "mine" / "test_mine.py").write_text(text)
@@ -234,34 +234,34 @@ def verdicts(ready: BootEnv, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 Verdicts = dict[str, CaseResult]
 
 
-def test_every_test_has_a_result_of_its_own(verdicts: Verdicts) -> None:
+def test_every_test_has_a_result(verdicts: Verdicts) -> None:
     assert len(verdicts) == VERDICTS.count("\ndef test_") + 1
 
 
-def test_a_pass(verdicts: Verdicts) -> None:
+def test_pass_has_neither_reason_nor_log(verdicts: Verdicts) -> None:
     result = verdicts["passes"]
     assert (result.outcome, result.reason, result.kernel_log) == ("pass", "", "")
 
 
-def test_a_splat_fails_a_test_that_passed(verdicts: Verdicts) -> None:
+def test_splat_fails_a_passing_test(verdicts: Verdicts) -> None:
     result = verdicts["warns"]
     assert result.outcome == "fail"
     assert "WARNING: drivers/block/mine.c:12" in result.reason
     assert "WARNING: drivers/block/mine.c:12" in result.kernel_log
 
 
-def test_a_splat_is_quoted_when_the_test_failed_too(verdicts: Verdicts) -> None:
+def test_splat_of_a_failing_test_is_quoted(verdicts: Verdicts) -> None:
     result = verdicts["fails_and_warns"]
     assert result.outcome == "fail"
     assert "one is not two" in result.reason
     assert "WARNING: drivers/block/mine.c:12" in result.kernel_log
 
 
-def test_the_next_test_is_not_blamed_for_it(verdicts: Verdicts) -> None:
+def test_splat_does_not_fail_the_next_test(verdicts: Verdicts) -> None:
     assert verdicts["after_a_warning"].outcome == "pass"
 
 
-def test_a_failure_says_why(verdicts: Verdicts) -> None:
+def test_failure_has_the_assertion_as_reason(verdicts: Verdicts) -> None:
     result = verdicts["fails"]
     assert result.outcome == "fail"
     assert "'null_blk' == 'other'" in result.reason
@@ -285,7 +285,7 @@ def test_a_failure_says_why(verdicts: Verdicts) -> None:
         ("skips_itself", "test", "", "in its own words"),
     ],
 )
-def test_a_skip_says_what_is_missing(
+def test_skip_says_what_is_missing(
     verdicts: Verdicts, name: str, lacking: Lacking, what: str, text: str
 ) -> None:
     result = verdicts[name]
@@ -293,20 +293,20 @@ def test_a_skip_says_what_is_missing(
     assert result.skip == SkipReason(lacking=lacking, what=what, text=text)
 
 
-def test_what_a_test_leaves_behind_fails_it_alone(verdicts: Verdicts) -> None:
+def test_leftover_disk_fails_only_the_test_that_left_it(verdicts: Verdicts) -> None:
     assert verdicts["leaves_a_disk"].outcome == "fail"
     assert "left: a configfs directory" in verdicts["leaves_a_disk"].reason
     assert "left: a disk" in verdicts["leaves_a_disk"].reason
-    assert verdicts["after_a_disk_was_left"].outcome == "pass"
+    assert verdicts["after_a_disk_is_left"].outcome == "pass"
 
 
-def test_a_known_failure(verdicts: Verdicts) -> None:
+def test_known_failure_is_an_xfail(verdicts: Verdicts) -> None:
     result = verdicts["known_failure"]
     assert (result.outcome, result.reason) == ("xfail", "known since 7.3")
 
 
-def test_a_known_failure_that_was_mended_is_no_pass(verdicts: Verdicts) -> None:
-    assert verdicts["known_failure_that_was_mended"].outcome in ("fail", "xpass")
+def test_fixed_known_failure_does_not_pass(verdicts: Verdicts) -> None:
+    assert verdicts["fixed_known_failure"].outcome in ("fail", "xpass")
 
 
 def test_parameters_are_part_of_the_name(verdicts: Verdicts) -> None:
@@ -316,14 +316,14 @@ def test_parameters_are_part_of_the_name(verdicts: Verdicts) -> None:
     }
 
 
-def test_a_panic_is_a_crash_with_its_log(verdicts: Verdicts) -> None:
+def test_panic_is_a_crash_with_the_kernel_log(verdicts: Verdicts) -> None:
     result = verdicts["panics"]
     assert result.outcome == "crash"
     assert "panicked" in result.reason
     assert "sysrq triggered crash" in result.kernel_log
 
 
-def test_a_command_without_an_end_is_a_time_out(verdicts: Verdicts) -> None:
+def test_endless_command_is_a_timeout(verdicts: Verdicts) -> None:
     result = verdicts["hangs"]
     assert result.outcome == "timeout"
     assert "timed out after" in result.reason
@@ -332,40 +332,42 @@ def test_a_command_without_an_end_is_a_time_out(verdicts: Verdicts) -> None:
 @pytest.mark.parametrize(
     ("before", "after"), [("panics", "after_a_panic"), ("hangs", "after_a_hang")]
 )
-def test_the_next_test_gets_a_fresh_guest(verdicts: Verdicts, before: str, after: str) -> None:
+def test_test_after_a_broken_guest_gets_a_new_one(
+    verdicts: Verdicts, before: str, after: str
+) -> None:
     assert verdicts[after].outcome == "pass"
     assert verdicts[before].guest != verdicts[after].guest
 
 
-def test_what_happens_between_two_tests_is_told(ready: BootEnv, tmp_path: Path) -> None:
-    """A guest that died is replaced; a complaint of the kernel is not lost in a skip."""
+def test_events_between_two_tests_are_recorded(ready: BootEnv, tmp_path: Path) -> None:
+    """A dead guest is replaced, and a splat is not lost if the next test is skipped."""
     run = run_suite(tmp_path, BETWEEN, conftest=PAUSE)
-    found = {test.id.removeprefix("mine/"): test for test in run.tests}
-    assert {name: test.outcome for name, test in found.items()} == {
+    results = {test.id.removeprefix("mine/"): test for test in run.tests}
+    assert {name: test.outcome for name, test in results.items()} == {
         "dies_afterwards": "pass",
         "finds_it_dead": "crash",
         "gets_another": "pass",
         "would_be_skipped": "fail",
         "is_skipped": "skip",
     }
-    assert found["finds_it_dead"].guest != found["gets_another"].guest
-    assert "WARNING: drivers/block/mine.c:12" in found["would_be_skipped"].kernel_log
+    assert results["finds_it_dead"].guest != results["gets_another"].guest
+    assert "WARNING: drivers/block/mine.c:12" in results["would_be_skipped"].kernel_log
 
 
-def test_a_worker_that_dies_loses_its_tests(ready: BootEnv, tmp_path: Path) -> None:
+def test_tests_of_a_dead_worker_are_lost(ready: BootEnv, tmp_path: Path) -> None:
     run = run_suite(tmp_path, DIES, "serial,ssh")
     for console in ("serial", "ssh"):
         outcomes = {test.id: test.outcome for test in run.tests if test.console == console}
         assert outcomes == {
             "mine/first": "pass",
             "mine/kills_its_worker": "lost",
-            "mine/never_begun": "lost",
+            "mine/never_starts": "lost",
         }
     assert not run.ok
 
 
-def test_a_driver_that_cannot_be_loaded_fails_every_test(ready: BootEnv, tmp_path: Path) -> None:
-    """A guest without its driver lacks every capability: none of its tests may be a skip."""
+def test_driver_that_cannot_be_loaded_fails_every_test(ready: BootEnv, tmp_path: Path) -> None:
+    """Such a guest lacks every capability, but its tests must not be skipped."""
     run = run_suite(tmp_path, NO_MODULES, modules_of="7.2-debian")
     assert [test.outcome for test in run.tests] == ["fail", "fail"]
     assert all("cannot load null_blk" in test.reason for test in run.tests)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Does to a kernel what a broken driver does, as told by the parameter `what` when it is loaded.
- * For the tests of what the host makes of it.
+ * Misbehaves like a broken driver when it is loaded; the parameter `what` says how.
+ * For the tests of how the host handles it.
  */
 #include <linux/delay.h>
 #include <linux/irqflags.h>
@@ -28,7 +28,7 @@ static void spin_for(int duration_s)
 		cpu_relax();
 }
 
-/* Takes one processor and never gives it back of its own will. */
+/* Occupies a processor and never yields it. */
 static int spin(void *unused)
 {
 	while (!kthread_should_stop())
@@ -36,7 +36,7 @@ static int spin(void *unused)
 	return 0;
 }
 
-/* A processor that hears nothing but an NMI. */
+/* A processor that only reacts to an NMI. */
 static void hang(void *unused)
 {
 	local_irq_disable();
@@ -76,5 +76,5 @@ static int __init trouble_init(void)
 }
 module_init(trouble_init);
 
-MODULE_DESCRIPTION("Does to a kernel what a broken driver does");
+MODULE_DESCRIPTION("Misbehaves like a broken driver");
 MODULE_LICENSE("GPL");
