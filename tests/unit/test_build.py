@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a kernel's bytes depend on, and what is read from a build's log."""
+"""A kernel's key, its make command, the build's log and what is kept of the output."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def job(tmp_path: Path) -> BuildSpec:
 
 
 class TestKey:
-    def test_the_same_inputs_elsewhere_give_the_same_key(
-        self, job: BuildSpec, tmp_path: Path
-    ) -> None:
+    def test_key_does_not_depend_on_paths(self, job: BuildSpec, tmp_path: Path) -> None:
         tools = samples.tools(tmp_path / "other-tools")
         tree = Tree(tmp_path / "other", job.tree.origin)
         elsewhere = BuildSpec("7.3", tree, (BASE, DRIVER), toolchain.from_root(tools), tools)
         assert elsewhere.key == job.key
 
-    def test_comments_and_the_order_of_what_agrees_do_not_count(self, job: BuildSpec) -> None:
+    def test_key_ignores_comments_and_order_of_fragments(self, job: BuildSpec) -> None:
         commented = Fragment("renamed.config", f"# why\n\n{BASE.text}")
         assert replace(job, fragments=(DRIVER, commented)).key == job.key
 
-    def test_what_counts(self, job: BuildSpec, tmp_path: Path) -> None:
+    def test_key_covers_fragments_source_and_toolchain(
+        self, job: BuildSpec, tmp_path: Path
+    ) -> None:
         other_tools = samples.tools(tmp_path / "newer", {"clang-19": "2.0"})
         jobs = [
             job,
@@ -57,18 +57,16 @@ class TestKey:
             replace(job, tree=replace(job.tree, origin=Other("debian linux-source-7.3 7.3.6-1"))),
             replace(job, toolchain=toolchain.from_root(other_tools)),
         ]
-        assert len({one.key for one in jobs}) == len(jobs)
+        assert len({job.key for job in jobs}) == len(jobs)
 
-    def test_programs_that_compile_nothing_do_not_count(
-        self, job: BuildSpec, tmp_path: Path
-    ) -> None:
-        """A new QEMU is no reason to build every kernel again."""
+    def test_key_ignores_programs_that_do_not_compile(self, job: BuildSpec, tmp_path: Path) -> None:
+        """A new QEMU must not rebuild all kernels."""
         tools = samples.tools(tmp_path / "newer", {"qemu-system-x86": "11"})
         assert replace(job, toolchain=toolchain.from_root(tools)).key == job.key
 
 
 class TestMake:
-    def test_the_tree_is_read_only_and_the_output_apart(self, job: BuildSpec) -> None:
+    def test_source_is_read_only_and_output_is_separate(self, job: BuildSpec) -> None:
         argv = job.sandbox().argv(job.make_argv("bzImage"))
         words = " ".join(argv)
         assert f"--ro-bind {job.tree.path} /mnt/src" in words
@@ -77,34 +75,34 @@ class TestMake:
         assert argv[-1] == "bzImage"
         assert {"-C", "/mnt/src", "O=/mnt/out", "LLVM=1"} <= set(argv)
 
-    def test_the_number_of_jobs_is_a_setting(
+    def test_number_of_jobs_is_a_setting(
         self, job: BuildSpec, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("BLOCKYARD_JOBS", "7")
         assert "-j7" in job.make_argv()
 
-    def test_two_kernels_have_two_output_trees_and_logs(self, job: BuildSpec) -> None:
+    def test_each_kernel_has_its_own_output_tree_and_log(self, job: BuildSpec) -> None:
         other = replace(job, fragments=(BASE,))
         assert (job.out, job.log) != (other.out, other.log)
 
 
 class TestFragments:
-    def test_ours_can_be_read_and_do_not_contradict_each_other(self) -> None:
+    def test_our_fragments_do_not_contradict_each_other(self) -> None:
         drivers = [manifest.load(name).fragment for name in manifest.names()]
         assert merge([shipped_fragment("base"), *drivers]).contradictions == ()
 
     @pytest.mark.parametrize("name", manifest.names())
-    def test_a_driver_is_asked_for_by_its_fragment(self, name: str) -> None:
+    def test_fragment_of_a_driver_requests_its_symbols(self, name: str) -> None:
         driver = manifest.load(name)
         assert set(driver.symbols) <= set(merge([driver.fragment]).requests)
 
-    def test_a_fragment_is_named_as_a_user_finds_it(self, tmp_path: Path) -> None:
+    def test_fragment_is_named_by_its_path(self, tmp_path: Path) -> None:
         assert shipped_fragment("base").name == "kernel/fragments/base.config"
         (tmp_path / "mine.config").touch()
         assert read_fragment(tmp_path / "mine.config").name == str(tmp_path / "mine.config")
 
     @pytest.mark.parametrize("path", sorted((PROJECT / "kernel/fragments").glob("*.config")))
-    def test_every_fragment_is_syntax_that_kconfig_knows(self, path: Path) -> None:
+    def test_all_fragments_can_be_parsed(self, path: Path) -> None:
         assert merge([read_fragment(path)]).requests
 
 
@@ -132,18 +130,18 @@ class TestLog:
             "include/linux/b.h": 1,
         }
 
-    def test_a_quiet_build(self) -> None:
+    def test_log_without_warnings(self) -> None:
         assert warnings("  CC      drivers/block/a.o\n") == {}
 
-    def test_a_log_that_the_makefiles_forge(self) -> None:
-        """Whatever it has, it is read in a moment, and what is kept of it is bounded."""
+    def test_hostile_log_is_read_in_bounded_time_and_size(self) -> None:
+        """Makefiles of a tree under test can print anything."""
         lines = [f"/mnt/src/{n}.c:1:1: warning: x" for n in range(5000)]
         lines += ["blockyard: cpu abc def", f"blockyard: ccache {'9' * 5000} 1", "warning: \xff"]
         lines += ["warning: " + "a" * 1_000_000, " --> " + "b:" * 1_000_000]
         assert len(warnings("\n".join(lines))) == MAX_FILES
 
 
-class TestCollecting:
+class TestCollect:
     @pytest.fixture(autouse=True)
     def output(self, job: BuildSpec, monkeypatch: pytest.MonkeyPatch) -> None:
         """An output tree of a kernel whose drivers are all built in."""
@@ -156,7 +154,7 @@ class TestCollecting:
         job.log.write_text("made\n")
         monkeypatch.setattr(build, "depmod", lambda *_: None)
 
-    def test_a_kernel_without_any_module_and_a_config_that_is_no_text(
+    def test_kernel_without_modules_and_with_a_config_that_is_not_utf8(
         self, job: BuildSpec, tmp_path: Path
     ) -> None:
         kernel = tmp_path / "kernel"
@@ -166,20 +164,20 @@ class TestCollecting:
         artifact.save_info(kernel, build._describe(job, 1.0))
         assert artifact.load(kernel).config["BLOCK"] == "y"
 
-    def test_a_hole_is_not_written_out(self, job: BuildSpec, tmp_path: Path) -> None:
+    def test_sparse_file_is_refused(self, job: BuildSpec, tmp_path: Path) -> None:
         os.truncate(job.out / "System.map", 1 << 40)
         with pytest.raises(Failure, match="System.map is larger than"):
             build._collect(job, tmp_path)
 
 
 class TestUsage:
-    def test_what_all_makes_took_is_summed(self, tmp_path: Path) -> None:
+    def test_usage_of_all_make_calls_is_summed(self, tmp_path: Path) -> None:
         (tmp_path / "usage").write_text("100.25 40\n11.5 2 make 'a b' all\n")
         assert usage(tmp_path / "usage") == (111.8, 42, ("make 'a b' all",))
         assert usage(tmp_path / "none") == (0.0, 0, ())
 
-    def test_it_is_measured_and_not_read_from_the_log(self, job: BuildSpec) -> None:
-        """A makefile that prints times as ours did, and one whose work is in the background."""
+    def test_usage_is_measured_and_not_read_from_the_log(self, job: BuildSpec) -> None:
+        """A makefile prints false times, and does its work in the background."""
         script = (
             'echo "blockyard: cpu 999 999"; '
             "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done & wait; "
@@ -197,7 +195,7 @@ class TestUsage:
 
 
 class TestKernelInfo:
-    def test_one_without_commands_is_read(self, tmp_path: Path) -> None:
+    def test_kernel_info_without_commands_is_read(self, tmp_path: Path) -> None:
         kernel = samples.kernel(tmp_path / "k")
         path = kernel.path / "kernel.json"
         fields = json.loads(path.read_bytes())
@@ -206,7 +204,7 @@ class TestKernelInfo:
         info = artifact.load(kernel.path).info
         assert (info.commands, info.environment) == ((), {})
 
-    def test_it_reads_back(self, tmp_path: Path) -> None:
+    def test_kernel_info_reads_back(self, tmp_path: Path) -> None:
         kernel = samples.kernel(tmp_path / "k", "CONFIG_BLOCK=y\n# CONFIG_NET is not set\n")
         assert kernel.info == samples.info()
         assert kernel.config == {"BLOCK": "y", "NET": "n"}
@@ -216,7 +214,7 @@ class TestKernelInfo:
 @pytest.mark.parametrize(
     "line", ["drivers/block/rnull/rnull_mod.o", "kernel/drivers/block/rnull/rnull_mod.ko"]
 )
-def test_a_modules_file_from_both_forms_of_modules_order(line: str) -> None:
+def test_module_name_from_both_forms_of_modules_order(line: str) -> None:
     assert module_name(line) == "drivers/block/rnull/rnull_mod.ko"
 
 
@@ -241,7 +239,7 @@ class TestPrune:
         "tools/objtool/check.o",
     )
 
-    def test_what_modules_are_built_against_stays(self, tmp_path: Path) -> None:
+    def test_files_needed_by_module_builds_stay(self, tmp_path: Path) -> None:
         for name in (*self.NEEDED, *self.NOT_NEEDED):
             path = tmp_path / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -251,8 +249,8 @@ class TestPrune:
         left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
         assert left == {*self.NEEDED, build.PRUNED}
 
-    def test_what_is_behind_a_link_stays(self, tmp_path: Path) -> None:
-        """A tree under test can leave links of any name in its output tree."""
+    def test_links_are_not_followed(self, tmp_path: Path) -> None:
+        """The makefiles of a tree under test can leave any link in the output tree."""
         mine = tmp_path / "mine"
         (mine / "x86" / "include").mkdir(parents=True)
         (mine / "lib.so").touch()
@@ -268,17 +266,19 @@ class TestPrune:
         assert not (tmp_path / "new").exists()
         assert [path.name for path in out.iterdir()] == [build.PRUNED]
 
-    def test_an_output_tree_that_is_gone(self, tmp_path: Path) -> None:
+    def test_prune_of_a_missing_output_tree(self, tmp_path: Path) -> None:
         prune(tmp_path / "none")
         assert not (tmp_path / "none").exists()
 
-    def test_a_kernel_that_was_dropped_is_built_from_the_start(
+    def test_pruned_output_tree_is_built_from_scratch(
         self, job: BuildSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """And one whose build was interrupted goes on."""
+        """An interrupted build continues in its output tree."""
         seen = []
         monkeypatch.setattr(
-            build, "_make_kernel", lambda job, path, begun: seen.append((job.out / "x.o").exists())
+            build,
+            "_make_kernel",
+            lambda job, path, started: seen.append((job.out / "x.o").exists()),
         )
         for pruned in (False, True):
             job.out.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The errors of real builds that failed, as a message shows them.
+"""The errors that a message quotes from the log of a failed build.
 
-`data/build_errors` has the logs: of modules and generators that were broken on purpose.
+`data/build_errors` has logs of real builds whose modules and generators were broken on purpose.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ NAMES = {"/mnt/module/": "/home/me/mine/", "/mnt/src/": ""}
 
 
 @pytest.mark.parametrize("log", sorted(LOGS.glob("*.log")), ids=lambda path: path.stem)
-def test_golden(log: Path) -> None:
+def test_golden_logs(log: Path) -> None:
     expected = log.with_suffix(".txt").read_text().rstrip("\n")
     assert explainer(NAMES)(log, 0) == expected
     assert len(expected.splitlines()) <= errors.MAX_LINES + 1
@@ -60,7 +60,7 @@ def heads(*lines: str) -> list[str]:
         "fatal error: error writing to x.s: No space left on device",
     ],
 )
-def test_errors_among_progress(line: str) -> None:
+def test_error_is_found_among_progress_lines(line: str) -> None:
     others = ["  CC [M]  a.o", "a.c:1:1: warning: unused", "  1 | int a;", "  LD      b.o"]
     assert heads(*others, line, *others) == [line]
 
@@ -80,17 +80,17 @@ def test_errors_among_progress(line: str) -> None:
         "ls: cannot access 'Killed': No such file or directory",
     ],
 )
-def test_what_is_no_error(line: str) -> None:
+def test_lines_that_are_not_errors(line: str) -> None:
     assert heads(line) == []
 
 
-def test_the_first_error_comes_first_however_long_make_goes_on() -> None:
+def test_first_error_is_found_in_a_long_log() -> None:
     noise = [f"  CC      drivers/a{number}.o" for number in range(5000)]
     log = ["x.c:1:2: error: the first", *noise, "make: *** [Makefile:248: all] Error 2"]
     assert heads(*log) == ["x.c:1:2: error: the first"]
 
 
-def test_other_jobs_speak_between_the_lines_of_an_error() -> None:
+def test_lines_of_parallel_jobs_are_removed_from_an_error() -> None:
     log = [
         "x.c:1:2: error: bad",
         "  CC      y.o",
@@ -102,13 +102,13 @@ def test_other_jobs_speak_between_the_lines_of_an_error() -> None:
     assert problem.lines == ["x.c:1:2: error: bad", "    1 | int x", "      |     ^"]
 
 
-def test_an_error_of_a_header_is_one_error() -> None:
+def test_repeated_error_is_shown_once_with_a_count() -> None:
     log = ["In file included from a.c:1:", "x.h:1:2: error: bad"]
     shown = errors.shown(problems(log * 300), {})
     assert shown == "    In file included from a.c:1:\n    x.h:1:2: error: bad (300 times)"
 
 
-def test_paths_are_the_user_s() -> None:
+def test_sandbox_paths_become_user_paths() -> None:
     names = {"/mnt/src/": "/home/me/linux/", "/mnt/module/": "/home/me/mine/"}
     log = ["/mnt/src/block/x.c:1:2: error: a", "/mnt/module/y.c:3:4: error: b"]
     shown = errors.shown(problems(log), names)
@@ -118,28 +118,28 @@ def test_paths_are_the_user_s() -> None:
 
 
 def test_many_errors_are_counted() -> None:
-    found = problems(f"f{number}.c:1:1: error: bad" for number in range(500))
-    *lines, last = errors.shown(found, {}).splitlines()
+    all_problems = problems(f"f{number}.c:1:1: error: bad" for number in range(500))
+    *lines, last = errors.shown(all_problems, {}).splitlines()
     assert (len(lines), last) == (errors.MAX_LINES, "    and 480 more errors")
 
 
 class TestLogs:
-    def test_a_huge_log_is_read_from_its_end(self, tmp_path: Path) -> None:
+    def test_huge_log_is_read_from_its_end(self, tmp_path: Path) -> None:
         with open(tmp_path / "log", "wb") as file:
             file.truncate(50 << 30)
             file.seek(0, 2)
             file.write(b"\nx.c:1:2: error: bad\n" + b"yes " * 1_000_000 + b"\n")
         tracemalloc.start()
-        begun = time.process_time()
+        started = time.process_time()
         shown = explainer({})(tmp_path / "log", 0)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert shown == "    x.c:1:2: error: bad"
-        assert time.process_time() - begun < 10
+        assert time.process_time() - started < 10
         assert peak < 32 << 20
 
-    def test_an_earlier_build_in_the_same_log_does_not_count(self, tmp_path: Path) -> None:
-        (tmp_path / "log").write_text("x.c:1:2: error: mended since\n")
+    def test_errors_of_an_earlier_build_are_ignored(self, tmp_path: Path) -> None:
+        (tmp_path / "log").write_text("x.c:1:2: error: old\n")
         with pytest.raises(Failure) as caught:
             run(
                 ["sh", "-c", "echo 'y.c:3:4: error: new'; exit 2"],
@@ -149,10 +149,10 @@ class TestLogs:
             )
         assert caught.value.what == ("building: sh ended with exit code 2\n    y.c:3:4: error: new")
 
-    def test_without_an_error_the_end_of_the_log_is_quoted(self, tmp_path: Path) -> None:
-        with pytest.raises(Failure, match="ended with exit code 3\n    odd words"):
+    def test_end_of_the_log_is_quoted_if_no_error_is_found(self, tmp_path: Path) -> None:
+        with pytest.raises(Failure, match="ended with exit code 3\n    odd output"):
             run(
-                ["sh", "-c", "echo odd words; exit 3"],
+                ["sh", "-c", "echo odd output; exit 3"],
                 log=tmp_path / "log",
                 doing="building",
                 explain=explainer({}),
@@ -168,7 +168,7 @@ class TestLogs:
         ],
     )
     def test_advice_is_given_once(self, tmp_path: Path, line: str, advice: str) -> None:
-        """Also when make goes on for hundreds of lines."""
+        """Also if hundreds of lines follow the error."""
         script = 'echo "$0"; seq 500; exit 1'
         with pytest.raises(Failure) as caught:
             run(
@@ -180,7 +180,7 @@ class TestLogs:
         assert caught.value.hint == advice
         assert str(caught.value).count(advice) == 1
 
-    def test_no_log(self, tmp_path: Path) -> None:
+    def test_missing_log(self, tmp_path: Path) -> None:
         assert explainer({})(tmp_path / "log", 0) == ""
 
     @pytest.mark.parametrize(
@@ -199,8 +199,8 @@ class TestLogs:
         ],
         ids=lambda line: line[:8],
     )
-    def test_odd_lines_take_no_long_time(self, tmp_path: Path, line: str) -> None:
+    def test_hostile_lines_are_read_in_linear_time(self, tmp_path: Path, line: str) -> None:
         (tmp_path / "log").write_text(f"{line}\n" * 2000)
-        begun = time.process_time()
+        started = time.process_time()
         list(problems(read(tmp_path / "log")))
-        assert time.process_time() - begun < 5
+        assert time.process_time() - started < 5

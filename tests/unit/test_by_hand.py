@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""qemu.cmdline: what a guest was started with, and how to start it by hand."""
+"""qemu.cmdline: the command that started a guest, and a script to start it by hand."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def setup(tmp_path: Path) -> VmConfig:
 
 
 def script(setup: VmConfig, options: qemu.Options = OPTIONS) -> tuple[str, str]:
-    """The comments and the lines to paste, for a guest whose ports are inherited."""
+    """Comments of the script and the lines to paste, for a guest with inherited ports."""
     ports = qemu.Ports(
         setup.serial_port, console=15, monitor=19, events=17, ssh=40022 if setup.ssh else None
     )
@@ -49,36 +49,36 @@ def script(setup: VmConfig, options: qemu.Options = OPTIONS) -> tuple[str, str]:
 
 @pytest.mark.parametrize("name", sorted(topologies.names()))
 @pytest.mark.parametrize("serial", sorted(qemu.SERIAL))
-def test_by_hand_nothing_is_inherited(setup: VmConfig, name: str, serial: str) -> None:
+def test_script_inherits_no_file_descriptor(setup: VmConfig, name: str, serial: str) -> None:
     _, pasted = script(replace(setup, topology=topologies.load(name), serial=serial))
     assert re.findall(r"fd=|fdset", pasted) == []
     used = set(re.findall(r"/mnt/run/([\w-]+\.raw)", pasted))
     assert set(re.findall(r'truncate -s \d+ "\$run"/(\S+)', pasted)) == used
 
 
-def test_command_as_it_ran_is_kept(setup: VmConfig) -> None:
+def test_comments_have_the_original_command(setup: VmConfig) -> None:
     comments, pasted = script(setup)
     assert "# $ " in comments
     assert "socket,id=console,fd=15" in comments
     assert "socket,id=console,path=/mnt/run/console.sock,server=on,wait=off" in pasted
 
 
-def test_kernel_command_line_stands_alone_and_is_the_same_by_hand(setup: VmConfig) -> None:
+def test_kernel_command_line_is_kept(setup: VmConfig) -> None:
     comments, pasted = script(setup)
     (line,) = re.findall(r"^# kernel command line: (.*)$", comments, re.MULTILINE)
     assert "lpj=8400000" in line
     assert f"-append '{line}'" in pasted
 
 
-def test_by_hand_there_is_no_network(setup: VmConfig) -> None:
-    """The keys of the guest are gone, and its port may be another's."""
+def test_script_has_no_network(setup: VmConfig) -> None:
+    """The guest's SSH keys are gone, and its port may be in use."""
     comments, pasted = script(replace(setup, ssh=True))
     assert "hostfwd" in comments
     assert "--unshare-net" in pasted
     assert re.findall(r"hostfwd|blockyard\.ssh|joined", pasted) == []
 
 
-def test_guest_from_a_snapshot_boots_by_hand_with_its_controllers(setup: VmConfig) -> None:
+def test_guest_from_a_snapshot_boots_with_its_controllers(setup: VmConfig) -> None:
     comments, pasted = script(setup, replace(OPTIONS, resumed=True))
     assert "started from a snapshot" in comments
     assert "-incoming defer" in comments
@@ -86,7 +86,7 @@ def test_guest_from_a_snapshot_boots_by_hand_with_its_controllers(setup: VmConfi
     assert '"driver":"nvme"' in pasted
 
 
-def test_a_kernel_with_a_strange_name_stays_a_comment(setup: VmConfig) -> None:
+def test_newline_in_a_kernel_name_is_quoted(setup: VmConfig) -> None:
     info = replace(setup.kernel, info=msgspec.structs.replace(samples.info(), name="a\nrm -rf /"))
     comments, _ = script(replace(setup, kernel=info))
     assert comments.startswith("# kernel $'a\\x0arm -rf /' (7.3.4), topology default\n")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is packed into a bzImage; the unpacking is zstd's, and only looked at here."""
+"""Finding the payload of a bzImage. zstd is replaced by a function that keeps its input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIZE = struct.pack("<I", 4096)
 
 
 def image(payload: bytes, sectors: int = 3, offset: int = 40) -> bytes:
-    """A bzImage: boot sector and `sectors` of set-up, then code with the payload in it."""
+    """A bzImage: boot sector, `sectors` of setup code, then code with the payload in it."""
     setup = bytearray((sectors + 1) * 512)
     setup[0x1F1] = sectors
     struct.pack_into("<II", setup, 0x248, offset, len(payload))
@@ -26,16 +26,16 @@ def image(payload: bytes, sectors: int = 3, offset: int = 40) -> bytes:
 
 @pytest.fixture
 def unpacked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[bytes]:
-    """What zstd was given."""
-    given: list[bytes] = []
+    """Payloads that zstd was called with."""
+    payloads: list[bytes] = []
 
     def run(argv: Sequence[str], *, log: Path, doing: str) -> None:
         assert "zstd" in argv
         log.touch()
-        given.append((tmp_path / "packed").read_bytes())
+        payloads.append((tmp_path / "packed").read_bytes())
 
     monkeypatch.setattr(bzimage, "run", run)
-    return given
+    return payloads
 
 
 def unpack(data: bytes, folder: Path) -> None:
@@ -45,26 +45,28 @@ def unpack(data: bytes, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("sectors", [3, 39])
-def test_the_payload_is_unpacked(tmp_path: Path, unpacked: list[bytes], sectors: int) -> None:
-    """Without the size that the kernel's makefiles append to it."""
+def test_payload_is_unpacked(tmp_path: Path, unpacked: list[bytes], sectors: int) -> None:
+    """Without the size that the kernel's makefiles append."""
     unpack(image(ZSTD + SIZE, sectors), tmp_path)
     assert unpacked == [ZSTD]
     assert not (tmp_path / "unpack.log").exists()
 
 
-def test_what_another_program_packed_is_left(tmp_path: Path, unpacked: list[bytes]) -> None:
+def test_payload_of_another_compressor_is_left(tmp_path: Path, unpacked: list[bytes]) -> None:
     unpack(image(bytes.fromhex("02214c18") + SIZE), tmp_path)
     assert unpacked == []
     assert not (tmp_path / "packed").exists()
 
 
 @pytest.mark.parametrize("data", [b"", b"MZ", bytes(0x250)])
-def test_no_bzimage(tmp_path: Path, unpacked: list[bytes], data: bytes) -> None:
+def test_files_that_are_not_a_bzimage_are_left(
+    tmp_path: Path, unpacked: list[bytes], data: bytes
+) -> None:
     unpack(data, tmp_path)
     assert unpacked == []
 
 
-def test_a_kernel_starts_from_what_was_unpacked(tmp_path: Path) -> None:
+def test_image_of_a_kernel_is_the_unpacked_one(tmp_path: Path) -> None:
     kernel = samples.kernel(tmp_path / "kernel")
     assert kernel.image == kernel.bzimage == tmp_path / "kernel" / "bzImage"
     (kernel.path / "vmlinux.bin").touch()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Kernels by name: the catalog, and what a name becomes with and without the network."""
+"""Kernels by name: the catalog, and the packages of a name with and without the network."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ NO_TOOLS = ToolRoot(Path("/nonexistent"))
 
 
 class TestCatalog:
-    def test_every_entry_is_understood(self) -> None:
+    def test_all_entries_are_valid(self) -> None:
         assert {DEFAULT, "7.2-debian"} <= set(catalog())
         assert isinstance(find("7.3"), DebianSource)
         assert isinstance(find("7.2-debian"), DebianImage)
 
-    def test_an_unknown_name_gets_the_nearest(self) -> None:
+    def test_unknown_kernel_is_a_usage_error_with_the_nearest_name(self) -> None:
         with pytest.raises(UsageError, match="unknown kernel '7.33'") as caught:
             find("7.33")
         assert "did you mean 7.3" in caught.value.hint
         assert caught.value.exit_code == 2
 
-    def test_packages_of_an_image_have_one_place_for_the_release(self) -> None:
+    def test_packages_of_an_image_have_one_wildcard_for_the_release(self) -> None:
         for entry in catalog().values():
             if isinstance(entry, DebianImage):
                 assert [package.count("*") for package in entry.packages] == [1] * len(
@@ -52,8 +52,8 @@ class TestCatalog:
 
 
 @pytest.fixture
-def own(home: Path) -> Iterator[Path]:
-    """The user's own catalog; not there yet."""
+def user_catalog(home: Path) -> Iterator[Path]:
+    """Path of the user's catalog; the file does not exist yet."""
     path = home / "config" / "blockyard" / "kernels.toml"
     path.parent.mkdir(parents=True)
     catalog.cache_clear()
@@ -61,9 +61,9 @@ def own(home: Path) -> Iterator[Path]:
     catalog.cache_clear()
 
 
-class TestOwnCatalog:
-    def test_entries_of_all_kinds_are_added(self, own: Path) -> None:
-        own.write_text(
+class TestUserCatalog:
+    def test_entries_of_all_kinds_are_added(self, user_catalog: Path) -> None:
+        user_catalog.write_text(
             '[kernel.mine]\nkind = "directory"\npath = "/home/me/linux"\n'
             '[kernel."next-20261120"]\nkind = "git"\nrepository = "/r"\nref = "next"\n'
             '[kernel.old]\nkind = "tarball"\nlocation = "linux-6.6.tar.xz"\n'
@@ -73,12 +73,12 @@ class TestOwnCatalog:
         assert find("old") == Tarball("linux-6.6.tar.xz")
         assert isinstance(find(DEFAULT), DebianSource)
 
-    def test_one_of_the_same_name_takes_the_place_of_ours(self, own: Path) -> None:
-        own.write_text(f'[kernel."{DEFAULT}"]\nkind = "directory"\npath = "/linux"\n')
+    def test_user_entry_replaces_ours_of_the_same_name(self, user_catalog: Path) -> None:
+        user_catalog.write_text(f'[kernel."{DEFAULT}"]\nkind = "directory"\npath = "/linux"\n')
         assert find(DEFAULT) == Directory("/linux")
 
     @pytest.mark.parametrize(
-        ("text", "words"),
+        ("text", "message"),
         [
             ('[kernel.a]\nkind = "directory"\n', "path"),
             ('[kernel.a]\nkind = "svn"\npath = "/l"\n', "svn"),
@@ -88,16 +88,18 @@ class TestOwnCatalog:
             ("[kernel", "document"),
         ],
     )
-    def test_a_bad_one_is_named_with_what_is_wrong(self, own: Path, text: str, words: str) -> None:
-        own.write_text(text)
+    def test_invalid_catalog_is_a_usage_error(
+        self, user_catalog: Path, text: str, message: str
+    ) -> None:
+        user_catalog.write_text(text)
         with pytest.raises(UsageError) as caught:
             find(DEFAULT)
-        assert caught.value.what.startswith(f"{own}: ")
-        assert words in caught.value.what
+        assert caught.value.what.startswith(f"{user_catalog}: ")
+        assert message in caught.value.what
 
 
 class Mirror:
-    """Debian's archive with these packages; it counts what is asked of it."""
+    """Debian's archive with these packages; counts updates and downloads."""
 
     def __init__(self, *packages: Package) -> None:
         self.packages = packages
@@ -112,13 +114,13 @@ class Mirror:
 
     def newest(self, pattern: str) -> Package | None:
         before, _, after = pattern.partition("*")
-        found = [
+        matches = [
             package
             for package in self.packages
             if package.name == pattern
             or ("*" in pattern and package.name.startswith(before) and package.name.endswith(after))
         ]
-        return found[-1] if found else None
+        return matches[-1] if matches else None
 
     def download(self, package: Package, target: Path) -> Path:
         self.downloads.append(f"{package.name}={package.version}")
@@ -148,7 +150,7 @@ NEW = Package("linux-source-7.3", "7.3.6-1~bpo13+1")
 
 
 class TestSource:
-    def test_a_recorded_version_that_is_here_needs_no_network(self, mirror: Mirror) -> None:
+    def test_recorded_version_in_the_cache_needs_no_network(self, mirror: Mirror) -> None:
         record("7.3", [OLD])
         folder = store.directory("sources") / store.digest("source", [OLD])
         (folder / "tree").mkdir(parents=True)
@@ -158,33 +160,31 @@ class TestSource:
         assert str(tree.origin) == "debian linux-source-7.3 7.3.4-1~bpo13+1"
         assert mirror.updates == 0
 
-    def test_the_newest_is_fetched_once_and_recorded(self, mirror: Mirror) -> None:
+    def test_newest_version_is_fetched_once_and_recorded(self, mirror: Mirror) -> None:
         mirror.packages = (OLD,)
         first = source_tree("7.3", SOURCE, NO_TOOLS)
         mirror.packages = (NEW,)
         assert source_tree("7.3", SOURCE, NO_TOOLS) == first
         assert mirror.downloads == ["linux-source-7.3=7.3.4-1~bpo13+1"]
 
-    def test_a_version_that_has_left_the_mirror_is_replaced(self, mirror: Mirror) -> None:
-        """The record is there, its files are not: a cache that was cleaned."""
+    def test_recorded_version_that_left_the_mirror_is_replaced(self, mirror: Mirror) -> None:
+        """The record exists and its files do not: the cache was cleaned."""
         record("7.3", [OLD])
         mirror.packages = (NEW,)
         assert str(source_tree("7.3", SOURCE, NO_TOOLS).origin).endswith("7.3.6-1~bpo13+1")
 
     @pytest.mark.parametrize("text", ["", "{", "[]", '[{"name": 5}]'])
-    def test_a_record_that_cannot_be_read_is_asked_for_again(
-        self, mirror: Mirror, text: str
-    ) -> None:
+    def test_unreadable_record_is_replaced(self, mirror: Mirror, text: str) -> None:
         record("7.3", [OLD]).write_text(text)
         mirror.packages = (NEW,)
         assert str(source_tree("7.3", SOURCE, NO_TOOLS).origin).endswith("7.3.6-1~bpo13+1")
 
-    def test_a_package_that_the_mirror_has_not(self, mirror: Mirror) -> None:
+    def test_package_missing_on_the_mirror_is_an_error(self, mirror: Mirror) -> None:
         with pytest.raises(Failure, match="kernel 7.3: the Debian mirror has no linux-source-7.3"):
             source_tree("7.3", SOURCE, NO_TOOLS)
         assert list(store.directory("sources").iterdir()) == []
 
-    def test_no_package_file_stays(self, mirror: Mirror) -> None:
+    def test_package_files_are_removed(self, mirror: Mirror) -> None:
         mirror.packages = (OLD,)
         folder = source_tree("7.3", SOURCE, NO_TOOLS).path.parent
         assert [path.name for path in folder.glob("[!.]*")] == ["linux-source-7.3"]
@@ -197,7 +197,7 @@ def image_packages(*releases: str, kinds: Sequence[str] = ("binary", "modules", 
 
 
 class TestImage:
-    def test_all_packages_are_of_the_first_ones_release(self, mirror: Mirror) -> None:
+    def test_all_packages_have_the_release_of_the_first(self, mirror: Mirror) -> None:
         mirror.packages = image_packages("7.2.1+deb13", "7.2.9+deb13").packages
         image_files("7.2-debian", IMAGE, NO_TOOLS)
         assert mirror.downloads == [
@@ -214,7 +214,7 @@ class TestImage:
             (("binary", "modules"), "base-7.2.9-amd64"),
         ],
     )
-    def test_the_package_that_is_missing_is_the_one_named(
+    def test_missing_package_is_named(
         self, mirror: Mirror, kinds: Sequence[str], missing: str
     ) -> None:
         mirror.packages = image_packages("7.2.9", kinds=kinds).packages

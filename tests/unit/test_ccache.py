@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who shares C objects with whom, and which compiler calls go to ccache."""
+"""Which kernels share C objects, and which compiler calls go to ccache."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ TREE = Tree(Path("/src"), Other("debian linux-source-7.3 7.3.4-1~bpo13+1"), pris
 def of(
     entry: Entry, tree: Tree, fragments: Sequence[Path] = (), options: Sequence[str] = ()
 ) -> Objects:
-    found = objects(entry, tree, ROOT, fragments, options)
-    assert found is not None
-    return found
+    shared = objects(entry, tree, ROOT, fragments, options)
+    assert shared is not None
+    return shared
 
 
-class TestWhoShares:
-    def test_debians_kernels_share_whatever_the_variant(self) -> None:
+class TestSharing:
+    def test_debian_kernels_share_objects_of_all_variants(self) -> None:
         other = replace(TREE, origin=Other("debian linux-source-6.12 6.12.1-1"))
         assert of(ENTRY, TREE) == of(ENTRY, other, options=["debug"]) == Objects(DEBIAN)
 
@@ -46,18 +46,18 @@ class TestWhoShares:
             (Directory("/linux"), Tree(Path("/linux"), Other("directory /linux 01"), "/linux"), ()),
             (Git("https://example.org/x", "main"), Tree(Path("/x"), Other("git x main 01")), ()),
             (Tarball("/x.tar"), Tree(Path("/x"), Other("tarball /x.tar sha256 01")), ()),
-            # what calls itself Debian's is not
+            # a tarball with Debian's origin is still a tarball
             (Tarball("/x.tar"), TREE, ()),
         ],
     )
-    def test_all_else_writes_to_a_folder_of_its_own_and_reads_debians(
+    def test_other_trees_write_their_own_objects_and_read_debians(
         self, entry: Entry, tree: Tree, fragments: Sequence[Path]
     ) -> None:
-        found = of(entry, tree, fragments)
-        assert found.own != DEBIAN
-        assert found.others == (DEBIAN,)
+        shared = of(entry, tree, fragments)
+        assert shared.own != DEBIAN
+        assert shared.others == (DEBIAN,)
 
-    def test_two_states_of_a_directory_and_of_a_branch_share(self) -> None:
+    def test_states_of_a_directory_or_a_branch_share_objects(self) -> None:
         before, after = (
             Tree(Path("/linux"), Other(f"directory /linux {n}"), "/linux") for n in "12"
         )
@@ -66,7 +66,7 @@ class TestWhoShares:
         before, after = (Tree(Path("/linux"), Other(f"git x main {n}")) for n in "12")
         assert of(branch, before) == of(branch, after)
 
-    def test_two_trees_do_not(self) -> None:
+    def test_different_trees_do_not_share_objects(self) -> None:
         remote = "https://example.org/x"
         trees = [
             of(Directory("/a"), Tree(Path("/a"), Other("directory /a 1"), "/a")),
@@ -78,19 +78,19 @@ class TestWhoShares:
             of(ENTRY, TREE, (Path("a.config"),)),
             of(ENTRY, TREE, (Path("b.config"),)),
         ]
-        assert len({one.own for one in trees}) == len(trees)
+        assert len({tree.own for tree in trees}) == len(trees)
 
-    def test_a_relative_repository_is_told_by_where_it_is(
+    def test_relative_repository_is_identified_by_its_absolute_path(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        found = set()
-        for name in ("one", "two"):
+        shared = set()
+        for name in ("first", "second"):
             (tmp_path / name / "linux").mkdir(parents=True)
             monkeypatch.chdir(tmp_path / name)
-            found.add(of(Git("./linux", "main"), Tree(Path("/c"), Other("git ./linux main 1"))))
-        assert len(found) == 2
+            shared.add(of(Git("./linux", "main"), Tree(Path("/c"), Other("git ./linux main 1"))))
+        assert len(shared) == 2
 
-    def test_none_with_the_hosts_compilers_or_when_it_is_off(
+    def test_no_objects_with_host_compilers_or_without_ccache(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         assert objects(ENTRY, TREE, replace(ROOT, origin="host"), (), ()) is None
@@ -99,29 +99,29 @@ class TestWhoShares:
 
 
 class TestSandbox:
-    def test_what_is_read_cannot_be_written(self, cache: Path) -> None:
+    def test_objects_of_others_are_read_only(self, cache: Path) -> None:
         sandbox = Objects("mine", (DEBIAN,)).sandbox(Sandbox(Path("/tools")), ROOT)
         words = " ".join(sandbox.argv(["true"]))
         assert f"--bind {cache}/ccache/mine /mnt/ccache/own" in words
         assert f"--ro-bind {cache}/ccache/debian /mnt/ccache/debian" in words
 
-    def test_only_the_compile_of_a_kernel_gets_it(self, tmp_path: Path) -> None:
-        """A module's makefile, which runs on the same output tree, must not write objects."""
+    def test_only_kernel_builds_use_ccache(self, tmp_path: Path) -> None:
+        """A module's makefile runs on the same output tree and must not write objects."""
         fragment = Fragment("x", "CONFIG_BLOCK=y\n")
         tools = type("Tools", (), {})()
         job = BuildSpec("7.3", TREE, (fragment,), ROOT, tools, objects=Objects(DEBIAN))
         for sandbox in (job.sandbox(), job.module_make()[0]):
             assert "ccache" not in " ".join(sandbox.argv(["true"]))
 
-    def test_another_compiler_finds_none_of_this_ones_objects(self) -> None:
+    def test_compiler_version_is_part_of_the_check(self) -> None:
         sandboxes = [
             Objects("mine").sandbox(Sandbox(Path("/")), replace(ROOT, versions={"clang": version}))
             for version in "12"
         ]
-        assert len({one.environment["CCACHE_COMPILERCHECK"] for one in sandboxes}) == 2
+        assert len({sandbox.environment["CCACHE_COMPILERCHECK"] for sandbox in sandboxes}) == 2
 
 
-# as kbuild calls a compiler, without the source
+# arguments of a compiler call of kbuild, without the source file
 KERNEL = ["-Wp,-MMD,block/.x.o.d", "-nostdinc", "-D__KERNEL__", "-c", "-o", "block/x.o"]
 
 
@@ -152,7 +152,7 @@ class TestCompiler:
             ("char x[] = {\n#embed <x>\n};\n", False),
         ],
     )
-    def test_c_files_of_the_kernel_that_take_in_headers_only(
+    def test_c_files_of_the_kernel_that_include_only_headers_are_cached(
         self, call: Path, tmp_path: Path, text: str, cached: bool
     ) -> None:
         source = tmp_path / "x.c"
@@ -168,7 +168,7 @@ class TestCompiler:
             ["-print-file-name=plugin"],
         ],
     )
-    def test_all_else_goes_to_the_compiler(self, call: Path, arguments: list[str]) -> None:
+    def test_other_calls_go_to_the_compiler(self, call: Path, arguments: list[str]) -> None:
         assert not self.goes_to_ccache(call, *arguments)
 
 
@@ -177,6 +177,6 @@ def test_reused_objects_are_counted_once(tmp_path: Path) -> None:
     assert [ccache.take_hits(tmp_path), ccache.take_hits(tmp_path)] == [2, 0]
 
 
-def test_statistics_that_are_no_file(tmp_path: Path) -> None:
+def test_statistics_that_are_not_a_regular_file(tmp_path: Path) -> None:
     (tmp_path / ccache.STATISTICS).symlink_to("/dev/zero")
     assert ccache.take_hits(tmp_path) == 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Control groups: where one may be made, in both versions."""
+"""Control groups: where a group can be made, which limit was hit, removal of old groups."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from blockyard.kernel.host.cgroup import Group
 
 @pytest.fixture
 def hierarchy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A hierarchy of version 2 with our own group `mine` in it, as plain files."""
+    """A version 2 hierarchy with our group `mine`, as plain files."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/cgroup.subtree_control").write_text("memory pids\n")
     monkeypatch.setattr(cgroup, "_mounts", lambda controller: iter([(tmp_path, 2, "/")]))
@@ -23,11 +23,11 @@ def hierarchy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "mine"
 
 
-def test_one_folder_has_both_limits(hierarchy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_group_has_both_limits(hierarchy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Path] = []
 
     def mkdir(folder: Path, **_: object) -> None:
-        """As the kernel does: a new group has its files."""
+        """Makes the files of a new group, as the kernel does."""
         if folder not in made:
             made.append(folder)
             original(folder)
@@ -44,7 +44,7 @@ def test_one_folder_has_both_limits(hierarchy: Path, monkeypatch: pytest.MonkeyP
         assert (made[0] / "pids.max").read_text() == "64\n"
 
 
-def test_a_controller_that_is_not_ours_to_enable(hierarchy: Path) -> None:
+def test_no_group_without_permission_to_enable_a_controller(hierarchy: Path) -> None:
     (hierarchy / "cgroup.subtree_control").unlink()
     (hierarchy / "cgroup.subtree_control").mkdir()
     with cgroup.group(256, 64) as group:
@@ -62,15 +62,15 @@ def test_a_controller_that_is_not_ours_to_enable(hierarchy: Path) -> None:
         ("pids.events", "\xff", ""),
     ],
 )
-def test_which_limit_was_hit(tmp_path: Path, file: str, text: str, what: str) -> None:
+def test_exceeded_names_the_limit(tmp_path: Path, file: str, text: str, what: str) -> None:
     (tmp_path / file).write_text(text)
     assert Group((tmp_path,)).exceeded == what
 
 
-def test_groups_of_runs_that_were_killed_go(hierarchy: Path) -> None:
-    with subprocess.Popen(["true"]) as ended:
-        ended.wait()
-    dead = hierarchy / f"blockyard-{ended.pid}-0"
+def test_groups_of_dead_runs_are_removed(hierarchy: Path) -> None:
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    dead = hierarchy / f"blockyard-{process.pid}-0"
     others = [hierarchy / f"blockyard-{os.getppid()}-0", hierarchy / "blockyard-of-others"]
     for folder in (dead, *others):
         folder.mkdir()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which files `./inv check` looks at."""
+"""The files and layers that `./inv check` examines."""
 
 import tomllib
 
@@ -8,12 +8,12 @@ from blockyard.kernel.host.settings import PROJECT
 
 
 def test_shell_scripts_are_found_by_suffix_and_by_first_line() -> None:
-    found = {str(path.relative_to(PROJECT)) for path in check.shell_files()}
-    assert {"inv", ".ci/run", "images/guest/start-ssh", "tests/blktests/shim.bash"} <= found
-    assert not any(name.endswith(".py") for name in found)
+    names = {str(path.relative_to(PROJECT)) for path in check.shell_files()}
+    assert {"inv", ".ci/run", "images/guest/start-ssh", "tests/blktests/shim.bash"} <= names
+    assert not any(name.endswith(".py") for name in names)
 
 
-def test_folders_are_layers_in_the_order_of_the_architecture() -> None:
+def test_layers_of_imports_are_those_of_the_architecture() -> None:
     settings = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["importlinter"]
     contracts = {contract["id"]: contract for contract in settings["contracts"]}
     assert contracts["folders"]["layers"][-5:] == ["ci", "tests", "modules", "images", "kernel"]

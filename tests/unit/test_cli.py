@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The commands as a user types them; nothing here builds or boots."""
+"""Commands as a user types them; nothing here builds or boots."""
 
 from __future__ import annotations
 
@@ -39,43 +39,43 @@ def inv(*arguments: str, cwd: Path = PROJECT) -> subprocess.CompletedProcess[str
     )
 
 
-class TestChosen:
-    def test_nothing_means_all(self) -> None:
+class TestParseNames:
+    def test_empty_value_means_all_names(self) -> None:
         assert parse_names("console", "", CONSOLES) == CONSOLES
 
     @pytest.mark.parametrize(
         "text", ["ssh,serial", " ssh , serial ", "ssh,serial,ssh", ",ssh,serial"]
     )
-    def test_names_in_the_users_order_and_once(self, text: str) -> None:
+    def test_names_keep_their_order_without_duplicates(self, text: str) -> None:
         assert parse_names("console", text, CONSOLES) == ("ssh", "serial")
 
-    def test_one_wrong_name_among_good_ones(self) -> None:
+    def test_unknown_name_among_known_ones_is_a_usage_error(self) -> None:
         with pytest.raises(UsageError, match="unknown console 'shh'") as caught:
             parse_names("console", "serial,shh", CONSOLES)
         assert "ssh" in caught.value.hint
 
     @pytest.mark.parametrize("text", [",", " ", " , "])
-    def test_a_choice_of_nothing(self, text: str) -> None:
+    def test_value_without_names_is_a_usage_error(self, text: str) -> None:
         with pytest.raises(UsageError, match="no console in"):
             parse_names("console", text, CONSOLES)
 
 
-def slots_without_hardware(ids: list[str]) -> set[str]:
-    """Driver and console of each test; which topology it asks for may follow."""
-    slots = [one.rpartition("[")[2].rstrip("]") for one in ids]
+def slots_without_topology(ids: list[str]) -> set[str]:
+    """Driver and console of each test, without the topology."""
+    slots = [test.rpartition("[")[2].rstrip("]") for test in ids]
     return {"-".join(slot.split("-")[:2]) for slot in slots}
 
 
 class TestLists:
-    def test_tasks(self, tmp_path: Path) -> None:
-        """From any directory."""
+    def test_commands(self, tmp_path: Path) -> None:
+        """In any directory."""
         done = inv("--list", cwd=tmp_path)
         assert done.returncode == 0
         words = done.stdout.split()
         assert {"test", "check", "build", "boot"} <= set(words)
 
-    def test_kernels_of_an_empty_cache(self, home: Path) -> None:
-        """Nothing is fetched or made for it."""
+    def test_kernels_with_an_empty_cache(self, home: Path) -> None:
+        """The command fetches and makes nothing."""
         done = inv("kernel.list")
         assert (done.returncode, done.stderr) == (0, "")
         assert "7.3-rc" in done.stdout
@@ -88,40 +88,40 @@ class TestLists:
         ids = done.stdout.splitlines()
         assert "module/load_unload_cycles[null_blk-serial]" in ids
         assert len(set(ids)) == len(ids)
-        assert slots_without_hardware(ids) == {
+        assert slots_without_topology(ids) == {
             f"{driver}-{console}"
             for driver in ("null_blk", "nvme", "rnull")
             for console in ("serial", "ssh")
         }
 
-    def test_tests_of_a_choice(self) -> None:
+    def test_tests_of_selected_drivers_consoles_and_suites(self) -> None:
         done = inv(
             "test", "--list", "--driver", "nvme", "--console", "ssh", "--suite", "module,nvme"
         )
         ids = done.stdout.splitlines()
-        assert {one.partition("/")[0] for one in ids} == {"module", "nvme"}
-        assert slots_without_hardware(ids) == {"nvme-ssh"}
+        assert {test.partition("/")[0] for test in ids} == {"module", "nvme"}
+        assert slots_without_topology(ids) == {"nvme-ssh"}
 
-    def test_the_word_for_two_consoles(self) -> None:
+    def test_console_both_selects_two_consoles(self) -> None:
         done = inv("test", "--list", "--driver", "nvme", "--console", "both", "-k", "identify")
-        assert slots_without_hardware(done.stdout.splitlines()) == {"nvme-serial", "nvme-ssh"}
+        assert slots_without_topology(done.stdout.splitlines()) == {"nvme-serial", "nvme-ssh"}
 
-    def test_a_reader_that_has_seen_enough(self) -> None:
-        """It ends as other programs do, and never as if all were well."""
+    def test_closed_pipe_ends_a_list_with_sigpipe(self) -> None:
+        """The exit code is that of other programs, and not 0."""
         command = f"set -o pipefail; {PROJECT}/inv test --suite all --list | head -n 1"
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300)
         assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
-    def test_a_series_is_listed_and_nothing_applied(self, home: Path) -> None:
+    def test_series_is_listed_and_not_applied(self, home: Path) -> None:
         path = PROJECT / "tests/unit/data/series/reply-that-fits.mbox"
         lines = inv("series", str(path)).stdout.splitlines()
         assert [line.split()[0] for line in lines[1:]] == ["1/2", "2/2", "left"]
-        found = json.loads(inv("series", str(path), "--json").stdout)
-        assert [patch["number"] for patch in found["patches"]] == [1, 2]
-        assert [one["author"] for one in found["omitted"]] == ["Rob Reviewer"]
+        series = json.loads(inv("series", str(path), "--json").stdout)
+        assert [patch["number"] for patch in series["patches"]] == [1, 2]
+        assert [message["author"] for message in series["omitted"]] == ["Rob Reviewer"]
         assert list(home.iterdir()) == []
 
-    def test_a_series_on_a_pipe(self) -> None:
+    def test_series_is_read_from_a_pipe(self) -> None:
         path = PROJECT / "tests/unit/data/series/thread.mbox.gz"
         command = f"{PROJECT}/inv series <(cat {path})"
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300)
@@ -131,7 +131,7 @@ class TestLists:
             "  3/3 disk: spell seventeen (Ann Author)",
         ]
 
-    def test_a_list_leaves_nothing(self, home: Path) -> None:
+    def test_list_of_tests_writes_no_files(self, home: Path) -> None:
         assert inv("test", "--list", "--suite", "module").returncode == 0
         assert list(home.iterdir()) == []
 
@@ -182,11 +182,11 @@ class TestBadNames:
         assert not (home / "results").exists()
 
     @pytest.mark.parametrize("console", ["serial,ssh", ""])
-    def test_a_guest_is_entered_by_one_console(
+    def test_boot_takes_exactly_one_console(
         self, monkeypatch: pytest.MonkeyPatch, console: str
     ) -> None:
         def ready(choice: KernelSpec, accel: str) -> BootEnv:
-            raise AssertionError("it would have been booted")
+            raise AssertionError("boot was called")
 
         monkeypatch.setattr(boot_env, "ready", ready)
         with pytest.raises(UsageError, match="console"):
@@ -194,10 +194,10 @@ class TestBadNames:
 
 
 class TestBeforeTheCommand:
-    """invoke's own options and files, of which ours are a few."""
+    """Options before the command, and files that invoke would read."""
 
     @pytest.mark.parametrize(
-        ("words", "message"),
+        ("arguments", "message"),
         [
             (["-f", "/dev/zero", "kernel.list"], "unknown option -f before the command"),
             (["-c", "foo", "kernel.list"], "unknown option -c before the command"),
@@ -208,20 +208,20 @@ class TestBeforeTheCommand:
             (["init", "/proc/self"], "cannot read /proc/"),
         ],
     )
-    def test_refused(self, words: list[str], message: str) -> None:
-        done = inv(*words)
+    def test_bad_input_is_a_usage_error(self, arguments: list[str], message: str) -> None:
+        done = inv(*arguments)
         assert (done.returncode, message in done.stderr) == (2, True), done.stderr
 
     @pytest.mark.parametrize("task", ["series", "init", "kernel.explain", "test"])
-    def test_help_behind_the_command(self, task: str) -> None:
+    def test_help_before_and_after_the_command_is_the_same(self, task: str) -> None:
         assert inv(task, "--help").stdout == inv("--help", task).stdout
 
-    def test_a_stderr_that_is_full(self) -> None:
+    def test_full_stderr_keeps_the_exit_code(self) -> None:
         with open("/dev/full", "wb") as full:
             done = subprocess.run([str(PROJECT / "inv"), "nope"], stderr=full, timeout=300)
         assert done.returncode == 2
 
-    def test_settings_of_invoke_are_not_run(
+    def test_invoke_configuration_files_are_not_run(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / ".invoke.py").write_text("raise SystemExit(7)\n")
@@ -230,7 +230,7 @@ class TestBeforeTheCommand:
 
 
 class TestBlocked:
-    """For how long a command of `boot --run` may wait in the kernel."""
+    """`boot --blocked`: how long a command may be blocked in the kernel."""
 
     def hangs(self, blocked_s: float) -> CommandHung:
         def run(request: Request) -> Iterator[bytes]:
@@ -246,17 +246,17 @@ class TestBlocked:
             agent.close()
         return caught.value
 
-    def test_by_default_as_elsewhere(self) -> None:
+    def test_default_is_that_of_consoles(self) -> None:
         assert shell.Wanted().blocked_s == BLOCKED_S
         assert inspect.signature(guests.boot.body).parameters["blocked"].default == BLOCKED_S
         assert "for 24 s" in self.hangs(BLOCKED_S).what
 
-    def test_the_option_is_passed_on_and_named(self) -> None:
+    def test_option_is_passed_on_and_named_in_the_hint(self) -> None:
         hung = self.hangs(60.0)
         assert "for 61 s" in hung.what
         assert "--blocked SECONDS" in hung.hint
 
-    def test_without_a_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_zero_means_no_limit(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def run(request: Request) -> Iterator[bytes]:
             yield request.begin() + request.blocked(10**9) + request.end(3, 0)
 
@@ -267,7 +267,7 @@ class TestBlocked:
         assert shell.run_command(guest, "x", "serial", 6000, b"", wanted) == 3
         agent.close()
 
-    def test_less_than_nothing(self) -> None:
+    def test_negative_value_is_a_usage_error(self) -> None:
         wanted = shell.Wanted(blocked_s=-1)
         with pytest.raises(UsageError, match="invalid --blocked -1: expected"):
             shell.boot(KernelSpec(), "true", "serial", "auto", 60.0, wanted)

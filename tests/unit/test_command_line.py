@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How a command line is read: names, options, help, completion. No command runs here."""
+"""Parsing of the command line: names, options, help, completion. No command runs here."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read(*words: str) -> Read:
 
 
 def values(*words: str) -> Mapping[str, Any]:
-    """The options of the command in `words`."""
+    """Values of the options of the command in `words`."""
     (context,) = read(*words).tasks
     return context.as_kwargs
 
@@ -44,9 +44,9 @@ def values(*words: str) -> Mapping[str, Any]:
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Any:
     def refuse(*words: str) -> str:
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as caught:
             read(*words)
-        assert ended.value.code == 2
+        assert caught.value.code == 2
         out, err = capsys.readouterr()
         assert out == ""
         return str(err)
@@ -57,9 +57,9 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Any:
 @pytest.fixture
 def printed(capsys: pytest.CaptureFixture[str]) -> Any:
     def show(*words: str) -> str:
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as caught:
             read(*words)
-        assert ended.value.code == 0
+        assert caught.value.code == 0
         out, err = capsys.readouterr()
         assert err == ""
         return str(out)
@@ -74,10 +74,10 @@ INVOKES = (
     "--prompt-for-sudo-password",
 )
 COMMANDS = list(dict.fromkeys(namespace.known().values()))
-EXAMPLES = [(one, example) for one in COMMANDS for example in one.examples]
+EXAMPLES = [(command, example) for command in COMMANDS for example in command.examples]
 
 
-class TestNearNames:
+class TestUnknownNames:
     @pytest.mark.parametrize(
         ("words", "message", "near"),
         [
@@ -96,7 +96,7 @@ class TestNearNames:
             ("test --quick bulid", "test does not take 'bulid'", "did you mean build?"),
         ],
     )
-    def test_an_unknown_name_is_refused_and_the_nearest_is_offered(
+    def test_unknown_name_is_refused_with_the_nearest(
         self, refused: Any, words: str, message: str, near: str
     ) -> None:
         error = refused(*words.split())
@@ -127,28 +127,28 @@ class TestOptions:
             ("kernel.fetch", "kernel.fetch needs KERNELS"),
         ],
     )
-    def test_a_value_that_lacks_or_does_not_fit(
+    def test_missing_or_invalid_value_is_refused(
         self, refused: Any, words: str, message: str
     ) -> None:
         assert refused(*words.split()).startswith(f"error: {message}\n")
 
-    def test_short_flags_mean_the_same_everywhere(self) -> None:
+    def test_short_flags_mean_the_same_in_all_commands(self) -> None:
         short: dict[str, set[str]] = {}
-        for one in COMMANDS:
-            for option in one.get_arguments():
+        for command in COMMANDS:
+            for option in command.get_arguments():
                 assert isinstance(option, Option)
                 for name in option.names:
                     if len(name) == 1:
                         short.setdefault(name, set()).add(option.metavar)
         assert short == {"k": {"PATTERN"}}
 
-    def test_lists_are_repeated_or_have_commas(self) -> None:
-        found = values("test", "--driver", "nvme,rnull", "--driver", "null_blk", "--kernel", "7.2")
-        assert found["driver"] == ["nvme,rnull", "null_blk"]
-        assert found["kernel"] == ["7.2"]
-        assert found["suite"] == []
+    def test_list_options_are_repeated_or_have_commas(self) -> None:
+        parsed = values("test", "--driver", "nvme,rnull", "--driver", "null_blk", "--kernel", "7.2")
+        assert parsed["driver"] == ["nvme,rnull", "null_blk"]
+        assert parsed["kernel"] == ["7.2"]
+        assert parsed["suite"] == []
 
-    def test_positional_values_may_be_named(self) -> None:
+    def test_positional_value_can_be_given_as_an_option(self) -> None:
         assert values("kernel.fetch", "7.2,6.12")["kernel"] == ["7.2,6.12"]
         named = values("kernel.fetch", "--kernel", "7.2", "--kernel", "6.12")
         assert named["kernel"] == ["7.2", "6.12"]
@@ -160,19 +160,19 @@ class TestOptions:
     def test_verbosity_before_and_after_the_command(self, words: str, verbosity: int) -> None:
         assert read(*words.split()).verbosity == verbosity
 
-    def test_words_behind_dashes_stay_whole(self) -> None:
+    def test_words_after_double_dash_stay_whole(self) -> None:
         remainder = read("blktests", "--", "-k", "a b", "c'd", "--help").core.remainder
         assert shlex.split(remainder) == ["-k", "a b", "c'd", "--help"]
 
-    def test_a_kernel_option_that_is_not_given_has_the_default_of_the_spec(self) -> None:
+    def test_defaults_of_kernel_options_are_those_of_the_spec(self) -> None:
         from blockyard.kernel.spec import KernelSpec
 
         assert options.kernel_spec("build", {}) == KernelSpec()
 
-    def test_help_names_the_default_of_the_spec(self, printed: Any) -> None:
+    def test_help_names_the_default_value(self, printed: Any) -> None:
         assert "(default: pinned)" in " ".join(printed("build", "--help").split())
 
-    def test_paths_are_repeated_or_have_commas(
+    def test_path_options_are_repeated_or_have_commas(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
@@ -191,10 +191,10 @@ class TestHelp:
             line for line in page.splitlines() if line.rstrip(":") in {g.value for g in Group}
         ]
         assert titles == [f"{group.value}:" for group in Group]
-        for one in COMMANDS:
-            assert f"  ./inv {one.examples[0]}" in page
+        for command in COMMANDS:
+            assert f"  ./inv {command.examples[0]}" in page
 
-    def test_the_name_as_typed_is_shown(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_help_shows_the_program_name_as_typed(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):
             Read("blockyard").run(["blockyard", "test", "--help"])
         page = capsys.readouterr().out
@@ -202,7 +202,7 @@ class TestHelp:
         assert "./inv" not in page
 
     @pytest.mark.parametrize("path", namespace.known())
-    def test_a_page_has_examples_options_and_exit_codes(self, printed: Any, path: str) -> None:
+    def test_help_page_has_options_examples_and_exit_codes(self, printed: Any, path: str) -> None:
         page = printed(path, "--help")
         assert page == printed("--help", path) == printed("help", path)
         command = namespace.known()[path]
@@ -215,31 +215,34 @@ class TestHelp:
         assert "Exit codes:\n  0 " in page
 
     @pytest.mark.parametrize("words", [["kernel.explain"], ["boot", "--run"]])
-    def test_help_wins_over_what_is_missing(self, printed: Any, words: list[str]) -> None:
+    def test_help_is_shown_despite_missing_values(self, printed: Any, words: list[str]) -> None:
         assert printed(*words, "--help").startswith("usage: ")
 
-    @pytest.mark.parametrize(("one", "example"), EXAMPLES)
-    def test_examples_are_command_lines(self, one: Command, example: str) -> None:
+    @pytest.mark.parametrize(("command", "example"), EXAMPLES)
+    def test_examples_are_command_lines(self, command: Command, example: str) -> None:
         line = re.sub(r"<\(.*\)", "FILE", example).partition("  #")[0]
         words = shlex.split(re.split(r" [<>] ", line)[0])
         (context,) = read(*words).tasks
-        assert namespace.known()[str(context.name)] is one
+        assert namespace.known()[str(context.name)] is command
 
-    def test_lines_fit_on_a_page(self) -> None:
-        pages = [help.overview("./inv"), *(help.of_command(one, "./inv") for one in COMMANDS)]
+    def test_lines_of_help_fit_the_width(self) -> None:
+        pages = [
+            help.overview("./inv"),
+            *(help.of_command(command, "./inv") for command in COMMANDS),
+        ]
         assert max(len(line) for page in pages for line in page.splitlines()) <= help.MOST_COLUMNS
 
-    def test_a_group_is_a_topic(self, printed: Any) -> None:
+    def test_help_of_a_group_lists_its_commands(self, printed: Any) -> None:
         page = printed("help", "cache")
         assert "cache.gc" in page
         assert "kernel.list" not in page
 
 
 class TestVersion:
-    def test_ours_and_not_that_of_invoke(self, printed: Any) -> None:
+    def test_version_is_that_of_blockyard(self, printed: Any) -> None:
         assert re.fullmatch(r"blockyard \d+\.\d+\.\d+.*\n", printed("--version"))
 
-    def test_the_commit_of_a_checkout(
+    def test_version_of_a_checkout_has_the_commit(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(version, "PROJECT", tmp_path)
@@ -250,9 +253,9 @@ class TestVersion:
         (tmp_path / "file").write_text("a")
         subprocess.run([*git, "add", "file"], check=True)
         subprocess.run([*git, "commit", "-q", "-m", "x"], check=True)
-        found = version.current()
-        assert re.fullmatch(r"[0-9a-f]{40}", found.commit)
-        assert str(found) == f"{number} (commit {found.commit[:12]})"
+        own = version.current()
+        assert re.fullmatch(r"[0-9a-f]{40}", own.commit)
+        assert str(own) == f"{number} (commit {own.commit[:12]})"
         (tmp_path / "file").write_text("b")
         assert str(version.current()).endswith(", modified)")
 
@@ -267,7 +270,7 @@ class TestCompletion:
             (["test", "--console", "s"], ["serial", "ssh"]),
             (["test", "--console", "serial,ss"], ["serial,ssh"]),
             (["test", "--console=ss"], ["--console=ssh"]),
-            (["test", "--console", "=", "ss"], ["ssh"]),  # as bash cuts it
+            (["test", "--console", "=", "ss"], ["ssh"]),  # bash splits the word at =
             (["boot", "--kernel", "7.3-d"], ["7.3-debian"]),
             (["boot", "--variant", "kas"], ["kasan"]),
             (["test", "--driver", "rn"], ["rnull", "rnvme"]),
@@ -281,15 +284,15 @@ class TestCompletion:
         common = Program("./inv").initial_context
         assert completion.candidates(words, common) == expected
 
-    def test_each_value_that_has_names_is_an_option(self) -> None:
-        names = {str(option.name) for one in COMMANDS for option in one.get_arguments()}
+    def test_all_completed_values_belong_to_an_option(self) -> None:
+        names = {str(option.name) for command in COMMANDS for option in command.get_arguments()}
         assert completion.VALUES.keys() <= names
         assert selection.SMOKE in completion.values("suite")
 
-    def test_all_commands_without_a_word(self, printed: Any) -> None:
+    def test_empty_word_completes_to_all_commands(self, printed: Any) -> None:
         assert printed("--complete", "--", "").split() == list(namespace.known())
 
-    def test_bash_completes_by_the_program_that_was_typed(self, tmp_path: Path) -> None:
+    def test_bash_completion_runs_the_program_as_typed(self, tmp_path: Path) -> None:
         script = tmp_path / "script"
         script.write_text(completion.script("bash"))
         typed = [str(PROJECT / "inv"), "boot", "--console", "s"]
@@ -302,13 +305,13 @@ class TestCompletion:
         assert done.stdout.count("-F _blockyard") == 2
 
     @pytest.mark.parametrize("shell", ["zsh", "fish"])
-    def test_scripts_are_accepted_by_their_shells(self, shell: str) -> None:
+    def test_completion_script_is_valid_shell_code(self, shell: str) -> None:
         if shutil.which(shell) is None:
             pytest.skip(f"no {shell} here")
         argv = [shell, "-n", "/dev/stdin"]
         done = subprocess.run(argv, input=completion.script(shell), text=True, env=os.environ)
         assert done.returncode == 0
 
-    def test_a_shell_without_a_script(self, refused: Any) -> None:
+    def test_unknown_shell_is_refused(self, refused: Any) -> None:
         error = refused("--print-completion-script=tcsh")
         assert error.startswith("error: unknown shell 'tcsh'")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A commit's files are the commit's bytes, whatever the repository and the surroundings say."""
+"""Files of a commit are its exact bytes; repository and environment cannot change them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def linux(tmp_path: Path) -> Path:
     return repositories.make(tmp_path / "linux", {"a/b/x.c": b"int x;\n"})
 
 
-class TestBytes:
+class TestFiles:
     def test_files_modes_links_and_submodules(self, linux: Path) -> None:
         (linux / "run.sh").write_bytes(b"#!/bin/sh\n")
         (linux / "run.sh").chmod(0o755)
@@ -44,10 +44,10 @@ class TestBytes:
             tree = tree_of(linux)
         finally:
             os.umask(old)
-        found = {
+        modes = {
             str(path.relative_to(tree)): path.lstat().st_mode for path in sorted(tree.rglob("*"))
         }
-        assert {name: stat.S_IMODE(mode) for name, mode in found.items() if stat.S_ISREG(mode)} == {
+        assert {name: stat.S_IMODE(mode) for name, mode in modes.items() if stat.S_ISREG(mode)} == {
             "Kconfig": 0o644,
             "Makefile": 0o644,
             "a/b/x.c": 0o644,
@@ -57,13 +57,13 @@ class TestBytes:
         assert (tree / "a/link").readlink() == Path("../Makefile")
         assert (tree / "module").is_dir()
 
-    def test_a_repository_with_sha256_names(self, tmp_path: Path) -> None:
+    def test_sha256_repository(self, tmp_path: Path) -> None:
         repository = repositories.make(
             tmp_path / "linux", {"x.c": b"int x;\n"}, "--object-format=sha256"
         )
         assert (tree_of(repository) / "x.c").read_bytes() == b"int x;\n"
 
-    def test_a_large_file_comes_in_pieces(self, tmp_path: Path) -> None:
+    def test_large_file(self, tmp_path: Path) -> None:
         data = os.urandom(3 * objects.CHUNK + 1)
         repository = repositories.make(tmp_path / "linux", {"blob": data})
         assert (tree_of(repository) / "blob").read_bytes() == data
@@ -73,22 +73,22 @@ class TestBytes:
         git(tmp_path, "clone", "--quiet", how, f"file://{linux}", "other")
         assert (tree_of(tmp_path / "other") / "a/b/x.c").is_file()
 
-    def test_a_worktree_a_folder_inside_and_an_expression(self, linux: Path) -> None:
+    def test_worktree_subfolder_and_revision_expression(self, linux: Path) -> None:
         second = repositories.commit(linux, {"a/b/x.c": b"int y;\n"})
         worktree = linux.parent / "w\u00e4"
         git(linux, "worktree", "add", "--quiet", "--detach", str(worktree), second)
         assert (tree_of(worktree, "HEAD") / "a/b/x.c").read_bytes() == b"int y;\n"
         assert (tree_of(linux / "a", "HEAD~1") / "a/b/x.c").read_bytes() == b"int x;\n"
 
-    def test_a_file_url_is_a_local_repository(self, linux: Path) -> None:
+    def test_file_url_is_a_local_repository(self, linux: Path) -> None:
         assert fetch("mine", Git(f"file://{linux}", "v1"), NO_TOOLS).path == tree_of(linux, "v1")
         assert not list(store.directory("clones").iterdir())
 
 
 class TestConversions:
-    """What git would do to files on their way out is not done."""
+    """Conversions of a git checkout are not applied."""
 
-    def test_line_ends_attributes_filters_and_keywords(
+    def test_line_endings_attributes_filters_and_keywords(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         witness = tmp_path / "ran"
@@ -105,7 +105,7 @@ class TestConversions:
             "x.id": b"$Id$\n",
         }
         repository = repositories.make(tmp_path / "linux", files)
-        files[".gitattributes"] = attributes  # not by git add, which converts, too
+        files[".gitattributes"] = attributes  # git add would convert it
         entry = f"100644,{repositories.blob(repository, attributes)},.gitattributes"
         git(repository, "update-index", "--add", "--cacheinfo", entry)
         git(repository, "commit", "--quiet", "--message=two")
@@ -125,8 +125,8 @@ class TestConversions:
         config.write_text("[core]\n\tautocrlf = true\n\teol = crlf\n")
         monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
         tree = tree_of(repository)
-        found = {name: (tree / name).read_bytes() for name in files}
-        assert found == files
+        contents = {name: (tree / name).read_bytes() for name in files}
+        assert contents == files
         assert not witness.exists()
 
     def test_replaced_and_grafted_commits(self, linux: Path) -> None:
@@ -139,13 +139,13 @@ class TestConversions:
         assert (tree_of(linux, first) / "Makefile").read_bytes() == MAKEFILE
         assert str(fetch("m", Git(str(linux), "main~1"), NO_TOOLS).origin).endswith(second)
 
-    def test_a_replaced_file(self, linux: Path) -> None:
+    def test_replaced_file(self, linux: Path) -> None:
         old, new = (repositories.blob(linux, data) for data in (b"int x;\n", b"int y;\n"))
         git(linux, "replace", old, new)
         assert (tree_of(linux) / "a/b/x.c").read_bytes() == b"int x;\n"
 
 
-class TestSurroundings:
+class TestEnvironment:
     @pytest.mark.parametrize(
         "names",
         [
@@ -160,7 +160,7 @@ class TestSurroundings:
             ("GIT_EXEC_PATH",),
         ],
     )
-    def test_what_a_hook_sets_leads_nowhere(
+    def test_git_variables_of_the_environment_are_ignored(
         self, linux: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
     ) -> None:
         other = repositories.make(linux.parent / "other", {"a/b/x.c": b"other\n"})
@@ -171,7 +171,7 @@ class TestSurroundings:
         assert (tree.path / "a/b/x.c").read_bytes() == b"int x;\n"
         assert str(tree.origin).endswith(git(linux, "rev-parse", "v1"))
 
-    def test_settings_in_the_environment_name_no_program(
+    def test_git_configuration_in_the_environment_is_ignored(
         self, linux: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("GIT_CONFIG_PARAMETERS", "'core.autocrlf'='true' broken")
@@ -179,7 +179,7 @@ class TestSurroundings:
         assert (tree_of(linux) / "a/b/x.c").read_bytes() == b"int x;\n"
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
-    def test_another_users_repository_and_the_way_to_allow_it(
+    def test_repository_of_another_user_needs_safe_directory(
         self, linux: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         (tmp_path / "gitconfig").write_text("")
@@ -203,7 +203,7 @@ class TestSurroundings:
 
 
 class TestRepositories:
-    def test_a_worktree_without_its_repository(self, linux: Path) -> None:
+    def test_worktree_of_a_moved_repository_is_a_usage_error(self, linux: Path) -> None:
         worktree = linux.parent / "worktree"
         git(linux, "worktree", "add", "--quiet", "--detach", str(worktree))
         linux.rename(linux.parent / "moved")
@@ -211,8 +211,8 @@ class TestRepositories:
             tree_of(worktree, "HEAD")
         assert str(linux) in caught.value.what
 
-    def test_a_partial_clone_runs_no_transport(self, linux: Path, tmp_path: Path) -> None:
-        """What is missing would be fetched by what the repository's settings name."""
+    def test_partial_clone_fetches_nothing(self, linux: Path, tmp_path: Path) -> None:
+        """The repository's configuration would choose the program that fetches missing objects."""
         witness = tmp_path / "ran"
         git(linux, "config", "uploadpack.allowFilter", "true")
         options = ["--quiet", "--bare", "--filter=blob:none"]
@@ -232,8 +232,8 @@ class TestRepositories:
         assert not witness.exists()
         assert not list(store.directory("sources").glob(".making-*"))
 
-    def test_an_object_with_other_contents(self, linux: Path) -> None:
-        """As a broken disk, or somebody who wants another file under the commit's name."""
+    def test_object_with_other_contents_is_an_error(self, linux: Path) -> None:
+        """A broken disk, or an attacker who replaces a file of the commit."""
         name = git(linux, "rev-parse", "main:a/b/x.c")
         path = linux / ".git/objects" / name[:2] / name[2:]
         path.chmod(0o644)
@@ -242,7 +242,9 @@ class TestRepositories:
             tree_of(linux)
         assert not list(store.directory("sources").iterdir())
 
-    def test_a_pipe_among_the_objects(self, linux: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_pipe_among_the_objects_times_out(
+        self, linux: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(host_git, "LOCAL_S", 0.5)
         pack = linux / ".git/objects/pack"
         (pack / f"pack-{'1' * 40}.pack").touch()
@@ -251,13 +253,13 @@ class TestRepositories:
         with pytest.raises(Failure, match=r"no answer for 0.5 s"):
             commit.write(git_dir, git(linux, "rev-parse", "v1"), linux.parent / "out")
 
-    def test_a_commit_with_a_configuration(self, linux: Path) -> None:
+    def test_commit_with_a_dot_config_is_a_usage_error(self, linux: Path) -> None:
         repositories.commit(linux, {".config": b""})
         with pytest.raises(UsageError, match="was built in place") as caught:
             tree_of(linux)
         assert "remove the file from the commit" in caught.value.hint
 
-    def test_a_pipe_in_place_of_the_configuration(
+    def test_pipe_in_place_of_the_git_config_times_out(
         self, linux: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(host_git, "LOCAL_S", 0.5)
@@ -269,12 +271,14 @@ class TestRepositories:
 
 class TestHostileTrees:
     @pytest.mark.parametrize("name", [b".git", b".GIT", b"..", b".", b"", b"a/b", b"../x", b"/x"])
-    def test_names_that_lead_elsewhere(self, linux: Path, name: bytes) -> None:
+    def test_unsafe_names_are_refused(self, linux: Path, name: bytes) -> None:
         bad = repositories.crafted(linux, ("100644", b"Makefile", MAKEFILE), ("100644", name, b"x"))
         with pytest.raises(Failure, match="has an entry with the invalid name"):
             tree_of(linux, bad)
 
-    def test_a_folder_behind_a_link_of_the_same_name(self, linux: Path, tmp_path: Path) -> None:
+    def test_link_and_folder_of_the_same_name_are_refused(
+        self, linux: Path, tmp_path: Path
+    ) -> None:
         outside = tmp_path / "outside"
         outside.mkdir()
         inner = git(linux, "rev-parse", "main:a")
@@ -286,17 +290,17 @@ class TestHostileTrees:
         assert not list(outside.iterdir())
 
     @pytest.mark.parametrize("mode", ["10644", "20644", "60644", "140000"])
-    def test_special_files(self, linux: Path, mode: str) -> None:
+    def test_modes_of_special_files_are_refused(self, linux: Path, mode: str) -> None:
         bad = repositories.crafted(linux, (mode, b"dev", b"x"))
         with pytest.raises(Failure, match="has the invalid mode"):
             tree_of(linux, bad)
 
-    def test_setuid_is_no_mode_of_a_file(self, linux: Path) -> None:
+    def test_setuid_bit_is_dropped(self, linux: Path) -> None:
         files = [("100644", b"Kconfig", KCONFIG), ("100644", b"Makefile", MAKEFILE)]
         made = repositories.crafted(linux, *files, ("104755", b"suid", b"x"))
         assert stat.S_IMODE((tree_of(linux, made) / "suid").stat().st_mode) == 0o755
 
-    def test_a_few_objects_that_stand_for_billions_of_files(
+    def test_few_objects_with_billions_of_files_are_refused(
         self, linux: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(commit, "MOST_FILES", 10_000)
@@ -308,14 +312,14 @@ class TestHostileTrees:
         with pytest.raises(Failure, match="more than 10000 files"):
             tree_of(linux, bomb)
 
-    def test_very_deep_folders(self, linux: Path) -> None:
+    def test_deep_folders_are_refused(self, linux: Path) -> None:
         tree = git(linux, "rev-parse", "main^{tree}")
         for _ in range(commit.DEEPEST + 1):
             tree = git(linux, "mktree", stdin=f"040000 tree {tree}\td\n".encode())
         with pytest.raises(Failure, match="deep"):
             tree_of(linux, git(linux, "commit-tree", tree, "-m", "x"))
 
-    def test_a_name_longer_than_file_systems_take(self, linux: Path) -> None:
+    def test_too_long_name_is_an_error(self, linux: Path) -> None:
         bad = repositories.crafted(linux, ("100644", b"x" * 300, b"x"))
         with pytest.raises(Failure, match="File name too long"):
             tree_of(linux, bad)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How a command and its answer are framed, seen from the host."""
+"""The host's end of a console: framing of commands and answers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HASTE = 0.05  # a scale for tests that wait for a deadline: 1 s to begin, 0.25 s
 
 @pytest.fixture
 def connect() -> Iterator[Connect]:
-    """Makes consoles to fake agents that have greeted."""
+    """Makes consoles of fake agents, after their greeting."""
     with connecting() as connect:
         yield connect
 
@@ -45,20 +45,20 @@ class TestAnswer:
     def test_exit_code(self, connect: Connect, status: int) -> None:
         assert connect(answering(status=status)).run("x").exit_code == status
 
-    def test_every_byte_comes_as_it_was(self, connect: Connect) -> None:
+    def test_output_of_all_byte_values(self, connect: Connect) -> None:
         output = ALL_BYTES + ALL_BYTES[::-1]
         assert connect(answering(output)).run("x").data == output
 
-    def test_output_as_text_forgives_bad_utf8(self, connect: Connect) -> None:
+    def test_invalid_utf8_is_replaced_in_text(self, connect: Connect) -> None:
         assert connect(answering(b"\xff\xe2\x82\xac")).run("x").output == "\ufffd\u20ac"
 
-    def test_nothing_is_an_answer(self, connect: Connect) -> None:
+    def test_empty_output(self, connect: Connect) -> None:
         assert connect(answering(b"")).run("x").data == b""
 
-    def test_a_missing_final_newline_is_not_made_up(self, connect: Connect) -> None:
+    def test_no_final_newline_is_added(self, connect: Connect) -> None:
         assert connect(answering(b"no newline")).run("x").data == b"no newline"
 
-    def test_byte_by_byte(self, connect: Connect) -> None:
+    def test_answer_that_arrives_byte_by_byte(self, connect: Connect) -> None:
         def run(request: Request) -> Iterable[bytes]:
             return (bytes([byte]) for byte in request.answer(b"slow\n", 3))
 
@@ -66,7 +66,7 @@ class TestAnswer:
         assert (result.exit_code, result.data) == (3, b"slow\n")
 
     @pytest.mark.parametrize("at", range(1, 12))
-    def test_a_marker_in_two_pieces(self, connect: Connect, at: int) -> None:
+    def test_marker_that_arrives_in_two_pieces(self, connect: Connect, at: int) -> None:
         def run(request: Request) -> Iterable[bytes]:
             begin = request.begin()
             rest = b"out" + request.end(0, 3)
@@ -74,14 +74,14 @@ class TestAnswer:
 
         assert connect(run).run("x").data == b"out"
 
-    def test_sixteen_mebibytes_do_not_outlast_the_deadline(self, connect: Connect) -> None:
-        """Looking for the end in all that came, again with each piece, takes minutes."""
+    def test_large_output_is_read_in_linear_time(self, connect: Connect) -> None:
+        """Searching all output again after each piece would take minutes."""
         output = ALL_BYTES * (1 << 16)
         assert connect(answering(output)).run("x", timeout_s=60).data == output
 
 
 class TestRequest:
-    def test_script_and_input_arrive_as_they_are(self) -> None:
+    def test_script_and_stdin_arrive_unchanged(self) -> None:
         agent = FakeAgent(answering())
         console = Console("serial", SocketTransport(agent.host), FakeGuest())
         console.wait_ready(30)
@@ -94,7 +94,7 @@ class TestRequest:
         assert first.nonce == second.nonce
         assert second.seq == first.seq + 1
 
-    def test_two_consoles_have_two_nonces(self) -> None:
+    def test_each_console_has_its_own_nonce(self) -> None:
         nonces = []
         for _ in range(2):
             agent = FakeAgent(answering())
@@ -106,16 +106,16 @@ class TestRequest:
         assert nonces[0] != nonces[1]
 
 
-class TestWhatIsNoAnswer:
-    def test_output_that_an_earlier_command_left(self, connect: Connect) -> None:
+class TestNoise:
+    def test_late_answer_of_an_earlier_command_is_discarded(self, connect: Connect) -> None:
         def run(request: Request) -> Iterable[bytes]:
             earlier = Request(request.nonce, request.seq - 1)
-            return [b"late words" + earlier.end(9, 10), request.answer(b"mine")]
+            return [b"late bytes" + earlier.end(9, 10), request.answer(b"mine")]
 
         result = connect(run).run("x")
         assert (result.exit_code, result.data) == (0, b"mine")
 
-    def test_markers_of_another_console(self, connect: Connect) -> None:
+    def test_markers_of_another_console_are_output(self, connect: Connect) -> None:
         def run(request: Request) -> Iterable[bytes]:
             other = Request(b"0" * 32, request.seq)
             return [request.answer(other.answer(b"theirs", 7))]
@@ -125,10 +125,10 @@ class TestWhatIsNoAnswer:
         assert result.data.startswith(b"\x1eBLOCKYARD 00000000000000000000000000000000 1 begin\n")
         assert b"theirs" in result.data
 
-    def test_the_greeting_of_an_agent_in_the_output(self, connect: Connect) -> None:
+    def test_greeting_in_the_output_is_output(self, connect: Connect) -> None:
         assert connect(answering(READY)).run("x").data == READY
 
-    def test_noise_before_the_greeting(self) -> None:
+    def test_noise_before_the_greeting_is_ignored(self) -> None:
         agent = FakeAgent(answering(b"out"), greeting=b"boot noise \xff\n" + READY)
         console = Console("serial", SocketTransport(agent.host), FakeGuest())
         console.wait_ready(30)
@@ -137,21 +137,21 @@ class TestWhatIsNoAnswer:
 
 
 class TestLostBytes:
-    @pytest.mark.parametrize("told", [4, 2])
-    def test_the_count_has_to_be_right(self, connect: Connect, told: int) -> None:
-        console = connect(lambda request: [request.begin() + b"abc" + request.end(0, told)])
-        with pytest.raises(ConsoleLost, match=f"3 bytes of output arrived, the guest sent {told}"):
+    @pytest.mark.parametrize("count", [4, 2])
+    def test_wrong_count_of_bytes_ends_the_console(self, connect: Connect, count: int) -> None:
+        console = connect(lambda request: [request.begin() + b"abc" + request.end(0, count)])
+        with pytest.raises(ConsoleLost, match=f"3 bytes of output arrived, the guest sent {count}"):
             console.run("x")
         assert console.dead
 
-    def test_a_dead_console_takes_no_command(self, connect: Connect) -> None:
+    def test_lost_console_refuses_commands(self, connect: Connect) -> None:
         console = connect(lambda request: [request.begin() + request.end(0, 1)])
         with pytest.raises(ConsoleLost):
             console.run("x")
         with pytest.raises(ConsoleLost, match="0 bytes of output arrived"):
             console.run("y")
 
-    def test_no_greeting(self) -> None:
+    def test_missing_greeting_ends_the_console(self) -> None:
         agent = FakeAgent(answering(), greeting=b"")
         console = Console("serial", SocketTransport(agent.host), FakeGuest())
         with pytest.raises(ConsoleLost, match="did not answer"):
@@ -159,20 +159,20 @@ class TestLostBytes:
         assert console.dead
         agent.close()
 
-    def test_a_boot_that_goes_on_is_waited_for(self) -> None:
+    def test_wait_goes_on_while_the_kernel_log_grows(self) -> None:
         def late() -> int:
-            asked.append(1)
-            if len(asked) == 4:
+            calls.append(1)
+            if len(calls) == 4:
                 agent._guest.sendall(READY)
-            return len(asked)
+            return len(calls)
 
-        asked: list[int] = []
+        calls: list[int] = []
         agent = FakeAgent(answering(), greeting=b"")
         console = Console("serial", SocketTransport(agent.host), FakeGuest())
         console.wait_ready(0.1, late, 8)
         agent.close()
 
-    def test_not_for_ever(self) -> None:
+    def test_wait_for_a_growing_kernel_log_is_limited(self) -> None:
         lines = iter(range(100))
         agent = FakeAgent(answering(), greeting=b"")
         console = Console("serial", SocketTransport(agent.host), FakeGuest())
@@ -181,13 +181,13 @@ class TestLostBytes:
         assert next(lines) == 6
         agent.close()
 
-    def test_no_begin(self, connect: Connect) -> None:
+    def test_missing_begin_ends_the_console(self, connect: Connect) -> None:
         console = connect(silence, scale=0.01)
         with pytest.raises(ConsoleLost, match="did not accept a command"):
             console.run("x")
         assert console.dead
 
-    def test_the_stream_ends_before_the_answer(self) -> None:
+    def test_end_of_stream_during_a_command_ends_the_console(self) -> None:
         def run(request: Request) -> Iterable[bytes]:
             yield request.begin() + b"abc"
             agent.hang_up()
@@ -202,7 +202,7 @@ class TestLostBytes:
 
 
 class TestFollow:
-    def test_a_line_is_seen_while_the_command_runs(self, connect: Connect) -> None:
+    def test_lines_are_seen_while_the_command_runs(self, connect: Connect) -> None:
         seen = threading.Event()
 
         def run(r: Request) -> Iterable[bytes]:
@@ -218,13 +218,13 @@ class TestFollow:
             assert running.result().exit_code == 3
             assert running.result().output == "first\nsecond \u20ac\nlast"
 
-    def test_one_that_is_left_is_killed(self, connect: Connect) -> None:
+    def test_command_is_killed_when_its_block_is_left(self, connect: Connect) -> None:
         console = connect(hang_on_first(b"one\n"), lambda r: [r.end(137, 4)])
         with console.follow("x") as running:
             assert next(running.lines()) == "one"
         assert console.run("y").data == b"next"
 
-    def test_a_piece_that_may_be_a_marker_waits(self, connect: Connect) -> None:
+    def test_bytes_that_could_begin_a_marker_are_held_back(self, connect: Connect) -> None:
         def run(r: Request) -> Iterable[bytes]:
             yield r.begin() + b"a" + r.end(0, 0)[:20]
             yield b"b" + r.end(0, 22)
@@ -233,7 +233,7 @@ class TestFollow:
 
 
 class TestLongOutput:
-    def test_it_is_cut_with_a_mark_and_whole_in_a_file(
+    def test_long_output_is_cut_in_memory_and_whole_in_a_file(
         self, connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(output, "MEMORY_LIMIT", 100_000)
@@ -243,7 +243,7 @@ class TestLongOutput:
         assert result.file.read_bytes() == result.whole() == printed
         assert result.data.startswith(printed[:100_000] + b"\n[cut after 100000 of 256000 bytes")
 
-    def test_one_without_end_is_ended(
+    def test_endless_output_is_killed(
         self, connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(output, "FILE_LIMIT", 100_000)
@@ -261,7 +261,7 @@ class TestCheck:
     def test_output(self, connect: Connect) -> None:
         assert connect(answering(b"yes\n")).check("x") == "yes\n"
 
-    def test_a_failure_is_told_with_code_and_output(self, connect: Connect) -> None:
+    def test_failure_has_exit_code_and_output(self, connect: Connect) -> None:
         with pytest.raises(CommandFailed, match="exit code 3") as caught:
             connect(answering(b"no such disk\n", 3)).check("x")
         assert "no such disk" in str(caught.value)
@@ -275,25 +275,25 @@ class TestFiles:
     def test_put(self, connect: Connect) -> None:
         connect(answering(SHA256_OF_ABC)).put(b"abc", "/tmp/a file")
 
-    def test_put_of_a_file_that_arrives_damaged(self, connect: Connect) -> None:
+    def test_put_fails_if_the_digest_differs(self, connect: Connect) -> None:
         with pytest.raises(Failure, match="cannot write /tmp/a file"):
             connect(answering(ANOTHER_SHA256)).put(b"abc", "/tmp/a file")
 
-    def test_put_without_room(self, connect: Connect) -> None:
-        words = b"cat: write error: No space left on device\n"
+    def test_put_fails_on_a_full_disk(self, connect: Connect) -> None:
+        error = b"cat: write error: No space left on device\n"
         with pytest.raises(Failure, match="No space left"):
-            connect(answering(words, 1)).put(b"abc", "/tmp/x")
+            connect(answering(error, 1)).put(b"abc", "/tmp/x")
 
     def test_get(self, connect: Connect) -> None:
         console = connect(lambda r: [r.answer(b"abc" if r.seq == 1 else SHA256_OF_ABC)])
         assert console.get("/tmp/x") == b"abc"
 
-    def test_get_of_a_file_that_changes(self, connect: Connect) -> None:
+    def test_get_fails_if_the_digest_differs(self, connect: Connect) -> None:
         console = connect(lambda r: [r.answer(b"abc" if r.seq == 1 else ANOTHER_SHA256)])
         with pytest.raises(Failure, match="changed while it was read"):
             console.get("/tmp/x")
 
-    def test_get_of_nothing(self, connect: Connect) -> None:
-        words = b"cat: /tmp/x: No such file or directory\n"
+    def test_get_fails_on_a_missing_file(self, connect: Connect) -> None:
+        error = b"cat: /tmp/x: No such file or directory\n"
         with pytest.raises(Failure, match="No such file"):
-            connect(answering(words, 1)).get("/tmp/x")
+            connect(answering(error, 1)).get("/tmp/x")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A console whose command is late or whose guest is silent: deadlines, signs of life, hangs."""
+"""A console whose command is late or whose guest is silent: deadlines, heartbeats, hangs."""
 
 from __future__ import annotations
 
@@ -34,16 +34,14 @@ HASTE = 0.05  # a scale for tests that wait for a deadline: 1 s to begin, 0.25 s
 
 @pytest.fixture
 def connect() -> Iterator[Connect]:
-    """Makes consoles to fake agents that have greeted."""
+    """Makes consoles of fake agents, after their greeting."""
     with connecting() as connect:
         yield connect
 
 
-class TestTimeOut:
+class TestTimeout:
     @pytest.mark.parametrize("output", [b"", b"so far", ALL_BYTES * 4096])
-    def test_the_console_goes_on_when_the_kill_is_confirmed(
-        self, connect: Connect, output: bytes
-    ) -> None:
+    def test_console_works_after_a_confirmed_kill(self, connect: Connect, output: bytes) -> None:
         console = connect(
             hang_on_first(output), lambda request: [request.end(137, len(output))], scale=HASTE
         )
@@ -52,7 +50,7 @@ class TestTimeOut:
         assert not console.dead
         assert console.run("x").data == b"next"
 
-    def test_a_console_that_gives_up_asks_nothing_more(self, connect: Connect) -> None:
+    def test_fail_fast_sends_nothing_after_a_timeout(self, connect: Connect) -> None:
         console = connect(hang_on_first(), lambda request: [request.end(137, 0)], scale=HASTE)
         console.fail_fast = True
         for _ in range(2):
@@ -61,19 +59,19 @@ class TestTimeOut:
         with pytest.raises(CommandTimedOut, match="sleep inf"):
             console.run("clean up")
 
-    def test_the_message_names_the_command_in_one_line(self, connect: Connect) -> None:
+    def test_message_names_the_command_in_one_line(self, connect: Connect) -> None:
         console = connect(hang_on_first(), lambda request: [request.end(137, 0)], scale=HASTE)
         with pytest.raises(CommandTimedOut) as caught:
             console.run("while true; do\n  sleep 1\ndone", timeout_s=1)
         assert "while true; do ..." in str(caught.value)
 
-    def test_an_end_that_crosses_the_kill_counts(self, connect: Connect) -> None:
+    def test_command_may_end_while_the_kill_is_sent(self, connect: Connect) -> None:
         console = connect(hang_on_first(b"abc"), lambda request: [request.end(0, 3)], scale=HASTE)
         with pytest.raises(CommandTimedOut):
             console.run("x", timeout_s=1)
         assert console.run("x").data == b"next"
 
-    def test_an_unconfirmed_kill_ends_the_console(self, connect: Connect) -> None:
+    def test_unconfirmed_kill_ends_the_console(self, connect: Connect) -> None:
         guest = FakeGuest(scale=HASTE)
         console = connect(hang_on_first(), silence, guest=guest)
         with pytest.raises(ConsoleLost):
@@ -83,7 +81,7 @@ class TestTimeOut:
         with pytest.raises(ConsoleLost, match="did not answer after"):
             console.run("x")
 
-    def test_a_script_that_does_not_die_is_given_up(self, connect: Connect) -> None:
+    def test_script_that_survives_the_kill_is_abandoned(self, connect: Connect) -> None:
         kills: list[Request] = []
 
         def kill(request: Request) -> Iterable[bytes]:
@@ -97,25 +95,25 @@ class TestTimeOut:
         assert (len(kills), guest.blocked, guest.examined) == (2, 1, [])
         assert console.run("x").data == b"next"
 
-    def test_what_it_printed_last_is_told(self, connect: Connect) -> None:
+    def test_message_quotes_the_last_output(self, connect: Connect) -> None:
         console = connect(hang_on_first(b"one\ntwo\n"), lambda r: [r.end(137, 8)], scale=HASTE)
         with pytest.raises(CommandTimedOut, match="its last output:\n    one\n    two"):
             console.run("x", timeout_s=1)
 
-    def test_the_scale_stretches_the_deadline(self, connect: Connect) -> None:
+    def test_scale_multiplies_the_deadline(self, connect: Connect) -> None:
         console = connect(hang_on_first(), lambda request: [request.end(137, 0)], scale=0.5)
         with pytest.raises(CommandTimedOut, match="timed out after 1 s"):
             console.run("x", timeout_s=2)
 
 
-class TestSignsOfLife:
-    def test_they_are_no_output(self, connect: Connect) -> None:
+class TestHeartbeat:
+    def test_heartbeats_are_not_output(self, connect: Connect) -> None:
         def run(r: Request) -> Iterable[bytes]:
             return [r.begin() + b"ab", r.alive() + r.alive(), b"c" + r.alive() + r.end(0, 3)]
 
         assert connect(run).run("x").data == b"abc"
 
-    def test_with_them_a_command_may_be_silent_for_long(self, connect: Connect) -> None:
+    def test_command_with_heartbeats_may_be_silent_for_long(self, connect: Connect) -> None:
         def run(r: Request) -> Iterable[bytes]:
             yield r.begin()
             for _ in range(8):
@@ -125,30 +123,30 @@ class TestSignsOfLife:
 
         assert connect(run, scale=HASTE).run("x", timeout_s=600).exit_code == 0
 
-    def test_without_them_the_guest_is_looked_into_before_the_deadline(
+    def test_guest_without_heartbeats_is_examined_before_the_deadline(
         self, connect: Connect
     ) -> None:
         guest = FakeGuest(scale=HASTE)
-        begun_at = time.monotonic()
+        started_s = time.monotonic()
         with pytest.raises(ConsoleLost):
             connect(hang_on_first(b"so far"), guest=guest).run("x", timeout_s=6000)
-        assert time.monotonic() - begun_at < 60
+        assert time.monotonic() - started_s < 60
         assert guest.examined == ["no heartbeat during a command"]
 
 
 class TestBlocked:
-    """What the guest program says of a command that waits in the kernel."""
+    """The agent reports a command that is blocked in the kernel."""
 
     def blocked(self, *ms: int) -> Reply:
         def run(r: Request) -> Iterable[bytes]:
             if r.seq > 1:
                 yield r.answer(b"next")
                 return
-            yield r.begin() + b"".join(r.blocked(one, name=b"dd if=/dev/x") for one in ms)
+            yield r.begin() + b"".join(r.blocked(time_ms, name=b"dd if=/dev/x") for time_ms in ms)
 
         return run
 
-    def test_it_hangs_long_before_its_deadline(self, connect: Connect) -> None:
+    def test_blocked_command_hangs_before_its_deadline(self, connect: Connect) -> None:
         guest = FakeGuest()
         kill = lambda r: [r.end(137, 0)]  # noqa: E731
         console = connect(self.blocked(19_000, 20_000), kill, guest=guest)
@@ -159,13 +157,13 @@ class TestBlocked:
         assert guest.blocked == 1
         assert console.run("x").data == b"next"
 
-    def test_one_that_may_wait_for_longer_does_not(self, connect: Connect) -> None:
+    def test_blocked_s_allows_a_longer_block(self, connect: Connect) -> None:
         def run(r: Request) -> Iterable[bytes]:
             yield r.begin() + r.blocked(20_000) + r.blocked(59_000) + r.end(0, 0)
 
         assert connect(run).run("x", blocked_s=60).exit_code == 0
 
-    def test_so_may_those_of_check_put_and_get(self, connect: Connect) -> None:
+    def test_blocked_s_of_check_put_and_get(self, connect: Connect) -> None:
         def run(r: Request) -> Iterable[bytes]:
             data = b"" if r.script.startswith(b"cat -- ") else hashlib.sha256().hexdigest().encode()
             yield r.begin() + r.blocked(59_000) + data + r.end(0, len(data))
@@ -180,16 +178,16 @@ class TestBlocked:
             with console.follow("x") as running:
                 running.result()
 
-    def test_what_may_wait_says_ends_with_its_block(self, connect: Connect) -> None:
+    def test_may_wait_ends_with_its_block(self, connect: Connect) -> None:
         console = connect(self.blocked(20_000), lambda r: [r.end(137, 0)])
         with console.may_wait():
             pass
         with pytest.raises(CommandHung):
             console.check("x", timeout_s=6000)
 
-    def test_what_a_disk_of_the_host_takes_is_not_counted(self, connect: Connect) -> None:
-        """Before the command was blocked it was 7 s, then 15 s more."""
-        stalls = iter([0.0, 7.0, 15.0, 22.0, 22.0, 22.0])  # the last: of the kill
+    def test_time_stalled_on_the_host_is_not_counted(self, connect: Connect) -> None:
+        """The host stalls 7 s before the command is blocked, and 15 s after."""
+        stalls = iter([0.0, 7.0, 15.0, 22.0, 22.0, 22.0])  # the last is read by the kill
         guest = FakeGuest(stalled=lambda: next(stalls))
 
         def run(r: Request) -> Iterable[bytes]:
@@ -201,7 +199,7 @@ class TestBlocked:
             console.run("x", timeout_s=6000)
         assert next(stalls, None) is None
 
-    def test_one_that_the_guest_cannot_name(self, connect: Connect) -> None:
+    def test_script_is_named_if_the_agent_names_no_process(self, connect: Connect) -> None:
         def run(r: Request) -> Iterable[bytes]:
             yield r.begin() + r.blocked(20_000)
 
@@ -209,7 +207,7 @@ class TestBlocked:
         with pytest.raises(CommandHung, match="mount /dev/x"):
             console.run("mount /dev/x")
 
-    def test_a_name_with_control_characters_is_no_sign_of_life(self, connect: Connect) -> None:
+    def test_marker_with_control_characters_is_output(self, connect: Connect) -> None:
         def run(r: Request) -> Iterable[bytes]:
             odd = r.blocked(99_000, name=b"\x1b[31m")
             yield r.begin() + odd + r.end(0, len(odd))
@@ -218,7 +216,7 @@ class TestBlocked:
 
 
 class TestWatch:
-    def test_what_the_watch_raises_ends_the_wait(self, connect: Connect) -> None:
+    def test_exception_of_the_watch_ends_the_wait(self, connect: Connect) -> None:
         looks = 0
 
         def watch() -> None:
@@ -232,7 +230,7 @@ class TestWatch:
             console.run("x", timeout_s=600)
         assert caught.value.kernel_log == "last words"
 
-    def test_it_explains_the_end_of_the_stream(self) -> None:
+    def test_watch_explains_the_end_of_the_stream(self) -> None:
         def run(request: Request) -> Iterable[bytes]:
             yield request.begin()
             gone.append(True)

@@ -34,7 +34,7 @@ class Member:
 
 def members(data: bytes) -> dict[str, Member]:
     """The archive as the kernel's init/initramfs.c reads it."""
-    found: dict[str, Member] = {}
+    members_by_name: dict[str, Member] = {}
     at = 0
     while True:
         assert at % 4 == 0
@@ -46,47 +46,47 @@ def members(data: bytes) -> dict[str, Member]:
         start = at + 110 + name_size
         start += -start % 4
         at = start + size + -size % 4
-        text = name[:-1].decode()
-        if text == "TRAILER!!!":
+        member_name = name[:-1].decode()
+        if member_name == "TRAILER!!!":
             assert at == len(data)
-            return found
-        assert text not in found
-        found[text] = Member(
+            return members_by_name
+        assert member_name not in members_by_name
+        members_by_name[member_name] = Member(
             fields[1], fields[2], fields[3], fields[4], fields[5], data[start : start + size]
         )
 
 
-def test_files_come_back_with_data_and_mode() -> None:
-    found = members(archive(FILES))
+def test_files_keep_data_and_mode() -> None:
+    read_back = members(archive(FILES))
     for file in FILES:
-        member = found[file.name]
+        member = read_back[file.name]
         assert (member.data, member.mode) == (file.data, stat.S_IFREG | file.mode)
 
 
-def test_each_directory_stands_once_and_before_its_files() -> None:
-    found = members(archive(FILES))
-    directories = [name for name, member in found.items() if stat.S_ISDIR(member.mode)]
+def test_each_directory_is_listed_once_before_its_files() -> None:
+    read_back = members(archive(FILES))
+    directories = [name for name, member in read_back.items() if stat.S_ISDIR(member.mode)]
     assert directories == ["boot", "boot/a", "ssh"]
-    names = list(found)
+    names = list(read_back)
     assert names.index("boot") < names.index("boot/a") < names.index("boot/a/one.ko")
-    assert all(found[name].mode == stat.S_IFDIR | 0o755 for name in directories)
+    assert all(read_back[name].mode == stat.S_IFDIR | 0o755 for name in directories)
 
 
-def test_nothing_of_the_host_is_in_it() -> None:
+def test_owner_and_time_of_the_host_are_not_stored() -> None:
     for member in members(archive(FILES)).values():
         assert (member.uid, member.gid, member.mtime, member.links) == (0, 0, 0, 1)
 
 
-def test_the_same_files_give_the_same_bytes() -> None:
+def test_same_files_give_the_same_bytes() -> None:
     assert archive(FILES) == archive(list(FILES))
 
 
-def test_an_empty_archive() -> None:
+def test_empty_archive() -> None:
     assert members(archive([])) == {}
 
 
 def test_archives_can_be_joined() -> None:
-    """The kernel goes on after a trailer at the next multiple of four bytes."""
+    """The kernel continues after a trailer at the next multiple of four bytes."""
     first = archive(FILES[:2])
     assert len(first) % 4 == 0
     assert list(members(archive(FILES[2:]))) == ["boot", "boot/a", "boot/a/two.ko"] + [
@@ -96,7 +96,7 @@ def test_archives_can_be_joined() -> None:
     ]
 
 
-def test_the_cpio_program_agrees(tmp_path: Path) -> None:
+def test_cpio_program_reads_the_archive(tmp_path: Path) -> None:
     program = shutil.which("cpio")
     if program is None:
         pytest.skip("this host has no cpio program")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""dkms.conf is read as data, and makefiles for what they build."""
+"""dkms.conf and makefiles, read as data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ AUTOINSTALL=yes
 
 
 class TestDkms:
-    def test_the_usual_file(self) -> None:
+    def test_usual_file(self) -> None:
         assert dkms.parse(USUAL) == dkms.Dkms(
             "cnull",
             ("cnull-core", "c_null"),
@@ -37,7 +37,7 @@ class TestDkms:
         )
 
     @pytest.mark.parametrize(
-        ("word", "location"),
+        ("value", "location"),
         [
             ("src", "src"),
             ("./src/driver/", "src/driver"),
@@ -54,23 +54,23 @@ class TestDkms:
             ("a;b", ""),
         ],
     )
-    def test_a_location_is_a_folder_below(self, word: str, location: str) -> None:
-        assert dkms.parse(f'BUILT_MODULE_LOCATION[0]="{word}"\n').location == location
+    def test_location_is_a_folder_below(self, value: str, location: str) -> None:
+        assert dkms.parse(f'BUILT_MODULE_LOCATION[0]="{value}"\n').location == location
 
-    def test_a_package_without_names_of_modules_is_one(self) -> None:
+    def test_module_name_defaults_to_the_package_name(self) -> None:
         assert dkms.parse('PACKAGE_NAME="x"\n').modules == ("x",)
 
-    def test_nothing_is_run(self, tmp_path: Path) -> None:
+    def test_commands_in_the_file_are_not_run(self, tmp_path: Path) -> None:
         text = f'PACKAGE_NAME="$(touch {tmp_path}/ran)"\n`touch {tmp_path}/ran`\n'
         dkms.parse(text)
         assert not (tmp_path / "ran").exists()
 
-    def test_a_link_is_no_dkms_conf(self, tmp_path: Path) -> None:
+    def test_link_is_ignored(self, tmp_path: Path) -> None:
         (tmp_path / "other").write_text(USUAL)
         (tmp_path / "dkms.conf").symlink_to("other")
         assert dkms.read(tmp_path) is None
 
-    def test_a_huge_one(self, tmp_path: Path) -> None:
+    def test_huge_file_is_a_usage_error(self, tmp_path: Path) -> None:
         (tmp_path / "dkms.conf").write_text("#" * (untrusted.MAKEFILE_BYTES + 1))
         with pytest.raises(UsageError, match=r"dkms\.conf is larger than 1 MiB"):
             dkms.read(tmp_path)
@@ -86,15 +86,15 @@ class TestDkms:
         ],
         ids=["long", "doubling", "name", "quotes", "number"],
     )
-    def test_a_hostile_one_takes_no_long_time(self, text: str) -> None:
-        begun = time.process_time()
+    def test_hostile_file_is_parsed_in_linear_time(self, text: str) -> None:
+        started = time.process_time()
         dkms.parse(text)
-        assert time.process_time() - begun < 2
+        assert time.process_time() - started < 2
 
 
 class TestMakefiles:
     @pytest.mark.parametrize(
-        ("text", "found"),
+        ("text", "expected"),
         [
             ("obj-m := c_null.o\n", [Objects("", ("c_null",))]),
             ("obj-m += a.o \\\n\tb.o # c.o\n", [Objects("", ("a", "b"))]),
@@ -105,10 +105,10 @@ class TestMakefiles:
             ("x-objs := main.o\nccflags-y += -I$(src)\n# obj-m := y.o\n", []),
         ],
     )
-    def test_what_is_built(self, text: str, found: list[Objects]) -> None:
-        assert list(makefiles.objects(text)) == found
+    def test_objects_of_a_makefile(self, text: str, expected: list[Objects]) -> None:
+        assert list(makefiles.objects(text)) == expected
 
-    def test_symbols_that_a_module_waits_for(self) -> None:
+    def test_symbols_that_a_module_depends_on(self) -> None:
         texts = {
             "Makefile": "obj-$(CONFIG_A) += c-null.o\nobj-$(CONFIG_B) += other.o\n"
             "obj-$(CONFIG_C) += sub/\nobj-$(CONFIG_D) += there/\nobj-m += x.o\n"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""README.md and docs/: what commands make is up to date, links lead somewhere, commands exist."""
+"""README.md and docs/: generated parts are up to date, links work, commands exist."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ COMMAND = re.compile(r"(?:^|[\s`$(])\./inv ([a-z][a-z.]*)")
 
 
 def anchors(page: Path) -> set[str]:
-    """The names that GitHub gives the headings of a page."""
+    """Anchors that GitHub gives to the headings of a page."""
     heads = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     plain = [re.sub(r"[^\w\- ]", "", head.lower()) for head in heads]
     return {head.replace(" ", "-") for head in plain}
 
 
-def test_tables_are_those_of_the_code() -> None:
+def test_tables_are_up_to_date() -> None:
     assert docs.stale() == [], "run ./inv dev.docs"
 
 
@@ -52,10 +52,10 @@ def test_commands_in_pages_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_files_of_tests_in_pages_exist(page: Path) -> None:
-    there = {path.name for path in (PROJECT / "tests").rglob("test_*.py")}
+def test_test_files_in_pages_exist(page: Path) -> None:
+    existing = {path.name for path in (PROJECT / "tests").rglob("test_*.py")}
     named = set(re.findall(r"`(?:[\w/]+/)?(test_\w+\.py)`", page.read_text()))
-    assert named <= there | {"test_*.py", "test_disk.py"}
+    assert named <= existing | {"test_*.py", "test_disk.py"}
 
 
 def test_every_suite_is_in_the_readme() -> None:
@@ -69,7 +69,7 @@ def test_every_setting_is_documented() -> None:
     assert [name for name in Settings.__struct_fields__ if f"`{name}`" not in text] == []
 
 
-class TestParts:
+class TestGeneratedParts:
     PAGE = (
         "before\n<!-- made by: ./inv dev.docs --table exit-codes -->\nold\n<!-- end -->\n"
         "<!-- made by: ./inv kernel.list -->\nkept\n<!-- end -->\nafter\n"
@@ -84,7 +84,7 @@ class TestParts:
         (tmp_path / "page.md").write_text(self.PAGE)
         return tmp_path
 
-    def test_an_old_table_is_stale_until_it_is_updated(self, project: Path) -> None:
+    def test_old_table_is_stale_until_updated(self, project: Path) -> None:
         assert docs.stale() == ["page.md: exit-codes"]
         docs.update(run=False)
         assert docs.stale() == []
@@ -99,13 +99,13 @@ class TestParts:
         assert "kept" not in text
         assert not (project / "run.svg").exists()
 
-    def test_a_command_that_fails_leaves_the_page(self, project: Path) -> None:
+    def test_failed_command_leaves_the_page(self, project: Path) -> None:
         (project / "inv").write_text("#!/bin/sh\nexit 3\n")
         with pytest.raises(Failure, match="ended with 3"):
             docs.update(run=True, pattern="kernel.list")
         assert (project / "page.md").read_text() == self.PAGE
 
-    def test_the_picture_is_the_end_of_the_output_and_needs_no_font(self, project: Path) -> None:
+    def test_picture_shows_the_end_of_the_output_without_web_fonts(self, project: Path) -> None:
         lines = "\n".join(["1/9 pass", "  driver   pass", " null_blk  \x1b[32m12\x1b[0m"])
         (project / "inv").write_text(f"#!/bin/sh\ncat <<'X'\n{lines}\nX\n")
         svg = docs.picture("test")

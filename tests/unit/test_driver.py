@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A driver's commands, seen by a console that runs none of them."""
+"""Commands of a driver, sent to a console that does not run them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from blockyard.modules.driver import Driver
 
 
 class TestWaits:
-    """What a kernel ends by its own time-outs is no hang before that."""
+    """A command that waits for a timeout of the kernel is no hang before that timeout."""
 
-    def test_unloading(self) -> None:
+    def test_unload_may_wait_for_kernel_timeouts(self) -> None:
         console = Mock()
         Driver(manifest.load("nvme"), Mock(), console).unload()
         assert console.check.call_args.kwargs["blocked_s"] == TIME_OUTS_S
 
-    def test_removing_a_disk(self) -> None:
+    def test_remove_may_wait_for_kernel_timeouts(self) -> None:
         console = Mock()
         disk = Disk("nullb0", console, "/sys/kernel/config/nullb/by1")
         Driver(manifest.load("null_blk"), Mock(), console).remove(disk)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The sandbox for Python of others: what it can do, each attack tried for real."""
+"""The sandbox for Python code of others; each attack is tried for real."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ try:
 except OSError as error:
     print("stopped:", error.strerror)
 else:
-    print("it did")
+    print("succeeded")
 """
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[int]:
-    """A server on the host's loopback; its port."""
+    """Port of a server on the host's loopback."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening.getsockname()[1]
 
 
 def inside(code: str, **options: object) -> str:
-    """What Python code prints inside."""
+    """Output of Python code that runs inside."""
     argv = Enclosure(**options).argv([sys.executable, "-I", "-c", code], Path("/"))  # type: ignore[arg-type]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -65,11 +65,11 @@ def attack(*lines: str) -> str:
     ],
     ids=str,
 )
-def test_it_writes_nowhere(path: Path) -> None:
+def test_files_outside_are_not_writable(path: Path) -> None:
     assert attack(f"open({str(path)!r}, 'ab')").startswith("stopped: ")
 
 
-def test_it_has_a_tmp_of_its_own(tmp_path: Path) -> None:
+def test_tmp_is_private(tmp_path: Path) -> None:
     mine = Path("/tmp", f"blockyard-{secrets.token_hex(8)}")
     seen = inside(f"import os; open({str(mine)!r}, 'w'); print(os.listdir('/tmp'))")
     assert seen == f"['{mine.name}']" or tmp_path.is_relative_to("/tmp")
@@ -80,13 +80,13 @@ def test_it_has_a_tmp_of_its_own(tmp_path: Path) -> None:
     "path",
     [Path.home() / ".ssh", Path("/etc/shadow"), PROJECT / ".git", Path("/var"), Path("/run")],
 )
-def test_it_does_not_see(path: Path) -> None:
+def test_private_folders_are_hidden(path: Path) -> None:
     assert attack(f"os.stat({str(path)!r})") == "stopped: No such file or directory"
 
 
-def test_of_the_home_it_sees_no_more_than_python() -> None:
-    own = {Path(sys.prefix), Path(sys.base_prefix), PROJECT}
-    allowed = {place.relative_to(Path.home()).parts[0] for place in own if _below_home(place)}
+def test_only_python_is_visible_in_the_home() -> None:
+    shown = {Path(sys.prefix), Path(sys.base_prefix), PROJECT}
+    allowed = {path.relative_to(Path.home()).parts[0] for path in shown if _below_home(path)}
     code = f"import os; print(*os.listdir({str(Path.home())!r}))"
     try:
         assert set(inside(code).split()) <= allowed
@@ -94,33 +94,33 @@ def test_of_the_home_it_sees_no_more_than_python() -> None:
         assert "No such file" in str(error)
 
 
-def _below_home(place: Path) -> bool:
-    return place != Path.home() and place.is_relative_to(Path.home())
+def _below_home(path: Path) -> bool:
+    return path != Path.home() and path.is_relative_to(Path.home())
 
 
-def test_it_reaches_no_server_of_the_host(server: int) -> None:
+def test_servers_of_the_host_are_unreachable(server: int) -> None:
     assert attack(f"socket.create_connection(('127.0.0.1', {server}), 2)").startswith("stopped: ")
 
 
-def test_it_has_a_loopback_of_its_own() -> None:
+def test_loopback_is_private() -> None:
     code = "s = socket.create_server(('127.0.0.1', 0)); socket.create_connection(s.getsockname())"
-    assert attack(code) == "it did"
+    assert attack(code) == "succeeded"
 
 
-def test_it_kills_nobody() -> None:
+def test_processes_of_the_host_cannot_be_killed() -> None:
     assert attack(f"os.kill({os.getpid()}, 0)") == "stopped: No such process"
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        f"mount(None, b'{place}', None, {flags}, None)"
-        for place in ("/usr", PROJECT / "ci", "/")
+        f"mount(None, b'{path}', None, {flags}, None)"
+        for path in ("/usr", PROJECT / "ci", "/")
         for flags in (0x1020,)  # MS_REMOUNT | MS_BIND: writable again
     ]
     + ["umount2(b'/dev', 2)", "sethostname(b'mine', 4)", "syscall(250, 0, 0, 0, 0, 0)"],  # keyctl
 )
-def test_it_has_no_capability(call: str) -> None:
+def test_capabilities_are_dropped(call: str) -> None:
     lines = [
         "libc = ctypes.CDLL(None, use_errno=True)",
         f"if libc.{call}: raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))",
@@ -128,12 +128,12 @@ def test_it_has_no_capability(call: str) -> None:
     assert attack(*lines) == "stopped: Operation not permitted"
 
 
-def test_it_has_nothing_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKEN", "secret")
     assert "secret" not in inside("import os; print(dict(os.environ))")
 
 
-def test_what_is_placed_is_read_and_what_is_writable_is_written(tmp_path: Path) -> None:
+def test_placed_folders_are_readable_and_writable_ones_writable(tmp_path: Path) -> None:
     given, taken = tmp_path / "given [x]::y", tmp_path / "taken, $HOME"
     for folder in (given, taken):
         folder.mkdir()
@@ -146,5 +146,5 @@ def test_what_is_placed_is_read_and_what_is_writable_is_written(tmp_path: Path) 
 
 
 def test_guests_can_be_started_inside() -> None:
-    """Here; else `./inv test` says why, and what to do."""
+    """This host allows nested sandboxes; otherwise `./inv test` names the obstacle."""
     assert enclosure.obstacle() == ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What installed packages add by entry points: a distribution is installed into a folder."""
+"""Topologies and reporters of installed packages; a real distribution is put on sys.path."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class TestTopologies:
             "lambda: Path(__file__).parent",
         ],
     )
-    def test_a_package_brings_a_topology(self, install: Install, value: str) -> None:
+    def test_topology_of_a_package_is_loaded(self, install: Install, value: str) -> None:
         install(
             f"from pathlib import Path\nTOPOLOGIES = {value}\n",
             "[blockyard.topologies]\nlab = lab_of_a_test:TOPOLOGIES\n",
         )
-        found = topologies.load("lab")
-        assert (found.name, found.cpus) == ("lab", 3)
+        topology = topologies.load("lab")
+        assert (topology.name, topology.cpus) == ("lab", 3)
         assert {"lab", "default"} <= set(topologies.names())
 
     @pytest.mark.parametrize(
@@ -66,12 +66,14 @@ class TestTopologies:
             ("TOPOLOGIES = '/no/such/folder'\n", "lab.*/no/such/folder not found"),
         ],
     )
-    def test_a_bad_entry_point_is_named(self, install: Install, module: str, message: str) -> None:
+    def test_invalid_entry_point_is_named(
+        self, install: Install, module: str, message: str
+    ) -> None:
         install(module, "[blockyard.topologies]\nlab = lab_of_a_test:TOPOLOGIES\n")
         with pytest.raises(Failure, match=message):
             topologies.load("lab")
 
-    def test_own_topologies_come_first(self, install: Install, tmp_path: Path) -> None:
+    def test_built_in_topologies_come_first(self, install: Install, tmp_path: Path) -> None:
         (tmp_path / "default.toml").write_text("cpus = 3\n")
         install(
             "TOPOLOGIES = __file__.rpartition('/')[0]\n",
@@ -80,7 +82,7 @@ class TestTopologies:
         assert topologies.load("default").cpus != 3
         assert topologies.names().count("default") == 1
 
-    def test_an_unknown_name_offers_those_of_packages(self, install: Install) -> None:
+    def test_unknown_topology_offers_those_of_packages(self, install: Install) -> None:
         install(
             "TOPOLOGIES = __file__.rpartition('/')[0]\n",
             "[blockyard.topologies]\nlab = lab_of_a_test:TOPOLOGIES\n",
@@ -91,17 +93,17 @@ class TestTopologies:
 
 
 class TestReporters:
-    def test_a_package_brings_a_reporter(self, install: Install, tmp_path: Path) -> None:
+    def test_reporter_of_a_package_is_called(self, install: Install, tmp_path: Path) -> None:
         install(
             "def report(run, record):\n    record.with_name('mine').write_text(run.run)\n",
             "[blockyard.reporters]\nlab = lab_of_a_test:report\n",
         )
-        found = reporters.named(["lab", "markdown"])
-        reporters.report(found, run_of(result("fail")), tmp_path / "run.json")
+        chosen = reporters.named(["lab", "markdown"])
+        reporters.report(chosen, run_of(result("fail")), tmp_path / "run.json")
         assert (tmp_path / "mine").read_text() == run_of().run
         assert "| null_blk |" in (tmp_path / "report.md").read_text()
 
-    def test_one_that_fails_changes_nothing(
+    def test_failed_reporter_is_a_warning(
         self, install: Install, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         install(
@@ -111,7 +113,7 @@ class TestReporters:
         reporters.report(reporters.named(["lab"]), run_of(), tmp_path / "run.json")
         assert "the reporter lab failed: ZeroDivisionError" in capsys.readouterr().err
 
-    def test_a_bad_entry_point_is_named(self, install: Install) -> None:
+    def test_invalid_entry_point_is_named(self, install: Install) -> None:
         install("", "[blockyard.reporters]\nlab = lab_of_a_test:report\n")
         with pytest.raises(Failure, match="lab = lab_of_a_test:report.*AttributeError"):
             reporters.named(["lab"])
