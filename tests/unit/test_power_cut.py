@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The power goes at any moment of what writes to the cache; the next run finds its way.
+"""A power cut at any moment while the cache is written; the next run must recover.
 
-A process notes what it has flushed. Before each of its system calls that open, rename or remove
-something, the cache is copied as a disk could have it after a power cut then: files with what
-was flushed, cut where nothing was, and either all names or those of flushed folders alone.
+A process records what it has flushed. Before each system call that opens, renames or removes
+something, it copies the cache to a state that a disk could have after a power cut: unflushed
+files are truncated, and folders have either all names or only the flushed ones.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from blockyard.kernel.host.settings import PROJECT, settings
 
 KEYS = [f"{number:016x}" for number in range(1, 5)]
 
-# What runs until the power goes: kinds of entries, a mended one, small files, a guest, a clean-up.
+# The work that is cut: entries of several kinds, a repair, small files, a guest, a clean-up.
 WORK = """
 import os, sys
 from pathlib import Path
@@ -82,14 +82,14 @@ def after_cut(source, target, names):
     if names == "flushed":
         kept = [name for name in FLUSHED.get(os.stat(source).st_ino, kept) if name in kept]
     for name in kept:
-        here, there = f"{source}/{name}", f"{target}/{name}"
-        status = os.lstat(here)
+        original, copy = f"{source}/{name}", f"{target}/{name}"
+        status = os.lstat(original)
         if stat.S_ISDIR(status.st_mode):
-            after_cut(here, there, names)
+            after_cut(original, copy, names)
         elif stat.S_ISREG(status.st_mode):
-            shutil.copy2(here, there)
-            if FLUSHED.get(status.st_ino) != state(status, here):
-                os.truncate(there, 0 if COUNT[0] % 2 else status.st_size // 2)
+            shutil.copy2(original, copy)
+            if FLUSHED.get(status.st_ino) != state(status, original):
+                os.truncate(copy, 0 if COUNT[0] % 2 else status.st_size // 2)
 
 COUNT, BUSY = [0], []
 
@@ -116,8 +116,8 @@ print(COUNT[0])
 
 
 @pytest.fixture
-def moments(tmp_path: Path) -> list[Path]:
-    """The cache as each power cut left it."""
+def copies(tmp_path: Path) -> list[Path]:
+    """Copies of the cache, one per power cut and choice of names."""
     (tmp_path / "copies").mkdir()
     arguments = [str(tmp_path / "copies"), str(tmp_path / "guest")]
     done = subprocess.run(
@@ -128,22 +128,22 @@ def moments(tmp_path: Path) -> list[Path]:
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    found = sorted((tmp_path / "copies").iterdir())
-    assert len(found) == 2 * int(done.stdout) > 100
-    return found
+    paths = sorted((tmp_path / "copies").iterdir())
+    assert len(paths) == 2 * int(done.stdout) > 100
+    return paths
 
 
 def next_run(tmp_path: Path) -> None:
-    """All of it again, in a process that has just begun; then the entries are what they are."""
+    """Repeat the work, as a new process would, and check that the entries are complete."""
     namespace: dict[str, object] = {}
-    exec(WORK, namespace)  # the same work, without the cuts
+    exec(WORK, namespace)  # the functions alone
     kernel, snapshot = namespace["kernel"], namespace["snapshot"]
     for kind, key, make in (
         ("kernels", KEYS[0], kernel),
         ("snapshots", KEYS[1], snapshot),
         ("kernels", KEYS[2], kernel),
     ):
-        path = store.get(kind, key, "a thing", make)  # type: ignore[arg-type]
+        path = store.get(kind, key, "an entry", make)  # type: ignore[arg-type]
         assert seal.verify(path, kind) == []
         if kind == "kernels":
             assert (path / "bzImage").read_bytes() == b"bzImage" * 1000
@@ -158,29 +158,29 @@ def listed(kind: str) -> list[Path]:
     return [path for path in store.path_of(kind).iterdir() if path.is_dir()]
 
 
-def whole(cache: Path) -> int:
-    """How many entries a first use would take; none of them is less than what was made."""
+def valid_entries(cache: Path) -> int:
+    """Count the entries whose seal is intact, and check that their contents are complete."""
     seen = 0
     for kind in ("kernels", "snapshots"):
         for path in (cache / kind).glob("[0-9a-f]*"):
             if seal.problem(path, kind) == "":
                 assert seal.verify(path, kind) == []
                 seen += 1
-            else:  # only the one that the work itself broke
+            else:  # only the entry that the work itself truncates
                 assert not (path / "bzImage").stat().st_size
     return seen
 
 
-def test_the_next_run_succeeds(
-    moments: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_next_run_succeeds_after_every_cut(
+    copies: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = 0
-    for cache in moments:
+    for cache in copies:
         monkeypatch.setenv("BLOCKYARD_CACHE", str(cache))
         settings.cache_clear()
         store.forget()
         try:
-            seen += whole(cache)
+            seen += valid_entries(cache)
             next_run(tmp_path)
         except (AssertionError, OSError, BlockyardError) as error:
             pytest.fail(f"after {cache.name}: {error!r}")

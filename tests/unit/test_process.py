@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Running programs: what a failure says, and that nothing is left running."""
+"""Running programs: output, logs, messages of failures, and no process left behind."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def log(tmp_path: Path) -> Path:
 
 
 def ended(pid: int) -> bool:
-    """Whether a process has ended, waiting for it if need be."""
+    """Return whether a process ends within ten seconds."""
     for _ in range(200):
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -41,12 +41,12 @@ def ended(pid: int) -> bool:
 
 
 def output(log: Path) -> str:
-    """What the programs of a log printed."""
+    """Return what the programs of a log printed, without the command lines."""
     return without_headings(log.read_text())
 
 
 def written(path: Path) -> str:
-    """The text of a file that another process is about to write."""
+    """Wait for another process to write a file, and return its text."""
     for _ in range(1200):
         if path.exists() and path.read_text().endswith("\n"):
             return path.read_text()
@@ -55,11 +55,11 @@ def written(path: Path) -> str:
 
 
 class TestOutput:
-    def test_it_goes_to_the_log(self, log: Path) -> None:
+    def test_stdout_and_stderr_go_to_the_log(self, log: Path) -> None:
         run(["sh", "-c", "echo out; echo err >&2"], log=log, doing="work")
         assert output(log) == "out\nerr\n"
 
-    def test_a_log_grows(self, log: Path) -> None:
+    def test_log_is_appended_to(self, log: Path) -> None:
         run(["echo", "one"], log=log, doing="work")
         run(["echo", "two"], log=log, doing="work")
         assert output(log) == "one\ntwo\n"
@@ -69,11 +69,11 @@ class TestOutput:
         run(["sh", "-c", "echo out; echo err >&2"], log=log, doing="work", stdout=answer)
         assert (answer.read_text(), output(log)) == ("out\n", "err\n")
 
-    def test_there_is_no_input(self, log: Path) -> None:
+    def test_stdin_is_empty(self, log: Path) -> None:
         run(["cat"], log=log, doing="work")
         assert output(log) == ""
 
-    def test_the_environment_is_ours_and_what_is_given(
+    def test_given_variables_extend_the_environment(
         self, log: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("OURS", "ours")
@@ -87,10 +87,10 @@ class TestOutput:
         assert output(log) == "a b|$HOME|*|'|"
 
 
-class TestTheCommandIsShown:
+class TestShownCommand:
     def test_first_line_of_the_log_can_be_pasted(self, log: Path) -> None:
-        words = ["printf", "%s|", "a b", "$HOME", "*", "'", "a\nb\\c\x1b'"]
-        run(words, log=log, doing="work", env={"A": "of ours"})
+        argv = ["printf", "%s|", "a b", "$HOME", "*", "'", "a\nb\\c\x1b'"]
+        run(argv, log=log, doing="work", env={"A": "of ours"})
         first, *printed = log.read_text().splitlines()
         assert first.startswith("$ env 'A=of ours' printf ")
         again = subprocess.run(["bash", "-c", first.removeprefix("$ ")], capture_output=True)
@@ -102,7 +102,7 @@ class TestTheCommandIsShown:
         run(["echo", "two"], log=log, doing="work")
         assert log.read_text() == "$ echo one\none\n$ echo two\ntwo\n"
 
-    def test_secrets_are_not(self, log: Path) -> None:
+    def test_secrets_are_hidden(self, log: Path) -> None:
         run(["true", "https://me:secret@host/x?private_token=t"], log=log, doing="work")
         assert log.read_text() == "$ true 'https://***@host/x?private_token=***'\n"
 
@@ -124,8 +124,8 @@ class TestTheCommandIsShown:
         caplog.set_level(logging.INFO, "blockyard")
         with pytest.raises(Failure):
             run(["sh", "-c", "exit 3"], log=log, doing="work")
-        begin, end = caplog.messages
-        assert begin == "$ sh -c 'exit 3'"
+        start, end = caplog.messages
+        assert start == "$ sh -c 'exit 3'"
         assert re.fullmatch(r"sh: \d+\.\d\d s, exit code 3", end)
 
     def test_verbose_prints_what_runs_in_the_sandbox(
@@ -135,34 +135,34 @@ class TestTheCommandIsShown:
         argv = Sandbox(Path("/nowhere"), supervised=True).argv(["make", "-j2", "a b"])
         caplog.clear()
         commands.Timed(argv).finish(-9)
-        begin, end = caplog.messages
-        assert begin == "$ make -j2 'a b'  # in the sandbox"
+        start, end = caplog.messages
+        assert start == "$ make -j2 'a b'  # in the sandbox"
         assert re.fullmatch(r"make: \d+\.\d\d s, signal SIGKILL", end)
 
 
 class TestFailure:
-    def test_it_says_what_was_done_how_it_ended_and_where_to_read_on(self, log: Path) -> None:
+    def test_message_has_task_exit_code_output_and_log(self, log: Path) -> None:
         with pytest.raises(Failure) as caught:
             run(["sh", "-c", "echo the reason; exit 3"], log=log, doing="making a thing")
         assert str(caught.value) == (
             f"making a thing: sh ended with exit code 3\n    the reason\n  log: {log}"
         )
 
-    def test_the_end_of_the_log_is_quoted(self, log: Path) -> None:
+    def test_end_of_the_log_is_quoted(self, log: Path) -> None:
         with pytest.raises(Failure) as caught:
             run(["sh", "-c", "seq 1000; exit 1"], log=log, doing="work")
         quoted = caught.value.what.splitlines()[1:]
         assert quoted == [f"    {n}" for n in range(1001 - TAIL_LINES, 1001)]
 
-    def test_a_signal_is_named(self, log: Path) -> None:
+    def test_signal_is_named(self, log: Path) -> None:
         with pytest.raises(Failure, match="sh ended with signal SIGSEGV"):
             run(["sh", "-c", "kill -SEGV $$"], log=log, doing="work")
 
-    def test_a_program_that_is_not_there(self, log: Path) -> None:
+    def test_missing_program_is_a_failure(self, log: Path) -> None:
         with pytest.raises(Failure, match="the program no-such-program is not installed"):
             run(["no-such-program"], log=log, doing="work")
 
-    def test_a_program_that_may_not_be_run(self, log: Path, tmp_path: Path) -> None:
+    def test_file_that_is_not_executable_is_a_failure(self, log: Path, tmp_path: Path) -> None:
         (tmp_path / "data").touch(0o644)
         with pytest.raises(Failure, match="data"):
             run([str(tmp_path / "data")], log=log, doing="work")
@@ -179,13 +179,13 @@ class TestFailure:
             ),
         ],
     )
-    def test_a_cause_that_is_known_becomes_the_hint(self, log: Path, line: str, hint: str) -> None:
+    def test_known_cause_becomes_the_hint(self, log: Path, line: str, hint: str) -> None:
         with pytest.raises(Failure) as caught:
             run(["sh", "-c", 'echo "$0"; exit 1', line], log=log, doing="work")
         assert hint in caught.value.hint
 
     @pytest.mark.parametrize("line", ["Connection refused", "x.c:1:1: error: EXTRA_CFLAGS"])
-    def test_the_callers_hint_goes_before_guesses(self, log: Path, line: str) -> None:
+    def test_hint_of_the_caller_wins_over_guesses(self, log: Path, line: str) -> None:
         with pytest.raises(Failure) as caught:
             run(["sh", "-c", 'echo "$0"; exit 1', line], log=log, doing="x", hint="mine")
         assert caught.value.hint == "mine"
@@ -207,31 +207,31 @@ class TestFailure:
             run(script, log=log, doing="x", hint="mine", limits=limits)
         assert words in caught.value.hint
 
-    def test_time_goes_before_the_callers_hint(self, log: Path) -> None:
+    def test_timeout_wins_over_the_hint_of_the_caller(self, log: Path) -> None:
         with pytest.raises(Failure) as caught:
             run(["sleep", "60"], log=log, doing="x", hint="mine", limits=Limits(time_s=0.1))
         assert "x: no end after 0 s" in caught.value.what
         assert "build_timeout_s" in caught.value.hint
 
-    def test_a_full_file_system_of_a_sandbox_need_not_be_the_disk(self, log: Path) -> None:
+    def test_full_tmpfs_of_a_sandbox_is_not_a_full_disk(self, log: Path) -> None:
         line = "as: /tmp/x.s: No space left on device"
         hint = causes.advice(line, 1, log, Limits(tmpfs_mib=64), "", offline=True, hint="mine")
         assert "its /tmp holds 64 MiB" in hint
         assert "the disk is full" not in hint
 
 
-class TestNothingIsLeft:
-    def test_a_deadline_ends_the_whole_group(self, log: Path, tmp_path: Path) -> None:
+class TestProcessGroup:
+    def test_timeout_kills_the_whole_group(self, log: Path, tmp_path: Path) -> None:
         script = f"sleep 600 & echo $! > {tmp_path}/pid; wait"
         with pytest.raises(Failure, match="work: no end after 2 s"):
             run(["sh", "-c", script], log=log, doing="work", timeout_s=2)
         assert ended(int(written(tmp_path / "pid")))
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_an_interrupt_lets_it_clean_up_and_ends_the_whole_group(
+    def test_interrupt_allows_cleanup_and_kills_the_whole_group(
         self, tmp_path: Path, number: int
     ) -> None:
-        """Also a process that does not heed a SIGTERM, and one whose parent has gone by then."""
+        """Also a process that ignores SIGTERM, and one whose parent has already exited."""
         work = (
             f"trap 'touch {tmp_path}/cleaned; exit 1' TERM\n"
             f"sh -c \"trap '' TERM; echo \\$\\$ > {tmp_path}/stubborn; sleep 30; sleep 30\" &\n"
@@ -256,9 +256,9 @@ class TestNothingIsLeft:
 
 
 class TestTail:
-    def test_no_log(self, tmp_path: Path) -> None:
+    def test_missing_log_is_empty(self, tmp_path: Path) -> None:
         assert tail(tmp_path / "none") == ""
 
-    def test_bytes_that_are_no_text(self, tmp_path: Path) -> None:
+    def test_invalid_utf8_is_replaced(self, tmp_path: Path) -> None:
         (tmp_path / "log").write_bytes(b"\xff\n")
         assert tail(tmp_path / "log") == "    \ufffd"

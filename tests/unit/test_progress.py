@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a guest said is shown, and not obeyed."""
+"""Text from a guest is shown without effect on terminals and CI runners; notes to stderr."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from blockyard.kernel.host.settings import PROJECT
 
 
 @pytest.mark.parametrize(
-    ("said", "shown"),
+    ("text", "shown"),
     [
         ("plain\n\ttext € 1:2::3", "plain\n\ttext € 1:2::3"),
         ("Größe 日本語 naïve 🙂 x##y [z]", "Größe 日本語 naïve 🙂 x##y [z]"),
@@ -37,11 +37,11 @@ from blockyard.kernel.host.settings import PROJECT
         ("hidden \U000e0041\udc80", "hidden \\U000e0041\\udc80"),
     ],
 )
-def test_it_is_only_text(said: str, shown: str) -> None:
-    assert printable(said) == shown
+def test_control_characters_are_escaped(text: str, shown: str) -> None:
+    assert printable(text) == shown
 
 
-def test_no_character_that_is_not_seen_or_changes_direction() -> None:
+def test_every_control_and_bidi_character_is_escaped() -> None:
     allowed = "\n\t"
     for letter in map(chr, range(sys.maxunicode + 1)):
         hidden = unicodedata.category(letter) in ("Cc", "Zl", "Zp", "Cs")
@@ -52,10 +52,10 @@ def test_no_character_that_is_not_seen_or_changes_direction() -> None:
 
 
 @pytest.mark.parametrize("text", [" " * 400_000, "#" * 400_000, "##a" * 130_000, "\n" * 400_000])
-def test_long_text_takes_no_longer_than_its_length(text: str) -> None:
-    begun = time.monotonic()
+def test_long_text_is_read_in_linear_time(text: str) -> None:
+    started = time.monotonic()
     assert printable(text) == text
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - started < 5
 
 
 def test_json_keeps_its_value() -> None:
@@ -78,18 +78,18 @@ class Broken(io.StringIO):
 
 
 @pytest.mark.parametrize("number", [errno.EPIPE, errno.EIO, errno.ENOSPC, errno.EBADF])
-def test_a_note_that_nobody_can_read_is_no_error(number: int) -> None:
+def test_note_that_cannot_be_written_is_ignored(number: int) -> None:
     note("text", Broken(number))
 
 
-def test_a_note_to_a_closed_stream_is_no_error() -> None:
+def test_note_to_a_closed_stream_is_ignored() -> None:
     stream = io.StringIO()
     stream.close()
     note("text", stream)
 
 
-def test_after_its_reader_went_away_stderr_is_silent() -> None:
-    """Also for programs that are started later."""
+def test_stderr_is_silenced_when_its_pipe_breaks() -> None:
+    """Also for child processes."""
     script = (
         "import os, subprocess, sys; from blockyard.kernel.host.progress import note\n"
         "read, write = os.pipe(); os.dup2(write, 2); os.close(read); os.close(write)\n"

@@ -34,7 +34,7 @@ NOT_GIVEN = dict.fromkeys(
 )
 
 
-def test_both_files_hold_the_same_table(tmp_path: Path) -> None:
+def test_pyproject_and_blockyard_toml_hold_the_same_table(tmp_path: Path) -> None:
     lines = 'kernels = ["7.3", "./linux"]\nmodules = ["drivers/mine"]\ntopologies = ["zns"]\n'
     for name, head in {"pyproject.toml": "[tool.blockyard]\n", "blockyard.toml": ""}.items():
         folder = tmp_path / name
@@ -47,7 +47,7 @@ def test_both_files_hold_the_same_table(tmp_path: Path) -> None:
         )
 
 
-def test_the_file_is_found_from_within_its_repository(tmp_path: Path) -> None:
+def test_file_is_found_from_inside_its_repository(tmp_path: Path) -> None:
     inner = tmp_path / "repository" / "tests"
     inner.mkdir(parents=True)
     (tmp_path / "blockyard.toml").write_text("")
@@ -57,7 +57,7 @@ def test_the_file_is_found_from_within_its_repository(tmp_path: Path) -> None:
     assert project_file.find(inner) == inner.parent / "blockyard.toml"
 
 
-def test_a_pyproject_without_our_table_may_be_invalid(tmp_path: Path) -> None:
+def test_pyproject_without_our_table_is_ignored(tmp_path: Path) -> None:
     for text in ("[tool.blockyard-other]\n", "[tool\n", "", "# [tool.blockyard]\n"):
         (tmp_path / "pyproject.toml").write_text(text)
         assert project.find(tmp_path) is None
@@ -71,7 +71,7 @@ def test_a_pyproject_without_our_table_may_be_invalid(tmp_path: Path) -> None:
         ("kernels = [", "line 2|nexpected|Invalid|invalid|Unclosed"),
     ],
 )
-def test_a_mistake_is_one_message_with_the_file(tmp_path: Path, text: str, error: str) -> None:
+def test_error_names_the_file(tmp_path: Path, text: str, error: str) -> None:
     (tmp_path / "pyproject.toml").write_text(f"[tool.blockyard]\n{text}\n")
     with pytest.raises(UsageError, match=error) as caught:
         project.find(tmp_path)
@@ -91,7 +91,7 @@ def test_cells_are_all_combinations() -> None:
 
 
 class TestRequest:
-    """What pytest's options and the file make together."""
+    """The request that pytest's options and the file make together."""
 
     def test_options_win_key_by_key(self, tmp_path: Path) -> None:
         (tmp_path / "blockyard.toml").write_text(
@@ -106,7 +106,7 @@ class TestRequest:
         )
         assert request.left == ("6.18",)
 
-    def test_an_unknown_budget_is_a_usage_error(self, tmp_path: Path) -> None:
+    def test_unknown_budget_is_a_usage_error(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="unknown budget 'lon'\n  did you mean long"):
             plain_pytest.request({**NOT_GIVEN, "budget": "lon"}, tmp_path)
 
@@ -127,19 +127,17 @@ class TestCells:
         monkeypatch.chdir(folder)
         return options.cells({**self.GIVEN, **given})
 
-    def test_there_is_a_run_per_combination(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_one_run_per_combination(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         text = 'kernels = ["7.3", "6.18"]\ntopologies = ["zns"]\nmodules = ["."]\nsuites = ["x"]\n'
-        found = self.cells(tmp_path, monkeypatch, text, suite=["block"])
-        assert [(cell["kernel"], cell["topology"]) for cell in found] == [
+        cells = self.cells(tmp_path, monkeypatch, text, suite=["block"])
+        assert [(cell["kernel"], cell["topology"]) for cell in cells] == [
             (("7.3",), "zns"),
             (("6.18",), "zns"),
         ]
-        assert found[0]["module"] == (str(tmp_path),)
-        assert (found[0]["suite"], found[0]["guests"]) == (["block"], 2)
+        assert cells[0]["module"] == (str(tmp_path),)
+        assert (cells[0]["suite"], cells[0]["guests"]) == (["block"], 2)
 
-    def test_resume_goes_on_with_one_run(
+    def test_resume_needs_a_single_run(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         text = 'variants = ["plain", "kasan"]\n'
@@ -147,7 +145,7 @@ class TestCells:
             self.cells(tmp_path, monkeypatch, text, resume=True)
         assert len(self.cells(tmp_path, monkeypatch, text, resume=True, variant="kasan")) == 1
 
-    def test_a_folder_without_a_file_is_as_before(
+    def test_folder_without_a_file_has_no_cells(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The statements beside kernels, modules and guest roots: in-toto v1 with SLSA provenance v1."""
+"""Provenance statements of kernels, modules and guest roots: in-toto v1 with SLSA v1."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ def is_uri(text: object) -> bool:
     return isinstance(text, str) and bool(urlparse(text).scheme) and " " not in text
 
 
-def check_descriptor(one: dict[str, Any]) -> None:
-    """A ResourceDescriptor (in-toto/attestation spec/v1/resource_descriptor.md)."""
-    assert set(one) <= {"name", "uri", "digest", "annotations"}
-    assert any(one.get(field) for field in ("uri", "digest", "annotations"))
-    assert is_uri(one.get("uri", "urn:x"))
-    for algorithm, value in one.get("digest", {}).items():
+def check_descriptor(descriptor: dict[str, Any]) -> None:
+    """Check a ResourceDescriptor (in-toto/attestation spec/v1/resource_descriptor.md)."""
+    assert set(descriptor) <= {"name", "uri", "digest", "annotations"}
+    assert any(descriptor.get(field) for field in ("uri", "digest", "annotations"))
+    assert is_uri(descriptor.get("uri", "urn:x"))
+    for algorithm, value in descriptor.get("digest", {}).items():
         lengths = {"sha256": (64,), "gitCommit": (40, 64)}[algorithm]
         assert re.fullmatch("[0-9a-f]+", value)
         assert len(value) in lengths
 
 
 def check(path: Path, build_type: str) -> dict[str, Any]:
-    """The whole form, and that the subjects are the files there are; returns the predicate."""
-    found = json.loads((path / provenance.FILE).read_text())
-    assert set(found) == {"_type", "subject", "predicateType", "predicate"}
-    assert found["_type"] == "https://in-toto.io/Statement/v1"
-    assert found["predicateType"] == "https://slsa.dev/provenance/v1"
-    subjects = {one["name"]: one["digest"]["sha256"] for one in found["subject"]}
+    """Check the form of a statement and its subjects; return its build definition."""
+    statement = json.loads((path / provenance.FILE).read_text())
+    assert set(statement) == {"_type", "subject", "predicateType", "predicate"}
+    assert statement["_type"] == "https://in-toto.io/Statement/v1"
+    assert statement["predicateType"] == "https://slsa.dev/provenance/v1"
+    subjects = {entry["name"]: entry["digest"]["sha256"] for entry in statement["subject"]}
     files = {
         str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
         for file in path.rglob("*")
@@ -58,9 +58,10 @@ def check(path: Path, build_type: str) -> dict[str, Any]:
     }
     assert subjects == files
     assert subjects
-    predicate: dict[str, Any] = found["predicate"]
+    predicate: dict[str, Any] = statement["predicate"]
     assert set(predicate) == {"buildDefinition", "runDetails"}
-    definition, details = predicate["buildDefinition"], predicate["runDetails"]
+    definition: dict[str, Any] = predicate["buildDefinition"]
+    details = predicate["runDetails"]
     assert definition["buildType"] == f"urn:blockyard:build:{build_type}:v1"
     assert set(definition) == {
         "buildType",
@@ -68,19 +69,19 @@ def check(path: Path, build_type: str) -> dict[str, Any]:
         "internalParameters",
         "resolvedDependencies",
     }
-    for one in definition["resolvedDependencies"]:
-        check_descriptor(one)
+    for descriptor in definition["resolvedDependencies"]:
+        check_descriptor(descriptor)
     assert is_uri(details["builder"]["id"])
     metadata = details["metadata"]
     assert re.fullmatch(TIME, metadata["startedOn"])
     assert re.fullmatch(TIME, metadata["finishedOn"])
     assert metadata["startedOn"] <= metadata["finishedOn"]
-    definition_of: dict[str, Any] = definition
-    return definition_of
+    return definition
 
 
 def named(definition: dict[str, Any], name: str) -> dict[str, Any]:
-    return next(one for one in definition["resolvedDependencies"] if one["name"].startswith(name))
+    inputs = definition["resolvedDependencies"]
+    return next(entry for entry in inputs if entry["name"].startswith(name))
 
 
 def fill(path: Path) -> None:
@@ -111,7 +112,7 @@ def manifest_of(path: Path) -> str:
     return hashlib.sha256((path / seal.MANIFEST).read_bytes()).hexdigest()
 
 
-def test_a_kernel(tools: ToolRoot) -> None:
+def test_statement_of_a_kernel(tools: ToolRoot) -> None:
     source = tree(GitCommit("https://user:TOKEN@example.org/linux.git", "master", COMMIT))
     toolchain = toolchains.from_root(tools)
     fragment = Fragment("kernel/fragments/base.config", "CONFIG_BLOCK=y\n")
@@ -135,14 +136,14 @@ def test_a_kernel(tools: ToolRoot) -> None:
     source_input = named(definition, "source: git")
     assert source_input["digest"]["gitCommit"] == COMMIT
     assert source_input["digest"]["sha256"] == manifest_of(source.path.parent)
-    wanted = hashlib.sha256(fragment.text.encode()).hexdigest()
-    assert named(definition, "fragment kernel/fragments/base")["digest"]["sha256"] == wanted
+    expected = hashlib.sha256(fragment.text.encode()).hexdigest()
+    assert named(definition, "fragment kernel/fragments/base")["digest"]["sha256"] == expected
     packages = hashlib.sha256((tools.path / "versions.txt").read_bytes()).hexdigest()
     assert named(definition, "packages of the tool root")["digest"]["sha256"] == packages
     assert "TOKEN" not in (path / provenance.FILE).read_text()
 
 
-def test_a_prebuilt_kernel(tools: ToolRoot) -> None:
+def test_statement_of_a_prebuilt_kernel(tools: ToolRoot) -> None:
     files = tree(DebianPackage("linux-image-7.3-amd64", "7.3.4-1~bpo13+1"))
     path = store.get(
         "kernels",
@@ -155,23 +156,25 @@ def test_a_prebuilt_kernel(tools: ToolRoot) -> None:
     assert source["uri"] == "pkg:deb/debian/linux-image-7.3-amd64@7.3.4-1~bpo13+1"
 
 
-def test_a_module(tools: ToolRoot) -> None:
+def test_statement_of_a_module(tools: ToolRoot) -> None:
     kernel = store.get("kernels", KEY, "a kernel", fill)
     sha256 = hashlib.sha256(b"source").hexdigest()
-    ran = Sandbox(tools.root, read_only={"src": Path("/"), "out": Path("/")})
+    sandbox = Sandbox(tools.root, read_only={"src": Path("/"), "out": Path("/")})
     path = store.get(
         "modules",
         KEY,
         "a module",
         fill,
-        provenance=lambda: statements.of_module("x", KEY, 1, {"x.c": f"{sha256}x"}, kernel, ran),
+        provenance=lambda: statements.of_module(
+            "x", KEY, 1, {"x.c": f"{sha256}x"}, kernel, sandbox
+        ),
     )
     definition = check(path, "module")
     assert named(definition, "source x.c")["digest"] == {"sha256": sha256}
     assert named(definition, "kernel")["digest"]["sha256"] == manifest_of(kernel)
 
 
-def test_a_guest_root(tools: ToolRoot) -> None:
+def test_statement_of_a_guest_root(tools: ToolRoot) -> None:
     spec = RootSpec("trixie", ("fio", "nvme-cli"))
     packages = {"fio": "3.39-1", "libc6": "2.41-12"}
     path = store.get(
@@ -186,7 +189,7 @@ def test_a_guest_root(tools: ToolRoot) -> None:
     assert named(definition, "libc6")["uri"] == "pkg:deb/debian/libc6@2.41-12"
 
 
-def test_it_is_sealed_with_the_entry(tools: ToolRoot) -> None:
+def test_changed_statement_breaks_the_seal(tools: ToolRoot) -> None:
     made_from = Provenance("kernel", {}, {}, (Input("x", {"sha256": "0" * 64}),))
     path = store.get("kernels", KEY, "a kernel", fill, provenance=lambda: made_from)
     (path / provenance.FILE).write_text("{}")
@@ -194,7 +197,7 @@ def test_it_is_sealed_with_the_entry(tools: ToolRoot) -> None:
     assert store.use("kernels", KEY) is None
 
 
-def test_one_that_a_build_left_is_replaced(tmp_path: Path) -> None:
+def test_statement_left_by_a_build_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("precious")
     path = tmp_path / "entry"
     path.mkdir()
@@ -205,15 +208,15 @@ def test_one_that_a_build_left_is_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "victim").read_text() == "precious"
 
 
-def test_secrets_of_urls(tmp_path: Path) -> None:
-    """Passwords with a slash in them, tokens of queries, and headers, wherever they stand."""
+def test_secrets_in_urls_are_hidden(tmp_path: Path) -> None:
+    """Passwords with a slash, tokens in queries, and headers, in any field."""
     (tmp_path / "entry").mkdir()
-    one = "https://me:TOKEN/x@example.org/a.git?private_token=TOKEN&ref=main"
+    url = "https://me:TOKEN/x@example.org/a.git?private_token=TOKEN&ref=main"
     made_from = Provenance(
         "kernel",
-        {"kernel": one, "options": [one, {one: "Authorization: Basic TOKEN"}]},
+        {"kernel": url, "options": [url, {url: "Authorization: Basic TOKEN"}]},
         {"jobs": 2, "network": False},
-        (Input(one, {}, one, {"from": one}),),
+        (Input(url, {}, url, {"from": url}),),
     )
     provenance.write_statement(tmp_path / "entry", made_from, time.time())
     text = (tmp_path / "entry" / provenance.FILE).read_text()
@@ -223,11 +226,11 @@ def test_secrets_of_urls(tmp_path: Path) -> None:
     assert definition["internalParameters"] == {"jobs": 2, "network": False}
 
 
-def test_names_that_are_no_text(tmp_path: Path) -> None:
+def test_file_names_that_are_not_utf8(tmp_path: Path) -> None:
     entry = tmp_path / "entry"
     entry.mkdir()
     (entry / "a\udcffb").write_text("x")
     inputs = (provenance.of_text("source \udcff", "x\udcff"),)
     provenance.write_statement(entry, Provenance("module", {}, {}, inputs), time.time())
-    found = json.loads((entry / provenance.FILE).read_text())
-    assert found["subject"][0]["name"] == "a\\xffb"
+    statement = json.loads((entry / provenance.FILE).read_text())
+    assert statement["subject"][0]["name"] == "a\\xffb"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`./inv test -- ARGS`: options for pytest."""
+"""`./inv test -- ARGS`: arguments for pytest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from blockyard.modules import manifest
 
 
 @pytest.fixture
-def wanted() -> Selection:
+def chosen() -> Selection:
     return selection.select("null_blk", "serial", "module")
 
 
@@ -30,14 +30,14 @@ def wanted() -> Selection:
         (["-x"], True, "--json and options for pytest"),
     ],
 )
-def test_what_has_an_option_of_ours_is_refused(
-    wanted: Selection, words: list[str], json: bool, message: str
+def test_argument_with_an_own_option_is_refused(
+    chosen: Selection, words: list[str], json: bool, message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        selection.with_arguments(wanted, words, json=json)
+        selection.with_arguments(chosen, words, json=json)
 
 
-def test_a_module_s_sandboxed_tests_take_none(tmp_path: Path, wanted: Selection) -> None:
+def test_sandboxed_module_tests_take_no_arguments(tmp_path: Path, chosen: Selection) -> None:
     folder = shutil.copytree(PROJECT / "modules" / "examples" / "c_null", tmp_path / "mine")
     shutil.copy(PROJECT / "tests" / "suites" / "module" / "test_load.py", folder)
     mine = selection.select("mine", "serial", "mine", outside=[manifest.of_folder(folder)])
@@ -47,30 +47,30 @@ def test_a_module_s_sandboxed_tests_take_none(tmp_path: Path, wanted: Selection)
     assert selection.with_arguments(trusted, ["-x"]).arguments == ("-x",)
 
 
-def test_pytest_gets_them_as_they_are(
-    wanted: Selection, capsys: pytest.CaptureFixture[str]
+def test_arguments_reach_pytest_unchanged(
+    chosen: Selection, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    every = collection.collected(wanted)
-    some = collection.collected(selection.with_arguments(wanted, ["-v", "-k", "unload"]))
+    every = collection.collected(chosen)
+    some = collection.collected(selection.with_arguments(chosen, ["-v", "-k", "unload"]))
     assert some.keys() < every.keys()
-    assert capsys.readouterr().out == "", "the list is not what the user asked for"
+    assert capsys.readouterr().out == "", "collection must print nothing"
 
 
-def test_an_option_that_pytest_does_not_know_is_a_usage_error(wanted: Selection) -> None:
+def test_unknown_pytest_option_is_a_usage_error(chosen: Selection) -> None:
     with pytest.raises(UsageError, match="understand --bogus 'a b'") as caught:
-        collection.collected(selection.with_arguments(wanted, ["--bogus", "a b"]))
+        collection.collected(selection.with_arguments(chosen, ["--bogus", "a b"]))
     assert "unrecognized arguments: --bogus" in str(caught.value)
 
 
-def test_a_run_with_others_is_another_run(wanted: Selection) -> None:
+def test_arguments_are_part_of_the_run(chosen: Selection) -> None:
     asked = [
         resume.asked(KernelSpec(), one)
-        for one in (wanted, selection.with_arguments(wanted, ["-x"]))
+        for one in (chosen, selection.with_arguments(chosen, ["-x"]))
     ]
     assert [options["pytest"] for options in asked] == ["", "-x"]
 
 
-def test_the_command_hands_words_on_with_their_spaces(tmp_path: Path) -> None:
+def test_spaces_in_arguments_are_kept(tmp_path: Path) -> None:
     argv = [str(PROJECT / "inv"), "test", "--suite", "module", "--driver", "null_blk", "--list"]
     done = subprocess.run(
         [*argv, "--", "--bogus=a b"], cwd=tmp_path, capture_output=True, text=True, timeout=120
@@ -79,5 +79,5 @@ def test_the_command_hands_words_on_with_their_spaces(tmp_path: Path) -> None:
     assert "pytest does not understand '--bogus=a b'" in done.stderr
 
 
-def test_a_debugger_has_one_process() -> None:
+def test_debugger_runs_in_one_process() -> None:
     assert {"--pdb", "-s"} <= execute.IN_ONE_PROCESS

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""QEMU's arguments: what a guest has, and what of it the world can reach."""
+"""QEMU's arguments: a guest's devices, and how the host can reach it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ TWO_CONTROLLERS = Topology(
 
 
 def values(option: str, argv: list[str]) -> list[str]:
-    """What follows each occurrence of an option."""
-    return [argv[at + 1] for at, word in enumerate(argv) if word == option]
+    """Return the value of each occurrence of an option."""
+    return [argv[index + 1] for index, word in enumerate(argv) if word == option]
 
 
 def command_line(argv: list[str]) -> list[str]:
@@ -35,14 +35,14 @@ def command_line(argv: list[str]) -> list[str]:
 
 
 class TestReach:
-    def test_without_ssh_there_is_no_network(self) -> None:
+    def test_serial_guest_has_no_network(self) -> None:
         argv = arguments(DEFAULT, "tcg", SERIAL)
         assert values("-netdev", argv) == []
         assert [word for word in values("-device", argv) if "net" in word] == []
         assert "-nic" not in argv and "-net" not in argv
         assert "blockyard.ssh" not in command_line(argv)
 
-    def test_ssh_is_one_forward_from_the_loopback_address(self) -> None:
+    def test_ssh_forwards_one_loopback_port(self) -> None:
         argv = arguments(DEFAULT, "tcg", SSH)
         (netdev,) = values("-netdev", argv)
         assert netdev.split(",") == [
@@ -54,7 +54,7 @@ class TestReach:
         assert "blockyard.ssh" in command_line(argv)
 
     @pytest.mark.parametrize("ports", [SERIAL, SSH, EVERYTHING])
-    def test_nothing_else_listens(self, ports: Ports) -> None:
+    def test_no_other_port_listens(self, ports: Ports) -> None:
         argv = arguments(TWO_CONTROLLERS, "tcg", ports)
         listeners = re.compile(r"server|telnet|vnc|spice|gdb|0\.0\.0\.0|::")
         assert [word for word in argv if listeners.search(word)] == []
@@ -63,75 +63,75 @@ class TestReach:
         ]
 
     @pytest.mark.parametrize("ports", [SERIAL, SSH, EVERYTHING])
-    def test_nothing_comes_by_default(self, ports: Ports) -> None:
+    def test_default_devices_and_user_config_are_off(self, ports: Ports) -> None:
         argv = arguments(DEFAULT, "tcg", ports)
         assert "-nodefaults" in argv
         assert "-no-user-config" in argv
 
-    def test_qemu_may_start_no_program(self) -> None:
+    def test_qemu_cannot_start_programs(self) -> None:
         (sandbox,) = values("-sandbox", arguments(DEFAULT, "tcg", SSH))
         assert {"on", "spawn=deny", "elevateprivileges=deny"} <= set(sandbox.split(","))
 
 
 class TestChannels:
-    def test_the_first_uart_carries_the_kernel_log_alone(self) -> None:
+    def test_first_uart_carries_only_the_kernel_log(self) -> None:
         argv = arguments(DEFAULT, "tcg", EVERYTHING)
         assert values("-serial", argv) == ["chardev:log"]
-        (log,) = [one for one in values("-chardev", argv) if "id=log" in one]
+        (log,) = [word for word in values("-chardev", argv) if "id=log" in word]
         assert log.startswith("file,id=log,path=/mnt/run/kernel.log,input-path=/mnt/run/kernel.in,")
         assert [word for word in command_line(argv) if word.startswith("console=")] == [
             "console=ttyS0"
         ]
 
-    def test_a_kernel_is_told_its_clocks_rate_where_it_is_known(self) -> None:
+    def test_known_loops_per_jiffy_are_passed(self) -> None:
         assert "lpj=" not in " ".join(command_line(arguments(DEFAULT, "tcg", SERIAL)))
-        told = arguments(DEFAULT, "tcg", SERIAL, Options(lpj=10399984))
-        assert "lpj=10399984" in command_line(told)
+        argv = arguments(DEFAULT, "tcg", SERIAL, Options(lpj=10399984))
+        assert "lpj=10399984" in command_line(argv)
 
-    def test_the_console_is_the_descriptor_that_qemu_inherits(self) -> None:
+    def test_console_is_an_inherited_descriptor(self) -> None:
         argv = arguments(DEFAULT, "tcg", SERIAL)
         assert "socket,id=console,fd=5" in values("-chardev", argv)
         (port,) = [word for word in values("-device", argv) if "chardev=console" in word]
         assert port.startswith("virtserialport,")
         assert "blockyard.console=vport0p1" in command_line(argv)
 
-    def test_a_shell_only_when_it_is_wanted(self) -> None:
+    def test_shell_only_when_requested(self) -> None:
         without = arguments(DEFAULT, "tcg", SERIAL)
         assert not [word for word in without if "shell" in word]
         with_shell = arguments(DEFAULT, "tcg", EVERYTHING)
         assert "socket,id=shell,fd=6" in values("-chardev", with_shell)
         assert "blockyard.shell=hvc0" in command_line(with_shell)
 
-    def test_a_panic_ends_qemu(self) -> None:
+    def test_panic_ends_qemu(self) -> None:
         argv = arguments(DEFAULT, "tcg", SERIAL)
         assert "-no-reboot" in argv
         assert "panic=-1" in command_line(argv)
 
 
 class TestMachine:
-    def test_kvm(self) -> None:
+    def test_kvm_uses_the_host_cpu(self) -> None:
         argv = arguments(DEFAULT, "kvm", SERIAL)
         assert values("-accel", argv) == ["kvm"]
         assert values("-cpu", argv) == ["host"]
 
-    def test_tcg(self) -> None:
+    def test_tcg_uses_the_max_cpu(self) -> None:
         argv = arguments(DEFAULT, "tcg", SERIAL)
         assert values("-accel", argv) == ["tcg,thread=multi"]
         (cpu,) = values("-cpu", argv)
         assert cpu.split(",")[0] == "max"
 
-    def test_size(self) -> None:
+    def test_cpus_and_memory_follow_the_topology(self) -> None:
         argv = arguments(TWO_CONTROLLERS, "tcg", SERIAL)
         assert (values("-smp", argv), values("-m", argv)) == (["4"], ["2048"])
 
-    def test_what_guests_share_is_read_only(self) -> None:
+    def test_shared_images_are_read_only(self) -> None:
         argv = arguments(DEFAULT, "tcg", SERIAL)
         for name in ("root", "modules"):
             (disk,) = [word for word in values("-blockdev", argv) if f"node-name={name}," in word]
             assert disk.split(",")[-1] == "read-only=on"
         assert {"blockyard.root=vda", "blockyard.modules=vdb"} <= set(command_line(argv))
 
-    def test_the_root_is_the_first_disk(self) -> None:
+    def test_root_is_the_first_disk(self) -> None:
         argv = arguments(DEFAULT, "tcg", SERIAL)
         disks = [word for word in values("-device", argv) if word.startswith("virtio-blk")]
         assert ["drive=root" in disk for disk in disks] == [True, False]
@@ -147,7 +147,7 @@ class TestSerial:
             ({"SERIAL_8250_RUNTIME_UARTS": "1"}, "shared"),
         ],
     )
-    def test_the_best_that_a_kernel_has(self, config: dict[str, str], best: str) -> None:
+    def test_best_serial_port_of_a_kernel(self, config: dict[str, str], best: str) -> None:
         assert best_serial(config) == best
 
     @pytest.mark.parametrize(
@@ -158,14 +158,16 @@ class TestSerial:
             ("shared", "ttyS0", ["chardev:console"]),
         ],
     )
-    def test_what_carries_it(self, serial: str, device: str, uarts: list[str]) -> None:
+    def test_console_device_of_each_serial_port(
+        self, serial: str, device: str, uarts: list[str]
+    ) -> None:
         argv = arguments(DEFAULT, "tcg", replace(SERIAL, serial=serial))
         assert f"blockyard.console={device}" in command_line(argv)
         assert values("-serial", argv) == uarts
 
 
 class TestOptions:
-    def test_they_are_sockets_and_files_in_the_guests_folder(self) -> None:
+    def test_monitor_and_gdb_are_sockets_in_the_run_folder(self) -> None:
         everything = Options(monitor=True, gdb=True, dump=True)
         argv = arguments(DEFAULT, "tcg", SERIAL, everything)
         sockets = [word for word in values("-chardev", argv) if "server" in word]
@@ -175,7 +177,7 @@ class TestOptions:
         ]
         assert values("-action", argv) == ["shutdown=pause"]
 
-    def test_a_snapshot_is_never_written_to(self) -> None:
+    def test_snapshot_memory_is_read_only(self) -> None:
         argv = arguments(DEFAULT, "tcg", SERIAL, Options(resumed=True))
         (memory,) = values("-object", argv)
         assert "mem-path=/mnt/snapshot/memory,share=off,readonly=on" in memory

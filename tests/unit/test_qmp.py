@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""QEMU's monitors, with a socket in QEMU's place."""
+"""QEMU's monitor protocol, against a socket that plays QEMU."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def line(message: object) -> bytes:
 
 @pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    ours, qemus = socket.socketpair()
-    yield ours, qemus
-    ours.close()
-    qemus.close()
+    client, qemu = socket.socketpair()
+    yield client, qemu
+    client.close()
+    qemu.close()
 
 
 Pair = tuple[socket.socket, socket.socket]
 
 
 class TestEvents:
-    def test_they_are_asked_for_at_once(self, pair: Pair) -> None:
+    def test_capabilities_are_negotiated_at_once(self, pair: Pair) -> None:
         Events(pair[0])
         assert json.loads(pair[1].recv(1000)) == {"execute": "qmp_capabilities", "arguments": {}}
 
-    def test_an_event_in_two_pieces(self, pair: Pair) -> None:
+    def test_event_in_two_pieces_is_joined(self, pair: Pair) -> None:
         events = Events(pair[0])
         stream = line(GREETING) + line({"return": {}}) + line(SHUTDOWN)
         for piece in (stream[:-30], stream[-30:]):
@@ -49,37 +49,37 @@ class TestEvents:
         assert shutdown is not None
         assert shutdown.data["reason"] == "guest-reset"
 
-    def test_the_last_of_several(self, pair: Pair) -> None:
+    def test_last_event_of_a_name_is_returned(self, pair: Pair) -> None:
         events = Events(pair[0])
         for name in ("STOP", "RESUME", "STOP"):
             pair[1].sendall(line({"event": name, "data": {"name": len(events.seen)}}))
             events.look()
-        assert [one.event for one in events.seen] == ["STOP", "RESUME", "STOP"]
+        assert [event.event for event in events.seen] == ["STOP", "RESUME", "STOP"]
         last = events.last("STOP")
         assert last is not None
         assert last.data["name"] == 2
 
-    def test_a_qemu_that_is_gone_has_no_more(self, pair: Pair) -> None:
+    def test_closed_socket_has_no_events(self, pair: Pair) -> None:
         events = Events(pair[0])
         pair[1].close()
         events.look()
         assert events.seen == []
 
 
-def answer(qemu: socket.socket, answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Plays QEMU; what it was asked."""
-    asked: list[dict[str, Any]] = []
+def play_qemu(qemu: socket.socket, answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Play QEMU, and return the commands that it received."""
+    commands: list[dict[str, Any]] = []
     qemu.sendall(line(GREETING))
     for reply in [{"return": {}}, *answers]:
-        asked.append(json.loads(qemu.recv(1 << 16)))  # it waits for each answer
-        number = {"id": asked[-1]["id"]} if "id" in asked[-1] else {}
+        commands.append(json.loads(qemu.recv(1 << 16)))  # the client waits for each answer
+        number = {"id": commands[-1]["id"]} if "id" in commands[-1] else {}
         qemu.sendall(line({**reply, **number}))
-    return asked
+    return commands
 
 
 class TestCommands:
     def ask(self, pair: Pair, reply: dict[str, Any]) -> object:
-        qemu = threading.Thread(target=answer, args=[pair[1], [reply]])
+        qemu = threading.Thread(target=play_qemu, args=[pair[1], [reply]])
         qemu.start()
         monitor = Monitor(pair[0])
         try:
@@ -89,20 +89,20 @@ class TestCommands:
             pair[1].close()
             monitor.close()
 
-    def test_an_answer(self, pair: Pair) -> None:
+    def test_answer_is_returned(self, pair: Pair) -> None:
         assert self.ask(pair, {"return": {"running": True}}) == {"running": True}
 
-    def test_a_refusal_is_told(self, pair: Pair) -> None:
+    def test_error_is_raised(self, pair: Pair) -> None:
         with pytest.raises(QmpError, match=r"refused query-status: no such thing"):
             self.ask(pair, {"error": {"class": "GenericError", "desc": "no such thing"}})
 
-    def test_no_greeting_is_no_answer(self, pair: Pair) -> None:
+    def test_missing_greeting_is_a_timeout(self, pair: Pair) -> None:
         monitor = Monitor(pair[0])
         with pytest.raises(QmpTimeout, match="did not answer query-status"):
             monitor.command("query-status", 0.2)
         monitor.close()
 
-    def test_an_end_is_no_answer(self, pair: Pair) -> None:
+    def test_closed_socket_is_a_timeout(self, pair: Pair) -> None:
         monitor = Monitor(pair[0])
         pair[1].close()
         with pytest.raises(QmpTimeout, match="closed its monitor"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The run record and its JUnit twin."""
+"""The run record and its JUnit file."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ EVERY_OUTCOME = run_of(*(result(outcome, f"io/{outcome}") for outcome in get_arg
 
 
 class TestRecord:
-    def test_what_is_written_reads_back(self) -> None:
+    def test_written_record_reads_back(self) -> None:
         directory = record.new_directory("7.3")
         path = record.write(EVERY_OUTCOME, directory)
         assert path == directory / "run.json"
         assert record.read(path) == EVERY_OUTCOME
 
-    def test_it_is_json_with_its_schema(self) -> None:
+    def test_fields_of_the_json(self) -> None:
         path = record.write(EVERY_OUTCOME, record.new_directory("7.3"))
         data = json.loads(path.read_text())
         assert data["schema"] == record.SCHEMA
@@ -75,7 +75,7 @@ class TestRecord:
             "rerun": "",
         }
 
-    def test_latest_is_the_last_one(self, home: Path) -> None:
+    def test_latest_links_to_the_last_run(self, home: Path) -> None:
         for _ in range(2):
             directory = record.new_directory("7.3")
             record.write(EVERY_OUTCOME, directory)
@@ -83,10 +83,10 @@ class TestRecord:
         names = [path.name for path in (home / "results").iterdir()]
         assert [name for name in names if name.startswith(".")] == []
 
-    def test_latest_of_the_users_own_is_left_alone(
+    def test_latest_that_is_not_a_link_is_kept(
         self, home: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        """Copied by what knows no links, or made by hand."""
+        """Made by a copy without symlinks, or by hand."""
         latest = home / "results" / "latest"
         for make in (lambda: latest.mkdir(parents=True), lambda: latest.write_text("mine")):
             make()
@@ -99,7 +99,7 @@ class TestRecord:
         record.write(EVERY_OUTCOME, directory)
         assert latest.resolve() == directory
 
-    def test_a_full_disk_sends_the_record_elsewhere(
+    def test_record_goes_to_tmp_when_the_disk_is_full(
         self,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
@@ -121,7 +121,7 @@ class TestRecord:
         assert (path.parent / "guests").readlink() == directory / "guests"
         assert f"(No space left on device): the record is {path}" in capsys.readouterr().err
 
-    def test_no_place_at_all(
+    def test_record_that_cannot_be_written_is_reported(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         def full(path: Path, data: bytes) -> None:
@@ -132,18 +132,18 @@ class TestRecord:
         record.write(EVERY_OUTCOME, directory)
         assert "there is no record" in capsys.readouterr().err
 
-    def test_two_runs_in_one_second_have_two_folders(self) -> None:
+    def test_runs_in_the_same_second_have_distinct_folders(self) -> None:
         folders = {record.new_directory("7.3") for _ in range(10)}
         assert len(folders) == 10
         assert all(folder.is_dir() for folder in folders)
 
-    def test_results_that_cannot_be_kept(self, home: Path) -> None:
+    def test_results_folder_that_cannot_be_made_is_a_failure(self, home: Path) -> None:
         (home / "results").write_text("a file")
         with pytest.raises(Failure, match="cannot write to") as caught:
             record.new_directory("7.3")
         assert "BLOCKYARD_RESULTS" in caught.value.hint
 
-    def test_the_place_is_looked_at_before_anything_is_built(
+    def test_check_refuses_an_unwritable_folder_and_creates_nothing(
         self, home: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         record.check_place()
@@ -166,7 +166,7 @@ class TestRead:
     @pytest.mark.parametrize(
         "change", [{"schema": 99}, {"tests": "none"}, {"kernel": None}, {"tests": [{"id": "x"}]}]
     )
-    def test_another_schema_or_shape_is_refused(
+    def test_unknown_schema_or_type_is_refused(
         self, tmp_path: Path, change: dict[str, object]
     ) -> None:
         path = record.write(EVERY_OUTCOME, record.new_directory("7.3"))
@@ -176,7 +176,7 @@ class TestRead:
         with pytest.raises(UsageError, match="is (not )?a run record"):
             record.read(other)
 
-    def test_no_file_and_no_json(self, tmp_path: Path) -> None:
+    def test_missing_file_and_invalid_json_are_refused(self, tmp_path: Path) -> None:
         with pytest.raises(
             UsageError, match="cannot read the run record .*none.json: No such file"
         ):
@@ -186,12 +186,12 @@ class TestRead:
             record.read(tmp_path / "run.json")
 
     @pytest.mark.parametrize("text", ['{"zz":' + "[" * 100_000, '{"schema":1,"run":"\udcff"}'])
-    def test_a_file_that_was_made_to_break_its_reader(self, tmp_path: Path, text: str) -> None:
+    def test_hostile_json_is_refused(self, tmp_path: Path, text: str) -> None:
         (tmp_path / "run.json").write_bytes(text.encode(errors="surrogateescape"))
         with pytest.raises(UsageError, match="is not a run record"):
             record.read(tmp_path / "run.json")
 
-    def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
+    def test_fifo_is_refused(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "run.json")
         with pytest.raises(UsageError, match="not a regular file"):
             record.read(tmp_path / "run.json")
@@ -199,10 +199,10 @@ class TestRead:
 
 class TestOk:
     @pytest.mark.parametrize("outcome", get_args(Outcome))
-    def test_one_bad_test_makes_a_bad_run(self, outcome: Outcome) -> None:
+    def test_bad_outcome_makes_the_run_bad(self, outcome: Outcome) -> None:
         assert run_of(result("pass"), result(outcome)).ok == (outcome not in BAD)
 
-    def test_a_run_of_nothing_is_no_success(self) -> None:
+    def test_run_without_tests_is_not_ok(self) -> None:
         assert not run_of().ok
 
     def test_outcomes_are_counted_by_driver(self) -> None:
@@ -215,7 +215,7 @@ class TestJunit:
     def parsed(self, run: record.Run) -> ElementTree.Element:
         return ElementTree.fromstring(record.junit(run))
 
-    def test_a_suite_for_each_driver_and_console(self) -> None:
+    def test_one_suite_per_driver_and_console(self) -> None:
         run = run_of(result("pass"), result("pass", console="ssh"), result("fail", driver="nvme"))
         suites = self.parsed(run).findall("testsuite")
         assert [suite.get("name") for suite in suites] == [
@@ -224,12 +224,12 @@ class TestJunit:
             "nvme-serial",
         ]
 
-    def test_outcomes_in_junits_words(self) -> None:
+    def test_outcomes_map_to_junit_elements(self) -> None:
         (suite,) = self.parsed(EVERY_OUTCOME).findall("testsuite")
-        told = {
+        elements = {
             case.get("name"): [child.tag for child in case] for case in suite.findall("testcase")
         }
-        assert told == {
+        assert elements == {
             "io/pass": [],
             "io/fail": ["failure"],
             "io/crash": ["error"],
@@ -246,20 +246,20 @@ class TestJunit:
             "2",
         ]
 
-    def test_reason_and_kernel_log(self) -> None:
+    def test_failure_has_reason_and_kernel_log(self) -> None:
         run = run_of(result("fail", reason='"<&>', kernel_log="BUG: <x>\n next"))
         failure = self.parsed(run).find("testsuite/testcase/failure")
         assert failure is not None
         assert (failure.get("message"), failure.text) == ('"<&>', "BUG: <x>\n next")
 
-    def test_the_command_that_runs_it_again_is_a_property(self) -> None:
+    def test_rerun_command_is_a_property(self) -> None:
         cases = self.parsed(run_of(result("fail", rerun="./inv test -k 'x'"), result("pass")))
-        (found,) = cases.findall("testsuite/testcase/properties/property")
-        assert (found.get("name"), found.get("value")) == ("rerun", "./inv test -k 'x'")
+        (entry,) = cases.findall("testsuite/testcase/properties/property")
+        assert (entry.get("name"), entry.get("value")) == ("rerun", "./inv test -k 'x'")
 
-    def test_characters_that_xml_has_not(self) -> None:
-        every = "".join(map(chr, [*range(0x20), 0x7F, 0xFFFE, 0xFFFF]))
-        run = run_of(result("fail", reason=every, kernel_log=f"a{every}b"))
+    def test_characters_that_xml_cannot_hold_are_dropped(self) -> None:
+        text = "".join(map(chr, [*range(0x20), 0x7F, 0xFFFE, 0xFFFF]))
+        run = run_of(result("fail", reason=text, kernel_log=f"a{text}b"))
         failure = self.parsed(run).find("testsuite/testcase/failure")
         assert failure is not None
         assert failure.text == "a\t\n\n\x7fb"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The JSON Schema and the page of the run record fit its types."""
+"""The JSON Schema and the documentation of the run record match its types."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import json
 from blockyard.ci.report import record_schema
 
 
-def test_the_file_in_docs_is_current() -> None:
+def test_schema_in_docs_is_current() -> None:
     assert record_schema.FILE.read_text() == record_schema.text(), "run ./inv dev.docs"
 
 
-def test_each_field_of_each_type_says_what_it_means() -> None:
+def test_every_field_has_a_description() -> None:
     definitions = json.loads(record_schema.text())["$defs"]
     assert {"Run", "CaseResult", "SkipReason", "KernelInfo"} <= set(definitions)
     for name, definition in definitions.items():
@@ -21,7 +21,7 @@ def test_each_field_of_each_type_says_what_it_means() -> None:
                 assert about.get("description"), f"{name}.{field}"
 
 
-def test_types_are_in_words_of_json() -> None:
+def test_tables_use_json_type_names() -> None:
     lines = record_schema.types()["Run"].lines
     assert (
         "| `tests` | array of `CaseResult` | one object per test, driver, console and topology |"

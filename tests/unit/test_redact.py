@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""No secret of a URL is left in what people read."""
+"""Secrets in URLs and headers are hidden in messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from blockyard.kernel.host import redact
 
 
 @pytest.mark.parametrize(
-    ("words", "shown"),
+    ("text", "shown"),
     [
         ("https://me:S3CRET@host/linux.git#main", "https://***@host/linux.git#main"),
         ("https://S3CRET@host/linux.git", "https://***@host/linux.git"),
@@ -33,12 +33,12 @@ from blockyard.kernel.host import redact
         ("http://a:S3CRET@h/ and ftp://b:S3CRET@i/", "http://***@h/ and ftp://***@i/"),
     ],
 )
-def test_what_is_secret_is_hidden(words: str, shown: str) -> None:
-    assert redact.text(words) == shown
+def test_secret_is_hidden(text: str, shown: str) -> None:
+    assert redact.text(text) == shown
 
 
 @pytest.mark.parametrize(
-    "words",
+    "text",
     [
         "7.3",
         "/path/linux#v7.2",
@@ -49,15 +49,15 @@ def test_what_is_secret_is_hidden(words: str, shown: str) -> None:
         "https://git.example.org/snapshot/linux.tar.gz?h=master",
     ],
 )
-def test_what_is_not_stays(words: str) -> None:
-    assert redact.text(words) == words
+def test_other_text_is_unchanged(text: str) -> None:
+    assert redact.text(text) == text
 
 
-def test_a_long_text_takes_no_time() -> None:
-    began = time.monotonic()
+def test_long_text_is_read_in_linear_time() -> None:
+    started = time.monotonic()
     redact.text("a" * 400_000 + "://" + "@:/?&" * 100_000)
     redact.text("authorization:" * 50_000)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,6 @@ def test_a_long_text_takes_no_time() -> None:
         ("https://host/x", ("https://host/x", "", "")),
     ],
 )
-def test_a_url_without_its_user(url: str, parts: tuple[str, str, str]) -> None:
-    found = redact.split(url)
-    assert (found.url, found.user, found.password) == parts
+def test_split_separates_the_user(url: str, parts: tuple[str, str, str]) -> None:
+    split = redact.split(url)
+    assert (split.url, split.user, split.password) == parts

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Repositories on other machines: real servers of git on the loopback address, and silent ones."""
+"""Remote repositories: real git servers on the loopback address, and silent ones."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ USER, TOKEN = "me", "S3CRET"
 
 
 class Server(ThreadingHTTPServer):
-    """git's own server of repositories below a folder; `token` is asked for when it is set."""
+    """Serves the repositories below a folder with git http-backend; requires `token` when set."""
 
     folder: Path
     token = ""
-    commands: list[str]  # argument lists of all processes of ours, seen while it answered
+    commands: list[str]  # command lines of all git processes during a request
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -86,18 +86,18 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing on the terminal."""
+        """Print nothing on the terminal."""
 
 
 def commands() -> list[str]:
-    """What every local user can read of git's processes."""
-    found = []
+    """Return the command lines of git's processes, which every local user can read."""
+    lines = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            found.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+            lines.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
         except OSError:
             continue
-    return [line for line in found if "git" in line and "pytest" not in line]
+    return [line for line in lines if "git" in line and "pytest" not in line]
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def url(server: Server, user: str = "", query: str = "") -> str:
 
 
 class TestFetch:
-    def test_a_branch_a_tag_and_a_commit(self, server: Server) -> None:
+    def test_branch_tag_and_commit_are_fetched(self, server: Server) -> None:
         first = git(server.folder / "linux.git", "rev-parse", "main")
         for ref in ("main", "v1", "refs/heads/main", first):
             tree = fetch("mine", Git(url(server), ref), NO_TOOLS)
@@ -126,12 +126,12 @@ class TestFetch:
             assert (tree.path / "x.c").read_bytes() == b"int x;\n"
         assert cached("mine", Git(url(server), first)) is not None
 
-    def test_a_commit_that_is_there_is_not_fetched(self, server: Server) -> None:
+    def test_cached_commit_is_not_fetched(self, server: Server) -> None:
         tree = fetch("mine", Git(str(server.folder / "linux.git"), "main"), NO_TOOLS)
         assert fetch("mine", Git(url(server), "main"), NO_TOOLS).path == tree.path
         assert not list(store.directory("clones").iterdir())
 
-    def test_names_that_end_alike_and_annotated_tags(self, server: Server) -> None:
+    def test_refs_with_a_common_suffix_are_distinct(self, server: Server) -> None:
         repository = server.folder / "linux.git"
         first = git(repository, "rev-parse", "main")
         git(repository, "checkout", "--quiet", "-b", "a/main")
@@ -140,28 +140,28 @@ class TestFetch:
         assert str(fetch("mine", Git(url(server), "main"), NO_TOOLS).origin).endswith(first)
         assert str(fetch("mine", Git(url(server), "b/main"), NO_TOOLS).origin).endswith(second)
 
-    def test_a_branch_that_is_not_there(self, server: Server) -> None:
+    def test_missing_branch_is_a_usage_error(self, server: Server) -> None:
         with pytest.raises(UsageError, match="has no branch or tag 'other'"):
             fetch("mine", Git(url(server), "other"), NO_TOOLS)
 
-    def test_git_protocol_and_the_repository_of_the_current_folder(
+    def test_git_config_of_the_current_folder_is_ignored(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What that repository's settings say of other URLs, and its hooks, count for nothing."""
-        here = repositories.make(tmp_path / "here")
+        """Neither its URL rewrites nor its proxy command apply to a fetch by git://."""
+        cwd = repositories.make(tmp_path / "here")
         witness = tmp_path / "ran"
-        git(here, "config", "url.ext::false.insteadOf", "git://127.0.0.1")
-        git(here, "config", "core.gitProxy", f"touch {witness}")
-        git(here, "config", "protocol.ext.allow", "always")
+        git(cwd, "config", "url.ext::false.insteadOf", "git://127.0.0.1")
+        git(cwd, "config", "core.gitProxy", f"touch {witness}")
+        git(cwd, "config", "protocol.ext.allow", "always")
         served = repositories.make(tmp_path / "served" / "linux.git")
-        monkeypatch.chdir(here)
+        monkeypatch.chdir(cwd)
         with daemon(served.parent) as port:
             tree = fetch("mine", Git(f"git://127.0.0.1:{port}/linux.git", "v1"), NO_TOOLS)
         assert tree.version == "7.4.0"
         assert not witness.exists()
 
     @pytest.mark.parametrize("scheme", ["ext::", "ext://", "fd://", "ftp://", "foo://"])
-    def test_other_ways_of_transport(self, scheme: str, tmp_path: Path) -> None:
+    def test_other_transports_are_refused(self, scheme: str, tmp_path: Path) -> None:
         repository = f"{scheme}touch {tmp_path}/ran"
         with pytest.raises(Failure, match="cannot reach|no such folder"):
             fetch("mine", Git(repository, "main"), NO_TOOLS)
@@ -172,9 +172,9 @@ class daemon:
     """git daemon on a free port."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            self.port: int = listener.getsockname()[1]
         argv = ["git", "-c", "safe.directory=*", "daemon", "--export-all", f"--base-path={folder}"]
         argv += ["--listen=127.0.0.1", f"--port={self.port}", str(folder)]
         self.process = subprocess.Popen(argv, start_new_session=True)
@@ -194,12 +194,12 @@ class daemon:
 
 class TestSecrets:
     def everything(self) -> str:
-        """All texts in the cache: logs, configurations of clones."""
+        """Return the contents of all files in the cache, such as logs and configs of clones."""
         folder = settings().cache_dir
         files = [path for path in folder.rglob("*") if path.is_file()]
         return "\n".join(path.read_bytes().decode(errors="replace") for path in files)
 
-    def test_a_token_gets_in_and_stays_nowhere(
+    def test_token_is_used_and_stored_nowhere(
         self, server: Server, capsys: pytest.CaptureFixture[str]
     ) -> None:
         server.token = TOKEN
@@ -207,19 +207,25 @@ class TestSecrets:
         tree = fetch(name, find(name), NO_TOOLS)
         assert (tree.path / "x.c").is_file()
         assert any("git-remote-http" in line for line in server.commands)
-        said = capsys.readouterr()
-        for text in (str(tree.origin), *server.commands, said.err, said.out, self.everything()):
+        captured = capsys.readouterr()
+        for text in (
+            str(tree.origin),
+            *server.commands,
+            captured.err,
+            captured.out,
+            self.everything(),
+        ):
             assert TOKEN not in text
         assert TOKEN not in KernelSpec(name).name
 
-    def test_a_token_without_a_name(self, server: Server) -> None:
-        """Some servers take it in place of the user."""
+    def test_token_without_a_user(self, server: Server) -> None:
+        """Some servers take the token in place of the user."""
         server.token = ""
         tree = fetch("mine", Git(url(server, f"{TOKEN}@"), "main"), NO_TOOLS)
         assert TOKEN not in str(tree.origin)
 
     @pytest.mark.parametrize("ref", ["main", "other"])
-    def test_a_wrong_token_is_in_no_error(self, server: Server, ref: str) -> None:
+    def test_wrong_token_is_not_in_the_error(self, server: Server, ref: str) -> None:
         server.token = "another"
         name = f"{url(server, f'{USER}:{TOKEN}@')}#{ref}"
         with pytest.raises(Failure, match="cannot reach") as caught:
@@ -227,7 +233,7 @@ class TestSecrets:
         assert TOKEN not in str(caught.value)
         assert TOKEN not in self.everything()
 
-    def test_the_users_own_helpers_are_not_asked_to_keep_it(
+    def test_credential_helper_does_not_store_the_token(
         self, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         server.token = TOKEN
@@ -237,7 +243,7 @@ class TestSecrets:
         fetch("mine", Git(url(server, f"{USER}:{TOKEN}@"), "main"), NO_TOOLS)
         assert not (tmp_path / "kept").exists()
 
-    def test_the_users_own_credentials_work(
+    def test_credential_helper_of_the_user_is_used(
         self, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         server.token = TOKEN
@@ -248,19 +254,23 @@ class TestSecrets:
         monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
         assert fetch("mine", Git(url(server), "main"), NO_TOOLS).version == "7.4.0"
 
-    def test_a_server_that_asks_who_it_is(self, server: Server) -> None:
+    def test_missing_credentials_get_a_hint(self, server: Server) -> None:
         server.token = TOKEN
         with pytest.raises(Failure, match="cannot reach") as caught:
             fetch("mine", Git(url(server), "main"), NO_TOOLS)
         assert "credential helper" in caught.value.hint
 
     @pytest.mark.parametrize("form", ["{}:x@", "me:{}@"])
-    def test_a_tarball(self, server: Server, form: str) -> None:
-        place = url(server, form.format(TOKEN), f"/linux.tar?key={TOKEN}")
-        entry = find(f"{place} sha256={'0' * 64}")
-        for what in (entry, Tarball(place), Tarball(place.replace("http", "gopher"), "0" * 64)):
+    def test_token_of_a_tarball_url_is_hidden(self, server: Server, form: str) -> None:
+        location = url(server, form.format(TOKEN), f"/linux.tar?key={TOKEN}")
+        entry = find(f"{location} sha256={'0' * 64}")
+        for tarball in (
+            entry,
+            Tarball(location),
+            Tarball(location.replace("http", "gopher"), "0" * 64),
+        ):
             with pytest.raises(BlockyardError) as caught:
-                fetch(place, what, NO_TOOLS)
+                fetch(location, tarball, NO_TOOLS)
             assert TOKEN not in str(caught.value)
             assert "127.0.0.1" in str(caught.value)
         assert TOKEN not in self.everything()
@@ -268,32 +278,32 @@ class TestSecrets:
 
 @pytest.fixture
 def silent() -> Iterator[int]:
-    """The port of a server that accepts and says nothing."""
+    """The port of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield int(listening.getsockname()[1])
 
 
 class TestSilence:
     @pytest.fixture(autouse=True)
-    def short(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short_timeout(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("BLOCKYARD_SERVER_SILENCE_S", "0.5")
         settings.cache_clear()
 
     @pytest.mark.parametrize("scheme", ["http", "git"])
-    def test_a_git_server(self, silent: int, scheme: str) -> None:
-        began = time.monotonic()
+    def test_silent_git_server_times_out(self, silent: int, scheme: str) -> None:
+        started = time.monotonic()
         with pytest.raises(Failure, match=r"for main: no answer for 0.5 s") as caught:
             fetch("mine", Git(f"{scheme}://127.0.0.1:{silent}/x", "main"), NO_TOOLS)
         assert "BLOCKYARD_SERVER_SILENCE_S" in caught.value.hint
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - started < 20
 
-    def test_one_that_falls_silent_in_the_fetch(self, silent: int) -> None:
+    def test_silence_during_the_fetch_times_out(self, silent: int) -> None:
         entry = Git(f"git://127.0.0.1:{silent}/x", "1" * 40)
         with pytest.raises(Failure, match=r"fetching .*: no answer for 0.5 s"):
             fetch("mine", entry, NO_TOOLS)
         assert not list(store.directory("clones").iterdir())
 
-    def test_one_of_tarballs(self, silent: int) -> None:
+    def test_silent_tarball_server_times_out(self, silent: int) -> None:
         entry = Tarball(f"http://127.0.0.1:{silent}/x.tar", "0" * 64)
         with pytest.raises(Failure, match=r"no answer for 0.5 s"):
             fetch("mine", entry, NO_TOOLS)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a user sees at the end of a run."""
+"""The report on the terminal at the end of a run."""
 
 from __future__ import annotations
 
@@ -62,19 +62,19 @@ def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """The lines on stdout; of the table only the words, not its lines and spaces."""
+    """Return the lines on stdout, without the rules and padding of tables."""
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     return [" ".join(line.split()) for line in lines if line.strip(" \u2500\u2550-")]
 
 
-def test_the_whole_report(capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_matches_the_golden_text(capsys: pytest.CaptureFixture[str]) -> None:
     show(RUN, Path("/results/run/run.json"))
     expected = [" ".join(line.replace("|", " ").split()) for line in GOLDEN.splitlines()]
     assert shown(capsys) == [line for line in expected if line]
 
 
-def test_a_long_path_and_a_long_reason_stay_whole(capsys: pytest.CaptureFixture[str]) -> None:
-    """Lines that were broken could not be copied."""
+def test_long_paths_and_reasons_are_not_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
+    """Wrapped lines cannot be copied."""
     reason = "word " * 60 + "end"
     path = Path("/" + "long/" * 40 + "run.json")
     show(run_of(result("fail", reason=reason)), path)
@@ -83,29 +83,29 @@ def test_a_long_path_and_a_long_reason_stay_whole(capsys: pytest.CaptureFixture[
     assert str(path) in out
 
 
-def test_nothing_wrong_is_short(capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_of_a_good_run_is_short(capsys: pytest.CaptureFixture[str]) -> None:
     show(run_of(result("pass")), Path("/r"))
     lines = shown(capsys)
     assert lines[:2] == ["driver pass fail skip seconds", "null_blk 1 - - 1.2"]
     assert len(lines) == 5
 
 
-def test_a_reason_that_many_share_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_shared_reason_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
     show(run_of(*(result("skip", f"io/{n}", reason="no Rust") for n in range(20))), Path("/r"))
     out = capsys.readouterr().out
     assert out.count("no Rust") == 1
     assert "no Rust: 20 tests" in out
 
 
-def lacks(name: str, what: str) -> CaseResult:
+def driver_lacks(name: str, what: str) -> CaseResult:
     return result("skip", name, "rnull", reason="(not read)", what=what, lacking="driver")
 
 
-def test_what_one_driver_lacks_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_features_of_a_driver_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     run = run_of(
         result("pass"),
-        *(lacks(f"z/{n}", "attribute:zoned") for n in range(4)),
-        lacks("z/mbps", "attribute:mbps"),
+        *(driver_lacks(f"z/{n}", "attribute:zoned") for n in range(4)),
+        driver_lacks("z/mbps", "attribute:mbps"),
         result("skip", "z/x", reason="rnull is no NVMe driver"),
     )
     show(run, Path("/results/run/run.json"))
@@ -114,7 +114,7 @@ def test_what_one_driver_lacks_is_one_line(capsys: pytest.CaptureFixture[str]) -
     assert "  rnull is no NVMe driver: z/x\n" in out
 
 
-def test_known_failures_are_told_without_their_details(capsys: pytest.CaptureFixture[str]) -> None:
+def test_known_failures_are_listed_without_details(capsys: pytest.CaptureFixture[str]) -> None:
     run = run_of(
         result("xfail", "z/a", reason="mode 0660\nassert 1 == 2"),
         result("xpass", "z/b", reason="expected to fail: slow"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The command that runs a failed test again."""
+"""The command that reruns a failed test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIZE = CaseId("block", "size(4096)", Slot("nvme", "ssh", "zns"))
 SIZE_NODE = "tests/suites/block/test_size.py::test_size[nvme-ssh-zns-4096]"
 
 
-def test_a_test_of_ours() -> None:
+def test_command_for_a_suite_test() -> None:
     line = Rerun(KernelOptions(kernel="7.3"), SELECTED).command(SIZE, SIZE_NODE)
     assert shlex.split(line) == [
         "./inv",
@@ -33,7 +33,7 @@ def test_a_test_of_ours() -> None:
     ]
 
 
-def test_all_that_was_requested_is_repeated() -> None:
+def test_all_options_are_repeated() -> None:
     kernel = KernelOptions(
         kernel="~/linux#topic",
         variant="kasan",
@@ -61,7 +61,7 @@ def test_all_that_was_requested_is_repeated() -> None:
     assert {"--long", "--trust-tests"} <= set(words)
 
 
-def test_a_test_of_blktests() -> None:
+def test_command_for_a_blktests_test() -> None:
     checkout = BlktestsCheckout("/home/me/blktests", "0123", 10)
     name = CaseId("blktests", "block/021", Slot("null_blk", "serial"))
     words = shlex.split(Rerun(KernelOptions(kernel="7.3"), SELECTED, checkout).command(name, "x"))
@@ -79,17 +79,17 @@ def test_a_test_of_blktests() -> None:
         ("test_a.py::test_x[d-serial-a or not b]", "test_x[d-serial-a and b]"),
     ],
 )
-def test_the_expression(nodeid: str, expected: str) -> None:
+def test_expression_of_a_node_id(nodeid: str, expected: str) -> None:
     assert expression(nodeid) == expected
-    Expression.compile(expected)  # raises what pytest does not understand
+    Expression.compile(expected)  # raises if pytest cannot parse it
 
 
-def test_each_test_of_ours_is_selected_alone(tmp_path: Path) -> None:
-    """By pytest's own rules for -k: a part of the name of the test, its class, file or folder."""
-    wanted = selection.select("null_blk,nvme", "serial", "all")
+def test_expression_selects_exactly_one_test(tmp_path: Path) -> None:
+    """By pytest's rules for -k: a substring of the test, class, file or folder name."""
+    chosen = selection.select("null_blk,nvme", "serial", "all")
     plan = tmp_path / "plan.json"
-    harness_plan.write(wanted.plan(), plan)
-    names = collection.collect(plan, wanted)
+    harness_plan.write(chosen.plan(), plan)
+    names = collection.collect(plan, chosen)
     by_suite: dict[tuple[str, str], list[str]] = {}
     for nodeid, name in names.items():
         by_suite.setdefault((name.suite, name.slot.driver), []).append(nodeid)
@@ -100,7 +100,7 @@ def test_each_test_of_ours_is_selected_alone(tmp_path: Path) -> None:
 
 
 class Names:
-    """Whether -k finds a word in what pytest knows of an item: its own name and its class's."""
+    """Matches a -k word against the names that pytest has for an item: function and classes."""
 
     def __init__(self, nodeid: str) -> None:
         head, bracket, parameters = nodeid.partition("[")

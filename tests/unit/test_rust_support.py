@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A configuration that loses Rust leads to a kernel without it, and never to a failed build."""
+"""When the configuration drops CONFIG_RUST, the kernel is built without Rust."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ WHY = "depends on RUST_IS_AVAILABLE [=n] (init/Kconfig:3)"
 
 @pytest.fixture
 def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[BuildSpec]:
-    """The builds that are begun of a tree whose Kconfig never gives RUST."""
+    """Builds started from a tree whose Kconfig always drops RUST."""
     tree = make_tree(tmp_path / "linux", "7.3")
-    begun: list[BuildSpec] = []
+    started: list[BuildSpec] = []
 
-    def begin(job: BuildSpec) -> Kernel:
-        begun.append(job)
-        asked = job.merged.requests
-        got = {name: "n" if name == "RUST" else one.value for name, one in asked.items()}
-        if dropped := prove(asked, got):
+    def build_(job: BuildSpec) -> Kernel:
+        started.append(job)
+        requests = job.merged.requests
+        values = {name: "n" if name == "RUST" else r.value for name, r in requests.items()}
+        if dropped := prove(requests, values):
             raise SymbolsDropped("lost CONFIG_RUST", dropped, {"RUST": WHY}, tmp_path / "log")
         return samples.kernel(tmp_path / "kernel")
 
     monkeypatch.setattr(sources, "fetch", lambda *_: tree)
-    monkeypatch.setattr(build, "build", begin)
-    return begun
+    monkeypatch.setattr(build, "build", build_)
+    return started
 
 
-def test_the_kernel_is_built_without_rust_and_says_why(
+def test_kernel_is_built_without_rust_and_records_the_reason(
     built: list[BuildSpec], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan.kernel(KernelSpec("7.3"), samples.tools(tmp_path / "tools", NEW_ENOUGH))
@@ -55,22 +55,20 @@ def test_the_kernel_is_built_without_rust_and_says_why(
     assert f"kernel 7.3 is built without Rust: {WHY}" in capsys.readouterr().err
 
 
-def test_the_next_run_does_not_try_again_until_a_day_has_gone(
-    built: list[BuildSpec], tmp_path: Path
-) -> None:
+def test_rust_is_tried_again_after_a_day(built: list[BuildSpec], tmp_path: Path) -> None:
     tools = samples.tools(tmp_path / "tools", NEW_ENOUGH)
     plan.kernel(KernelSpec("7.3"), tools)
     tried = built[0]
     built.clear()
     plan.kernel(KernelSpec("7.3"), tools)
-    assert ["Rust" in one.omitted for one in built] == [True]
+    assert ["Rust" in job.omitted for job in built] == [True]
     os.utime(rust_support._file(tried), (0, 0))
     built.clear()
     plan.kernel(KernelSpec("7.3"), tools)
-    assert ["Rust" in one.omitted for one in built] == [False, True]
+    assert ["Rust" in job.omitted for job in built] == [False, True]
 
 
-def test_who_asks_for_rust_in_a_fragment_is_told_that_it_cannot_be(
+def test_rust_requested_by_a_user_fragment_is_an_error(
     built: list[BuildSpec], tmp_path: Path
 ) -> None:
     mine = tmp_path / "mine.config"
@@ -81,7 +79,7 @@ def test_who_asks_for_rust_in_a_fragment_is_told_that_it_cannot_be(
         )
 
 
-def test_the_reason_is_the_chain_without_advice() -> None:
+def test_reason_is_the_dependency_chain_without_advice() -> None:
     explanation = Explanation(
         "RUST is n, wanted y (rust.config:4)",
         (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Files of guests that are gone with them, also when the owner was killed."""
+"""A guest's temporary files are removed when it ends, also when its process was killed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_they_go_at_the_end_and_logs_stay(cache: Path, tmp_path: Path) -> None:
+def test_temporary_files_are_removed_and_logs_stay(cache: Path, tmp_path: Path) -> None:
     folder = tmp_path / "guest"
     with pytest.raises(ZeroDivisionError), scratch(folder):
         for name in ("kernel.in", "disk.raw", "gdb.sock", "kernel.log", "vmcore"):
@@ -61,10 +61,10 @@ def test_they_go_at_the_end_and_logs_stay(cache: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "guest"])
-def test_a_mark_that_names_no_folder_removes_nothing(
+def test_mark_without_a_valid_folder_removes_nothing(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    """As a power cut may leave one, or somebody else's."""
+    """A power cut or another program may leave such a mark."""
     (tmp_path / "guest").mkdir()
     for folder in (tmp_path, tmp_path / "guest"):
         (folder / "mine.raw").touch()
@@ -77,7 +77,7 @@ def test_a_mark_that_names_no_folder_removes_nothing(
     assert names(store.directory("running")) == []
 
 
-def test_those_of_a_dead_owner_go_with_the_next_start(cache: Path, tmp_path: Path) -> None:
+def test_files_of_a_killed_owner_are_removed_at_the_next_start(cache: Path, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     process = owner(folder)
     process.send_signal(signal.SIGKILL)
@@ -88,7 +88,7 @@ def test_those_of_a_dead_owner_go_with_the_next_start(cache: Path, tmp_path: Pat
     assert names(store.directory("running")) == []
 
 
-def test_those_of_a_live_owner_stay(cache: Path, tmp_path: Path) -> None:
+def test_files_of_a_live_owner_are_kept(cache: Path, tmp_path: Path) -> None:
     process = owner(tmp_path / "alive")
     try:
         with scratch(tmp_path / "next"):
@@ -98,10 +98,10 @@ def test_those_of_a_live_owner_stay(cache: Path, tmp_path: Path) -> None:
         process.wait(60)
 
 
-def test_a_copied_cache_takes_nothing_from_running_guests(
+def test_copied_cache_removes_nothing_of_running_guests(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its marks name the original's folders, and nobody locks them there."""
+    """Its marks name folders of the original, without the locks."""
     folder = tmp_path / "alive"
     process = owner(folder)
     try:
@@ -118,8 +118,8 @@ def test_a_copied_cache_takes_nothing_from_running_guests(
         assert names(folder) == ["kernel.log"]
 
 
-def test_a_mark_of_another_guest_in_the_same_folder(cache: Path, tmp_path: Path) -> None:
-    """The one that it is of is gone: a copied mark, or a folder that was made anew."""
+def test_stale_mark_of_a_reused_folder_removes_nothing(cache: Path, tmp_path: Path) -> None:
+    """The mark was copied, or its folder was made again for another guest."""
     folder = tmp_path / "guest"
     folder.mkdir()
     (folder / OWNER_FILE).write_text("another")
@@ -131,7 +131,7 @@ def test_a_mark_of_another_guest_in_the_same_folder(cache: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("kind", ["folder", "link", "pipe", "bytes", "zeroes"])
-def test_what_is_no_mark_is_removed(cache: Path, tmp_path: Path, kind: str) -> None:
+def test_invalid_mark_is_removed(cache: Path, tmp_path: Path, kind: str) -> None:
     mark = store.directory("running") / "0123"
     precious = tmp_path / "precious"
     precious.write_text(str(tmp_path))
@@ -152,7 +152,7 @@ def test_what_is_no_mark_is_removed(cache: Path, tmp_path: Path, kind: str) -> N
     assert precious.exists()
 
 
-def test_two_guests_in_one_folder(cache: Path, tmp_path: Path) -> None:
+def test_second_guest_in_a_folder_is_a_failure(cache: Path, tmp_path: Path) -> None:
     with (
         scratch(tmp_path / "guest"),
         pytest.raises(Failure, match="another guest runs in"),
@@ -163,8 +163,8 @@ def test_two_guests_in_one_folder(cache: Path, tmp_path: Path) -> None:
         pass
 
 
-def test_without_a_place_for_marks_a_guest_runs(cache: Path, tmp_path: Path) -> None:
-    """As in a cache that cannot be written."""
+def test_guest_runs_without_a_folder_for_marks(cache: Path, tmp_path: Path) -> None:
+    """For example in a cache that is read-only."""
     cache.mkdir()
     (cache / "running").touch()
     with scratch(tmp_path / "guest"):

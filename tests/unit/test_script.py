@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Functions of .bash files as scripts for the guest; they run in the host's bash here."""
+"""Functions of .bash files as guest scripts; here they run in the host's bash."""
 
 import re
 import subprocess
@@ -20,7 +20,7 @@ def bash(script: str) -> str:
     return done.stdout
 
 
-def test_arguments_arrive_as_they_are(tmp_path: Path) -> None:
+def test_arguments_are_passed_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "a.bash"
     file.write_text("# a comment\nshow() {\n\t# another\n\tprintf '<%s>' \"$@\"\n}\n")
     script = call(file, "show", "two words", "$HOME", "*", "", 7, "a\nb")
@@ -28,7 +28,7 @@ def test_arguments_arrive_as_they_are(tmp_path: Path) -> None:
     assert "comment" not in script
 
 
-def test_only_what_is_named_is_sent(tmp_path: Path) -> None:
+def test_only_called_functions_are_sent(tmp_path: Path) -> None:
     file = tmp_path / "a.bash"
     text = "X=1\none() {\n\ttwo $X\n}\n\ntwo() {\n\techo $1\n}\n\nthree() {\n\tno\n}\n"
     file.write_text(text)
@@ -38,8 +38,8 @@ def test_only_what_is_named_is_sent(tmp_path: Path) -> None:
     assert with_functions(file, "echo none of them") == "echo none of them"
 
 
-def test_functions_of_all_files_are_found() -> None:
-    """They are found by their form: name() { and } at the beginning of a line."""
+def test_functions_in_all_files_are_found() -> None:
+    """A function starts with `name() {` and ends with `}` at the start of a line."""
     for path in (LIBRARY, driver.SCRIPTS, fio.SCRIPTS, nvme.SCRIPTS, guest_state.SCRIPTS):
         text = path.read_text()
         for name in re.findall(r"^\s*(\w+)\(\)", text, re.MULTILINE):
@@ -53,7 +53,7 @@ def test_errors_name_the_call(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", abi.VALUES)
-def test_each_value_is_written_to_each_attribute(tmp_path: Path, value: str) -> None:
+def test_value_is_written_to_each_attribute(tmp_path: Path, value: str) -> None:
     (tmp_path / "size").write_text("")
     (tmp_path / "own").mkdir()
     script = f"mkdir() {{ :; }}; rmdir() {{ :; }}; cd {tmp_path}\n"
@@ -62,7 +62,7 @@ def test_each_value_is_written_to_each_attribute(tmp_path: Path, value: str) -> 
 
 
 def test_scripts_name_their_shell() -> None:
-    """ShellCheck takes the dialect of a file without a first line from a comment."""
+    """ShellCheck takes the dialect of a file without a shebang from a comment."""
     for path in shell_files():
         if path.suffix == ".bash" and path.parent.name != "blktests":
             assert "# shellcheck shell=bash\n" in path.read_text(), path

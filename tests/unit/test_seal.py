@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Seals: whatever is done to an entry's files shows, and an entry left alone costs no hashing."""
+"""Seals detect every change to an entry's files; an unchanged entry is not hashed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def delete_deep(path: Path) -> None:
 
 
 def overwrite(path: Path) -> None:
-    """The same size, and the old times by the program's own will."""
+    """Keep the size and restore the times."""
     status = (path / "bzImage").stat()
     with open(path / "bzImage", "r+b") as file:
         file.write(b"other")
@@ -95,21 +95,21 @@ DAMAGES: dict[Callable[[Path], None], str] = {
 
 
 class TestFirstUse:
-    def test_an_entry_as_it_was_made(self, entry: Path) -> None:
+    def test_unchanged_entry_is_valid(self, entry: Path) -> None:
         assert seal.problem(entry, "kernels") == ""
 
-    @pytest.mark.parametrize("damage", DAMAGES, ids=lambda one: one.__name__)
-    def test_damage_shows(self, entry: Path, damage: Callable[[Path], None]) -> None:
+    @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+    def test_damage_is_detected(self, entry: Path, damage: Callable[[Path], None]) -> None:
         damage(entry)
         assert DAMAGES[damage] in (seal.problem(entry, "kernels") or "")
 
-    def test_an_untouched_entry_is_not_hashed(
+    def test_unchanged_entry_is_not_hashed(
         self, entry: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(seal, "sha256_of", lambda _: pytest.fail("hashed"))
         assert seal.problem(entry, "kernels") == ""
 
-    def test_a_copied_entry_is_hashed_once(
+    def test_copied_entry_is_hashed_once(
         self, entry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         shutil.copytree(entry, tmp_path / "copy", symlinks=True)
@@ -117,18 +117,18 @@ class TestFirstUse:
         monkeypatch.setattr(seal, "sha256_of", lambda _: pytest.fail("hashed again"))
         assert seal.problem(tmp_path / "copy", "kernels") == ""
 
-    def test_a_copy_that_was_cut_short(self, entry: Path, tmp_path: Path) -> None:
+    def test_truncated_copy_is_detected(self, entry: Path, tmp_path: Path) -> None:
         shutil.copytree(entry, tmp_path / "copy", symlinks=True)
         os.truncate(tmp_path / "copy" / "bzImage", 4999)
         assert "bzImage" in (seal.problem(tmp_path / "copy", "kernels") or "")
 
-    def test_an_entry_without_a_seal(self, entry: Path) -> None:
-        """From before there were seals."""
+    def test_unsealed_entry_is_neither_valid_nor_broken(self, entry: Path) -> None:
+        """Such entries predate seals."""
         for name in (seal.SEAL, seal.MANIFEST):
             (entry / name).unlink()
         assert seal.problem(entry, "kernels") is None
 
-    def test_what_changes_by_design_may_change_but_has_to_be_read(self, entry: Path) -> None:
+    def test_mutable_file_may_change_but_must_be_readable(self, entry: Path) -> None:
         (entry / "times.json").write_text("{}")
         seal.make(entry, "snapshots")
         (entry / "times.json").write_text('{"boot_s": 1.5}')
@@ -136,7 +136,7 @@ class TestFirstUse:
         os.truncate(entry / "times.json", 0)
         assert "cannot read" in (seal.problem(entry, "snapshots") or "")
 
-    def test_of_many_files_the_largest_and_those_on_top(self, tmp_path: Path) -> None:
+    def test_sample_of_a_large_entry_has_top_level_and_largest_files(self, tmp_path: Path) -> None:
         tree = tmp_path / "entry" / "tree"
         tree.mkdir(parents=True)
         for number in range(seal.FEW + 100):
@@ -146,35 +146,35 @@ class TestFirstUse:
         sealed = seal.make(tree.parent, "roots")
         assert sealed.files == seal.FEW + 102
         assert len(sealed.checked) < 3 * seal.SAMPLE
-        assert {"tree/large", "versions.txt"} <= {one.name for one in sealed.checked}
+        assert {"tree/large", "versions.txt"} <= {file.name for file in sealed.checked}
         os.truncate(tree / "large", 99_999)
         assert "tree/large has 99999 bytes" in (seal.problem(tree.parent, "roots") or "")
 
 
 class TestVerify:
-    def test_an_entry_as_it_was_made(self, entry: Path) -> None:
+    def test_unchanged_entry_is_valid(self, entry: Path) -> None:
         seen: list[int] = []
         assert seal.verify(entry, "kernels", seen.append) == []
         assert sum(seen) == 5008
 
-    @pytest.mark.parametrize("damage", DAMAGES, ids=lambda one: one.__name__)
-    def test_damage_shows(self, entry: Path, damage: Callable[[Path], None]) -> None:
+    @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+    def test_damage_is_detected(self, entry: Path, damage: Callable[[Path], None]) -> None:
         damage(entry)
         assert seal.verify(entry, "kernels")
 
-    def test_what_a_first_use_cannot_see(
+    def test_silent_corruption_is_found_by_verify_only(
         self, entry: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A bit that the disk lost, with all times as they were; marked, the next use sees it."""
+        """A flipped bit keeps size and times. Once marked, the next use detects it."""
         sealed = seal.load(entry)
         overwrite(entry)
         status = (entry / "bzImage").stat()
         assert sealed is not None
         times = [
-            seal.Checked(one.name, one.size, status.st_mtime_ns, status.st_ctime_ns, one.sha256)
-            if one.name == "bzImage"
-            else one
-            for one in sealed.checked
+            seal.Checked(file.name, file.size, status.st_mtime_ns, status.st_ctime_ns, file.sha256)
+            if file.name == "bzImage"
+            else file
+            for file in sealed.checked
         ]
         forged = msgspec.structs.replace(sealed, checked=tuple(times))
         durable.write(entry / seal.SEAL, msgspec.json.encode(forged))
@@ -183,21 +183,21 @@ class TestVerify:
         seal.mark(entry, "bzImage was changed since it was made")
         assert "bzImage" in (seal.problem(entry, "kernels") or "")
 
-    def test_a_mode_and_a_link_count(self, entry: Path) -> None:
+    def test_mode_and_link_target_are_verified(self, entry: Path) -> None:
         (entry / "bzImage").chmod(0o744)
         (entry / "modules" / "link").unlink()
         (entry / "modules" / "link").symlink_to("elsewhere")
-        found = seal.verify(entry, "kernels")
-        assert found == [
+        problems = seal.verify(entry, "kernels")
+        assert problems == [
             "bzImage has the mode 744, not 644",
             "modules/link was changed since it was made",
         ]
 
-    def test_rights_of_others_depend_on_the_copier(self, entry: Path) -> None:
+    def test_permissions_of_group_and_others_are_ignored(self, entry: Path) -> None:
         (entry / "bzImage").chmod(0o600)
         assert seal.verify(entry, "kernels") == []
 
-    def test_a_manifest_that_was_changed(self, entry: Path) -> None:
+    def test_changed_manifest_is_detected(self, entry: Path) -> None:
         with open(entry / seal.MANIFEST, "ab") as file:
             file.write(b"f 644 0 0 - x\n")
         assert seal.verify(entry, "kernels") == ["its manifest does not match its seal"]
@@ -211,21 +211,21 @@ class TestMake:
         assert seal.problem(entry, "kernels") == ""
 
     @pytest.mark.parametrize(("folder", "file"), [(0o755, 0o644), (0o700, 0o600)])
-    def test_who_may_read_the_entry_may_read_its_files(
+    def test_files_get_the_read_permissions_of_the_entry(
         self, entry: Path, folder: int, file: int
     ) -> None:
-        """QEMU saves a guest for its user alone."""
+        """QEMU writes a snapshot with mode 0600."""
         entry.chmod(folder)
         (entry / "bzImage").chmod(0o600)
         seal.make(entry, "snapshots")
         assert (entry / "bzImage").stat().st_mode & 0o777 == file
 
-    def test_a_pipe_is_listed_and_not_opened(self, entry: Path) -> None:
+    def test_fifo_is_listed_and_not_opened(self, entry: Path) -> None:
         os.mkfifo(entry / "modules" / "pipe")
         seal.make(entry, "kernels")
         assert seal.verify(entry, "kernels") == []
 
-    def test_a_seal_that_a_build_left_is_no_seal(self, entry: Path, tmp_path: Path) -> None:
+    def test_seal_left_by_a_build_is_replaced(self, entry: Path, tmp_path: Path) -> None:
         victim = tmp_path / "victim"
         victim.write_text("precious")
         for name in (seal.SEAL, seal.MANIFEST):
@@ -235,7 +235,7 @@ class TestMake:
         assert victim.read_text() == "precious"
         assert seal.verify(entry, "kernels") == []
 
-    def test_a_tree_that_is_too_deep_for_a_path(self, tmp_path: Path) -> None:
+    def test_tree_deeper_than_path_max_is_a_failure(self, tmp_path: Path) -> None:
         os.chdir(tmp_path)
         top = tmp_path / "entry"
         top.mkdir()
@@ -248,7 +248,7 @@ class TestMake:
             seal.make(top, "sources")
         trees.remove(top)
 
-    def test_hashes_of_files_that_are_shared_are_taken_over(
+    def test_hashes_of_hard_linked_files_are_reused(
         self, entry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         other = tmp_path / "other"
@@ -257,12 +257,12 @@ class TestMake:
         (other / "kernel.json").write_bytes(b"[]")
         hashed: list[str] = []
 
-        def noted(descriptor: int) -> str:
+        def recorded(descriptor: int) -> str:
             hashed.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
             return real(descriptor)
 
         real = listing.sha256_of
-        monkeypatch.setattr(listing, "sha256_of", noted)
+        monkeypatch.setattr(listing, "sha256_of", recorded)
         seal.make(other, "kernels", like=entry)
         assert hashed == ["kernel.json"]
         assert seal.verify(other, "kernels") == []
@@ -270,7 +270,7 @@ class TestMake:
     @pytest.mark.parametrize(
         "name", [b"a b", b"a\\nb", b"a\nb", b"\\", b"\xff\xfe", b" x", b"a\rb"]
     )
-    def test_any_name(self, tmp_path: Path, name: bytes) -> None:
+    def test_any_file_name_survives(self, tmp_path: Path, name: bytes) -> None:
         entry = tmp_path / "entry"
         entry.mkdir()
         Path(os.fsdecode(os.fsencode(entry) + b"/" + name)).write_bytes(b"x")
@@ -280,7 +280,7 @@ class TestMake:
         assert [line.name for line in seal.contents(entry)] == [name]
 
 
-def test_every_kind_without_a_seal_has_a_reason() -> None:
+def test_every_unsealed_kind_has_a_reason() -> None:
     assert all(seal.UNSEALED.values())
     assert not seal.is_sealed("builds")
     assert not seal.is_sealed("ccache/debian")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The system call filter, run by a small interpreter of BPF."""
+"""The seccomp filter, run by a small BPF interpreter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OPENAT, CHMOD, EXIT = 257, 90, 60
 
 
 def verdict(program: bytes, call: int, *arguments: int, arch: int = seccomp.X86_64) -> int:
-    """0 when the call is allowed, else its error number."""
+    """Return 0 if the call is allowed, else its errno."""
     values = [*arguments, *[0] * (6 - len(arguments))]
     data = struct.pack("=iIQ6Q", call, arch, 0, *(value & (1 << 64) - 1 for value in values))
     steps = [struct.unpack_from("=HBBI", program, at) for at in range(0, len(program), 8)]
@@ -38,7 +38,7 @@ URING = seccomp.filter_program(io_uring=True)
 
 
 @pytest.mark.parametrize("program", [PLAIN, NESTED, URING])
-def test_it_is_short_enough_and_jumps_forwards_only(program: bytes) -> None:
+def test_program_is_short_and_jumps_forwards_only(program: bytes) -> None:
     steps = len(program) // 8
     assert steps < 4096  # BPF_MAXINSNS
     for at in range(steps):
@@ -54,14 +54,14 @@ def test_it_is_short_enough_and_jumps_forwards_only(program: bytes) -> None:
         (435, (), errno.ENOSYS),  # clone3
         (425, (), errno.ENOSYS),  # io_uring_setup
         (seccomp.X32 | 39, (), errno.ENOSYS),
-        (56, (0x1200011,), 0),  # clone as fork() does it
-        (56, (0x003D0F00,), 0),  # clone as threads are made
+        (56, (0x1200011,), 0),  # clone by fork()
+        (56, (0x003D0F00,), 0),  # clone of a thread
         (56, (0x10000011,), errno.EPERM),  # in a user namespace
         (272, (0x400,), 0),  # unshare: CLONE_FILES
         (272, (0x20000,), errno.EPERM),  # CLONE_NEWNS
         (16, (0, 0x5401), 0),  # ioctl: TCGETS
         (16, (0, 0x5412), errno.EPERM),  # TIOCSTI
-        (16, (0, 0xDEAD00005412), errno.EPERM),  # the kernel looks at the low half, too
+        (16, (0, 0xDEAD00005412), errno.EPERM),  # the kernel compares only the low half
         (41, (1,), 0),
         (41, (10,), 0),
         (41, (40,), errno.EAFNOSUPPORT),  # vsock
@@ -69,18 +69,18 @@ def test_it_is_short_enough_and_jumps_forwards_only(program: bytes) -> None:
         (CHMOD, (0, 0o4755), errno.EPERM),
         (OPENAT, (0, 0, 0o101, 0o644), 0),
         (OPENAT, (0, 0, 0o101, 0o6755), errno.EPERM),
-        (OPENAT, (0, 0, 0, 0o6755), 0),  # nothing is made: the mode is whatever was there
+        (OPENAT, (0, 0, 0, 0o6755), 0),  # without O_CREAT the mode is ignored
     ],
 )
-def test_calls(call: int, arguments: tuple[int, ...], error: int) -> None:
+def test_verdict_of_each_call(call: int, arguments: tuple[int, ...], error: int) -> None:
     assert verdict(PLAIN, call, *arguments) == error
 
 
-def test_other_architectures_number_their_calls_differently() -> None:
+def test_calls_of_other_architectures_are_refused() -> None:
     assert verdict(PLAIN, EXIT, arch=0x40000003) == errno.ENOSYS
 
 
-def test_what_is_allowed_where_it_is_asked_for() -> None:
+def test_options_allow_namespaces_and_io_uring() -> None:
     assert [verdict(NESTED, 165), verdict(NESTED, 272, 0x10000000), verdict(NESTED, 321)] == [
         0,
         0,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What people have for a patch series, in small: which patches are taken, and what they change.
+"""Small examples of the forms that a patch series can have: the patches used, and their effect.
 
-The inputs are in data/series. Each changes a file of twenty lines: patch 1 spells the number of
-line 3, patch 2 that of line 10, patch 3 that of line 17.
+The inputs are in data/series. Each changes a file of twenty lines: patch 1 spells out the number
+of of line 3, patch 2 that of line 10, patch 3 that of line 17.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ SPELLED = {3: "three", 10: "ten", 17: "seventeen"}
 ONE, TWO, ALL = (3,), (3, 10), (3, 10, 17)
 REPLY = "a reply; its diff is not part of the series"
 
-# input → the lines that it changes, what is left out: (beginning of its name, why)
-TAKEN: dict[str, tuple[tuple[int, ...], list[tuple[str, str]]]] = {
+# input → the lines that it changes, the omitted parts: (start of the name, reason)
+ACCEPTED: dict[str, tuple[tuple[int, ...], list[tuple[str, str]]]] = {
     "cover-interdiff": (ALL, [("[PATCH v2 0/3]", "the cover letter, whose diff is an interdiff")]),
     "reply-alternative.mbox": (TWO, [("Re: [PATCH 1/2]", REPLY)]),
     "reply-that-fits.mbox": (TWO, [("Re: [PATCH 2/2]", REPLY)]),
@@ -71,7 +71,7 @@ REFUSED = {
 
 
 def small_tree(path: Path, lines: tuple[int, ...] = ()) -> Tree:
-    """A tree whose file has some lines spelled already."""
+    """Create a tree in whose file these lines are already spelled out."""
     (path / "block").mkdir(parents=True)
     (path / "block" / "disk.c").write_text(text(lines))
     (path / "Makefile").write_text("VERSION = 7\nPATCHLEVEL = 3\nSUBLEVEL = 4\n")
@@ -79,43 +79,43 @@ def small_tree(path: Path, lines: tuple[int, ...] = ()) -> Tree:
 
 
 def text(lines: tuple[int, ...]) -> str:
-    """The file with some lines spelled."""
+    """Return the file with these lines spelled out."""
     words = {line: SPELLED[line] for line in lines}
     return "".join(f"line {words.get(number, number)}\n" for number in range(1, 21))
 
 
-def patched(found: Series, path: Path) -> str:
-    """The file after the series, applied by this host's patch with the options that we use."""
+def patched(parsed: Series, path: Path) -> str:
+    """Apply the series with the host's patch and the options of the product; return the file."""
     tree = small_tree(path)
-    for patch in series.in_usual_form(tree, found.patches):
+    for patch in series.in_usual_form(tree, parsed.patches):
         argv = ["patch", "--unified", "--strip=1", "--forward", "--batch", "--fuzz=0", "--quiet"]
         subprocess.run([*argv, f"--directory={path}"], input=patch.text, check=True)
     return (path / "block" / "disk.c").read_text()
 
 
-def test_every_input_is_tried() -> None:
-    assert {*TAKEN, *REFUSED} == {path.name for path in DATA.iterdir()}
+def test_every_input_has_a_case() -> None:
+    assert {*ACCEPTED, *REFUSED} == {path.name for path in DATA.iterdir()}
 
 
-@pytest.mark.parametrize("name", TAKEN)
-def test_the_patches_of_the_series_are_taken_and_nothing_else(name: str, tmp_path: Path) -> None:
-    lines, omitted = TAKEN[name]
-    found = read(DATA / name)
-    assert patched(found, tmp_path / "tree") == text(lines)
-    assert len(found.omitted) == len(omitted)
-    for one, (what, why) in zip(found.omitted, omitted, strict=True):
-        assert (one.what[: len(what)], one.why[: len(why)]) == (what, why)
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_only_the_patches_of_the_series_are_used(name: str, tmp_path: Path) -> None:
+    lines, omitted = ACCEPTED[name]
+    parsed = read(DATA / name)
+    assert patched(parsed, tmp_path / "tree") == text(lines)
+    assert len(parsed.omitted) == len(omitted)
+    for part, (what, why) in zip(parsed.omitted, omitted, strict=True):
+        assert (part.what[: len(what)], part.why[: len(why)]) == (what, why)
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_taken_whole_is_refused(name: str) -> None:
+def test_incomplete_series_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=REFUSED[name]) as caught:
         read(DATA / name)
     assert caught.value.exit_code == 2
     assert caught.value.hint
 
 
-def test_a_table_names_what_is_taken_and_what_is_not() -> None:
+def test_table_lists_patches_and_omitted_mails() -> None:
     table = read(DATA / "reply-that-fits.mbox").table()
     assert table == [
         f"{DATA / 'reply-that-fits.mbox'}: 2 patches",
@@ -125,53 +125,53 @@ def test_a_table_names_what_is_taken_and_what_is_not() -> None:
     ]
 
 
-def test_encoded_names_are_read() -> None:
+def test_encoded_headers_are_decoded() -> None:
     first = read(DATA / "encoded-subject.mbox").patches[0]
     assert (first.number, first.subject, first.author) == (1, "disk: spell thrëë", "Änn Author")
 
 
-def test_what_a_cover_letter_says_of_the_base_is_kept() -> None:
-    found = read(DATA / "cover-interdiff")
-    assert found.base_commit == "0123456789abcdef0123456789abcdef01234567"
-    assert found.change_id == "20261101-spell-3f2a1b"
-    assert found.prerequisites == (
+def test_base_commit_of_a_cover_letter_is_kept() -> None:
+    parsed = read(DATA / "cover-interdiff")
+    assert parsed.base_commit == "0123456789abcdef0123456789abcdef01234567"
+    assert parsed.change_id == "20261101-spell-3f2a1b"
+    assert parsed.prerequisites == (
         "prerequisite-patch-id: 89abcdef0123456789abcdef0123456789abcdef",
     )
 
 
 class TestVersion:
-    def test_the_newest_is_taken_unless_another_is_asked_for(self, tmp_path: Path) -> None:
+    def test_newest_version_is_the_default(self, tmp_path: Path) -> None:
         newest = read(DATA / "two-versions")
         assert (newest.version, newest.versions) == (2, (1, 2))
         older = read(DATA / "two-versions", 1)
         assert older.version == 1
         assert "line THREE" in patched(older, tmp_path / "tree")
-        assert [one.why for one in older.omitted] == ["a newer version, v2 (2 patches)"]
+        assert [part.why for part in older.omitted] == ["a newer version, v2 (2 patches)"]
 
-    def test_one_that_is_not_there(self) -> None:
+    def test_missing_version_is_refused(self) -> None:
         with pytest.raises(UsageError, match="has no version 3 .*, but v1, v2"):
             read(DATA / "two-versions", 3)
 
-    def test_an_incomplete_one_can_be_passed_over(self, tmp_path: Path) -> None:
-        found = read(DATA / "respin-of-one.mbox", 1)
-        assert patched(found, tmp_path / "tree") == text(ALL)
+    def test_older_version_can_replace_an_incomplete_one(self, tmp_path: Path) -> None:
+        parsed = read(DATA / "respin-of-one.mbox", 1)
+        assert patched(parsed, tmp_path / "tree") == text(ALL)
 
-    def test_a_diff_without_a_subject_has_none(self) -> None:
+    def test_diff_without_a_subject_has_version_0(self) -> None:
         assert read(DATA / "comma, and space", 2).version == 0
 
 
 class TestPrefixes:
-    def test_the_same_change_has_one_form(self, tmp_path: Path) -> None:
-        """With a/ and b/, i/ and w/ or none: so it has one key in the cache, too."""
+    def test_prefixes_are_normalized(self, tmp_path: Path) -> None:
+        """With a/ and b/, i/ and w/ or none, so the cache key is the same."""
         tree = small_tree(tmp_path / "tree")
         inputs = ("no-prefix.patch", "indented-example.patch")
-        forms = {series.in_usual_form(tree, read(DATA / one).patches)[0].text for one in inputs}
+        forms = {series.in_usual_form(tree, read(DATA / name).patches)[0].text for name in inputs}
         assert len(forms) == 1
 
-    def test_quilt_says_how_much_to_strip(self) -> None:
-        assert [one.strip for one in read(DATA / "quilt").patches] == [0, 1, None]
+    def test_quilt_series_sets_the_strip_level(self) -> None:
+        assert [patch.strip for patch in read(DATA / "quilt").patches] == [0, 1, None]
 
-    def test_a_new_file_without_a_prefix(self, tmp_path: Path) -> None:
+    def test_new_file_without_a_prefix(self, tmp_path: Path) -> None:
         tree = small_tree(tmp_path / "tree")
         path = tmp_path / "new.diff"
         path.write_text(
@@ -180,7 +180,7 @@ class TestPrefixes:
             "diff --git block/top.c block/top.c\nnew file mode 100644\n"
             "--- /dev/null\n+++ block/top.c\n@@ -0,0 +1 @@\n+top\n"
         )
-        (found,) = series.in_usual_form(tree, read(path).patches)
-        assert b"+++ b/block/sub/new.c\n" in found.text
-        assert b"+++ b/block/top.c\n" in found.text
-        assert found.text.count(b"--- /dev/null\n") == 2
+        (patch,) = series.in_usual_form(tree, read(path).patches)
+        assert b"+++ b/block/sub/new.c\n" in patch.text
+        assert b"+++ b/block/top.c\n" in patch.text
+        assert patch.text.count(b"--- /dev/null\n") == 2

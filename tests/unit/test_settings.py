@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where a setting comes from, and what is said of a bad one."""
+"""Where settings come from, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ def file(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 class TestSources:
     @pytest.mark.usefixtures("file")
-    def test_nothing_needs_to_be_set(self) -> None:
-        found = settings()
-        assert found.cache_dir == Path.home() / ".cache" / "blockyard"
-        assert found.results_dir == PROJECT / "results"
-        assert found.mirror == ""
-        assert found.jobs == os.cpu_count()
+    def test_defaults(self) -> None:
+        values = settings()
+        assert values.cache_dir == Path.home() / ".cache" / "blockyard"
+        assert values.results_dir == PROJECT / "results"
+        assert values.mirror == ""
+        assert values.jobs == os.cpu_count()
 
-    def test_the_file(self, file: Path) -> None:
+    def test_file_sets_values(self, file: Path) -> None:
         file.write_text('mirror = "http://mirror.example/debian"\njobs = 3\ncache = "/c"\n')
-        found = settings()
-        assert (found.mirror, found.jobs) == ("http://mirror.example/debian", 3)
-        assert found.cache_dir == Path("/c")
+        values = settings()
+        assert (values.mirror, values.jobs) == ("http://mirror.example/debian", 3)
+        assert values.cache_dir == Path("/c")
 
-    def test_the_environment_overrides_the_file(
+    def test_environment_overrides_the_file(
         self, file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         file.write_text('mirror = "http://file.example/debian"\njobs = 3\n')
@@ -46,11 +46,11 @@ class TestSources:
         assert (settings().jobs, settings().mirror) == (5, "http://file.example/debian")
 
     @pytest.mark.usefixtures("file")
-    def test_the_cache_follows_xdg(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_cache_follows_xdg_cache_home(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
         assert settings().cache_dir == Path("/xdg/blockyard")
 
-    def test_a_cache_that_was_set_goes_before_xdg(
+    def test_cache_setting_overrides_xdg_cache_home(
         self, file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
@@ -58,30 +58,28 @@ class TestSources:
         assert settings().cache_dir == Path("/mine")
 
     @pytest.mark.usefixtures("file")
-    def test_paths_are_absolute_and_know_the_home_folder(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_paths_are_expanded_and_absolute(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("BLOCKYARD_CACHE", "~/fast")
         monkeypatch.setenv("BLOCKYARD_RESULTS", "records")
-        found = settings()
-        assert found.cache_dir == Path.home() / "fast"
-        assert found.results_dir == Path.cwd() / "records"
+        values = settings()
+        assert values.cache_dir == Path.home() / "fast"
+        assert values.results_dir == Path.cwd() / "records"
 
     @pytest.mark.usefixtures("file")
-    def test_an_empty_variable_is_not_set(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A cache in the current directory is nothing that anybody asks for."""
+    def test_empty_variable_counts_as_unset(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An empty path would put the cache in the current directory."""
         monkeypatch.setenv("BLOCKYARD_CACHE", "")
         monkeypatch.setenv("BLOCKYARD_JOBS", "")
         assert settings().cache_dir == Path.home() / ".cache" / "blockyard"
         assert settings().jobs == os.cpu_count()
 
-    def test_they_are_read_once(self, file: Path) -> None:
+    def test_settings_are_read_once(self, file: Path) -> None:
         before = settings()
         file.write_text("jobs = 77\n")
         assert settings() is before
 
 
-class TestBad:
+class TestInvalid:
     @pytest.mark.parametrize(
         ("text", "words"),
         [
@@ -94,7 +92,9 @@ class TestBad:
             ("ccache_gb = nan\n", "ccache_gb"),
         ],
     )
-    def test_a_setting_is_named_with_its_places(self, file: Path, text: str, words: str) -> None:
+    def test_invalid_setting_names_file_and_variable(
+        self, file: Path, text: str, words: str
+    ) -> None:
         file.write_text(text)
         with pytest.raises(UsageError, match="invalid setting") as caught:
             settings()
@@ -103,13 +103,13 @@ class TestBad:
         assert "BLOCKYARD_" in caught.value.hint
 
     @pytest.mark.usefixtures("file")
-    def test_the_environment_can_be_wrong_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_invalid_variable_is_a_usage_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("BLOCKYARD_JOBS", "many")
         with pytest.raises(UsageError, match="jobs"):
             settings()
 
     @pytest.mark.parametrize("data", [b"jobs = \n", b"= 5", b"mirror = '\xff'\n"])
-    def test_a_file_that_is_no_toml(self, file: Path, data: bytes) -> None:
+    def test_invalid_toml_is_a_usage_error(self, file: Path, data: bytes) -> None:
         file.write_bytes(data)
         with pytest.raises(UsageError, match=r"config.toml: ") as caught:
             settings()

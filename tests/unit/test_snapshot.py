@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which hosts a saved guest is good for."""
+"""Which host processors a snapshot can be resumed on."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ cpu MHz		: 1200.000
 
 
 @pytest.mark.parametrize("change", [("2599.998", "800.001"), ("1200.000", "2600.000")])
-def test_a_frequency_of_the_moment_is_no_other_host(change: tuple[str, str]) -> None:
+def test_current_frequency_does_not_count(change: tuple[str, str]) -> None:
     assert _processor(CPUINFO.replace(*change)) == _processor(CPUINFO)
 
 
 @pytest.mark.parametrize("change", [("Xeon", "Core"), ("167", "168"), ("fpu vme", "fpu")])
-def test_another_processor_is_another_host(change: tuple[str, str]) -> None:
+def test_other_processor_counts(change: tuple[str, str]) -> None:
     assert _processor(CPUINFO.replace(*change)) != _processor(CPUINFO)
