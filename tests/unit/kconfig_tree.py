@@ -111,7 +111,7 @@ def make_tree(src: Path) -> Path:
 def reader(tree: Path, tmp_path: Path) -> Run:
     """A function that runs the reader as a script, as in the tool root, and returns its report."""
 
-    def run(*symbols: str, config: str = "", wanted: str = "", options: str = "") -> Report:
+    def run(*symbols: str, config: str = "", requested: str = "", options: str = "") -> Report:
         (tmp_path / ".config").write_text(config)
         argv = [
             sys.executable,
@@ -123,7 +123,7 @@ def reader(tree: Path, tmp_path: Path) -> Run:
         argv += [*options.split(), "--config", str(tmp_path / ".config")]
         argv += ["--make-var", "ARCH=x86_64"]
         environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-        argv += [f"--fragment-value={pair}" for pair in wanted.split()]
+        argv += [f"--fragment-value={pair}" for pair in requested.split()]
         done = subprocess.run(
             [*argv, *symbols],
             cwd=tmp_path,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How commands end: exit codes, and standard streams in any state."""
+"""Exit codes of commands, and standard streams that are closed, full or without a reader."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def raising(error: BaseException) -> Callable[[], None]:
 
 
 @pytest.fixture(autouse=True)
-def the_signals() -> object:
+def restore_signals() -> object:
     before = {number: signal.getsignal(number) for number in (1, 2, 15)}
     yield
     for number, handler in before.items():
@@ -51,7 +51,7 @@ class TestEach:
             ([1, 130, 0], 130),
         ],
     )
-    def test_it_ends_like_the_worst(self, codes: list[int], expected: int | None) -> None:
+    def test_worst_exit_code_wins(self, codes: list[int], expected: int | None) -> None:
         done: list[int] = []
 
         def work(code: int) -> None:
@@ -63,9 +63,9 @@ class TestEach:
         if expected is None:
             exits.each(works)
         else:
-            with pytest.raises(Exit) as ended:
+            with pytest.raises(Exit) as caught:
                 exits.each(works)
-            assert ended.value.code == expected
+            assert caught.value.code == expected
         assert done == codes[: codes.index(130) + 1 if 130 in codes else None]
 
 
@@ -84,7 +84,7 @@ class TestCodeOf:
             (KeyboardInterrupt(), 130, "interrupted\n"),
         ],
     )
-    def test_each_kind(
+    def test_exit_code_and_message_of_an_exception(
         self, error: BaseException, code: int, message: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert exits.code_of(raising(error)) == code
@@ -93,7 +93,7 @@ class TestCodeOf:
     @pytest.mark.parametrize(
         "error", [ValueError("x"), BrokenPipeError(errno.EPIPE, "a socket"), RecursionError("x")]
     )
-    def test_a_defect_keeps_its_traceback_and_stops_a_bisection(
+    def test_defect_keeps_its_traceback_and_stops_a_bisection(
         self, error: Exception, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert exits.code_of(raising(error)) == ExitCode.DEFECT > 127
@@ -104,15 +104,15 @@ class TestCodeOf:
     @pytest.mark.parametrize(
         ("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGTERM, 143)]
     )
-    def test_each_signal(self, number: signal.Signals, code: int) -> None:
+    def test_exit_code_of_a_signal(self, number: signal.Signals, code: int) -> None:
         signal.signal(number, signal.SIG_DFL)  # also when these tests run under nohup
         assert exits.code_of(lambda: os.kill(os.getpid(), number)) == code
 
-    def test_a_hang_up_that_was_to_be_ignored(self) -> None:
+    def test_nohup_is_respected(self) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         assert exits.code_of(lambda: os.kill(os.getpid(), signal.SIGHUP)) == 0
 
-    def test_a_signal_waits_for_short_work(self) -> None:
+    def test_held_block_finishes_before_a_signal_is_handled(self) -> None:
         done = []
 
         def work() -> None:
@@ -127,8 +127,8 @@ class TestCodeOf:
 
 COMMITS = {
     "good": "None",
-    "builds not": "Failure('the build failed')",
-    "boots not": "BootTimeout('the guest did not come up')",
+    "build fails": "Failure('the build failed')",
+    "boot fails": "BootTimeout('the guest did not come up')",
     "defect": "ValueError('x')",
 }
 BISECTED = """
@@ -148,10 +148,10 @@ sys.exit(exits.code_of(work))
 
 
 class TestBisection:
-    """What git makes of the codes."""
+    """`git bisect run` with these exit codes."""
 
     def bisected(self, folder: Path, *states: str) -> subprocess.CompletedProcess[str]:
-        """`git bisect run` over commits that end as they say; the first is good, the last bad."""
+        """Result of a bisection over commits with these states; the first is good, the last bad."""
 
         def git(*arguments: str) -> subprocess.CompletedProcess[str]:
             who = ["-c", "user.name=x", "-c", "user.email=x@localhost"]
@@ -170,38 +170,40 @@ class TestBisection:
         git("bisect", "start", "HEAD", f"HEAD~{len(states) - 1}")
         return git("bisect", "run", sys.executable, str(script))
 
-    def test_commits_that_cannot_be_built_are_passed_over(self, tmp_path: Path) -> None:
-        states = ["good", "good", "builds not", "builds not", "good", "boots not", "boots not"]
+    def test_commits_that_cannot_be_built_are_skipped(self, tmp_path: Path) -> None:
+        states = ["good", "good", "build fails", "build fails", "good", "boot fails", "boot fails"]
         done = self.bisected(tmp_path / "tree", *states)
         assert done.returncode == 0, done.stderr
         assert "is the first bad commit" in done.stdout
-        assert "    5 boots not" in done.stdout
+        assert "    5 boot fails" in done.stdout
 
-    def test_a_defect_is_no_answer(self, tmp_path: Path) -> None:
-        done = self.bisected(tmp_path / "tree", "good", "good", "defect", "boots not", "boots not")
+    def test_defect_ends_a_bisection_without_a_result(self, tmp_path: Path) -> None:
+        done = self.bisected(
+            tmp_path / "tree", "good", "good", "defect", "boot fails", "boot fails"
+        )
         assert done.returncode != 0
         assert "first bad commit" not in done.stdout
 
 
-class TestOfRun:
+class TestCodeOfRun:
     @pytest.mark.parametrize(
         ("outcomes", "booted", "code"),
         [
             (["pass", "skip"], True, 0),
             (["xfail", "pass"], True, 0),
             (["pass", "fail"], True, 1),
-            (["crash", "lost"], True, 1),  # it came up, and died of the driver
+            (["crash", "lost"], True, 1),  # the guest booted before the driver crashed it
             (["crash", "timeout", "lost", "skip"], False, 125),
             (["skip", "skip"], False, 125),
             (["skip"], True, 125),
             ([], False, 125),
         ],
     )
-    def test_each(self, outcomes: list[Outcome], booted: bool, code: int) -> None:
+    def test_exit_code_of_a_run(self, outcomes: list[Outcome], booted: bool, code: int) -> None:
         tests = [result(outcome, f"io/{n}") for n, outcome in enumerate(outcomes)]
         assert exits.of_run(run_of(*tests, booted=booted)) == code
 
-    def test_a_kernel_that_does_not_come_up_is_no_test(self) -> None:
+    def test_boot_failure_in_untestable_has_exit_code_125(self) -> None:
         with pytest.raises(BootTimeout) as caught, exits.untestable():
             raise BootTimeout("the guest did not come up")
         assert caught.value.exit_code == 125
@@ -209,7 +211,7 @@ class TestOfRun:
 
 
 def inv(arguments: str, redirect: str, **environment: str) -> tuple[int, str]:
-    """Exit code and stderr of a command whose streams a shell has prepared."""
+    """Exit code and stderr of a command with shell redirections."""
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {PROJECT}/inv {arguments} {redirect}"],
         capture_output=True,
@@ -238,12 +240,12 @@ class TestStreams:
     @pytest.mark.parametrize(
         "command", ["kernel.list", "kernel.list --json", "--list", "test --list --suite module"]
     )
-    def test_output_that_goes_nowhere(
+    def test_closed_full_and_broken_stdout(
         self, command: str, redirect: str, code: int, message: str
     ) -> None:
         assert inv(command, redirect) == (code, message)
 
-    def test_an_error_that_nobody_reads_keeps_its_code(self) -> None:
+    def test_unread_error_keeps_its_exit_code(self) -> None:
         assert inv("test --driver none", "2>&1 >/dev/null | true")[0] == 2
         assert inv("test --driver none", "2>/dev/full")[0] == 2
         assert inv("test --driver none", ">&- 2>&-")[0] == 2
@@ -262,12 +264,12 @@ class TestStreams:
         assert (done.returncode, done.stdout) == (0, "\\u2192 \\udcff\n"), done.stderr
 
     @pytest.mark.parametrize("arguments", ["--nonsense", "test --nonsense", "nonsuch", "test -k"])
-    def test_what_the_parser_does_not_know_is_bad_input(self, arguments: str) -> None:
+    def test_unknown_words_are_usage_errors(self, arguments: str) -> None:
         code, err = inv(arguments, "")
         assert code == 2
         assert err.startswith("error: ")
 
-    def test_a_failed_run_is_no_success_for_a_reader_that_left(
+    def test_failed_run_keeps_its_exit_code_on_a_broken_pipe(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from blockyard.kernel.host import streams

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Folders of modules outside the kernel tree: what they may hold, and which kernels they fit."""
+"""Folders of out-of-tree modules: their manifests, the kernels they fit, how make is run."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 class TestFolder:
-    def test_its_name_is_the_driver_s(self, folder: Path) -> None:
+    def test_driver_has_the_name_of_the_folder(self, folder: Path) -> None:
         driver = manifest.of_folder(folder)
         assert (driver.name, driver.folder, driver.out_of_tree) == ("mine", str(folder), True)
         assert isinstance(driver.disks, NoDisks)
 
-    def test_the_examples(self) -> None:
+    def test_manifests_of_the_examples(self) -> None:
         paths = [
             path for path in (PROJECT / manifest.EXAMPLE).parents[1].iterdir() if path.is_dir()
         ]
@@ -67,28 +67,31 @@ class TestFolder:
         assert (bind.devices, bind.competitors) == (("0x1b36:0x0010",), ("nvme",))
 
     @pytest.mark.parametrize(
-        ("name", "words"), [("manifest.toml", "has no manifest.toml"), ("Kbuild", "has no Kbuild")]
+        ("name", "message"),
+        [("manifest.toml", "has no manifest.toml"), ("Kbuild", "has no Kbuild")],
     )
-    def test_what_it_has_to_hold(self, folder: Path, name: str, words: str) -> None:
+    def test_folder_needs_a_manifest_and_a_makefile(
+        self, folder: Path, name: str, message: str
+    ) -> None:
         (folder / name).unlink()
-        with pytest.raises(UsageError, match=words):
+        with pytest.raises(UsageError, match=message):
             manifest.of_folder(folder)
 
-    def test_a_makefile_will_do(self, folder: Path) -> None:
+    def test_makefile_instead_of_kbuild(self, folder: Path) -> None:
         (folder / "Kbuild").rename(folder / "Makefile")
         assert manifest.of_folder(folder).name == "mine"
 
-    def test_none_at_all(self, tmp_path: Path) -> None:
+    def test_missing_folder_is_a_usage_error(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="there is no module folder .*/gone"):
             manifest.of_folder(tmp_path / "gone")
 
     @pytest.mark.parametrize("name", ["null_blk", "-v", "a b", "x;reboot", "$(x)"])
-    def test_names_that_a_driver_cannot_have(self, folder: Path, name: str) -> None:
+    def test_invalid_driver_name_is_a_usage_error(self, folder: Path, name: str) -> None:
         with pytest.raises(UsageError, match="a driver cannot be called"):
             manifest.of_folder(folder.rename(folder.with_name(name)))
 
     @pytest.mark.parametrize(
-        ("old", "new", "words"),
+        ("old", "new", "message"),
         [
             ("[requires]", "[require]", "require"),
             ("symbols =", "symbol =", "symbol"),
@@ -100,15 +103,15 @@ class TestFolder:
             ('modules = ["mine"]', 'modules = ["mine"]\nsymbols = ["MINE"]', "no Kconfig symbol"),
         ],
     )
-    def test_a_bad_manifest_is_named_with_the_place(
-        self, folder: Path, old: str, new: str, words: str
+    def test_invalid_manifest_is_a_usage_error_with_its_path(
+        self, folder: Path, old: str, new: str, message: str
     ) -> None:
         assert old in MANIFEST
         (folder / "manifest.toml").write_text(MANIFEST.replace(old, new, 1))
         with pytest.raises(UsageError) as caught:
             manifest.of_folder(folder)
         assert caught.value.what.startswith(f"{folder}/manifest.toml: ")
-        assert words in caught.value.what
+        assert message in caught.value.what
 
 
 class TestKernels:
@@ -121,31 +124,33 @@ class TestKernels:
         kernel = samples.kernel(path / "kernel", config)
         return Kernel(kernel.path, msgspec.structs.replace(kernel.info, **facts))
 
-    def test_one_that_fits(self, folder: Path, tmp_path: Path) -> None:
+    def test_kernel_that_fits(self, folder: Path, tmp_path: Path) -> None:
         assert self.reason(folder, self.kernel(tmp_path)) == ""
 
-    def test_one_that_is_too_old(self, folder: Path, tmp_path: Path) -> None:
+    def test_kernel_that_is_too_old(self, folder: Path, tmp_path: Path) -> None:
         kernel = self.kernel(tmp_path, release="6.6.3", name="6.6")
         reason = self.reason(folder, kernel)
         assert reason == "mine needs Linux >=6.11, and this is kernel 6.6 (6.6.3)"
 
-    def test_one_without_what_it_needs(self, folder: Path, tmp_path: Path) -> None:
+    def test_kernel_without_a_required_symbol(self, folder: Path, tmp_path: Path) -> None:
         reason = self.reason(folder, self.kernel(tmp_path, "CONFIG_BLOCK=m\n"))
         assert reason == "mine needs CONFIG_BLOCK=y, which kernel 7.3 (7.3.4) does not have"
 
-    def test_rust_without_rust(self, folder: Path, tmp_path: Path) -> None:
+    def test_rust_module_for_a_kernel_without_rust(self, folder: Path, tmp_path: Path) -> None:
         reason = self.reason(folder, self.kernel(tmp_path), "Rust")
         assert reason.endswith("kernel 7.3 (7.3.4) has none: it is built without CONFIG_RUST")
 
-    def test_rust_for_a_kernel_of_debian_s(self, folder: Path, tmp_path: Path) -> None:
-        """Its headers have none of the metadata that Rust code is compiled with."""
+    def test_rust_module_for_a_debian_kernel(self, folder: Path, tmp_path: Path) -> None:
+        """Debian's headers lack the metadata for Rust code."""
         config = "CONFIG_BLOCK=y\nCONFIG_RUST=y\n"
         reason = self.reason(folder, self.kernel(tmp_path, config, toolchain={}), "Rust")
         assert reason == (
             "mine is Rust, and kernel 7.3 (7.3.4) is Debian's own build: its headers serve C"
         )
 
-    def test_rust_where_it_was_left_out(self, folder: Path, tmp_path: Path) -> None:
+    def test_rust_module_for_a_kernel_built_without_rust(
+        self, folder: Path, tmp_path: Path
+    ) -> None:
         kernel = self.kernel(tmp_path, omitted={"Rust": "the pinned toolchain has no bindgen"})
         reason = self.reason(folder, kernel, "Rust")
         assert reason.endswith("has none: the pinned toolchain has no bindgen")
@@ -158,29 +163,29 @@ class TestNames:
             ("cnull-1.2.3", "cnull"),
             ("c-null-v2", "c-null"),
             ("my.driver", "my_driver"),
-            ("nvme-1.0", "nvme-1_0"),  # nvme is Linux's
+            ("nvme-1.0", "nvme-1_0"),  # nvme is an in-tree driver
             ("rnull2", "rnull2"),
         ],
     )
-    def test_of_folders(self, folder: str, name: str, tmp_path: Path) -> None:
+    def test_driver_name_from_a_folder_name(self, folder: str, name: str, tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         assert manifest.name_of(tmp_path / folder) == name
 
     @pytest.mark.parametrize(
         ("package", "name"), [("cnull", "cnull"), ("null_blk", "mine"), ("a b", "mine")]
     )
-    def test_of_a_package(self, folder: Path, package: str, name: str) -> None:
+    def test_driver_name_from_dkms_conf(self, folder: Path, package: str, name: str) -> None:
         (folder / "dkms.conf").write_text(f'PACKAGE_NAME="{package}"\n')
         assert manifest.of_folder(folder).name == name
 
-    def test_a_run_finds_it_by_that_name(self, folder: Path) -> None:
+    def test_plan_finds_a_driver_by_its_name(self, folder: Path) -> None:
         folder = folder.rename(folder.with_name("mine-1.2.3"))
         plan = selection.select("mine", outside=[manifest.of_folder(folder)]).plan()
         assert plan.manifest("mine").folder == folder.name
         assert plan.owner(folder) == "mine"
         assert plan.owner(folder.parent) == ""
 
-    def test_two_of_one_name(self, folder: Path) -> None:
+    def test_two_folders_of_one_driver_name_are_a_usage_error(self, folder: Path) -> None:
         other = folder.with_name("mine-2")
         other.mkdir()
         for file in folder.iterdir():
@@ -190,59 +195,61 @@ class TestNames:
 
 
 class TestHow:
-    """How make is run, by what the folder and the kernel say."""
+    """Arguments of make, from the folder and the kernel."""
 
     def how(self, folder: Path, config: str = "CONFIG_BLOCK=y\n") -> How:
         kernel = samples.kernel(folder.parent / "kernel", config)
         return external._how(manifest.of_folder(folder), sources(folder), kernel, {})
 
-    def test_as_by_hand(self, folder: Path) -> None:
+    def test_plain_folder(self, folder: Path) -> None:
         assert self.how(folder).arguments() == ["M=/mnt/module", "PWD=/mnt/module"]
 
-    def test_a_symbol_of_its_own_kconfig(self, folder: Path) -> None:
+    def test_symbol_of_the_modules_own_kconfig(self, folder: Path) -> None:
         (folder / "Kbuild").write_text("obj-$(CONFIG_MINE) += mine.o\n")
-        words = ["CONFIG_MINE=m", "KCFLAGS=-DCONFIG_MINE_MODULE=1"]
-        assert self.how(folder).arguments()[2:] == words
+        arguments = ["CONFIG_MINE=m", "KCFLAGS=-DCONFIG_MINE_MODULE=1"]
+        assert self.how(folder).arguments()[2:] == arguments
         assert self.how(folder, "CONFIG_MINE=m\n").arguments()[2:] == []
 
-    def test_symbols_that_dkms_conf_gives_to_make(self, folder: Path) -> None:
+    def test_symbols_from_dkms_conf(self, folder: Path) -> None:
         (folder / "dkms.conf").write_text('MAKE="make CONFIG_FAST=y CONFIG_BLOCK=y all"\n')
         assert self.how(folder).symbols == {"CONFIG_FAST": "y"}
 
-    def test_a_makefile_below(self, folder: Path) -> None:
+    def test_makefile_in_a_subfolder(self, folder: Path) -> None:
         (folder / "src").mkdir()
         (folder / "Kbuild").rename(folder / "src" / "Kbuild")
         (folder / "dkms.conf").write_text('BUILT_MODULE_LOCATION[0]="src"\n')
         assert self.how(folder).arguments()[0] == "M=/mnt/module/src"
 
-    @pytest.mark.parametrize("place", ["..", "../../etc", "/etc", "a/../..", "$(shell id)", "no"])
-    def test_a_makefile_elsewhere(self, folder: Path, place: str) -> None:
-        """What dkms.conf says of a place counts only for folders below."""
-        (folder / "dkms.conf").write_text(f"BUILT_MODULE_LOCATION[0]='{place}'\n")
+    @pytest.mark.parametrize(
+        "location", ["..", "../../etc", "/etc", "a/../..", "$(shell id)", "no"]
+    )
+    def test_makefile_outside_of_the_folder_is_ignored(self, folder: Path, location: str) -> None:
+        """BUILT_MODULE_LOCATION counts only for subfolders."""
+        (folder / "dkms.conf").write_text(f"BUILT_MODULE_LOCATION[0]='{location}'\n")
         assert self.how(folder).arguments()[0] == "M=/mnt/module"
         (folder / "Kbuild").unlink()
         (folder.parent / "Kbuild").touch()
         with pytest.raises(UsageError, match="has no Kbuild and no Makefile"):
             manifest.of_folder(folder)
 
-    def test_a_link_to_the_folder_of_the_makefile(self, folder: Path) -> None:
+    def test_link_to_the_folder_of_the_makefile(self, folder: Path) -> None:
         (folder / "src").mkdir()
         (folder / "Kbuild").rename(folder / "src" / "Kbuild")
         (folder / "v1").symlink_to("src")
         (folder / "dkms.conf").write_text('BUILT_MODULE_LOCATION[0]="v1"\n')
         assert self.how(folder).place == "src"
 
-    def test_symbols_of_modules_before(self, tmp_path: Path) -> None:
-        words = How(before={"a": tmp_path, "b": tmp_path}).arguments()
+    def test_symbols_of_earlier_modules(self, tmp_path: Path) -> None:
+        arguments = How(before={"a": tmp_path, "b": tmp_path}).arguments()
         files = "/mnt/symbols/a/Module.symvers /mnt/symbols/b/Module.symvers"
-        assert words[2:] == [f"KBUILD_EXTRA_SYMBOLS={files}"]
+        assert arguments[2:] == [f"KBUILD_EXTRA_SYMBOLS={files}"]
 
-    def test_a_hint_about_a_variable_that_is_gone(self, folder: Path) -> None:
+    def test_hint_about_extra_cflags(self, folder: Path) -> None:
         (folder / "Kbuild").write_text("obj-m := mine.o\nEXTRA_CFLAGS += -DX\n")
-        words = "Kbuild sets EXTRA_CFLAGS, which is gone since Linux 6.15: use ccflags-y"
-        assert self.how(folder).hint == words
+        hint = "Kbuild sets EXTRA_CFLAGS, which is gone since Linux 6.15: use ccflags-y"
+        assert self.how(folder).hint == hint
 
-    def test_a_hint_about_a_file_that_is_not_seen(self, folder: Path) -> None:
+    def test_hint_about_a_file_outside_of_the_build(self, folder: Path) -> None:
         (folder.parent / "x.h").write_text("")
         (folder / "mine.c").write_text('#include "../x.h"\n')
         hint = self.how(folder).hint
@@ -250,12 +257,12 @@ class TestHow:
 
 
 class TestKey:
-    """Which modules the cache takes for the same."""
+    """The cache key of a module."""
 
     @pytest.mark.parametrize(
         ("toolchain", "same"), [({"clang": "19.1"}, True), ({}, False)], ids=["ours", "prebuilt"]
     )
-    def test_the_compiler_is_part_of_it(
+    def test_compiler_is_part_of_the_key_once(
         self,
         folder: Path,
         tmp_path: Path,
@@ -263,7 +270,7 @@ class TestKey:
         toolchain: dict[str, str],
         same: bool,
     ) -> None:
-        """Once: the key of a kernel that was built here has it, that of a prebuilt one has not."""
+        """A kernel built here has the compiler in its key, a prebuilt one has not."""
         keys: list[str] = []
 
         def get(_kind: str, key: str, *_: object, **__: object) -> Path:
@@ -289,73 +296,75 @@ class TestCollect:
         (made := tmp_path / "made").mkdir()
         return made
 
-    def collect(self, folder: Path, made: Path, place: str = ".") -> Failure:
+    def collect(self, folder: Path, made: Path, location: str = ".") -> Failure:
         with pytest.raises(Failure) as caught:
             log = made / "log"
             driver = manifest.of_folder(folder)
-            external._collect(driver, sources(folder), made, place, made, log)
+            external._collect(driver, sources(folder), made, location, made, log)
         assert caught.value.log == made / "log"
         return caught.value
 
-    def test_a_module_that_was_not_made(self, folder: Path, made: Path) -> None:
+    def test_missing_module_is_named(self, folder: Path, made: Path) -> None:
         (made / "other.ko").touch()
         (folder / "Kbuild").write_text("obj-m := other.o\n")
         error = self.collect(folder, made)
         assert "does not make mine.ko, which its manifest names: it made other.ko" in error.what
         assert error.hint == "the makefiles build other.o: correct `modules` in manifest.toml"
 
-    def test_nothing_was_made(self, folder: Path, made: Path) -> None:
+    def test_build_without_modules_is_an_error(self, folder: Path, made: Path) -> None:
         (folder / "Kbuild").write_text("all:\n")
         error = self.collect(folder, made)
         assert "it made nothing" in error.what
         assert error.hint == "no makefile there has a line that builds it: obj-m := mine.o"
 
-    def test_folders_that_never_end(self, folder: Path, made: Path) -> None:
+    def test_deep_folders_are_refused(self, folder: Path, made: Path) -> None:
         (made / "/".join(["d"] * 200)).mkdir(parents=True)
         assert "more than 64 deep" in self.collect(folder, made).what
 
-    @pytest.mark.parametrize("place", ["src", "src/driver"])
-    def test_a_module_in_a_folder_below(self, folder: Path, made: Path, place: str) -> None:
-        (made / place).mkdir(parents=True)
-        (made / place / "mine.ko").write_text("module")
-        (made / place / "Module.symvers").write_text("symbols")
+    @pytest.mark.parametrize("location", ["src", "src/driver"])
+    def test_module_in_a_subfolder_is_collected(
+        self, folder: Path, made: Path, location: str
+    ) -> None:
+        (made / location).mkdir(parents=True)
+        (made / location / "mine.ko").write_text("module")
+        (made / location / "Module.symvers").write_text("symbols")
         driver = manifest.of_folder(folder)
-        external._collect(driver, sources(folder), made, place, made / "into", made / "log")
+        external._collect(driver, sources(folder), made, location, made / "into", made / "log")
         assert (made / "into" / "mine.ko").read_text() == "module"
         assert (made / "into" / "Module.symvers").read_text() == "symbols"
 
-    @pytest.mark.parametrize("place", ["src", "src/driver"])
-    def test_a_folder_that_make_replaced_by_a_link(
-        self, folder: Path, made: Path, tmp_path: Path, place: str
+    @pytest.mark.parametrize("location", ["src", "src/driver"])
+    def test_link_in_place_of_a_folder_is_refused(
+        self, folder: Path, made: Path, tmp_path: Path, location: str
     ) -> None:
-        """Not even the names of the host's files get out."""
+        """Neither contents nor names of host files must leak."""
         (tmp_path / "host" / "driver").mkdir(parents=True)
         for host in (tmp_path / "host", tmp_path / "host" / "driver"):
             (host / "mine.ko").write_text("secret")
             (host / "Module.symvers").write_text("secret")
         (made / "src").symlink_to(tmp_path / "host")
-        error = self.collect(folder, made, place)
+        error = self.collect(folder, made, location)
         assert "what make left: cannot read" in error.what
         assert not (made / "mine.ko").exists()
         assert not (made / "Module.symvers").exists()
 
-    def test_a_link_is_no_module(self, folder: Path, made: Path) -> None:
+    def test_link_is_not_a_module(self, folder: Path, made: Path) -> None:
         (made / "mine.ko").symlink_to("/etc/passwd")
         assert "it made nothing" in self.collect(folder, made).what
 
 
-class TestCarried:
-    """A manifest's patches are below its folder."""
+class TestPatches:
+    """Patches of a manifest must be inside its folder."""
 
     @pytest.mark.parametrize("series", ["/etc", "../../../etc/passwd", "/dev/zero", "out", ".."])
-    def test_nothing_else_is_read(self, folder: Path, series: str) -> None:
+    def test_series_outside_of_the_folder_is_refused(self, folder: Path, series: str) -> None:
         text = MANIFEST.replace("[requires]", f'series = "{series}"\nsymbols = ["M"]\n[requires]')
         (folder / "manifest.toml").write_text(text)
         (folder / "out").symlink_to("/etc")
         with pytest.raises(UsageError, match="series = .* leads out of its folder"):
             manifest.of_folder(folder)
 
-    def test_a_link_among_them(self, folder: Path) -> None:
+    def test_link_among_patches_is_refused(self, folder: Path) -> None:
         text = MANIFEST.replace("[requires]", 'series = "patches"\nsymbols = ["M"]\n[requires]')
         (folder / "manifest.toml").write_text(text)
         (folder / "patches").mkdir()
@@ -364,7 +373,7 @@ class TestCarried:
             manifest.of_folder(folder)
 
     @pytest.mark.parametrize("name", ["manifest.toml", "mine.config"])
-    def test_a_link_in_place_of_a_file(self, folder: Path, name: str) -> None:
+    def test_link_in_place_of_a_file_is_refused(self, folder: Path, name: str) -> None:
         if name == "mine.config":
             text = MANIFEST.replace("[requires]", 'series = "p"\nsymbols = ["M"]\n[requires]')
             (folder / "manifest.toml").write_text(text)
@@ -376,15 +385,17 @@ class TestCarried:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "words"),
+    ("before", "after", "message"),
     [("", "x = " + "[" * 5000, "nests more than 16 levels"), ("x", "", "line 1")],
 )
-def test_manifests_of_odd_bytes(folder: Path, before: str, after: str, words: str) -> None:
+def test_malformed_manifest_is_a_usage_error(
+    folder: Path, before: str, after: str, message: str
+) -> None:
     (folder / "manifest.toml").write_text(f"{before}{MANIFEST}\n{after}")
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError, match=message):
         manifest.of_folder(folder)
 
 
-def test_a_manifest_with_a_byte_order_mark(folder: Path) -> None:
+def test_manifest_with_a_byte_order_mark(folder: Path) -> None:
     (folder / "manifest.toml").write_text("\ufeff" + MANIFEST)
     assert manifest.of_folder(folder).modules == ("mine",)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the cache gives up first, and what it never takes from a running process."""
+"""Garbage collection of the cache: what is dropped first, and what is in use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MIB = 1 << 20
 
 
 def make(kind: str, number: int, *, age_days: float = 0.0, mib: int = 1) -> Path:
-    """An entry that nobody holds; `number` makes its key."""
+    """An entry that is not in use; `number` makes its key."""
     path = store.directory(kind) / f"{number:016x}"
     path.mkdir()
     (path / "data").write_bytes(os.urandom(mib * MIB))
@@ -31,7 +31,7 @@ def make(kind: str, number: int, *, age_days: float = 0.0, mib: int = 1) -> Path
 
 
 def names(cache: Path) -> set[str]:
-    """Kind and number of all that stands where entries do."""
+    """Kind and number of all entries and leftovers."""
     return {
         f"{path.parent.name} {path.name.lstrip('0')}"
         for kind in cache.iterdir()
@@ -41,8 +41,8 @@ def names(cache: Path) -> set[str]:
 
 
 @contextmanager
-def elsewhere(code: str) -> Iterator[None]:
-    """Another process that runs `code` and lives for as long as the block."""
+def other_process(code: str) -> Iterator[None]:
+    """A process that runs `code` and lives until the end of the block."""
     script = f"from blockyard.kernel.host import store\n{code}\nprint('ready', flush=True)\ninput()"
     process = subprocess.Popen(
         [sys.executable, "-c", script],
@@ -59,7 +59,7 @@ def elsewhere(code: str) -> Iterator[None]:
 
 
 class TestOrder:
-    def test_output_trees_then_sources_then_kernels_and_images(self, cache: Path) -> None:
+    def test_output_trees_go_first_then_sources_then_kernels(self, cache: Path) -> None:
         for kind in ("images", "kernels", "sources", "builds"):
             make(kind, 1, mib=2)
         for limit, left in (
@@ -70,41 +70,41 @@ class TestOrder:
             collect(max_age_s=None, max_size=limit)
             assert names(cache) == left
 
-    def test_of_one_class_the_oldest_use(self, cache: Path) -> None:
+    def test_oldest_entry_of_a_kind_goes_first(self, cache: Path) -> None:
         for number, age_days in ((1, 5), (2, 9), (3, 1)):
             make("sources", number, age_days=age_days)
         freed = collect(max_age_s=None, max_size=2 * MIB + MIB // 2)
         assert names(cache) == {"sources 1", "sources 3"}
-        assert [one.key for one in freed.dropped] == [f"{2:016x}"]
+        assert [entry.key for entry in freed.dropped] == [f"{2:016x}"]
 
-    def test_being_asked_for_is_a_use_and_a_look_is_none(self, cache: Path) -> None:
+    def test_use_counts_and_peek_does_not(self, cache: Path) -> None:
         for number in (1, 2, 3):
             make("sources", number, age_days=number)
-        with elsewhere(f"store.use('sources', '{3:016x}')"):
+        with other_process(f"store.use('sources', '{3:016x}')"):
             assert store.peek("sources", f"{2:016x}") is not None
         collect(max_age_s=None, max_size=2 * MIB + MIB // 2)
         assert names(cache) == {"sources 1", "sources 3"}
 
-    def test_age_counts_before_class_and_below_any_size(self, cache: Path) -> None:
+    def test_old_entries_go_regardless_of_kind_and_size(self, cache: Path) -> None:
         make("kernels", 1, age_days=31)
         make("builds", 1, age_days=29)
         collect(max_age_s=30 * DAY_S, max_size=None)
         assert names(cache) == {"builds 1"}
 
-    def test_what_is_dropped_for_its_age_counts_towards_the_size(self, cache: Path) -> None:
+    def test_entries_dropped_by_age_count_towards_the_size(self, cache: Path) -> None:
         make("kernels", 1, age_days=31, mib=4)
         make("builds", 1, age_days=29)
         freed = collect(max_age_s=30 * DAY_S, max_size=2 * MIB)
         assert names(cache) == {"builds 1"}
         assert freed.size < 2 * MIB
 
-    def test_a_cache_within_its_limits_is_left_alone(self, cache: Path) -> None:
+    def test_cache_within_its_limits_is_left_alone(self, cache: Path) -> None:
         make("builds", 1, age_days=300)
         freed = collect(max_age_s=None, max_size=10 * MIB)
         assert names(cache) == {"builds 1"}
         assert (freed.dropped, freed.in_use) == ((), ())
 
-    def test_nothing_but_entries_goes(self, cache: Path) -> None:
+    def test_only_entries_are_dropped(self, cache: Path) -> None:
         for kind in ("logs", "guests", "resolved", "accelerator"):
             (store.directory(kind) / "file").write_text("x")
         (store.directory("guests") / "0123456789abcdef").mkdir()
@@ -115,71 +115,71 @@ class TestOrder:
         for kind in ("logs", "guests", "resolved", "accelerator"):
             assert (cache / kind / "file").exists()
 
-    def test_no_cache_at_all(self, cache: Path) -> None:
+    def test_missing_cache(self, cache: Path) -> None:
         assert collect(max_age_s=0, max_size=0).dropped == ()
 
 
 class TestDryRun:
-    def test_it_says_the_same_and_does_nothing(self, cache: Path) -> None:
+    def test_dry_run_reports_the_same_and_drops_nothing(self, cache: Path) -> None:
         for number in (1, 2, 3):
             make("sources", number, age_days=number)
         (store.directory("builds") / f".making-{1:016x}").mkdir()
-        with elsewhere(f"store.use('sources', '{2:016x}')"):
+        with other_process(f"store.use('sources', '{2:016x}')"):
             before = names(cache)
-            told = collect(max_age_s=None, max_size=0, dry_run=True)
+            planned = collect(max_age_s=None, max_size=0, dry_run=True)
             assert names(cache) == before
-            assert collect(max_age_s=None, max_size=0) == told
+            assert collect(max_age_s=None, max_size=0) == planned
 
-    def test_the_last_use_is_as_before(self, cache: Path) -> None:
+    def test_dry_run_does_not_count_as_a_use(self, cache: Path) -> None:
         make("sources", 1, age_days=5)
         make("builds", 1, age_days=5)
         collect(max_age_s=None, max_size=0, dry_run=True)
-        ages = [(time.time() - one.used_s) / DAY_S for one in gc.entries()]
+        ages = [(time.time() - entry.used_s) / DAY_S for entry in gc.entries()]
         assert ages == pytest.approx([5, 5], abs=0.01)
 
 
 class TestInUse:
-    def test_an_entry_that_another_process_asked_for(self, cache: Path) -> None:
+    def test_entry_used_by_another_process_stays(self, cache: Path) -> None:
         make("sources", 1, age_days=9)
         make("sources", 2, age_days=1)
-        with elsewhere(f"store.get('sources', '{1:016x}', 'a thing', None)"):
+        with other_process(f"store.get('sources', '{1:016x}', 'a thing', None)"):
             freed = collect(max_age_s=0, max_size=0)
             assert names(cache) == {"sources 1"}
-            assert [one.key for one in freed.in_use] == [f"{1:016x}"]
+            assert [entry.key for entry in freed.in_use] == [f"{1:016x}"]
         collect(max_age_s=0, max_size=0)
         assert names(cache) == set()
 
-    def test_an_entry_that_this_process_asked_for(self, cache: Path) -> None:
+    def test_entry_used_by_this_process_stays(self, cache: Path) -> None:
         path = store.get("sources", f"{1:016x}", "a thing", lambda path: None)
         freed = collect(max_age_s=0, max_size=0)
         assert path.is_dir()
         assert len(freed.in_use) == 1
 
-    def test_an_output_tree_that_is_being_built_in(self, cache: Path) -> None:
+    def test_locked_output_tree_stays(self, cache: Path) -> None:
         make("builds", 1, age_days=9)
         code = f"lock = store.locked('builds', '{1:016x}', 'a build'); lock.__enter__()"
-        with elsewhere(code):
+        with other_process(code):
             collect(max_age_s=0, max_size=0)
             assert names(cache) == {"builds 1"}
 
-    def test_the_next_one_goes_instead(self, cache: Path) -> None:
-        """What is in use does not make the cache smaller by being passed over."""
+    def test_next_entry_goes_instead_of_one_in_use(self, cache: Path) -> None:
+        """The size of an entry in use still counts."""
         for number in (1, 2, 3):
             make("sources", number, age_days=10 - number)
-        with elsewhere(f"store.use('sources', '{2:016x}')"):
-            # just used: it would be the last to go
+        with other_process(f"store.use('sources', '{2:016x}')"):
+            # without this, it would be the last to go
             os.utime(store.use_file("sources", f"{2:016x}"), (0, 0))
             collect(max_age_s=None, max_size=2 * MIB + MIB // 2)
         assert names(cache) == {"sources 2", "sources 3"}
 
-    def test_what_was_dropped_is_made_again(self, cache: Path) -> None:
+    def test_dropped_entry_is_made_again(self, cache: Path) -> None:
         key = f"{1:016x}"
 
         def first(path: Path) -> None:
             (path / "a").write_text("something")
 
         store.get("sources", key, "a thing", first)
-        store.forget()  # the process that used it has ended
+        store.forget()  # as if the process that used it had ended
         collect(max_age_s=None, max_size=0)
         assert store.peek("sources", key) is None
         path = store.get("sources", key, "a thing", lambda path: (path / "b").touch())
@@ -188,34 +188,34 @@ class TestInUse:
 
 class TestLeftovers:
     @pytest.mark.parametrize("prefix", [".making-", ".gone-"])
-    def test_of_a_process_that_was_killed(self, cache: Path, prefix: str) -> None:
+    def test_leftover_of_a_dead_process_is_removed(self, cache: Path, prefix: str) -> None:
         left = store.directory("kernels") / f"{prefix}{1:016x}"
         left.mkdir()
         freed = collect(max_age_s=None, max_size=None)
         assert not left.exists()
         assert freed.leftovers == (left,)
 
-    def test_not_of_one_that_is_at_work(self, cache: Path) -> None:
+    def test_leftover_of_a_running_process_stays(self, cache: Path) -> None:
         code = (
             "import contextlib\n"
             f"lock = store.locked('kernels', '{1:016x}', 'a kernel'); lock.__enter__()"
         )
         left = store.directory("kernels") / f".making-{1:016x}"
         left.mkdir()
-        with elsewhere(code):
+        with other_process(code):
             assert collect(max_age_s=0, max_size=0).leftovers == ()
             assert left.exists()
 
 
 class TestSize:
-    def test_an_entry_that_never_changes_is_measured_once(self, cache: Path) -> None:
+    def test_immutable_entry_is_measured_once(self, cache: Path) -> None:
         path = make("kernels", 1, mib=3)
         (first,) = gc.entries()
         assert first.size == pytest.approx(3 * MIB, rel=0.1)
-        (path / "data").unlink()  # only to see that nobody looks
-        assert [one.size for one in gc.entries()] == [first.size]
+        (path / "data").unlink()  # a new measurement would see this
+        assert [entry.size for entry in gc.entries()] == [first.size]
 
-    def test_an_output_tree_is_measured_each_time(self, cache: Path) -> None:
+    def test_output_tree_is_measured_each_time(self, cache: Path) -> None:
         path = make("builds", 1, mib=3)
         assert gc.entries()[0].size > 2 * MIB
         (path / "data").unlink()
@@ -230,7 +230,7 @@ class TestSize:
 
 
 class TestBudget:
-    def test_what_ccache_keeps_counts_and_is_left_alone(self, cache: Path) -> None:
+    def test_ccache_counts_and_is_left_alone(self, cache: Path) -> None:
         make("builds", 1, mib=2)
         objects = store.directory("ccache/debian") / "object"
         objects.write_bytes(os.urandom(3 * MIB))
@@ -239,7 +239,7 @@ class TestBudget:
         assert objects.exists()
         assert freed.size == pytest.approx(3 * MIB, rel=0.1)
 
-    def test_it_is_a_setting_and_what_went_is_told(
+    def test_budget_is_a_setting_and_drops_are_reported(
         self, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setenv("BLOCKYARD_CACHE_GB", "0.003")
@@ -247,10 +247,10 @@ class TestBudget:
         make("sources", 1, mib=2)
         gc.keep_to_budget()
         assert names(cache) == {"sources 1"}
-        told = capsys.readouterr().err
-        assert "cache_gb (0.003 GB): dropped 1 of builds" in told
+        message = capsys.readouterr().err
+        assert "cache_gb (0.003 GB): dropped 1 of builds" in message
 
-    def test_it_says_nothing_when_there_is_nothing_to_do(
+    def test_nothing_is_printed_within_the_budget(
         self, cache: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         make("builds", 1)

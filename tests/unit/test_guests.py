@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Guests that do not come up: how long a run goes on trying."""
+"""Guests that do not boot, drivers that do not load, and when a run stops trying."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Booted:
 
 
 class Boots:
-    """Counts what a run boots; `works` says whether it comes up, `log` what its kernel says."""
+    """Counts boots; `works` says whether they succeed, `log` is the kernel log."""
 
     def __init__(self, *, works: bool, log: str = "") -> None:
         self.count = 0
@@ -59,7 +59,7 @@ class Boots:
         yield Booted(setup, self.log)
 
 
-def the_guests(boots: Boots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Guests:
+def guests_without_driver(boots: Boots, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Guests:
     def load(driver: Driver) -> None:
         raise LoadFailed(f"cannot load {driver.name}")
 
@@ -75,50 +75,50 @@ def _guests(
     kernel = store.directory("kernels") / "entry"
     samples.kernel(kernel, "CONFIG_VIRTIO_CONSOLE=y\nCONFIG_BLK_DEV_NVME=m\n")
     monkeypatch.setattr(guests, "boot", boots.boot)
-    # there is no QEMU to ask
+    # unit tests have no QEMU
     monkeypatch.setattr(qemu_features, "missing_feature", lambda topology, tools: "")
     monkeypatch.setattr(Driver, "load", load)
     scope = Scope(drivers=("null_blk",), consoles=("serial", "ssh"))
     return Guests(Plan(scope=scope, env=samples.env_keys()), tmp_path, "")
 
 
-def test_after_three_boots_in_a_row_nothing_is_booted(
+def test_no_boot_after_three_failed_boots_in_a_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     boots = Boots(works=False)
-    some = the_guests(boots, tmp_path, monkeypatch)
+    run = guests_without_driver(boots, tmp_path, monkeypatch)
     for slot in (SERIAL, SSH, SERIAL):
         with pytest.raises(BootTimeout):
-            some.get(slot)
+            run.get(slot)
     with pytest.raises(
         GuestUnavailable, match=r"3 boots in a row failed, the last: .*did not come up"
     ):
-        some.get(SSH)
+        run.get(SSH)
     assert boots.count == MAX_CONSECUTIVE_FAILURES
 
 
-def test_a_driver_that_does_not_load_stops_its_own_tests_only(
+def test_driver_that_does_not_load_stops_only_its_own_slot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     boots = Boots(works=True)
-    some = the_guests(boots, tmp_path, monkeypatch)
+    run = guests_without_driver(boots, tmp_path, monkeypatch)
     for _ in range(2 * MAX_CONSECUTIVE_FAILURES):
         with pytest.raises(LoadFailed):
-            some.get(SERIAL)
+            run.get(SERIAL)
     assert boots.count == MAX_CONSECUTIVE_FAILURES
     with pytest.raises(LoadFailed):
-        some.get(SSH)
+        run.get(SSH)
     assert boots.count == MAX_CONSECUTIVE_FAILURES + 1
 
 
-def test_what_was_not_tried_is_lost() -> None:
+def test_outcome_of_exceptions() -> None:
     assert of_exception(GuestUnavailable("x")) == "lost"
     assert of_exception(ImageDamaged("x")) == "lost"
     assert of_exception(CommandHung("x")) == "timeout"
 
 
-class TestHardware:
-    """A driver that finds no disk on some hardware."""
+class TestTopology:
+    """A driver that finds no disk on some topologies."""
 
     ZNS = Slot("nvme", "serial", "zns")
 
@@ -133,61 +133,61 @@ class TestHardware:
 
         return _guests(boots, load, tmp_path, monkeypatch)
 
-    def test_its_tests_there_are_skipped_after_one_try(
+    def test_topology_without_disks_is_skipped_after_one_attempt(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         boots = Boots(works=True)
-        some = self.guests(boots, {"default"}, tmp_path, monkeypatch)
-        some.check(self.ZNS)
+        run = self.guests(boots, {"default"}, tmp_path, monkeypatch)
+        run.check(self.ZNS)
         with pytest.raises(NotServed, match="on zns, and does on default: nvme0n1: not supported"):
-            some.get(self.ZNS)
+            run.get(self.ZNS)
         with pytest.raises(NotServed, match="nvme0n1: not supported") as caught:
-            some.check(Slot("nvme", "ssh", "zns"))
+            run.check(Slot("nvme", "ssh", "zns"))
         reason = caught.value.reason
         assert (reason.lacking, reason.what) == ("driver", "topology:zns")
         assert "\n" not in reason.text
         assert boots.count == 2  # on zns, and once on the default topology
-        some.check(Slot("nvme", "serial", "metadata"))
+        run.check(Slot("nvme", "serial", "metadata"))
 
-    def test_one_that_finds_none_anywhere_fails(
+    def test_driver_that_finds_no_disk_at_all_fails(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        some = self.guests(Boots(works=True), set(), tmp_path, monkeypatch)
+        run = self.guests(Boots(works=True), set(), tmp_path, monkeypatch)
         for slot in (self.ZNS, Slot("nvme", "serial")):
             with pytest.raises(NoDisk):
-                some.get(slot)
-            some.check(slot)
+                run.get(slot)
+            run.check(slot)
 
-    def test_a_splat_is_one_failure_and_the_others_name_it(
+    def test_splat_fails_one_test_and_skips_the_others(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         boots = Boots(works=True, log="[    1.0] WARNING: drivers/nvme/x.c:1 at y\n")
-        some = self.guests(boots, {"default"}, tmp_path, monkeypatch)
+        run = self.guests(boots, {"default"}, tmp_path, monkeypatch)
         with pytest.raises(NoDisk) as caught:
-            some.get(self.ZNS, "test_report")
+            run.get(self.ZNS, "test_report")
         assert "drivers/nvme/x.c" in caught.value.kernel_log
         with pytest.raises(NotServed, match="see test_report: WARNING: "):
-            some.check(self.ZNS)
+            run.check(self.ZNS)
         assert boots.count == 1
 
-    def test_what_the_manifest_says_is_not_tried(
+    def test_topology_excluded_by_the_manifest_is_not_booted(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        some = self.guests(Boots(works=True), {"default"}, tmp_path, monkeypatch)
+        run = self.guests(Boots(works=True), {"default"}, tmp_path, monkeypatch)
         plain = msgspec.structs.replace(manifest.load("nvme"), serves=Serves(zoned=False))
         monkeypatch.setattr(Plan, "manifest", lambda self, name: plain)
         with pytest.raises(NotServed) as caught:
-            some.check(self.ZNS)
+            run.check(self.ZNS)
         assert caught.value.reason == SkipReason(
             lacking="driver",
             what="topology:zns",
             text="nvme serves no zoned namespaces, which zns has ([serves] in its manifest)",
         )
-        some.check(Slot("nvme", "serial", "4k"))
+        run.check(Slot("nvme", "serial", "4k"))
 
 
 @pytest.mark.parametrize(
-    ("serves", "name", "words"),
+    ("serves", "name", "message"),
     [
         (Serves(), "namespaces", ""),
         (Serves(namespaces=1), "default", ""),
@@ -198,7 +198,9 @@ class TestHardware:
         (Serves(zoned=False), "zns", "no zoned namespaces"),
     ],
 )
-def test_what_a_driver_serves(serves: Serves, name: str, words: str) -> None:
+def test_problem_names_what_a_driver_does_not_serve(
+    serves: Serves, name: str, message: str
+) -> None:
     problem = serves.problem(topologies.load(name))
-    assert problem.startswith(words)
-    assert bool(problem) == bool(words)
+    assert problem.startswith(message)
+    assert bool(problem) == bool(message)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""ci/hooks: what they accept and refuse."""
+"""Commit hooks in ci/hooks: what they accept and refuse."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def hook(name: str, *words: str, folder: Path) -> subprocess.CompletedProcess[st
         ("area: what", "no Signed-off-by line"),
     ],
 )
-def test_commit_message(tmp_path: Path, message: str, complaint: str) -> None:
+def test_commit_message_is_checked(tmp_path: Path, message: str, complaint: str) -> None:
     (tmp_path / "message").write_text(message)
     done = hook("commit-message", "message", folder=tmp_path)
     assert (done.returncode != 0) == bool(complaint)
     assert complaint in done.stdout
 
 
-def test_commits_since_a_base(tmp_path: Path) -> None:
+def test_commits_since_a_base_are_checked(tmp_path: Path) -> None:
     def git(*words: str) -> None:
         identity = ["-c", "user.name=A", "-c", "user.email=a@name.example"]
         subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True)
@@ -51,12 +51,12 @@ def test_commits_since_a_base(tmp_path: Path) -> None:
     assert done.stdout.count("no Signed-off-by line") == 1
 
 
-def test_without_an_upstream_there_is_nothing_to_check(tmp_path: Path) -> None:
+def test_nothing_is_checked_without_an_upstream(tmp_path: Path) -> None:
     subprocess.run(["git", "init"], cwd=tmp_path, check=True, capture_output=True)
     assert hook("commits", folder=tmp_path).returncode == 0
 
 
-def test_spdx(tmp_path: Path) -> None:
+def test_missing_spdx_line_is_refused(tmp_path: Path) -> None:
     (tmp_path / "good.py").write_text("#!/bin/sh\n# SPDX-License-Identifier: GPL-2.0-or-later\n")
     (tmp_path / "bad.py").write_text("x = 1\n")
     assert hook("spdx", "good.py", folder=tmp_path).returncode == 0

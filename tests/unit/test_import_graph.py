@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The picture of imports, drawn of small checkouts."""
+"""The graph of imports, drawn for small checkouts."""
 
 from pathlib import Path
 from xml.etree import ElementTree
@@ -12,7 +12,7 @@ from blockyard.kernel.host.errors import Failure
 
 
 def drawn(folder: Path, **modules: str) -> str:
-    """The picture of a checkout with these modules; name: text, with ``__`` for the dot."""
+    """SVG of a checkout with these modules, name=text; ``__`` in a name means a dot."""
     for name in FOLDERS:
         (folder / name).mkdir()
         (folder / name / "__init__.py").touch()
@@ -24,14 +24,14 @@ def drawn(folder: Path, **modules: str) -> str:
     return text
 
 
-def test_imports_that_go_down_have_one_colour(tmp_path: Path) -> None:
+def test_downward_imports_are_good(tmp_path: Path) -> None:
     text = drawn(tmp_path, ci__run="import kernel.host\n", kernel__host="")
     assert "no circles" in text
     assert "url(#good)" in text
     assert "url(#bad)" not in text
 
 
-def test_circles_and_imports_that_go_up_stand_out(tmp_path: Path) -> None:
+def test_circles_and_upward_imports_are_bad(tmp_path: Path) -> None:
     text = drawn(
         tmp_path,
         kernel__host="def late():\n    import ci.run\n",
@@ -41,7 +41,9 @@ def test_circles_and_imports_that_go_up_stand_out(tmp_path: Path) -> None:
     assert "url(#bad)" in text
 
 
-def test_another_folder_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_folder_without_a_checkout_is_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(Failure, match="cannot draw"):
         check.draw_imports(str(tmp_path), str(tmp_path / "x.svg"))
     assert "is not a checkout of Blockyard" in capfd.readouterr().err

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`./inv init`: the manifest that it writes for a folder, and when it writes none."""
+"""`./inv init`: the manifest it drafts for a folder, and when it refuses."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def made(folder: Path, **files: str) -> Path:
 
 
 class TestExamples:
-    """What it writes for them is what their authors wrote, as far as sources show it."""
+    """The draft agrees with the example's manifest, as far as its sources show it."""
 
     @pytest.mark.parametrize("name", ["c_null", "rust_null"])
     def test_null_disks(self, name: str, tmp_path: Path) -> None:
         folder = example(name, tmp_path / "cnull-1.2.3")
         draft.write(folder)
-        driver, theirs = manifest.of_folder(folder), manifest.of_folder(EXAMPLES / name)
-        assert (driver.language, driver.modules) == (theirs.language, theirs.modules)
-        assert driver.disks == theirs.disks
-        assert driver.requires.symbols == theirs.requires.symbols
+        driver, expected = manifest.of_folder(folder), manifest.of_folder(EXAMPLES / name)
+        assert (driver.language, driver.modules) == (expected.language, expected.modules)
+        assert driver.disks == expected.disks
+        assert driver.requires.symbols == expected.requires.symbols
 
-    def test_a_pci_driver(self, tmp_path: Path) -> None:
+    def test_pci_driver(self, tmp_path: Path) -> None:
         folder = example("rust_pci_nvme", tmp_path / "mine")
         draft.write(folder)
         driver = manifest.of_folder(folder)
@@ -57,7 +57,7 @@ class TestExamples:
         assert driver.requires.symbols == ("RUST", "PCI", "MODULE_UNLOAD")
 
 
-class TestKinds:
+class TestDisks:
     def test_configfs(self, tmp_path: Path) -> None:
         code = 'blk_mq_alloc_disk(); .ci_namebuf = "nullb",\nconfigfs_register_subsystem(&x);'
         code += "\nmodule_param_named(nr_devices, x, uint, 0444);"
@@ -65,12 +65,12 @@ class TestKinds:
         disks = manifest.of_folder(folder).disks
         assert disks == Configfs("/sys/kernel/config/nullb", {"nr_devices": "0"})
 
-    def test_disks_of_a_class(self, tmp_path: Path) -> None:
+    def test_pci_class(self, tmp_path: Path) -> None:
         code = "pci_register_driver(&x); device_add_disk(); PCI_CLASS_STORAGE_EXPRESS"
         draft.write(folder := made(tmp_path / "mine", mine=code))
         assert manifest.of_folder(folder).disks == Pci("0x010802")
 
-    def test_a_table_of_devices(self, tmp_path: Path) -> None:
+    def test_pci_device_table(self, tmp_path: Path) -> None:
         code = "#define MY_DEVICE 0xbeef\nmodule_pci_driver(x); add_disk();\n"
         code += 'struct pci_driver x = { .name = "my-disk", };\n'
         code += "{ PCI_DEVICE(0x1234, MY_DEVICE) }, { PCI_DEVICE(UNKNOWN, 1) }"
@@ -88,13 +88,13 @@ class TestKinds:
             ('/* disk_name "no0" */', "mine0"),
         ],
     )
-    def test_names_of_disks(self, tmp_path: Path, code: str, disk: str) -> None:
+    def test_names_of_static_disks(self, tmp_path: Path, code: str, disk: str) -> None:
         draft.write(folder := made(tmp_path / "mine", mine=f"add_disk(); {code}"))
         disks = manifest.of_folder(folder).disks
         assert isinstance(disks, StaticDisks)
         assert disks.disks == (disk,)
 
-    def test_none(self, tmp_path: Path) -> None:
+    def test_module_without_disks(self, tmp_path: Path) -> None:
         draft.write(folder := made(tmp_path / "mine", mine="EXPORT_SYMBOL_GPL(x);"))
         assert manifest.of_folder(folder).disks == NoDisks()
 
@@ -106,7 +106,7 @@ class TestKinds:
         assert (driver.name, driver.modules) == ("p", ("mine",))
 
 
-def test_a_template_of_dkms_conf_names_no_module(tmp_path: Path) -> None:
+def test_dkms_conf_template_is_ignored(tmp_path: Path) -> None:
     folder = made(tmp_path / "mine", mine="")
     (folder / "dkms.conf").write_text('PACKAGE_NAME="#NAME#"\nBUILT_MODULE_NAME[0]="@name@"\n')
     draft.write(folder)
@@ -114,7 +114,7 @@ def test_a_template_of_dkms_conf_names_no_module(tmp_path: Path) -> None:
     assert (driver.name, driver.modules) == ("mine", ("mine",))
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_command_writes_the_manifest(tmp_path: Path) -> None:
     folder = example("c_null", tmp_path / "my null")
     printed = inv("init", str(folder), "--dry-run")
     assert (printed.returncode, (folder / "manifest.toml").exists()) == (2, False)
@@ -129,38 +129,38 @@ def test_the_command(tmp_path: Path) -> None:
     assert (again.returncode, "is there already" in again.stderr) == (2, True)
 
 
-class TestRefused:
-    def test_a_manifest_is_not_overwritten(self, tmp_path: Path) -> None:
+class TestRefusals:
+    def test_existing_manifest_is_not_overwritten(self, tmp_path: Path) -> None:
         shutil.copytree(EXAMPLES / "c_null", tmp_path / "mine")
         before = (tmp_path / "mine" / "manifest.toml").read_text()
         with pytest.raises(UsageError, match="manifest.toml is there already"):
             draft.write(tmp_path / "mine")
         assert (tmp_path / "mine" / "manifest.toml").read_text() == before
 
-    def test_a_link_is_not_written_through(self, tmp_path: Path) -> None:
+    def test_link_is_not_written_through(self, tmp_path: Path) -> None:
         folder = example("c_null", tmp_path / "mine")
         (folder / "manifest.toml").symlink_to(tmp_path / "elsewhere")
         with pytest.raises(UsageError, match="is there already"):
             draft.write(folder)
         assert not (tmp_path / "elsewhere").exists()
 
-    def test_no_makefile(self, tmp_path: Path) -> None:
+    def test_folder_without_a_makefile_is_refused(self, tmp_path: Path) -> None:
         folder = made(tmp_path / "mine", mine="")
         (folder / "Kbuild").unlink()
         with pytest.raises(UsageError, match="no Kbuild and no Makefile") as caught:
             draft.text(folder)
         assert caught.value.hint == "write a Kbuild of one line: obj-m := mine.o"
 
-    def test_no_module(self, tmp_path: Path) -> None:
+    def test_makefile_without_a_module_is_refused(self, tmp_path: Path) -> None:
         (folder := made(tmp_path / "mine", mine="")).joinpath("Kbuild").write_text("all:\n")
         with pytest.raises(UsageError, match="no makefile in .* builds a module"):
             draft.text(folder)
 
-    def test_no_folder(self, tmp_path: Path) -> None:
+    def test_missing_folder_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="there is no folder"):
             draft.text(tmp_path / "gone")
 
-    def test_the_error_about_a_missing_manifest_offers_it(self, tmp_path: Path) -> None:
+    def test_error_about_a_missing_manifest_offers_the_command(self, tmp_path: Path) -> None:
         folder = example("c_null", tmp_path / "mine")
         with pytest.raises(UsageError, match="has no manifest.toml") as caught:
             manifest.of_folder(folder)
@@ -181,8 +181,8 @@ class TestRefused:
         '.ci_name = "',
     ],
 )
-def test_hostile_sources_take_no_long_time(tmp_path: Path, piece: str) -> None:
+def test_hostile_sources_are_read_in_linear_time(tmp_path: Path, piece: str) -> None:
     folder = made(tmp_path / "mine", mine=piece * (500_000 // len(piece)))
-    begun = time.process_time()
+    started = time.process_time()
     looks.look(sources(folder))
-    assert time.process_time() - begun < 4
+    assert time.process_time() - started < 4

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""./inv doctor: whether the cache is what was put into it, and whether it can be written."""
+"""./inv cache.check and doctor: whether cache entries are intact and the cache is writable."""
 
 from __future__ import annotations
 
@@ -30,47 +30,47 @@ def entries() -> None:
 
 
 def states() -> dict[str, str]:
-    return {one.key: one.state for one in integrity.examine().entries}
+    return {entry.key: entry.state for entry in integrity.examine().entries}
 
 
-def test_a_whole_cache(capsys: pytest.CaptureFixture[str]) -> None:
+def test_intact_cache(capsys: pytest.CaptureFixture[str]) -> None:
     assert integrity.show(as_json=False)
-    told = capsys.readouterr().out.splitlines()
-    assert told[0].split() == ["ok", f"images/{KEYS[0]}", "1", "files,", "0", "MB"]
-    assert told[-1] == f"skipped     builds: {seal.UNSEALED['builds']}"
+    output = capsys.readouterr().out.splitlines()
+    assert output[0].split() == ["ok", f"images/{KEYS[0]}", "1", "files,", "0", "MB"]
+    assert output[-1] == f"skipped     builds: {seal.UNSEALED['builds']}"
 
 
-def test_each_broken_entry_is_named_and_made_again(
+def test_broken_entries_are_named_and_made_again(
     cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for key in KEYS[1:3]:
         with open(cache / "images" / key / "root.erofs", "r+b") as file:
             file.write(b"X")
     assert not integrity.show(as_json=False)
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for key in KEYS[1:3]:
-        assert f"broken      images/{key}" in told
-        assert f"  {cache}/images/{key}\n" in told
-    assert "root.erofs was changed since it was made" in told
-    assert "2 broken" in told
+        assert f"broken      images/{key}" in output
+        assert f"  {cache}/images/{key}\n" in output
+    assert "root.erofs was changed since it was made" in output
+    assert "2 broken" in output
     store.get("images", KEYS[1], "an image", entry)
     assert states() == dict(zip(KEYS, ["ok", "ok", "broken", "ok"], strict=True))
 
 
-def test_as_json(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_output(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (cache / "images" / KEYS[3] / "root.erofs").unlink()
-    for name in (seal.SEAL, seal.MANIFEST):  # as in an entry from before there were seals
+    for name in (seal.SEAL, seal.MANIFEST):  # as in an old entry
         (cache / "images" / KEYS[2] / name).unlink()
     (cache / "images" / KEYS[1] / seal.SEAL).write_text("{")
     assert not integrity.show(as_json=True)
-    told = json.loads(capsys.readouterr().out)
-    assert told["ok"] is False
-    assert [one["state"] for one in told["entries"]] == ["ok", "broken", "unsealed", "broken"]
-    assert told["entries"][3]["problems"] == ["root.erofs is missing"]
-    assert told["not_examined"] == {"builds": seal.UNSEALED["builds"]}
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"] is False
+    assert [entry["state"] for entry in report["entries"]] == ["ok", "broken", "unsealed", "broken"]
+    assert report["entries"][3]["problems"] == ["root.erofs is missing"]
+    assert report["not_examined"] == {"builds": seal.UNSEALED["builds"]}
 
 
-def test_the_exit_code(cache: Path) -> None:
+def test_exit_code_of_cache_check(cache: Path) -> None:
     def run() -> int:
         argv = [sys.executable, "ci/start.py", "cache.check"]
         return subprocess.run(argv, cwd=PROJECT, capture_output=True).returncode
@@ -81,11 +81,11 @@ def test_the_exit_code(cache: Path) -> None:
 
 
 class TestWritable:
-    def test_a_folder_that_is_not_made_yet(self, tmp_path: Path) -> None:
+    def test_missing_folder_is_writable(self, tmp_path: Path) -> None:
         assert integrity.unwritable(tmp_path / "a" / "b") == ""
         assert list(tmp_path.iterdir()) == []
 
-    def test_a_read_only_one_is_not_ok(self, cache: Path) -> None:
+    def test_read_only_cache_is_missing(self, cache: Path) -> None:
         script = (
             "import sys; from pathlib import Path; from blockyard.ci.commands import doctor\n"
             "check = doctor.space('cache', Path(sys.argv[1]), 0.0)\n"
@@ -101,5 +101,5 @@ class TestWritable:
         assert done.stdout.startswith("missing cannot be written: Read-only file system")
         assert "BLOCKYARD_CACHE" in done.stdout
 
-    def test_one_of_ours_is_ok(self, cache: Path) -> None:
+    def test_writable_cache_is_ok(self, cache: Path) -> None:
         assert doctor.space("cache", cache, 0.0).state == "ok"

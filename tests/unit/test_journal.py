@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The journal of a run: what of it survives what, and how a run goes on."""
+"""The journal of a run: what survives a kill or a power cut, and how a run is resumed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def of(name: str, outcome: Outcome = "pass") -> CaseResult:
 
 @pytest.fixture
 def log(tmp_path: Path) -> Journal:
-    """A journal in which the first test passed and the second began."""
+    """A journal in which the first test passed and the second has started."""
     log = Journal.begun(tmp_path, HEADER)
     log.started(NAMES[0])
     log.finished(NAMES[0], of(NAMES[0]), booted=True)
@@ -59,8 +59,8 @@ def outcomes(run: record.Run) -> list[tuple[str, Outcome]]:
 
 
 class TestRecord:
-    def test_a_killed_run_has_what_it_knew(self, log: Journal, tmp_path: Path) -> None:
-        """Nothing was closed: each line was written at once."""
+    def test_record_of_a_killed_run(self, log: Journal, tmp_path: Path) -> None:
+        """The journal was not closed: each line is written at once."""
         run = past_run.read(tmp_path)
         assert outcomes(run) == [
             ("io/0", "pass"),
@@ -74,15 +74,13 @@ class TestRecord:
         assert run.tests[2].reason == "the run ended before this test"
         assert past_run.read(tmp_path / "run.json") == run
 
-    def test_run_json_counts_when_it_is_there(self, log: Journal, tmp_path: Path) -> None:
+    def test_run_json_wins_over_the_journal(self, log: Journal, tmp_path: Path) -> None:
         whole = run_of(result("pass"))
         record.write(whole, tmp_path)
         assert past_run.read(tmp_path) == whole
 
     @pytest.mark.parametrize("cut", range(1, 60, 7))
-    def test_a_line_that_was_cut_off_is_no_line(
-        self, log: Journal, tmp_path: Path, cut: int
-    ) -> None:
+    def test_truncated_line_is_ignored(self, log: Journal, tmp_path: Path, cut: int) -> None:
         path = tmp_path / journal.FILE
         before = journal.read(path)
         log.finished(NAMES[1], of(NAMES[1], "fail"), booted=True)
@@ -90,7 +88,7 @@ class TestRecord:
             file.truncate(path.stat().st_size - cut)
         assert journal.read(path) == before
 
-    def test_blocks_that_went_with_the_power(self, log: Journal, tmp_path: Path) -> None:
+    def test_lines_after_zeroed_blocks_are_ignored(self, log: Journal, tmp_path: Path) -> None:
         path = tmp_path / journal.FILE
         before = journal.read(path)
         with open(path, "ab") as file:
@@ -108,20 +106,20 @@ class TestRecord:
             '{"line":"run","x":' + "[" * 99_999 + "\n",
         ],
     )
-    def test_what_is_no_journal(self, tmp_path: Path, text: str) -> None:
+    def test_invalid_journal_is_a_usage_error(self, tmp_path: Path, text: str) -> None:
         (tmp_path / journal.FILE).write_text(text)
         with pytest.raises(UsageError, match="is not the journal of a run"):
             past_run.read(tmp_path)
         assert journal.read_header(tmp_path / journal.FILE) is None
 
-    def test_a_journal_of_later_times(self, tmp_path: Path) -> None:
+    def test_journal_of_a_newer_format_is_a_usage_error(self, tmp_path: Path) -> None:
         Journal.begun(tmp_path, msgspec.structs.replace(HEADER, format=99)).close()
         with pytest.raises(UsageError, match="another format, expected 1 to 2"):
             past_run.read(tmp_path)
 
 
-class TestGoingOn:
-    def test_the_parts_make_one_run(self, log: Journal, tmp_path: Path) -> None:
+class TestResume:
+    def test_parts_make_one_run(self, log: Journal, tmp_path: Path) -> None:
         log.close()
         past = journal.read(tmp_path / journal.FILE)
         again = Journal.reopened(tmp_path, past, "2026-01-02T04:00:00Z")
@@ -135,15 +133,13 @@ class TestGoingOn:
         assert run.under_way == ()
         assert run.booted
 
-    def test_a_part_that_was_killed_counts_more_than_the_record_before(
-        self, log: Journal, tmp_path: Path
-    ) -> None:
+    def test_killed_part_replaces_the_earlier_record(self, log: Journal, tmp_path: Path) -> None:
         log.close()
         past = journal.read(tmp_path / journal.FILE)
         record.write(past.record(), tmp_path)
         again = Journal.reopened(tmp_path, past, "now")
         again.finished(NAMES[1], of(NAMES[1]), booted=True)
-        run = past_run.read(tmp_path)  # nothing was closed
+        run = past_run.read(tmp_path)  # the journal was not closed
         assert [test.outcome for test in run.tests] == ["pass", "pass", "lost", "lost"]
         assert run.interrupted
         names = {path.name for path in tmp_path.iterdir()}
@@ -151,7 +147,7 @@ class TestGoingOn:
         record.write(run_of(result("pass")), tmp_path)
         assert past_run.read(tmp_path) == run_of(result("pass"))
 
-    def test_who_only_looks_is_waited_for(self, log: Journal, tmp_path: Path) -> None:
+    def test_reopening_waits_for_readers(self, log: Journal, tmp_path: Path) -> None:
         assert journal.is_going_on(tmp_path)
         log.close()
         assert not journal.is_going_on(tmp_path)
@@ -163,14 +159,14 @@ class TestGoingOn:
             Journal.reopened(tmp_path, journal.read(path), "now").close()
             timer.join()
 
-    def test_a_run_that_goes_on_now_keeps_its_record(self, log: Journal, tmp_path: Path) -> None:
+    def test_reopening_a_running_run_keeps_its_record(self, log: Journal, tmp_path: Path) -> None:
         past = journal.read(tmp_path / journal.FILE)
         record.write(past.record(), tmp_path)
         with pytest.raises(UsageError, match="a run that goes on now"):
             Journal.reopened(tmp_path, past, "now")
         assert (tmp_path / "run.json").exists()
 
-    def test_a_half_line_is_taken_away_first(self, log: Journal, tmp_path: Path) -> None:
+    def test_truncated_line_is_removed_on_reopening(self, log: Journal, tmp_path: Path) -> None:
         log.close()
         path = tmp_path / journal.FILE
         with open(path, "ab") as file:
@@ -180,17 +176,19 @@ class TestGoingOn:
         again.finished(NAMES[1], of(NAMES[1], "fail"), booted=True)
         assert [test.outcome for test in past_run.read(tmp_path).tests[:2]] == ["pass", "fail"]
 
-    def test_a_lost_test_is_not_known(self, log: Journal, tmp_path: Path) -> None:
+    def test_lost_test_is_not_known(self, log: Journal, tmp_path: Path) -> None:
         log.finished(NAMES[1], of(NAMES[1], "lost"), booted=True)
         assert set(journal.read(tmp_path / journal.FILE).known) == {NAMES[0]}
 
-    def test_a_run_that_goes_on_now(self, log: Journal, tmp_path: Path) -> None:
+    def test_reopening_a_running_run_is_a_usage_error(self, log: Journal, tmp_path: Path) -> None:
         past = journal.read(tmp_path / journal.FILE)
         with pytest.raises(UsageError, match="a run that goes on now"):
             Journal.reopened(tmp_path, past, "now")
         assert journal.read(tmp_path / journal.FILE) == past
 
-    def test_one_that_went_on_without_us(self, log: Journal, tmp_path: Path) -> None:
+    def test_reopening_a_changed_journal_is_a_usage_error(
+        self, log: Journal, tmp_path: Path
+    ) -> None:
         past = journal.read(tmp_path / journal.FILE)
         log.finished(NAMES[1], of(NAMES[1]), booted=True)
         log.close()
@@ -200,8 +198,8 @@ class TestGoingOn:
         assert (tmp_path / journal.FILE).read_bytes() == whole
 
 
-class TestTroubles:
-    def test_a_disk_that_is_full_for_a_while(
+class TestDiskErrors:
+    def test_outcomes_are_kept_while_the_disk_is_full(
         self,
         log: Journal,
         tmp_path: Path,
@@ -226,7 +224,9 @@ class TestTroubles:
         err = capsys.readouterr().err
         assert err.count("No space left on device; outcomes are kept in memory") == 1
 
-    def test_no_file_at_all(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_outcomes_are_kept_without_a_file(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         log = Journal.begun(tmp_path / "gone", HEADER)
         log.finished(NAMES[0], of(NAMES[0]), booted=True)
         log.close()
@@ -234,11 +234,9 @@ class TestTroubles:
 
 
 class TestCollector:
-    """Reports of pytest become lines, each at once."""
+    """Reports of pytest become lines of the journal."""
 
-    def test_each_test_is_written_when_it_begins_and_ends(
-        self, log: Journal, tmp_path: Path
-    ) -> None:
+    def test_start_and_end_of_each_test_are_written(self, log: Journal, tmp_path: Path) -> None:
         slot = Slot("null_blk", "serial")
         names = {f"t::{n}": CaseId("io", str(n), slot) for n in (1, 2, 3)}
         collector = Collector(names, Known((), "7.3.4", "plain"), journal=log, folder="resumed-1/")
@@ -259,7 +257,7 @@ class TestCollector:
             ("io/3", "lost", "the run ended before this test"),
         ]
 
-    def test_what_earlier_parts_found_out_is_counted(
+    def test_results_of_earlier_parts_are_counted(
         self, log: Journal, capsys: pytest.CaptureFixture[str]
     ) -> None:
         names = {"t::1": CaseId("io", "1", Slot("null_blk", "serial"))}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The Kconfig reader on a little tree."""
+"""The Kconfig reader, run on a small tree."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def run(tree: Path, tmp_path: Path) -> Run:
 
 
 class TestReader:
-    def test_all_that_was_asked_is_answered(self, run: Run) -> None:
-        """As after a distribution's whole configuration on a tree that knows little of it."""
+    def test_all_requested_symbols_are_reported(self, run: Run) -> None:
+        """As with a distribution's configuration on a tree that lacks most of its symbols."""
         names = [f"NONE_{number}" for number in range(150)]
         assert set(names) <= set(run(*names)["symbols"])
 
-    def test_a_condition_knows_its_line_and_its_parts(self, run: Run) -> None:
-        data = run("RNULL", wanted="RNULL=m")["symbols"]["RNULL"]
+    def test_dependencies_have_their_line_and_parts(self, run: Run) -> None:
+        data = run("RNULL", requested="RNULL=m")["symbols"]["RNULL"]
         assert data["definitions"][0]["at"] == "drivers/Kconfig:15"
         rust, configfs = data["definitions"][0]["clauses"]
         assert (rust["text"], rust["at"], rust["met"]) == ("RUST", "drivers/Kconfig:17", False)
@@ -42,14 +42,14 @@ class TestReader:
             "constant": False,
         }
 
-    def test_built_in_needs_more_than_a_module(self, run: Run) -> None:
+    def test_built_in_needs_built_in_dependencies(self, run: Run) -> None:
         config = "CONFIG_CONFIGFS_FS=m\n"
-        for wanted, met in (("m", True), ("y", False)):
-            report = run("RNULL", config=config, wanted=f"RNULL={wanted}")
+        for requested, met in (("m", True), ("y", False)):
+            report = run("RNULL", config=config, requested=f"RNULL={requested}")
             clauses = report["symbols"]["RNULL"]["definitions"][0]["clauses"]
             assert [clause["met"] for clause in clauses] == [False, met]
 
-    def test_the_symbols_in_the_way_are_described_too(self, run: Run) -> None:
+    def test_unmet_dependencies_are_reported_too(self, run: Run) -> None:
         assert set(run("RNULL")["symbols"]) == {
             "RNULL",
             "RUST",
@@ -84,7 +84,7 @@ class TestReader:
         config = f"CONFIG_PHY={phy}\nCONFIG_MISC={misc}\nCONFIG_BOTH=y\n"
         assert value(run("BOTH", config=config), "BOTH") == expected
 
-    def test_who_selects(self, run: Run) -> None:
+    def test_selecting_symbols_are_listed(self, run: Run) -> None:
         data = run("LZ", config="CONFIG_MISC=y\nCONFIG_EROFS=m\n")["symbols"]["LZ"]
         assert data["selected_by"] == {
             "count": 1,
@@ -98,16 +98,14 @@ class TestReader:
             ],
         }
 
-    def test_differences_from_the_kernels_own_result(self, run: Run) -> None:
+    def test_differences_from_the_kernels_result(self, run: Run) -> None:
         config = "CONFIG_MODULES=y\nCONFIG_MISC=y\nCONFIG_CRC=m\n"
         report = run(config=config, options="--differences")
-        found = {entry["symbol"]: entry for entry in report["differences"]}
-        assert found["CRC"] == {"symbol": "CRC", "reader": None, "kernel": "CONFIG_CRC=m"}
-        assert "MISC" not in found
+        differences = {entry["symbol"]: entry for entry in report["differences"]}
+        assert differences["CRC"] == {"symbol": "CRC", "reader": None, "kernel": "CONFIG_CRC=m"}
+        assert "MISC" not in differences
 
-    def test_an_unknown_keyword_is_reported_and_not_stumbled_over(
-        self, run: Run, tree: Path
-    ) -> None:
+    def test_unknown_keyword_is_reported(self, run: Run, tree: Path) -> None:
         with (tree / "drivers/Kconfig").open("a") as file:
             file.write('\nconfig NEW\n\tbool "New"\n\tweakens CRC\n\toption fancy\n')
         count = len(DRIVERS.splitlines())
@@ -121,17 +119,17 @@ class TestReader:
             explain_failure(report)
         )
 
-    def test_the_language_of_7_x_is_known(self, tree: Path) -> None:
+    def test_language_of_7_x_is_known(self, tree: Path) -> None:
         assert scan_keywords(tree, {}) == []
 
-    def test_a_tree_that_prints_cannot_spoil_the_answer(self, run: Run, tree: Path) -> None:
+    def test_output_of_a_tree_does_not_break_the_report(self, run: Run, tree: Path) -> None:
         with (tree / "drivers/Kconfig").open("a") as file:
             file.write("\n$(info,hello)\n")
         assert run("MISC")["error"] is None
 
 
 class TestEnvironment:
-    def test_version(self) -> None:
+    def test_version_of_a_makefile(self) -> None:
         makefile = "VERSION = 7\nPATCHLEVEL = 4\nSUBLEVEL = 0\nEXTRAVERSION = -rc2\nNAME = A B\n"
         assert kernel_version(makefile) == "7.4.0-rc2"
 
@@ -146,10 +144,12 @@ class TestEnvironment:
             ({"LLVM": "1", "CC": "ccache clang"}, ("ccache clang", "ld.lld", "llvm-objcopy")),
         ],
     )
-    def test_tools(self, tree: Path, given: dict[str, str], tools: tuple[str, str, str]) -> None:
+    def test_tools_from_make_variables(
+        self, tree: Path, given: dict[str, str], tools: tuple[str, str, str]
+    ) -> None:
         env = kbuild_environment(tree, given)
         assert (env["CC"], env["LD"], env["OBJCOPY"]) == tools
 
-    def test_arch(self, tree: Path) -> None:
+    def test_arch_and_srcarch(self, tree: Path) -> None:
         env = kbuild_environment(tree, {"ARCH": "x86_64"})
         assert (env["ARCH"], env["SRCARCH"], env["KERNELVERSION"]) == ("x86_64", "x86", "7.3.4")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Reading a kernel log that grows."""
+"""Reading a growing kernel log."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def grow(log: KernelLog, data: bytes) -> None:
 
 
 class TestText:
-    def test_a_slice_by_bytes(self, log: KernelLog) -> None:
+    def test_text_is_sliced_by_bytes(self, log: KernelLog) -> None:
         grow(log, b"one\r\n")
         start = log.size
         grow(log, b"two\r\n")
@@ -36,60 +36,60 @@ class TestText:
         assert log.text(start) == "two\nthree\n"
         assert log.text() == "one\ntwo\nthree\n"
 
-    def test_bytes_that_are_no_text(self, log: KernelLog) -> None:
+    def test_invalid_utf8_is_replaced(self, log: KernelLog) -> None:
         grow(log, b"\xff\n")
         assert log.text() == "\ufffd\n"
 
-    def test_a_log_that_is_not_there_yet_is_empty(self, tmp_path: Path) -> None:
+    def test_missing_log_is_empty(self, tmp_path: Path) -> None:
         log = KernelLog(tmp_path / "none")
         assert (log.size, log.text(), log.tail()) == (0, "", "")
         assert not log.panicked()
 
-    def test_the_tail_is_the_last_lines(self, log: KernelLog) -> None:
+    def test_tail_is_the_last_lines(self, log: KernelLog) -> None:
         grow(log, b"".join(b"line %d\r\n" % n for n in range(10_000)))
         assert log.tail(2) == "line 9998\nline 9999"
 
 
 class TestPanicked:
-    def test_a_log_without_a_panic(self, log: KernelLog) -> None:
+    def test_log_without_a_panic(self, log: KernelLog) -> None:
         grow(log, b"[    0.000000] Kernel command line: panic=-1\r\n")
         assert not log.panicked()
 
-    def test_it_is_told_once(self, log: KernelLog) -> None:
+    def test_panic_is_reported_once(self, log: KernelLog) -> None:
         grow(log, PANIC)
         assert log.panicked()
         assert not log.panicked()
 
     @pytest.mark.parametrize("at", range(1, len(PANIC), 7))
-    def test_a_panic_that_arrives_in_two_pieces(self, log: KernelLog, at: int) -> None:
+    def test_panic_that_arrives_in_two_pieces(self, log: KernelLog, at: int) -> None:
         grow(log, b"before\r\n" + PANIC[:at])
         first = log.panicked()
         grow(log, PANIC[at:])
         assert first != log.panicked()
 
 
-def well() -> None:
-    """A watch that finds nothing wrong."""
+def healthy() -> None:
+    """A watch that reports no problem."""
 
 
 class TestWaitFor:
-    def test_the_end_of_the_line(self, log: KernelLog) -> None:
+    def test_offset_after_the_mark_is_returned(self, log: KernelLog) -> None:
         grow(log, b"[    1.0] blockyard: begin x 0a0b\r\nrest")
-        assert log.wait_for("begin x 0a0b", 0, 1, well) == log.size - len("rest")
+        assert log.wait_for("begin x 0a0b", 0, 1, healthy) == log.size - len("rest")
 
-    def test_a_line_before_the_start_does_not_count(self, log: KernelLog) -> None:
+    def test_mark_before_the_start_is_ignored(self, log: KernelLog) -> None:
         grow(log, b"mark\n")
-        assert log.wait_for("mark", log.size, 0.01, well) is None
+        assert log.wait_for("mark", log.size, 0.01, healthy) is None
 
-    def test_half_a_line_is_waited_for(self, log: KernelLog) -> None:
+    def test_incomplete_line_is_waited_for(self, log: KernelLog) -> None:
         grow(log, b"older\nmark")
-        assert log.wait_for("mark", 0, 0.01, well) is None
+        assert log.wait_for("mark", 0, 0.01, healthy) is None
         timer = threading.Timer(0.05, grow, [log, b" with a tail\n"])
         timer.start()
-        assert log.wait_for("mark", 0, 60, well) == len(b"older\nmark with a tail\n")
+        assert log.wait_for("mark", 0, 60, healthy) == len(b"older\nmark with a tail\n")
         timer.join()
 
-    def test_a_machine_that_dies_is_not_waited_for(self, log: KernelLog) -> None:
+    def test_exception_of_the_watch_ends_the_wait(self, log: KernelLog) -> None:
         def watch() -> None:
             raise QemuDied("QEMU ended")
 
@@ -110,18 +110,20 @@ class TestAskedFor:
             (7, 9, "78"),
         ],
     )
-    def test_it_is_left_out(self, log: KernelLog, start: int, end: int, left: str) -> None:
+    def test_requested_ranges_are_left_out(
+        self, log: KernelLog, start: int, end: int, left: str
+    ) -> None:
         grow(log, b"0123456789ABCDEF")
         log.mark_requested(4, 6)
         log.mark_requested(10, 12)
         assert log.unrequested(start, end) == left
 
 
-class TestStamps:
+class TestTimestamps:
     @pytest.mark.parametrize(
         "stamp", ["[    0.000000] ", "[12345.678901] ", "[    1.5][    T1] ", "[    1.5][   C12] "]
     )
-    def test_they_go(self, stamp: str) -> None:
+    def test_timestamps_are_removed(self, stamp: str) -> None:
         assert without_stamps(f"{stamp}one\n{stamp} two") == "one\n two"
 
     def test_other_brackets_stay(self) -> None:
@@ -139,7 +141,7 @@ class TestDamage:
             "I/O error, dev vdb, sector 0 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 2",
         ],
     )
-    def test_it_is_found_once(self, tmp_path: Path, line: str) -> None:
+    def test_damage_is_reported_once(self, tmp_path: Path, line: str) -> None:
         log = KernelLog(tmp_path / "kernel.log")
         log.path.write_text("[    0.1] Linux version 7.3\n")
         assert log.damage() == ""
@@ -157,13 +159,13 @@ class TestDamage:
             "virtio_blk virtio1: [vda] 518088 512-byte logical blocks",
         ],
     )
-    def test_the_disks_under_test_are_not_meant(self, tmp_path: Path, line: str) -> None:
+    def test_errors_of_disks_under_test_are_ignored(self, tmp_path: Path, line: str) -> None:
         log = KernelLog(tmp_path / "kernel.log")
         log.path.write_text(f"[    1.2] {line}\n")
         assert log.damage() == ""
 
 
-def test_the_lines_since_a_test_began(tmp_path: Path) -> None:
+def test_since_begin_returns_the_last_lines_of_a_test(tmp_path: Path) -> None:
     log = KernelLog(tmp_path / "kernel.log")
     log.path.write_text("boot\n")
     assert log.since_begin() == "boot"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What is said of the kernels there are; nothing is fetched, built or booted."""
+"""Lists, updates and cleaning of kernels; nothing is fetched, built or booted."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def tools(tmp_path: Path) -> ToolRoot:
 
 @pytest.fixture(autouse=True)
 def known(monkeypatch: pytest.MonkeyPatch, tools: ToolRoot) -> dict[str, Entry]:
-    """A catalog of the test's own, and a tool root."""
+    """A catalog of the test, and a tool root."""
     entries = dict(ENTRIES)
     monkeypatch.setattr(catalog, "catalog", lambda: entries)
     monkeypatch.setattr(kernels, "ready_tool_root", lambda: tools)
@@ -51,7 +51,7 @@ def known(monkeypatch: pytest.MonkeyPatch, tools: ToolRoot) -> dict[str, Entry]:
 
 
 def fetched(packages: tuple[Package, ...] = (OLD,), *, without: str = "none") -> Tree:
-    """The source of 7.3 in the cache, whose Kconfig lacks a symbol."""
+    """The source of 7.3 in the cache; its Kconfig lacks the symbol `without`."""
     debian.record("7.3", packages)
     path = store.directory("sources") / debian.key(packages)
     tree = path / "tree"
@@ -62,13 +62,13 @@ def fetched(packages: tuple[Package, ...] = (OLD,), *, without: str = "none") ->
     symbols = {"BLK_DEV_NULL_BLK", "BLK_DEV_NVME", "BLK_DEV_RUST_NULL", "RUST"} - {without}
     text = "".join(f"config {symbol}\n\tbool\n" for symbol in sorted(symbols))
     (tree / "drivers/Kconfig").write_text(text)
-    found = debian.cached("7.3", SOURCE)
-    assert found is not None
-    return found
+    cached = debian.cached("7.3", SOURCE)
+    assert cached is not None
+    return cached
 
 
 def built(tree: Tree, choice: KernelSpec, tools: ToolRoot) -> str:
-    """A kernel of that choice in the cache; its key."""
+    """Puts a kernel into the cache and returns its key."""
     job = plan.build_spec_in(tree, choice, tools)
     info = msgspec.structs.replace(
         samples.info(), key=job.key, name=choice.name, source=tree.origin
@@ -80,66 +80,64 @@ def built(tree: Tree, choice: KernelSpec, tools: ToolRoot) -> str:
 
 
 def row(name: str) -> kernels.Known:
-    (found,) = [one for one in kernels.listing().kernels if one.name == name]
-    return found
+    (kernel,) = [known for known in kernels.listing().kernels if known.name == name]
+    return kernel
 
 
 class TestList:
-    def test_a_kernel_that_was_never_fetched(self) -> None:
-        found = row("7.3")
-        assert (found.state, found.built, found.rust) == ("not fetched", (), "not fetched")
-        assert set(found.drivers.values()) == {"not fetched"}
-        assert found.source == "debian linux-source-7.3"
+    def test_kernel_that_was_never_fetched_is_listed(self) -> None:
+        kernel = row("7.3")
+        assert (kernel.state, kernel.built, kernel.rust) == ("not fetched", (), "not fetched")
+        assert set(kernel.drivers.values()) == {"not fetched"}
+        assert kernel.source == "debian linux-source-7.3"
 
-    def test_a_source_that_is_fetched(self) -> None:
+    def test_fetched_source(self) -> None:
         fetched(without="BLK_DEV_NVME")
-        found = row("7.3")
-        assert (found.state, found.version, found.rust) == ("fetched", "7.3.4", "yes")
-        assert found.drivers["null_blk"] == "yes"
-        assert found.drivers["rnull"] == "yes"
-        assert found.drivers["nvme"] == "Linux 7.3.4 has no CONFIG_BLK_DEV_NVME"
-        assert found.size.source > 0
-        assert (found.size.builds, found.size.kernels) == (0, 0)
+        kernel = row("7.3")
+        assert (kernel.state, kernel.version, kernel.rust) == ("fetched", "7.3.4", "yes")
+        assert kernel.drivers["null_blk"] == "yes"
+        assert kernel.drivers["rnull"] == "yes"
+        assert kernel.drivers["nvme"] == "Linux 7.3.4 has no CONFIG_BLK_DEV_NVME"
+        assert kernel.size.source > 0
+        assert (kernel.size.builds, kernel.size.kernels) == (0, 0)
 
-    def test_a_rust_compiler_that_is_too_old(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_old_rust_compiler(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         fetched()
         old = samples.tools(tmp_path / "old", {"rustc": "1.63.0"})
         monkeypatch.setattr(kernels, "ready_tool_root", lambda: old)
-        found = row("7.3")
-        assert found.rust == "Linux 7.3.4 needs rustc 1.85.0, the pinned toolchain has 1.63.0"
-        assert found.drivers["rnull"] == f"no Rust: {found.rust}"
-        assert found.drivers["null_blk"] == "yes"
+        kernel = row("7.3")
+        assert kernel.rust == "Linux 7.3.4 needs rustc 1.85.0, the pinned toolchain has 1.63.0"
+        assert kernel.drivers["rnull"] == f"no Rust: {kernel.rust}"
+        assert kernel.drivers["null_blk"] == "yes"
 
-    def test_without_a_tool_root_nothing_is_claimed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_rust_is_unknown_without_a_tool_root(self, monkeypatch: pytest.MonkeyPatch) -> None:
         fetched()
         monkeypatch.setattr(kernels, "ready_tool_root", lambda: None)
-        found = row("7.3")
-        assert (found.state, found.rust) == ("fetched", "the tool root is not made yet")
+        kernel = row("7.3")
+        assert (kernel.state, kernel.rust) == ("fetched", "the tool root is not made yet")
 
-    def test_the_variants_that_are_built(self, tools: ToolRoot) -> None:
+    def test_built_variants_are_listed(self, tools: ToolRoot) -> None:
         tree = fetched()
         built(tree, KernelSpec(variant="debug"), tools)
         built(tree, KernelSpec(), tools)
         built(tree, KernelSpec(compiler="gcc"), tools)
-        found = row("7.3")
-        assert found.state == "built"
-        assert set(found.built) == {"plain", "debug", "plain gcc"}
-        assert found.size.kernels > 0
+        kernel = row("7.3")
+        assert kernel.state == "built"
+        assert set(kernel.built) == {"plain", "debug", "plain gcc"}
+        assert kernel.size.kernels > 0
         assert kernels.listing().others == ()
 
-    def test_a_kernel_of_other_inputs_is_listed_apart(
+    def test_kernel_with_user_fragments_is_listed_separately(
         self, tools: ToolRoot, tmp_path: Path
     ) -> None:
         fragment = tmp_path / "mine.config"
         fragment.write_text("CONFIG_MINE=y\n")
         key = built(fetched(), KernelSpec(fragments=(fragment,)), tools)
-        found = kernels.listing()
-        assert [(one.key, one.name) for one in found.others] == [(key, "7.3 mine.config")]
+        listing = kernels.listing()
+        assert [(other.key, other.name) for other in listing.others] == [(key, "7.3 mine.config")]
         assert row("7.3").built == ()
 
-    def test_a_kernel_that_debian_built(self) -> None:
+    def test_debian_kernel(self) -> None:
         packages = (Package("linux-image-6.12.9-amd64", "6.12.9-1"),)
         debian.record("6.12-debian", packages)
         boot = store.directory("sources") / debian.key(packages) / "boot"
@@ -148,36 +146,36 @@ class TestList:
         (boot / "config-6.12.9-amd64").write_text(
             "CONFIG_BLK_DEV_NVME=m\nCONFIG_BLK_DEV_NULL_BLK=m\n# CONFIG_RUST is not set\n"
         )
-        found = row("6.12-debian")
-        assert (found.state, found.version) == ("fetched", "6.12.9-1")
-        assert found.drivers == {
+        kernel = row("6.12-debian")
+        assert (kernel.state, kernel.version) == ("fetched", "6.12.9-1")
+        assert kernel.drivers == {
             "null_blk": "yes",
             "nvme": "yes",
             "rnull": "Debian's kernel is built without CONFIG_BLK_DEV_RUST_NULL",
             "rnvme": "Debian's kernel is built without CONFIG_RUST_NVME",
         }
 
-    def test_packages_without_a_kernel_in_them(self) -> None:
+    def test_packages_without_a_kernel_image(self) -> None:
         packages = (Package("linux-image-6.12.9-amd64", "6.12.9-1"),)
         debian.record("6.12-debian", packages)
         (store.directory("sources") / debian.key(packages)).mkdir()
         assert "no kernel image in its packages" in row("6.12-debian").rust
 
-    def test_the_users_own_kernels(self, known: dict[str, Entry], tmp_path: Path) -> None:
+    def test_kernels_of_the_user(self, known: dict[str, Entry], tmp_path: Path) -> None:
         known["gone"] = Directory(str(tmp_path / "gone"))
         known["remote"] = Git("https://git.example/linux.git", "main")
         assert "not a kernel source tree" in row("gone").rust
         assert row("remote").state == "not fetched"
 
-    def test_a_look_is_no_use(self) -> None:
-        """Else the oldest entries would be as good as new."""
+    def test_listing_does_not_count_as_a_use(self) -> None:
+        """Otherwise garbage collection would keep the oldest entries."""
         fetched()
         key = debian.key((OLD,))
         os.utime(store.directory("sources") / key, (1000, 1000))
         kernels.listing()
         assert store.use_file("sources", key).stat().st_mtime == 1000
 
-    def test_the_table_has_its_reasons_below(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_table_has_footnotes_with_reasons(self, capsys: pytest.CaptureFixture[str]) -> None:
         fetched(without="BLK_DEV_NVME")
         kernels.show(as_json=False)
         out = capsys.readouterr().out
@@ -186,17 +184,15 @@ class TestList:
         assert line.split()[1:4] == ["7.3.4", "fetched", "yes"]
         assert "no 1" in line
 
-    def test_json(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_json_output(self, capsys: pytest.CaptureFixture[str]) -> None:
         kernels.show(as_json=True)
         assert json.loads(capsys.readouterr().out)["kernels"][0]["name"] == "7.3"
 
 
 class TestFetch:
-    def test_all_names_are_checked_before_the_first_is_fetched(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_all_names_are_checked_before_a_fetch(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def fetch(*arguments: object) -> Tree:
-            raise AssertionError("something was fetched")
+            raise AssertionError("fetch was called")
 
         monkeypatch.setattr(sources, "files", fetch)
         with pytest.raises(UsageError, match=r"unknown kernel '7\.33'"):
@@ -204,7 +200,7 @@ class TestFetch:
 
 
 class Mirror:
-    """In place of `debian.offers`: has one version of the source."""
+    """Replaces `debian.offers`: offers one version of the source."""
 
     def __init__(self, offer: debian.Offer) -> None:
         self.offer = offer
@@ -217,10 +213,10 @@ class TestUpdate:
     def offer(self, monkeypatch: pytest.MonkeyPatch, *packages: Package, problem: str = "") -> None:
         mirror = Mirror(debian.Offer(packages, 143_000_000, problem))
         monkeypatch.setattr(debian, "offers", mirror)
-        # in place of dpkg; these versions are in the order of their letters
+        # replaces dpkg; these versions sort as text
         monkeypatch.setattr(debian, "is_older", lambda version, than, tools: version < than)
 
-    def test_what_a_newer_version_changes(
+    def test_newer_version_names_size_and_builds(
         self, monkeypatch: pytest.MonkeyPatch, tools: ToolRoot, capsys: pytest.CaptureFixture[str]
     ) -> None:
         built(fetched(), KernelSpec(variant="debug"), tools)
@@ -231,7 +227,7 @@ class TestUpdate:
         assert "--yes" in out
         assert debian.recorded("7.3", SOURCE) == [OLD]
 
-    def test_recorded_it_is_what_the_next_build_takes(
+    def test_update_with_record_changes_the_recorded_version(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         fetched()
@@ -239,39 +235,41 @@ class TestUpdate:
         cache.updates(("7.3",), record=True)
         assert debian.recorded("7.3", SOURCE) == [NEW]
 
-    def test_nothing_new(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_unchanged_version_is_up_to_date(self, monkeypatch: pytest.MonkeyPatch) -> None:
         fetched()
         self.offer(monkeypatch, OLD)
-        (found,) = cache.updates((), record=True)
-        assert (found.newer, found.note) == (False, "up to date")
+        (update,) = cache.updates((), record=True)
+        assert (update.newer, update.note) == (False, "up to date")
 
-    def test_a_mirror_that_lags_behind_takes_nothing_back(
+    def test_mirror_with_an_older_version_changes_nothing(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         fetched((NEW,))
         self.offer(monkeypatch, OLD)
-        (found,) = cache.updates(("7.3",), record=True)
-        assert not found.newer
-        assert "behind" in found.note
+        (update,) = cache.updates(("7.3",), record=True)
+        assert not update.newer
+        assert "behind" in update.note
         assert debian.recorded("7.3", SOURCE) == [NEW]
 
-    def test_a_package_that_has_left_the_mirror(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_package_that_left_the_mirror_is_noted(self, monkeypatch: pytest.MonkeyPatch) -> None:
         fetched()
         self.offer(monkeypatch, problem="the Debian mirror has no linux-source-7.3")
-        (found,) = cache.updates(("7.3",), record=True)
-        assert found.note == "the Debian mirror has no linux-source-7.3"
+        (update,) = cache.updates(("7.3",), record=True)
+        assert update.note == "the Debian mirror has no linux-source-7.3"
         assert debian.recorded("7.3", SOURCE) == [OLD]
 
-    def test_a_kernel_that_was_never_fetched(self) -> None:
+    def test_update_of_a_kernel_that_was_never_fetched_is_a_usage_error(self) -> None:
         with pytest.raises(UsageError, match="never fetched") as caught:
             cache.updates(("7.3",), record=False)
         assert "kernel.fetch 7.3" in caught.value.hint
 
-    def test_no_kernel_was(self) -> None:
+    def test_update_without_fetched_kernels_is_a_usage_error(self) -> None:
         with pytest.raises(UsageError, match="no kernel was fetched"):
             cache.updates((), record=False)
 
-    def test_a_directory_has_no_mirror(self, known: dict[str, Entry], tmp_path: Path) -> None:
+    def test_update_of_a_directory_is_a_usage_error(
+        self, known: dict[str, Entry], tmp_path: Path
+    ) -> None:
         known["mine"] = Directory(str(tmp_path))
         with pytest.raises(UsageError, match="does not come from Debian's mirror"):
             cache.updates(("mine",), record=False)
@@ -286,7 +284,7 @@ class TestRecord:
         ],
         ids=["another package", "one more"],
     )
-    def test_a_record_from_before_the_entry_was_changed_does_not_count(
+    def test_record_of_an_older_catalog_entry_is_ignored(
         self, packages: tuple[Package, ...]
     ) -> None:
         debian.record("7.3", packages)
@@ -295,12 +293,12 @@ class TestRecord:
 
 class TestClean:
     @pytest.mark.parametrize("text", ["x", "-1", "nan", "inf", "1e3"])
-    def test_a_number_that_is_none(self, text: str) -> None:
+    def test_invalid_number_is_a_usage_error(self, text: str) -> None:
         for days, max_gb in ((text, ""), ("", text)):
             with pytest.raises(UsageError, match="is no number"):
                 cache.clean(days, max_gb, dry_run=False)
 
-    def test_without_a_limit_the_setting_counts(
+    def test_default_limit_is_the_setting(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setenv("BLOCKYARD_CACHE_GB", "0.001")
@@ -314,10 +312,10 @@ class TestClean:
         assert not path.exists()
         assert "dropped: builds/0000000000000001" in capsys.readouterr().out
 
-    def test_a_dropped_kernel_is_called_by_its_name(
+    def test_dropped_kernel_is_named(
         self, tools: ToolRoot, capsys: pytest.CaptureFixture[str]
     ) -> None:
         key = built(fetched(), KernelSpec(variant="debug"), tools)
-        store.forget()  # a run of its own
+        store.forget()  # as if the process that used it had ended
         cache.clean("", "0", dry_run=False)
         assert f"dropped: kernels/{key} (7.3 debug)" in capsys.readouterr().out
