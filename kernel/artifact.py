@@ -25,8 +25,8 @@ class KernelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """The contents of ``kernel.json``."""
 
     schema: Annotated[int, about("of `kernel.json`")] = SCHEMA
-    key: Annotated[str, about("names it in the cache")]
-    name: Annotated[str, about("as in the catalog")]
+    key: Annotated[str, about("its key in the cache")]
+    name: Annotated[str, about("its name in the catalog, or the path or URL that named it")]
     release: Annotated[str, about("uname -r")]
     source: Annotated[Origin, about("where it came from: a value by its `kind`")]
     config_sha256: Annotated[str, about("of its `.config`")]
@@ -34,24 +34,24 @@ class KernelInfo(msgspec.Struct, frozen=True, kw_only=True):
         str, about("of its `Module.symvers`; empty for a prebuilt kernel")
     ] = ""
     toolchain: Annotated[dict[str, str], about("program → version; empty for a prebuilt kernel")]
-    wall_s: Annotated[float, about("seconds that its build took")] = 0.0
-    cpu_s: Annotated[float, about("user and system time of its build, in seconds")] = 0.0
+    wall_s: Annotated[float, about("seconds of elapsed time for the build")] = 0.0
+    cpu_s: Annotated[float, about("user and system time of the build, in seconds")] = 0.0
     reused_objects: Annotated[
-        int, about("C objects that ccache had, so that the build took less")
+        int, about("C objects that came from ccache instead of the compiler")
     ] = 0
     warnings: Annotated[dict[str, int], about("source file → compiler warnings")] = {}
     omitted: Annotated[
         dict[str, str],
-        about("`Rust`, a driver or `modules` (from outside the tree) → why it is without"),
+        about("`Rust`, a driver or `modules` (outside the tree) → the reason"),
     ] = {}
     commands: Annotated[
         tuple[str, ...],
         about(
-            "what was run in the build's sandbox, in this order; empty for a prebuilt kernel, and "
-            "for one that was built before November 2026"
+            "the commands that ran in the build's sandbox, in order; empty for a prebuilt kernel, "
+            "and for one that was built before November 2026"
         ),
     ] = ()
-    environment: Annotated[dict[str, str], about("that these commands had")] = {}
+    environment: Annotated[dict[str, str], about("environment variables of the commands")] = {}
 
 
 @dataclass(frozen=True)

@@ -263,7 +263,7 @@ def _unmet(symbol: dict[str, Any]) -> Iterator[tuple[str, str | None]]:
 
 def _lower_limits(sym: Any, rev_dep: Any, attribute: str) -> dict[str, Any]:
     """Return the symbols that select (or imply) a symbol, those that are on first."""
-    found = {}
+    selectors = {}
     for expr in kl.split_expr(rev_dep, kl.OR):
         other = kl.split_expr(expr, kl.AND)[0]
         if other.is_constant:
@@ -272,8 +272,8 @@ def _lower_limits(sym: Any, rev_dep: Any, attribute: str) -> dict[str, Any]:
             for target, cond in getattr(node, attribute):
                 if target is sym:
                     value = min(other.tri_value, kl.expr_value(cond))
-                    found[_at(node), _text(cond)] = (value, other.name, _text(cond), _at(node))
-    ranked = sorted(found.values(), key=lambda entry: (-entry[0], entry[1]))
+                    selectors[_at(node), _text(cond)] = (value, other.name, _text(cond), _at(node))
+    ranked = sorted(selectors.values(), key=lambda entry: (-entry[0], entry[1]))
     listed = [
         {"name": name, "value": NMY[value], "condition": cond, "at": at}
         for value, name, cond, at in ranked[:MAX_LISTED]
@@ -312,11 +312,11 @@ def differences(tree: Tree, config: str) -> list[dict[str, str | None]]:
     """Return the symbols whose line in a `.config` differs from what kconfiglib would write."""
     pattern = re.compile(r"^(?:# )?CONFIG_(\w+)[= ].*$", re.M)
     kernel = {match[1]: match[0] for match in pattern.finditer(config)}
-    ours = {sym.name: sym.config_string.rstrip("\n") or None for sym in tree.unique_defined_syms}
+    reader = {sym.name: sym.config_string.rstrip("\n") or None for sym in tree.unique_defined_syms}
     return [
-        {"symbol": name, "reader": ours.get(name), "kernel": kernel.get(name)}
-        for name in sorted(kernel.keys() | ours.keys())
-        if ours.get(name) != kernel.get(name)
+        {"symbol": name, "reader": reader.get(name), "kernel": kernel.get(name)}
+        for name in sorted(kernel.keys() | reader.keys())
+        if reader.get(name) != kernel.get(name)
     ]
 
 
