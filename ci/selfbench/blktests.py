@@ -106,7 +106,7 @@ def _theirs(context: Context, table: Sequence[Pair], upstream: Upstream) -> floa
             kernel = context.ready.kernel
             driver = Driver(manifest.load(name).on(kernel), kernel, booted.serial)
             driver.load()
-            guest.unpacked(driver, archive.tar_of(upstream.archive))
+            guest.unpack(driver, archive.tar_of(upstream.archive))
             for on_a_disk in (True, False):  # those that make their own disks remove all others
                 calls = [test for test in chosen if test.on_a_disk == on_a_disk]
                 if calls:

@@ -57,7 +57,7 @@ def selected(choice: KernelSpec, wanted: Wanted) -> tuple[Checkout, Selection]:
     of_ours = selection.select(
         drivers, wanted.console, outside=outside, hardware=wanted.topology, start=wanted.start
     )
-    tests = tree.chosen(wanted.names)
+    tests = tree.select(wanted.names)
     upstream = Upstream(
         tests=tests,
         digest=archive.digest(tree),

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Upstream blktests, run in guests by its own `check` and judged like our suites."""
+"""Upstream blktests, run in guests by its own `check` and reported like our suites."""

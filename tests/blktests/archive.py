@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a guest gets of a checkout: a tar of its scripts and of the helper programs.
+"""The tar of a checkout for guests: upstream's scripts and its compiled helper programs.
 
-The programs are compiled in the tool root, in a copy, without network: a checkout is the user's,
-and nothing of it runs on the host or is written to. The guest's Debian is that of the tool root, so
-they run there. One that does not compile is left out: upstream skips its tests and says so.
+The programs are compiled in the tool root's sandbox, in a copy, without network: the checkout is
+the user's, so it is not changed and nothing of it runs on the host. Guests have the same Debian
+release as the tool root, so the programs run there. A program that does not compile is omitted;
+upstream skips its tests and says so.
 """
 
 from __future__ import annotations
@@ -26,25 +27,25 @@ from blockyard.kernel.host.untrusted import open_regular
 from blockyard.tests.blktests import tree
 from blockyard.tests.blktests.checkout import FOLDERS, Checkout
 
-RECIPE = 3  # raise it when the same checkout gives another archive
+RECIPE = 3  # raise it when the same checkout gives a different archive
 KIND = "blktests"  # of the cache's entry
 TAR = "blktests.tar"
-TAKEN = ("check", *FOLDERS)  # of a checkout
+PACKED = ("check", *FOLDERS)  # the parts of a checkout that go into the archive
 
 
 def digest(checkout: Checkout) -> str:
-    """Names the content of a checkout."""
+    """A hash of the packed files of a checkout; raises UsageError for one that is too large."""
     return store.digest("blktests", RECIPE, list(_content(checkout.folder)))
 
 
 def packed(checkout: Checkout, tools: ToolRoot) -> str:
-    """The key of the tar, which is made now (a few seconds) unless the cache has it."""
+    """The key of the tar in the cache; builds it if needed, which takes a few seconds."""
     key = store.digest(digest(checkout), tools.path.name)
 
     def make(path: Path) -> None:
         copy = path / "blktests"
         copy.mkdir()
-        tree.copy(checkout.folder, TAKEN, copy)
+        tree.copy(checkout.folder, PACKED, copy)
         _compile(copy, tools, store.directory("logs") / f"blktests-{key}.log")
         with tarfile.open(path / TAR, "w") as tar:
             tar.add(copy, ".", filter=_plain)
@@ -55,13 +56,13 @@ def packed(checkout: Checkout, tools: ToolRoot) -> str:
 
 
 def tar_of(key: str) -> Path:
-    """The tar with a key, in this machine's cache."""
+    """The path of the tar with a key in this machine's cache."""
     return store.path_of(KIND) / key / TAR
 
 
 def _content(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """Name, kind and hash of each file that is taken; of a link where it leads."""
-    for entry in tree.entries(folder, TAKEN):
+    """Name, kind and SHA-256 of each packed file; for a link its target."""
+    for entry in tree.entries(folder, PACKED):
         if entry.link:
             yield entry.name, "link", entry.link
         else:
@@ -75,7 +76,7 @@ def _compile(copy: Path, tools: ToolRoot, log: Path) -> None:
     limits = build_limits().within(MODULE_S)
     sandbox = Sandbox(tools.root, writable={"blktests": copy}, limits=limits, supervised=True)
     sources = copy / "src"
-    for program in _programs(sources):  # those that are there were made for the user's own system
+    for program in _programs(sources):  # existing ones were built for the user's system
         program.unlink(missing_ok=True)
     argv = ["make", "-C", f"{BIND}/blktests/src", "--keep-going"]
     argv += [f"-j{os.cpu_count() or 1}", "CC=gcc", "CXX=clang++"]  # the tool root has no g++
@@ -83,11 +84,11 @@ def _compile(copy: Path, tools: ToolRoot, log: Path) -> None:
     with step(doing, log=log), contextlib.suppress(Failure):
         run(sandbox.argv(argv), log=log, doing=doing, limits=limits, outputs=[copy])
     if names := ", ".join(not_built(sources)):
-        note(f"blktests: not built, so that tests of them are skipped: {names} (log: {log})")
+        note(f"blktests: {names} did not compile, tests that need them are skipped (log: {log})")
 
 
 def not_built(folder: Path) -> list[str]:
-    """The programs that there are sources for in a folder, and that are not there."""
+    """Names of the programs whose sources are in a folder but which do not exist."""
     return sorted(path.name for path in _programs(folder) if not path.is_file())
 
 
@@ -97,7 +98,7 @@ def _programs(folder: Path) -> list[Path]:
 
 
 def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """Without owners and times; None for what a makefile left that is too large, or no file."""
+    """The member without owner and time; None for special files and files that are too large."""
     if not (member.isreg() or member.isdir() or member.issym()) or member.size > tree.FILE_BYTES:
         return None
     member.uid = member.gid = 0

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A user's checkout of upstream blktests: which tests it has, and which of them fit a driver.
 
-Its files are only read here, never run: what they do is decided in the guest, by upstream's own
-``check``. The few facts that are needed before are taken from the text of a test and of its group's
-``rc`` file.
+Its files are read here and never run; upstream's own ``check`` runs them in the guest. Whether a
+test takes a disk or uses null_blk is read from the text of the test and of its group's ``rc`` file.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from blockyard.tests.blktests import tree
 from blockyard.tests.harness.upstream import UpstreamTest
 
 URL = "https://github.com/linux-blktests/blktests"
-FOLDERS = ("common", "src", "tests")  # that a guest gets
-# Names become part of scripts in the guest and of file names here.
+FOLDERS = ("common", "src", "tests")  # packed for guests, besides `check`
+# Names become part of scripts in the guest and of file names on the host.
 _GROUP = re.compile(r"[a-z][a-z0-9_-]*")
 _NUMBER = re.compile(r"[0-9]{3}")
 _EXCLUDE = re.compile(r"(?:-x|--exclude=)(.+)")
@@ -35,49 +34,53 @@ class Checkout:
     folder: Path
     tests: tuple[UpstreamTest, ...]
 
-    def chosen(self, names: Sequence[str]) -> tuple[UpstreamTest, ...]:
-        """The tests with these names, of groups or single ones (all but upstream's tests of itself,
-        `meta`, when there are none), less those behind ``-x``, which is upstream's own option.
+    def select(self, names: Sequence[str]) -> tuple[UpstreamTest, ...]:
+        """Return the tests that are named, singly or by group.
 
-        Raises UsageError for a name that is not there.
+        ``-x NAME`` excludes, as in upstream. Without names: all tests except those of the group
+        `meta`, with which upstream tests itself. Raises UsageError for an unknown name or when no
+        test is left.
         """
         groups = dict.fromkeys(test.group for test in self.tests)
         known = [*groups, *(test.name for test in self.tests)]
-        wanted, excluded = _split(names)
-        for name in (*wanted, *excluded):
+        selected, excluded = _split(names)
+        for name in (*selected, *excluded):
             if name.startswith("-"):
                 raise UsageError(
                     f"unknown option {name!r} of blktests",
-                    hint="behind -- stand names of tests and groups, and -x NAME to exclude some",
+                    hint="after -- name tests and groups, or exclude some with -x NAME",
                 )
             if name not in known:
                 raise _nearest("test or group of blktests", name, known)
-        taken = wanted or [name for name in groups if name != "meta"]
+        selected = selected or [name for name in groups if name != "meta"]
         tests = tuple(
             test
             for test in self.tests
-            if {test.name, test.group} & set(taken) and not {test.name, test.group} & set(excluded)
+            if {test.name, test.group} & set(selected)
+            and not {test.name, test.group} & set(excluded)
         )
         if not tests:
-            raise UsageError("no test of blktests is left", hint="-x excludes all that were named")
+            raise UsageError(
+                "no test of blktests is left", hint="-x excludes every test that was named"
+            )
         return tests
 
 
 def _split(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The names that are wanted, and those that are excluded: -x NAME, -xNAME, --exclude=NAME."""
-    wanted: list[str] = []
+    """Split into selected and excluded names; -x NAME, -xNAME and --exclude=NAME exclude."""
+    selected: list[str] = []
     excluded: list[str] = []
-    words = iter(names)
-    for word in words:
+    rest = iter(names)
+    for word in rest:
         if word in ("-x", "--exclude"):
-            if (name := next(words, "")) == "":
+            if (name := next(rest, "")) == "":
                 raise UsageError(f"{word} needs a test or a group of blktests")
             excluded.append(_plain(name))
         elif match := _EXCLUDE.fullmatch(word):
             excluded.append(_plain(match[1]))
         else:
-            wanted.append(_plain(word))
-    return wanted, excluded
+            selected.append(_plain(word))
+    return selected, excluded
 
 
 def _plain(name: str) -> str:
@@ -85,24 +88,24 @@ def _plain(name: str) -> str:
 
 
 def _nearest(kind: str, name: str, known: Sequence[str]) -> UsageError:
-    """As `unknown`, but where no name is near it names no more than the groups."""
+    """Like unknown(), but without a near name the hint lists only the groups."""
     near = unknown(kind, name, known)
     if not near.hint.startswith("known: "):
         return near
-    return unknown(kind, name, [one for one in known if "/" not in one])
+    return unknown(kind, name, [group for group in known if "/" not in group])
 
 
 def read(folder: Path) -> Checkout:
-    """What stands in a folder; raises UsageError for one that is not a checkout of blktests."""
+    """Read a folder; raises UsageError if it is not a checkout of blktests."""
     try:
         tests = tuple(_tests(folder.resolve()))
     except OSError as error:
         raise UsageError(f"cannot read {error.filename}: {error.strerror}") from None
-    there = is_file(folder, "check") and all(tree.is_folder(folder, one) for one in FOLDERS)
-    if not tests or not there:
+    complete = is_file(folder, "check") and all(tree.is_folder(folder, name) for name in FOLDERS)
+    if not tests or not complete:
         raise UsageError(
-            f"{folder} is not a checkout of blktests: it has no check, common, src or tests",
-            hint=f"git clone {URL}, and name the folder with --tree",
+            f"{folder} is not a checkout of blktests: check, common, src or tests is missing",
+            hint=f"run git clone {URL} and give the folder with --tree",
         )
     return Checkout(folder.resolve(), tests)
 
@@ -112,8 +115,8 @@ def _tests(folder: Path) -> Iterator[UpstreamTest]:
         return
     for path in sorted(folder.glob("tests/*/[0-9][0-9][0-9]")):
         group, name = path.parent.name, str(path.relative_to(folder))
-        fits = _GROUP.fullmatch(group) and _NUMBER.fullmatch(path.name)
-        if not fits or not is_file(folder, name):
+        is_test = _GROUP.fullmatch(group) and _NUMBER.fullmatch(path.name)
+        if not is_test or not is_file(folder, name):
             continue
         text, shared = tree.text(folder, name), tree.text(folder, f"tests/{group}/rc")
         yield UpstreamTest(

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# The end of the configuration that upstream's `check` reads in a guest; what differs from test to
-# test stands before it: TEST_DEVS, OUTPUT, TIMEOUT.
+# The end of the configuration that upstream's `check` reads in a guest. TEST_DEVS, OUTPUT and TIMEOUT,
+# which differ from test to test, are set before it.
 #
-# `check` loses the exit status of a test when it runs a command of its own between the test and the
-# look at $?. So the function of the test is wrapped, and the status goes to a file of ours.
+# `check` loses the exit status of a test if it runs another command before it reads $?. So this wraps
+# the test's function and writes its status to $OUTPUT/exit_status.
 
 # shellcheck disable=SC2034  # upstream's check reads it
 LOGGER_PROG=true

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=bash
-# What tests/blktests/guest.py does in a guest, where a checkout of blktests is unpacked.
+# Guest side of tests/blktests/guest.py, for an unpacked checkout of blktests.
 
-# stand_in FOLDER CONFIGFS MODULE SHIM: has a driver take null_blk's place in the checkout.
+# stand_in FOLDER CONFIGFS MODULE SHIM: replace null_blk by another driver in the checkout.
 stand_in() {
 	cd "$1" || return
 	grep -lE '\<null_blk\>|config/nullb\>' common/* tests/*/rc tests/*/[0-9][0-9][0-9] |
@@ -12,14 +12,14 @@ stand_in() {
 	printf '\n. %s\n' "$4" >> common/null_blk
 }
 
-# mount_all: what a distribution has mounted; a kernel may lack it.
+# mount_all: mount what a distribution mounts; fails where the kernel lacks a file system.
 mount_all() {
 	mount -t cgroup2 none /sys/fs/cgroup
 	mount -t tracefs none /sys/kernel/debug/tracing
 }
 
-# run_check FOLDER OUTPUT CONFIG LIMIT TEST: runs upstream's check for one test; prints a tar of its
-# results, none of them longer than LIMIT.
+# run_check FOLDER OUTPUT CONFIG LIMIT TEST: run upstream's check for one test; print a tar of the result
+# files, each cut to LIMIT.
 run_check() {
 	local output=$2 limit=$4 test=$5
 	cd "$1" || return

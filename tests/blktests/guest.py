@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Running upstream's ``check`` in a guest, one test at a time.
+"""Run upstream's ``check`` in a guest, one test at a time.
 
-The checkout is unpacked once per guest, into memory, and is upstream's own but for one case: where
-a driver stands in for null_blk, the copy in the guest has null_blk's names replaced by the
-driver's, and `shim.bash` at the end of its ``common/null_blk``.
+The checkout is unpacked once per guest, into memory. It is unchanged unless a driver stands in for
+null_blk: then null_blk's names are replaced by the driver's, and `shim.bash` is sourced at the end
+of ``common/null_blk``.
 """
 
 from __future__ import annotations
@@ -37,81 +37,81 @@ OUTPUT = f"{FOLDER}/results"
 CONFIG = f"{FOLDER}/config"
 SHIM = "/run/blktests-shim"
 DISK_MIB = 512
-FILE_LIMIT = "1M"  # of a result; a guest's memory has to hold them all
-BLOCKED_S = 100.0  # some wait for time-outs of drivers, twice 30 s for NVMe
-SETTLE_S = 120  # besides the tests' own time limit, for a guest of scale 1
+FILE_LIMIT = "1M"  # of a result file; they all have to fit into the guest's memory
+BLOCKED_S = 100.0  # some tests wait for time-outs of a driver, twice 30 s for NVMe
+SETTLE_S = 120  # on top of the time limit of a test, for a guest of scale 1
 
 
 class Needs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a test needs and does not look for."""
+    """Requirements of a test that it does not check itself."""
 
-    symbols: tuple[str, ...] = ()  # of the kernel's configuration, without CONFIG_
+    symbols: tuple[str, ...] = ()  # of the kernel configuration, without CONFIG_
     cpus: int = 1  # of the guest
-    persistent: bool = False  # the disk that it is given keeps its data
-    programs: tuple[str, ...] = ()  # of the guest, or below the checkout
+    persistent: bool = False  # its disk must keep its data
+    programs: tuple[str, ...] = ()  # in the guest, or paths below the checkout
 
 
 @dataclass(frozen=True)
-class Ran:
-    """One test that was run."""
+class UpstreamRun:
+    """One run of a test."""
 
-    archive: bytes  # a tar of its results
+    archive: bytes  # a tar of its result files
     results: Results
-    disk: str  # that it was given; empty for none
+    disk: str  # name of the disk that the test got; empty for none
 
 
 def stands_in(driver: Driver) -> bool:
-    """Whether the driver is to be taken for null_blk."""
+    """Whether the tests of null_blk run on this driver instead, as its counterpart."""
     return driver.name != NULL_BLK and driver.manifest.counterpart == NULL_BLK
 
 
 def needs() -> dict[str, Needs]:
-    """Those of `needs.toml`: name of a test → what it needs."""
+    """`needs.toml`: test → its requirements."""
     return msgspec.toml.decode(NEEDS.read_bytes(), type=dict[str, Needs])
 
 
 def unmet(test: UpstreamTest, driver: Driver, cpus: int) -> SkipReason | None:
-    """What the test needs without looking for it and does not have; None when it has all."""
-    of_test, kernel = needs().get(test.name, Needs()), driver.kernel
-    for symbol in of_test.symbols:
+    """The first requirement of `needs.toml` that is not met; None if all are."""
+    required, kernel = needs().get(test.name, Needs()), driver.kernel
+    for symbol in required.symbols:
         if kernel.config.get(symbol, "n") == "n":
             return without_symbol(driver, symbol)
-    if of_test.cpus > cpus:
-        text = f"the guest has {cpus} CPUs, the test needs {of_test.cpus}"
-        return SkipReason(lacking="hardware", what=f"cpus:{of_test.cpus}", text=text)
-    if of_test.persistent and "persistent" not in driver.capabilities:
-        missing = [f"attribute:{name}" for name in driver.store_attributes()]
-        lacking = [one for one in missing if one not in driver.capabilities]
-        return missing_capability(driver, (lacking or ["persistent"])[0])
-    for program in of_test.programs:
+    if required.cpus > cpus:
+        text = f"the guest has {cpus} CPUs, the test needs {required.cpus}"
+        return SkipReason(lacking="hardware", what=f"cpus:{required.cpus}", text=text)
+    if required.persistent and "persistent" not in driver.capabilities:
+        storing = [f"attribute:{name}" for name in driver.store_attributes()]
+        missing = [capability for capability in storing if capability not in driver.capabilities]
+        return missing_capability(driver, (missing or ["persistent"])[0])
+    for program in required.programs:
         if not driver.has_program(f"{FOLDER}/{program}" if "/" in program else program):
             return without_program(program)
     return None
 
 
 def attributes(driver: Driver) -> list[str]:
-    """The attributes that its configfs disks have."""
-    names = (one.partition(":") for one in sorted(driver.capabilities))
+    """The sorted attributes of the driver's configfs disks."""
+    names = (capability.partition(":") for capability in sorted(driver.capabilities))
     return [name for kind, _, name in names if kind == "attribute"]
 
 
-def run(driver: Driver, test: UpstreamTest, upstream: Upstream) -> Ran:
-    """Runs a test where a checkout is unpacked.
+def run(driver: Driver, test: UpstreamTest, upstream: Upstream) -> UpstreamRun:
+    """Run a test of an unpacked checkout.
 
-    Raises what a console raises, CommandTimedOut for a test without an end.
+    Raises errors of the console, such as CommandTimedOut for a test that does not end.
     """
     console = driver.console
     with given_disk(driver, test) as disk:
         configure(console, disk, upstream)
         script = call(SCRIPTS, "run_check", FOLDER, OUTPUT, CONFIG, FILE_LIMIT, test.name)
         limit_s = SETTLE_S + 3 * upstream.seconds
-        done = console.run(script, limit_s, blocked_s=BLOCKED_S)
-    archive = done.whole()
-    return Ran(archive, results.read(test.name, archive), disk)
+        result = console.run(script, limit_s, blocked_s=BLOCKED_S)
+    archive = result.whole()
+    return UpstreamRun(archive, results.read(test.name, archive), disk)
 
 
-def unpacked(driver: Driver, archive: Path) -> bool:
-    """Brings the checkout into the guest, unless it is there; whether that was to be done."""
+def unpack(driver: Driver, archive: Path) -> bool:
+    """Unpack the checkout in the guest; return False if it was unpacked before."""
     console = driver.console
     if not console.run(f"test -x {FOLDER}/check").exit_code:
         return False
@@ -124,19 +124,19 @@ def unpacked(driver: Driver, archive: Path) -> bool:
     disks = driver.manifest.disks
     if stands_in(driver) and isinstance(disks, Configfs):
         module = driver.manifest.modules[-1]
-        given = {
+        variables = {
             "blockyard_driver": driver.name,
             "blockyard_module": module,
             "blockyard_attributes": f" {' '.join(attributes(driver))} ",
         }
-        lines = [f"{name}={shlex.quote(value)}\n" for name, value in given.items()]
+        lines = [f"{name}={shlex.quote(value)}\n" for name, value in variables.items()]
         console.put("".join([*lines, (HERE / "shim.bash").read_text()]).encode(), SHIM)
         console.check(call(SCRIPTS, "stand_in", FOLDER, disks.path, module, SHIM))
     return True
 
 
 def _show_config(driver: Driver, console: Console) -> None:
-    """Upstream looks for the kernel's configuration; not every kernel shows it."""
+    """Upstream reads the kernel configuration; add it where there is no /proc/config.gz."""
     path = f"/boot/config-{driver.kernel.info.release}"
     if console.run("test -e /proc/config.gz").exit_code:
         console.check("mkdir -p /boot")
@@ -144,7 +144,7 @@ def _show_config(driver: Driver, console: Console) -> None:
 
 
 def configure(console: Console, disk: str, upstream: Upstream) -> None:
-    """Writes upstream's configuration; disk: that of the tests which take one, or empty."""
+    """Write upstream's configuration; disk: name of the test's disk, or empty."""
     devices = f"TEST_DEVS=(/dev/{disk})\n" if disk else ""
     limits = f"OUTPUT={OUTPUT}\nTIMEOUT={upstream.seconds}\n"
     console.put((devices + limits + (HERE / "config.bash").read_text()).encode(), CONFIG)
@@ -152,29 +152,29 @@ def configure(console: Console, disk: str, upstream: Upstream) -> None:
 
 @contextlib.contextmanager
 def given_disk(driver: Driver, test: UpstreamTest) -> Iterator[str]:
-    """The name of the disk that a test is given; empty for one that makes its own."""
+    """Yield the name of the disk for a test; empty for a test that creates its own."""
     if not test.on_a_disk or "disk" not in driver.capabilities:
         yield ""
         return
     if not driver.configfs:
-        there = driver.disks()
-        yield there[0].name if there else ""
+        disks = driver.disks()
+        yield disks[0].name if disks else ""
         return
-    made = driver.create(_disk_attributes(driver, test))
+    disk = driver.create(_disk_attributes(driver, test))
     try:
-        yield made.name
+        yield disk.name
     finally:
-        _remove(driver, made)
+        _remove(driver, disk)
 
 
 def _disk_attributes(driver: Driver, test: UpstreamTest) -> dict[str, str]:
     if test.group == "zbd" and "attribute:zoned" in driver.capabilities:
         return {"size": str(2 * DISK_MIB), "zoned": "1", "zone_size": "4"}
-    found = {"size": str(DISK_MIB)}
-    found |= driver.store_attributes() if "persistent" in driver.capabilities else {}
-    return found | ({"discard": "1"} if "attribute:discard" in driver.capabilities else {})
+    attributes = {"size": str(DISK_MIB)}
+    attributes |= driver.store_attributes() if "persistent" in driver.capabilities else {}
+    return attributes | ({"discard": "1"} if "attribute:discard" in driver.capabilities else {})
 
 
 def _remove(driver: Driver, disk: Disk) -> None:
-    with contextlib.suppress(CommandFailed):  # the test has done it
+    with contextlib.suppress(CommandFailed):  # the test has removed it
         driver.remove(disk)

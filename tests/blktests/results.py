@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What upstream's ``check`` left behind after one test, and what that means in our words.
+"""The results of upstream's ``check`` for one test, and the verdict on them.
 
 ``check`` writes a file of ``key<TAB>value`` lines per test, device and condition
-(``<where>/<group>/<number>``), with the output that was not the expected one (``.out.bad``) and the
-kernel log in which it found something (``.dmesg``) beside it. The reasons of a test that was not
-run are only printed. Nothing here touches a guest.
+(``<where>/<group>/<number>``). Beside it are the output if it is not the expected one
+(``.out.bad``) and the kernel log if ``check`` found a problem in it (``.dmesg``). Why a test was
+not run is only printed. Nothing here uses a guest.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from blockyard.tests.harness.upstream import UpstreamTest
 
 LOG = "check.log"  # what `check` printed
 STATUS = "check.status"  # its exit code
-EXPECTED = "expected"  # the output that the test is to have
-EXIT_STATUS = "exit_status"  # of the tests' own functions: where<TAB>status lines, see config.bash
-MISSING = "missing"  # attributes that a stand-in for null_blk has not, see shim.bash
-LINES = 20  # of a difference or an output in a reason
+EXPECTED = "expected"  # the expected output of the test
+EXIT_STATUS = "exit_status"  # of test functions, as lines of where<TAB>status; see config.bash
+MISSING = "missing"  # attributes that a stand-in for null_blk lacks; see shim.bash
+LINES = 20  # of a diff or an output in a reason
 _NOT_RUN = re.compile(r"\[not run\]\s*$")
-# What a shell says of an attribute that it cannot write to, and upstream of a value.
+# Messages of the shell for an attribute that cannot be written, and of upstream for a value.
 _WRITTEN = re.compile(r"/sys/kernel/config/[^/\s]+/[^/\s]+/(\w+):")
 _REFUSED = re.compile(r"Writing (\S+) into /sys/kernel/config/[^/\s]+/[^/\s]+/(\w+) failed")
-_TIMES = re.compile(r"^ {4}[\w ./-]+?(\s{2,}|\t)")  # a table of measured values, not a reason
+_TIMES = re.compile(r"^ {4}[\w ./-]+?(\s{2,}|\t)")  # a line of measured values, not a reason
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a test."""
+    """Outcome of a test, with the reason and the kernel log of a failure."""
 
     outcome: Literal["pass", "fail", "skip"]
     reason: str = ""
@@ -52,35 +52,35 @@ def _skipped(lacking: Lacking, what: str, *reasons: str) -> Verdict:
 
 @dataclass(frozen=True)
 class Part:
-    """A test on one device and condition."""
+    """Result of a test on one device under one condition."""
 
-    where: str  # the device's name or "nodev", with the condition after an underscore
+    where: str  # device name or "nodev", followed by an underscore and the condition if any
     status: str  # pass, fail or "not run"
     reason: str = ""  # of a failure: output, exit, dmesg or kmemleak
-    exit_status: int = 0  # of the test's own function
-    output: str = ""  # when it is not the expected one
-    kernel_log: str = ""  # when upstream found something in it
+    exit_status: int = 0  # of the test function
+    output: str = ""  # only if it is not the expected one
+    kernel_log: str = ""  # only if upstream found a problem in it
 
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that one call of ``check`` with one test gave."""
+    """All results of one call of ``check`` for one test."""
 
     test: str
     parts: tuple[Part, ...]
     expected: str  # output
-    printed: str
+    printed: str  # by ``check``
     status: int  # exit code of ``check``
-    missing: tuple[str, ...] = ()  # attributes that the stand-in for null_blk has not
+    missing: tuple[str, ...] = ()  # attributes that the stand-in for null_blk lacks
 
     @property
     def skip_reasons(self) -> tuple[str, ...]:
-        """Why something was not run, as printed; each reason once."""
+        """Printed reasons why the test was not run, without duplicates."""
         return tuple(dict.fromkeys(_skip_reasons(self.printed)))
 
 
 def read(test: str, archive: bytes) -> Results:
-    """The results in a tar; raises Failure when it is none."""
+    """Read the results from a tar; raises Failure if it is invalid."""
     files = _files(archive)
     statuses = dict(
         line.split("\t", 1) for line in files.get(EXIT_STATUS, "").splitlines() if "\t" in line
@@ -102,69 +102,69 @@ def read(test: str, archive: bytes) -> Results:
 
 
 def _files(archive: bytes) -> dict[str, str]:
-    """Name → content. Nothing is unpacked: names in a guest's tar are not to be trusted."""
+    """Name → content. Nothing is unpacked, because names in a guest's tar are untrusted."""
     try:
         with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
             return {
                 member.name.removeprefix("./"): content.read().decode(errors="replace")
                 for member in tar
-                # a sparse one is as large as it says it is, whatever came
+                # a sparse file may claim any size
                 if member.isreg() and not member.issparse() and (content := tar.extractfile(member))
             }
     except tarfile.TarError as error:
-        raise Failure(f"blktests: the guest gave no results: {error}") from None
+        raise Failure(f"blktests: cannot read the results of the guest: {error}") from None
 
 
 def _part(where: str, name: str, files: Mapping[str, str], statuses: Mapping[str, str]) -> Part:
     lines = (line.split("\t", 1) for line in files[name].splitlines() if "\t" in line)
     values = dict(lines)
-    told = statuses.get(where) or values.get("exit_status", "0")
+    exit_status = statuses.get(where) or values.get("exit_status", "0")
     return Part(
         where=where,
         status=values.get("status", "nothing"),
         reason=values.get("reason", ""),
-        exit_status=int(told) if told.isdecimal() else 1,
+        exit_status=int(exit_status) if exit_status.isdecimal() else 1,
         output=files.get(f"{name}.out.bad", ""),
         kernel_log=files.get(f"{name}.dmesg", ""),
     )
 
 
 def _skip_reasons(printed: str) -> Iterator[str]:
-    within = False
+    not_run = False
     for line in printed.splitlines():
         if not line.startswith("    "):
-            within = bool(_NOT_RUN.search(line))
-        elif within and not _TIMES.match(line):
+            not_run = bool(_NOT_RUN.search(line))
+        elif not_run and not _TIMES.match(line):
             yield line.strip()
 
 
 def judge(
     results: Results, test: UpstreamTest, disk: str, driver: str, attributes: Sequence[str] = ()
 ) -> Verdict:
-    """What the results say of a driver.
+    """The verdict of a test on a driver.
 
-    disk: the one that the test was given, empty for none. attributes: those of a driver that
-    stands in for null_blk; a test that wants another one was not run, whatever came of it.
+    disk: the name of the test's disk, empty for none. attributes: those of a driver that stands in
+    for null_blk; a test that uses other attributes counts as skipped.
     """
-    if attributes and (lack := _lack(results, attributes)):
-        what, lacks = lack
-        return _skipped("driver", what, f"{driver} {lacks}")
-    # upstream makes a disk with null_blk when the one that it was given does not fit
+    if attributes and (missing := _missing(results, attributes)):
+        what, text = missing
+        return _skipped("driver", what, f"{driver} {text}")
+    # upstream creates a null_blk disk if the test's disk is unsuitable
     parts = [part for part in results.parts if not disk or _is_on(part, disk)]
     bad = [part for part in parts if _failed(part)]
     if bad:
-        words = (_words(part, results.expected, several=len(parts) > 1) for part in bad)
-        return Verdict("fail", "\n".join(words), "\n".join(part.kernel_log for part in bad))
+        reasons = (_describe(part, results.expected, several=len(parts) > 1) for part in bad)
+        return Verdict("fail", "\n".join(reasons), "\n".join(part.kernel_log for part in bad))
     if any(part.status == "pass" for part in parts):
         return Verdict("pass")
-    if reasons := results.skip_reasons:
-        # its name is a matter of chance, and reports bring equal reasons together
-        named = (one.replace(f"/dev/{disk} ", "the disk ") if disk else one for one in reasons)
-        return _skipped("test", "", *named)
+    if printed := results.skip_reasons:
+        # disk names vary, and reports group equal reasons
+        neutral = (line.replace(f"/dev/{disk} ", "the disk ") if disk else line for line in printed)
+        return _skipped("test", "", *neutral)
     if test.on_a_disk and results.parts:
         return _skipped("test", "", f"{test.name} runs on disks of its own, not on {disk}")
-    told = f"check told nothing of the test, exit code {results.status}"
-    return Verdict("fail", f"{told}\n{_shortened(results.printed)}".strip())
+    text = f"check reported no result, exit code {results.status}"
+    return Verdict("fail", f"{text}\n{_shortened(results.printed)}".strip())
 
 
 def _is_on(part: Part, disk: str) -> bool:
@@ -172,16 +172,16 @@ def _is_on(part: Part, disk: str) -> bool:
 
 
 def _failed(part: Part) -> bool:
-    """Also where ``check`` lost the exit status of a test whose output is as expected."""
+    """Whether a part failed; also true if ``check`` ignored the exit status of the test."""
     return part.status not in ("pass", "not run") or (
         part.status == "pass" and part.exit_status > 0
     )
 
 
-def _lack(results: Results, attributes: Sequence[str]) -> tuple[str, str] | None:
-    """What the stand-in for null_blk lacks for the test, as SkipReason.what and in words.
+def _missing(results: Results, attributes: Sequence[str]) -> tuple[str, str] | None:
+    """What the stand-in for null_blk lacks for the test, as SkipReason.what and as text.
 
-    Besides what the test asked for: attributes that it wrote to at once, and values refused.
+    Attributes that the test asked for or wrote to, and values that the driver refused.
     """
     output = "\n".join(part.output for part in results.parts)
     written = [name for name in _WRITTEN.findall(output) if name not in attributes]
@@ -193,10 +193,10 @@ def _lack(results: Results, attributes: Sequence[str]) -> tuple[str, str] | None
     return None
 
 
-def _words(part: Part, expected: str, *, several: bool) -> str:
+def _describe(part: Part, expected: str, *, several: bool) -> str:
     where = f"{part.where}: " if several else ""
     if part.status == "pass":
-        return f"{where}exit status {part.exit_status}, which check lost"
+        return f"{where}exit status {part.exit_status}, ignored by check"
     if part.reason == "output":
         head = f"{where}not the expected output, exit status {part.exit_status}"
         difference = difflib.unified_diff(
@@ -207,11 +207,11 @@ def _words(part: Part, expected: str, *, several: bool) -> str:
     if part.reason == "exit":
         return f"{where}exit status {part.exit_status}"
     if part.reason == "dmesg":
-        return f"{where}upstream found something in the kernel log"
+        return f"{where}upstream found a problem in the kernel log"
     return f"{where}{part.reason or part.status}"
 
 
 def _shortened(text: str) -> str:
     lines = text.splitlines()
-    rest = [f"... {len(lines) - LINES} lines more"] if len(lines) > LINES else []
+    rest = [f"... {len(lines) - LINES} more lines"] if len(lines) > LINES else []
     return "\n".join([*lines[:LINES], *rest])

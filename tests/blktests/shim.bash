@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Lets a driver stand in for null_blk in the guest's copy of blktests. Sourced at the end of
-# common/null_blk, in which module and configfs directory have been renamed already.
+# common/null_blk, where the module and the configfs directory have been renamed before.
 #
-# The driver has some of null_blk's attributes. A test that asks for another one is not run, and the
-# attribute is named, in SKIP_REASONS and in a file: a test may ask where upstream looks for no
-# reasons. What null_blk takes as parameters of its module becomes attributes.
+# The driver has some of null_blk's attributes. A test that needs another one is not run. The attribute
+# is named in SKIP_REASONS and in a file, because upstream does not read SKIP_REASONS everywhere.
+# Parameters of null_blk's module are set as attributes.
 #
-# Given: blockyard_driver, blockyard_module, blockyard_attributes (between spaces).
-# shellcheck disable=SC2154  # which another file sets
+# Set by the caller: blockyard_driver, blockyard_module, blockyard_attributes (a space around each).
+# shellcheck disable=SC2154  # these are set elsewhere
 
 _blockyard_need() {
 	[[ $blockyard_attributes == *" ${1%%/*} "* ]] && return
@@ -24,7 +24,7 @@ _blockyard_need_all() {
 	return $lacking
 }
 
-# Sizes in MiB are null_blk's own default: tests count on it.
+# null_blk's default size in MiB; tests rely on it.
 _blockyard_configure() {
 	local name=$1
 	shift

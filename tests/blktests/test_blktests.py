@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Upstream blktests: one test of ours for each of theirs, on each driver that it fits.
+"""Upstream blktests: one test for each of upstream's, on each driver that it supports.
 
-What such a test leaves behind ends its guest and is no failure: upstream's tests unload modules and
-load others, and that is not ours to judge. Splats are, here as everywhere.
+A test that changes the state of its guest ends the guest but does not fail, because upstream's
+tests unload and load modules. Splats are failures, as everywhere.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.blockyard_third_party
 
 
 class UpstreamFailed(AssertionError):
-    """Upstream's verdict. `kernel_log`: in which it found something."""
+    """A test failed. `kernel_log`: the log in which upstream found a problem, or empty."""
 
     def __init__(self, verdict: results.Verdict) -> None:
         super().__init__(verdict.reason)
@@ -44,24 +44,24 @@ def test_blktests(
     driver = guest.driver
     stands_in = upstream_guest.stands_in(driver)
     if stands_in and not isinstance(driver.manifest.disks, Configfs):
-        skip("driver", f"{driver.name} makes no disks by configfs in this kernel", "configfs")
+        skip("driver", f"{driver.name} has no configfs disks in this kernel", "configfs")
     upstream = blockyard_plan.scope.upstream
     assert upstream is not None
-    if upstream_guest.unpacked(driver, archive.tar_of(upstream.archive)):
-        guest.state = guest_state.read(driver)  # with what was mounted for it
+    if upstream_guest.unpack(driver, archive.tar_of(upstream.archive)):
+        guest.state = guest_state.read(driver)  # including the file systems mounted for blktests
     cpus = guest.machine.setup.topology.cpus
     if why := upstream_guest.unmet(upstream_test, driver, cpus):
         raise Skipped(why)
     try:
-        ran = upstream_guest.run(driver, upstream_test, upstream)
+        outcome = upstream_guest.run(driver, upstream_test, upstream)
     finally:
-        # a module that it unloaded comes back; what is different still ends the guest
+        # load a module again that the test unloaded; other changes still end the guest
         with contextlib.suppress(Failure):
             driver.load()
     name = f"{upstream_test.name.replace('/', '-')}-{blockyard_slot}.tar"
-    store.write(blockyard_directory / "blktests" / name, ran.archive)
-    known = upstream_guest.attributes(driver) if stands_in else ()
-    verdict = results.judge(ran.results, upstream_test, ran.disk, driver.name, known)
+    store.write(blockyard_directory / "blktests" / name, outcome.archive)
+    attributes = upstream_guest.attributes(driver) if stands_in else ()
+    verdict = results.judge(outcome.results, upstream_test, outcome.disk, driver.name, attributes)
     if verdict.skip:
         raise Skipped(verdict.skip, verdict.reason)
     if verdict.outcome == "fail":

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A checkout as what it is: somebody else's folder, in which links and pipes can have any name.
+"""Read an untrusted checkout: any name may be a link, a pipe or a device.
 
-No link is followed, and what is neither a folder, a regular file nor a link is left out.
+No link is followed; everything except folders, regular files and links is omitted.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.untrusted import Entry, FolderLimits
 
 FILE_BYTES = 16 << 20
-# of each of its folders; all of upstream's have 1,000 files and 2 MB
+# for each folder; all of upstream has 1,000 files and 2 MB
 LIMITS = FolderLimits(files=20_000, size=256 << 20, depth=20)
 
 
 def entries(base: Path, tops: Collection[str]) -> Iterator[Entry]:
     """The files and links with these names, and those below folders with these names.
 
-    Raises UsageError for more than any checkout has.
+    Raises UsageError above the limits, which are far above any real checkout.
     """
     folders = [name for name in tops if is_folder(base, name)]
     files = [name for name in tops if name not in folders]
@@ -40,7 +40,7 @@ def _none(_name: str) -> bool:
 
 
 def copy(base: Path, tops: Collection[str], target: Path) -> None:
-    """Copies them: files and folders with rights of ours, links as links."""
+    """Copy them with modes 755 and 644; links are copied as links."""
     for entry in entries(base, tops):
         to = target / entry.name
         if entry.link:
@@ -52,12 +52,12 @@ def copy(base: Path, tops: Collection[str], target: Path) -> None:
 
 
 def is_folder(base: Path, name: str) -> bool:
-    """Whether it is a folder, and not a link to one."""
+    """Whether it is a folder and not a link to one."""
     return (base / name).is_dir() and not (base / name).is_symlink()
 
 
 def text(base: Path, name: str) -> str:
-    """A file's text; empty when there is no such file of the checkout's own."""
+    """The text of a file; empty if it is missing, a link or too large."""
     try:
         return untrusted.read_text(base, name, untrusted.MAKEFILE_BYTES)
     except Failure:

@@ -133,7 +133,7 @@ def test_each_outcome_is_recorded(ready: BootEnv, tree: Path, tmp_path: Path) ->
     assert (test := of("fail")).outcome == "fail"
     assert "-hello\n+something else" in test.reason
     test = of("lost")
-    assert (test.outcome, test.reason) == ("fail", "exit status 3, which check lost")
+    assert (test.outcome, test.reason) == ("fail", "exit status 3, ignored by check")
     test = of("skip")
     assert (test.outcome, test.reason) == ("skip", "no such thing")
     test = of("splat")
