@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Attacks on the build sandbox, and what stops each."""
+"""Attacks on the build sandbox and on Blockyard itself; none may succeed."""

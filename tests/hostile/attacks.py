@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Ways out of the build sandbox, tried from inside by a makefile. Standard library only.
 
-usage: attacks.py REPORT TARGETS: TARGETS is JSON of what the host has for us to reach (a file, a
-process, a TCP port, sockets); REPORT gets a line of JSON for each attack: its name, what was tried,
-whether it succeeded and what came of it. Whatever succeeds does no harm: values are written back as
-they were, and signal 0 is sent.
+usage: attacks.py REPORT TARGETS
+
+TARGETS is a JSON file of what to reach on the host: a file, a process, a TCP port, sockets. REPORT
+gets a line of JSON for each attack: its name, what it tried, whether it succeeded, its outcome. A
+successful attack does no harm: it writes values back unchanged and sends signal 0.
 """
 
 from __future__ import annotations
@@ -32,20 +33,20 @@ attacks: dict[str, tuple[str, Attack]] = {}
 MS_RDONLY, MS_REMOUNT, MS_BIND, MNT_DETACH = 1, 32, 4096, 2
 NEW_USER, NEW_NS = 0x10000000, 0x00020000
 TIOCSTI = 0x5412
-LAST = ("mount_new", "unmount", "pivot_root")  # where they succeed, others cannot be tried
-SEIZE = 0x4206  # of ptrace: nothing is stopped by it
+LAST = ("mount_new", "unmount", "pivot_root")  # after their success others cannot be tried
+PTRACE_SEIZE = 0x4206  # unlike PTRACE_ATTACH it does not stop the process
 
 
-def attack(what: str) -> Callable[[Attack], Attack]:
+def attack(description: str) -> Callable[[Attack], Attack]:
     def add(function: Attack) -> Attack:
-        attacks[function.__name__] = (what, function)
+        attacks[function.__name__] = (description, function)
         return function
 
     return add
 
 
 def call(function: str, *arguments: object) -> int:
-    """A function of libc; raises OSError when it fails."""
+    """Call a function of libc; raises OSError if it returns an error."""
     result: int = getattr(libc, function)(*arguments)
     if result < 0:
         number = ctypes.get_errno()
@@ -57,13 +58,13 @@ def system_call(number: int, *arguments: object) -> int:
     return call("syscall", ctypes.c_long(number), *arguments)
 
 
-def listed(pattern: str) -> list[str]:
-    """Files of /proc."""
+def proc_files(pattern: str) -> list[str]:
+    """Paths below /proc that match a pattern."""
     return [str(path) for path in Path("/proc").glob(pattern)]
 
 
-def same_back(path: str) -> None:
-    """Writes to a file of /proc what it says already."""
+def write_back(path: str) -> None:
+    """Write the current value of a file of /proc to it."""
     value = Path(path).read_bytes()
     with open(path, "wb", buffering=0) as file:
         file.write(value)
@@ -71,15 +72,15 @@ def same_back(path: str) -> None:
 
 @attack("write the host's /proc/sys/kernel/core_pattern")
 def sysctl(_: dict[str, Any]) -> None:
-    same_back("/proc/sys/kernel/core_pattern")
+    write_back("/proc/sys/kernel/core_pattern")
 
 
 @attack("write any sysctl of the host")
 def any_sysctl(_: dict[str, Any]) -> str:
-    found = [path for path in listed("sys/*/*") if _opens(path)]
-    if not found:
-        raise PermissionError("none of them opens for writing")
-    return found[0]
+    writable = [path for path in proc_files("sys/*/*") if _opens(path)]
+    if not writable:
+        raise PermissionError("none can be opened for writing")
+    return writable[0]
 
 
 def _opens(path: str) -> bool:
@@ -93,11 +94,11 @@ def _opens(path: str) -> bool:
 @attack("write /proc/sysrq-trigger, /proc/irq, /proc/bus/pci, /proc/mtrr")
 def steering(_: dict[str, Any]) -> str:
     names = ["/proc/sysrq-trigger", "/proc/irq/default_smp_affinity", "/proc/mtrr"]
-    names += listed("bus/pci/*/*") + listed("irq/*/smp_affinity")
-    found = [name for name in names if Path(name).exists() and _opens(name)]
-    if not found:
-        raise PermissionError("none of them opens for writing")
-    return found[0]
+    names += proc_files("bus/pci/*/*") + proc_files("irq/*/smp_affinity")
+    writable = [name for name in names if Path(name).exists() and _opens(name)]
+    if not writable:
+        raise PermissionError("none can be opened for writing")
+    return writable[0]
 
 
 @attack("read /proc/kcore, /proc/kmsg, /dev/mem, /dev/kmsg")
@@ -106,14 +107,14 @@ def kernel_memory(_: dict[str, Any]) -> str:
         with contextlib.suppress(OSError):
             os.close(os.open(name, os.O_RDONLY | os.O_NONBLOCK))
             return name
-    raise PermissionError("none of them opens")
+    raise PermissionError("none can be opened")
 
 
 def _read_only_mount() -> str:
     return next(
         line.split()[4]
         for line in Path("/proc/self/mountinfo").read_text().splitlines()
-        if line.split()[4].startswith("/mnt/")  # read-only ones are bound first
+        if line.split()[4].startswith("/mnt/")  # read-only mounts are bound first
     )
 
 
@@ -128,13 +129,13 @@ def remount_bound(_: dict[str, Any]) -> None:
     call("mount", None, _read_only_mount().encode(), None, flags, None)
 
 
-@attack("remount it by mount_setattr(2)")
+@attack("remount that folder writable by mount_setattr(2)")
 def mount_setattr(_: dict[str, Any]) -> None:
     clear_read_only = struct.pack("=QQQQ", 0, 1, 0, 0)
     system_call(442, -100, _read_only_mount().encode(), 0, clear_read_only, 32)
 
 
-@attack("unmount what covers the host's files")
+@attack("unmount the mount that covers the host's files")
 def unmount(_: dict[str, Any]) -> None:
     call("umount2", _read_only_mount().encode(), MNT_DETACH)
 
@@ -171,20 +172,20 @@ def make_device(_: dict[str, Any]) -> None:
 @attack("read a file of the host by its path, through /proc/*/root and /proc/*/cwd")
 def host_file(target: dict[str, Any]) -> str:
     secret = target["file"]
-    roots = ["", *listed("[0-9]*/root"), *listed("[0-9]*/cwd/../../../..")]
+    roots = ["", *proc_files("[0-9]*/root"), *proc_files("[0-9]*/cwd/../../../..")]
     for root in roots:
         with contextlib.suppress(OSError):
             return f"{root}: {Path(root + secret).read_text()}"
-    raise PermissionError("it is not there")
+    raise PermissionError("the file is not visible")
 
 
-@attack("climb out by a descriptor that was left open")
+@attack("climb out through an inherited file descriptor")
 def descriptors(target: dict[str, Any]) -> str:
     for name in (path.name for path in Path("/proc/self/fd").iterdir()):
         with contextlib.suppress(OSError):
             inside = os.open("../" * 40 + target["file"][1:], os.O_RDONLY, dir_fd=int(name))
             return os.read(inside, 100).decode()
-    raise PermissionError("no descriptor leads there")
+    raise PermissionError("no descriptor leads to the file")
 
 
 @attack("open a file by its handle")
@@ -202,20 +203,20 @@ def signal_host(target: dict[str, Any]) -> None:
 @attack("trace another process")
 def trace(_: dict[str, Any]) -> None:
     if not (child := os.fork()):
-        os._exit(0 if libc.ptrace(SEIZE, os.getppid(), 0, 0) == 0 else 1)
+        os._exit(0 if libc.ptrace(PTRACE_SEIZE, os.getppid(), 0, 0) == 0 else 1)
     if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
         raise PermissionError("PTRACE_SEIZE was refused")
 
 
 @attack("read the memory of process 1")
 def other_memory(_: dict[str, Any]) -> None:
-    theirs = next(
+    mapping = next(
         line for line in Path("/proc/1/maps").read_text().splitlines() if " r--p " in line
     )
     into = ctypes.create_string_buffer(8)
-    here = (ctypes.c_void_p * 2)(ctypes.addressof(into), 8)
-    there = (ctypes.c_void_p * 2)(int(theirs.partition("-")[0], 16), 8)
-    system_call(310, 1, here, 1, there, 1, ctypes.c_ulong(0))
+    local = (ctypes.c_void_p * 2)(ctypes.addressof(into), 8)
+    remote = (ctypes.c_void_p * 2)(int(mapping.partition("-")[0], 16), 8)
+    system_call(310, 1, local, 1, remote, 1, ctypes.c_ulong(0))
 
 
 @attack("leave a setuid file in the output, by chmod, creat and mkdir")
@@ -237,10 +238,10 @@ def setuid_file(target: dict[str, Any]) -> str:
     for way in ways.values():
         with contextlib.suppress(OSError):
             way()
-    found = [name for name in path.parent.iterdir() if name.lstat().st_mode & 0o6000]
-    if not found:
-        raise PermissionError("no file has the bit")
-    return str(found)
+    marked = [name for name in path.parent.iterdir() if name.lstat().st_mode & 0o6000]
+    if not marked:
+        raise PermissionError("no file has the setuid bit")
+    return str(marked)
 
 
 @attack("put a key into the host's key ring")
@@ -287,7 +288,7 @@ def other_families(_: dict[str, Any]) -> str:
         with contextlib.suppress(OSError):
             socket.socket(family, kind).close()
             return str(family)
-    raise PermissionError("none of them opens")
+    raise PermissionError("none can be opened")
 
 
 @attack("make a user namespace by unshare(2)")
@@ -347,10 +348,10 @@ def kernel_surface(_: dict[str, Any]) -> str:
         with contextlib.suppress(OSError):
             system_call(*arguments)
             return name
-    raise PermissionError("none of them opens")
+    raise PermissionError("none can be opened")
 
 
-@attack("pass the filter by the system calls of 32-bit programs")
+@attack("bypass the system call filter by 32-bit system calls")
 def other_convention(_: dict[str, Any]) -> str:
     # mov eax, 20 (getpid); int 0x80; ret
     code = bytes.fromhex("b814000000cd80c3")
@@ -363,7 +364,7 @@ def other_convention(_: dict[str, Any]) -> str:
     return str(result)
 
 
-@attack("pass the filter by x32 system calls")
+@attack("bypass the system call filter by x32 system calls")
 def x32(_: dict[str, Any]) -> None:
     system_call(0x40000000 | 39)
 
@@ -383,13 +384,13 @@ def other_user(_: dict[str, Any]) -> str:
 @attack("have a capability")
 def capability(_: dict[str, Any]) -> str:
     lines = Path("/proc/self/status").read_text().splitlines()
-    found = [line for line in lines if line.startswith("Cap") and int(line.split()[1], 16)]
-    if not found:
+    held = [line for line in lines if line.startswith("Cap") and int(line.split()[1], 16)]
+    if not held:
         raise PermissionError("all sets are empty")
-    return found[0]
+    return held[0]
 
 
-@attack("lower the limits' reach: raise a limit, one's priority, one's score for being killed")
+@attack("escape limits: raise a limit or its own priority, lower its own OOM score")
 def own_limits(_: dict[str, Any]) -> str:
     with contextlib.suppress(OSError):
         os.nice(-5)
@@ -403,7 +404,7 @@ def own_limits(_: dict[str, Any]) -> str:
             return "no limit"
         resource.setrlimit(resource.RLIMIT_FSIZE, (now * 2, now * 2))
         return "file size"
-    raise PermissionError("all of it was refused")
+    raise PermissionError("all attempts were refused")
 
 
 @attack("rename the host")
@@ -416,19 +417,19 @@ def clock(_: dict[str, Any]) -> None:
     call("settimeofday", struct.pack("=qq", 10**10, 10**10), None)
 
 
-@attack("find secrets of the caller: its environment, process 1's, arguments of all processes")
+@attack("find a secret of the caller in environments and arguments of processes")
 def secrets(target: dict[str, Any]) -> str:
-    places = ["/proc/self/environ", *listed("[0-9]*/environ")]
-    places += listed("[0-9]*/cmdline")
-    for place in places:
+    paths = ["/proc/self/environ", *proc_files("[0-9]*/environ")]
+    paths += proc_files("[0-9]*/cmdline")
+    for path in paths:
         with contextlib.suppress(OSError):
-            # not our own arguments: they name the secret's beginning
-            if target["secret"].encode()[::-1] in Path(place).read_bytes():
-                return place
-    raise PermissionError("there are none")
+            # the target has the secret reversed, so that our own data does not match
+            if target["secret"].encode()[::-1] in Path(path).read_bytes():
+                return path
+    raise PermissionError("no process has the secret")
 
 
-@attack("write outside of the output: the root, /mnt, /dev, the bound folders")
+@attack("write outside of the output: to the root, /mnt, /dev, bound folders")
 def elsewhere(_: dict[str, Any]) -> str:
     for name in ("/", "/usr/bin", "/etc", "/dev", _read_only_mount()):
         with contextlib.suppress(OSError):
@@ -436,12 +437,12 @@ def elsewhere(_: dict[str, Any]) -> str:
             path.touch()
             path.unlink()
             return name
-    raise PermissionError("nothing of it is writable")
+    raise PermissionError("none of them is writable")
 
 
-def tried(name: str, target: dict[str, Any]) -> dict[str, object]:
-    """The result of one attack, made in a process of its own: it may lock itself in."""
-    what, function = attacks[name]
+def run(name: str, target: dict[str, Any]) -> dict[str, object]:
+    """Run one attack in its own process, because it may lock itself in; return its report."""
+    description, function = attacks[name]
     reading, writing = os.pipe()
     if not (child := os.fork()):
         with os.fdopen(writing, "w") as file:
@@ -456,14 +457,14 @@ def tried(name: str, target: dict[str, Any]) -> dict[str, object]:
         text = file.read()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     answer = json.loads(text) if text else {"succeeded": False, "outcome": f"killed: {status}"}
-    return {"attack": name, "tried": what, **answer}
+    return {"attack": name, "tried": description, **answer}
 
 
 def main() -> None:
     report, target = sys.argv[1], json.loads(Path(sys.argv[2]).read_text())
     with open(report, "w") as file:
         for name in sorted(attacks, key=LAST.__contains__):
-            file.write(json.dumps(tried(name, target)) + "\n")
+            file.write(json.dumps(run(name, target)) + "\n")
             file.flush()
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the attacks aim at on this host, and running them as root or as an ordinary user.
+"""Targets of the attacks on this host, and how to run them as root or as an ordinary user.
 
-`./inv check --hostile` runs all; `./inv check` those marked `quick`.
+`./inv check --hostile` runs all of these tests, `./inv check` only those marked `quick`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from blockyard.kernel.host.debian import ToolRoot, tool_root
 from blockyard.kernel.host.sandbox import Sandbox
 
 HERE = Path(__file__).parent
-USER = 54321  # an ordinary user that no host has: nothing is his, and he has no process
+USER = 54321  # a user ID that no host uses: it owns no files and no processes
 SECRET = "blockyard-secret-of-the-host"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "quick: runs in ./inv check, too")
+    config.addinivalue_line("markers", "quick: also runs in a plain ./inv check")
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -43,13 +43,13 @@ class Result(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Targets:
-    """What of the host is to be reached."""
+    """What the attacks try to reach on the host."""
 
     values: Mapping[str, Any]
     environment: Mapping[str, str] = field(default_factory=lambda: {"MY_TOKEN": SECRET})
 
     def write(self, folder: Path, output: str) -> None:
-        """For attacks.py: the targets, and what stands for its output folder inside."""
+        """Write the targets for attacks.py; output: the output folder inside the sandbox."""
         (folder / "targets").write_text(json.dumps({**self.values, "output": output}))
 
 
@@ -94,7 +94,7 @@ def targets(tmp_path: Path) -> Iterator[Targets]:
     ]
 )
 def user(request: pytest.FixtureRequest) -> str:
-    """Who runs bwrap: the caller, which is root in CI, or an ordinary user."""
+    """The user who runs bwrap: `caller`, which is root in CI, or `user`, an ordinary one."""
     name: str = request.param
     return name
 
@@ -102,17 +102,17 @@ def user(request: pytest.FixtureRequest) -> str:
 def run_inside(
     sandbox: Sandbox, command: list[str], user: str, folder: Path, environment: Mapping[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a command in a sandbox, as the caller or as an ordinary user."""
-    before: list[str] = []
+    """Run a command in a sandbox, as the caller or as an ordinary user."""
+    prefix: list[str] = []
     if user == "user":
-        sandbox, before = _for_user(sandbox, folder / "user")
+        sandbox, prefix = _for_user(sandbox, folder / "user")
     argv = sandbox.argv(command)
-    if before:  # the filter stands in the caller's cache
+    if prefix:  # the filter is in the caller's cache, which the user cannot read
         public = shutil.copyfile(argv[1], folder / "user" / "filter")
         public.chmod(0o644)
         argv[1] = str(public)
     return subprocess.run(
-        [*before, *argv],
+        [*prefix, *argv],
         capture_output=True,
         text=True,
         errors="replace",
@@ -122,59 +122,59 @@ def run_inside(
 
 
 def _for_user(sandbox: Sandbox, folder: Path) -> tuple[Sandbox, list[str]]:
-    """The sandbox with all paths where the user can reach them, and what becomes the user.
+    """The sandbox with paths that the user can reach, and the command prefix that becomes the user.
 
-    The caller's cache is closed to others, so a mount namespace has its folders elsewhere, too.
+    The caller's cache is closed to others, so its folders are bound elsewhere in a mount namespace.
     """
     folder.mkdir()
     for parent in (folder, *folder.parents):
         if parent != Path("/") and not parent.stat().st_mode & 0o001:
             parent.chmod(parent.stat().st_mode | 0o011)
-    lines, places = ["set -e"], {}
+    lines, moved = ["set -e"], {}
     bound = {sandbox.root, *sandbox.read_only.values(), *sandbox.writable.values()}
     for number, path in enumerate(sorted(bound)):
-        place = folder / str(number)
-        place.mkdir() if path.is_dir() else place.touch()
-        lines.append(f"mount --bind {path} {place}")
-        places[path] = place
+        target = folder / str(number)
+        target.mkdir() if path.is_dir() else target.touch()
+        lines.append(f"mount --bind {path} {target}")
+        moved[path] = target
     for path in sandbox.writable.values():
-        for one in (path, *path.rglob("*")):
-            os.chown(one, USER, USER, follow_symlinks=False)
-    who = f"--reuid {USER} --regid {USER} --clear-groups"
-    lines.append(f'exec setpriv {who} --bounding-set=-all --inh-caps=-all "$@"')
-    moved = replace(
+        for entry in (path, *path.rglob("*")):
+            os.chown(entry, USER, USER, follow_symlinks=False)
+    ids = f"--reuid {USER} --regid {USER} --clear-groups"
+    lines.append(f'exec setpriv {ids} --bounding-set=-all --inh-caps=-all "$@"')
+    reachable = replace(
         sandbox,
-        root=places[sandbox.root],
-        read_only={name: places[path] for name, path in sandbox.read_only.items()},
-        writable={name: places[path] for name, path in sandbox.writable.items()},
+        root=moved[sandbox.root],
+        read_only={name: moved[path] for name, path in sandbox.read_only.items()},
+        writable={name: moved[path] for name, path in sandbox.writable.items()},
     )
-    return moved, ["unshare", "--mount", "sh", "-c", "\n".join(lines), "sh"]
+    return reachable, ["unshare", "--mount", "sh", "-c", "\n".join(lines), "sh"]
 
 
 def results(report: Path) -> list[Result]:
-    """What attacks.py reported."""
+    """Read the report of attacks.py."""
     lines = report.read_bytes().splitlines()
     return [msgspec.json.decode(line, type=Result) for line in lines]
 
 
-def show(found: list[Result], who: str) -> None:
-    """Prints each attack with what it tried and what stopped it (pytest -s, or a failure)."""
-    for one in found:
-        verdict = "SUCCEEDED" if one.succeeded else "stopped"
-        print(f"{who:14} {verdict:9} {one.tried}: {one.outcome}")
+def show(attacks: list[Result], title: str) -> None:
+    """Print each attack and what stopped it; pytest shows it with -s or after a failure."""
+    for attack in attacks:
+        verdict = "SUCCEEDED" if attack.succeeded else "stopped"
+        print(f"{title:14} {verdict:9} {attack.tried}: {attack.outcome}")
 
 
-def old_argv(sandbox: Sandbox, command: list[str]) -> list[str]:
-    """bwrap as it was called before: what the attacks need to succeed."""
+def weak_argv(sandbox: Sandbox, command: list[str]) -> list[str]:
+    """The argv of bwrap without our hardening, so that attacks succeed."""
     argv = sandbox.argv(command)
     argv = ["bwrap", *argv[argv.index("--") + 1 :]]
-    for words in (["--cap-drop", "ALL"], ["--disable-userns"]):
-        if words[0] in argv:
-            at = argv.index(words[0])
-            del argv[at : at + len(words)]
+    for option in (["--cap-drop", "ALL"], ["--disable-userns"]):
+        if option[0] in argv:
+            index = argv.index(option[0])
+            del argv[index : index + len(option)]
     for name in host_sandbox.STEERING:
-        place = f"/proc/{name}"
-        if place in argv:
-            at = argv.index(place)
-            del argv[at - 1 : at + 2]
+        path = f"/proc/{name}"
+        if path in argv:
+            index = argv.index(path)
+            del argv[index - 1 : index + 2]
     return argv

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Blockyard is killed (SIGKILL: out of memory, an impatient user) at random moments.
+"""Blockyard is killed at random moments by SIGKILL, as by the OOM killer or a user.
 
-Whatever it was doing: no process and no lock of it is left, and the next run does the work, without
-a word about the one before. Fifteen kills; those that are marked as quick are few.
+Afterwards no process and no lock is left, and the next run succeeds without warnings about the
+killed one. There are fifteen kills, three of them in `./inv check`.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ for number in range(1, 6):
 
 @dataclass
 class Work:
-    """Something that is killed."""
+    """A command to kill."""
 
     argv: list[str]
-    expected: str  # in its output when it is not
+    expected: str  # in the output of a complete run
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -64,7 +64,7 @@ def get(folder: Path, number: int) -> Work:
 
 
 def fetch(folder: Path, number: int) -> Work:
-    """A tiny kernel tree, in a repository of its own."""
+    """Fetch a tiny kernel tree from its own git repository."""
     tree = folder / f"linux-{number}"
     tree.mkdir()
     (tree / "Makefile").write_text(f"VERSION = 9\nPATCHLEVEL = {number}\n# {folder}\n")
@@ -77,7 +77,7 @@ def fetch(folder: Path, number: int) -> Work:
 
 
 def module(folder: Path, number: int) -> Work:
-    """A module outside the tree, that was never built."""
+    """Build an out-of-tree module that was never built before."""
     source = folder / f"c_null_{number}"
     shutil.copytree(PROJECT / "modules/examples/c_null", source)
     (source / "c_null.c").open("a").write(f"/* {folder} {number} */\n")
@@ -92,7 +92,7 @@ WORKS: dict[str, Callable[[Path, int], Work]]
 WORKS = {"get": get, "fetch": fetch, "module": module, "boot": boot}
 KILLS = {"get": 5, "fetch": 4, "module": 3, "boot": 3}  # fifteen
 ALWAYS = {("get", 0), ("fetch", 0), ("module", 0)}
-took_s: dict[str, float] = {}  # kind of work → seconds when it is left alone
+took_s: dict[str, float] = {}  # kind of work → seconds of a complete run
 
 
 def start(work: Work) -> subprocess.Popen[str]:
@@ -108,7 +108,7 @@ def start(work: Work) -> subprocess.Popen[str]:
 
 
 def finish(work: Work) -> str:
-    """Runs it to its end; what it said on stderr. Its entry in the user's cache is removed."""
+    """Run it to its end and return its stderr; remove its entry from the user's cache."""
     process = start(work)
     output, errors = process.communicate(timeout=LIMIT_S)
     assert (process.returncode, "Traceback" in errors) == (0, False), errors
@@ -127,32 +127,32 @@ def params() -> Iterator[object]:
 
 
 @pytest.mark.parametrize(("kind", "number"), list(params()))
-def test_the_next_run_succeeds(kind: str, number: int, tmp_path: Path) -> None:
+def test_next_run_succeeds_after_a_kill(kind: str, number: int, tmp_path: Path) -> None:
     if kind not in took_s:
-        begun = time.monotonic()
+        started = time.monotonic()
         finish(WORKS[kind](tmp_path, 99))
-        took_s[kind] = time.monotonic() - begun
+        took_s[kind] = time.monotonic() - started
     work = WORKS[kind](tmp_path, number)
     victim = start(work)
     time.sleep(random.uniform(0.02, 0.95) * took_s[kind])
-    mine = descendants(victim.pid)
+    children = descendants(victim.pid)
     victim.send_signal(signal.SIGKILL)
     victim.communicate(timeout=60)
-    assert left(mine) == set()
-    said = finish(work)
-    assert "broken" not in said
-    if kind == "get":  # the cache of the others is the user's, who may be at work
-        assert "another run" not in said
+    assert left(children) == set()
+    errors = finish(work)
+    assert "broken" not in errors
+    if kind == "get":  # the others use the user's cache, which may be busy
+        assert "another run" not in errors
         check(Path(work.environment["BLOCKYARD_CACHE"]))
 
 
 def check(cache: Path) -> None:
-    """All entries are whole, nothing half-made is left, and no lock is held."""
-    found = sorted(path.name for path in (cache / "modules").iterdir())
-    assert found == [f"{number:016x}" for number in range(1, 6)]
-    for name in found:
+    """Check that all entries are complete, nothing unfinished is left and no lock is held."""
+    names = sorted(path.name for path in (cache / "modules").iterdir())
+    assert names == [f"{number:016x}" for number in range(1, 6)]
+    for name in names:
         assert seal.verify(cache / "modules" / name, "modules") == []
     for lock in [*(cache / "locks").iterdir(), *(cache / "used").iterdir()]:
         with locks.try_lock(lock) as free:
             assert free
-    assert store.MAKING not in str(found)
+    assert store.MAKING not in str(names)

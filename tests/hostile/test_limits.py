@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Makefiles that take all they can get: each is ended, and the error names the limit."""
+"""Makefiles that use up resources: each is stopped, and the error names the limit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def log(tmp_path: Path) -> Path:
 
 
 def make(tools: ToolRoot, log: Path, recipe: str, limits: Limits = SMALL) -> None:
-    """Runs a makefile of one recipe as a build does."""
+    """Run a makefile with one recipe as a build does."""
     out = log.parent / "out"
     out.mkdir(exist_ok=True)
     (out / "Makefile").write_text(f"all:\n\t{recipe}\n")
@@ -38,6 +38,7 @@ def make(tools: ToolRoot, log: Path, recipe: str, limits: Limits = SMALL) -> Non
 
 
 def refused(tools: ToolRoot, log: Path, recipe: str, limits: Limits = SMALL) -> str:
+    """Run a recipe that must fail; return the error message."""
     with pytest.raises(Failure) as caught:
         make(tools, log, recipe, limits)
     print(f"{recipe[:60]:60} {str(caught.value).splitlines()[0]} / {caught.value.hint}")
@@ -45,52 +46,54 @@ def refused(tools: ToolRoot, log: Path, recipe: str, limits: Limits = SMALL) -> 
     return str(caught.value)
 
 
-def test_one_that_never_ends(tools: ToolRoot, log: Path) -> None:
-    said = refused(tools, log, "trap '' TERM INT; sleep 600", replace(SMALL, time_s=1))
-    assert "the module: no end after 1 s" in said
-    assert "BLOCKYARD_BUILD_TIMEOUT_S" in said
+def test_endless_build_is_stopped(tools: ToolRoot, log: Path) -> None:
+    message = refused(tools, log, "trap '' TERM INT; sleep 600", replace(SMALL, time_s=1))
+    assert "the module: no end after 1 s" in message
+    assert "BLOCKYARD_BUILD_TIMEOUT_S" in message
 
 
 @pytest.mark.quick
-def test_a_flood_of_output(tools: ToolRoot, log: Path) -> None:
-    begun = time.monotonic()
-    # one file may be larger here, or the kernel ends it first
-    said = refused(tools, log, "yes AAAAAAAA", replace(SMALL, file_mib=100_000))
-    assert "the module: it printed more than 8 MiB" in said
-    assert "BLOCKYARD_BUILD_LOG_MIB" in said
+def test_flood_of_output_is_stopped(tools: ToolRoot, log: Path) -> None:
+    started = time.monotonic()
+    # raise the limit of a single file, or the kernel stops it first
+    message = refused(tools, log, "yes AAAAAAAA", replace(SMALL, file_mib=100_000))
+    assert "the module: it printed more than 8 MiB" in message
+    assert "BLOCKYARD_BUILD_LOG_MIB" in message
     assert log.stat().st_size <= 9 << 20
-    assert time.monotonic() - begun < 60
+    assert time.monotonic() - started < 60
 
 
 @pytest.mark.quick
-def test_a_file_with_a_hole(tools: ToolRoot, log: Path) -> None:
-    said = refused(tools, log, "truncate -s 15T c_null.ko")
-    assert "it wrote a file of more than 32 MiB" in said
-    assert "BLOCKYARD_BUILD_OUTPUT_GB" in said
+def test_huge_sparse_file_is_refused(tools: ToolRoot, log: Path) -> None:
+    message = refused(tools, log, "truncate -s 15T c_null.ko")
+    assert "it wrote a file of more than 32 MiB" in message
+    assert "BLOCKYARD_BUILD_OUTPUT_GB" in message
 
 
-def test_many_files(tools: ToolRoot, log: Path) -> None:
-    said = refused(tools, log, "for i in 1 2 3 4; do head -c 20M /dev/zero >$$i; done")
-    assert "the module: it wrote more than 64 MiB to" in said
+def test_total_output_is_limited(tools: ToolRoot, log: Path) -> None:
+    message = refused(tools, log, "for i in 1 2 3 4; do head -c 20M /dev/zero >$$i; done")
+    assert "the module: it wrote more than 64 MiB to" in message
 
 
-def test_a_full_tmp_is_not_the_hosts_memory(tools: ToolRoot, log: Path) -> None:
-    said = refused(tools, log, "head -c 20M /dev/zero >/tmp/x")
-    assert "No space left" in said
-    assert "its /tmp holds 16 MiB" in said
+def test_tmp_is_limited(tools: ToolRoot, log: Path) -> None:
+    message = refused(tools, log, "head -c 20M /dev/zero >/tmp/x")
+    assert "No space left" in message
+    assert "its /tmp holds 16 MiB" in message
     assert "No space left" in refused(tools, log, "head -c 20M /dev/zero >/dev/shm/x")
 
 
-def test_a_fork_bomb(tools: ToolRoot, log: Path) -> None:
-    """It does not hang up, and what it started has gone with it."""
+def test_fork_bomb_is_stopped(tools: ToolRoot, log: Path) -> None:
+    """A fork bomb ends in an error, and no process is left."""
     limited = os.geteuid() != 0 or _grouped()
     if not limited:
-        pytest.skip("root's processes are limited by a control group, which may not be made here")
-    said = refused(tools, log, "python3 -c 'import os\nwhile True: os.fork()'".replace("\n", ";"))
-    assert "processes" in said or "ended with" in said
+        pytest.skip("limiting root's processes needs a control group, which cannot be created here")
+    message = refused(
+        tools, log, "python3 -c 'import os\nwhile True: os.fork()'".replace("\n", ";")
+    )
+    assert "processes" in message or "ended with" in message
     bomb = "for i in `seq 200`; do sleep 100 & done; wait"
-    said = refused(tools, log, bomb)
-    assert "it started more than 64 processes; raise the limit with build_processes" in said
+    message = refused(tools, log, bomb)
+    assert "it started more than 64 processes; raise the limit with build_processes" in message
 
 
 def _grouped() -> bool:
@@ -99,46 +102,47 @@ def _grouped() -> bool:
 
 
 @pytest.mark.quick
-def test_memory_of_one_process(tools: ToolRoot, log: Path) -> None:
-    said = refused(tools, log, "python3 -c 'bytearray(10**9)'")
-    assert "MemoryError" in said
-    assert "it took more than 256 MiB of memory; raise the limit with build_memory_gb" in said
+def test_memory_of_one_process_is_limited(tools: ToolRoot, log: Path) -> None:
+    message = refused(tools, log, "python3 -c 'bytearray(10**9)'")
+    assert "MemoryError" in message
+    assert "it took more than 256 MiB of memory; raise the limit with build_memory_gb" in message
 
 
-def test_memory_of_many_processes(tools: ToolRoot, log: Path) -> None:
+def test_memory_of_many_processes_is_limited(tools: ToolRoot, log: Path) -> None:
     if not _grouped():
-        pytest.skip("a control group may not be made here")
+        pytest.skip("a control group cannot be created here")
     (log.parent / "out").mkdir()
-    (log.parent / "out" / "take.py").write_text(
+    (log.parent / "out" / "allocate.py").write_text(
         "import os, sys, time\n"
         "children = [os.fork() or (bytearray(10**8), time.sleep(5), os._exit(0)) "
         "for _ in range(6)]\n"
         "sys.exit(any(os.wait()[1] for _ in children))\n"
     )
-    said = refused(tools, log, "python3 take.py")
-    assert "it took more than 256 MiB of memory" in said
+    message = refused(tools, log, "python3 allocate.py")
+    assert "it took more than 256 MiB of memory" in message
 
 
-def test_what_it_leaves_running_is_ended(tools: ToolRoot, log: Path) -> None:
+def test_background_processes_are_killed(tools: ToolRoot, log: Path) -> None:
     mark = f"{os.getpid()}{time.time_ns()}"
     make(tools, log, f"for i in 1 2 3; do setsid sh -c 'trap \"\" TERM; sleep 1000' {mark} & done")
     assert not _running(mark)
 
 
 def _running(mark: str) -> list[str]:
-    found = []
+    """PIDs of processes with the mark among their arguments."""
+    pids = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if mark in (folder / "cmdline").read_text(errors="replace"):
-                found.append(folder.name)
+                pids.append(folder.name)
         except OSError:
             continue
-    return found
+    return pids
 
 
 @pytest.mark.quick
-def test_odd_names_and_links_in_the_output(tools: ToolRoot, log: Path) -> None:
-    """Names with newlines and escapes, links out, pipes, a folder 3000 deep: none is followed."""
+def test_odd_names_and_links_are_not_followed(tools: ToolRoot, log: Path) -> None:
+    """Names with newlines and escapes, links out of the folder, pipes, 3000 nested folders."""
     script = (
         'import os; os.chdir("/mnt/out"); os.symlink("/etc/shadow", "c_null.ko");'
         'os.symlink("/", "root"); os.mkfifo("pipe"); open("a\\nb\\x1b[31m", "w");'
@@ -156,16 +160,16 @@ def test_odd_names_and_links_in_the_output(tools: ToolRoot, log: Path) -> None:
 
 
 def _remove_deep(folder: Path) -> None:
-    """3000 folders one in the other are too deep for pytest's own tidying up."""
+    """Remove 3000 nested folders, which are too deep for pytest's cleanup."""
     import subprocess
 
     subprocess.run(["rm", "-rf", folder], check=True)
 
 
 @pytest.mark.quick
-def test_the_log_is_not_where_numbers_come_from(tools: ToolRoot, log: Path) -> None:
-    """A makefile prints, and leaves to others, what it likes: the time is ours."""
-    taken: list[float] = []
+def test_cpu_time_is_not_read_from_the_log(tools: ToolRoot, log: Path) -> None:
+    """A makefile can print false numbers and leave work to other processes; both do not count."""
+    used: list[float] = []
     out = log.parent / "out"
     out.mkdir()
     limits = SMALL
@@ -173,11 +177,11 @@ def test_the_log_is_not_where_numbers_come_from(tools: ToolRoot, log: Path) -> N
     work = "i=0; while [ $i -lt 500000 ]; do i=$((i+1)); done"
     script = f"echo 'blockyard: cpu 999 999'; setsid sh -c '{work}' & wait"
     argv = sandbox.argv(["sh", "-c", script])
-    run(argv, log=log, doing="x", limits=limits, used=taken.append)
-    assert 0.1 < taken[0] < 60
+    run(argv, log=log, doing="x", limits=limits, used=used.append)
+    assert 0.1 < used[0] < 60
 
 
-def test_a_refused_connection_is_not_the_mirrors(tools: ToolRoot, log: Path) -> None:
-    said = refused(tools, log, "echo 'curl: (7) Connection refused'; exit 1")
-    assert "mirror" not in said
-    assert "builds have no network, on purpose" in said
+def test_refused_connection_does_not_blame_the_mirror(tools: ToolRoot, log: Path) -> None:
+    message = refused(tools, log, "echo 'curl: (7) Connection refused'; exit 1")
+    assert "mirror" not in message
+    assert "builds have no network, on purpose" in message
