@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How many inputs each property is tried with: ``--examples N`` (./inv check --hostile: 20,000)."""
+"""Option ``--examples N``: inputs per property; ./inv check --hostile tries 20,000."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 DEFAULT = 60  # per property, in a plain ./inv check
-LONGEST_MS = 10_000  # one input, on a busy host; a reader that goes back and forth takes hours
+LONGEST_MS = 10_000  # per input on a busy host; a regular expression that backtracks takes hours
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

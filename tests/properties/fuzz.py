@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Coverage-guided fuzzing of the readers of foreign text, by atheris (libFuzzer).
+"""Coverage-guided fuzzing of the readers of untrusted text, with atheris (libFuzzer).
 
-Not part of ./inv check: atheris is compiled against one version of CPython and takes hours to be
-worth it. In an environment that has atheris and requirements.lock:
+Not part of ./inv check: atheris supports few versions of CPython, and fuzzing needs hours. In an
+environment with atheris and requirements.lock:
 
     python -m blockyard.tests.properties.fuzz log -max_total_time=3600
 
-What stands behind the name goes to libFuzzer. An input that raises or takes over two seconds is
-written to the current folder, and the exit code is not 0.
+Options after the name go to libFuzzer. An input that raises or takes over two seconds is written to
+the current folder, and the exit code is not 0.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ def log(data: bytes) -> None:
 
 
 def shared_log(data: bytes) -> None:
-    """The log of a port that the console shares."""
+    """A kernel log that shares its port with a console."""
     path = Path("/dev/shm/blockyard-fuzz.log")
     path.write_bytes(data)
-    found = KernelLog(path, shared=True)
-    found.tail()
-    found.panicked()
-    splats.find(found.unrequested(0, found.size))
+    kernel_log = KernelLog(path, shared=True)
+    kernel_log.tail()
+    kernel_log.panicked()
+    splats.find(kernel_log.unrequested(0, kernel_log.size))
 
 
 def series(data: bytes) -> None:
-    """A file with mails or diffs in it."""
+    """A file with mails or diffs."""
     thread.series(items_of(mails(data, "fuzz"), "fuzz"), "fuzz", alone=True)
 
 
@@ -60,23 +60,23 @@ TARGETS: dict[str, tuple[Callable[[bytes], None], str]] = {
 
 
 def bounded(read: Callable[[bytes], None]) -> Callable[[bytes], None]:
-    """A reader that may refuse its input, but not take long."""
+    """Wrap a reader: it may raise a BlockyardError, but not take over LONGEST_S."""
 
-    def once(data: bytes) -> None:
-        begun = time.process_time()
+    def read_once(data: bytes) -> None:
+        started = time.process_time()
         with contextlib.suppress(BlockyardError):
             read(data)
-        seconds = time.process_time() - begun
+        seconds = time.process_time() - started
         if seconds > LONGEST_S:
             raise TimeoutError(f"{len(data)} bytes took {seconds:.1f} s")
 
-    return once
+    return read_once
 
 
 def main() -> None:
-    """Fuzzes the reader that the first argument names; the samples of the unit tests are seeds."""
+    """Fuzz the reader that the first argument names; seeds are the samples of the unit tests."""
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
-        raise SystemExit(f"name a reader: {', '.join(TARGETS)}")
+        raise SystemExit(f"give a reader: {', '.join(TARGETS)}")
     read, pattern = TARGETS[sys.argv[1]]
     seeds = Path(f"/dev/shm/blockyard-fuzz-{sys.argv[1]}")
     seeds.mkdir(exist_ok=True)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Inputs that look like real ones: pieces of real files, cut, doubled, and mixed with odd words.
+"""Inputs that resemble real ones: real files with parts cut, doubled or replaced by odd words.
 
-Bytes at random never get past a reader's first line. Here a text begins as a real one of its kind
-and is changed in a few places.
+Random bytes never get past a reader's first line, so each input is a real file with a few changes.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-# What readers stumble over: encodings, escapes, numbers without bounds, nesting, control bytes.
+# Typical troublemakers: encodings, escapes, numbers without bounds, nesting, control bytes.
 ODD = (
     b"",
     b"\x00",
@@ -49,7 +48,7 @@ ODD = (
 
 @st.composite
 def changed(draw: st.DrawFn, samples: Sequence[bytes], extra: Sequence[bytes] = ()) -> bytes:
-    """A sample with up to five changes: a piece cut out, doubled, moved, or an odd word put in."""
+    """A sample with up to five changes: a piece is doubled or replaced, or an odd word inserted."""
     data = draw(st.sampled_from(samples))
     for _ in range(draw(st.integers(0, 5))):
         start = draw(st.integers(0, len(data)))
@@ -67,5 +66,5 @@ def changed(draw: st.DrawFn, samples: Sequence[bytes], extra: Sequence[bytes] = 
 
 
 def contents(folder: Path, pattern: str) -> tuple[bytes, ...]:
-    """All files of a kind, as samples."""
+    """The contents of all files that match a pattern, as samples."""
     return tuple(path.read_bytes() for path in sorted(folder.glob(pattern)))

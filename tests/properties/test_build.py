@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Logs of builds and files of modules: each reader returns a value or raises a BlockyardError."""
+"""Readers of build logs and of a module's files return a value or raise a BlockyardError."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ DKMS = (b'PACKAGE_NAME="a"\nBUILT_MODULE_NAME[0]="$PACKAGE_NAME"\nMAKE="make CON
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A module's folder, whose files each example writes anew."""
+    """A module's folder; each example rewrites its files."""
     return tmp_path_factory.mktemp("driver")
 
 
 @given(changed(LOGS, [b"error: ", b"Killed", b"*** ", b" | ", b"Kconfig:1:"]))
-def test_a_log(data: bytes) -> None:
+def test_build_log_is_summarized(data: bytes) -> None:
     lines = data.decode(errors="replace").splitlines()
     shown = errors.shown(errors.problems(lines), {"/mnt/src/": ""})
     assert len(shown.split("\n")) <= errors.MAX_LINES + 1
 
 
 @given(changed(DKMS, [b"$PACKAGE_NAME", b"[0]", b"\\\n"]))
-def test_dkms_conf(data: bytes) -> None:
+def test_dkms_conf_is_parsed(data: bytes) -> None:
     dkms.parse(data.decode(errors="replace"))
 
 
 @given(changed(MAKEFILES, [b"$(CONFIG_", b"obj-m", b"\\\n"]))
-def test_a_makefile(data: bytes) -> None:
+def test_makefile_is_read(data: bytes) -> None:
     text = data.decode(errors="replace")
     makefiles.own_symbols({"Kbuild": text}, ["c_null"], {})
 
 
 @given(source=changed(SOURCES), makefile=changed(MAKEFILES), package=changed(DKMS))
-def test_a_manifest_that_is_written_can_be_read(
+def test_drafted_manifest_can_be_read(
     folder: Path, source: bytes, makefile: bytes, package: bytes
 ) -> None:
     (folder / "manifest.toml").unlink(missing_ok=True)
     for name, data in (("a.c", source), ("Kbuild", makefile), ("dkms.conf", package)):
         (folder / name).write_bytes(data)
-    looked = sources(folder)
+    module_sources = sources(folder)
     with contextlib.suppress(BlockyardError):
-        looks.look(looked)
+        looks.look(module_sources)
         draft.write(folder)
         assert manifest.of_folder(folder).modules

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Files that users and builds write: readers return a value or raise a BlockyardError."""
+"""Readers of files from users and builds return a value or raise a BlockyardError."""
 
 from __future__ import annotations
 
@@ -48,20 +48,20 @@ VALUE = st.one_of(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A module's folder, whose manifest each example writes anew."""
+    """A module's folder; each example rewrites its manifest."""
     folder = tmp_path_factory.mktemp("driver")
     (folder / "Kbuild").write_text("obj-m := driver.o\n")
     return folder
 
 
 @given(changed(FRAGMENTS))
-def test_a_fragment(data: bytes) -> None:
+def test_fragment_is_read(data: bytes) -> None:
     with contextlib.suppress(BlockyardError):
         kconfig.merge([Fragment("own.config", data.decode(errors="replace"))])
 
 
 @given(st.dictionaries(SYMBOL, VALUE, max_size=30))
-def test_a_fragment_is_rendered_as_it_was_read(values: dict[str, str]) -> None:
+def test_rendered_fragment_equals_its_source(values: dict[str, str]) -> None:
     text = "".join(f"CONFIG_{symbol}={value}\n" for symbol, value in values.items())
     merged = kconfig.merge([Fragment("own.config", text)])
     assert kconfig.parse(kconfig.render(merged)) == values
@@ -69,7 +69,7 @@ def test_a_fragment_is_rendered_as_it_was_read(values: dict[str, str]) -> None:
 
 
 @given(data=changed(TOPOLOGIES, DEEP))
-def test_a_topology(folder: Path, data: bytes) -> None:
+def test_topology_is_read(folder: Path, data: bytes) -> None:
     path = folder / "own.toml"
     path.write_bytes(data)
     with contextlib.suppress(BlockyardError):
@@ -77,14 +77,14 @@ def test_a_topology(folder: Path, data: bytes) -> None:
 
 
 @given(data=changed(MANIFESTS, DEEP))
-def test_a_manifest(folder: Path, data: bytes) -> None:
+def test_manifest_is_read(folder: Path, data: bytes) -> None:
     (folder / "manifest.toml").write_bytes(data)
     with contextlib.suppress(BlockyardError):
         manifest.of_folder(folder)
 
 
 @given(data=changed(KNOWN, DEEP))
-def test_known_failures(folder: Path, data: bytes) -> None:
+def test_known_failures_are_read(folder: Path, data: bytes) -> None:
     path = folder / "known_failures.toml"
     path.write_bytes(data)
     with contextlib.suppress(BlockyardError):
@@ -92,7 +92,7 @@ def test_known_failures(folder: Path, data: bytes) -> None:
 
 
 @given(data=changed((KERNEL,)))
-def test_a_kernel_json(folder: Path, data: bytes) -> None:
+def test_kernel_json_is_read(folder: Path, data: bytes) -> None:
     (folder / "kernel.json").write_bytes(data)
     with contextlib.suppress(BlockyardError):
         artifact.load(folder)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a guest says, over its consoles and in its kernel log, can be anything."""
+"""A guest may send anything over its consoles and write anything to its kernel log."""
 
 from __future__ import annotations
 
@@ -30,61 +30,59 @@ SPLAT_WORDS = (
     b"Oops: ",
     b"[ cut here ]",
 )
-MARK = b"<mark>"  # in what a guest of these tests says
+MARK = b"<mark>"  # placeholder for the start of a marker, see Script
 REQUEST = re.compile(rb"BLOCKYARD (\w+) (\d+) (?:run|log) (\d+) (\d+)\n")
 
 
 @pytest.fixture(autouse=True, scope="module")
 def impatient() -> Iterator[None]:
-    """A stream that ends is not examined for a second each time: no machine is behind it."""
+    """Do not wait after the end of a stream: there is no machine to examine."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stream, "END_S", 0.0)
         yield
 
 
 class Script:
-    """A transport that answers the first request with some bytes, cut at some places, then ends.
+    """A transport that answers the first request with given bytes in pieces, then ends.
 
-    In them MARK stands for what the markers of that request begin with.
+    MARK in the answer is replaced by the start of that request's markers.
     """
 
-    def __init__(self, answer: bytes, places: list[int]) -> None:
-        self._waiting = [READY]
+    def __init__(self, answer: bytes, cuts: list[int]) -> None:
+        self._pending = [READY]
         self._answer = answer
-        self._places = places
-        self._asked = b""
+        self._cuts = cuts
+        self._received = b""
 
     def send(self, data: bytes, wait_s: float) -> int:
-        self._asked += data
-        if (request := REQUEST.match(self._asked)) and self._answer:
+        self._received += data
+        if (request := REQUEST.match(self._received)) and self._answer:
             mark = stream.MARK + b"BLOCKYARD %s %s " % (request[1], request[2])
-            self._waiting += cut(self._answer.replace(MARK, mark), self._places)
+            self._pending += cut(self._answer.replace(MARK, mark), self._cuts)
             self._answer = b""
         return len(data)
 
     def receive(self, wait_s: float) -> bytes | None:
-        return self._waiting.pop(0) if self._waiting else b""
+        return self._pending.pop(0) if self._pending else b""
 
     def close(self) -> None:
         pass
 
 
-def cut(data: bytes, places: list[int]) -> list[bytes]:
-    """`data` in pieces, cut at some places."""
-    ends = sorted({place % (len(data) + 1) for place in places} | {len(data)})
+def cut(data: bytes, cuts: list[int]) -> list[bytes]:
+    """Split `data` at the given offsets, modulo its length."""
+    ends = sorted({offset % (len(data) + 1) for offset in cuts} | {len(data)})
     starts = [0, *ends[:-1]]
-    return [data[a:b] for a, b in zip(starts, ends, strict=True) if a < b]
+    return [data[start:end] for start, end in zip(starts, ends, strict=True) if start < end]
 
 
-PLACES = st.lists(st.integers(0, 1 << 16), max_size=8)
+CUTS = st.lists(st.integers(0, 1 << 16), max_size=8)
 
 
-@given(st.binary(max_size=3000), st.integers(0, 255), PLACES)
-def test_output_arrives_byte_by_byte_whatever_its_pieces(
-    output: bytes, code: int, places: list[int]
-) -> None:
+@given(st.binary(max_size=3000), st.integers(0, 255), CUTS)
+def test_output_does_not_depend_on_its_pieces(output: bytes, code: int, cuts: list[int]) -> None:
     answer = MARK + b"begin\n" + output + MARK + b"end %d %d\n" % (code, len(output))
-    console = Console("serial", Script(answer, places), FakeGuest())
+    console = Console("serial", Script(answer, cuts), FakeGuest())
     console.wait_ready(1)
     result = console.run("true")
     assert (result.exit_code, result.whole()) == (code, output)
@@ -101,10 +99,10 @@ FRAMES = tuple(
 )
 
 
-@given(changed(FRAMES, (MARK, MARK + b"end ", b"\x1eBLOCKYARD ")), PLACES)
-def test_a_guest_that_breaks_the_frames(data: bytes, places: list[int]) -> None:
+@given(changed(FRAMES, (MARK, MARK + b"end ", b"\x1eBLOCKYARD ")), CUTS)
+def test_broken_frames_are_a_guest_error(data: bytes, cuts: list[int]) -> None:
     guest = FakeGuest()
-    console = Console("serial", Script(data, places), guest)
+    console = Console("serial", Script(data, cuts), guest)
     console.wait_ready(1)
     try:
         result = console.run("true")
@@ -114,7 +112,7 @@ def test_a_guest_that_breaks_the_frames(data: bytes, places: list[int]) -> None:
 
 
 @given(changed(LOGS, SPLAT_WORDS))
-def test_a_kernel_log(data: bytes) -> None:
+def test_splats_are_excerpts_of_the_log(data: bytes) -> None:
     text = data.decode(errors="replace")
     lines = {line[: splats.LINE_LETTERS] for line in text.splitlines()}
     for splat in splats.find(text):
@@ -123,15 +121,15 @@ def test_a_kernel_log(data: bytes) -> None:
 
 
 @given(st.sampled_from([word for word in (*ODD, *SPLAT_WORDS, b"rcu ", b"task a ", b"A-") if word]))
-def test_a_log_is_searched_in_linear_time(word: bytes) -> None:
+def test_log_is_searched_in_linear_time(word: bytes) -> None:
     text = (word * (400_000 // len(word))).decode(errors="replace")
-    begun = time.process_time()
+    started = time.process_time()
     splats.find(text)
-    assert time.process_time() - begun < 2
+    assert time.process_time() - started < 2
 
 
 @given(data=changed(LOGS))
-def test_a_log_that_the_console_shares(log_file: Path, data: bytes) -> None:
+def test_shared_log_is_read(log_file: Path, data: bytes) -> None:
     log_file.write_bytes(data)
     log = KernelLog(log_file, shared=True)
     assert log.size == len(data)

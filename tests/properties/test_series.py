@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Patch series: what git writes comes back the same, and no file makes a reader fail or hang."""
+"""Patch series: git's output is read back unchanged, and no file makes a reader crash or hang."""
 
 from __future__ import annotations
 
@@ -65,35 +65,35 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("series")
 
 
-def whole(found: Series) -> bool:
-    """Whether all that is taken has a diff that can be read again."""
+def is_valid(series: Series) -> bool:
+    """Whether each patch of a series has a diff that can be parsed again."""
     return all(
-        (scan := unified.scan(patch.text)).files and not scan.problem for patch in found.patches
+        (scan := unified.scan(patch.text)).files and not scan.problem for patch in series.patches
     )
 
 
 @given(data=changed(SAMPLES, WORDS))
-def test_a_file(data: bytes) -> None:
+def test_file_is_read(data: bytes) -> None:
     with contextlib.suppress(BlockyardError):
-        assert whole(series(items_of(mails(data, "a file"), "a file"), "a file", alone=True))
+        assert is_valid(series(items_of(mails(data, "a file"), "a file"), "a file", alone=True))
 
 
 @given(changed(SAMPLES, WORDS), st.sampled_from([word for word in PACKERS if word]), st.data())
-def test_a_compressed_file(data: bytes, suffix: str, draw: st.DataObject) -> None:
+def test_compressed_file_is_read(data: bytes, suffix: str, draw: st.DataObject) -> None:
     packed = bytearray(PACKERS[suffix](data))
-    for at in draw.draw(st.lists(st.integers(0, len(packed) - 1), max_size=3)):
-        packed[at] ^= 1
+    for index in draw.draw(st.lists(st.integers(0, len(packed) - 1), max_size=3)):
+        packed[index] ^= 1
     path = Path("/dev/shm") / f"blockyard-{random.getrandbits(64)}{suffix}"
     try:
         path.write_bytes(packed)
         with contextlib.suppress(BlockyardError):
-            assert whole(read(path))
+            assert is_valid(read(path))
     finally:
         path.unlink()
 
 
 @given(st.sampled_from((*WORDS, b"From a  ", b"[", b"=?", b"<a@", b"; a=", b"> ")))
-def test_a_file_is_read_in_linear_time(word: bytes) -> None:
+def test_file_is_read_in_linear_time(word: bytes) -> None:
     for line in (word * (100_000 // len(word)), (word.strip() or b"x") * 5_000 + b"\n"):
         for head in (
             b"",
@@ -145,10 +145,10 @@ def git(folder: Path, *arguments: str) -> bytes:
 
 
 def commits(folder: Path, count: int, seed: int) -> list[bytes]:
-    """Makes commits with odd contents; returns their diffs."""
+    """Make commits with odd contents; return their diffs."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "block").mkdir(parents=True)
-    choose = random.Random(seed)
+    rng = random.Random(seed)
     lines = [f"line {number}" for number in range(40)]
     file = folder / "block" / "disk.c"
     file.write_text("\n".join(lines) + "\n")
@@ -157,22 +157,22 @@ def commits(folder: Path, count: int, seed: int) -> list[bytes]:
     git(folder, "commit", "-qm", "base")
     odd = ("From here on", "é =3D ü", " ", "-- ", "+++ b/x", "--- a/x", "\ttab", "diff --git",
            "x" * 99, "@@ -1 +1 @@", "[PATCH 1/2]", "> quoted", "Interdiff:", "...", "")  # fmt: skip
-    found = []
+    diffs = []
     for number in range(count):
-        for _ in range(choose.randint(1, 4)):
-            lines.insert(choose.randrange(len(lines)), choose.choice(odd) + str(number))
-            del lines[choose.randrange(len(lines))]
-        file.write_text("\n".join(lines) + ("\n" if choose.random() < 0.8 else ""))
-        if choose.random() < 0.3:
-            (folder / "block" / f"new{number}.h").write_text("" if choose.random() < 0.5 else "é\n")
+        for _ in range(rng.randint(1, 4)):
+            lines.insert(rng.randrange(len(lines)), rng.choice(odd) + str(number))
+            del lines[rng.randrange(len(lines))]
+        file.write_text("\n".join(lines) + ("\n" if rng.random() < 0.8 else ""))
+        if rng.random() < 0.3:
+            (folder / "block" / f"new{number}.h").write_text("" if rng.random() < 0.5 else "é\n")
         git(folder, "add", "-A")
         git(folder, "commit", "-qm", f"disk: change {number}\n\nWörds.\n\n  diff --git a/x b/x\n")
-        found.append(git(folder, "diff", "--full-index", "HEAD~1", "HEAD"))
-    return found
+        diffs.append(git(folder, "diff", "--full-index", "HEAD~1", "HEAD"))
+    return diffs
 
 
 def sent(mail: bytes, encoding: str) -> bytes:
-    """A mail of one text as a mail program sends it."""
+    """A single-part mail in an encoding that mail programs use."""
     head, _, body = mail.partition(b"\n\n")
     if b"multipart" in head:
         return mail
@@ -215,7 +215,7 @@ def without_ids(text: bytes) -> bytes:
 
 @settings(max_examples=max(10, settings().max_examples // 4), deadline=None)  # git is slow
 @given(shape=SHAPES)
-def test_what_git_formats_comes_back_the_same(folder: Path, shape: Shape) -> None:
+def test_formatted_patches_are_read_back(folder: Path, shape: Shape) -> None:
     repository, out = folder / "repository", folder / "out"
     diffs = commits(repository, shape.count, shape.seed)
     shutil.rmtree(out, ignore_errors=True)
@@ -225,7 +225,7 @@ def test_what_git_formats_comes_back_the_same(folder: Path, shape: Shape) -> Non
     pack = PACKERS[shape.packed]
     paths = sorted(out.iterdir(), key=by_number)
     files = [sent(path.read_bytes(), shape.encoding) for path in paths]
-    where = out
+    source = out
     if shape.container == "folder":
         for path, data in zip(paths, files, strict=True):
             path.write_bytes(pack(data))
@@ -235,15 +235,16 @@ def test_what_git_formats_comes_back_the_same(folder: Path, shape: Shape) -> Non
         elif shape.options.count("--numbered-files") == 0:
             random.Random(shape.seed).shuffle(files)
         newline = b"\r\n" if shape.encoding == "crlf" else b"\n"
-        where = folder / f"thread{shape.packed}"
-        where.write_bytes(pack(newline.join(files)))
-    found = read(where)
-    assert [without_ids(one.text) for one in found.patches] == [without_ids(one) for one in diffs]
-    assert [one.number for one in found.patches] in ([0], list(range(1, shape.count + 1)))
-    assert len(found.omitted) == shape.cover
+        source = folder / f"thread{shape.packed}"
+        source.write_bytes(pack(newline.join(files)))
+    result = read(source)
+    texts = [without_ids(patch.text) for patch in result.patches]
+    assert texts == [without_ids(diff) for diff in diffs]
+    assert [patch.number for patch in result.patches] in ([0], list(range(1, shape.count + 1)))
+    assert len(result.omitted) == shape.cover
 
 
 def by_number(path: Path) -> int:
-    """Their order in the series, from v2-0001-... and from 1."""
-    found = re.fullmatch(r"(?:v\d+-)?(\d+).*", path.name)
-    return int(found[1]) if found else 0
+    """The number of a patch from its file name, such as v2-0001-x.patch or 1; else 0."""
+    match = re.fullmatch(r"(?:v\d+-)?(\d+).*", path.name)
+    return int(match[1]) if match else 0
