@@ -19,7 +19,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     for name in list(os.environ):
         if name.startswith("BLOCKYARD_"):
             monkeypatch.delenv(name)
-    for name in environment.OURS:  # a run in an earlier test has set them for its children
+    for name in environment.OURS:  # set by a run in an earlier test
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "config"))

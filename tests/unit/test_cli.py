@@ -171,7 +171,7 @@ class TestBadNames:
             (["kernel.diff", "7.3:debgu", "7.3"], "unknown variant 'debgu'", "debug"),
         ],
     )
-    def test_one_plain_message_and_exit_code_2(
+    def test_bad_name_is_a_usage_error_with_one_message(
         self, home: Path, arguments: list[str], message: str, near: str
     ) -> None:
         done = inv(*arguments)

@@ -30,7 +30,7 @@ from blockyard.tests.unit.fake_agent import (
 )
 
 ALL_BYTES = bytes(range(256))
-HASTE = 0.05  # a scale for tests that wait for a deadline: 1 s to begin, 0.25 s to be killed
+SHORT = 0.05  # scale for tests that wait for a deadline: 1 s to begin, 0.25 s to be killed
 
 
 @pytest.fixture

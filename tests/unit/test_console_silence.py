@@ -29,7 +29,7 @@ from blockyard.tests.unit.fake_agent import (
 )
 
 ALL_BYTES = bytes(range(256))
-HASTE = 0.05  # a scale for tests that wait for a deadline: 1 s to begin, 0.25 s to be killed
+SHORT = 0.05  # scale for tests that wait for a deadline: 1 s to begin, 0.25 s to be killed
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ class TestTimeout:
     @pytest.mark.parametrize("output", [b"", b"so far", ALL_BYTES * 4096])
     def test_console_works_after_a_confirmed_kill(self, connect: Connect, output: bytes) -> None:
         console = connect(
-            hang_on_first(output), lambda request: [request.end(137, len(output))], scale=HASTE
+            hang_on_first(output), lambda request: [request.end(137, len(output))], scale=SHORT
         )
         with pytest.raises(CommandTimedOut, match="timed out after"):
             console.run("sleep inf", timeout_s=4)
@@ -51,7 +51,7 @@ class TestTimeout:
         assert console.run("x").data == b"next"
 
     def test_fail_fast_sends_nothing_after_a_timeout(self, connect: Connect) -> None:
-        console = connect(hang_on_first(), lambda request: [request.end(137, 0)], scale=HASTE)
+        console = connect(hang_on_first(), lambda request: [request.end(137, 0)], scale=SHORT)
         console.fail_fast = True
         for _ in range(2):
             with pytest.raises(CommandTimedOut, match="sleep inf"):
@@ -60,19 +60,19 @@ class TestTimeout:
             console.run("clean up")
 
     def test_message_names_the_command_in_one_line(self, connect: Connect) -> None:
-        console = connect(hang_on_first(), lambda request: [request.end(137, 0)], scale=HASTE)
+        console = connect(hang_on_first(), lambda request: [request.end(137, 0)], scale=SHORT)
         with pytest.raises(CommandTimedOut) as caught:
             console.run("while true; do\n  sleep 1\ndone", timeout_s=1)
         assert "while true; do ..." in str(caught.value)
 
     def test_command_may_end_while_the_kill_is_sent(self, connect: Connect) -> None:
-        console = connect(hang_on_first(b"abc"), lambda request: [request.end(0, 3)], scale=HASTE)
+        console = connect(hang_on_first(b"abc"), lambda request: [request.end(0, 3)], scale=SHORT)
         with pytest.raises(CommandTimedOut):
             console.run("x", timeout_s=1)
         assert console.run("x").data == b"next"
 
     def test_unconfirmed_kill_ends_the_console(self, connect: Connect) -> None:
-        guest = FakeGuest(scale=HASTE)
+        guest = FakeGuest(scale=SHORT)
         console = connect(hang_on_first(), silence, guest=guest)
         with pytest.raises(ConsoleLost):
             console.run("x", timeout_s=1)
@@ -88,7 +88,7 @@ class TestTimeout:
             kills.append(request)
             return [request.end(GIVEN_UP, 0)] if len(kills) == 2 else []
 
-        guest = FakeGuest(scale=HASTE)
+        guest = FakeGuest(scale=SHORT)
         console = connect(hang_on_first(), kill, guest=guest)
         with pytest.raises(CommandTimedOut, match="stuck in the kernel"):
             console.run("x", timeout_s=1)
@@ -96,7 +96,7 @@ class TestTimeout:
         assert console.run("x").data == b"next"
 
     def test_message_quotes_the_last_output(self, connect: Connect) -> None:
-        console = connect(hang_on_first(b"one\ntwo\n"), lambda r: [r.end(137, 8)], scale=HASTE)
+        console = connect(hang_on_first(b"one\ntwo\n"), lambda r: [r.end(137, 8)], scale=SHORT)
         with pytest.raises(CommandTimedOut, match="its last output:\n    one\n    two"):
             console.run("x", timeout_s=1)
 
@@ -121,12 +121,12 @@ class TestHeartbeat:
                 yield r.alive()
             yield r.end(0, 0)
 
-        assert connect(run, scale=HASTE).run("x", timeout_s=600).exit_code == 0
+        assert connect(run, scale=SHORT).run("x", timeout_s=600).exit_code == 0
 
     def test_guest_without_heartbeats_is_examined_before_the_deadline(
         self, connect: Connect
     ) -> None:
-        guest = FakeGuest(scale=HASTE)
+        guest = FakeGuest(scale=SHORT)
         started_s = time.monotonic()
         with pytest.raises(ConsoleLost):
             connect(hang_on_first(b"so far"), guest=guest).run("x", timeout_s=6000)

@@ -12,7 +12,7 @@ from blockyard.modules.driver import Driver
 
 
 class TestWaits:
-    """A command that waits for a timeout of the kernel is no hang before that timeout."""
+    """A command that waits for a timeout of the kernel may block until that timeout."""
 
     def test_unload_may_wait_for_kernel_timeouts(self) -> None:
         console = Mock()

@@ -105,7 +105,7 @@ class TestCodeOf:
         ("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGTERM, 143)]
     )
     def test_exit_code_of_a_signal(self, number: signal.Signals, code: int) -> None:
-        signal.signal(number, signal.SIG_DFL)  # also when these tests run under nohup
+        signal.signal(number, signal.SIG_DFL)  # in case these tests run under nohup
         assert exits.code_of(lambda: os.kill(os.getpid(), number)) == code
 
     def test_nohup_is_respected(self) -> None:

@@ -270,7 +270,7 @@ class TestKey:
         toolchain: dict[str, str],
         same: bool,
     ) -> None:
-        """A kernel built here has the compiler in its key, a prebuilt one has not."""
+        """A kernel built here has the compiler in its key, a prebuilt one does not."""
         keys: list[str] = []
 
         def get(_kind: str, key: str, *_: object, **__: object) -> Path:

@@ -41,15 +41,15 @@ def repository(module: Path) -> Path:
     return module
 
 
-def names(found: Sources) -> set[str]:
-    return set(found.files) | set(found.links)
+def names(inputs: Sources) -> set[str]:
+    return set(inputs.files) | set(inputs.links)
 
 
 class TestModuleFiles:
     def test_plain_folder(self, module: Path) -> None:
-        found = sources(module)
-        assert (found.root, found.place) == (module, ".")
-        assert names(found) == {"Kbuild", "mine.c"}
+        inputs = sources(module)
+        assert (inputs.root, inputs.place) == (module, ".")
+        assert names(inputs) == {"Kbuild", "mine.c"}
 
     def test_build_output_is_ignored(self, module: Path) -> None:
         before = sources(module)
@@ -81,9 +81,9 @@ class TestModuleFiles:
         (module / "more").mkdir()
         (module / "more" / "run.sh").write_text("#!/bin/sh\n")
         (module / "more" / "run.sh").chmod(0o700)
-        found = sources(module)
-        assert found.files["more/run.sh"].endswith("x")
-        copied = found.copy(tmp_path / "copy")
+        inputs = sources(module)
+        assert inputs.files["more/run.sh"].endswith("x")
+        copied = inputs.copy(tmp_path / "copy")
         assert (copied / "more" / "run.sh").stat().st_mode & 0o777 == 0o755
         assert (copied / "mine.c").stat().st_mode & 0o777 == 0o644
         assert (copied / "mine.c").read_text() == (module / "mine.c").read_text()
@@ -122,19 +122,19 @@ class TestModuleFiles:
     def test_file_that_changes_during_the_copy_is_an_error(
         self, module: Path, tmp_path: Path
     ) -> None:
-        found = sources(module)
+        inputs = sources(module)
         (module / "mine.c").write_text("other")
         with pytest.raises(Failure, match="mine.c changed while it was copied"):
-            found.copy(tmp_path / "copy")
+            inputs.copy(tmp_path / "copy")
 
 
 class TestLinks:
     def test_link_inside_the_folder_is_kept(self, module: Path, tmp_path: Path) -> None:
         (module / "other.c").symlink_to("mine.c")
         (module / "absolute.c").symlink_to(module / "mine.c")
-        found = sources(module)
-        assert found.links == {"other.c": "mine.c", "absolute.c": "mine.c"}
-        copied = found.copy(tmp_path / "copy")
+        inputs = sources(module)
+        assert inputs.links == {"other.c": "mine.c", "absolute.c": "mine.c"}
+        copied = inputs.copy(tmp_path / "copy")
         assert (copied / "absolute.c").resolve() == copied / "mine.c"
 
     @pytest.mark.parametrize("target", ["/etc/passwd", "../../secret", "/proc/kmsg", "/dev/zero"])
@@ -145,16 +145,16 @@ class TestLinks:
 
     def test_link_into_the_work_tree_is_followed(self, repository: Path, tmp_path: Path) -> None:
         (repository / "common").symlink_to("../common")
-        found = sources(repository)
-        assert (found.root, found.place) == (repository.parent, "mine")
-        assert names(found) == {
+        inputs = sources(repository)
+        assert (inputs.root, inputs.place) == (repository.parent, "mine")
+        assert names(inputs) == {
             "mine/Kbuild",
             "mine/mine.c",
             "mine/common",
             "common/x.h",
             "common/y.h",
         }
-        copied = found.copy(tmp_path / "copy")
+        copied = inputs.copy(tmp_path / "copy")
         assert (copied / "common" / "x.h").read_text() == '#include "y.h"\n'
 
     def test_link_outside_of_the_folder_needs_a_work_tree(self, module: Path) -> None:
@@ -165,8 +165,8 @@ class TestLinks:
 
     def test_link_into_a_named_folder_is_followed(self, module: Path) -> None:
         (module / "common").symlink_to("../common")
-        found = sources(module, [module.parent / "common"])
-        assert "common/x.h" in names(found)
+        inputs = sources(module, [module.parent / "common"])
+        assert "common/x.h" in names(inputs)
 
     def test_link_into_dot_git_is_refused(self, repository: Path) -> None:
         (repository / "config").symlink_to("../.git/config")
@@ -182,16 +182,16 @@ class TestLinks:
         (repository / "self").symlink_to(".")
         (repository.parent / "common" / "back").symlink_to("../mine")
         (repository / "common").symlink_to("../common")
-        found = sources(repository)
-        assert "mine/loop" not in names(found)
-        assert found.links["mine/self"] == "."
+        inputs = sources(repository)
+        assert "mine/loop" not in names(inputs)
+        assert inputs.links["mine/self"] == "."
 
 
 class TestNamedFiles:
     def test_included_files_of_the_parent_folder(self, repository: Path) -> None:
         (repository / "mine.c").write_text('#include "../common/x.h"\n#include "../alone.h"\n')
-        found = sources(repository)
-        assert names(found) == {
+        inputs = sources(repository)
+        assert names(inputs) == {
             "mine/Kbuild",
             "mine/mine.c",
             "common/x.h",
@@ -215,9 +215,9 @@ class TestNamedFiles:
 
     def test_named_file_needs_a_work_tree(self, module: Path) -> None:
         (module / "mine.c").write_text('#include "../common/x.h"\n')
-        found = sources(module)
-        assert (found.place, names(found)) == (".", {"Kbuild", "mine.c"})
-        assert found.unseen == (
+        inputs = sources(module)
+        assert (inputs.place, names(inputs)) == (".", {"Kbuild", "mine.c"})
+        assert inputs.unseen == (
             f"{module}/mine.c names ../common/x.h, which the build does not see: copy it into the "
             "folder, or keep both in one git work tree",
         )
@@ -227,9 +227,9 @@ class TestNamedFiles:
     ) -> None:
         monkeypatch.setattr(folder, "OTHERS", FolderLimits(files=1))
         (repository / "Kbuild").write_text("ccflags-y := -I$(src)/../common\n")
-        found = sources(repository)
-        assert found.place == "."
-        assert "has more than 1 files" in found.unseen[0]
+        inputs = sources(repository)
+        assert inputs.place == "."
+        assert "has more than 1 files" in inputs.unseen[0]
 
     def test_only_the_named_file_of_a_large_neighbour_is_copied(
         self, repository: Path, monkeypatch: pytest.MonkeyPatch
@@ -241,9 +241,9 @@ class TestNamedFiles:
     def test_links_of_a_neighbour_folder_are_ignored(self, repository: Path) -> None:
         (repository / "mine.c").write_text('#include "../common/y.h"\n')
         (repository.parent / "common" / "z.h").symlink_to("/etc/passwd")
-        found = sources(repository)
-        assert "common/x.h" in names(found)
-        assert "common/z.h" not in names(found)
+        inputs = sources(repository)
+        assert "common/x.h" in names(inputs)
+        assert "common/z.h" not in names(inputs)
 
     def test_number_of_names_is_limited(
         self, repository: Path, monkeypatch: pytest.MonkeyPatch
@@ -309,8 +309,8 @@ class TestStart:
 def test_number_of_files_is_limited(tmp_path: Path) -> None:
     for number in range(5):
         (tmp_path / str(number)).touch()
-    found = untrusted.regular_files(tmp_path, lambda name: name == "4", FolderLimits(files=4))
-    assert [entry.name for entry in found] == ["0", "1", "2", "3"]
+    entries = untrusted.regular_files(tmp_path, lambda name: name == "4", FolderLimits(files=4))
+    assert [entry.name for entry in entries] == ["0", "1", "2", "3"]
     with pytest.raises(UsageError, match="has more than 4 files"):
         list(untrusted.regular_files(tmp_path, lambda name: False, FolderLimits(files=4)))
 

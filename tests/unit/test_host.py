@@ -137,7 +137,7 @@ class TestSandbox:
 
 
 class TestProxies:
-    """A proxy's password reaches the program in its environment and stands in no argument list."""
+    """A proxy's password is passed in the environment and never in an argument list."""
 
     @pytest.fixture(autouse=True)
     def proxy(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +243,7 @@ class TestMirrors:
         listing: str,
         expected: Mirrors | None,
     ) -> None:
-        """Mirrors of an Ubuntu host do not serve."""
+        """Mirrors of an Ubuntu host are not used."""
         (tmp_path / "listing").write_text(listing)
         program = tmp_path / "apt-get"
         program.write_text(f"#!/bin/sh\nexec cat {tmp_path}/listing\n")
