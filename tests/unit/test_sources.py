@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a user may name as a kernel, and how a tree is told from another folder."""
+"""Kernel sources: the forms of a name, and folders, git, tarballs and their identity."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class TestForms:
             ),
         ],
     )
-    def test_each_form(self, text: str, entry: object) -> None:
+    def test_form_is_recognized(self, text: str, entry: object) -> None:
         assert find(text) == entry
 
     @pytest.mark.parametrize(
@@ -72,28 +72,28 @@ class TestForms:
             ("~nobody-has-this-name/linux#v7.2", "no such user"),
         ],
     )
-    def test_what_is_none(self, text: str, words: str) -> None:
+    def test_invalid_form_is_a_usage_error(self, text: str, words: str) -> None:
         with pytest.raises(UsageError, match=words):
             find(text)
 
 
 class TestTree:
-    def test_the_version_is_the_makefiles(self) -> None:
+    def test_version_comes_from_the_makefile(self) -> None:
         assert version(MAKEFILE) == "7.4.0-rc2"
         assert (
             version("VERSION = 6\nPATCHLEVEL = 12\nSUBLEVEL = 117\nEXTRAVERSION =\n") == "6.12.117"
         )
         assert version("all:\n\ttrue\n") == ""
 
-    def test_a_tree(self, linux: Path) -> None:
+    def test_source_tree_is_accepted(self, linux: Path) -> None:
         assert checked(linux, "it") == linux
 
-    def test_another_folder(self, tmp_path: Path) -> None:
+    def test_other_folder_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="not a kernel source tree"):
             checked(tmp_path, str(tmp_path))
 
     @pytest.mark.parametrize("product", [".config", "include/config"])
-    def test_a_tree_that_was_built_in_place(self, linux: Path, product: str) -> None:
+    def test_tree_built_in_place_is_refused(self, linux: Path, product: str) -> None:
         (linux / product).mkdir(parents=True)
         with pytest.raises(UsageError, match="was built in place") as caught:
             checked(linux, "it")
@@ -101,13 +101,13 @@ class TestTree:
 
 
 class TestDirectory:
-    def test_it_is_used_where_it_is(self, linux: Path) -> None:
+    def test_directory_is_used_in_place(self, linux: Path) -> None:
         tree = fetch("mine", Directory(str(linux)), NO_TOOLS)
         assert tree.path == linux
         assert tree.build_id == str(linux)
         assert tree.version == "7.4.0-rc2"
 
-    def test_its_state_is_its_files(self, linux: Path) -> None:
+    def test_fingerprint_changes_with_the_files(self, linux: Path) -> None:
         before = directory.fingerprint(linux)
         assert directory.fingerprint(linux) == before
         source = linux / "drivers" / "block" / "rnull.rs"
@@ -117,31 +117,31 @@ class TestDirectory:
         source.rename(source.with_name("other.rs"))
         assert directory.fingerprint(linux) != changed
 
-    def test_documentation_and_history_do_not_count(self, linux: Path) -> None:
+    def test_documentation_and_git_are_ignored(self, linux: Path) -> None:
         before = directory.fingerprint(linux)
         for name in (".git", "Documentation"):
             (linux / name).mkdir()
             (linux / name / "file").write_text("x")
         assert directory.fingerprint(linux) == before
 
-    def test_what_kconfig_reads_of_the_documentation_counts(self, linux: Path) -> None:
+    def test_kconfig_in_documentation_counts(self, linux: Path) -> None:
         before = directory.fingerprint(linux)
         (linux / "Documentation").mkdir()
         (linux / "Documentation" / "Kconfig").write_text("config WARN_MISSING_DOCUMENTS\n")
         assert directory.fingerprint(linux) != before
 
-    def test_whether_a_script_can_be_run_counts(self, linux: Path) -> None:
+    def test_executable_bit_counts(self, linux: Path) -> None:
         before = directory.fingerprint(linux)
         (linux / "Makefile").chmod(0o755)
         assert directory.fingerprint(linux) != before
 
-    def test_one_that_was_edited_while_it_was_used(self, linux: Path) -> None:
+    def test_edit_during_use_is_detected(self, linux: Path) -> None:
         tree = fetch("mine", Directory(str(linux)), NO_TOOLS)
         assert not directory.changed(tree)
         (linux / "Makefile").touch()
         os.utime(linux / "Makefile", ns=(1, 1))
         assert directory.changed(tree)
-        # a copy with patches has an origin that begins alike, and does not change
+        # the origin of a patched copy starts alike, but the copy does not change
         patched = Patched(tree.origin, 1, "01")
         assert not directory.changed(Tree(tree.path, patched, "x"))
 
@@ -155,7 +155,7 @@ def git(path: Path, *arguments: str) -> str:
 
 
 class TestGit:
-    def test_a_ref_that_does_not_exist(self, linux: Path) -> None:
+    def test_missing_ref_is_a_usage_error(self, linux: Path) -> None:
         git(linux, "init", "--quiet")
         git(linux, "add", "--all")
         git(linux, "commit", "--quiet", "--message=first")
@@ -164,7 +164,7 @@ class TestGit:
             fetch("mine", Git(str(linux), "v7.4-rc3"), NO_TOOLS)
         assert "v7.4-rc2" in caught.value.hint
 
-    def test_a_folder_that_is_no_repository(self, tmp_path: Path) -> None:
+    def test_folder_without_a_repository_is_refused(self, tmp_path: Path) -> None:
         empty = tmp_path / "empty"
         empty.mkdir()
         with pytest.raises(UsageError, match="is not a git repository"):
@@ -172,7 +172,7 @@ class TestGit:
 
 
 class TestTarball:
-    def test_one_that_is_not_there(self, tmp_path: Path) -> None:
+    def test_missing_file_is_a_usage_error(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="no such file"):
             fetch("mine", Tarball(str(tmp_path / "linux.tar.xz")), NO_TOOLS)
 
@@ -184,20 +184,20 @@ class TestTarball:
             ("file:///none.tar.xz", UsageError),
         ],
     )
-    def test_invalid_url(self, url: str, error: type[Exception]) -> None:
+    def test_invalid_url_is_an_error(self, url: str, error: type[Exception]) -> None:
         with pytest.raises(error, match="cannot fetch"):
             fetch("mine", Tarball(url, SHA256), NO_TOOLS)
 
     @pytest.mark.parametrize("entry", [Directory("~nobody-has-this-name"), Tarball("~nobody-x/y")])
-    def test_the_home_of_nobody(self, entry: Entry) -> None:
+    def test_unknown_user_is_a_usage_error(self, entry: Entry) -> None:
         with pytest.raises(UsageError, match="no such user"):
             fetch("mine", entry, NO_TOOLS)
 
-    def test_a_url_needs_its_sha256(self) -> None:
+    def test_url_needs_a_sha256(self) -> None:
         with pytest.raises(UsageError, match="needs a sha256"):
             fetch("mine", Tarball("https://host/linux.tar.xz"), NO_TOOLS)
 
-    def test_a_wrong_sha256(self, tmp_path: Path) -> None:
+    def test_wrong_sha256_is_a_failure(self, tmp_path: Path) -> None:
         tarball = tmp_path / "linux.tar"
         tarball.write_bytes(b"not what it was")
         with pytest.raises(Failure, match="has the sha256"):
@@ -205,17 +205,17 @@ class TestTarball:
 
 
 class TestIdentity:
-    def test_where_a_tree_came_from_is_for_people(self, tmp_path: Path) -> None:
-        here = Tree(tmp_path, Other("git /a main 0123"), contents="git 0123")
-        there = Tree(tmp_path, Other("git /b v7 0123"), contents="git 0123")
-        assert here.identity == there.identity
+    def test_identity_depends_on_contents_and_not_on_the_origin(self, tmp_path: Path) -> None:
+        first = Tree(tmp_path, Other("git /a main 0123"), contents="git 0123")
+        second = Tree(tmp_path, Other("git /b v7 0123"), contents="git 0123")
+        assert first.identity == second.identity
 
-    def test_an_origin_that_says_it_all_is_enough(self, tmp_path: Path) -> None:
+    def test_package_origin_is_the_identity(self, tmp_path: Path) -> None:
         assert Tree(tmp_path, Other("debian linux-source-7.3 7.3.4-1")).identity.endswith("7.3.4-1")
 
 
-def test_an_origin_reads_as_it_always_did() -> None:
-    """Keys of the cache are made of these texts."""
+def test_text_of_each_origin_is_stable() -> None:
+    """Cache keys depend on these texts."""
     commit = GitCommit("https://example.org/linux.git", "main", "0123")
     texts = {
         DebianPackage("linux-source-7.3", "7.3.4-1"): "debian linux-source-7.3 7.3.4-1",
@@ -228,7 +228,7 @@ def test_an_origin_reads_as_it_always_did() -> None:
     assert Patched(Patched(commit, 1, "a"), 2, "b").unpatched == commit
 
 
-def test_a_kernel_of_before_has_its_origin_as_text(tmp_path: Path) -> None:
+def test_older_kernel_json_has_its_origin_as_text(tmp_path: Path) -> None:
     samples.kernel(tmp_path)
     file = tmp_path / "kernel.json"
     fields = json.loads(file.read_text()) | {"source": "tarball /a.tar sha256 01"}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a user may choose, and what is said of a choice that is none, before anything begins."""
+"""KernelSpec: its names and options, and errors for invalid values before any work starts."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def fragment(tmp_path: Path) -> Path:
     return path
 
 
-class TestChoice:
-    def test_nothing_chosen_is_the_main_job(self) -> None:
+class TestSpec:
+    def test_default_is_the_default_kernel(self) -> None:
         assert KernelSpec().name == DEFAULT
 
-    def test_the_name_tells_what_is_unusual(self, fragment: Path) -> None:
+    def test_name_contains_values_that_are_not_defaults(self, fragment: Path) -> None:
         assert KernelSpec("6.12", variant="debug").name == "6.12 debug"
-        choice = KernelSpec("7.3", "kasan", (fragment,), "host", "gcc")
-        assert choice.name == "7.3 kasan mine.config gcc host"
+        spec = KernelSpec("7.3", "kasan", (fragment,), "host", "gcc")
+        assert spec.name == "7.3 kasan mine.config gcc host"
 
-    def test_its_options_say_the_same(self, fragment: Path) -> None:
+    def test_options_repeat_the_spec(self, fragment: Path) -> None:
         options = KernelSpec("7.2", "big", (fragment, fragment)).options
         pairs = dict(zip(options[::2], options[1::2], strict=True))
         assert (pairs["--kernel"], pairs["--variant"]) == ("7.2", "big")
@@ -59,7 +59,7 @@ class TestChoice:
             ({"compiler": "clang"}, "unknown compiler 'clang'", "gcc"),
         ],
     )
-    def test_an_unknown_name_gets_the_nearest(
+    def test_unknown_name_suggests_the_nearest(
         self, options: dict[str, str], words: str, hint: str
     ) -> None:
         with pytest.raises(UsageError, match=words) as caught:
@@ -69,61 +69,61 @@ class TestChoice:
 
 
 class TestValue:
-    """A specification travels to machines that have none of its files."""
+    """A spec is a plain value: it can be sent to machines without its files."""
 
-    AWAY = KernelSpec(
+    REMOTE = KernelSpec(
         "/nowhere/linux#v9.9", "none", (Path("/nowhere/a.config"),), "away", "tcc",
         (Path("/nowhere/driver"),), (Path("/nowhere/patches"),), 7,
     )  # fmt: skip
 
-    def test_it_is_made_and_compared_without_its_files(self) -> None:
-        assert replace(self.AWAY, series_version=7) == self.AWAY
-        assert replace(self.AWAY, series_version=8) != self.AWAY
+    def test_spec_is_compared_without_its_files(self) -> None:
+        assert replace(self.REMOTE, series_version=7) == self.REMOTE
+        assert replace(self.REMOTE, series_version=8) != self.REMOTE
         with pytest.raises(UsageError):
-            self.AWAY.checked()
+            self.REMOTE.checked()
 
-    def test_it_is_pickled(self) -> None:
-        assert pickle.loads(pickle.dumps(self.AWAY)) == self.AWAY
+    def test_spec_can_be_pickled(self) -> None:
+        assert pickle.loads(pickle.dumps(self.REMOTE)) == self.REMOTE
 
-    def test_it_is_json(self) -> None:
-        data = msgspec.json.encode(self.AWAY, enc_hook=str)
+    def test_spec_round_trips_through_json(self) -> None:
+        data = msgspec.json.encode(self.REMOTE, enc_hook=str)
         made = msgspec.json.decode(data, type=KernelSpec, dec_hook=lambda kind, text: kind(text))
-        assert made == self.AWAY
+        assert made == self.REMOTE
 
-    def test_a_specification_that_is_right_is_returned(self, fragment: Path) -> None:
+    def test_checked_returns_a_valid_spec(self, fragment: Path) -> None:
         spec = KernelSpec(fragments=(fragment,))
         assert spec.checked() is spec
 
 
 class TestFragments:
-    def test_one_that_is_not_there(self, tmp_path: Path) -> None:
+    def test_missing_fragment_is_a_usage_error(self, tmp_path: Path) -> None:
         path = tmp_path / "none.config"
         with pytest.raises(UsageError, match=r"none\.config: No such file or directory"):
             KernelSpec(fragments=(path,)).checked()
 
-    def test_a_folder(self, tmp_path: Path) -> None:
+    def test_folder_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="it is a folder"):
             KernelSpec(fragments=(tmp_path,)).checked()
 
-    def test_a_huge_one(self, fragment: Path) -> None:
+    def test_large_fragment_is_refused(self, fragment: Path) -> None:
         fragment.write_text("#" * (untrusted.CONFIG_BYTES + 1))
         with pytest.raises(UsageError, match=r"mine\.config: it is larger than 4 MiB"):
             KernelSpec(fragments=(fragment,)).checked()
 
-    def test_one_that_is_no_text(self, fragment: Path) -> None:
+    def test_binary_fragment_is_refused(self, fragment: Path) -> None:
         fragment.write_bytes(b"\xff\xfe")
         with pytest.raises(UsageError, match=r"mine\.config: it is not UTF-8 text"):
             KernelSpec(fragments=(fragment,)).checked()
 
-    def test_the_mark_of_an_editor_at_the_beginning_is_none_of_it(self, fragment: Path) -> None:
+    def test_byte_order_mark_is_ignored(self, fragment: Path) -> None:
         fragment.write_bytes(b"\xef\xbb\xbfCONFIG_HZ_1000=y\r\n")
         assert kconfig.merge([read_fragment(fragment)]).requests["HZ_1000"].value == "y"
 
-    def test_a_stream_of_the_shell_is_there_each_time_it_is_read(self) -> None:
+    def test_stdin_can_be_read_twice(self) -> None:
         script = (
             "from pathlib import Path; from blockyard.kernel.spec import KernelSpec;"
             "from blockyard.kernel.config.fragments import read_fragment;"
-            "stream = Path('/dev/stdin'); choice = KernelSpec(fragments=(stream,)).checked();"
+            "stream = Path('/dev/stdin'); spec = KernelSpec(fragments=(stream,)).checked();"
             "print(read_fragment(stream).text)"
         )
         argv = [sys.executable, "-c", script]
@@ -133,35 +133,33 @@ class TestFragments:
         assert done.stdout.decode().strip() == "CONFIG_HZ_1000=y"
 
     @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
-    def test_a_pipe_or_a_device_is_refused(
-        self, tmp_path: Path, make: Callable[[Path], None]
-    ) -> None:
+    def test_fifo_or_device_is_refused(self, tmp_path: Path, make: Callable[[Path], None]) -> None:
         path = tmp_path / "mine.config"
         make(path)
         with pytest.raises(UsageError, match="it is not a regular file"):
             KernelSpec(fragments=(path,)).checked()
 
-    def test_a_line_that_cannot_be_read_is_named(self, fragment: Path) -> None:
+    def test_invalid_line_is_named(self, fragment: Path) -> None:
         fragment.write_text("CONFIG_A=y\nCONFIG_B = y\n")
         with pytest.raises(UsageError, match=r"mine\.config:2: cannot read 'CONFIG_B = y'"):
             KernelSpec(fragments=(fragment,)).checked()
 
 
 class TestPaths:
-    def test_they_stand_between_commas(self) -> None:
+    def test_paths_are_separated_by_commas(self) -> None:
         assert paths(" a, b/c ,,") == (Path("a"), Path("b/c"))
         assert paths("") == ()
 
-    def test_one_that_is_there_may_have_commas_itself(self, tmp_path: Path) -> None:
+    def test_existing_path_may_contain_commas(self, tmp_path: Path) -> None:
         odd = tmp_path / "comma, and, space"
         odd.mkdir()
         (tmp_path / "b").touch()
         assert paths(f"{tmp_path}/b,{odd},c") == (tmp_path / "b", odd, Path("c"))
-        choice = KernelSpec(modules=(odd, tmp_path / "b"))
-        at = choice.options.index("--module")
-        assert paths(choice.options[at + 1]) == choice.modules
+        spec = KernelSpec(modules=(odd, tmp_path / "b"))
+        index = spec.options.index("--module")
+        assert paths(spec.options[index + 1]) == spec.modules
 
-    def test_what_can_be_read_both_ways_is_refused(
+    def test_ambiguous_commas_are_refused(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
@@ -174,35 +172,37 @@ class TestPaths:
 
 
 class TestSeriesVersion:
-    def test_it_is_part_of_the_options(self, tmp_path: Path) -> None:
+    def test_series_version_is_part_of_the_options(self, tmp_path: Path) -> None:
         folder = PROJECT / "tests/unit/data/series/two-versions"
-        choice = KernelSpec(series=(folder,), series_version=1)
-        assert choice.options[-2:] == ["--series-version", "1"]
+        spec = KernelSpec(series=(folder,), series_version=1)
+        assert spec.options[-2:] == ["--series-version", "1"]
         with pytest.raises(UsageError, match="has no version 7"):
             KernelSpec(series=(folder,), series_version=7).checked()
 
-    def test_the_version_taken_makes_another_tree(self) -> None:
+    def test_series_version_changes_the_patches(self) -> None:
         folder = PROJECT / "tests/unit/data/series/two-versions"
-        texts = [[one.text for one in reader.read(folder, version).patches] for version in (1, 2)]
+        texts = [
+            [patch.text for patch in reader.read(folder, version).patches] for version in (1, 2)
+        ]
         assert texts[0] != texts[1]
 
     @pytest.mark.parametrize("text", ["v2", "-1", "2.0", "٣", "99999"])
-    def test_only_a_number_is_one(self, text: str) -> None:
+    def test_series_version_must_be_a_number(self, text: str) -> None:
         with pytest.raises(UsageError, match="invalid --series-version"):
             numbered("--series-version", text)
         assert (numbered("--series-version", "12"), numbered("--series-version", "")) == (12, None)
 
 
 class TestVariants:
-    def test_all_are_there_and_told_in_the_help(self) -> None:
+    def test_all_variants_are_in_the_help(self) -> None:
         assert variants.names() == ("plain", "big", "debug", "faults", "kasan", "symbols", "ubsan")
         (_, text) = options.KERNEL["variant"]
         assert set(re.findall(r"[a-z]+", text)) >= set(variants.names())
 
-    def test_plain_adds_nothing(self) -> None:
+    def test_plain_has_no_fragments(self) -> None:
         assert variants.fragments("plain", rust=True) == []
 
-    def test_what_needs_rust_is_asked_for_with_rust_only(self) -> None:
+    def test_rust_symbols_are_requested_only_with_rust(self) -> None:
         with_rust = kconfig.merge(variants.fragments("debug", rust=True)).requests
         without = kconfig.merge(variants.fragments("debug", rust=False)).requests
         assert set(with_rust) - set(without) == {"RUST", "RUST_DEBUG_ASSERTIONS"}
@@ -223,5 +223,5 @@ class TestVariants:
             ("NO_SUCH_SYMBOL", []),
         ],
     )
-    def test_which_one_asks_for_a_symbol(self, symbol: str, names: list[str]) -> None:
+    def test_variants_that_request_a_symbol(self, symbol: str, names: list[str]) -> None:
         assert variants.with_symbol(symbol) == names

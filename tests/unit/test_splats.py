@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What counts as a splat in a kernel log, and where its report ends (logs in data/*.log)."""
+"""Splats in a kernel log: what counts as one, and where its report ends (logs in data/*.log)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from blockyard.images.log.splats import EXCERPT_LINES, Splat, find
 DATA = Path(__file__).with_name("data")
 
 
-def found_in(name: str) -> list[Splat]:
+def splats_in(name: str) -> list[Splat]:
     return find((DATA / f"{name}.log").read_text())
 
 
@@ -73,7 +73,7 @@ ONE_SPLAT = {
         "kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
     ),
     "slub": ("memory corruption", "BUG kmalloc-64 (Not tainted): Right Redzone overwritten"),
-    # not every report has a name: some are a stack and no more
+    # some reports consist of a stack only
     "stack_dump": ("stack dump", "Call Trace:"),
     "panic": ("panic", "Kernel panic - not syncing: sysrq triggered crash"),
     "panic_without_trace": (
@@ -84,19 +84,19 @@ ONE_SPLAT = {
 
 
 @pytest.mark.parametrize("name", ONE_SPLAT)
-def test_one_report_is_one_splat(name: str) -> None:
-    assert [(splat.kind, splat.line) for splat in found_in(name)] == [ONE_SPLAT[name]]
+def test_report_is_one_splat(name: str) -> None:
+    assert [(splat.kind, splat.line) for splat in splats_in(name)] == [ONE_SPLAT[name]]
 
 
 @pytest.mark.parametrize("name", ["clean_7.3", "users_words"])
-def test_a_log_without_splats(name: str) -> None:
-    assert found_in(name) == []
+def test_log_without_splats(name: str) -> None:
+    assert splats_in(name) == []
 
 
-def test_every_log_is_judged() -> None:
-    """A golden log that no test reads proves nothing."""
-    others = {"clean_7.3", "users_words", "two_splats", "caller_ids", "fault_injection"}
-    assert {path.stem for path in DATA.glob("*.log")} == others | set(ONE_SPLAT)
+def test_every_log_has_a_case() -> None:
+    """An unused golden log proves nothing."""
+    other_logs = {"clean_7.3", "users_words", "two_splats", "caller_ids", "fault_injection"}
+    assert {path.stem for path in DATA.glob("*.log")} == other_logs | set(ONE_SPLAT)
 
 
 class TestExcerpt:
@@ -118,49 +118,49 @@ class TestExcerpt:
             ),
         ],
     )
-    def test_it_ends_with_the_stack(self, name: str, last: str) -> None:
-        (splat,) = found_in(name)
+    def test_excerpt_ends_with_the_stack(self, name: str, last: str) -> None:
+        (splat,) = splats_in(name)
         assert without_stamps(splat.excerpt).splitlines()[-1] == last
 
-    def test_it_is_the_log_as_it_was(self) -> None:
+    def test_excerpt_is_verbatim(self) -> None:
         log = (DATA / "warning_7.log").read_text()
         (splat,) = find(log)
         assert splat.excerpt in log
         assert splat.excerpt.startswith("[   31.000233] WARNING: ")
 
-    def test_a_sanitizer_says_who_allocated_and_freed(self) -> None:
-        """KASAN's report goes on after the stack, up to its closing rule."""
-        (splat,) = found_in("kasan")
+    def test_kasan_report_includes_allocation_and_free(self) -> None:
+        """KASAN's report continues after the stack, up to its closing rule."""
+        (splat,) = splats_in("kasan")
         assert "Allocated by task 203" in splat.excerpt
         assert "Freed by task 219" in splat.excerpt
         assert without_stamps(splat.excerpt).splitlines()[-1] == "=" * 66
 
-    def test_an_endless_report_is_cut(self) -> None:
+    def test_endless_report_is_cut(self) -> None:
         log = "WARNING: a.c:1 at f+0x1/0x2, CPU#0: sh/1\nCall Trace:\n" + " g+0x1/0x2\n" * 500
         (splat,) = find(log)
         assert len(splat.excerpt.splitlines()) == EXCERPT_LINES
 
-    def test_a_report_that_the_log_ends_in(self) -> None:
+    def test_report_may_end_with_the_log(self) -> None:
         log = "WARNING: a.c:1 at f+0x1/0x2, CPU#0: sh/1\nCall Trace:\n <TASK>\n g+0x1/0x2"
         (splat,) = find(log)
         assert splat.excerpt == log
 
 
 class TestSeveral:
-    def test_each_complaint_of_a_log_is_found(self) -> None:
-        assert [splat.kind for splat in found_in("two_splats")] == [
+    def test_all_splats_of_a_log_are_found(self) -> None:
+        assert [splat.kind for splat in splats_in("two_splats")] == [
             "kmemleak",
             "WARNING",
             "soft lockup",
         ]
 
-    def test_each_has_its_own_lines_only(self) -> None:
-        leak, warning, lockup = (splat.excerpt for splat in found_in("two_splats"))
+    def test_excerpts_do_not_overlap(self) -> None:
+        leak, warning, lockup = (splat.excerpt for splat in splats_in("two_splats"))
         assert "WARNING" not in leak
         assert "null_del_dev" in warning and "soft lockup" not in warning
         assert "null_blk: module unloaded" not in lockup
 
-    def test_a_panic_that_follows_an_oops_is_told(self) -> None:
+    def test_panic_after_an_oops_is_found(self) -> None:
         log = (DATA / "null_dereference.log").read_text() + (
             "[   12.500001] Kernel panic - not syncing: Fatal exception\n"
         )
@@ -168,50 +168,50 @@ class TestSeveral:
 
 
 class TestStamps:
-    def test_caller_ids_are_part_of_the_stamp(self) -> None:
-        """CONFIG_PRINTK_CALLER adds the thread or the processor."""
-        assert [(splat.kind, splat.line) for splat in found_in("caller_ids")] == [
+    def test_caller_ids_belong_to_the_stamp(self) -> None:
+        """CONFIG_PRINTK_CALLER adds the thread or the CPU."""
+        assert [(splat.kind, splat.line) for splat in splats_in("caller_ids")] == [
             ("WARNING", "WARNING: block/genhd.c:731 at del_gendisk+0x3a/0xc0, CPU#1: rmdir/402"),
             ("RCU stall", "rcu: INFO: rcu_preempt self-detected stall on CPU"),
         ]
 
-    def test_a_log_without_stamps(self) -> None:
+    def test_log_without_stamps(self) -> None:
         log = without_stamps((DATA / "warning_6.log").read_text())
         assert [splat.kind for splat in find(log)] == ["WARNING"]
 
 
-def test_what_user_programs_write_is_not_the_kernels_word() -> None:
+def test_messages_of_user_programs_are_not_splats() -> None:
     assert find("[    1.000001] blockyard: BUG: KASAN: so says a test\n") == []
     assert find("[    1.000001][  T214] blockyard-init: WARNING: no module\n") == []
 
 
-def test_a_line_without_end_is_judged_all_the_same() -> None:
-    """What is raw on the port has no limit, and patterns look at all of a line."""
-    begun = time.monotonic()
+def test_endless_line_is_read_in_linear_time() -> None:
+    """Raw lines from the port have no length limit, and patterns search the whole line."""
+    started = time.monotonic()
     assert [splat.kind for splat in find("Oops: 0002 " + "rcu" * (1 << 20))] == ["Oops"]
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - started < 5
 
 
-def test_an_empty_log() -> None:
+def test_empty_log_has_no_splats() -> None:
     assert find("") == []
 
 
 class TestInjected:
     REPORT = (DATA / "fault_injection.log").read_text()
 
-    def test_a_failure_that_was_asked_for_is_no_splat(self) -> None:
+    def test_injected_failure_is_not_a_splat(self) -> None:
         assert find(self.REPORT) == []
 
-    def test_what_it_leads_to_is_one(self) -> None:
+    def test_consequence_of_an_injected_failure_is_a_splat(self) -> None:
         (splat,) = find(self.REPORT + "[   14.3] BUG: kernel NULL pointer dereference\n")
         assert splat.kind == "BUG"
 
-    def test_without_a_stack_it_is_two_lines(self) -> None:
+    def test_injected_failure_without_a_stack_is_two_lines(self) -> None:
         silent = "".join(self.REPORT.splitlines(keepends=True)[:3])
         oops = (DATA / "null_dereference.log").read_text()
         assert find(silent + oops) == find(oops)
         assert find(silent + "Call Trace:\n dump_stack\n </TASK>\n" + oops) == find(oops)
 
-    def test_a_splat_that_comes_right_after_it(self) -> None:
+    def test_splat_right_after_an_injected_failure(self) -> None:
         text = "FAULT_INJECTION: forcing a failure.\nBUG: KASAN: x\nCall Trace:\n </TASK>\n"
         assert [splat.kind for splat in find(text)] == ["KASAN"]

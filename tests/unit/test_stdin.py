@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the command of `./inv boot --run` gets on its standard input."""
+"""Standard input of the command in `./inv boot --run`."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from blockyard.kernel.host.errors import UsageError
 
 
 class Pipe:
-    """Standard input as a pipe."""
+    """A pipe in place of sys.stdin."""
 
     def __init__(self) -> None:
-        self.theirs, self.ours = os.pipe()
+        self.reader, self.writer = os.pipe()
 
     def fileno(self) -> int:
-        return self.theirs
+        return self.reader
 
     def write(self, data: bytes) -> None:
-        os.write(self.ours, data)
+        os.write(self.writer, data)
 
     def end(self) -> None:
-        if self.ours >= 0:
-            os.close(self.ours)
-            self.ours = -1
+        if self.writer >= 0:
+            os.close(self.writer)
+            self.writer = -1
 
 
 @pytest.fixture
@@ -41,32 +41,32 @@ def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipe]:
 
 
 def data() -> bytes:
-    coming = stdin.begin()
-    assert coming is not None
-    return coming.data()
+    reader = stdin.begin()
+    assert reader is not None
+    return reader.data()
 
 
-def test_what_is_piped_in(pipe: Pipe) -> None:
+def test_piped_bytes_are_passed(pipe: Pipe) -> None:
     pipe.write(bytes(range(256)))
     pipe.end()
     assert data() == bytes(range(256))
 
 
-def test_what_comes_late(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_late_bytes_are_passed(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     pipe.write(b"one\n")
-    coming = stdin.begin()
+    reader = stdin.begin()
     pipe.write(b"two\n")
     pipe.end()
-    assert coming is not None
-    assert coming.data() == b"one\ntwo\n"
+    assert reader is not None
+    assert reader.data() == b"one\ntwo\n"
 
 
-def test_nothing_is_nothing(pipe: Pipe) -> None:
+def test_empty_pipe_is_empty(pipe: Pipe) -> None:
     pipe.end()
     assert data() == b""
 
 
-def test_a_pipe_that_is_silent_is_not_waited_for(
+def test_silent_pipe_counts_as_empty(
     pipe: Pipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(stdin, "FIRST_S", 0.01)
@@ -74,14 +74,14 @@ def test_a_pipe_that_is_silent_is_not_waited_for(
     assert "standard input is open and nothing comes" in capsys.readouterr().err
 
 
-def test_one_without_end(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endless_pipe_is_a_usage_error(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stdin, "END_S", 0.0)
     pipe.write(b"x")
     with pytest.raises(UsageError, match="has no end after 0 s"):
         data()
 
 
-def test_too_much(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_size_is_limited(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stdin, "LIMIT", 1 << 20)
     monkeypatch.setattr(sys, "stdin", open("/dev/zero", "rb"))  # noqa: SIM115 - for the thread
     with pytest.raises(UsageError, match="more than 1 MiB on standard input"):
@@ -89,14 +89,14 @@ def test_too_much(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("closed", [None, io.StringIO()])
-def test_none_at_all(closed: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closed_stdin_is_none(closed: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", closed)
     assert stdin.begin() is None
 
 
-def test_a_terminal_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, theirs = os.openpty()
-    with open(theirs) as terminal:
+def test_terminal_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    controller, terminal_end = os.openpty()
+    with open(terminal_end) as terminal:
         monkeypatch.setattr(sys, "stdin", terminal)
         assert stdin.begin() is None
-    os.close(ours)
+    os.close(controller)

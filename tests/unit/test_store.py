@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The cache: an entry that exists is complete, whatever interrupted its making."""
+"""The cache: an existing entry is complete, whatever interrupted its creation."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.settings import PROJECT
 
 
-def fill(path: Path) -> None:
-    (path / "data").write_text("whole")
+def make_entry(path: Path) -> None:
+    (path / "data").write_text("complete")
 
 
 def never(path: Path) -> None:
@@ -28,13 +28,13 @@ def never(path: Path) -> None:
 
 
 def entries(cache: Path) -> list[str]:
-    """What stands in the cache below `things`, hidden names included."""
+    """Return the names in the cache's folder `things`, hidden ones included."""
     folder = cache / "things"
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
 def python(script: str, *arguments: str) -> subprocess.Popen[str]:
-    """Another process with the same cache."""
+    """Start a Python process that uses the same cache."""
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(script), *arguments],
         cwd=PROJECT,
@@ -45,26 +45,24 @@ def python(script: str, *arguments: str) -> subprocess.Popen[str]:
 
 
 class TestGet:
-    def test_an_entry_is_made_once(self, cache: Path) -> None:
-        path = store.get("things", "k", "a thing", fill)
+    def test_entry_is_made_once(self, cache: Path) -> None:
+        path = store.get("things", "k", "a thing", make_entry)
         assert path == cache / "things" / "k"
-        assert (path / "data").read_text() == "whole"
+        assert (path / "data").read_text() == "complete"
         assert store.get("things", "k", "a thing", never) == path
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError, Failure])
-    def test_an_interrupted_making_leaves_nothing(
-        self, cache: Path, error: type[BaseException]
-    ) -> None:
+    def test_interrupted_make_leaves_nothing(self, cache: Path, error: type[BaseException]) -> None:
         def make(path: Path) -> None:
-            fill(path)
+            make_entry(path)
             raise error("in the middle")
 
         with pytest.raises(error):
             store.get("things", "k", "a thing", make)
         assert entries(cache) == []
-        assert (store.get("things", "k", "a thing", fill) / "data").exists()
+        assert (store.get("things", "k", "a thing", make_entry) / "data").exists()
 
-    def test_a_killed_making_is_begun_anew(self, cache: Path) -> None:
+    def test_killed_make_is_started_again(self, cache: Path) -> None:
         killed = python("""
             import os
             from blockyard.kernel.host import store
@@ -77,13 +75,13 @@ class TestGet:
         """)
         assert killed.wait(60) == -9
         assert "k" not in entries(cache)
-        path = store.get("things", "k", "a thing", fill)
+        path = store.get("things", "k", "a thing", make_entry)
         assert [file.name for file in path.iterdir() if file.name[0] != "."] == ["data"]
         assert entries(cache) == ["k"]
 
-    def test_a_full_disk_is_told_with_what_to_do(self, cache: Path) -> None:
+    def test_full_disk_is_a_failure_with_a_hint(self, cache: Path) -> None:
         def make(path: Path) -> None:
-            fill(path)
+            make_entry(path)
             with open("/dev/full", "w") as file:
                 file.write("x")
 
@@ -93,14 +91,14 @@ class TestGet:
         assert "BLOCKYARD_CACHE" in caught.value.hint
         assert entries(cache) == []
 
-    def test_a_disk_that_is_full_while_a_tree_is_copied(self, cache: Path) -> None:
+    def test_full_disk_while_a_tree_is_copied_is_a_failure(self, cache: Path) -> None:
         def make(path: Path) -> None:
             raise shutil.Error([("a", "b", f"[Errno 28] {os.strerror(errno.ENOSPC)}: 'b'")])
 
         with pytest.raises(Failure, match="no space left"):
             store.get("things", "k", "kernel 7.3", make)
 
-    def test_another_error_of_the_system_is_not_hidden(self, cache: Path) -> None:
+    def test_other_os_errors_are_raised(self, cache: Path) -> None:
         def make(path: Path) -> None:
             (path / "none" / "file").write_text("x")
 
@@ -108,7 +106,7 @@ class TestGet:
             store.get("things", "k", "a thing", make)
         assert entries(cache) == []
 
-    def test_a_cache_that_cannot_be_made(self, cache: Path) -> None:
+    def test_cache_that_cannot_be_created_is_a_failure(self, cache: Path) -> None:
         cache.write_text("a file")
         with pytest.raises(Failure, match="cannot make the cache directory") as caught:
             store.get("things", "k", "a thing", never)
@@ -116,7 +114,7 @@ class TestGet:
 
 
 class TestLock:
-    def test_the_second_of_two_runs_waits_for_the_first(
+    def test_second_run_waits_for_the_first(
         self, cache: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
         first = python(
@@ -137,29 +135,29 @@ class TestLock:
         )
         assert first.stdout is not None
         assert first.stdout.readline() == "making\n"
-        got: list[Path] = []
+        paths: list[Path] = []
         second = threading.Thread(
-            target=lambda: got.append(store.get("things", "k", "a thing", never)), daemon=True
+            target=lambda: paths.append(store.get("things", "k", "a thing", never)), daemon=True
         )
         second.start()
-        told = ""
-        while "another run is working on a thing" not in told:
+        output = ""
+        while "another run is working on a thing" not in output:
             assert second.is_alive()
-            told += capfd.readouterr().err
-        assert got == []
+            output += capfd.readouterr().err
+        assert paths == []
         (tmp_path / "go").touch()
         second.join(60)
         assert first.wait(60) == 0
-        assert [(path / "data").read_text() for path in got] == ["the first one's"]
+        assert [(path / "data").read_text() for path in paths] == ["the first one's"]
 
-    def test_two_entries_do_not_wait_for_each_other(self) -> None:
+    def test_nested_entries_do_not_deadlock(self) -> None:
         def make(path: Path) -> None:
-            store.get("things", "inner", "another thing", fill)
-            fill(path)
+            store.get("things", "inner", "another thing", make_entry)
+            make_entry(path)
 
         assert store.get("things", "outer", "a thing", make).is_dir()
 
-    def test_the_lock_of_a_killed_run_is_free(self) -> None:
+    def test_lock_of_a_killed_run_is_released(self) -> None:
         killed = python("""
             import os
             from blockyard.kernel.host import store
@@ -173,19 +171,19 @@ class TestLock:
 
 
 class TestHeld:
-    def test_the_end_of_a_process_is_silent(self) -> None:
+    def test_exit_of_a_process_is_silent(self) -> None:
         done = python("""
             from blockyard.kernel.host import locks, store
 
             for number in range(3):
                 store.get("things", f"{number}", "a thing", lambda path: None)
-            locks.os = None  # as the interpreter's end may leave it
+            locks.os = None  # as at interpreter shutdown
         """)
         assert done.communicate(timeout=60) == ("", "")
 
 
 class TestRemoveOld:
-    def test_what_is_in_use_stays(self) -> None:
+    def test_folder_in_use_is_kept(self) -> None:
         folders = [store.directory("guests") / name for name in ("oldest", "older", "new")]
         for age, folder in enumerate(folders):
             folder.mkdir()
@@ -198,8 +196,8 @@ class TestRemoveOld:
 
 
 class TestRemove:
-    def test_a_tree_of_read_only_directories(self, tmp_path: Path) -> None:
-        """Debian's source trees and module folders have them. Root's rights would hide it."""
+    def test_read_only_directories_are_removed(self, tmp_path: Path) -> None:
+        """Debian's source trees have them. Runs as an ordinary user: root ignores modes."""
         tree = tmp_path / "tree"
         (tree / "a" / "b").mkdir(parents=True)
         (tree / "a" / "b" / "file").touch()
@@ -218,7 +216,7 @@ class TestRemove:
         assert (done.returncode, done.stderr) == (0, "")
         assert not tree.exists()
 
-    def test_what_a_link_points_to_stays(self, tmp_path: Path) -> None:
+    def test_target_of_a_link_is_kept(self, tmp_path: Path) -> None:
         (tmp_path / "precious").mkdir()
         (tmp_path / "precious" / "file").touch()
         (tmp_path / "tree").mkdir()
@@ -226,19 +224,19 @@ class TestRemove:
         store.remove(tmp_path / "tree")
         assert (tmp_path / "precious" / "file").exists()
 
-    def test_nothing_to_remove(self, tmp_path: Path) -> None:
+    def test_missing_path_is_ignored(self, tmp_path: Path) -> None:
         store.remove(tmp_path / "none")
 
 
 class TestWrite:
-    def test_the_folder_is_made_and_the_file_replaced(self, tmp_path: Path) -> None:
+    def test_write_creates_the_folder_and_replaces_the_file(self, tmp_path: Path) -> None:
         path = tmp_path / "a" / "b"
         store.write(path, b"one")
         store.write(path, b"two")
         assert path.read_bytes() == b"two"
         assert list(path.parent.iterdir()) == [path]
 
-    def test_a_failure_leaves_the_old_contents_and_no_other_file(self, tmp_path: Path) -> None:
+    def test_failed_write_keeps_the_old_contents(self, tmp_path: Path) -> None:
         path = tmp_path / "file"
         store.write(path, b"old")
         with pytest.raises(TypeError):
@@ -248,10 +246,10 @@ class TestWrite:
 
 
 class TestDigest:
-    def test_it_depends_on_values_alone(self) -> None:
+    def test_order_of_dict_keys_does_not_matter(self) -> None:
         assert store.digest("a", {"x": 1, "y": 2}) == store.digest("a", {"y": 2, "x": 1})
 
-    def test_every_input_counts_and_so_does_its_place(self) -> None:
+    def test_values_and_their_structure_matter(self) -> None:
         keys = {
             store.digest("a", "b"),
             store.digest("b", "a"),
@@ -261,7 +259,7 @@ class TestDigest:
         }
         assert len(keys) == 5
 
-    def test_a_key_is_a_file_name(self) -> None:
+    def test_key_is_16_hex_digits(self) -> None:
         key = store.digest("a", 1, None)
         assert len(key) == 16
         assert set(key) <= set("0123456789abcdef")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A cache in which something is broken: it is mended and said in one line, or one plain message."""
+"""A damaged cache: it is repaired with one line of output, or one plain message is raised."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ INFO = KernelInfo(
 )
 
 
-def fill(path: Path) -> None:
-    """An entry with what any kind needs."""
+def make_entry(path: Path) -> None:
+    """Create the files that any kind of entry needs."""
     artifact.save_info(path, INFO)
     for name in ("bzImage", "config", "state", "memory", "versions.txt"):
         (path / name).write_bytes(name.encode() * 10)
@@ -40,15 +40,15 @@ def fill(path: Path) -> None:
 
 
 def made(kind: str) -> Path:
-    """An entry as a process before this one left it."""
-    path = store.get(kind, KEY, "a thing", fill)
+    """Create an entry and forget it, as if another process had made it."""
+    path = store.get(kind, KEY, "a thing", make_entry)
     store.forget()
     return path
 
 
 def files(path: Path) -> dict[str, bytes]:
-    """What an entry holds, without its seal."""
-    return {one.name: one.read_bytes() for one in path.glob("[!.]*") if one.is_file()}
+    """Return the files of an entry, without its seal."""
+    return {file.name: file.read_bytes() for file in path.glob("[!.]*") if file.is_file()}
 
 
 def truncate(path: Path) -> None:
@@ -78,7 +78,7 @@ def cut_memory(path: Path) -> None:
 
 def entry_by_file(path: Path) -> None:
     store.remove(path)
-    path.write_text("no folder")
+    path.write_text("a file")
 
 
 def entry_by_link(path: Path) -> None:
@@ -96,46 +96,44 @@ WRONG_TYPES = (entry_by_file, entry_by_link, entry_by_pipe)
 
 
 class TestEntry:
-    @pytest.mark.parametrize("broken", (*BREAKS, *WRONG_TYPES), ids=lambda one: one.__name__)
+    @pytest.mark.parametrize("damage", (*BREAKS, *WRONG_TYPES), ids=lambda damage: damage.__name__)
     @pytest.mark.parametrize("kind", KINDS)
-    def test_it_is_made_again_and_said_once(
-        self, kind: str, broken: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+    def test_damaged_entry_is_made_again_with_one_message(
+        self, kind: str, damage: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
     ) -> None:
         path = made(kind)
-        whole = files(path)
-        broken(path)
-        assert store.get(kind, KEY, "a thing", fill) == path
-        assert files(path) == whole
-        said = capsys.readouterr().err.splitlines()
-        assert len(said) == 1
-        assert f"{kind}/{KEY} in the cache is broken (" in said[0]
-        assert store.get(kind, KEY, "a thing", fill) == path
+        expected = files(path)
+        damage(path)
+        assert store.get(kind, KEY, "a thing", make_entry) == path
+        assert files(path) == expected
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert f"{kind}/{KEY} in the cache is broken (" in lines[0]
+        assert store.get(kind, KEY, "a thing", make_entry) == path
         assert capsys.readouterr().err == ""
 
-    @pytest.mark.parametrize("broken", BREAKS, ids=lambda one: one.__name__)
-    def test_whoever_only_asks_for_it_is_told_that_there_is_none(
-        self, broken: Callable[[Path], None]
-    ) -> None:
+    @pytest.mark.parametrize("damage", BREAKS, ids=lambda damage: damage.__name__)
+    def test_use_of_a_damaged_entry_returns_none(self, damage: Callable[[Path], None]) -> None:
         path = made("kernels")
-        broken(path)
+        damage(path)
         assert store.use("kernels", KEY) is None
         assert not path.exists()
 
-    def test_what_was_moved_aside_goes_with_the_next_clean_up(self, cache: Path) -> None:
+    def test_damaged_entry_is_removed_by_the_next_gc(self, cache: Path) -> None:
         truncate(made("kernels"))
         store.use("kernels", KEY)
-        left = cache / "kernels" / f"{store.BROKEN}{KEY}"
-        assert left.is_dir()
-        assert gc.collect(max_age_s=None, max_size=None).leftovers == (left,)
-        assert not left.exists()
+        leftover = cache / "kernels" / f"{store.BROKEN}{KEY}"
+        assert leftover.is_dir()
+        assert gc.collect(max_age_s=None, max_size=None).leftovers == (leftover,)
+        assert not leftover.exists()
 
-    def test_twice_in_a_row(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_second_damage_is_repaired_too(self, capsys: pytest.CaptureFixture[str]) -> None:
         for _ in range(2):
             truncate(made("kernels"))
-            store.get("kernels", KEY, "a thing", fill)
+            store.get("kernels", KEY, "a thing", make_entry)
         assert capsys.readouterr().err.count("broken") == 2
 
-    def test_what_something_is_made_from_is_hashed(self) -> None:
+    def test_examine_hashes_the_files(self) -> None:
         path = made("kernels")
         store.examine("kernels", path)
         with open(path / "bzImage", "r+b") as file:
@@ -144,14 +142,14 @@ class TestEntry:
             store.examine("kernels", path)
         assert store.use("kernels", KEY) is None
 
-    def test_it_is_looked_at_once_in_a_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_entry_is_checked_once_per_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
         path = made("kernels")
         assert store.use("kernels", KEY) == path
-        monkeypatch.setattr(seal, "problem", lambda *_: pytest.fail("looked at again"))
+        monkeypatch.setattr(seal, "problem", lambda *_: pytest.fail("checked again"))
         assert store.use("kernels", KEY) == path
 
-    def test_in_a_folder_of_an_unsealed_kind(self, cache: Path) -> None:
-        """Output trees change; only one that is no folder is in the way."""
+    def test_folder_of_an_unsealed_kind_is_not_checked(self, cache: Path) -> None:
+        """Output trees change between builds."""
         path = store.directory("builds") / KEY
         path.mkdir()
         (path / "x.o").touch()
@@ -159,7 +157,7 @@ class TestEntry:
 
 
 class TestOlder:
-    """Entries from before there were seals."""
+    """Entries that predate seals."""
 
     def unsealed(self, kind: str) -> Path:
         path = made(kind)
@@ -168,25 +166,25 @@ class TestOlder:
         return path
 
     @pytest.mark.parametrize("kind", KINDS)
-    def test_it_is_sealed_with_its_first_use(self, kind: str) -> None:
+    def test_first_use_seals_the_entry(self, kind: str) -> None:
         path = self.unsealed(kind)
         assert store.use(kind, KEY) == path
         assert seal.problem(path, kind) == ""
         assert seal.verify(path, kind) == []
 
     @pytest.mark.parametrize(
-        ("kind", "broken"),
+        ("kind", "damage"),
         [
-            *(("kernels", broken) for broken in (truncate, empty, delete, delete_all)),
+            *(("kernels", damage) for damage in (truncate, empty, delete, delete_all)),
             ("snapshots", cut_memory),
         ],
     )
-    def test_one_that_cannot_be_whole_is_made_again(
-        self, kind: str, broken: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+    def test_incomplete_entry_is_made_again(
+        self, kind: str, damage: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
     ) -> None:
         path = self.unsealed(kind)
-        broken(path)
-        store.get(kind, KEY, "a thing", fill)
+        damage(path)
+        store.get(kind, KEY, "a thing", make_entry)
         assert "is broken" in capsys.readouterr().err
         assert seal.verify(path, kind) == []
 
@@ -213,19 +211,19 @@ def by_pipe(path: Path) -> None:
 
 
 def by_socket(path: Path) -> None:
-    here = Path.cwd()
-    os.chdir(path.parent)  # the name of a socket may not be long
+    cwd = Path.cwd()
+    os.chdir(path.parent)  # the path of a socket is limited to 107 bytes
     socket.socket(socket.AF_UNIX).bind(path.name)
-    os.chdir(here)
+    os.chdir(cwd)
 
 
 IMPOSTORS = (by_folder, by_full_folder, by_link, by_dangling_link, by_pipe, by_socket)
 
 
 class TestMarkers:
-    @pytest.mark.parametrize("impostor", IMPOSTORS, ids=lambda one: one.__name__)
+    @pytest.mark.parametrize("impostor", IMPOSTORS, ids=lambda impostor: impostor.__name__)
     @pytest.mark.parametrize("which", ["lock", "use"])
-    def test_what_is_none_is_replaced_and_said(
+    def test_marker_that_is_not_a_file_is_replaced_with_a_message(
         self,
         cache: Path,
         which: str,
@@ -237,49 +235,47 @@ class TestMarkers:
         (cache / "precious").write_text("text")
         marker = (locks.lock_file if which == "lock" else locks.use_file)("kernels", KEY)
         impostor(marker)
-        path = store.get("kernels", KEY, "a thing", fill)
+        path = store.get("kernels", KEY, "a thing", make_entry)
         assert path.is_dir()
         assert marker.is_file()
         assert not marker.is_symlink()
         assert (cache / "precious").read_text() == "text"
         assert capsys.readouterr().err == f"{marker} in the cache was not a regular file: removed\n"
 
-    @pytest.mark.parametrize("impostor", IMPOSTORS, ids=lambda one: one.__name__)
+    @pytest.mark.parametrize("impostor", IMPOSTORS, ids=lambda impostor: impostor.__name__)
     @pytest.mark.parametrize("prefix", [store.MAKING, store.GONE, store.BROKEN])
-    def test_what_stands_where_an_entry_is_made(
+    def test_leftover_in_the_way_is_removed(
         self, cache: Path, prefix: str, impostor: Callable[[Path], None]
     ) -> None:
         (cache / "kernels").mkdir(parents=True)
         (cache / "precious").write_text("text")
         impostor(cache / "kernels" / f"{prefix}{KEY}")
-        store.get("kernels", KEY, "a thing", fill)
+        store.get("kernels", KEY, "a thing", make_entry)
         truncate(made("kernels"))
-        store.get("kernels", KEY, "a thing", fill)
+        store.get("kernels", KEY, "a thing", make_entry)
         store.forget()
         gc.collect(max_age_s=0, max_size=0)
         assert list((cache / "kernels").iterdir()) == []
         assert (cache / "precious").read_text() == "text"
 
-    def test_a_folder_of_the_cache_that_is_a_file(self, cache: Path) -> None:
+    def test_file_in_place_of_a_cache_folder_is_a_failure(self, cache: Path) -> None:
         cache.mkdir()
         (cache / "locks").write_text("x")
         with pytest.raises(Failure, match="cannot make the cache directory .*locks"):
-            store.get("kernels", KEY, "a thing", fill)
+            store.get("kernels", KEY, "a thing", make_entry)
         assert gc.collect(max_age_s=0, max_size=0).dropped == ()
 
 
-class TestLooks:
-    def test_a_list_goes_on_with_the_other_kernels(
-        self, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+class TestKernels:
+    def test_list_skips_damaged_kernels(self, capsys: pytest.CaptureFixture[str]) -> None:
         made("kernels")
-        for number, broken in enumerate((truncate, empty, delete, entry_by_file), start=1):
-            path = store.get("kernels", f"{number:016x}", "a thing", fill)
-            broken(path)
+        for number, damage in enumerate((truncate, empty, delete, entry_by_file), start=1):
+            path = store.get("kernels", f"{number:016x}", "a thing", make_entry)
+            damage(path)
         assert list(kernels.made()) == [KEY]
         assert capsys.readouterr().err.count("left out: the kernel in") == 4
 
-    def test_loading_a_broken_one_is_no_traceback(self) -> None:
+    def test_load_of_a_damaged_kernel_is_a_failure(self) -> None:
         path = made("kernels")
         truncate(path)
         with pytest.raises(Failure, match=r"kernel\.json") as caught:
@@ -287,8 +283,8 @@ class TestLooks:
         assert "remove that folder" in caught.value.hint
 
 
-def without_rights(script: str, cache: Path, *, read_only: bool = True) -> tuple[int, str]:
-    """Runs Python as an ordinary user who does not own the cache, or where it is read-only."""
+def as_other_user(script: str, cache: Path, *, read_only: bool = True) -> tuple[int, str]:
+    """Run Python as an ordinary user who does not own the cache, by default read-only."""
     argv = ["bwrap", "--dev-bind", "/", "/", "--unshare-user", "--uid", "1000"]
     argv += ["--ro-bind", str(cache), str(cache)] if read_only else []
     done = subprocess.run(
@@ -310,7 +306,7 @@ def never(path): raise AssertionError
 
 @pytest.fixture
 def read_only(cache: Path) -> Path:
-    """A cache with one kernel, and without the markers that a use makes."""
+    """A cache with one kernel, and without the markers that a use creates."""
     made("kernels")
     for folder in ("used", "locks"):
         shutil.rmtree(cache / folder)
@@ -318,17 +314,17 @@ def read_only(cache: Path) -> Path:
 
 
 class TestReadOnly:
-    def test_what_is_there_is_used(self, read_only: Path) -> None:
+    def test_existing_entry_is_used(self, read_only: Path) -> None:
         script = HEAD + "print(store.use('kernels', KEY), store.get('kernels', KEY, 'x', never))"
         path = read_only / "kernels" / KEY
-        assert without_rights(script, read_only) == (0, f"{path} {path}\n")
+        assert as_other_user(script, read_only) == (0, f"{path} {path}\n")
 
-    def test_an_older_entry_without_a_seal(self, read_only: Path) -> None:
+    def test_unsealed_entry_is_used(self, read_only: Path) -> None:
         path = read_only / "kernels" / KEY
         for name in (seal.SEAL, seal.MANIFEST):
             (path / name).unlink()
         script = HEAD + "print(store.use('kernels', KEY))"
-        assert without_rights(script, read_only) == (0, f"{path}\n")
+        assert as_other_user(script, read_only) == (0, f"{path}\n")
 
     @pytest.mark.parametrize(
         "call",
@@ -339,28 +335,28 @@ class TestReadOnly:
             "store.directory('images')",
         ],
     )
-    def test_what_cannot_be_done_is_one_plain_message(self, read_only: Path, call: str) -> None:
+    def test_write_to_the_cache_is_one_plain_message(self, read_only: Path, call: str) -> None:
         script = HEAD + f"try:\n    {call}\nexcept Failure as error:\n    print(error)"
-        code, said = without_rights(script, read_only)
+        code, output = as_other_user(script, read_only)
         assert code == 0
-        assert str(read_only) in said
-        assert "Traceback" not in said
-        assert "BLOCKYARD_CACHE" in said
+        assert str(read_only) in output
+        assert "Traceback" not in output
+        assert "BLOCKYARD_CACHE" in output
 
-    def test_a_broken_entry_is_named_with_its_path(self, read_only: Path) -> None:
+    def test_damaged_entry_is_named_with_its_path(self, read_only: Path) -> None:
         truncate(read_only / "kernels" / KEY)
         script = HEAD + "try:\n    store.use('kernels', KEY)\nexcept Failure as e:\n    print(e)"
-        code, said = without_rights(script, read_only)
+        code, output = as_other_user(script, read_only)
         assert code == 0
-        assert f"{read_only}/kernels/{KEY} is broken (kernel.json has 10 bytes" in said
-        assert "cannot be written" in said
+        assert f"{read_only}/kernels/{KEY} is broken (kernel.json has 10 bytes" in output
+        assert "cannot be written" in output
 
-    def test_sizes_and_a_trial_of_a_clean_up_work(self, read_only: Path) -> None:
+    def test_dry_run_of_gc_works(self, read_only: Path) -> None:
         script = HEAD + "print(len(gc.collect(max_age_s=0, max_size=0, dry_run=True).dropped))"
-        assert without_rights(script, read_only) == (0, "1\n")
+        assert as_other_user(script, read_only) == (0, "1\n")
 
-    def test_its_owner_leaves_alone_what_is_in_use_by_another(self, read_only: Path) -> None:
-        """Who can write no marker locks the entry itself."""
+    def test_gc_of_the_owner_keeps_an_entry_in_use_elsewhere(self, read_only: Path) -> None:
+        """A process that cannot write a marker locks the entry itself."""
         script = HEAD + "store.use('kernels', KEY)\nprint('ready', flush=True)\ninput()"
         process = subprocess.Popen(
             ["bwrap", "--dev-bind", "/", "/", "--ro-bind", str(read_only), str(read_only)]
@@ -376,18 +372,18 @@ class TestReadOnly:
         process.communicate("\n", timeout=60)
         assert len(gc.collect(max_age_s=0, max_size=0).dropped) == 1
 
-    def test_errors_of_the_system_about_the_cache_are_explained(self, cache: Path) -> None:
+    def test_os_errors_below_the_cache_are_explained(self, cache: Path) -> None:
         for error in (PermissionError(13, "Permission denied"), IsADirectoryError(21, "Is a dir")):
             error.filename = str(cache / "logs" / "x.log")
-            known = store.explained(error)
-            assert known is not None
-            assert "x.log" in str(known)
+            explanation = store.explained(error)
+            assert explanation is not None
+            assert "x.log" in str(explanation)
             error.filename = "/elsewhere"
             assert store.explained(error) is None
 
 
-def test_an_entry_whose_seal_was_removed_is_made_again(cache: Path) -> None:
-    """It is not taken for one from before there were seals, which would seal what was changed."""
+def test_entry_whose_seal_was_removed_is_made_again(cache: Path) -> None:
+    """Treating it as an entry that predates seals would seal the change."""
     key = store.digest("x")
     made: list[int] = []
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A cache on a disk without room: making says so, looking works, and a clean-up frees.
+"""A cache on a full disk: making an entry fails with a message, reading and gc still work.
 
 The disk is a small tmpfs, in a mount namespace of its own.
 """
@@ -25,13 +25,13 @@ from blockyard.kernel.host.settings import settings
 CACHE = settings().cache_dir
 KEYS = [f"{number:016x}" for number in range(9)]
 
-def entry(path):
+def make_entry(path):
     (path / "kernel.json").write_text("{}")
     for name in ("bzImage", "config"):
         (path / name).write_bytes(bytes(100_000))
 
 def fill():
-    "Takes all blocks and, by empty files, all inodes."
+    "Fill the disk."
     CACHE.mkdir(parents=True, exist_ok=True)
     (CACHE / "logs").mkdir(exist_ok=True)
     try:
@@ -65,8 +65,8 @@ def run(disk: list[str], script: str) -> str:
     return done.stdout
 
 
-def test_a_making_says_so_and_leaves_nothing(small_disk: list[str]) -> None:
-    told = run(
+def test_make_on_a_full_disk_fails_and_leaves_nothing(small_disk: list[str]) -> None:
+    output = run(
         small_disk,
         """
         def large(path):
@@ -78,25 +78,25 @@ def test_a_making_says_so_and_leaves_nothing(small_disk: list[str]) -> None:
         print(list((CACHE / "kernels").iterdir()))
         """,
     )
-    assert "kernel 7.3: no space left on the disk of" in told
-    assert "cache.gc" in told
-    assert told.endswith("[]\n")
+    assert "kernel 7.3: no space left on the disk of" in output
+    assert "cache.gc" in output
+    assert output.endswith("[]\n")
 
 
-@pytest.mark.parametrize("where", ["manifest", "rename", "lock"])
-def test_the_disk_is_full_just_before(small_disk: list[str], where: str) -> None:
-    """Whatever step of a making finds no room: no entry, no traceback, and then it works."""
-    told = run(
+@pytest.mark.parametrize("step", ["manifest", "rename", "lock"])
+def test_disk_that_fills_up_during_a_step(small_disk: list[str], step: str) -> None:
+    """A step without space leaves no entry and no traceback; with space the next make works."""
+    output = run(
         small_disk,
         f"""
-        where = {where!r}
-        if where == "lock":
+        step = {step!r}
+        if step == "lock":
             fill()
         def make(path):
-            entry(path)
-            if where == "manifest":
+            make_entry(path)
+            if step == "manifest":
                 fill()
-            if where == "rename":
+            if step == "rename":
                 (path / "more").write_bytes(bytes(3_000_000))
                 fill()
         try:
@@ -104,22 +104,22 @@ def test_the_disk_is_full_just_before(small_disk: list[str], where: str) -> None
         except Failure as error:
             print(error.what)
         (CACHE / "logs" / "large").unlink()
-        path = store.get("kernels", KEYS[0], "kernel 7.3", entry)
+        path = store.get("kernels", KEYS[0], "kernel 7.3", make_entry)
         print(seal.verify(path, "kernels"))
         """,
     )
-    assert "no space left" in told or "No space left" in told
-    assert told.endswith("[]\n")
+    assert "no space left" in output or "No space left" in output
+    assert output.endswith("[]\n")
 
 
-def test_a_clean_up_frees_without_writing(small_disk: list[str]) -> None:
-    """No size was measured yet, no entry has a marker, and there is no lock."""
-    told = run(
+def test_gc_works_without_writing(small_disk: list[str]) -> None:
+    """There are no recorded sizes, markers or locks."""
+    output = run(
         small_disk,
         """
         import shutil
         for key in KEYS[:3]:
-            store.get("kernels", key, "kernel 7.3", entry)
+            store.get("kernels", key, "kernel 7.3", make_entry)
         (CACHE / "builds" / KEYS[3]).mkdir(parents=True)
         (CACHE / "builds" / KEYS[3] / "x.o").write_bytes(bytes(100_000))
         store.forget()
@@ -130,15 +130,15 @@ def test_a_clean_up_frees_without_writing(small_disk: list[str]) -> None:
         print(len(freed.dropped), len(freed.in_use), freed.size)
         """,
     )
-    assert told == "4 0 0\n"
+    assert output == "4 0 0\n"
 
 
-def test_what_is_there_is_used_and_listed(small_disk: list[str]) -> None:
-    told = run(
+def test_existing_entry_is_used_and_listed(small_disk: list[str]) -> None:
+    output = run(
         small_disk,
         """
         import shutil
-        store.get("kernels", KEYS[0], "kernel 7.3", entry)
+        store.get("kernels", KEYS[0], "kernel 7.3", make_entry)
         store.forget()
         for folder in ("used", "locks"):
             shutil.rmtree(CACHE / folder)
@@ -147,11 +147,11 @@ def test_what_is_there_is_used_and_listed(small_disk: list[str]) -> None:
         print(len(gc.entries()), gc.collect(max_age_s=0, max_size=0).dropped)
         """,
     )
-    assert told == "True\n1 ()\n"  # held by its folder
+    assert output == "True\n1 ()\n"  # the lock is on the entry's folder
 
 
 @pytest.mark.parametrize(
-    ("task", "code", "said"),
+    ("task", "code", "expected"),
     [
         (["cache.gc", "--max-gb", "0"], 0, "dropped: kernels/"),
         (["kernel.list", "--json"], 0, '"cache"'),
@@ -159,17 +159,17 @@ def test_what_is_there_is_used_and_listed(small_disk: list[str]) -> None:
         (["doctor", "--json"], 1, "cache: "),
     ],
 )
-def test_the_commands(
-    small_disk: list[str], task: list[str], code: int, said: str, tmp_path: Path
+def test_commands_work_on_a_full_disk(
+    small_disk: list[str], task: list[str], code: int, expected: str, tmp_path: Path
 ) -> None:
     script = f"""
         import subprocess
-        def whole(path):
+        def kernel(path):
             from blockyard.kernel import artifact
-            entry(path)
+            make_entry(path)
             artifact.save_info(path, artifact.KernelInfo(key=path.name, name="x", release="7",
                 source="s", config_sha256="", toolchain={{}}))
-        store.get("kernels", KEYS[0], "kernel 7.3", whole)
+        store.get("kernels", KEYS[0], "kernel 7.3", kernel)
         store.forget()
         fill()
         done = subprocess.run([sys.executable, "ci/start.py", *{task!r}], capture_output=True,
@@ -177,7 +177,7 @@ def test_the_commands(
         print(done.returncode)
         print(done.stdout, done.stderr)
     """
-    told = run(small_disk, script)
-    assert told.startswith(f"{code}\n"), told
-    assert said in told
-    assert "Traceback" not in told
+    output = run(small_disk, script)
+    assert output.startswith(f"{code}\n"), output
+    assert expected in output
+    assert "Traceback" not in output

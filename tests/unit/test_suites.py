@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The suites as a whole: names, what is known of them."""
+"""All suites: unique test names, valid known failures, and selection by suite."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from blockyard.tests.harness.known import FILE, read
 
 @pytest.fixture(scope="module")
 def listing() -> list[CaseId]:
-    """Every test of every driver, as ./inv test --list has them."""
-    wanted = selection.select(",".join(manifest.names()), "serial")
-    return list(collection.collected(wanted).values())
+    """Every test of every driver, as in ./inv test --list."""
+    chosen = selection.select(",".join(manifest.names()), "serial")
+    return list(collection.collected(chosen).values())
 
 
 def test_names_are_unique(listing: list[CaseId]) -> None:
@@ -31,23 +31,23 @@ def test_names_are_unique(listing: list[CaseId]) -> None:
 
 
 def test_every_known_failure_is_a_test(listing: list[CaseId]) -> None:
-    """One that was renamed would be expected no more, and nobody told."""
-    there = {(one.id, one.slot.driver) for one in listing}
+    """A renamed test would silently lose its entry."""
+    tests = {(test.id, test.slot.driver) for test in listing}
     for entry in read(PROJECT / "tests" / FILE):
         if entry.test.startswith("blktests/"):
-            continue  # upstream's, which come with the user's checkout
+            continue  # these come with the user's checkout
         assert any(
             fnmatchcase(test, entry.test) and fnmatchcase(driver, entry.driver)
-            for test, driver in there
+            for test, driver in tests
         ), f"{FILE}: there is no test {entry.test} of {entry.driver}"
 
 
-def test_smoke_tests_are_of_every_suite_and_driver() -> None:
-    wanted = selection.select(suite=selection.SMOKE)
-    first = list(collection.collected(wanted).values())
-    assert {one.suite for one in first} == set(selection.suites())
-    assert {one.slot.driver for one in first} == set(wanted.scope.drivers)
-    assert {one.slot.console for one in first} == {"serial", "ssh"}
+def test_smoke_tests_cover_every_suite_driver_and_console() -> None:
+    chosen = selection.select(suite=selection.SMOKE)
+    tests = list(collection.collected(chosen).values())
+    assert {test.suite for test in tests} == set(selection.suites())
+    assert {test.slot.driver for test in tests} == set(chosen.scope.drivers)
+    assert {test.slot.console for test in tests} == {"serial", "ssh"}
 
 
 @pytest.mark.parametrize(
@@ -60,18 +60,18 @@ def test_smoke_tests_are_of_every_suite_and_driver() -> None:
         ("block,nvme", ("block", "nvme"), False),
     ],
 )
-def test_words_for_suites(suite: str, suites: tuple[str, ...], smoke: bool) -> None:
-    wanted = selection.select(suite=suite)
-    assert (wanted.suites, wanted.scope.smoke) == (suites, smoke)
+def test_smoke_and_all_select_suites(suite: str, suites: tuple[str, ...], smoke: bool) -> None:
+    chosen = selection.select(suite=suite)
+    assert (chosen.suites, chosen.scope.smoke) == (suites, smoke)
 
 
-def test_an_unknown_suite_names_the_words_too() -> None:
+def test_unknown_suite_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="smoke"):
         selection.select(suite="smok")
 
 
-class TestOfADriversOwn:
-    """Test files in the folder of a driver outside the tree."""
+class TestModuleSuite:
+    """Test files in the folder of an out-of-tree driver."""
 
     def listed(
         self, tmp_path: Path, text: str, *, name: str = "mine", driver: str = ""
@@ -79,23 +79,23 @@ class TestOfADriversOwn:
         folder = tmp_path / name
         shutil.copytree(PROJECT / "modules" / "examples" / "c_null", folder)
         (folder / "test_mine.py").write_text(text)
-        wanted = selection.select(
+        chosen = selection.select(
             driver, "serial", selection.SMOKE, outside=[manifest.of_folder(folder)]
         )
-        return [str(test) for test in collection.collected(wanted).values()]
+        return [str(test) for test in collection.collected(chosen).values()]
 
-    def test_they_are_a_suite_that_is_run_whole(self, tmp_path: Path) -> None:
-        found = self.listed(tmp_path, "def test_works(driver): pass\n")
-        assert "mine/works[mine-serial]" in found
-        assert "block/read[mine-serial]" in found
+    def test_module_tests_are_a_suite_and_run_with_smoke(self, tmp_path: Path) -> None:
+        names = self.listed(tmp_path, "def test_works(driver): pass\n")
+        assert "mine/works[mine-serial]" in names
+        assert "block/read[mine-serial]" in names
 
-    def test_they_are_for_their_driver(self, tmp_path: Path) -> None:
-        found = self.listed(tmp_path, "def test_works(driver): pass\n", driver="null_blk")
-        assert "block/read[null_blk-serial]" in found
-        assert not [one for one in found if one.startswith("mine/")]
+    def test_module_tests_run_only_with_their_driver(self, tmp_path: Path) -> None:
+        names = self.listed(tmp_path, "def test_works(driver): pass\n", driver="null_blk")
+        assert "block/read[null_blk-serial]" in names
+        assert not [name for name in names if name.startswith("mine/")]
 
     @pytest.mark.parametrize("name", ["block", "smoke"])
-    def test_a_suite_of_that_name_is_there(self, tmp_path: Path, name: str) -> None:
+    def test_name_of_an_existing_suite_is_refused(self, tmp_path: Path, name: str) -> None:
         with pytest.raises(UsageError, match="another suite is called"):
             self.listed(tmp_path, "def test_works(driver): pass\n", name=name)
 
@@ -112,7 +112,7 @@ class TestOfADriversOwn:
         ],
         ids=["skipped", "broken", "classes"],
     )
-    def test_none_is_taken_for_empty(
+    def test_unusable_test_file_is_an_error(
         self, tmp_path: Path, text: str, error: type[Exception], message: str
     ) -> None:
         with pytest.raises(error, match=message):

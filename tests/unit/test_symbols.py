@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From addresses to functions."""
+"""Addresses become names of functions."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ SYMBOLS = Symbols((0x1000, 0x1200, 0x2000, 0x3000), ("first", "second", "third",
         (0xFFFFFFFFC0000000, "0xffffffffc0000000"),
     ],
 )
-def test_name(address: int, name: str) -> None:
+def test_address_becomes_function_and_offset(address: int, name: str) -> None:
     assert SYMBOLS.name(address) == name
 
 
-def test_a_kernel_without_symbols_has_addresses() -> None:
+def test_kernel_without_symbols_keeps_addresses() -> None:
     assert Symbols((), ()).name(0xFFFFFFFF81000000) == "0xffffffff81000000"

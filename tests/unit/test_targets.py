@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a patch says of files, beside what its hunks say."""
+"""File operations of a patch: creation, removal, rename, copy and mode."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from blockyard.kernel.sources import targets, unified
 
 LINES = "".join(f"line {number}\n" for number in range(1, 21))
-THERE = "the file already exists"
+EXISTS = "the file already exists"
 
 
 def git(old: str, new: str, rest: str) -> str:
@@ -55,9 +55,9 @@ def objections(tree: Path, text: str) -> list[str]:
 
 @pytest.mark.parametrize("name", ["full.c", "empty.c", "link.c", "folder"])
 @pytest.mark.parametrize("how", ["rename", "copy", "new"])
-def test_no_file_is_written_over(tree: Path, name: str, how: str) -> None:
+def test_existing_file_is_not_overwritten(tree: Path, name: str, how: str) -> None:
     text = makes(name) if how == "new" else moves("x.c", name, how)
-    assert objections(tree, text) == [f"block/{name}: {THERE}"]
+    assert objections(tree, text) == [f"block/{name}: {EXISTS}"]
 
 
 @pytest.mark.parametrize(
@@ -71,27 +71,27 @@ def test_no_file_is_written_over(tree: Path, name: str, how: str) -> None:
     ],
     ids=["free", "moved", "swapped", "removed", "made-anew"],
 )
-def test_a_name_that_the_patch_makes_free_can_be_taken(tree: Path, text: str) -> None:
+def test_name_freed_by_the_patch_can_be_used(tree: Path, text: str) -> None:
     assert objections(tree, text) == []
 
 
-def test_a_name_is_taken_once(tree: Path) -> None:
+def test_name_can_be_used_once(tree: Path) -> None:
     text = moves("x.c", "y.c", "copy") + moves("full.c", "y.c")
-    assert objections(tree, text) == [f"block/y.c: {THERE}"]
+    assert objections(tree, text) == [f"block/y.c: {EXISTS}"]
 
 
 @pytest.mark.parametrize("how", ["rename", "copy"])
-def test_what_is_renamed_has_to_be_there(tree: Path, how: str) -> None:
+def test_source_of_a_rename_must_exist(tree: Path, how: str) -> None:
     text = moves("none.c", "y.c", how)
     assert objections(tree, text) == ["block/none.c: no such file"]
 
 
 @pytest.mark.parametrize("header", ["@@ -500,0 +501 @@", "@@ -0,0 +1 @@"])
-def test_lines_without_context_have_no_place(tree: Path, header: str) -> None:
+def test_inserted_lines_need_context(tree: Path, header: str) -> None:
     for text in (inserts("x.c", header), inserts("x.c", header, "x.c.orig")):
-        (told,) = objections(tree, text)
-        assert told.startswith("block/x.c: hunk 1 (line ")
-        assert targets.NO_CONTEXT in told
+        (objection,) = objections(tree, text)
+        assert objection.startswith("block/x.c: hunk 1 (line ")
+        assert targets.NO_CONTEXT in objection
 
 
 @pytest.mark.parametrize(
@@ -106,19 +106,19 @@ def test_lines_without_context_have_no_place(tree: Path, header: str) -> None:
     ],
     ids=["empty", "not-there", "new", "new-and-empty", "context", "removed"],
 )
-def test_lines_that_have_one(tree: Path, text: str) -> None:
+def test_lines_with_context_or_an_empty_file_are_accepted(tree: Path, text: str) -> None:
     assert objections(tree, text) == []
 
 
 @pytest.mark.parametrize("name", ["../.git/x", ".GIT/hooks/x", "sub/.git", ".git/x y"])
-def test_nothing_of_git_s_own_is_changed(tree: Path, name: str) -> None:
-    (told,) = objections(tree, makes(name))
-    assert told.endswith(f"{name}: git does not allow this name")
+def test_git_folder_is_not_changed(tree: Path, name: str) -> None:
+    (objection,) = objections(tree, makes(name))
+    assert objection.endswith(f"{name}: git does not allow this name")
 
 
-def test_git_s_own_in_a_line_that_is_unclear(tree: Path) -> None:
-    (told,) = objections(tree, "diff --git a/.git/x b/q b/z\nnew file mode 100644\n")
-    assert told.endswith("git does not allow this name")
+def test_git_folder_in_an_ambiguous_header_is_refused(tree: Path) -> None:
+    (objection,) = objections(tree, "diff --git a/.git/x b/q b/z\nnew file mode 100644\n")
+    assert objection.endswith("git does not allow this name")
 
 
 @pytest.mark.parametrize(
@@ -141,10 +141,10 @@ def test_git_s_own_in_a_line_that_is_unclear(tree: Path) -> None:
         (inserts("x.c", "@@ -3 +2,0 @@").replace("+zzz", "-line 30"), False),
     ],
 )
-def test_whether_a_tree_shows_what_a_patch_leaves(tree: Path, text: str, expected: bool) -> None:
+def test_tree_shows_that_a_patch_is_applied(tree: Path, text: str, expected: bool) -> None:
     assert targets.shows(tree, unified.scan(text.encode()).files) is expected
 
 
-def test_nothing_outside_is_looked_at(tree: Path) -> None:
+def test_paths_outside_the_tree_are_not_read(tree: Path) -> None:
     for name in ("out/etc/passwd", "../../etc/passwd", "x\0y", "n" * 5000):
         assert objections(tree, makes(name)) == []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""TOML files of other people: what is read, and what is said of one that cannot be."""
+"""TOML files of users: reading, and messages for invalid files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def problem(data: bytes) -> str:
     return caught.value.what
 
 
-def test_a_byte_order_mark_does_no_harm() -> None:
+def test_byte_order_mark_is_ignored() -> None:
     assert toml.decode(b'\xef\xbb\xbfname = "a"\n', Thing, "x.toml") == Thing("a")
 
 
@@ -43,7 +43,7 @@ def test_a_byte_order_mark_does_no_harm() -> None:
         (b"size = 2020-02-31", "at line 1"),
     ],
 )
-def test_a_mistake_is_named_with_its_line(data: bytes, words: str) -> None:
+def test_error_names_the_line(data: bytes, words: str) -> None:
     what = problem(data)
     assert what.startswith("x.toml: ")
     assert words in what
@@ -61,10 +61,10 @@ def test_a_mistake_is_named_with_its_line(data: bytes, words: str) -> None:
     ],
     ids=lambda data: data[:12].decode(),
 )
-def test_depth_is_limited_before_it_is_parsed(data: bytes) -> None:
-    begun = time.process_time()
+def test_depth_is_checked_before_parsing(data: bytes) -> None:
+    started = time.process_time()
     assert problem(b"# one\n" + data) == "x.toml: line 2 nests more than 16 levels deep"
-    assert time.process_time() - begun < 2
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(
@@ -76,45 +76,45 @@ def test_depth_is_limited_before_it_is_parsed(data: bytes) -> None:
     ],
 )
 @pytest.mark.parametrize("quotes", ['"', "'", '"""', "'''"])
-def test_brackets_and_dots_in_strings_are_no_depth(text: str, quotes: str) -> None:
+def test_brackets_and_dots_in_strings_do_not_count_as_depth(text: str, quotes: str) -> None:
     data = f"name = {quotes}{text}{quotes} # {text}\n".encode()
     assert toml.decode(data, Thing, "x.toml").name == text
 
 
-def test_escapes_in_strings() -> None:
+def test_escaped_quote_does_not_end_a_string() -> None:
     text = 'name = "a\\"[[[[[[[[[[[[[[[[[[[[[["\n'
     assert toml.decode(text.encode(), Thing, "x.toml").name.startswith('a"[')
 
 
 @pytest.mark.parametrize("start", ['"""', "'''", '"', '"""\\', 'a = """""'])
-def test_a_string_without_an_end_takes_no_long_time(start: str) -> None:
-    begun = time.process_time()
+def test_unterminated_string_is_read_in_linear_time(start: str) -> None:
+    started = time.process_time()
     problem(b'"""' + start.encode() * 100_000)
-    assert time.process_time() - begun < 2
+    assert time.process_time() - started < 2
 
 
 class TestFiles:
-    def test_a_good_one(self, tmp_path: Path) -> None:
+    def test_valid_file_is_read(self, tmp_path: Path) -> None:
         (tmp_path / "x.toml").write_text('name = "a"\n')
         assert toml.read(tmp_path / "x.toml", Thing, "the thing") == Thing("a")
 
-    def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
+    def test_fifo_is_refused(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "x.toml")
         with pytest.raises(
             UsageError, match=r"cannot read the thing .*/x.toml: it is not a regular"
         ):
             toml.read(tmp_path / "x.toml", Thing, "the thing")
 
-    def test_a_device_is_not_read(self) -> None:
+    def test_device_is_refused(self) -> None:
         with pytest.raises(UsageError, match="not a regular file"):
             toml.read(Path("/dev/zero"), Thing, "the thing")
 
-    def test_a_large_one_is_refused(self, tmp_path: Path) -> None:
+    def test_large_file_is_refused(self, tmp_path: Path) -> None:
         with open(tmp_path / "x.toml", "wb") as file:
             file.truncate(100 << 30)
         with pytest.raises(UsageError, match="larger than 1 MiB"):
             toml.read(tmp_path / "x.toml", Thing, "the thing")
 
-    def test_none(self, tmp_path: Path) -> None:
+    def test_missing_file_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="No such file or directory"):
             toml.read(tmp_path / "x.toml", Thing, "the thing")

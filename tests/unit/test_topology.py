@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a topology's file may say, and what is said of a bad one."""
+"""Topology files: those in the repository, users' files, and errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -63,81 +63,81 @@ def at_controller(field: str) -> str:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A user's file."""
+    """Path of a user's topology file."""
     return tmp_path / "mine.toml"
 
 
-class TestOurs:
-    def test_they_are_all_there(self) -> None:
+class TestShipped:
+    def test_names_of_all_topologies(self) -> None:
         assert topologies.names() == SHIPPED
 
     @pytest.mark.parametrize("name", SHIPPED)
-    def test_each_is_read_and_says_what_it_is(self, name: str) -> None:
+    def test_topology_loads_and_has_a_description(self, name: str) -> None:
         loaded = topologies.load(name)
         assert loaded.name == name
         assert loaded.about
 
     @pytest.mark.parametrize("name", SHIPPED)
-    def test_each_survives_a_plan(self, name: str) -> None:
-        """A run hands its topology to its workers as JSON."""
+    def test_topology_round_trips_through_json(self, name: str) -> None:
+        """A run passes its topology to workers as JSON."""
         loaded = topologies.load(name)
         assert msgspec.json.decode(msgspec.json.encode(loaded), type=Topology) == loaded
 
-    def test_the_default_is_what_a_guest_has_when_nobody_asks(self) -> None:
+    def test_default_file_equals_the_built_in_default(self) -> None:
         assert topologies.load("default") == DEFAULT
 
     @pytest.mark.parametrize(
         ("wrong", "near"), [("defualt", "default"), ("namespace", "namespaces"), ("xyz", "known: ")]
     )
-    def test_an_unknown_one_gets_the_nearest(self, wrong: str, near: str) -> None:
+    def test_unknown_topology_suggests_the_nearest(self, wrong: str, near: str) -> None:
         with pytest.raises(UsageError, match=f"unknown topology '{wrong}'") as caught:
             topologies.load(wrong)
         assert near in caught.value.hint
 
 
 class TestUsers:
-    def test_a_path_is_read(self, file: Path) -> None:
+    def test_path_is_read(self, file: Path) -> None:
         file.write_text(NAMESPACE)
         loaded = topologies.load(str(file))
         assert loaded.name == "mine"
         assert loaded.controllers == (Controller("a", (Namespace(64),)),)
 
-    def test_a_path_can_be_relative(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_path_can_be_relative(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file.write_text(CONTROLLER)
         monkeypatch.chdir(file.parent)
         assert topologies.load("mine.toml") == topologies.load("./mine.toml")
 
-    def test_an_empty_file_is_the_default(self, file: Path) -> None:
+    def test_empty_file_is_the_default(self, file: Path) -> None:
         file.write_text("")
         assert topologies.load(str(file)).controllers == DEFAULT.controllers
 
-    def test_a_file_that_is_not_there(self, file: Path) -> None:
+    def test_missing_file_is_refused(self, file: Path) -> None:
         with pytest.raises(UsageError, match="cannot read the topology .*mine.toml: No such file"):
             topologies.load(str(file))
 
-    def test_a_pipe_is_not_waited_for(self, file: Path) -> None:
+    def test_fifo_is_refused(self, file: Path) -> None:
         os.mkfifo(file)
         with pytest.raises(UsageError, match="mine.toml: it is not a regular file"):
             topologies.load(str(file))
 
-    def test_nesting_without_end(self, file: Path) -> None:
+    def test_depth_is_limited(self, file: Path) -> None:
         file.write_text("a = " + "[" * 5000)
         with pytest.raises(UsageError, match="nests more than 16 levels deep"):
             topologies.load(str(file))
 
-    def test_a_byte_order_mark(self, file: Path) -> None:
+    def test_byte_order_mark_is_ignored(self, file: Path) -> None:
         file.write_bytes(b"\xef\xbb\xbf" + NAMESPACE.encode())
         assert topologies.load(str(file)).controllers == (Controller("a", (Namespace(64),)),)
 
-    def test_a_file_that_is_no_text(self, file: Path) -> None:
+    def test_binary_file_is_refused(self, file: Path) -> None:
         file.write_bytes(b"\xff\xfe\x00")
         with pytest.raises(UsageError, match="mine.toml"):
             topologies.load(str(file))
 
 
-class TestBad:
+class TestInvalid:
     @pytest.mark.parametrize(
-        ("text", "place", "words"),
+        ("text", "field", "words"),
         [
             ("[[controllers]", "", "line"),
             ("[[controllers]]", "`$.controllers[0]`", "serial"),
@@ -182,11 +182,11 @@ class TestBad:
             ),
         ],
     )
-    def test_the_file_is_named_and_the_place_in_it(
-        self, file: Path, text: str, place: str, words: str
+    def test_error_names_file_and_field(
+        self, file: Path, text: str, field: str, words: str
     ) -> None:
         file.write_text(text)
-        self.expect(file, place, words)
+        self.expect(file, field, words)
 
     @pytest.mark.parametrize(
         ("zoned", "field", "words"),
@@ -208,12 +208,12 @@ class TestBad:
             ("{ zone_size_kib = 1024, descr_ext_size = 65 }", ".descr_ext_size", "64"),
         ],
     )
-    def test_zones(self, file: Path, zoned: str, field: str, words: str) -> None:
+    def test_invalid_zones(self, file: Path, zoned: str, field: str, words: str) -> None:
         file.write_text(f"{NAMESPACE}block_size = 4096\nzoned = {zoned}")
         self.expect(file, at_namespace(f"zoned{field}"), words)
 
     @pytest.mark.parametrize(
-        ("text", "place", "words"),
+        ("text", "field", "words"),
         [
             (CONTROLLER + 'subsystem = "t"', at_controller("subsystem"), "unknown subsystem 't'"),
             (
@@ -238,9 +238,9 @@ class TestBad:
             ),
         ],
     )
-    def test_subsystems(self, file: Path, text: str, place: str, words: str) -> None:
+    def test_invalid_subsystem(self, file: Path, text: str, field: str, words: str) -> None:
         file.write_text(text)
-        self.expect(file, place, words)
+        self.expect(file, field, words)
 
     @pytest.mark.parametrize(
         ("old", "new", "field", "words"),
@@ -256,15 +256,15 @@ class TestBad:
             ("sriov_max", "pmr_size_mib = 16\nsriov_max", "pmr_size_mib", "CMB or PMR"),
         ],
     )
-    def test_sriov(self, file: Path, old: str, new: str, field: str, words: str) -> None:
+    def test_invalid_sriov(self, file: Path, old: str, new: str, field: str, words: str) -> None:
         assert old in SRIOV
         text = SRIOV.replace(old, new)
-        # without the controller's the subsystem is empty, which is another problem
+        # a subsystem without a controller is another error
         file.write_text(text if "subsystem =" in text else text[text.index("[[controllers") :])
         self.expect(file, at_controller(field), words)
 
     @pytest.mark.parametrize(
-        ("old", "new", "place", "words"),
+        ("old", "new", "field", "words"),
         [
             ("nruh = 4", "", "`$.subsystems[0].fdp`", "nruh"),
             ("nruh = 4", "nruh = 129", "`$.subsystems[0].fdp.nruh`", "<= 128"),
@@ -281,13 +281,13 @@ class TestBad:
             ),
         ],
     )
-    def test_placement(self, file: Path, old: str, new: str, place: str, words: str) -> None:
+    def test_invalid_fdp(self, file: Path, old: str, new: str, field: str, words: str) -> None:
         assert old in HANDLES
         file.write_text(HANDLES.replace(old, new))
-        self.expect(file, place, words)
+        self.expect(file, field, words)
 
     @pytest.mark.parametrize(
-        ("text", "place", "words"),
+        ("text", "field", "words"),
         [
             ("memory_mib = 99999999999999", "`$.memory_mib`", "this host has 16000 MiB"),
             (CONTROLLER + "cmb_size_mib = 4294967296", at_controller("cmb_size_mib"), "4294967295"),
@@ -330,12 +330,12 @@ class TestBad:
             ),
         ],
     )
-    def test_what_is_too_much_for_qemu_or_the_host(
-        self, file: Path, text: str, place: str, words: str, monkeypatch: pytest.MonkeyPatch
+    def test_limits_of_qemu_and_the_host(
+        self, file: Path, text: str, field: str, words: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(bounds, "host_memory_mib", lambda: 16000)
         file.write_text(text)
-        self.expect(file, place, words)
+        self.expect(file, field, words)
 
     @pytest.mark.parametrize(
         "text",
@@ -346,15 +346,15 @@ class TestBad:
             "hotplug_ports = 16\n" + CONTROLLER * 10,
         ],
     )
-    def test_as_much_as_qemu_takes(
+    def test_maximum_is_accepted(
         self, file: Path, text: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(bounds, "host_memory_mib", lambda: 16000)
         file.write_text(text)
         topologies.load(str(file))
 
-    def test_virtual_functions_of_a_subsystem(self, file: Path) -> None:
-        one = f"""
+    def test_number_of_virtual_functions_in_a_subsystem_is_limited(self, file: Path) -> None:
+        controller = f"""
             [[controllers]]
             {SRIOV.partition("[[controllers]]")[2]}
             max_ioqpairs = 202
@@ -365,20 +365,20 @@ class TestBad:
             ("vq_flexible = 4", "vq_flexible = 200"),
             ("vi_flexible = 2", "vi_flexible = 100"),
         ):
-            one = one.replace(few, many)
-        file.write_text('[[subsystems]]\nname = "s"\n' + one * 3)
+            controller = controller.replace(few, many)
+        file.write_text('[[subsystems]]\nname = "s"\n' + controller * 3)
         self.expect(file, at_controller("sriov_max_vfs"), "303 controllers and virtual functions")
 
     @pytest.mark.parametrize("text", [NAMESPACE, IN_SUBSYSTEM, SRIOV, HANDLES])
-    def test_what_these_are_made_from_is_good(self, file: Path, text: str) -> None:
+    def test_templates_of_these_tests_are_valid(self, file: Path, text: str) -> None:
         file.write_text(text)
         topologies.load(str(file))
 
-    def expect(self, file: Path, place: str, words: str) -> None:
+    def expect(self, file: Path, field: str, words: str) -> None:
         with pytest.raises(UsageError) as caught:
             topologies.load(str(file))
         assert caught.value.what.startswith(f"{file}: ")
-        assert place in caught.value.what
+        assert field in caught.value.what
         assert words in caught.value.what
         assert "\n" not in caught.value.what
 
@@ -397,14 +397,14 @@ class TestNamespaces:
             (2, 5, 3),
         ]
 
-    def test_a_controller_has_the_shared_namespaces_and_its_own(self) -> None:
+    def test_controller_has_shared_and_own_namespaces(self) -> None:
         sizes = [
             {nsid: namespace.size_mib for nsid, namespace in PAIR.attached(number).items()}
             for number in range(3)
         ]
         assert sizes == [{1: 4, 2: 5, 3: 1, 4: 2}, {1: 512}, {1: 4, 2: 5, 5: 3}]
 
-    def test_each_is_named_once_and_knows_its_field(self) -> None:
+    def test_node_names_are_unique_and_fields_are_known(self) -> None:
         places = PAIR.all_namespaces()
         assert len({place.node for place in places}) == len(places)
         assert [place.field for place in places if place.shared] == [
@@ -413,6 +413,6 @@ class TestNamespaces:
         ]
         assert places[-1].field == "controllers[2].namespaces[0]"
 
-    def test_metadata_takes_room(self) -> None:
+    def test_metadata_reduces_the_number_of_blocks(self) -> None:
         assert Namespace(64).blocks == 64 * 2048
         assert Namespace(64, ms=8).blocks == (64 << 20) // 520

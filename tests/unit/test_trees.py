@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Folders deeper than recursion, paths and open files allow, and what else lies in them."""
+"""Folder trees deeper than recursion, PATH_MAX and open files allow, and with special files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEEP = 1500  # Python recurses 1000 times; with names of 11 bytes a path is long
 
 
 def nest(top: Path, depth: int = DEEP) -> None:
-    """Folders in folders, with a file in every 500th, as a makefile would make them."""
+    """Nest folders, with a file in every 500th, as a hostile makefile could."""
     script = (
         "import os, sys\n"
         "for number in range(int(sys.argv[1])):\n"
@@ -33,7 +33,7 @@ def nest(top: Path, depth: int = DEEP) -> None:
 
 @pytest.fixture
 def few_files() -> Iterator[None]:
-    """Fewer open files than the tree has levels."""
+    """Limit open files to fewer than the tree has levels."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
     yield
@@ -42,24 +42,24 @@ def few_files() -> Iterator[None]:
 
 @pytest.mark.usefixtures("few_files")
 class TestDeep:
-    def test_it_is_measured_walked_and_removed(self, tmp_path: Path) -> None:
+    def test_deep_tree_is_measured_walked_and_removed(self, tmp_path: Path) -> None:
         deep = tmp_path / "tree"
         nest(deep)
-        told = subprocess.run(["du", "-s", "-B1", str(deep)], capture_output=True, text=True)
-        assert trees.size(deep) == int(told.stdout.split()[0]) - deep.stat().st_blocks * 512
+        done = subprocess.run(["du", "-s", "-B1", str(deep)], capture_output=True, text=True)
+        assert trees.size(deep) == int(done.stdout.split()[0]) - deep.stat().st_blocks * 512
         assert len(list(trees.walk(deep))) == 2 * DEEP + DEEP // 500
         trees.remove(deep)
         assert not deep.exists()
 
-    def test_the_cache_gives_it_up(self, cache: Path) -> None:
+    def test_gc_removes_a_deep_tree(self, cache: Path) -> None:
         tree = store.directory("builds") / f"{2:016x}"
         nest(tree)
         assert gc.entries()[0].size > DEEP * 4096 // 2
         freed = gc.collect(max_age_s=None, max_size=0)
-        assert [one.path for one in freed.dropped] == [tree]
+        assert [entry.path for entry in freed.dropped] == [tree]
         assert not tree.exists()
 
-    def test_a_making_that_leaves_it(self, cache: Path) -> None:
+    def test_failed_make_removes_a_deep_tree(self, cache: Path) -> None:
         def make(path: Path) -> None:
             nest(path / "source")
             raise ZeroDivisionError
@@ -70,12 +70,12 @@ class TestDeep:
 
 
 class TestWalk:
-    def test_each_folder_comes_before_and_after_its_contents(self, tmp_path: Path) -> None:
+    def test_folder_is_yielded_before_and_after_its_contents(self, tmp_path: Path) -> None:
         for name in ("a/b", "c"):
             (tmp_path / name).mkdir(parents=True)
         for name in ("a/b/two", "a/one", "zero"):
             (tmp_path / name).touch()
-        seen = [(one.path, one.status is None) for one in trees.walk(tmp_path)]
+        seen = [(entry.path, entry.status is None) for entry in trees.walk(tmp_path)]
         assert seen == [
             ("a", False),
             ("c", False),
@@ -88,42 +88,42 @@ class TestWalk:
             ("c", True),
         ]
 
-    def test_no_link_is_followed(self, tmp_path: Path) -> None:
+    def test_links_are_not_followed(self, tmp_path: Path) -> None:
         (tmp_path / "elsewhere").mkdir()
         (tmp_path / "elsewhere" / "secret").touch()
         (tmp_path / "tree").mkdir()
         (tmp_path / "tree" / "link").symlink_to(tmp_path / "elsewhere")
-        assert [one.path for one in trees.walk(tmp_path / "tree")] == ["link"]
+        assert [entry.path for entry in trees.walk(tmp_path / "tree")] == ["link"]
 
-    def test_a_folder_that_is_replaced_by_a_link_meanwhile(self, tmp_path: Path) -> None:
+    def test_folder_replaced_by_a_link_during_the_walk(self, tmp_path: Path) -> None:
         (tmp_path / "elsewhere").mkdir()
         (tmp_path / "elsewhere" / "secret").touch()
         (tmp_path / "tree" / "folder").mkdir(parents=True)
         seen = []
-        for one in trees.walk(tmp_path / "tree"):
-            seen.append(one.path)
-            if one.path == "folder":
+        for entry in trees.walk(tmp_path / "tree"):
+            seen.append(entry.path)
+            if entry.path == "folder":
                 (tmp_path / "tree" / "folder").rmdir()
                 (tmp_path / "tree" / "folder").symlink_to(tmp_path / "elsewhere")
         assert seen == ["folder"]
 
-    def test_a_folder_that_is_moved_meanwhile(self, tmp_path: Path) -> None:
-        """``..`` of it is another then: the walk finds back from the top."""
+    def test_folder_moved_during_the_walk(self, tmp_path: Path) -> None:
+        """Its ``..`` is then another folder, so the walk continues from the top."""
         (tmp_path / "tree" / "a" / "inner").mkdir(parents=True)
         (tmp_path / "tree" / "b").mkdir()
         (tmp_path / "tree" / "b" / "file").touch()
         (tmp_path / "tree" / "a" / "inner" / "file").touch()
         seen = []
-        for one in trees.walk(tmp_path / "tree"):
-            seen.append(one.path)
-            if one.path == "a/inner/file":
+        for entry in trees.walk(tmp_path / "tree"):
+            seen.append(entry.path)
+            if entry.path == "a/inner/file":
                 (tmp_path / "tree" / "a" / "inner").rename(tmp_path / "moved")
         assert seen[-2:] == ["b/file", "b"]
 
 
 class TestRemove:
     @pytest.mark.parametrize("kind", ["file", "link", "dangling", "pipe", "socket", "none"])
-    def test_whatever_has_the_name(self, tmp_path: Path, kind: str) -> None:
+    def test_any_file_type_is_removed(self, tmp_path: Path, kind: str) -> None:
         (tmp_path / "precious").mkdir()
         (tmp_path / "precious" / "file").touch()
         path = tmp_path / "thing"
@@ -139,21 +139,21 @@ class TestRemove:
             case "socket":
                 socket.socket(socket.AF_UNIX).bind(str(path))
         trees.remove(path)
-        assert sorted(one.name for one in tmp_path.iterdir()) == ["precious"]
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["precious"]
         assert (tmp_path / "precious" / "file").exists()
 
-    def test_folders_without_any_right(self, tmp_path: Path) -> None:
-        """Root's rights would hide it."""
+    def test_folders_with_mode_0_are_removed(self, tmp_path: Path) -> None:
+        """Runs as an ordinary user: root ignores modes."""
         tree = tmp_path / "tree"
         (tree / "a" / "b").mkdir(parents=True)
         (tree / "a" / "b" / "file").touch()
         for folder in (tree / "a" / "b", tree / "a", tree):
             folder.chmod(0)
-        without_rights = ["bwrap", "--dev-bind", "/", "/", "--unshare-user", "--uid", "1000"]
+        as_user = ["bwrap", "--dev-bind", "/", "/", "--unshare-user", "--uid", "1000"]
         script = "import sys, pathlib; from blockyard.kernel.host import trees; "
         script += "trees.remove(pathlib.Path(sys.argv[1]))"
         done = subprocess.run(
-            [*without_rights, sys.executable, "-c", script, str(tree)],
+            [*as_user, sys.executable, "-c", script, str(tree)],
             cwd=PROJECT,
             capture_output=True,
             text=True,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Tests that take long are named while they run."""
+"""Long tests are named while they run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from blockyard.ci.run.under_way import RunningTests
 
 
-def test_long_tests_are_named_rarely(capfd: pytest.CaptureFixture[str]) -> None:
+def test_long_test_is_named_at_growing_intervals(capfd: pytest.CaptureFixture[str]) -> None:
     with RunningTests(long_s=0.2) as under_way:
         under_way.begin("io/slow[x]")
         under_way.begin("io/quick[x]")
@@ -22,10 +22,10 @@ def test_long_tests_are_named_rarely(capfd: pytest.CaptureFixture[str]) -> None:
     assert "quick" not in err
 
 
-def test_without_a_watch_it_only_counts() -> None:
+def test_without_a_context_tests_are_only_counted() -> None:
     under_way = RunningTests()
     under_way.begin("a")
     under_way.begin("b")
     under_way.end("a")
-    under_way.end("never began")
+    under_way.end("never started")
     assert under_way.names() == ("b",)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Nothing that a build leaves behind leads out of its folder."""
+"""Files from a build are read and written without leaving its folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from blockyard.kernel.host.errors import Failure, UsageError
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    """An output tree with files of its own and all kinds of traps, beside a secret."""
+    """An output tree with regular files and all kinds of traps, beside a secret."""
     out = tmp_path / "out"
     (out / "include").mkdir(parents=True)
     (out / ".config").write_text("CONFIG_A=y\n")
@@ -29,7 +29,7 @@ def out(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", [".config", "include/release", "./include//release"])
-def test_a_file_of_its_own(out: Path, name: str, tmp_path: Path) -> None:
+def test_regular_file_is_read(out: Path, name: str, tmp_path: Path) -> None:
     assert untrusted.is_file(out, name)
     assert untrusted.read_text(out, name) == (out / name).read_text()
     untrusted.copy(out, name, tmp_path / "copy")
@@ -41,18 +41,18 @@ def test_a_file_of_its_own(out: Path, name: str, tmp_path: Path) -> None:
     ["../secret", "link", "folder/secret", "folder/out/.config", "pipe", "zero", "missing"]
     + ["include", "/etc/hostname", "", ".", "include/../../secret"],
 )
-def test_what_leads_elsewhere(out: Path, name: str) -> None:
+def test_path_that_leaves_the_folder_is_refused(out: Path, name: str) -> None:
     assert not untrusted.is_file(out, name)
     with pytest.raises(Failure):
         untrusted.read(out, name)
 
 
-def test_the_folder_itself_may_be_reached_by_a_link(out: Path, tmp_path: Path) -> None:
+def test_folder_itself_may_be_a_link(out: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").symlink_to(out)
     assert untrusted.is_file(tmp_path / "cache", ".config")
 
 
-def test_a_file_above_its_limit(out: Path) -> None:
+def test_file_above_the_limit_is_refused(out: Path) -> None:
     size = (out / ".config").stat().st_size
     assert untrusted.read_text(out, ".config", size) == (out / ".config").read_text()
     with pytest.raises(Failure, match=f"larger than {size - 1} bytes"):
@@ -60,7 +60,7 @@ def test_a_file_above_its_limit(out: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["link", ".config", "new"])
-def test_a_write_takes_the_place_of_what_has_its_name(out: Path, tmp_path: Path, name: str) -> None:
+def test_write_replaces_links_and_files(out: Path, tmp_path: Path, name: str) -> None:
     untrusted.write(out, name, b"ours")
     assert (out / name).read_text() == "ours"
     assert not (out / name).is_symlink()
@@ -68,7 +68,7 @@ def test_a_write_takes_the_place_of_what_has_its_name(out: Path, tmp_path: Path,
     assert not [path for path in out.iterdir() if path.name.startswith(f"{name}.")]
 
 
-def test_an_input_is_read_through_a_link(out: Path) -> None:
+def test_input_is_read_through_a_link(out: Path) -> None:
     (out / "alias").symlink_to(".config")
     assert untrusted.read_input(out / "alias", "the fragment") == b"CONFIG_A=y\n"
 
@@ -83,17 +83,17 @@ def test_an_input_is_read_through_a_link(out: Path) -> None:
         ("nul\0", "null"),
     ],
 )
-def test_an_input_that_is_not_a_file(out: Path, name: str, why: str) -> None:
+def test_input_that_is_not_a_file_is_refused(out: Path, name: str, why: str) -> None:
     with pytest.raises(UsageError, match=why):
         untrusted.read_input(out / name, "the fragment")
 
 
-def test_an_input_above_its_limit(out: Path) -> None:
+def test_input_above_the_limit_is_refused(out: Path) -> None:
     with pytest.raises(UsageError, match=r"the fragment .*larger than 3 bytes"):
         untrusted.read_input(out / ".config", "the fragment", 3)
 
 
-def test_a_process_substitution_is_read_once_and_can_be_asked_for_again() -> None:
+def test_process_substitution_can_be_read_twice() -> None:
     reader, writer = os.pipe()
     os.write(writer, b"CONFIG_B=y\n")
     os.close(writer)
@@ -103,14 +103,14 @@ def test_a_process_substitution_is_read_once_and_can_be_asked_for_again() -> Non
     os.close(reader)
 
 
-def test_the_hash_of_a_file(out: Path) -> None:
+def test_sha256_of_a_file(out: Path) -> None:
     data = (out / ".config").read_bytes()
     assert untrusted.sha256(out, ".config") == hashlib.sha256(data).hexdigest()
     with pytest.raises(Failure):
         untrusted.sha256(out, "link")
 
 
-def test_a_file_whose_reading_fails() -> None:
-    """A process has no memory at address 0."""
+def test_read_error_is_a_failure() -> None:
+    """Reading /proc/self/mem at address 0 fails with EIO."""
     with pytest.raises(Failure, match="mem: Input/output error"):
         untrusted.sha256(Path("/proc/self"), "mem")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Records and journals of schema 1 are read as those of schema 2."""
+"""Records and journals of schema 1 are converted to schema 2."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def read(folder: Path, fields: object) -> record.Run:
     return record.read(folder / "run.json")
 
 
-def test_a_record(tmp_path: Path) -> None:
+def test_record_is_converted(tmp_path: Path) -> None:
     run = read(tmp_path, RUN)
     assert run.schema == record.SCHEMA
     assert run.kernel.omitted == {"Rust": "no rustc"}
@@ -87,31 +87,31 @@ def test_a_record(tmp_path: Path) -> None:
     assert (run.tool, run.guest_packages, run.boots, run.upstream) == (Tool(""), {}, (), None)
 
 
-def test_a_skip_keeps_its_text_and_lacks_something_unknown(tmp_path: Path) -> None:
+def test_skip_keeps_its_text_with_unknown_cause(tmp_path: Path) -> None:
     passed, skipped = read(tmp_path, RUN).tests
     assert passed.skip is None
     assert skipped.skip == SkipReason(lacking="unknown", text="rnull has no attribute zoned")
     assert skipped.reason == "rnull has no attribute zoned\nmore of it"
 
 
-def test_a_run_of_blktests(tmp_path: Path) -> None:
+def test_blktests_checkout_is_converted(tmp_path: Path) -> None:
     run = read(tmp_path, RUN | {"upstream": "/home/me/my blktests 0123abcd"})
     assert run.upstream == BlktestsCheckout("/home/me/my blktests", "0123abcd")
 
 
 @pytest.mark.parametrize("field", ["tests", "kernel", "smoke", "upstream", "outdated", "run"])
 @pytest.mark.parametrize("value", [5, [6], {"x": 1}])
-def test_a_field_of_another_shape_is_one_error(tmp_path: Path, field: str, value: object) -> None:
+def test_field_of_another_type_is_one_error(tmp_path: Path, field: str, value: object) -> None:
     with pytest.raises(UsageError, match="is not a run record"):
         read(tmp_path, RUN | {field: value})
 
 
-def test_a_record_of_a_later_schema(tmp_path: Path) -> None:
+def test_later_schema_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a run record of schema 99, expected 1 to 2"):
         read(tmp_path, RUN | {"schema": 99})
 
 
-def test_a_journal(tmp_path: Path) -> None:
+def test_journal_is_converted(tmp_path: Path) -> None:
     planned = [{key: test[key] for key in ("id", "suite", "driver", "console")} for test in TESTS]
     names = ["block/size[null_blk-serial]", "zoned/report[rnull-ssh]"]
     lines = [

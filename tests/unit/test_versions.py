@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Versions and their ranges, and what is not asked of the kernels in a range."""
+"""Versions, version ranges, and the quirks that change requests in a range."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from blockyard.kernel.versions import at_least, check_range, release, within
 
 RANGES = (
     ("7.3.4", "<7.3", False),
-    ("7.3.0-rc7", "<7.3", False),  # a candidate has its release's interfaces
+    ("7.3.0-rc7", "<7.3", False),  # a release candidate has the interfaces of its release
     ("7.2.12", "<7.3", True),
-    ("6.9.1", "<6.11", True),  # numbers, not letters
+    ("6.9.1", "<6.11", True),  # compared as numbers
     ("6.12.117+deb13-amd64", ">=6.12,<7.3", True),
     ("7.3", ">=6.12,<7.3", False),
 )
@@ -73,7 +73,7 @@ reason = "it came with 6.4"
 
 @pytest.fixture
 def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A table of differences in place of ours."""
+    """Replace the table of quirks."""
     (tmp_path / "versions.toml").write_text(TABLE)
     rows = quirks.read(tmp_path / "versions.toml")
     monkeypatch.setattr(quirks, "_table", lambda: rows)
@@ -83,7 +83,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 class TestAdapted:
     FRAGMENT = Fragment("a.config", "# LAZY\nCONFIG_LAZY=y\nCONFIG_LAZY_MORE=y\nCONFIG_NEW=m")
 
-    def test_a_kernel_outside_of_all_ranges_is_asked_for_all(self) -> None:
+    def test_kernel_outside_all_ranges_gets_every_request(self) -> None:
         assert adapted(self.FRAGMENT, "6.13.1").text == self.FRAGMENT.text + "\n"
 
     def test_dropped_lines_are_blank_and_added_ones_come_last(self) -> None:
@@ -92,23 +92,23 @@ class TestAdapted:
         assert text == expected
         assert kconfig.merge([Fragment("a.config", text)]).requests["NEW"].line == 4
 
-    def test_a_later_row_changes_what_an_earlier_one_added(self) -> None:
+    def test_later_row_changes_additions_of_an_earlier_one(self) -> None:
         assert adapted(self.FRAGMENT, "6.1").text == "# LAZY\n\nCONFIG_LAZY_MORE=y\n\n\n"
 
-    def test_what_is_not_asked_for_adds_nothing(self) -> None:
+    def test_dropped_symbol_that_is_not_requested_adds_nothing(self) -> None:
         fragment = Fragment("a.config", "# CONFIG_LAZY is not set\n")
         assert adapted(fragment, "6.1") == fragment
 
-    def test_the_reason(self) -> None:
+    def test_reason_for_a_dropped_symbol(self) -> None:
         assert why_not("LAZY", "6.12.5") == "it came with 6.13"
         assert why_not("LAZY", "6.13.0-rc1") == ""
         assert why_not("OTHER", "6.1") == ""
 
 
 class TestTable:
-    def test_ours_is_read_and_every_row_concerns_a_fragment(self) -> None:
+    def test_every_row_of_the_table_concerns_a_fragment(self) -> None:
         rows = quirks.read(quirks.TABLE)
-        asked = {
+        requested = {
             symbol
             for name in variants.names()
             for part in [shipped_fragment("base"), shipped_fragment("rust")]
@@ -117,7 +117,7 @@ class TestTable:
         }
         added = {symbol for row in rows for symbol in kconfig.parse("\n".join(row.ask))}
         for row in rows:
-            assert set(row.drop) <= asked | added, row.reason
+            assert set(row.drop) <= requested | added, row.reason
             assert row.reason
 
     @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ class TestTable:
             ("[[difference]]", "[[difference"),
         ],
     )
-    def test_a_bad_one_is_named(self, tmp_path: Path, old: str, new: str) -> None:
+    def test_invalid_table_is_named(self, tmp_path: Path, old: str, new: str) -> None:
         assert old in TABLE
         path = tmp_path / "versions.toml"
         path.write_text(TABLE.replace(old, new))

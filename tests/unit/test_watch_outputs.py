@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a build writes is counted wherever it hides it."""
+"""The output of a build is counted wherever it is hidden."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def fill(folder: int) -> None:
     os.close(file)
 
 
-def test_in_plain_sight(out: Path) -> None:
+def test_visible_file_is_counted(out: Path) -> None:
     assert not exceeded(out)
     (out / "data").write_bytes(b"x" * (2 << 20))
     assert exceeded(out)
 
 
-def test_below_a_path_that_is_too_long_for_a_call(out: Path) -> None:
+def test_file_below_a_path_longer_than_path_max_is_counted(out: Path) -> None:
     folder = os.open(out, os.O_RDONLY)
     for _ in range(60):
         os.mkdir("a" * 100, dir_fd=folder)
@@ -58,7 +58,7 @@ def test_below_a_path_that_is_too_long_for_a_call(out: Path) -> None:
     assert exceeded(out)
 
 
-def test_in_a_folder_without_rights(out: Path) -> None:
+def test_file_in_a_folder_with_mode_0_is_counted(out: Path) -> None:
     (out / "closed").mkdir()
     (out / "closed" / "data").write_bytes(b"x" * (2 << 20))
     (out / "closed").chmod(0)
