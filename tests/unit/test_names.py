@@ -131,7 +131,7 @@ class TestOddText:
         finally:
             catalog.cache_clear()
 
-    def test_no_text_ends_in_a_traceback(
+    def test_random_text_raises_only_plain_errors(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)

@@ -29,7 +29,7 @@ COMMANDS = ("\x1b", "\x9b", "\u202e", "\u2066", "##[", "##vso[", "\n::", " ::", 
 
 
 def is_only_text(shown: str) -> bool:
-    """Return whether the output has no command left; without a terminal there are no colours."""
+    """Return whether all commands are escaped; without a terminal there are no colours."""
     return not any(command in shown for command in COMMANDS) and "[link=http://x]" in shown
 
 

@@ -87,7 +87,7 @@ def test_import_of_blockyard_is_lazy() -> None:
     assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_the_package_has_its_version() -> None:
+def test_package_has_its_version() -> None:
     assert blockyard.__version__ == version.VERSION
 
 

@@ -81,7 +81,7 @@ class TestPair:
         assert list(parities.missing().items()) == [("zoned", 2), ("mbps", 1)]
         assert "zoned (2 tests), mbps (1 tests)" in parity.summary(parities)
 
-    def test_the_page_has_the_table_and_the_differences(self) -> None:
+    def test_page_has_the_table_and_the_differences(self) -> None:
         run = run_of(
             case("pass", "size", "null_blk"),
             case("xfail", "size", name="abi/defaults(size)", reason="4 GiB"),
@@ -92,7 +92,7 @@ class TestPair:
 
 
 class TestRecorded:
-    def test_a_run_of_one_driver_is_refused(self, tmp_path: Path) -> None:
+    def test_run_without_the_counterpart_is_refused(self, tmp_path: Path) -> None:
         path = record.write(run_of(case("pass")), tmp_path)
         with pytest.raises(UsageError, match="no tests of null_blk"):
             recorded([path], ["rnull"])

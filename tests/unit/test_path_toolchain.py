@@ -86,7 +86,7 @@ def test_home_is_hidden_except_the_programs(programs: Path) -> None:
     assert "--unshare-net" in argv
 
 
-def test_the_order_of_path_is_kept(
+def test_order_of_path_is_kept(
     programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise the system's gcc would come before the user's."""

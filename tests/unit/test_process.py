@@ -97,7 +97,7 @@ class TestShownCommand:
         assert again.stdout.decode().splitlines() == printed
         assert again.stdout == b"a b|$HOME|*|'|a\nb\\c\x1b'|"
 
-    def test_each_command_of_a_log_is_shown(self, log: Path) -> None:
+    def test_every_command_is_in_the_log(self, log: Path) -> None:
         run(["echo", "one"], log=log, doing="work")
         run(["echo", "two"], log=log, doing="work")
         assert log.read_text() == "$ echo one\none\n$ echo two\ntwo\n"
@@ -200,7 +200,7 @@ class TestFailure:
             ("make: *** [Makefile:1: x.o] Killed", "memory may have run out"),
         ],
     )
-    def test_a_limit_goes_before_the_callers_hint(self, log: Path, line: str, words: str) -> None:
+    def test_limit_wins_over_the_hint_of_the_caller(self, log: Path, line: str, words: str) -> None:
         limits = Limits(memory_mib=8000, processes=900, file_mib=700)
         script = ["sh", "-c", 'echo "$0"; exit 1', line]
         with pytest.raises(Failure) as caught:

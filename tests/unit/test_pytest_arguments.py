@@ -63,11 +63,11 @@ def test_unknown_pytest_option_is_a_usage_error(chosen: Selection) -> None:
 
 
 def test_arguments_are_part_of_the_run(chosen: Selection) -> None:
-    asked = [
-        resume.asked(KernelSpec(), one)
-        for one in (chosen, selection.with_arguments(chosen, ["-x"]))
+    runs = [
+        resume.asked(KernelSpec(), selected)
+        for selected in (chosen, selection.with_arguments(chosen, ["-x"]))
     ]
-    assert [options["pytest"] for options in asked] == ["", "-x"]
+    assert [options["pytest"] for options in runs] == ["", "-x"]
 
 
 def test_spaces_in_arguments_are_kept(tmp_path: Path) -> None:

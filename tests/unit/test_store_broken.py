@@ -273,7 +273,7 @@ class TestKernels:
             path = store.get("kernels", f"{number:016x}", "a thing", make_entry)
             damage(path)
         assert list(kernels.made()) == [KEY]
-        assert capsys.readouterr().err.count("left out: the kernel in") == 4
+        assert capsys.readouterr().err.count("left out: cannot read the kernel in") == 4
 
     def test_load_of_a_damaged_kernel_is_a_failure(self) -> None:
         path = made("kernels")

@@ -386,8 +386,8 @@ class TestInvalid:
 class TestNamespaces:
     def test_nsids_are_unique_in_a_subsystem(self) -> None:
         assert [
-            (place.controller, place.nsid, place.namespace.size_mib)
-            for place in PAIR.all_namespaces()
+            (entry.controller, entry.nsid, entry.namespace.size_mib)
+            for entry in PAIR.all_namespaces()
         ] == [
             (0, 1, 4),
             (0, 2, 5),
@@ -405,13 +405,13 @@ class TestNamespaces:
         assert sizes == [{1: 4, 2: 5, 3: 1, 4: 2}, {1: 512}, {1: 4, 2: 5, 5: 3}]
 
     def test_node_names_are_unique_and_fields_are_known(self) -> None:
-        places = PAIR.all_namespaces()
-        assert len({place.node for place in places}) == len(places)
-        assert [place.field for place in places if place.shared] == [
+        entries = PAIR.all_namespaces()
+        assert len({entry.node for entry in entries}) == len(entries)
+        assert [entry.field for entry in entries if entry.shared] == [
             "subsystems[0].namespaces[0]",
             "subsystems[0].namespaces[1]",
         ]
-        assert places[-1].field == "controllers[2].namespaces[0]"
+        assert entries[-1].field == "controllers[2].namespaces[0]"
 
     def test_metadata_reduces_the_number_of_blocks(self) -> None:
         assert Namespace(64).blocks == 64 * 2048
