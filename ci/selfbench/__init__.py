@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What Blockyard costs over bare make and QEMU, and how it compares with its peers.
+"""Benchmarks: what Blockyard costs over bare make and QEMU, and how it compares with its peers.
 
-Both sides of a comparison run in turn and medians are compared. Nothing is judged here: the limits
-are shown beside the figures. What each measurement does is told where it is made.
+Both sides of a comparison run alternately, and medians are compared. A figure above its limit is
+shown, not reported as an error. Each measurement is described in its module.
 """
 
 from __future__ import annotations
@@ -40,22 +40,25 @@ MEASUREMENTS: Mapping[str, Callable[[Context], Measurement | tuple[Measurement, 
 DEFAULT_WHAT = ("warm-build", "boot")
 
 
-def measure(choice: KernelSpec, accel: str, what: str, runs: int, tree: str = "") -> Report:
-    """Measures; raises UsageError for an unknown name. tree: a checkout of blktests."""
+def measure(spec: KernelSpec, accel: str, what: str, runs: int, tree: str = "") -> Report:
+    """Runs measurements. what: comma-separated names. tree: a checkout of blktests.
+
+    Raises UsageError for an unknown name, or fewer than one run.
+    """
     if runs < 1:
-        raise UsageError(f"--runs {runs}: nothing would be measured")
+        raise UsageError(f"invalid --runs {runs}: expected at least 1")
     names = selection.parse_names("measurement", what, list(MEASUREMENTS)) if what else DEFAULT_WHAT
     if "blktests" in names:
-        blktests.check(choice, tree)  # before anything is measured
-    ready = boot_env.ready(choice, accel)
+        blktests.check(spec, tree)  # before anything is measured
+    env = boot_env.ready(spec, accel)
     measurements: list[Measurement] = []
     for name in names:
-        note(f"measuring {name} ...")  # no spinner: it would take part in what is measured
-        found = MEASUREMENTS[name](Context(choice, ready, runs, tree))
-        measurements += [found] if isinstance(found, Measurement) else found
+        note(f"measuring {name} ...")  # no spinner: its CPU time would count
+        result = MEASUREMENTS[name](Context(spec, env, runs, tree))
+        measurements += [result] if isinstance(result, Measurement) else result
     return Report(
         host=circumstances.this_host(),
-        kernel=choice.name,
-        accelerator=ready.accelerator.name,
+        kernel=spec.name,
+        accelerator=env.accelerator.name,
         measurements=tuple(measurements),
     )

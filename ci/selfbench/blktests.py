@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``blktests``: our tests against those of upstream blktests that check the same.
+"""``blktests``: our tests against the upstream blktests that test the same.
 
-The pairs are in ``blktests.toml``. Both sides run in guests of the same kind, one guest per
-driver, and their boots do not count. Ours are run as ever and their times are taken from the run
-record, with the look at the kernel log; the first test of a guest, whose time has the boot in it,
-is none of the pairs. Upstream's are run by its own ``check``, as many as can be in one call. Tests
-with a time limit get one second: that is about how long our own loads run, upstream's default is
-30.
+The pairs are in ``blktests.toml``. Both sides run in guests of the same kind, one guest per driver;
+boot time does not count. Times of our tests come from the run record, and include the scan of the
+kernel log. The first test of a guest is not part of a pair, since its time includes the boot.
+Upstream's tests are run by its own ``check``, as many as possible in one call. Tests with a time
+limit get one second, about what our loads take; upstream's default is 30.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from blockyard.ci.selfbench import timing
 from blockyard.ci.selfbench.peers import HERE
 from blockyard.ci.selfbench.timing import Context, Elapsed
 from blockyard.ci.selfbench.values import Measurement
-from blockyard.ci.studies.blktests import Wanted, selected
+from blockyard.ci.studies.blktests import Options, selected
 from blockyard.images.boot import boot
 from blockyard.images.console.console import Console
 from blockyard.kernel.host.errors import Failure
@@ -35,14 +34,14 @@ from blockyard.tests.blktests.checkout import Checkout
 from blockyard.tests.harness.upstream import Upstream, UpstreamTest
 
 PAIRS = HERE / "blktests.toml"
-FIRST = "block/read"  # the first test of a guest
-LIMIT = 1 / 1.5  # of our time to upstream's: one and a half times the tests per minute
+FIRST = "block/read"  # the first test of each guest, not measured
+LIMIT = 1 / 1.5  # our time / upstream's: 1.5 times as many tests per minute
 SECONDS = 1
 DEADLINE_S = 600.0
 
 
 class Pair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Tests that check the same."""
+    """Tests of ours and of upstream that test the same."""
 
     about: str
     driver: str
@@ -55,19 +54,19 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def pairs() -> tuple[Pair, ...]:
-    """Those of ``blktests.toml``."""
+    """The pairs in ``blktests.toml``."""
     return msgspec.toml.decode(PAIRS.read_bytes(), type=_Table).pair
 
 
-def check(choice: KernelSpec, tree: str) -> tuple[Checkout, Selection]:
-    """What of upstream's is run; raises UsageError without a checkout of blktests."""
-    return selected(choice, Wanted(tree, tuple(one.upstream for one in pairs()), seconds=SECONDS))
+def check(spec: KernelSpec, tree: str) -> tuple[Checkout, Selection]:
+    """The checkout and upstream's tests to run; raises UsageError without a checkout."""
+    return selected(spec, Options(tree, tuple(pair.upstream for pair in pairs()), seconds=SECONDS))
 
 
 def blktests(context: Context) -> Measurement:
-    """The time that all pairs take."""
+    """Total time of all pairs, in seconds."""
     table = pairs()
-    tree, theirs = check(context.choice, context.tree)
+    tree, theirs = check(context.spec, context.tree)
     assert theirs.scope.upstream is not None
     packed = archive.packed(tree, context.ready.tools)
     upstream = msgspec.structs.replace(theirs.scope.upstream, archive=packed)
@@ -84,20 +83,20 @@ def blktests(context: Context) -> Measurement:
 
 def _ours(context: Context, table: Sequence[Pair]) -> float:
     """Seconds that our tests of the pairs took; raises Failure unless all passed."""
-    wanted = {(test, pair.driver) for pair in table for test in pair.ours}
+    measured = {(test, pair.driver) for pair in table for test in pair.ours}
     drivers = ",".join(dict.fromkeys(pair.driver for pair in table))
-    names = sorted({test.partition("/")[2] for test, _ in wanted} | {FIRST.partition("/")[2]})
+    names = sorted({test.partition("/")[2] for test, _ in measured} | {FIRST.partition("/")[2]})
     ours = selection.select(drivers, "serial", expression=" or ".join(names), start="auto")
-    finished, path = run.run(context.ready, ours, 1, context.choice)
-    found = {(test.id, test.driver): test for test in finished.tests}
-    for one in sorted(wanted):
-        if one not in found or found[one].outcome != "pass":
-            raise Failure(f"{one[0]} of {one[1]} did not pass, so it cannot be measured ({path})")
-    return round(sum(found[one].seconds for one in wanted), 3)
+    finished, path = run.run(context.ready, ours, 1, context.spec)
+    results = {(test.id, test.driver): test for test in finished.tests}
+    for key in sorted(measured):
+        if key not in results or results[key].outcome != "pass":
+            raise Failure(f"{key[0]} of {key[1]} did not pass, so it cannot be measured ({path})")
+    return round(sum(results[key].seconds for key in measured), 3)
 
 
 def _theirs(context: Context, table: Sequence[Pair], upstream: Upstream) -> float:
-    """Seconds that upstream's took in their guests; raises Failure unless all passed."""
+    """Seconds that upstream's tests took in their guests; raises Failure unless all passed."""
     tests = {test.name: test for test in upstream.tests}
     seconds = 0.0
     for name, of_driver in groupby(table, key=lambda pair: pair.driver):
@@ -107,7 +106,8 @@ def _theirs(context: Context, table: Sequence[Pair], upstream: Upstream) -> floa
             driver = Driver(manifest.load(name).on(kernel), kernel, booted.serial)
             driver.load()
             guest.unpack(driver, archive.tar_of(upstream.archive))
-            for on_a_disk in (True, False):  # those that make their own disks remove all others
+            # apart, since tests that make their own disks remove all others
+            for on_a_disk in (True, False):
                 calls = [test for test in chosen if test.on_a_disk == on_a_disk]
                 if calls:
                     seconds += _check(driver, calls, upstream)

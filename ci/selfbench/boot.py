@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``boot``: ``./inv boot --run true`` against QEMU with the same kernel and an init that ends it.
+"""``boot``: ``./inv boot --run true`` against QEMU with the same kernel and a trivial init.
 
-Machine, processor model, firmware, kernel image and command line are the same on both sides: what
-of our choice makes a kernel start sooner makes the bare one sooner, too. ``boot-plain`` is against
-QEMU as one starts it by hand, with a bzImage, its own firmware and processor model, and the same
-machine, memory and number of processors. ``snapshot`` starts from a saved guest.
+Machine, CPU model, firmware, kernel image and command line are the same on both sides, so settings
+that speed up the kernel's start help both. ``boot-plain`` compares with QEMU started by hand: a
+bzImage, QEMU's default firmware and CPU model; the same machine, memory and number of CPUs.
+``snapshot`` starts from a saved guest.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ LIMIT = 1.25
 
 @dataclass(frozen=True)
 class Bare:
-    """QEMU by itself: what it starts, and its arguments but for the kernel log's."""
+    """A bare QEMU: the kernel image, and its arguments without those for the kernel log."""
 
     image: Path
     arguments: list[str]
 
 
 def boot(context: Context) -> Measurement:
-    """From the command to its end, with one command run in the guest."""
+    """Wall time of ``./inv boot --run true``."""
     return _first_answer("boot", "boot", context, _our_machine(context), LIMIT)
 
 
 def boot_plain(context: Context) -> Measurement:
-    """The same, against QEMU as one starts it by hand."""
+    """The same, against QEMU started by hand."""
     return _first_answer("boot-plain", "boot", context, _plain_machine(context), LIMIT)
 
 
 def snapshot(context: Context) -> Measurement:
-    """From a snapshot, which is there before the first run that counts."""
+    """Wall time of ``--start snapshot``; a warm-up run makes the snapshot."""
     return _first_answer("snapshot", "snapshot", context, _our_machine(context), None)
 
 
@@ -59,7 +59,7 @@ def _first_answer(
     name: str, start: str, context: Context, bare: Bare, limit: float | None
 ) -> Measurement:
     ready = context.ready
-    command = ["boot", *context.choice.options, "--accel", ready.accelerator.name]
+    command = ["boot", *context.spec.options, "--accel", ready.accelerator.name]
     command += ["--start", start, "--run", "true"]
     with tempfile.TemporaryDirectory(prefix="blockyard-") as folder:
         bare_boot = _bare_boot(ready, bare, Path(folder))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""``build``: a whole kernel, twice in each run.
+"""``build``: a whole kernel, built by us and by bare make.
 
-Ours is configure, make and collect with an empty ccache; bare is make alone, without ccache, on a
-ready ``.config``.
+Ours configures, makes and collects, with an empty ccache; the reference is make alone, without
+ccache, on a ready ``.config``.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ LIMIT = 1.03
 
 
 def build(context: Context) -> Measurement:
-    """A build of ours against make."""
-    kernel = plan.build_spec(context.choice, context.ready.tools)
-    # in an output tree of its own: modules may be built in the kernel's, and another may measure
+    """Wall time of our build against make."""
+    kernel = plan.build_spec(context.spec, context.ready.tools)
+    # a separate output tree: others may build modules in the kernel's, or measure
     job = replace(kernel, tree=replace(kernel.tree, build_id=f"selfbench {os.getpid()}"))
     try:
         pairs = timing.alternate(lambda: _ours(job), lambda: _bare(job), context.runs)
@@ -38,7 +38,7 @@ def build(context: Context) -> Measurement:
 
 
 def _ours(job: BuildSpec) -> None:
-    """What a build adds up to, from an empty output tree and ccache to an entry of the cache."""
+    """A full build, from an empty output tree and ccache to a cache entry."""
     store.remove(job.out)
     empty = replace(job, objects=Objects(f"selfbench-{job.key}") if job.objects else None)
     path = Path(tempfile.mkdtemp(prefix="kernel-", dir=store.directory("selfbench")))
@@ -50,7 +50,7 @@ def _ours(job: BuildSpec) -> None:
 
 
 def _bare(job: BuildSpec) -> None:
-    """make with the same arguments on the configuration that ours came to."""
+    """make with the same arguments, on the ``.config`` of our build."""
     config = (job.out / ".config").read_bytes()
     store.remove(job.out)
     job.out.mkdir()

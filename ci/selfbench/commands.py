@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Whole commands of ours, run as a user would; there is nothing to compare them with.
+"""Whole commands, run as a user would; they have a limit and no reference.
 
-- ``warm-build``: ``./inv build`` when there is nothing to do.
+- ``warm-build``: ``./inv build`` with nothing to do.
 - ``test``: the default ``./inv test``; ``cold-test``: the same with an empty cache.
 """
 
@@ -26,44 +26,44 @@ COLD_TEST_S = 1200.0
 
 
 def warm_build(context: Context) -> Measurement:
-    """``./inv build`` with everything in the cache."""
-    command = ["build", *context.choice.options]
+    """Wall time of ``./inv build`` with everything in the cache."""
+    command = ["build", *context.spec.options]
     return _measured("warm-build", WARM_BUILD_S, context, lambda: inv(command))
 
 
 def test(context: Context) -> Measurement:
-    """``./inv test`` with everything in the cache."""
+    """Wall time of ``./inv test`` with everything in the cache."""
     accel = context.ready.accelerator.name
-    command = ["test", *context.choice.options, "--accel", accel]
+    command = ["test", *context.spec.options, "--accel", accel]
     return _measured("test", TEST_S, context, lambda: inv(command))
 
 
 def cold_test(context: Context) -> Measurement:
-    """``./inv test`` with an empty cache."""
-    command = ["test", *context.choice.options]
+    """Wall time of ``./inv test`` with an empty cache."""
+    command = ["test", *context.spec.options]
     return _measured("cold-test", COLD_TEST_S, context, lambda: _cold(command))
 
 
-def _measured(name: str, limit_s: float, context: Context, once: Callable[[], None]) -> Measurement:
-    times = tuple(elapsed(once).wall_s for _ in range(context.runs))
+def _measured(name: str, limit_s: float, context: Context, work: Callable[[], None]) -> Measurement:
+    times = tuple(elapsed(work).wall_s for _ in range(context.runs))
     return Measurement(name=name, unit="s", ours=times, limit=limit_s)
 
 
 def inv(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
-    """Runs ./inv as a user would; raises Failure when it fails."""
+    """Runs ./inv as a user would; raises Failure when its exit code is not 0."""
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     process = start(
         [str(PROJECT / "inv"), *arguments], env={**os.environ, **(environment or {})}, **pipes
     )
     with reaped(process, GRACE_S):
-        _, told = process.communicate()
+        _, stderr = process.communicate()
     if process.returncode:
-        raise Failure(f"./inv {' '.join(arguments)} failed:\n{told[-2000:].decode()}")
+        raise Failure(f"./inv {' '.join(arguments)} failed:\n{stderr[-2000:].decode()}")
 
 
 def _cold(arguments: Sequence[str]) -> None:
-    place = settings().cache_dir.parent  # /tmp may be in memory
-    with tempfile.TemporaryDirectory(prefix="blockyard-cold-", dir=place) as folder:
+    parent = settings().cache_dir.parent  # /tmp may be in memory
+    with tempfile.TemporaryDirectory(prefix="blockyard-cold-", dir=parent) as folder:
         try:
             inv(arguments, {"BLOCKYARD_CACHE": folder})
         finally:

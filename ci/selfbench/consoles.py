@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the consoles cost, beside what the guest itself does for the same.
+"""Speed of the consoles, against the same work inside the guest alone.
 
-- ``round-trip-serial``, ``round-trip-ssh``: a command that does nothing; beside it, what the start
-  of a bash costs inside the guest.
-- ``output``: 16 MiB over the serial console, against the guest writing them to a port of the same
-  kind whose host side throws them away; ``output-cpu``: the CPU time of our process meanwhile.
+- ``round-trip-serial``, ``round-trip-ssh``: the command `true`, against starting a bash inside the
+  guest.
+- ``output``: 16 MiB over the serial console, against writing them to a port of the same kind whose
+  host side discards them; ``output-cpu``: CPU time of our process meanwhile.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ OUTPUT_MIB = 16
 OUTPUT_LIMIT = 2.0
 OUTPUT_CPU_S = 0.5
 FILE = "/run/selfbench-output"  # in the guest's memory
-PORT = 2  # free on the device: 0 is a person's shell, 1 the serial console
+PORT = 2  # free on the device: 0 is the user's shell, 1 the serial console
 
 # microseconds, one line per start
 _BASH = """
 for ((i = 0; i < {count}; i++)); do
-    begun=$EPOCHREALTIME
+    start=$EPOCHREALTIME
     bash -c true
-    ended=$EPOCHREALTIME
-    echo $((${{ended/./}} - ${{begun/./}}))
+    end=$EPOCHREALTIME
+    echo $((${{end/./}} - ${{start/./}}))
 done
 """
 
 
 @contextlib.contextmanager
 def guest(context: Context, *, ssh: bool = False, shell: bool = False) -> Iterator[Machine]:
-    """A guest of the kernel that is measured."""
+    """Boots a guest with the measured kernel."""
     with (
         boot_env.guest_directory() as folder,
         boot(context.ready.setup(folder, ssh=ssh, shell=shell)) as booted,
@@ -53,12 +53,12 @@ def guest(context: Context, *, ssh: bool = False, shell: bool = False) -> Iterat
 
 
 def round_trip_serial(context: Context) -> Measurement:
-    """`true` over the serial console."""
+    """Time of `true` over the serial console, in ms."""
     return _round_trip(context, "serial")
 
 
 def round_trip_ssh(context: Context) -> Measurement:
-    """`true` over ssh."""
+    """Time of `true` over ssh, in ms."""
     return _round_trip(context, "ssh")
 
 
@@ -80,10 +80,10 @@ def _round_trip(context: Context, name: str) -> Measurement:
 
 
 def output(context: Context) -> tuple[Measurement, Measurement]:
-    """Much output over the serial console: wall time, and our CPU time."""
+    """Wall time, and our CPU time, of much output over the serial console."""
     with guest(context) as booted:
         console = booted.serial
-        # QEMU's own null backend counts as closed, and a write to a closed port waits
+        # not QEMU's null backend: it counts as closed, and a write to a closed port waits
         port = plug_port(booted, "discard", {"type": "file", "data": {"out": "/dev/null"}})
         print_file(console, OUTPUT_MIB)
         pairs = timing.alternate(
@@ -92,35 +92,35 @@ def output(context: Context) -> tuple[Measurement, Measurement]:
             context.runs,
             warm_up=True,
         )
-    against = f"the guest alone, {OUTPUT_MIB} MiB into a port that nobody reads"
+    against = f"the guest alone, {OUTPUT_MIB} MiB into a port that discards them"
     return (
         timing.compared("output", pairs, against, OUTPUT_LIMIT),
         Measurement(
             name="output-cpu",
             unit="s",
-            ours=tuple(one.cpu_s for one, _ in pairs),
+            ours=tuple(ours.cpu_s for ours, _ in pairs),
             limit=OUTPUT_CPU_S,
         ),
     )
 
 
 def print_file(console: Console, size_mib: int) -> None:
-    """Puts printable bytes into FILE, in the guest's memory."""
+    """Writes printable bytes to FILE, in the guest's memory."""
     console.check(f"head -c {size_mib << 20} /dev/zero | tr '\\0' x > {FILE}")
 
 
 def read_output(console: Console, size_mib: int) -> None:
-    """Has the guest print the beginning of FILE; raises Failure unless all of it arrives."""
+    """Reads the start of FILE over a console; raises Failure unless all of it arrives."""
     result = console.run(f"head -c {size_mib << 20} {FILE}", timeout_s=300)
     if len(result.data) != size_mib << 20:
         raise Failure(f"{len(result.data)} bytes arrived of {size_mib} MiB")
 
 
 def plug_port(booted: Machine, name: str, backend: dict[str, object]) -> str:
-    """Plugs another port into the device of the serial console; returns the guest's device.
+    """Adds a port to the device of the serial console; returns its path in the guest.
 
-    backend: QMP's ChardevBackend, the host's side. Unlike hvc0 such a port loses nothing: a guest
-    waits until the host takes what it writes.
+    backend: QMP's ChardevBackend, the host's side. Unlike hvc0, such a port loses nothing: a guest
+    waits until the host has read its output. Raises Failure if the kernel has no virtio console.
     """
     if booted.setup.serial_port != "virtio":
         name = booted.setup.kernel.info.name

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Many guests.
+"""Memory of a guest, and time to boot many.
 
-- ``memory``: what a guest that has come up takes of the host's memory: the proportional set size of
-  its QEMU; ``guests``: how many such guests fit into what the host has available.
-- ``fleet``: until eight guests that were started at once have all answered, against one guest.
+- ``memory``: memory of a booted guest, as the proportional set size (PSS) of its QEMU; ``guests``:
+  how many such guests fit into the available memory of the host.
+- ``fleet``: time until eight guests, started together, have all answered; against one guest.
 """
 
 from __future__ import annotations
@@ -24,28 +24,29 @@ from blockyard.kernel.host.errors import Failure
 
 GUESTS = 8
 PROC = Path("/proc")
-NAME = qemu.PROGRAM[:15]  # the kernel cuts the name of a process there
+NAME = qemu.PROGRAM[:15]  # the kernel truncates process names
 
 
 def memory(context: Context) -> tuple[Measurement, Measurement]:
-    """MiB per guest, and how many guests fit."""
-    available, taken = [], []
+    """Memory per guest in MiB, and how many guests fit into the host's memory."""
+    available, used = [], []
     for _ in range(context.runs):
         available.append(kib(PROC / "meminfo", "MemAvailable") / 1024)
         with consoles.guest(context) as booted:
             booted.serial.check("true")
-            taken.append(
-                sum(kib(one / "smaps_rollup", "Pss") for one in below(os.getpid(), NAME)) / 1024
+            used.append(
+                sum(kib(process / "smaps_rollup", "Pss") for process in below(os.getpid(), NAME))
+                / 1024
             )
-    fit = (int(room / size) for room, size in zip(available, taken, strict=True))
+    fit = (int(room / size) for room, size in zip(available, used, strict=True))
     return (
-        Measurement(name="memory", unit="MiB", ours=tuple(round(size, 1) for size in taken)),
+        Measurement(name="memory", unit="MiB", ours=tuple(round(size, 1) for size in used)),
         Measurement(name="guests", unit="guests", ours=tuple(fit)),
     )
 
 
 def kib(file: Path, field: str) -> int:
-    """A field in kB of /proc/meminfo or of a process's smaps_rollup."""
+    """A field of /proc/meminfo or smaps_rollup, in KiB; raises Failure if it is missing."""
     found = re.search(rf"^{field}:\s+(\d+) kB$", file.read_text(), re.MULTILINE)
     if found is None:
         raise Failure(f"{file} has no {field}")
@@ -53,11 +54,13 @@ def kib(file: Path, field: str) -> int:
 
 
 def below(ancestor: int, name: str, proc: Path = PROC) -> list[Path]:
-    """The processes of that name that descend from `ancestor`: their folders in /proc."""
+    """Folders in /proc of the descendants of process `ancestor` that have a name."""
     parents: dict[int, int] = {}
     named = []
     for status in proc.glob("[0-9]*/status"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+        with contextlib.suppress(
+            FileNotFoundError, ProcessLookupError
+        ):  # the process ended meanwhile
             fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines())
             pid = int(fields["Pid"])
             parents[pid] = int(fields["PPid"])
@@ -67,30 +70,30 @@ def below(ancestor: int, name: str, proc: Path = PROC) -> list[Path]:
 
 
 def _ancestors(pid: int, parents: dict[int, int]) -> set[int]:
-    found: set[int] = set()
-    while (pid := parents.get(pid, 0)) and pid not in found:
-        found.add(pid)
-    return found
+    ancestors: set[int] = set()
+    while (pid := parents.get(pid, 0)) and pid not in ancestors:
+        ancestors.add(pid)
+    return ancestors
 
 
 def fleet(context: Context) -> Measurement:
-    """Wall time until all guests have answered."""
-    many, one = [], []
+    """Wall time until all guests have answered, in seconds."""
+    many, single = [], []
     for _ in range(context.runs):
         many.append(_until_all_answered(context, GUESTS))
-        one.append(_until_all_answered(context, 1))
+        single.append(_until_all_answered(context, 1))
     return Measurement(
         name="fleet",
         unit="s",
         ours=tuple(many),
-        reference=tuple(one),
-        against=f"one guest; ours are {GUESTS} at once",
+        reference=tuple(single),
+        against=f"one guest; ours is {GUESTS} guests at once",
         ratio=True,
     )
 
 
 def _until_all_answered(context: Context, guests: int) -> float:
-    """Seconds; every guest runs until the last one has answered."""
+    """Seconds until all guests have answered; each guest runs until the last answer."""
     all_answered = threading.Barrier(guests)
 
     def answer() -> float:
@@ -100,16 +103,16 @@ def _until_all_answered(context: Context, guests: int) -> float:
                 answered = time.perf_counter()
                 all_answered.wait()
         except BaseException:
-            all_answered.abort()  # the others need not wait
+            all_answered.abort()  # release the other threads
             raise
         return answered
 
-    begun = time.perf_counter()
-    # a sandbox ends with the thread that started it: each guest has a thread for all of its life
+    start_s = time.perf_counter()
+    # a sandbox ends with the thread that started it, so each guest has a thread for its whole life
     with ThreadPoolExecutor(guests) as threads:
-        started = [threads.submit(answer) for _ in range(guests)]
-    errors = [error for one in started if (error := one.exception())]
+        futures = [threads.submit(answer) for _ in range(guests)]
+    errors = [error for future in futures if (error := future.exception())]
     for error in errors:
         if not isinstance(error, threading.BrokenBarrierError):
             raise error
-    return round(max(one.result() for one in started) - begun, 3)
+    return round(max(future.result() for future in futures) - start_s, 3)

@@ -32,11 +32,11 @@ NAME = "labgrid"
 SIDE = peers.HERE / "labgrid_side.py"
 SIZE_MIB = 1
 LARGE_MIB = consoles.OUTPUT_MIB
-TIMEOUT_S = 300.0  # one MiB through labgrid, its start and login
+TIMEOUT_S = 300.0  # for labgrid's start, login and one MiB
 
 
 def labgrid(context: Context) -> tuple[Measurement, ...]:
-    """Wall time as MiB/s and CPU time per MiB, of us and of labgrid."""
+    """Throughput in MiB/s and CPU seconds per MiB, of us and of labgrid."""
     peer = peers.installed(NAME, context.ready.tools)
     ours, theirs, large = [], [], []
     with consoles.guest(context) as booted, _shell(booted) as shell:
@@ -69,18 +69,18 @@ def labgrid(context: Context) -> tuple[Measurement, ...]:
 
 
 def rates(size_mib: int, times: Sequence[Elapsed]) -> tuple[float, ...]:
-    """MiB per wall second."""
-    return tuple(round(size_mib / one.wall_s, 3) for one in times)
+    """Throughputs in MiB/s, from times of `size_mib` each."""
+    return tuple(round(size_mib / time.wall_s, 3) for time in times)
 
 
 def cpu(size_mib: int, times: Sequence[Elapsed]) -> tuple[float, ...]:
-    """CPU seconds per MiB."""
-    return tuple(round(one.cpu_s / size_mib, 5) for one in times)
+    """CPU seconds per MiB, from times of `size_mib` each."""
+    return tuple(round(time.cpu_s / size_mib, 5) for time in times)
 
 
 @contextlib.contextmanager
 def _shell(booted: Machine) -> Iterator[socket.socket]:
-    """A shell on a terminal of the guest, over a port of its own."""
+    """A socket to a shell on a terminal of the guest, over an extra port."""
     name = "labgrid.sock"
     address: dict[str, object] = {"type": "unix", "data": {"path": f"{qemu.RUN}/{name}"}}
     backend: dict[str, object] = {
@@ -91,12 +91,14 @@ def _shell(booted: Machine) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(booted.directory / name))
         script = "script --quiet --flush --command 'bash -i' /dev/null"
-        booted.serial.check(f"setsid {script} 0<> {device} >&0 2>&0 &")  # only one may open it
+        booted.serial.check(
+            f"setsid {script} 0<> {device} >&0 2>&0 &"
+        )  # a port can be opened once only
         yield connection
 
 
 def _labgrid(booted: Machine, shell: socket.socket, peer: Path) -> Elapsed:
-    """labgrid in a process of its own, which inherits the shell's socket."""
+    """Runs labgrid in a subprocess, which inherits the shell's socket."""
     sandbox = Sandbox(
         booted.setup.tools.root,
         read_only={"peer": peer, "side.py": SIDE},
@@ -113,7 +115,7 @@ def _labgrid(booted: Machine, shell: socket.socket, peer: Path) -> Elapsed:
             except subprocess.TimeoutExpired:
                 code = -1
     if code:
-        # the folder goes when this is raised, so the message has to say it all
+        # the folder is removed then, so the message includes the log
         how = f"exit code {code}" if code > 0 else f"no end after {TIMEOUT_S:.0f} s"
         raise Failure(f"labgrid: {how}\n{tail(log)}")
     return msgspec.json.decode(answer.read_bytes(), type=Elapsed)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""labgrid's side of a comparison, run by the Python of the tool root and not part of Blockyard.
+"""labgrid's side of the comparison; a program for the Python of the tool root.
 
-Arguments: the descriptor of a socket to a guest's shell, a file in the guest, how many bytes of it
-to print. Prints what labgrid's ShellDriver took, as JSON: wall seconds, CPU seconds.
+Arguments: descriptor of a socket to a guest's shell, a file in the guest, number of bytes to print.
+Prints the times of labgrid's ShellDriver as JSON: wall seconds, CPU seconds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TIMEOUT_S = 280
 @target_factory.reg_driver
 @attr.s(eq=False)
 class SocketDriver(ConsoleExpectMixin, Driver, ConsoleProtocol):  # type: ignore[misc]
-    """A console on a socket that is there already; reads and writes are QEMUDriver's own."""
+    """A console on an open socket, with QEMUDriver's reads and writes."""
 
     descriptor = attr.ib()
     txdelay = attr.ib(default=0.0)
@@ -41,15 +41,15 @@ class SocketDriver(ConsoleExpectMixin, Driver, ConsoleProtocol):  # type: ignore
 
 
 def main() -> None:
-    """One command, timed without the login."""
+    """Runs one command; its time does not include the login."""
     descriptor, file, size = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     target = Target("guest")
     SocketDriver(target, "console", descriptor=descriptor)
     shell = ShellDriver(target, "shell", prompt=PROMPT, login_prompt="login: ", username="root")
     target.activate(shell)
-    begun, cpu = time.perf_counter(), time.process_time()
+    wall, cpu = time.perf_counter(), time.process_time()
     lines, _, code = shell.run(f"head -c {size} {file}", timeout=TIMEOUT_S)
-    elapsed = time.perf_counter() - begun, time.process_time() - cpu
+    elapsed = time.perf_counter() - wall, time.process_time() - cpu
     if code or len("".join(lines)) != size:
         sys.exit(f"exit code {code}, {len(''.join(lines))} bytes of {size}")
     print(json.dumps(elapsed))

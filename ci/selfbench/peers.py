@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Programs of others to compare with: pinned, apart from ours, run in a Debian root.
+"""Peers: other projects' programs to compare with, pinned and run in a Debian root.
 
-A lock file ``<name>.lock`` beside this module names the wheels of a peer with their hashes. They
-are unpacked into a folder of their own in the cache, compiled for the Python of the root, and bound
-read-only into it: a peer starts as fast as an installed one.
+``<name>.lock`` beside this module lists the wheels of a peer with their hashes. They are unpacked
+into a folder of the cache, compiled for the Python of the root, and bound read-only into it: a peer
+starts as fast as an installed one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from blockyard.kernel.host.sandbox import BIND, PATH, Sandbox
 from blockyard.kernel.host.settings import PROJECT
 
 HERE = PROJECT / "ci" / "selfbench"
-PEER = f"{BIND}/peer"  # where a peer stands inside
+PEER = f"{BIND}/peer"  # path of a peer in the root
 PLATFORM = "manylinux2014_x86_64"
 
 _PROGRAM = """#!/usr/bin/python3
@@ -31,23 +31,23 @@ sys.exit(main())
 
 
 def version(name: str) -> str:
-    """The version that is pinned."""
+    """The version that a peer's lock file pins."""
     found = re.search(rf"^{re.escape(name)}==(\S+)", _lock(name).read_text(), re.MULTILINE)
     assert found, f"{_lock(name)} does not pin {name}"
     return found[1]
 
 
 def installed(name: str, root: ToolRoot, programs: dict[str, str] | None = None) -> Path:
-    """The folder of a peer that is to run in `root`, made if need be.
+    """The folder of a peer for `root`; installs it into the cache if necessary.
 
-    programs: what is to be on PATH: name → module with a `main`. Raises Failure when the wheels
-    cannot be fetched or do not have the pinned hashes.
+    programs: to put on PATH, name → module with a `main`. Raises Failure when a wheel cannot be
+    fetched or does not have the pinned hash.
     """
     lock = _lock(name)
     python = ".".join(root.versions["python3"].split(".")[:2])
 
     def make(path: Path) -> None:
-        # not in `path`, which is gone after a failure
+        # not in `path`, which is removed after a failure
         log = store.directory("logs") / f"peer-{name}.log"
         log.unlink(missing_ok=True)
         site = path / "site"
@@ -58,7 +58,7 @@ def installed(name: str, root: ToolRoot, programs: dict[str, str] | None = None)
             argv += ["--target", str(site), "--requirement", str(lock)]
             run(argv, log=log, doing=f"installing {name}")
             for program, module in (programs or {}).items():
-                file = site / "bin" / program  # pip's are for the Python that ran pip
+                file = site / "bin" / program  # pip's scripts start the Python that ran pip
                 file.unlink(missing_ok=True)
                 file.write_text(_PROGRAM.format(module=module))
                 file.chmod(0o755)
@@ -71,7 +71,7 @@ def installed(name: str, root: ToolRoot, programs: dict[str, str] | None = None)
 
 
 def environment() -> dict[str, str]:
-    """What a peer needs inside: its programs and its modules are found."""
+    """PATH and PYTHONPATH for a peer in the root."""
     return {"PATH": f"{PEER}/bin:{PATH}", "PYTHONPATH": PEER}
 
 

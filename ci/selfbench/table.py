@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A report for people, or as JSON with every single value."""
+"""Prints a report as a table of medians, or as JSON with every value."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ COLUMNS = ("measured", "runs", "ours", "reference", "figure", "limit")
 
 
 def show(report: Report, *, as_json: bool) -> None:
-    """Prints the report: JSON, or a table."""
+    """Prints the report as JSON, or as a table."""
     if as_json:
         print(output.as_json(report))
         return
     head = [Column(name, right=name != COLUMNS[0]) for name in COLUMNS]
     rows = [
         [
-            one.name,
-            str(len(one.ours)),
-            one.shown(one.our_median),
-            one.shown(one.reference_median),
-            one.shown_figure(one.figure),
-            one.shown_figure(one.limit),
+            measurement.name,
+            str(len(measurement.ours)),
+            measurement.shown(measurement.our_median),
+            measurement.shown(measurement.reference_median),
+            measurement.shown_figure(measurement.figure),
+            measurement.shown_figure(measurement.limit),
         ]
-        for one in report.measurements
+        for measurement in report.measurements
     ]
     terminal.print_table(table(head, rows))
-    for one in report.measurements:
-        if one.against:
-            note(f"{one.name}: the reference is {one.against}")
+    for measurement in report.measurements:
+        if measurement.against:
+            note(f"{measurement.name}: the reference is {measurement.against}")
     note(f"medians; kernel {report.kernel}, {report.accelerator}")

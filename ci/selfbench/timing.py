@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How times are taken.
+"""Timing of measurements.
 
-Both sides of a comparison run in turn (ours, reference, ours, …), so that a machine whose speed
-drifts is fair to both.
+Both sides of a comparison alternate (ours, reference, ours, …), so that a drift of the machine's
+speed affects both.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from blockyard.kernel.spec import KernelSpec
 
 
 class Context(NamedTuple):
-    """What is measured, and how often."""
+    """The kernel and boot environment to measure, and the number of runs."""
 
-    choice: KernelSpec
+    spec: KernelSpec
     ready: BootEnv
     runs: int
-    tree: str = ""  # a checkout of upstream blktests, for what is compared with it
+    tree: str = ""  # a checkout of upstream blktests, for that comparison
 
 
 class Elapsed(NamedTuple):
-    """What some work took."""
+    """Time that some work took."""
 
     wall_s: float
     cpu_s: float  # of this process, without its children
 
 
 def elapsed(work: Callable[[], object]) -> Elapsed:
-    """Does some work once."""
-    begun, cpu = time.perf_counter(), time.process_time()
+    """Calls `work` once; returns its wall and CPU time."""
+    wall, cpu = time.perf_counter(), time.process_time()
     work()
     cpu_s = time.process_time() - cpu
-    return Elapsed(round(time.perf_counter() - begun, 6), round(cpu_s, 6))
+    return Elapsed(round(time.perf_counter() - wall, 6), round(cpu_s, 6))
 
 
 def alternate(
     ours: Callable[[], object], reference: Callable[[], object], runs: int, *, warm_up: bool = False
 ) -> list[tuple[Elapsed, Elapsed]]:
-    """Both, one after the other, `runs` times. `warm_up`: once before, not counted."""
+    """Times of both sides, alternating, `runs` times. warm_up: run both once before, untimed."""
     if warm_up:
         ours()
         reference()
@@ -53,7 +53,7 @@ def alternate(
 def compared(
     name: str, pairs: Sequence[tuple[Elapsed, Elapsed]], against: str, limit: float | None
 ) -> Measurement:
-    """Wall seconds of ours, as a ratio to the other side's."""
+    """A measurement of wall seconds whose figure is ours / reference."""
     ours, reference = wall_s(pairs)
     return Measurement(
         name=name,
@@ -67,7 +67,7 @@ def compared(
 
 
 def wall_s(pairs: Sequence[tuple[Elapsed, Elapsed]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Wall seconds of both sides."""
+    """Wall seconds of our runs, and of the reference's."""
     return tuple(ours.wall_s for ours, _ in pairs), tuple(
         reference.wall_s for _, reference in pairs
     )

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """``virtme-ng``: our ``./inv boot --run true`` against ``vng -- true``.
 
-Both boot the very same kernel, one with what virtme-ng needs besides (``virtme.config``), with as
-many processors and as much memory. virtme-ng runs inside a Debian of its own with little in it
-(``virtme_root.toml``), which is its guest's root, too. It is started in its fastest way: virtio-fs,
-its own init in Rust, no search for modules.
+Both boot the same kernel, configured with the additions that virtme-ng needs (``virtme.config``),
+with the same CPUs and memory. virtme-ng runs in a small Debian (``virtme_root.toml``), which is its
+guest's root, too. It runs with its fastest options: virtio-fs, its init in Rust, no search for
+modules.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ TIMEOUT_S = 300.0  # one boot
 
 
 def virtme(context: Context) -> Measurement:
-    """Both from the command to its end."""
-    choice = replace(context.choice, fragments=(*context.choice.fragments, FRAGMENT))
+    """Wall time of both commands."""
+    spec = replace(context.spec, fragments=(*context.spec.fragments, FRAGMENT))
     accel = context.ready.accelerator.name
-    ready = boot_env.ready(choice, accel)
+    ready = boot_env.ready(spec, accel)
     root = _root(ready.tools)
     peer = peers.installed(NAME, root, PROGRAMS)
     log = store.directory("logs") / "selfbench-virtme-ng.log"
@@ -48,7 +48,7 @@ def virtme(context: Context) -> Measurement:
         environment=peers.environment(),
     )
     argv = sandbox.argv(["vng", *options(accel), "--", "true"])
-    command = ["boot", *choice.options, "--accel", accel, "--start", "boot", "--run", "true"]
+    command = ["boot", *spec.options, "--accel", accel, "--start", "boot", "--run", "true"]
     pairs = timing.alternate(
         lambda: inv(command),
         lambda: run(argv, log=log, doing="vng", timeout_s=TIMEOUT_S),
@@ -60,7 +60,7 @@ def virtme(context: Context) -> Measurement:
 
 
 def _root(tools: ToolRoot) -> ToolRoot:
-    """Where virtme-ng runs, made if need be (half a minute, 300 MB)."""
+    """The root that virtme-ng runs in; making it takes half a minute and 300 MB."""
     spec = load_spec(peers.HERE / "virtme_root.toml")
 
     def make(path: Path) -> None:
@@ -68,14 +68,14 @@ def _root(tools: ToolRoot) -> ToolRoot:
             make_root(spec, path)
 
     root = ToolRoot(store.get("roots", spec.key, "virtme-ng's root", make))
-    ours, theirs = (one.versions[PACKAGE] for one in (tools, root))
+    ours, theirs = (qemu_root.versions[PACKAGE] for qemu_root in (tools, root))
     if ours != theirs:
-        note(f"not the same QEMU: ours {ours}, virtme-ng's {theirs}")
+        note(f"the versions of QEMU differ: ours {ours}, virtme-ng's {theirs}")
     return root
 
 
 def options(accel: str) -> list[str]:
-    """vng's options: the fastest way it has, on the same accelerator."""
-    own = ["--run", f"{BIND}/bzImage", "--skip-modules"]
-    own += ["--cpus", str(DEFAULT.cpus), "--memory", f"{DEFAULT.memory_mib}M"]
-    return own if accel == "kvm" else [*own, "--disable-kvm"]
+    """vng's options for its fastest start on an accelerator."""
+    arguments = ["--run", f"{BIND}/bzImage", "--skip-modules"]
+    arguments += ["--cpus", str(DEFAULT.cpus), "--memory", f"{DEFAULT.memory_mib}M"]
+    return arguments if accel == "kvm" else [*arguments, "--disable-kvm"]
