@@ -103,11 +103,11 @@ def blktests(
     from blockyard.ci.studies import blktests as upstream
 
     page = page_file(upstream.PAGE, write=write, output=output)
-    request = upstream.Wanted(
+    request = upstream.Options(
         tree, words, ",".join(driver), ",".join(console) or "serial", topology, start, seconds
     )
     if list_:
-        say("\n".join(upstream.listed(upstream.selected(spec, request)[1])))
+        say("\n".join(upstream.test_ids(upstream.selected(spec, request)[1])))
         return
     upstream.show(spec, request, accel, guests, page_file=page, as_json=json)
 

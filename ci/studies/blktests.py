@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Upstream blktests in our guests: from a checkout to a run record, and to docs/blktests.md.
+"""`./inv blktests`: runs upstream blktests in guests; writes a run record and docs/blktests.md.
 
-Which tests there are is read from the checkout; the run itself is like one of our suites
-(`ci.run.run`), with the tests of `tests/blktests` in their place.
+The list of tests comes from the checkout. The run is like a run of our suites (`ci.run.run`), with
+the tests of `tests/blktests` instead.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from blockyard.tests.harness.outcomes import BAD, CaseResult, worse
 from blockyard.tests.harness.upstream import SECONDS, Upstream
 
 PAGE = PROJECT / "docs" / "blktests.md"
-DRIVERS = "null_blk,nvme"  # what upstream's tests are written for
+DRIVERS = "null_blk,nvme"  # that upstream's tests are written for
 LONGEST_S = 3600
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a user asked for; names are checked by `selected`."""
+class Options:
+    """The options of a user; `selected` checks them."""
 
     tree: str
     names: tuple[str, ...] = ()  # of tests and groups
@@ -42,49 +42,53 @@ class Wanted:
     console: str = "serial"
     topology: str = "default"
     start: str = "auto"
-    seconds: int = SECONDS  # what a test with a time limit takes
+    seconds: int = SECONDS  # run time of tests with a time limit
 
 
-def selected(choice: KernelSpec, wanted: Wanted) -> tuple[Checkout, Selection]:
-    """The checkout, and what a run of it does; raises UsageError for what is not there."""
-    if not wanted.tree:
-        raise UsageError("--tree is missing", hint=f"git clone {URL}, and name the folder")
-    if not 1 <= wanted.seconds <= LONGEST_S:
-        raise UsageError(f"--seconds takes 1 to {LONGEST_S}, not {wanted.seconds}")
-    tree = checkout.read(Path(wanted.tree).expanduser())
-    outside = plan.out_of_tree(choice)
-    drivers = wanted.driver or ("" if outside else DRIVERS)
-    of_ours = selection.select(
-        drivers, wanted.console, outside=outside, hardware=wanted.topology, start=wanted.start
+def selected(spec: KernelSpec, options: Options) -> tuple[Checkout, Selection]:
+    """The checkout and the selection of tests; raises UsageError for a missing or unknown name."""
+    if not options.tree:
+        raise UsageError("--tree is missing", hint=f"git clone {URL}, then use --tree FOLDER")
+    if not 1 <= options.seconds <= LONGEST_S:
+        raise UsageError(f"invalid --seconds {options.seconds}: expected 1 to {LONGEST_S}")
+    tree = checkout.read(Path(options.tree).expanduser())
+    out_of_tree = plan.out_of_tree(spec)
+    drivers = options.driver or ("" if out_of_tree else DRIVERS)
+    selection_of_suites = selection.select(
+        drivers,
+        options.console,
+        outside=out_of_tree,
+        hardware=options.topology,
+        start=options.start,
     )
-    tests = tree.select(wanted.names)
+    tests = tree.select(options.names)
     upstream = Upstream(
         tests=tests,
         digest=archive.digest(tree),
-        seconds=wanted.seconds,
+        seconds=options.seconds,
     )
-    scope = msgspec.structs.replace(of_ours.scope, upstream=upstream)
-    return tree, replace(of_ours, suites=(), scope=scope, checkout=str(tree.folder))
+    scope = msgspec.structs.replace(selection_of_suites.scope, upstream=upstream)
+    return tree, replace(selection_of_suites, suites=(), scope=scope, checkout=str(tree.folder))
 
 
-def listed(wanted: Selection) -> list[str]:
-    """The ids of the tests that a run would have; UsageError when there are none."""
-    return [str(test) for test in collection.collected(wanted).values()]
+def test_ids(selected: Selection) -> list[str]:
+    """Ids of the selected tests; raises UsageError when there are none."""
+    return [str(test) for test in collection.collected(selected).values()]
 
 
-def done(
-    choice: KernelSpec, tree: Checkout, wanted: Selection, accel: str, guests: int
+def run_tests(
+    spec: KernelSpec, tree: Checkout, selected: Selection, accel: str, guests: int
 ) -> tuple[record.Run, Path]:
-    """Runs them; the record and its path."""
-    run.check(wanted)
-    ready = boot_env.ready(choice, accel, all_modules=False)
-    assert wanted.scope.upstream is not None
+    """Runs the tests; returns the record and its path."""
+    run.check(selected)
+    env = boot_env.ready(spec, accel, all_modules=False)
+    assert selected.scope.upstream is not None
     upstream = msgspec.structs.replace(
-        wanted.scope.upstream, archive=archive.packed(tree, ready.tools)
+        selected.scope.upstream, archive=archive.packed(tree, env.tools)
     )
-    scope = msgspec.structs.replace(wanted.scope, upstream=upstream)
-    with_archive = replace(wanted, scope=scope)
-    return run.run(ready, with_archive, run.workers(guests), choice)
+    scope = msgspec.structs.replace(selected.scope, upstream=upstream)
+    with_archive = replace(selected, scope=scope)
+    return run.run(env, with_archive, run.workers(guests), spec)
 
 
 HEAD = """\
@@ -101,15 +105,15 @@ test in a guest, and we scan the kernel log in addition.
 - A test that gets a disk (upstream's `test_device`) runs on every driver. A test that makes its own
   disks runs with null_blk, the group `nvme` with nvme.
 - A driver that stands in for null_blk (`counterpart` in its manifest: rnull) has its module and its
-  configfs directory put in null_blk's place, in the guest's copy only. Parameters of null_blk's
+  configfs directory put in place of null_blk's, in the guest's copy only. Parameters of null_blk's
   module become attributes of disks. A test that needs an attribute that the driver does not have,
   or a value that it refuses, is skipped, and the attribute is named.
 - A test that upstream skips is skipped with upstream's own reason. Helper programs that need
-  liburing are not built: the tool root is without. What a test needs and does not look for is in
-  `tests/blktests/needs.toml`.
+  liburing are not built: the tool root does not have it. Requirements that upstream's tests do not
+  check themselves are in `tests/blktests/needs.toml`.
 - `check` loses the exit status of a test whose output is as expected; it is kept here, and such a
-  test fails. What a test leaves behind ends its guest and is no failure.
-- `-x NAME` behind `--` excludes a test or a group, as upstream's own option does.
+  test fails. A test that leaves state behind ends its guest; that is not a failure.
+- `-x NAME` after `--` excludes a test or a group, as upstream's own option does.
 - `--topology` gives nvme other disks: `zns` a zoned one for the group `zbd`, `metadata` one with
   metadata. `--fragment` adds what a kernel lacks, such as `CONFIG_BLK_DEV_LOOP=m`.
 - Each test has a deadline. `--seconds` says how long a test with a time limit of its own takes
@@ -120,10 +124,10 @@ test in a guest, and we scan the kernel log in addition.
 
 
 def page(finished: record.Run) -> str:
-    """docs/blktests.md."""
+    """The text of docs/blktests.md."""
     drivers = list(dict.fromkeys(test.driver for test in finished.tests))
     by_name: dict[str, dict[str, CaseResult]] = {}
-    for test in sorted(finished.tests, key=lambda one: one.id):
+    for test in sorted(finished.tests, key=lambda test: test.id):
         of_test = by_name.setdefault(test.id.partition("/")[2], {})
         before = of_test.setdefault(test.driver, test)  # over another console
         if worse(test.outcome, before.outcome) != before.outcome:
@@ -133,7 +137,7 @@ def page(finished: record.Run) -> str:
         for name, results in by_name.items()
         if any(test.outcome != "skip" for test in results.values())
     }
-    rest = [
+    skipped = [
         test for name, results in by_name.items() if name not in ran for test in results.values()
     ]
     kernel = finished.kernel
@@ -146,7 +150,7 @@ def page(finished: record.Run) -> str:
         "\n## What runs\n\nAn empty cell: the test is not for that driver. Numbers are reasons.\n",
         *_table(ran, drivers),
         "\n## What runs on none of them\n",
-        *_reasons(rest),
+        *_reasons(skipped),
     ]
     return "\n".join(lines) + "\n"
 
@@ -154,7 +158,9 @@ def page(finished: record.Run) -> str:
 def _totals(finished: record.Run, drivers: Sequence[str]) -> list[str]:
     outcomes = list(dict.fromkeys(test.outcome for test in finished.tests))
     head = ["driver", *outcomes]
-    rows = [[name, *(str(finished.count(name)[one]) for one in outcomes)] for name in drivers]
+    rows = [
+        [name, *(str(finished.count(name)[outcome]) for outcome in outcomes)] for name in drivers
+    ]
     return markdown.simple(head, rows)
 
 
@@ -164,18 +170,20 @@ def _table(ran: dict[str, dict[str, CaseResult]], drivers: Sequence[str]) -> lis
     def cell(test: CaseResult | None) -> str:
         if test is None:
             return ""
-        said = f"**{test.outcome}**" if test.outcome in BAD else test.outcome
+        text = f"**{test.outcome}**" if test.outcome in BAD else test.outcome
         if not test.reason:
-            return said
-        return f"{said} {notes.mark(_brief(test))}"
+            return text
+        return f"{text} {notes.mark(_brief(test))}"
 
     head = ["test", *drivers]
-    rows = [[name, *(cell(results.get(one)) for one in drivers)] for name, results in ran.items()]
+    rows = [
+        [name, *(cell(results.get(driver)) for driver in drivers)] for name, results in ran.items()
+    ]
     return markdown.lines(table(head, rows, notes.lines()))
 
 
 def _reasons(tests: Sequence[CaseResult]) -> list[str]:
-    """One row per reason and the drivers that it holds for: which tests it keeps from running."""
+    """A table of the skipped tests, by reason and drivers."""
     drivers: dict[tuple[str, str], list[str]] = {}
     for test in tests:
         key = _brief(test), test.id.partition("/")[2]
@@ -183,20 +191,23 @@ def _reasons(tests: Sequence[CaseResult]) -> list[str]:
     names: dict[tuple[str, str], list[str]] = {}
     for (reason, name), of_test in drivers.items():
         names.setdefault((", ".join(dict.fromkeys(of_test)), reason), []).append(name)
-    rows = [[who, reason, ", ".join(found)] for (who, reason), found in names.items()]
+    rows = [
+        [drivers_of_reason, reason, ", ".join(skipped)]
+        for (drivers_of_reason, reason), skipped in names.items()
+    ]
     return markdown.simple(["driver", "reason", "tests"], rows)
 
 
 def _brief(test: CaseResult) -> str:
-    """The first of upstream's reasons, or the first line of a failure: the record has them all."""
+    """The first of upstream's reasons, or the first line of a failure; the record has them all."""
     if test.skip:
         return f"{test.skip.text} and {test.skip.more} more" if test.skip.more else test.skip.text
     return test.reason.partition("\n")[0]
 
 
 def show(
-    choice: KernelSpec,
-    wanted: Wanted,
+    spec: KernelSpec,
+    options: Options,
     accel: str,
     guests: int,
     *,
@@ -204,15 +215,15 @@ def show(
     as_json: bool,
 ) -> None:
     """Runs the tests, prints the report and ends the command with the run's exit code."""
-    tree, chosen = selected(choice, wanted)
-    listed(chosen)  # what cannot be is told before anything is built
+    tree, chosen = selected(spec, options)
+    test_ids(chosen)  # raises for an empty selection, before anything is built
     record.check_place()
     with exits.untestable():
-        finished, path = done(choice, tree, chosen, accel, guests)
+        finished, path = run_tests(spec, tree, chosen, accel, guests)
     if page_file:
         output.write_page(page_file, page(finished))
 
-    def answer() -> None:
+    def print_report() -> None:
         print(output.as_json(finished)) if as_json else terminal.show(finished, path)
 
-    exits.end(exits.of_run(finished), answer)
+    exits.end(exits.of_run(finished), print_report)

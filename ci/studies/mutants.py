@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Proof by planted bugs: drivers with one bug each, and which test catches it.
+"""Mutation testing: plants one bug at a time in a driver, and finds the tests that catch it.
 
-A mutant is a patch in `tests/mutants/<driver>/`, a realistic bug. Its driver is built alone, put
-into the guests in the place of the kernel's own, and tested by the suites. A mutant is caught by a
-test that is bad with it and was not bad without: the baseline is the same driver, built the same
-way from no patch.
+A mutant is a patch in `tests/mutants/<driver>/`, a realistic bug. Its driver is built alone,
+replaces the kernel's own in the guests, and is tested by the suites. A test catches a mutant if it
+fails with the mutant and passed in the baseline: the same driver, built the same way, unpatched.
 """
 
 from __future__ import annotations
@@ -47,86 +46,86 @@ class Mutant:
     """A planted bug."""
 
     name: str  # driver/bug
-    about: str  # what is wrong then
-    variant: str  # of the kernel in which it can show
+    about: str  # what is wrong
+    variant: str  # of the kernel, in which it can be caught
     patch: Patch
-    suites: tuple[str, ...] = ()  # where one would look for it: they are run first
+    suites: tuple[str, ...] = ()  # likely to catch it; they run first
 
     @property
     def driver(self) -> str:
-        """Whose bug it is."""
+        """The driver that it changes."""
         return self.name.partition("/")[0]
 
 
 class Catch(msgspec.Struct, frozen=True):
-    """A test that is bad with a mutant and is not without."""
+    """A test that caught a mutant."""
 
-    test: str  # its id, with the hardware that it asked for
+    test: str  # its id, with the topology that it requests
     outcome: Outcome
     reason: str
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of one mutant."""
+    """Result of testing a mutant."""
 
     mutant: str
     about: str
     variant: str
     caught_by: tuple[Catch, ...] = ()
-    problem: str = ""  # why it could not be tried: that is not caught
+    problem: str = ""  # why it was not tested; it then counts as not caught
     seconds: float = 0.0
     record: str = ""  # the folder of its run records
 
 
 class NeverFailed(msgspec.Struct, frozen=True):
-    """A test that ran with some mutant and caught none, whatever its parameters and hardware."""
+    """A test that ran with a mutant and caught none, with any parameters and hardware."""
 
     test: str
-    about: tuple[str, ...]  # the features that it is there for
+    about: tuple[str, ...]  # the features that it tests
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of all mutants."""
+    """Results of all mutants."""
 
     kernel: str  # uname -r
     date: str  # UTC
     accelerator: str
     verdicts: tuple[Verdict, ...]
-    every_test: bool  # whether mutants were run to the end, so that all catching tests are known
-    baseline_failures: tuple[str, ...] = ()  # tests that are bad without a bug, and so catch none
+    every_test: bool  # whether all tests ran on each mutant, also after the first catch
+    baseline_failures: tuple[str, ...] = ()  # tests that fail without a bug, so cannot catch one
     never_failed: tuple[NeverFailed, ...] = ()  # only with every_test
 
     @property
     def caught(self) -> int:
-        """How many mutants some test noticed."""
+        """Number of mutants that a test caught."""
         return sum(bool(verdict.caught_by) for verdict in self.verdicts)
 
     @property
     def ok(self) -> bool:
-        """Whether all of them were."""
+        """Whether all mutants were caught."""
         return self.caught == len(self.verdicts)
 
 
 def read(path: Path) -> Mutant:
-    """The mutant in a file: header fields, an empty line, what is wrong, one diff.
+    """Reads a mutant: header fields, an empty line, a description of the bug, a diff.
 
-    Raises UsageError for a file that says less, or something else.
+    Raises UsageError for a file in another form.
     """
     mail = email.message_from_string(path.read_text())
     body = str(mail.get_payload())
-    diff = body[found.start() :] if (found := re.search(r"^--- ", body, re.MULTILINE)) else ""
+    diff = body[start.start() :] if (start := re.search(r"^--- ", body, re.MULTILINE)) else ""
     about = " ".join(body.removesuffix(diff).split())
     fields = {str(name): str(value) for name, value in mail.items()}
     variant = fields.get("Variant", PLAIN)
     if fields.get("SPDX-License-Identifier") != LICENSE or not fields.keys() <= FIELDS:
         raise UsageError(
-            f"{path}: the header of a mutant is SPDX-License-Identifier: {LICENSE} and, if need "
-            "be, Variant and Suites"
+            f"{path}: invalid header: expected SPDX-License-Identifier: {LICENSE}, optionally "
+            "Variant and Suites"
         )
     if variant not in variants.names():
         raise unknown("variant", variant, variants.names())
     if not about or not diff:
-        raise UsageError(f"{path}: a mutant says in words what is wrong, then comes its diff")
+        raise UsageError(f"{path}: expected a description of the bug, then a diff")
     name = f"{path.parent.name}/{path.stem}"
     suites = fields.get("Suites", "")
     first = selection.parse_names("suite", suites, tuple(selection.suites())) if suites else ()
@@ -134,37 +133,37 @@ def read(path: Path) -> Mutant:
 
 
 def mutants(driver: str = "", pattern: str = "") -> tuple[Mutant, ...]:
-    """The mutants of some drivers (comma-separated) whose names match; an empty choice: all.
+    """The mutants whose driver and name match. driver: comma-separated names; empty: all.
 
-    pattern: a part of the name, or one with * and ?. Raises UsageError when there are none.
+    pattern: part of the name, or a glob with * and ?. Raises UsageError when none matches.
     """
     known = sorted({path.parent.name for path in FOLDER.glob("*/*.patch")})
     drivers = selection.parse_names("driver", driver, known)
-    wanted = pattern if set(pattern) & set("*?") else f"*{pattern}*"
-    found = tuple(
+    glob = pattern if set(pattern) & set("*?") else f"*{pattern}*"
+    matching = tuple(
         mutant
         for mutant in map(read, sorted(FOLDER.glob("*/*.patch")))
-        if mutant.driver in drivers and fnmatchcase(mutant.name, wanted)
+        if mutant.driver in drivers and fnmatchcase(mutant.name, glob)
     )
-    if not found:
-        raise UsageError(f"no mutant matches {pattern!r}", hint=f"they are in {FOLDER}")
-    return found
+    if not matching:
+        raise UsageError(f"no mutant matches {pattern!r}", hint=f"mutants are in {FOLDER}")
+    return matching
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """How mutants are tried."""
+    """How mutants are tested."""
 
     kernel: str
     accel: str
-    workers: int  # guests side by side
+    workers: int  # guests at the same time
     suite: str = ""  # comma-separated; empty: all
-    every_test: bool = False  # also after one has caught the mutant
+    every_test: bool = False  # go on after a test has caught the mutant
 
 
 @dataclass
 class MutationRun:
-    """One variant of the kernel, and what its drivers did without a bug."""
+    """Runs mutants on one variant of the kernel; keeps the baseline of each driver."""
 
     conditions: Conditions
     variant: str
@@ -172,20 +171,20 @@ class MutationRun:
     baselines: dict[str, record.Run] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        choice = self.choice = KernelSpec(self.conditions.kernel, self.variant).checked()
-        self.ready: BootEnv = boot_env.ready(choice, self.conditions.accel)
-        self._tree: Tree = plan.build_spec(choice, self.ready.tools).tree
+        self.spec = spec = KernelSpec(self.conditions.kernel, self.variant).checked()
+        self.ready: BootEnv = boot_env.ready(spec, self.conditions.accel)
+        self._tree: Tree = plan.build_spec(spec, self.ready.tools).tree
         kernel, tools = self.ready.kernel, self.ready.tools
-        self._maker: ModuleBuildEnv = plan.module_build_env(choice, kernel, tools)
+        self._build_env: ModuleBuildEnv = plan.module_build_env(spec, kernel, tools)
 
     def baseline(self, driver: str) -> record.Run:
-        """The run of a driver without a patch; made once."""
+        """The run of the unpatched driver, made once. Raises Failure when no test passes."""
         if driver not in self.baselines:
             trial = SubRun(self.directory / driver / f"baseline-{self.variant}")
             baseline = self._try(driver, [], trial)
             if not baseline.count(driver)["pass"]:
                 raise Failure(
-                    f"no test of {driver} passes without a bug, so none can catch one",
+                    f"no test of {driver} passes without a bug, so no test can catch one",
                     log=trial.directory / "run.json",
                 )
             passed = baseline.count(driver)["pass"]
@@ -194,10 +193,10 @@ class MutationRun:
         return self.baselines[driver]
 
     def run(self, mutant: Mutant) -> Iterator[record.Run]:
-        """The runs of a mutant; unless every test is wanted, they end at the first catch.
+        """Yields the runs of a mutant; without `every_test`, they end at the first catch.
 
-        A test that is bad without a bug catches none, and is left out. One that is skipped may:
-        what a driver does not promise can be what a bug makes it do.
+        Leaves out tests that fail in the baseline. Skipped tests are run: a bug may make the driver
+        do what it otherwise does not support.
         """
         every_test = self.conditions.every_test
         good = [test for test in self.baseline(mutant.driver).tests if test.outcome not in BAD]
@@ -211,26 +210,28 @@ class MutationRun:
                 yield self._try(mutant.driver, [mutant.patch], trial)
 
     def module(self, driver: str, patches: Sequence[Patch]) -> Path:
-        """The driver's modules, built with patches; see modules.rebuilt."""
+        """Builds the driver with patches (modules.rebuilt); returns the folder of its modules."""
         kernel, tools = self.ready.kernel, self.ready.tools
         known = manifest.load(driver)
-        return rebuilt.rebuilt(known, kernel, self._tree, patches, tools, self._maker)
+        return rebuilt.rebuilt(known, kernel, self._tree, patches, tools, self._build_env)
 
     def _try(self, driver: str, patches: Sequence[Patch], trial: SubRun) -> record.Run:
         kernel, tools = self.ready.kernel, self.ready.tools
         module = self.module(driver, patches)
-        ready = replace(self.ready, files=guest_files(kernel, tools, [module]))
+        env = replace(self.ready, files=guest_files(kernel, tools, [module]))
         trial.directory.mkdir(parents=True)
-        wanted = selection.select(driver, "serial", self.conditions.suite, spend="quick")
+        selected = selection.select(driver, "serial", self.conditions.suite, spend="quick")
         what = " ".join([driver, *(f"with {patch.name}" for patch in patches)])
-        note(f"testing {what} on kernel {kernel.info.name}")  # at once: pytest captures a timer's
-        return run.run(ready, wanted, self.conditions.workers, self.choice, trial)[0]
+        note(
+            f"testing {what} on kernel {kernel.info.name}"
+        )  # printed now: pytest would capture it later
+        return run.run(env, selected, self.conditions.workers, self.spec, trial)[0]
 
 
 def catches(finished: record.Run) -> tuple[Catch, ...]:
-    """The tests of a mutant's run that are bad: none of them was without the bug.
+    """The bad tests of a mutant's run, except lost ones, which did not run to an end.
 
-    One that was lost has seen nothing.
+    All of them passed in the baseline.
     """
     return tuple(
         Catch(_words(*test.key), test.outcome, " ".join(test.reason.split()))
@@ -243,39 +244,41 @@ def _words(test: str, hardware: str) -> str:
     return f"{test} on {hardware}" if hardware else test
 
 
-def examine(wanted: Sequence[Mutant], conditions: Conditions) -> Report:
-    """Tries the mutants one after the other; what came of them is kept as it comes."""
+def examine(selected: Sequence[Mutant], conditions: Conditions) -> Report:
+    """Tests the mutants one by one; writes the report so far after each of them."""
     directory = record.new_directory("mutants")
-    laboratories: dict[str, MutationRun] = {}
+    by_variant: dict[str, MutationRun] = {}
     verdicts: list[Verdict] = []
     ran: list[CaseResult] = []
-    for number, mutant in enumerate(wanted, start=1):
-        if not (laboratory := laboratories.get(mutant.variant)):
-            laboratory = MutationRun(conditions, mutant.variant, directory)
-            laboratories[mutant.variant] = laboratory
-        verdict, tests = _examine(laboratory, mutant)
+    for number, mutant in enumerate(selected, start=1):
+        if not (mutation_run := by_variant.get(mutant.variant)):
+            mutation_run = MutationRun(conditions, mutant.variant, directory)
+            by_variant[mutant.variant] = mutation_run
+        verdict, tests = _examine(mutation_run, mutant)
         verdicts.append(verdict)
         ran += tests
-        note(f"[{number}/{len(wanted)}] {mutant.name}: {outcome(verdict)} {verdict.seconds:.0f} s")
-        baselines = [one for each in laboratories.values() for one in each.baselines.values()]
+        note(
+            f"[{number}/{len(selected)}] {mutant.name}: {outcome(verdict)} {verdict.seconds:.0f} s"
+        )
+        baselines = [run for variant in by_variant.values() for run in variant.baselines.values()]
         report = Report(
-            kernel=laboratory.ready.kernel.info.release,
+            kernel=mutation_run.ready.kernel.info.release,
             date=time.strftime("%Y-%m-%d", time.gmtime()),
-            accelerator=laboratory.ready.accelerator.name,
+            accelerator=mutation_run.ready.accelerator.name,
             verdicts=tuple(verdicts),
             every_test=conditions.every_test,
             baseline_failures=tuple(
-                sorted({one for run in baselines for one in _baseline_failures(run)})
+                sorted({line for run in baselines for line in _baseline_failures(run)})
             ),
             never_failed=tuple(never_failed(ran)) if conditions.every_test else (),
         )
         store.write(directory / REPORT, msgspec.json.format(msgspec.json.encode(report)))
-    note(f"what came of them is also in {directory / REPORT}")
+    note(f"report: {directory / REPORT}")
     return report
 
 
 def never_failed(tests: Iterable[CaseResult]) -> Iterator[NeverFailed]:
-    """The test functions, by name, of which no test was bad with any mutant."""
+    """Test functions that ran and failed with no mutant, by name."""
     features: dict[str, dict[str, None]] = {}
     caught = set()
     for test in tests:
@@ -294,19 +297,19 @@ def _baseline_failures(baseline: record.Run) -> Iterator[str]:
             yield f"{_words(*test.key)} [{test.driver}]: {' '.join(test.reason.split())}"
 
 
-def _examine(laboratory: MutationRun, mutant: Mutant) -> tuple[Verdict, list[CaseResult]]:
-    """What came of a mutant, and of the tests that were run on it."""
+def _examine(mutation_run: MutationRun, mutant: Mutant) -> tuple[Verdict, list[CaseResult]]:
+    """Tests a mutant; returns the verdict, and the results of its tests."""
     verdict = Verdict(mutant=mutant.name, about=mutant.about, variant=mutant.variant)
     caught_by: tuple[Catch, ...] = ()
     ran: list[CaseResult] = []
     try:
-        laboratory.module(mutant.driver, [mutant.patch])  # sooner than the long baseline
+        mutation_run.module(mutant.driver, [mutant.patch])  # fails sooner than the long baseline
     except Failure as error:
         return msgspec.structs.replace(verdict, problem=str(error)), []
-    laboratory.baseline(mutant.driver)  # one that cannot be is no mutant's problem
-    begun = time.monotonic()
+    mutation_run.baseline(mutant.driver)  # its failure ends the command, not this mutant only
+    start_s = time.monotonic()
     try:
-        for finished in laboratory.run(mutant):
+        for finished in mutation_run.run(mutant):
             ran += finished.tests
             if caught_by := catches(finished):
                 break
@@ -318,16 +321,16 @@ def _examine(laboratory: MutationRun, mutant: Mutant) -> tuple[Verdict, list[Cas
         verdict,
         caught_by=caught_by,
         problem=problem,
-        seconds=round(time.monotonic() - begun, 1),
-        record=str(laboratory.directory / mutant.name),
+        seconds=round(time.monotonic() - start_s, 1),
+        record=str(mutation_run.directory / mutant.name),
     )
     return verdict, ran
 
 
 def outcome(verdict: Verdict) -> str:
-    """In a few words."""
+    """The verdict for a table, such as ``caught by block/discard and 2 more``."""
     if verdict.problem:
-        return f"not tried: {verdict.problem.splitlines()[0]}"
+        return f"not tested: {verdict.problem.splitlines()[0]}"
     if not verdict.caught_by:
         return "missed"
     first, *others = verdict.caught_by

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Mutants for people: which test caught which, and what none did."""
+"""The report of `./inv dev.mutants`: which test caught which bug, and which bugs were missed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from blockyard.ci.studies.mutants import Conditions, Mutant, Report, Verdict, ou
 from blockyard.kernel.host.settings import PROJECT
 
 PAGE = PROJECT / "docs" / "mutants.md"
-NAMED = 3  # catching tests that are named in the table; the others are counted
+NAMED = 3  # tests named per mutant; the others are counted
 
 
 def show(
-    wanted: Sequence[Mutant], conditions: Conditions, *, page_file: Path | None, as_json: bool
+    selected: Sequence[Mutant], conditions: Conditions, *, page_file: Path | None, as_json: bool
 ) -> bool:
-    """Tries mutants and prints the report; whether all were caught."""
-    report = mutants.examine(wanted, conditions)
+    """Tests mutants and prints the report; returns whether all were caught."""
+    report = mutants.examine(selected, conditions)
     if page_file:
         output.write_page(page_file, page(report))
     if as_json:
@@ -42,39 +42,39 @@ def _table(report: Report) -> Table:
     head: Head = [
         Column("mutant", whole=True),
         "kernel",
-        "what came of it",
+        "result",
         Column("seconds", right=True),
     ]
     rows: list[Row] = [
         [
-            one.mutant,
-            one.variant,
-            Cell(outcome(one), "good" if one.caught_by else "bad"),
-            f"{one.seconds:.0f}",
+            verdict.mutant,
+            verdict.variant,
+            Cell(outcome(verdict), "good" if verdict.caught_by else "bad"),
+            f"{verdict.seconds:.0f}",
         ]
-        for one in report.verdicts
+        for verdict in report.verdicts
     ]
     return table(head, rows)
 
 
 def total(report: Report) -> str:
-    """How many were caught."""
+    """The total, such as ``caught 45 of 46``."""
     return f"caught {report.caught} of {len(report.verdicts)}"
 
 
 def _rest(report: Report) -> Iterator[str]:
-    """What stands below the table."""
+    """The lines below the table."""
     for verdict in report.verdicts:
         if verdict.problem:
-            yield f"{verdict.mutant} was not tried: {verdict.problem}"
+            yield f"{verdict.mutant} was not tested: {verdict.problem}"
         elif not verdict.caught_by:
             yield f"{verdict.mutant} was missed: {verdict.about} (record: {verdict.record})"
     if report.baseline_failures:
-        yield "bad without a bug, so they catch none:"
+        yield "tests that fail without a bug, so cannot catch one:"
         yield from (f"  {line}" for line in report.baseline_failures)
     if report.never_failed:
         yield f"{len(report.never_failed)} tests ran and caught nothing:"
-        yield from (f"  {one.test} (of {', '.join(one.about)})" for one in report.never_failed)
+        yield from (f"  {idle.test} (of {', '.join(idle.about)})" for idle in report.never_failed)
 
 
 HEAD = """\
@@ -90,18 +90,18 @@ over the serial console. A test that fails with the bug and passes without it ha
 
 IDLE = """## Tests that caught none of them
 
-They ran with some of these bugs and passed. The right column says what they are there for.
+They ran with some of these bugs and passed. The right column says what they test.
 """
 
 
 def page(report: Report) -> str:
-    """docs/mutants.md."""
+    """The text of docs/mutants.md."""
     how = "All tests were run." if report.every_test else "The first test that caught it is named."
     lines = [HEAD, f"Run {report.date} on Linux {report.kernel} with {report.accelerator}: "]
     lines[-1] += f"**{total(report)}**. {how}\n"
     lines += markdown.simple(["bug", "what is wrong", "caught by"], map(_row, report.verdicts))
     if report.never_failed:
-        rows = [[one.test, ", ".join(one.about)] for one in report.never_failed]
+        rows = [[idle.test, ", ".join(idle.about)] for idle in report.never_failed]
         lines += ["", IDLE, *markdown.simple(["test", "of"], rows)]
     return "\n".join(lines) + "\n"
 
@@ -113,5 +113,5 @@ def _row(verdict: Verdict) -> list[str]:
     tests = list(dict.fromkeys(catch.test.partition("(")[0] for catch in verdict.caught_by))
     words = ", ".join(tests[:NAMED]) + (f" and {len(tests) - NAMED} more" if tests[NAMED:] else "")
     if verdict.problem:
-        words = "**not tried**"
+        words = "**not tested**"
     return [link, verdict.about, words or "**missed**"]

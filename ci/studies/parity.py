@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How far a Rust driver has come beside its C counterpart, feature by feature.
+"""`./inv parity`: compares a Rust driver with its C counterpart, feature by feature.
 
-Nothing here is a list by hand. A test says which features it is about (`requirements.features`), a
-run says what became of the test on each driver, and both say what becomes of the feature:
+A test names the features that it tests (`requirements.features`). The state of a feature follows
+from the outcomes of its tests on each driver:
 
-``supported``   its tests pass
-``differs``     they pass, but user space can tell the drivers apart (the suite `abi`)
-``broken``      a test fails, also when that is known
-``missing``     the driver lacks what the tests need
-``untested``    the kernel or the guest does
+``supported``   all its tests pass
+``differs``     only tests of the suite `abi` fail: user space can tell the drivers apart
+``broken``      another test fails, known failures included
+``missing``     the tests need something that the driver lacks
+``untested``    the tests need something that the kernel or the guest lacks
 """
 
 from __future__ import annotations
@@ -45,29 +45,29 @@ STYLES: dict[str, Style] = {
 
 
 class Cell(msgspec.Struct, frozen=True):
-    """One feature of one driver."""
+    """State of a feature in a driver."""
 
     state: State
-    tests: int  # how many are about it
-    how: tuple[str, ...] = ()  # what differs, is broken or is missing
+    tests: int  # number of its tests
+    how: tuple[str, ...] = ()  # reasons: what differs, is broken or is missing
 
 
 class Pair(msgspec.Struct, frozen=True):
-    """A Rust driver and its C counterpart in one kernel."""
+    """Comparison of a Rust driver with its C counterpart, in one kernel."""
 
     kernel: str
     release: str
     c: str
     rust: str
-    record: str  # the run that says so
-    features: dict[str, dict[str, Cell]]  # feature → driver → what becomes of it
+    record: str  # folder of the run that it is from
+    features: dict[str, dict[str, Cell]]  # feature → driver → state
 
     def counts(self, driver: str) -> Counter[State]:
-        """How many features of a driver are in each state."""
+        """State → number of features of a driver."""
         return Counter(cells[driver].state for cells in self.features.values())
 
     def missing(self) -> dict[str, int]:
-        """What C has and Rust has not: feature → tests that wait for it, the most first."""
+        """Features that only the C driver has → number of their tests, most tests first."""
         waiting = {
             feature: cells[self.rust].tests
             for feature, cells in self.features.items()
@@ -77,7 +77,7 @@ class Pair(msgspec.Struct, frozen=True):
 
 
 def cell(tests: Sequence[CaseResult]) -> Cell:
-    """What becomes of a feature, by the results of a driver's tests of it."""
+    """The state of a feature, from the results of its tests on a driver."""
     failed = [test for test in tests if test.outcome in BAD or test.outcome == "xfail"]
     broken = [test for test in failed if test.suite != ABI]
     if broken:
@@ -91,26 +91,26 @@ def cell(tests: Sequence[CaseResult]) -> Cell:
 
 
 def _reasons(tests: Iterable[CaseResult]) -> tuple[str, ...]:
-    """Each reason once, in a line: what is known, and what was seen."""
+    """Each reason once, as one line: the known failure, and the message of the test."""
     return tuple(dict.fromkeys(": ".join(test.reason.splitlines()[:2]) for test in tests))
 
 
 def pair(finished: record.Run, path: Path, rust: str) -> Pair:
-    """What a run says of a Rust driver and its counterpart.
+    """Compares a Rust driver and its counterpart, from a run of both.
 
-    A feature that none of the two has is left out.
+    Leaves out features that neither has. path: of the run's run.json.
     """
     c = manifest.load(rust).counterpart
-    found: dict[str, dict[str, list[CaseResult]]] = {}
+    results: dict[str, dict[str, list[CaseResult]]] = {}
     for test in finished.tests:
         if test.driver in (c, rust):
             for feature in test.features:
-                found.setdefault(feature, {c: [], rust: []})[test.driver].append(test)
+                results.setdefault(feature, {c: [], rust: []})[test.driver].append(test)
     features = {
-        feature: {driver: cell(tests) for driver, tests in found[feature].items()}
-        for feature in sorted(found)
+        feature: {driver: cell(tests) for driver, tests in results[feature].items()}
+        for feature in sorted(results)
     }
-    none = {"missing", "untested"}
+    absent = {"missing", "untested"}
     return Pair(
         kernel=finished.kernel.name,
         release=finished.kernel.release,
@@ -120,58 +120,68 @@ def pair(finished: record.Run, path: Path, rust: str) -> Pair:
         features={
             feature: cells
             for feature, cells in features.items()
-            if not {one.state for one in cells.values()} <= none
+            if not {cell.state for cell in cells.values()} <= absent
         },
     )
 
 
 def rust_drivers(names: str) -> tuple[str, ...]:
-    """The Rust drivers to look at; UsageError for one that has no counterpart in C."""
+    """The Rust drivers to compare; empty names: those in Linux.
+
+    Raises UsageError for a driver without a C counterpart.
+    """
     known = tuple(
         name
         for name in manifest.names()
-        if (one := manifest.load(name)).language == "Rust" and one.counterpart
+        if (driver := manifest.load(name)).language == "Rust" and driver.counterpart
     )
     if names:
         return selection.parse_names("Rust driver", names, known)
     return tuple(name for name in known if not manifest.load(name).available_from)
 
 
-def measure(choices: Sequence[KernelSpec], drivers: Sequence[str], workers: int) -> list[Pair]:
-    """Runs the suites on each kernel, briefly and over one console, and compares."""
+def measure(specs: Sequence[KernelSpec], drivers: Sequence[str], workers: int) -> list[Pair]:
+    """Runs the suites (quick, serial console) on each kernel, and compares."""
     pairs = []
-    for choice in choices:
-        ready = boot_env.ready(choice, all_modules=False)
+    for spec in specs:
+        env = boot_env.ready(spec, all_modules=False)
         names = [name for rust in drivers for name in (manifest.load(rust).counterpart, rust)]
-        wanted = selection.select(",".join(names), "serial", spend="quick")
-        note(f"kernel {choice.name}: testing {', '.join(names)}")
-        finished, path = run.run(ready, wanted, workers, choice)
+        selected = selection.select(",".join(names), "serial", spend="quick")
+        note(f"kernel {spec.name}: testing {', '.join(names)}")
+        finished, path = run.run(env, selected, workers, spec)
         pairs += [pair(finished, path, rust) for rust in drivers]
     return pairs
 
 
 def recorded(paths: Iterable[Path], drivers: Sequence[str]) -> list[Pair]:
-    """The same from records of earlier runs; UsageError for one without the drivers."""
+    """Compares by records of earlier runs.
+
+    Raises UsageError for a record of the smoke tests, or without tests of the drivers.
+    """
     pairs = []
     for path in paths:
         file = path / "run.json" if path.is_dir() else path
         finished = past_run.read(file)
         if finished.interrupted:
-            note(f"{file} is of a run that was interrupted: its other tests are lost")
+            note(f"{file} is of an interrupted run: tests without an outcome count as lost")
         if finished.selection.smoke:
-            raise UsageError(f"{file} is of the smoke tests: ./inv test --suite all has all")
-        there = {test.driver for test in finished.tests}
+            raise UsageError(f"{file} has the smoke tests only: run ./inv test --suite all")
+        tested = {test.driver for test in finished.tests}
         for rust in drivers:
-            wanted = {rust, manifest.load(rust).counterpart}
-            if not wanted <= there:
-                raise UsageError(f"{file} has no tests of {' and '.join(sorted(wanted - there))}")
+            needed = {rust, manifest.load(rust).counterpart}
+            if not needed <= tested:
+                raise UsageError(f"{file} has no tests of {' and '.join(sorted(needed - tested))}")
             pairs.append(pair(finished, file, rust))
     return pairs
 
 
 def feature_table(pairs: Sequence[Pair]) -> Table:
-    """Feature × kernel and driver."""
-    heads = [f"{driver}\n{one.kernel}" for one in pairs for driver in (one.c, one.rust)]
+    """A row per feature, and a column per kernel and driver."""
+    heads = [
+        f"{driver}\n{comparison.kernel}"
+        for comparison in pairs
+        for driver in (comparison.c, comparison.rust)
+    ]
     rows: list[Row] = [
         [feature, *(TableCell(state or "-", STYLES.get(state, "")) for state in states)]
         for feature, states in _rows(pairs)
@@ -180,32 +190,33 @@ def feature_table(pairs: Sequence[Pair]) -> Table:
 
 
 def _rows(pairs: Sequence[Pair]) -> list[tuple[str, list[str]]]:
-    """Each feature and its states, two per pair; empty where a kernel has none of it."""
-    features = sorted({feature for one in pairs for feature in one.features})
+    """Each feature with its states, two per pair; empty where a pair lacks the feature."""
+    features = sorted({feature for comparison in pairs for feature in comparison.features})
     return [
         (
             feature,
             [
-                one.features[feature][driver].state if feature in one.features else ""
-                for one in pairs
-                for driver in (one.c, one.rust)
+                comparison.features[feature][driver].state if feature in comparison.features else ""
+                for comparison in pairs
+                for driver in (comparison.c, comparison.rust)
             ],
         )
         for feature in features
     ]
 
 
-def summary(one: Pair) -> str:
-    """A pair in a few lines."""
-    counts = one.counts(one.rust)
+def summary(comparison: Pair) -> str:
+    """Counts of a pair's features by state, and the missing features with most tests."""
+    counts = comparison.counts(comparison.rust)
     words = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     lines = [
-        f"{one.kernel} ({one.release}): of {len(one.features)} features {one.rust} has {words}"
+        f"{comparison.kernel} ({comparison.release}): of {len(comparison.features)} features "
+        f"{comparison.rust} has {words}"
     ]
-    if waiting := one.missing():
+    if waiting := comparison.missing():
         first = list(waiting.items())[:5]
         named = ", ".join(f"{feature} ({tests} tests)" for feature, tests in first)
-        lines.append(f"  missing, with most tests waiting: {named}")
+        lines.append(f"  missing, by number of waiting tests: {named}")
     return "\n".join(lines)
 
 
@@ -222,14 +233,19 @@ test fails.
 
 
 def page(pairs: Sequence[Pair]) -> str:
-    """docs/parity.md."""
+    """The text of docs/parity.md."""
     lines = [HEAD]
-    lines += [f"- {summary(one)}" for one in pairs]
+    lines += [f"- {summary(comparison)}" for comparison in pairs]
     lines += ["", *markdown.lines(feature_table(pairs))]
-    for one in pairs:
-        told = list(_how(one.features, one.rust))
-        if told:
-            lines += ["", f"## How {one.rust} differs in {one.kernel}", "", *told]
+    for comparison in pairs:
+        lines_of_driver = list(_how(comparison.features, comparison.rust))
+        if lines_of_driver:
+            lines += [
+                "",
+                f"## How {comparison.rust} differs in {comparison.kernel}",
+                "",
+                *lines_of_driver,
+            ]
     return "\n".join(lines) + "\n"
 
 
@@ -240,24 +256,24 @@ def _how(features: Mapping[str, Mapping[str, Cell]], driver: str) -> Iterable[st
 
 
 def show(
-    choices: Sequence[KernelSpec],
+    specs: Sequence[KernelSpec],
     drivers: str,
     records: str,
     *,
     page_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Prints the comparison of these kernels, or of records, and writes its page."""
+    """Compares drivers on kernels, or by records; prints the table and writes the page."""
     rust = rust_drivers(drivers)
     if records:
         pairs = recorded([Path(path) for path in records.split(",") if path], rust)
     else:
-        pairs = measure(choices, rust, run.workers())
+        pairs = measure(specs, rust, run.workers())
     if page_file:
         output.write_page(page_file, page(pairs))
     if as_json:
         print(output.as_json(pairs))
         return
     terminal.print_table(feature_table(pairs))
-    for one in pairs:
-        output.say(summary(one))
+    for comparison in pairs:
+        output.say(summary(comparison))

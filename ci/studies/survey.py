@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which kernel can do what: each one fetched, built, booted and tested, and told as one table.
+"""`./inv kernel.survey`: fetches, builds, boots and tests kernels; makes one table of the results.
 
 Every cell comes from something that was done: a cell of a driver from the run record, the rest
 from the kernel's own folder. A kernel that fails is a row with the reason, and the next one goes
@@ -34,71 +34,74 @@ from blockyard.tests.harness.outcomes import BAD, OUTCOMES, Outcome
 
 EXAMPLES = PROJECT / "modules" / "examples"
 PAGE = PROJECT / "docs" / "kernels.md"
-DATA = PAGE.with_suffix(".json")  # its rows: a kernel that is surveyed anew leaves the others'
-CONSOLE = "serial"  # what a driver does depends on the kernel, not on how it is asked
-REASON_LETTERS = 200  # of a failure that are told
+DATA = PAGE.with_suffix(".json")  # rows of all kernels; a survey replaces those of its kernels
+CONSOLE = "serial"  # one is enough: outcomes depend on the kernel, not on the console
+REASON_LETTERS = 200  # characters kept of a failure's reason
 STAGES = ("fetched", "built", "booted", "tested")
 
 
 class Driver(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of one driver on one kernel."""
+    """Results of a driver on a kernel."""
 
-    outcomes: dict[Outcome, int] = {}  # how many tests
-    reason: str = ""  # why there are none but skips
-    bad: dict[str, str] = {}  # test that failed, crashed, timed out or was lost → why
+    outcomes: dict[Outcome, int] = {}  # outcome → number of tests
+    reason: str = ""  # why all tests were skipped
+    bad: dict[str, str] = {}  # bad test → reason
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One kernel."""
+    """Results of a kernel: a row of the table."""
 
-    kernel: str  # as a user names it
+    kernel: str  # its name
     date: str  # of the run, UTC
     reached: tuple[str, ...] = ()  # of STAGES
-    problem: str = ""  # what kept it from the next stage
+    problem: str = ""  # why the next stage failed
     release: str = ""  # uname -r
     source: str = ""
     rust: str = ""  # "yes", or why not
     cpu_min: float = 0.0  # user and system time of the build; 0 when nothing was built
-    size_mib: int = 0  # kernel, modules and what building modules needs
+    size_mib: int = 0  # kernel, modules, and the tree for building modules
     accelerator: str = ""
     drivers: dict[str, Driver] = {}
 
 
-def survey(choices: Sequence[KernelSpec], accel: str, workers: int) -> tuple[Row, ...]:
-    """Does it all, one kernel after the other; raises UsageError for an unknown accelerator."""
-    accelerator.check(accel)  # a typo of the command; what fails below is the kernel's
+def survey(specs: Sequence[KernelSpec], accel: str, workers: int) -> tuple[Row, ...]:
+    """Surveys the kernels one by one; raises UsageError for an unknown accelerator.
+
+    A kernel whose build or boot fails gets a row with the problem.
+    """
+    accelerator.check(accel)  # a usage error ends the survey; later errors only end a row
     rows = []
-    for number, choice in enumerate(choices, start=1):
-        note(f"[{number}/{len(choices)}] kernel {choice.name}")
-        rows.append(_row(choice, accel, workers))
+    for number, spec in enumerate(specs, start=1):
+        note(f"[{number}/{len(specs)}] kernel {spec.name}")
+        rows.append(_row(spec, accel, workers))
     return tuple(rows)
 
 
-def _row(choice: KernelSpec, accel: str, workers: int) -> Row:
-    row = Row(kernel=choice.name, date=time.strftime("%Y-%m-%d", time.gmtime()))
+def _row(spec: KernelSpec, accel: str, workers: int) -> Row:
+    row = Row(kernel=spec.name, date=time.strftime("%Y-%m-%d", time.gmtime()))
     steps: list[Callable[[Row], Row]] = [
-        lambda row: _fetch(choice, row),
-        lambda row: _build(choice, row),
-        lambda row: _boot(choice, accel, row),
-        lambda row: _test(choice, accel, workers, row),
+        lambda row: _fetch(spec, row),
+        lambda row: _build(spec, row),
+        lambda row: _boot(spec, accel, row),
+        lambda row: _test(spec, accel, workers, row),
     ]
     for step in steps:
         try:
             row = step(row)
-        except BlockyardError as error:  # also UsageError: a directory or a ref that is gone
+        except BlockyardError as error:  # UsageError, too: for a missing directory or ref
             problem = str(error).splitlines()[0]
-            note(f"kernel {choice.name}: {error}")
+            note(f"kernel {spec.name}: {error}")
             return msgspec.structs.replace(row, problem=problem)
     return row
 
 
-def _fetch(choice: KernelSpec, row: Row) -> Row:
-    tree = sources.files(choice.kernel, catalog.find(choice.kernel), tool_root())
+def _fetch(spec: KernelSpec, row: Row) -> Row:
+    tree = sources.files(spec.kernel, catalog.find(spec.kernel), tool_root())
     return msgspec.structs.replace(row, reached=STAGES[:1], source=str(tree.origin))
 
 
-def _build(choice: KernelSpec, row: Row) -> Row:
-    built = plan.kernel(choice, tool_root())
+def _build(spec: KernelSpec, row: Row) -> Row:
+    built = plan.kernel(spec, tool_root())
     return msgspec.structs.replace(
         row,
         reached=STAGES[:2],
@@ -116,31 +119,31 @@ def _rust(kernel: Kernel) -> str:
 
 
 def size_mib(*folders: Path) -> int:
-    """What folders take on the disk."""
+    """Size of folders on disk, in MiB."""
     return sum(map(gc.size, folders)) >> 20
 
 
-def _boot(choice: KernelSpec, accel: str, row: Row) -> Row:
-    ready = boot_env.ready(choice, accel, all_modules=False)
-    with boot_env.guest_directory() as folder, boot(ready.setup(folder)) as guest:
+def _boot(spec: KernelSpec, accel: str, row: Row) -> Row:
+    env = boot_env.ready(spec, accel, all_modules=False)
+    with boot_env.guest_directory() as folder, boot(env.setup(folder)) as guest:
         guest.serial.check("true")
-    name = ready.accelerator.name
+    name = env.accelerator.name
     return msgspec.structs.replace(row, reached=STAGES[:3], accelerator=name)
 
 
-def _test(choice: KernelSpec, accel: str, workers: int, row: Row) -> Row:
-    ready = boot_env.ready(choice, accel, all_modules=False)
-    outside = plan.out_of_tree(choice)
-    names = [*selection.select().scope.drivers, *(one.name for one in outside)]
-    wanted = selection.select(",".join(names), CONSOLE, outside=outside)
-    finished, _ = run.run(ready, selection.with_carried(wanted, ready.kernel), workers, choice)
+def _test(spec: KernelSpec, accel: str, workers: int, row: Row) -> Row:
+    env = boot_env.ready(spec, accel, all_modules=False)
+    out_of_tree = plan.out_of_tree(spec)
+    names = [*selection.select().scope.drivers, *(module.name for module in out_of_tree)]
+    selected = selection.select(",".join(names), CONSOLE, outside=out_of_tree)
+    finished, _ = run.run(env, selection.with_carried(selected, env.kernel), workers, spec)
     tested = dict.fromkeys(test.driver for test in finished.tests)
     drivers = {name: driver(finished, name) for name in (*names, *tested)}
     return msgspec.structs.replace(row, reached=STAGES, drivers=drivers)
 
 
 def driver(finished: record.Run, name: str) -> Driver:
-    """What a run says of one driver."""
+    """The results of a driver in a run."""
     tests = [test for test in finished.tests if test.driver == name]
     outcomes = finished.count(name)
     reasons = {test.reason for test in tests}
@@ -157,7 +160,7 @@ def driver(finished: record.Run, name: str) -> Driver:
 
 
 def survey_table(rows: Sequence[Row]) -> Table:
-    """Kernel × stages and drivers, with the reasons below it."""
+    """A row per kernel: stages, results per driver, cost; reasons as footnotes."""
     names = list(dict.fromkeys(name for row in rows for name in row.drivers))
     head = ["kernel", "release", *STAGES, "Rust", *names, "CPU min", "MiB"]
     notes = Footnotes()
@@ -178,10 +181,10 @@ def _cell(driver: Driver | None, notes: Footnotes) -> str:
         return ""
     if driver.reason:
         return f"no {notes.mark(driver.reason)}"
-    found = ((outcome, driver.outcomes.get(outcome, 0)) for outcome in OUTCOMES)
+    counted = ((outcome, driver.outcomes.get(outcome, 0)) for outcome in OUTCOMES)
     counts = ", ".join(
         f"**{count} {outcome}**" if outcome in BAD else f"{count} {outcome}"
-        for outcome, count in found
+        for outcome, count in counted
         if count
     )
     marks = [notes.mark(f"{test}: {why}") for test, why in driver.bad.items()]
@@ -195,14 +198,14 @@ HEAD = """\
 
 What works on which kernel. Each kernel was fetched, built and booted, and every suite ran on
 every driver, those of modules/examples included, over the serial console. A driver's cell counts
-its tests by outcome (xfail: a known failure). The reason for what is missing or failed is below.
+its tests by outcome (xfail: a known failure). Reasons for failures and missing drivers are below.
 CPU minutes are user and system time of the build. MiB is the kernel's size in the cache without
 its source: image, modules, and what modules outside the tree are built against.
 """
 
 
 def page(rows: Sequence[Row]) -> str:
-    """docs/kernels.md."""
+    """The text of docs/kernels.md."""
     dates = sorted({row.date for row in rows})
     accelerators = sorted({row.accelerator for row in rows if row.accelerator})
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
@@ -211,14 +214,14 @@ def page(rows: Sequence[Row]) -> str:
 
 
 def read_rows(path: Path) -> tuple[Row, ...]:
-    """The rows that an earlier survey wrote; none when there was none."""
+    """The rows of earlier surveys; empty when the file does not exist."""
     if not path.exists():
         return ()
     return msgspec.json.decode(path.read_bytes(), type=tuple[Row, ...])
 
 
 def joined(earlier: Sequence[Row], rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Each kernel's newest row: those of the catalog in its order, then the others."""
+    """The newest row of each kernel: first those of the catalog, in its order."""
     newest = {row.kernel: row for row in (*earlier, *rows)}
     order = [name for name in catalog.catalog() if name in newest]
     return tuple(newest[name] for name in dict.fromkeys([*order, *newest]))
@@ -227,11 +230,11 @@ def joined(earlier: Sequence[Row], rows: Sequence[Row]) -> tuple[Row, ...]:
 def show(
     kernels: Sequence[str], accel: str, guests: int, *, page_file: Path | None, as_json: bool
 ) -> None:
-    """Surveys kernels, all of the catalog when none is named."""
+    """Surveys kernels (no names: all of the catalog), prints the table, writes the page."""
     names = kernels or catalog.catalog()
     examples = tuple(sorted(path.parent for path in EXAMPLES.glob("*/manifest.toml")))
-    choices = [KernelSpec(name, modules=examples).checked() for name in names]
-    rows = survey(choices, accel, run.workers(guests))
+    specs = [KernelSpec(name, modules=examples).checked() for name in names]
+    rows = survey(specs, accel, run.workers(guests))
     if page_file == PAGE:
         everything = joined(read_rows(DATA), rows)
         store.write(DATA, output.as_json(everything).encode() + b"\n")

@@ -204,9 +204,9 @@ class TestArchive:
 
 class TestSelected:
     def test_selection_of_two_drivers(self, tree: Path) -> None:
-        wanted = blktests.Wanted(str(tree), ("block", "zbd"), "null_blk,rnull")
+        wanted = blktests.Options(str(tree), ("block", "zbd"), "null_blk,rnull")
         _, selection = blktests.selected(KernelSpec("7.3"), wanted)
-        assert blktests.listed(selection) == [
+        assert blktests.test_ids(selection) == [
             "blktests/block/001[null_blk-serial]",
             "blktests/block/021[null_blk-serial]",
             "blktests/zbd/001[null_blk-serial]",
@@ -217,20 +217,20 @@ class TestSelected:
         assert selection.checkout == str(tree)
 
     def test_selection_without_tests_is_a_usage_error(self, tree: Path) -> None:
-        wanted = blktests.Wanted(str(tree), ("block/001",), "nvme")
+        wanted = blktests.Options(str(tree), ("block/001",), "nvme")
         _, selection = blktests.selected(KernelSpec("7.3"), wanted)
         with pytest.raises(UsageError, match="no test matches"):
-            blktests.listed(selection)
+            blktests.test_ids(selection)
 
     @pytest.mark.parametrize(
         ("wanted", "message"),
         [
-            (blktests.Wanted(""), "--tree is missing"),
-            (blktests.Wanted("/", seconds=0), "--seconds takes 1 to 3600"),
+            (blktests.Options(""), "--tree is missing"),
+            (blktests.Options("/", seconds=0), "invalid --seconds 0: expected 1 to 3600"),
         ],
     )
     def test_invalid_selection_is_a_usage_error(
-        self, wanted: blktests.Wanted, message: str
+        self, wanted: blktests.Options, message: str
     ) -> None:
         with pytest.raises(UsageError, match=message):
             blktests.selected(KernelSpec("7.3"), wanted)

@@ -89,8 +89,8 @@ class TestPatches:
             ("Variant:", "Variante:", "header"),
             ("faults", "fault", "unknown variant"),
             ("Suites: block", "Suites: blck", "unknown suite"),
-            ("Something is\nwrong.\n", "", "in words"),
-            ("--- a", "--  a", "in words"),
+            ("Something is\nwrong.\n", "", "description"),
+            ("--- a", "--  a", "description"),
         ],
     )
     def test_incomplete_header_is_refused(
@@ -181,7 +181,7 @@ class TestReport:
     def test_outcome_is_one_phrase(self) -> None:
         assert outcome(CAUGHT) == "caught by block/0 and 4 more"
         assert outcome(MISSED) == "missed"
-        assert outcome(BROKEN) == "not tried: no hunk fits"
+        assert outcome(BROKEN) == "not tested: no hunk fits"
 
     def test_report_is_ok_when_all_mutants_are_caught(self) -> None:
         assert report(CAUGHT).ok
@@ -195,7 +195,7 @@ class TestReport:
         assert "**caught 1 of 3**" in text
         assert "| block/0, block/1, block/2 and 2 more |" in text
         assert "| **missed** |" in text
-        assert "| **not tried** |" in text
+        assert "| **not tested** |" in text
         assert text.endswith("| block/idle | read, size |\n")
 
 
