@@ -198,7 +198,7 @@ def boot(
     """
     from blockyard.ci.commands import shell
 
-    guest = shell.Wanted(
+    guest = shell.GuestOptions(
         topology, start, monitor=monitor, gdb=gdb, dump=dump, raw=raw, blocked_s=float(blocked)
     )
     code = shell.boot(spec, run, console, accel, float(timeout), guest)

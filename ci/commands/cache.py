@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What fills the cache with kernels, renews them and makes room: fetch, update, clean."""
+"""Commands that fill and empty the cache: `kernel.fetch`, `kernel.update`, `cache.gc`."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from blockyard.kernel.sources.tree import Tree
 
 
 def fetch(names: Sequence[str]) -> dict[str, Tree]:
-    """Fetches sources or packages, and builds nothing; kernel → its tree.
+    """Fetches the sources or packages of kernels; returns kernel → its tree.
 
-    Raises UsageError for an unknown kernel before anything is fetched.
+    Raises UsageError for an unknown kernel, before anything is fetched.
     """
     entries = {name: catalog.find(name) for name in names}
     tools = tool_root()
@@ -34,33 +34,33 @@ def fetch(names: Sequence[str]) -> dict[str, Tree]:
 
 
 class Update(msgspec.Struct, frozen=True, kw_only=True):
-    """What the mirror has for a kernel, beside what is recorded."""
+    """A kernel's newest version on the mirror, and the recorded one."""
 
     name: str
     recorded: str  # version
     newest: str  # version; empty when the mirror has none
-    newer: bool  # whether there is anything to gain
+    newer: bool  # whether `newest` is newer than `recorded`
     fetch_bytes: int = 0
-    built_again: tuple[str, ...] = ()  # what was built from the recorded version
+    built_again: tuple[str, ...] = ()  # variants built from the recorded version
     note: str = ""
 
 
 def updates(names: Sequence[str], *, record: bool) -> tuple[Update, ...]:
-    """Asks the mirror about some kernels (all fetched ones when `names` is empty).
+    """Asks the mirror for newer versions of kernels; no names: of all that were fetched.
 
-    With `record`, the next build of a kernel takes the newer version.
+    record: whether the next build of a kernel shall use the newer version.
     """
     entries = _requested(names)
     offers = debian.offers(entries, tool_root())
-    built = {one.name: one.built for one in kernels.listing().kernels}
-    found = tuple(
+    built = {update.name: update.built for update in kernels.listing().kernels}
+    updates_found = tuple(
         _update(name, debian.recorded(name, entry), offers[name], built.get(name, ()))
         for name, entry in entries.items()
     )
-    for one in found:
-        if record and one.newer:
-            debian.record(one.name, offers[one.name].packages)
-    return found
+    for update in updates_found:
+        if record and update.newer:
+            debian.record(update.name, offers[update.name].packages)
+    return updates_found
 
 
 def _requested(names: Sequence[str]) -> dict[str, DebianSource | DebianImage]:
@@ -68,7 +68,7 @@ def _requested(names: Sequence[str]) -> dict[str, DebianSource | DebianImage]:
     for name, entry in entries.items():
         if not debian.recorded(name, entry):
             raise UsageError(
-                f"kernel {name} was never fetched: its first build takes the newest version",
+                f"kernel {name} was never fetched: its first build uses the newest version",
                 hint=f"./inv kernel.fetch {name}",
             )
     entries = entries or {
@@ -77,7 +77,7 @@ def _requested(names: Sequence[str]) -> dict[str, DebianSource | DebianImage]:
         if isinstance(entry, DebianSource | DebianImage) and debian.recorded(name, entry)
     }
     if not entries:
-        raise UsageError("no kernel was fetched yet", hint="./inv kernel.list shows what there is")
+        raise UsageError("no kernel was fetched yet", hint="./inv kernel.list shows all kernels")
     return entries
 
 
@@ -87,7 +87,7 @@ def _of_debian(name: str) -> DebianSource | DebianImage:
         return entry
     raise UsageError(
         f"kernel {redact.text(name)} does not come from Debian's mirror",
-        hint="a directory, a branch or a tarball is looked at anew at each build",
+        hint="each build of a directory, a branch or a tarball uses its current state",
     )
 
 
@@ -101,7 +101,7 @@ def _update(
     if list(offer.packages) == recorded:
         return Update(name=name, recorded=have, newest=newest, newer=False, note="up to date")
     if debian.is_older(newest, have, tool_root()):
-        note = "the mirror is behind what is recorded"
+        note = "the mirror has only an older version"
         return Update(name=name, recorded=have, newest=newest, newer=False, note=note)
     return Update(
         name=name,
@@ -118,37 +118,40 @@ def _in_cache(packages: Sequence[Package]) -> bool:
 
 
 def show_updates(names: Sequence[str], *, record: bool, as_json: bool) -> None:
-    """Prints what `updates` found."""
-    found = updates(names, record=record)
+    """Prints the result of `updates`, as JSON or a line per kernel."""
+    updates_found = updates(names, record=record)
     if as_json:
-        print(output.as_json(found))
+        print(output.as_json(updates_found))
         return
-    for one in found:
-        output.say(_told(one))
-    newer = [one.name for one in found if one.newer]
+    for update in updates_found:
+        output.say(_describe(update))
+    newer = [update.name for update in updates_found if update.newer]
     if newer and record:
-        output.say(f"recorded: the next build of {', '.join(newer)} takes the newer version")
+        output.say(f"recorded: the next build of {', '.join(newer)} uses the newer version")
     elif newer:
-        output.say("with --yes it is recorded, and the next build takes the newer version")
+        output.say("--yes records the newer version, and the next build uses it")
 
 
-def _told(one: Update) -> str:
-    if not one.newer:
-        return f"{one.name}: {one.recorded}: {one.note}"
-    size = f"{one.fetch_bytes / 1e6:.0f} MB to fetch" if one.fetch_bytes else "fetched already"
-    again = f"; to build again: {', '.join(one.built_again)}" if one.built_again else ""
-    return f"{one.name}: {one.recorded} → {one.newest} ({size}{again})"
+def _describe(update: Update) -> str:
+    if not update.newer:
+        return f"{update.name}: {update.recorded}: {update.note}"
+    size = (
+        f"{update.fetch_bytes / 1e6:.0f} MB to fetch" if update.fetch_bytes else "fetched already"
+    )
+    again = f"; to build again: {', '.join(update.built_again)}" if update.built_again else ""
+    return f"{update.name}: {update.recorded} → {update.newest} ({size}{again})"
 
 
 def clean(days: str, max_gb: str, *, dry_run: bool) -> None:
-    """Drops what is older than `days`, then what is beyond `max_gb`, and prints what went.
+    """Drops entries unused for `days`, then entries until the cache has at most `max_gb`.
 
-    Both are numbers as a user typed them, or empty for no limit; both empty: the setting.
+    Prints what was dropped. Both are numbers as a user typed them, or empty for no limit; when both
+    are empty, the limit is the setting `cache_gb`. Raises UsageError for an invalid number.
     """
     age, size = _number("--days", days), _number("--max-gb", max_gb)
     if age is None and size is None:
         size = settings().cache_gb
-    # asked now: a dropped one cannot tell its name
+    # read now, since a dropped kernel's name is gone
     made = {key: info.name for key, info in kernels.made().items()}
     freed = gc.collect(
         max_age_s=None if age is None else age * gc.DAY_S,
@@ -160,20 +163,20 @@ def clean(days: str, max_gb: str, *, dry_run: bool) -> None:
 
 def _number(option: str, text: str) -> float | None:
     if not re.fullmatch(r"(\d+(\.\d*)?)?", text):
-        raise UsageError(f"{option} {text!r} is no number", hint="such as 30 or 0.5")
+        raise UsageError(f"invalid {option} {text!r}: expected a number, such as 30 or 0.5")
     return float(text) if text else None
 
 
 def _show_freed(freed: gc.Freed, made: Mapping[str, str], *, dry_run: bool) -> None:
     would = "would be " if dry_run else ""
     for path in freed.leftovers:
-        output.say(f"{would}removed: {path.parent.name}/{path.name}, left by a run that was killed")
-    for one in freed.dropped:
-        size, used = f"{one.size / 1e6:.0f} MB", _ago(one.used_s)
-        output.say(f"{would}dropped: {_title(one, made)}, {size}, last used {used}")
-    for one in freed.in_use:
-        output.say(f"kept: {_title(one, made)}, in use")
-    total = sum(one.size for one in freed.dropped)
+        output.say(f"{would}removed: {path.parent.name}/{path.name}, left by a killed run")
+    for entry in freed.dropped:
+        size, used = f"{entry.size / 1e6:.0f} MB", _ago(entry.used_s)
+        output.say(f"{would}dropped: {_title(entry, made)}, {size}, last used {used}")
+    for entry in freed.in_use:
+        output.say(f"kept: {_title(entry, made)}, in use")
+    total = sum(entry.size for entry in freed.dropped)
     output.say(
         f"{total / gc.GB:.1f} GB {would}freed; "
         f"{settings().cache_dir} has {freed.size / gc.GB:.1f} GB" + (" then" if dry_run else "")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`./inv check`: what checks our own code, one program after the other; and the import graph."""
+"""`./inv check` runs linters and tests, one program after the other; `./inv dev.graph`."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.process import GRACE_S, reaped, start
 from blockyard.kernel.host.settings import PROJECT
 
-BREAKING = "tests/integration/test_reliability.py"  # its guests break
+BREAKING = "tests/integration/test_reliability.py"  # tests that break their guests
 NOTHING_MATCHED = 5  # pytest's exit code
-SKIPPED = ("blockyard", "results")  # folders: links to the others, and what is no source
+SKIPPED = ("blockyard", "results")  # folders: links to the others, and output
 
 
 def run(*, unit: bool, faults: bool, hostile: bool, k: str) -> list[str]:
-    """Runs the checks, their output on ours; returns the commands that failed.
+    """Runs the checks, with their output on stdout; returns the commands that failed.
 
-    unit: without guests. faults, hostile: these tests alone, in full. k: tests by pytest's -k.
+    unit: skip tests that need guests. faults, hostile: run only these, in full. k: pytest's -k.
     """
     failed = []
     for command in [*_linters(), *_tests(unit=unit, faults=faults, hostile=hostile, k=k)]:
         shown = shlex.join([Path(command[0]).name, *command[1:]]).removeprefix("python -m ")
         print(f"$ {shown}", flush=True)
-        own = start(command, cwd=PROJECT, env=environment.of_the_checkout())
-        with reaped(own, GRACE_S, signal.SIGINT) as process:
+        child = start(command, cwd=PROJECT, env=environment.of_the_checkout())
+        with reaped(child, GRACE_S, signal.SIGINT) as process:
             code = process.wait()
         if code not in (0, NOTHING_MATCHED if k else 0):
             failed.append(shown if len(shown) < 80 else shown.partition(" ")[0])
@@ -38,9 +38,12 @@ def run(*, unit: bool, faults: bool, hostile: bool, k: str) -> list[str]:
 
 
 def draw_imports(checkout: str, output: str) -> None:
-    """Draws the imports of a checkout (empty: this one) into an SVG file; see import_graph."""
+    """Writes the import graph of a checkout (empty: this one) as an SVG; see import_graph.
+
+    Raises Failure when the graph cannot be drawn.
+    """
     program = Path(__file__).with_name("import_graph.py")
-    # apart: another checkout's packages have the names of ours
+    # in a process of its own: another checkout's packages have the same names
     argv = [sys.executable, "-I", str(program), checkout or str(PROJECT), output]
     with reaped(start(argv, env=environment.of_the_checkout()), GRACE_S) as process:
         if process.wait():
@@ -48,14 +51,14 @@ def draw_imports(checkout: str, output: str) -> None:
 
 
 def shell_files() -> list[Path]:
-    """Every shell script of the checkout, by its suffix or its first line."""
-    found = []
+    """All shell scripts of the checkout, found by suffix or `#!` line."""
+    scripts = []
     for top in sorted(PROJECT.iterdir()):
         if top.name in SKIPPED or (top.name.startswith(".") and top.name != ".ci"):
             continue
         files = sorted(top.rglob("*")) if top.is_dir() else [top]
-        found += [path for path in files if path.is_file() and _is_shell(path)]
-    return found
+        scripts += [path for path in files if path.is_file() and _is_shell(path)]
+    return scripts
 
 
 def _is_shell(path: Path) -> bool:
@@ -82,7 +85,7 @@ def _linters() -> list[list[str]]:
 
 
 def _tests(*, unit: bool, faults: bool, hostile: bool, k: str) -> list[list[str]]:
-    # Side by side: guests are mostly waited for. loadfile, as the tests of a file share guests.
+    # Two workers, since guests are mostly waited for; loadfile, since tests of a file share guests.
     two = ["-n", "2"]
     tests = [["tests/unit", "tests/properties", *two]]
     if not unit:
@@ -95,4 +98,4 @@ def _tests(*, unit: bool, faults: bool, hostile: bool, k: str) -> list[list[str]
         tests = [["tests/hostile", "-p", "no:randomly", "-s"]]
         tests += [["tests/properties", "--examples", "20000"]]
     matching = ["-k", k] if k else []
-    return [[sys.executable, "-m", "pytest", *which, *matching] for which in tests]
+    return [[sys.executable, "-m", "pytest", *arguments, *matching] for arguments in tests]

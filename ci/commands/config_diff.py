@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`kernel.diff`: two configurations side by side, from files or from kernels.
+"""`kernel.diff`: compares two configurations, each of a file or a kernel.
 
-A kernel's configuration is taken from the cache when it is built; else its tree is configured, and
-nothing is compiled.
+The configuration of a built kernel comes from the cache; any other kernel is configured, not built.
 """
 
 from __future__ import annotations
@@ -31,16 +30,18 @@ from blockyard.modules import manifest, plan
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two."""
+    """One of the two configurations, with what a user called it."""
 
     name: str  # what the user typed
     config: Mapping[str, str]  # symbol → value
-    tools: Mapping[str, str] = field(default_factory=dict)  # tool → oldest version that will do
+    tools: Mapping[str, str] = field(default_factory=dict)  # tool → oldest version that works
 
     @property
     def drivers(self) -> dict[str, str]:
         """Driver → "module", "built in" or "-"."""
-        return {one.name: self._driver(one) for one in map(manifest.load, manifest.names())}
+        return {
+            driver.name: self._driver(driver) for driver in map(manifest.load, manifest.names())
+        }
 
     def _driver(self, driver: manifest.Manifest) -> str:
         if driver.off_in(self.config):
@@ -50,20 +51,23 @@ class Side:
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """All that differs, and what both offer."""
+    """The differences: symbols, drivers, oldest tools. `a` is the old side, `b` the new one."""
 
     a: str
     b: str
     symbols: Differences
     drivers: dict[str, Pair]
-    tools: dict[str, Pair]  # the oldest version that will do; empty for a file
+    tools: dict[str, Pair]  # the oldest version that works; empty for a file
 
 
 def report(a: str, b: str) -> Report:
-    """Compares two sides as a user typed them: a file, or KERNEL[:VARIANT]."""
-    # both names are checked before anything long begins
-    one, other = (text if _is_config(text) else choice(text) for text in (a, b))
-    first, second = side(a, one), side(b, other)
+    """Compares two configurations; `a` and `b` are a file, or KERNEL[:VARIANT].
+
+    Raises UsageError for an unknown kernel or a file that cannot be read.
+    """
+    # check both names before the first download
+    old, new = (text if _is_config(text) else parse_kernel(text) for text in (a, b))
+    first, second = side(a, old), side(b, new)
     return Report(
         a=a,
         b=b,
@@ -74,27 +78,27 @@ def report(a: str, b: str) -> Report:
 
 
 def _is_config(text: str) -> bool:
-    """Whether a file is meant that is no tarball of a kernel."""
-    path = Path(text)  # or a stream of the shell's
+    """Whether the text names a file other than a tarball."""
+    path = Path(text)  # may be a pipe, from <(...)
     return path.exists() and not path.is_dir() and not catalog.TARBALL.search(text)
 
 
-def choice(text: str) -> KernelSpec:
-    """A kernel, and a variant behind a colon (that of a URL is none)."""
+def parse_kernel(text: str) -> KernelSpec:
+    """Parses KERNEL[:VARIANT]; a URL's colon separates no variant. Raises UsageError."""
     name, _, variant = text.rpartition(":")
     if name and variant in variants.names():
         return KernelSpec(name, variant).checked()
     if name and "/" not in variant and name in catalog.catalog():
-        return KernelSpec(name, variant).checked()  # which says that there is no such variant
+        return KernelSpec(name, variant).checked()  # raises the error for an unknown variant
     try:
         return KernelSpec(text).checked()
     except UsageError as error:
-        hint = f"{error.hint} (a .config file and KERNEL:VARIANT are understood, too)"
+        hint = f"{error.hint} (or give a .config file, or KERNEL:VARIANT)"
         raise UsageError(error.what, hint=hint) from None
 
 
 def side(name: str, what: str | KernelSpec) -> Side:
-    """A file's or a kernel's side; the kernel is fetched and configured if need be."""
+    """Reads a file, or a kernel's configuration, which may fetch and configure the kernel."""
     if isinstance(what, str):
         return Side(name, _file(Path(what)))
     tools = tool_root()
@@ -110,7 +114,7 @@ def _file(path: Path) -> dict[str, str]:
     try:
         text = packed.unpacked(data, str(path), untrusted.CONFIG_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise UsageError(f"cannot read {what} {path}: it is not UTF-8 text") from None
+        raise UsageError(f"cannot read {what} {path}: not UTF-8 text") from None
     return kconfig.parse(text, str(path))
 
 
@@ -124,8 +128,8 @@ def _config(job: BuildSpec) -> Mapping[str, str]:
         merged = configure.write_config(job)
         config = kconfig.parse(untrusted.read_text(job.out, ".config", untrusted.CONFIG_BYTES))
     if dropped := kconfig.prove(merged.requests, config):
-        names = ", ".join(f"CONFIG_{one.symbol}" for one in dropped)
-        note(f"kernel {job.name} cannot be built like this: its configuration lost {names}")
+        names = ", ".join(f"CONFIG_{symbol.symbol}" for symbol in dropped)
+        note(f"kernel {job.name} cannot be built: its configuration lost {names}")
     return config
 
 
@@ -134,20 +138,20 @@ def _minima(tree: Tree) -> dict[str, str]:
 
 
 def show(a: str, b: str, *, as_json: bool) -> None:
-    """Prints what differs: JSON, or lines as scripts/diffconfig of the kernel has them."""
-    found = report(a, b)
+    """Prints the differences as JSON, or in the format of the kernel's scripts/diffconfig."""
+    differences = report(a, b)
     if as_json:
-        print(output.as_json(found))
+        print(output.as_json(differences))
         return
-    symbols = found.symbols
+    symbols = differences.symbols
     lines = [f"from {a} to {b}:"]
     lines += [f"-{symbol} {value}" for symbol, value in symbols.removed.items()]
     lines += [f" {symbol} {pair.a} -> {pair.b}" for symbol, pair in symbols.changed.items()]
     lines += [f"+{symbol} {value}" for symbol, value in symbols.added.items()]
     counts = (len(symbols.removed), len(symbols.changed), len(symbols.added))
     lines += ["", "{} removed, {} changed, {} added".format(*counts)]
-    lines += _table("drivers", found.drivers)
-    lines += _table("oldest tools", found.tools)
+    lines += _table("drivers", differences.drivers)
+    lines += _table("oldest tools", differences.tools)
     output.say("\n".join(lines))
 
 

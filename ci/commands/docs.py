@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The parts of README.md and docs/ that a command makes: tables, transcripts, the picture.
+"""Generated parts of README.md and docs/: tables, transcripts, the picture docs/run.svg.
 
-Such a part stands between two comments, and the first one names the command:
+Such a part is between two comments, and the first one names the command:
 
     <!-- made by: ./inv dev.docs --table topologies -->
     ...
     <!-- end -->
 
 ``./inv dev.docs --table NAME`` prints one of `TABLES`, made from the code and its data files.
-``./inv dev.docs`` writes all of them again; `./inv check` fails where one is out of date. Any other
-command is a transcript: it may boot guests, so ``./inv dev.docs --run`` runs it again on request.
+``./inv dev.docs`` updates all tables; `./inv check` fails if one is out of date. Any other command
+is a transcript. It may boot guests, so only ``./inv dev.docs --run`` runs it again.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ LAST_TESTS = 6  # progress lines in the picture
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a page that a command makes."""
+    """A generated part of a page."""
 
     path: Path
     command: str  # the words after ./inv
-    body: str  # what the page has now
+    body: str  # its current text in the page
 
     @property
     def table(self) -> str:
@@ -56,24 +56,24 @@ class Part:
 
 
 def pages() -> list[Path]:
-    """README.md, CONTRIBUTING.md and so on, and all of docs/."""
+    """All Markdown files of the top folder and of docs/."""
     return [*sorted(PROJECT.glob("*.md")), *sorted((PROJECT / "docs").glob("*.md"))]
 
 
 def parts(path: Path) -> Iterator[Part]:
-    """The parts of a page that commands make, in their order."""
+    """The generated parts of a page, in order."""
     for match in MADE.finditer(path.read_text()):
         yield Part(path, match["command"], match["body"])
 
 
 def stale() -> list[str]:
-    """What differs from the code: ``page: table``, or the JSON Schema of the run record."""
+    """Parts that are out of date: ``page: table``, or the path of the run record's schema."""
     from blockyard.ci.report import record_schema
 
-    found = []
+    outdated = []
     if record_schema.FILE.read_text() != record_schema.text():
-        found.append(str(record_schema.FILE.relative_to(PROJECT)))
-    return found + [
+        outdated.append(str(record_schema.FILE.relative_to(PROJECT)))
+    return outdated + [
         f"{part.path.relative_to(PROJECT)}: {part.table}"
         for path in pages()
         for part in parts(path)
@@ -82,22 +82,22 @@ def stale() -> list[str]:
 
 
 def table(name: str) -> str:
-    """One of `TABLES` as Markdown, with a line break at its end; raises UsageError for others."""
+    """One of `TABLES` as Markdown, ending in a newline; raises UsageError for an unknown name."""
     if name not in TABLES:
         raise unknown("table", name, TABLES)
     return "\n".join(TABLES[name]()) + "\n"
 
 
 def update(*, run: bool, pattern: str = "") -> None:
-    """Writes the tables of all pages again; with `run` also transcripts and the picture.
+    """Updates the tables of all pages; with `run` also transcripts and the picture.
 
-    pattern: only transcripts whose command contains it.
+    pattern: update only transcripts whose command contains it.
     """
     from blockyard.ci.report import record_schema
 
     for path in pages():
         before = path.read_text()
-        after = MADE.sub(lambda match: _made_again(match, run=run, pattern=pattern), before)
+        after = MADE.sub(lambda match: _regenerated(match, run=run, pattern=pattern), before)
         if after != before:
             store.write(path, after.encode())
             note(f"updated {path.relative_to(PROJECT)}")
@@ -110,7 +110,7 @@ def update(*, run: bool, pattern: str = "") -> None:
         note(f"updated {PICTURE.relative_to(PROJECT)}")
 
 
-def _made_again(match: re.Match[str], *, run: bool, pattern: str) -> str:
+def _regenerated(match: re.Match[str], *, run: bool, pattern: str) -> str:
     part = Part(Path(), match["command"], match["body"])
     if part.table:
         body = table(part.table)
@@ -122,15 +122,15 @@ def _made_again(match: re.Match[str], *, run: bool, pattern: str) -> str:
 
 
 def transcript(command: str) -> str:
-    """Runs `./inv COMMAND`; returns the command, its standard output, and when and where it ran."""
+    """Runs `./inv COMMAND`; returns Markdown: command, output, date, machine and time taken."""
     started = time.monotonic()
-    answer = "\n".join(line.rstrip() for line in _run(command).rstrip().splitlines())
+    stdout = "\n".join(line.rstrip() for line in _run(command).rstrip().splitlines())
     seconds = time.monotonic() - started
-    return f"```\n$ ./inv {command}\n{answer}\n```\n\n{_circumstances(seconds)}\n"
+    return f"```\n$ ./inv {command}\n{stdout}\n```\n\n{_circumstances(seconds)}\n"
 
 
 def _run(command: str, **environment: str) -> str:
-    """The standard output of `./inv COMMAND`; raises Failure when it cannot run or fails."""
+    """The standard output of `./inv COMMAND`; raises Failure when its exit code is not 0."""
     note(f"$ ./inv {command}")
     done = subprocess.run(
         [str(PROJECT / "inv"), *shlex.split(command)],
@@ -140,8 +140,8 @@ def _run(command: str, **environment: str) -> str:
         text=True,
     )
     if done.returncode:
-        raise Failure(f"./inv {command} ended with {done.returncode}: the page keeps what it has")
-    # a checkout's own path says nothing to a reader
+        raise Failure(f"./inv {command} exited with {done.returncode}; the page was not changed")
+    # readers have another path to their checkout
     return done.stdout.replace(f"{PROJECT}/", "")
 
 
@@ -159,16 +159,16 @@ def _circumstances(seconds: float) -> str:
 
 
 def picture(command: str) -> str:
-    """An SVG of the end of `./inv COMMAND` on a terminal; it needs no font from elsewhere."""
+    """An SVG of the last lines of `./inv COMMAND` on a terminal."""
     from rich.console import Console
     from rich.text import Text
 
-    answer = _run(command, FORCE_COLOR="1", COLUMNS=str(PICTURE_COLUMNS))
-    lines = answer.rstrip("\n").splitlines()
+    stdout = _run(command, FORCE_COLOR="1", COLUMNS=str(PICTURE_COLUMNS))
+    lines = stdout.rstrip("\n").splitlines()
     shown = [f"$ ./inv {command}", "...", *lines[_end_of(lines) :]]
-    with open(os.devnull, "w") as nowhere:
+    with open(os.devnull, "w") as null:
         console = Console(
-            record=True, width=PICTURE_COLUMNS, file=nowhere, force_terminal=True, highlight=False
+            record=True, width=PICTURE_COLUMNS, file=null, force_terminal=True, highlight=False
         )
         for line in shown:
             console.print(Text.from_ansi(line), soft_wrap=False)
@@ -176,12 +176,14 @@ def picture(command: str) -> str:
 
 
 def _end_of(lines: list[str]) -> int:
-    """Where the last table begins, with the progress lines before the notes left out."""
-    heads = [at for at, line in enumerate(lines) if re.match(r"\W*(\x1b\[[\d;]*m)*\W*driver", line)]
-    return heads[-1] if heads else max(0, len(lines) - LAST_TESTS)
+    """Index of the line where the last table starts; without a table, of the last lines."""
+    starts = [
+        index for index, line in enumerate(lines) if re.match(r"\W*(\x1b\[[\d;]*m)*\W*driver", line)
+    ]
+    return starts[-1] if starts else max(0, len(lines) - LAST_TESTS)
 
 
-# rich's own format takes a font from a server; a page that shows the picture may not
+# rich's default format loads a font from a server, which pages that show the picture forbid
 SVG = """\
 <svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg">
 <style>
@@ -248,7 +250,7 @@ def _exit_codes() -> list[str]:
 
 
 def _packages() -> list[str]:
-    """Each package below the import name, by the first sentence of its docstring."""
+    """Each package, with the first paragraph of its docstring."""
     import ast
 
     rows = []

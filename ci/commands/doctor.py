@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What Blockyard needs of this machine: what is there, in which version, and what to do else.
+"""`./inv doctor`: checks what this machine has of what Blockyard needs, and how to get the rest.
 
-Nothing is installed, fetched or booted. What Blockyard makes by itself (the tool root, a verdict on
-KVM) is told when it is not there yet, and is no fault.
+Installs, fetches and boots nothing. Parts that Blockyard makes itself (the tool root, the result of
+probing KVM) are reported as a note, not as missing.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from blockyard.kernel.sources.tree import Tree
 from blockyard.kernel.versions import at_least
 
 FIRST_RUN_GB = 6.0  # tool root, one source tree, its output tree, kernel and guest root
-RESULTS_GB = 0.1  # a run's record and logs are a few MB
-COMPILE_MIB = 1024  # what two compilers and the linker want at once
-ANSWER_S = 20  # a program that does not tell its version by then is none
-# Programs that the tool root cannot do without, and what a kernel's min-tool-version.sh calls them.
+RESULTS_GB = 0.1  # record and logs of a run take a few MB
+COMPILE_MIB = 1024  # two compilers and the linker together
+ANSWER_S = 20  # timeout of `PROGRAM --version`
+# Programs that the tool root must have → their names in the kernel's min-tool-version.sh.
 ROOT_TOOLS = {"clang": "llvm", "lld": "", "gcc": "gcc", "ld": "binutils", "rustc": "rustc"}
 ROOT_TOOLS |= {"bindgen": "bindgen", "make": "", PACKAGE: ""}
 
@@ -51,19 +51,19 @@ State = Literal["ok", "note", "missing", "unknown"]
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that was looked at."""
+    """Result of one check."""
 
     group: str
     name: str
-    found: str  # version, size, or what happened
+    found: str  # version, size, or an error
     needed: str = ""
-    # note: it limits what can be done; missing: nothing works without it; unknown: not looked at
+    # note: limits what can be done; missing: nothing works without it; unknown: not checked
     state: State = "ok"
     fix: str = ""  # a command, or a sentence
 
 
 def examine() -> list[Check]:
-    """Looks at everything."""
+    """Runs all checks; takes a few seconds."""
     tools = ready_tool_root()
     return [
         *host_programs(),
@@ -80,21 +80,21 @@ def examine() -> list[Check]:
 
 
 def host_programs() -> Iterator[Check]:
-    """The programs and files that the host must have."""
+    """Checks programs and files that the host must have."""
     yield Check(group="host", name="Python", found=platform.python_version(), needed="3.11")
     for program in host_packages.required():
         yield _program("host", program, host_packages.PACKAGES[program], "missing")
     if os.geteuid() != 0:
         yield _subordinate_ids()
-    there = KEYRING.is_file()
+    installed = KEYRING.is_file()
     yield Check(
         group="host",
         name="archive keyring",
-        found=str(KEYRING) if there else "not installed",
-        state="ok" if there else "missing",
-        fix="" if there else install_command(KEYRING_PACKAGE),
+        found=str(KEYRING) if installed else "not installed",
+        state="ok" if installed else "missing",
+        fix="" if installed else install_command(KEYRING_PACKAGE),
     )
-    # only for kernels from repositories
+    # needed only for kernels from repositories
     yield _program("host", "git", "git", "note")
 
 
@@ -102,47 +102,47 @@ BROKEN = "does not run"
 
 
 def _program(group: str, program: str, package: str, state: State) -> Check:
-    found = version_of(program)
-    works = found not in ("", BROKEN)
+    version = version_of(program)
+    works = version not in ("", BROKEN)
     return Check(
         group=group,
         name=program,
-        found=found or "not installed",
+        found=version or "not installed",
         state="ok" if works else state,
-        fix="" if works else install_command(*([] if not found else ["--reinstall"]), package),
+        fix="" if works else install_command(*([] if not version else ["--reinstall"]), package),
     )
 
 
 def version_of(program: str) -> str:
-    """The version that a program on PATH tells; empty when there is no such program.
+    """The version that a program on PATH prints; empty when it is not on PATH.
 
-    BROKEN when it is there and does not run.
+    BROKEN when it exists and does not run.
     """
     if shutil.which(program) is None:
         return ""
     try:
-        told = path_toolchain.ask([program, "--version"])
+        done = path_toolchain.ask([program, "--version"])
     except (OSError, subprocess.TimeoutExpired):
         return BROKEN
-    found = re.search(r"\d+(\.\d+)+", told.stdout)
-    return found[0] if found else "of unknown version"
+    version = re.search(r"\d+(\.\d+)+", done.stdout)
+    return version[0] if version else "unknown version"
 
 
 def _subordinate_ids() -> Check:
     number = str(os.getuid())
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # in a container, users need have no names
+    except KeyError:  # in a container a uid may have no name
         user = number
     files = (Path("/etc/subuid"), Path("/etc/subgid"))
-    there = all(any(_has_range(file, name) for name in (user, number)) for file in files)
+    has_range = all(any(_has_range(file, name) for name in (user, number)) for file in files)
     ids = "100000-165535"
     return Check(
         group="host",
         name="subordinate ids",
-        found="a range" if there else f"none for {user}",
-        state="ok" if there else "missing",
-        fix="" if there else f"sudo usermod --add-subuids {ids} --add-subgids {ids} {user}",
+        found="a range" if has_range else f"none for {user}",
+        state="ok" if has_range else "missing",
+        fix="" if has_range else f"sudo usermod --add-subuids {ids} --add-subgids {ids} {user}",
     )
 
 
@@ -154,26 +154,26 @@ def _has_range(file: Path, user: str) -> bool:
 
 
 def namespaces() -> Check:
-    """Whether bwrap can make the sandbox that everything runs in."""
+    """Checks that bwrap can make the sandbox that builds and QEMU run in."""
     try:
         done = commands.ask(Sandbox(Path("/")).argv(["true"]), timeout_s=ANSWER_S)
-        said = "" if done.returncode == 0 else done.stderr.strip() or f"exit {done.returncode}"
+        problem = "" if done.returncode == 0 else done.stderr.strip() or f"exit {done.returncode}"
     except (OSError, subprocess.TimeoutExpired) as error:
-        said = str(error)
+        problem = str(error)
     return Check(
         group="host",
         name="user namespaces",
-        found=said or "bwrap makes them",
-        state="missing" if said else "ok",
+        found=problem or "bwrap can make them",
+        state="missing" if problem else "ok",
         fix="see Troubleshooting in README.md; on Ubuntu: "
         "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0"
-        if said
+        if problem
         else "",
     )
 
 
 def tool_programs(tools: ToolRoot | None) -> Iterator[Check]:
-    """The compilers and QEMU of the tool root."""
+    """Checks the compilers and QEMU of the tool root."""
     if tools is None:
         yield Check(
             group="tool root",
@@ -183,35 +183,35 @@ def tool_programs(tools: ToolRoot | None) -> Iterator[Check]:
             fix="./inv build makes it: two minutes, 2 GB",
         )
         return
-    found = root_versions(tools)
+    versions = root_versions(tools)
     for program in ROOT_TOOLS:
-        there = program in found
+        installed = program in versions
         yield Check(
             group="tool root",
             name=program,
-            found=found.get(program, "not there"),
-            state="ok" if there else "missing",
-            fix="" if there else f"add it to kernel/toolroot.toml, or remove {tools.path}",
+            found=versions.get(program, "not there"),
+            state="ok" if installed else "missing",
+            fix="" if installed else f"add it to kernel/toolroot.toml, or remove {tools.path}",
         )
 
 
 def root_versions(tools: ToolRoot) -> dict[str, str]:
-    """Program → version of what the tool root has of ROOT_TOOLS."""
-    found = dict(tools.versions)
+    """Program → version, of the ROOT_TOOLS that the tool root has."""
+    versions = dict(tools.versions)
     for compiler in toolchain.COMPILERS:
-        found |= toolchain.from_root(tools, compiler).versions
-    # Debian's epoch ("1:19.1") is no part of a program's version
-    return {name: found[name].rpartition(":")[2] for name in ROOT_TOOLS if name in found}
+        versions |= toolchain.from_root(tools, compiler).versions
+    # without Debian's epoch, as in "1:19.1"
+    return {name: versions[name].rpartition(":")[2] for name in ROOT_TOOLS if name in versions}
 
 
 def _trees() -> Iterator[tuple[str, Tree]]:
-    """The source trees of the catalog that are fetched."""
+    """Name and tree of each kernel in the catalog whose source is in the cache."""
     for name, entry in catalog.catalog().items():
         if _is_prebuilt(entry):
             continue
         try:
             tree = sources.cached(name, entry)
-        except BlockyardError:  # a directory that is gone: ./inv kernel.list says so
+        except BlockyardError:  # such as a missing directory, which kernel.list reports
             continue
         if tree is not None:
             yield name, tree
@@ -222,17 +222,17 @@ def _is_prebuilt(entry: catalog.Entry) -> bool:
 
 
 def kernel_needs(name: str, tree: Tree, tools: ToolRoot | None) -> Check:
-    """Whether the tool root's programs are new enough for a tree."""
-    needs = {tool: found for tool in TOOLS if (found := toolchain.minimum(tree, tool))}
+    """Checks that the tool root's programs are new enough for a tree."""
+    needs = {tool: minimum for tool in TOOLS if (minimum := toolchain.minimum(tree, tool))}
     needed = ", ".join(f"{tool} {version}" for tool, version in needs.items())
     versions = root_versions(tools) if tools else {}
-    lacking = too_old(needs, versions)
-    compilers = [tool for tool in ("llvm", "gcc") if tool in lacking]
+    outdated = too_old(needs, versions)
+    compilers = [tool for tool in ("llvm", "gcc") if tool in outdated]
     if compilers:
         return Check(
             group="kernels",
             name=name,
-            found=f"too old: {', '.join(f'{tool} {lacking[tool]}' for tool in compilers)}",
+            found=f"too old: {', '.join(f'{tool} {outdated[tool]}' for tool in compilers)}",
             needed=needed,
             state="missing" if len(compilers) == 2 else "note",
             fix=f"./inv build --kernel {name} --toolchain host with newer compilers on PATH",
@@ -241,14 +241,17 @@ def kernel_needs(name: str, tree: Tree, tools: ToolRoot | None) -> Check:
     return Check(
         group="kernels",
         name=name,
-        found=f"no Rust: {no_rust}" if no_rust else "the tool root has it all",
+        found=f"no Rust: {no_rust}" if no_rust else "the tool root has all of them",
         needed=needed,
         state="note" if no_rust else "ok",
     )
 
 
 def too_old(needs: Mapping[str, str], programs: Mapping[str, str]) -> dict[str, str]:
-    """Of the tools in `needs` (tool → minimum) those that are older or not there → version."""
+    """Tools that are older than their minimum in `needs`, or missing → version.
+
+    needs: tool → oldest version that works. programs: program → version.
+    """
     names = {tool: program for program, tool in ROOT_TOOLS.items() if tool}
     have = {tool: programs.get(names[tool], "") for tool in needs}
     return {
@@ -259,7 +262,7 @@ def too_old(needs: Mapping[str, str], programs: Mapping[str, str]) -> dict[str, 
 
 
 def _host_toolchain() -> Iterator[Check]:
-    """Programs that only --toolchain host asks for."""
+    """Checks programs that only --toolchain host needs."""
     for program, package in path_toolchain.PACKAGES.items():
         yield _program("host, only for --toolchain host", program, package, "note")
 
@@ -270,9 +273,9 @@ def _accelerator(tools: ToolRoot | None) -> Check:
         return Check(
             group="guests",
             name="accelerator",
-            found=f"{accelerator.KVM} is there; whether it runs a guest was not tried yet",
+            found=f"{accelerator.KVM} exists; not probed yet",
             state="note",
-            fix="./inv boot --run true tries it",
+            fix="./inv boot --run true probes it",
         )
     if verdict.works:
         return Check(group="guests", name="accelerator", found=f"KVM: {verdict.reason}")
@@ -291,16 +294,16 @@ def _space() -> Iterator[Check]:
 
 
 def space(setting: str, path: Path, needed_gb: float) -> Check:
-    """Whether the disk of a folder, that may not exist yet, has so much left."""
-    there = next(folder for folder in (path, *path.parents) if folder.exists())
-    free_gb = shutil.disk_usage(there).free / gc.GB
+    """Checks the free space for a folder, which may not exist yet. setting: cache or results."""
+    existing = next(folder for folder in (path, *path.parents) if folder.exists())
+    free_gb = shutil.disk_usage(existing).free / gc.GB
     enough = free_gb >= needed_gb
     variable = f"BLOCKYARD_{setting.upper()}"
     if enough and (why := integrity.unwritable(path)):
         return Check(
             group="space",
             name=f"{setting}: {path}",
-            found=f"cannot be written: {why}",
+            found=f"not writable: {why}",
             state="missing",
             fix=f"make it writable, or set {variable} to a directory of your own",
         )
@@ -315,9 +318,9 @@ def space(setting: str, path: Path, needed_gb: float) -> Check:
 
 
 def memory(meminfo: str) -> Check:
-    """Whether a guest and a compiler find room, from /proc/meminfo's text."""
-    found = re.search(r"^MemAvailable: +(\d+) kB$", meminfo, re.MULTILINE)
-    free_mib = int(found[1]) // 1024 if found else 0
+    """Checks that memory is enough for a guest or a build. meminfo: text of /proc/meminfo."""
+    available = re.search(r"^MemAvailable: +(\d+) kB$", meminfo, re.MULTILINE)
+    free_mib = int(available[1]) // 1024 if available else 0
     needed_mib = max(DEFAULT.memory_mib, COMPILE_MIB)
     side_by_side = 2 * DEFAULT.memory_mib + COMPILE_MIB
     state: State = "ok" if free_mib >= side_by_side else "note"
@@ -333,7 +336,7 @@ def memory(meminfo: str) -> Check:
 
 
 def nesting() -> Check:
-    """Whether QEMU can be started inside the sandbox of a module's own test files."""
+    """Checks that sandboxes nest: a module's own tests start QEMU inside theirs."""
     try:
         problem = enclosure.obstacle()
     except OSError as error:
@@ -341,48 +344,48 @@ def nesting() -> Check:
     return Check(
         group="guests",
         name="nested sandbox",
-        found=problem or "bwrap makes one in another",
+        found=problem or "bwrap can nest them",
         state="note" if problem else "ok",
         fix="--trust-tests runs a module's own tests without a sandbox" if problem else "",
     )
 
 
 def unknown(fetched: Sequence[str]) -> Iterator[Check]:
-    """What doctor does not look at, and what would tell."""
+    """What doctor does not check, and the command that does."""
     rows = {
-        "mirror": "whether it answers (nothing is fetched here): ./inv kernel.update asks it",
-        "cache": "whether what is in it is whole: ./inv cache.check reads all of it",
+        "mirror": "whether it answers: run ./inv kernel.update",
+        "cache": "whether its files are intact: run ./inv cache.check",
     }
     built_here = (name for name, entry in catalog.catalog().items() if not _is_prebuilt(entry))
     if others := [name for name in built_here if name not in fetched]:
-        rows["other kernels"] = f"what they need, until they are fetched: {', '.join(others)}"
-    for name, found in rows.items():
-        yield Check(group="not looked at", name=name, found=found, state="unknown")
+        rows["other kernels"] = f"what they need, since they are not fetched: {', '.join(others)}"
+    for name, what in rows.items():
+        yield Check(group="not checked", name=name, found=what, state="unknown")
 
 
 def show(*, as_json: bool) -> bool:
-    """Prints the findings; whether nothing is missing."""
-    found = examine()
+    """Prints the results as JSON or a list; returns whether nothing is missing."""
+    results = examine()
     if as_json:
-        print(output.as_json(found))
+        print(output.as_json(results))
     else:
-        _print(found)
-    return all(one.state != "missing" for one in found)
+        _print(results)
+    return all(check.state != "missing" for check in results)
 
 
-def _print(found: list[Check]) -> None:
+def _print(results: list[Check]) -> None:
     styles = {"ok": "green", "note": "yellow", "missing": "bold red", "unknown": "dim"}
     console = output.console()
-    for group in dict.fromkeys(one.group for one in found):
+    for group in dict.fromkeys(check.group for check in results):
         console.print(f"\n{group}")
-        for one in found:
-            if one.group == group:
-                needed = f"  (needs {one.needed})" if one.needed else ""
-                state = output.plain(f"  {one.state:<7}", styles[one.state])
+        for check in results:
+            if check.group == group:
+                needed = f"  (needs {check.needed})" if check.needed else ""
+                state = output.plain(f"  {check.state:<7}", styles[check.state])
                 console.print(
-                    state, output.plain(as_typed(f" {one.name:<16}  {one.found}{needed}"))
+                    state, output.plain(as_typed(f" {check.name:<16}  {check.found}{needed}"))
                 )
-    fixes = [as_typed(f"{one.name}: {one.fix}") for one in found if one.fix]
+    fixes = [as_typed(f"{check.name}: {check.fix}") for check in results if check.fix]
     if fixes:
         console.print("\nwhat to do:")
         for fix in fixes:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`./inv kernel.explain`: a symbol of a kernel that is built here, or of a distribution's."""
+"""`./inv kernel.explain`: explains a symbol of a source tree, or of Debian's own build."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest, plan
 
 
-def why(choice: KernelSpec, symbol: str, tools: ToolRoot) -> str:
-    """In words: why a symbol is on, off or impossible; raises UsageError for what is no name."""
+def why(spec: KernelSpec, symbol: str, tools: ToolRoot) -> str:
+    """Explains why a symbol is on, off or impossible; raises UsageError for an invalid name."""
     name = configure.checked(symbol.removeprefix("CONFIG_"))
-    if isinstance(catalog.find(choice.kernel), DebianImage):
-        return _told_by_the_config(choice, name, tools)
-    job = plan.build_spec(choice, tools)
-    return configure.why(job, name, drivers_left_out(job, name))
+    if isinstance(catalog.find(spec.kernel), DebianImage):
+        return _value_in_config(spec, name, tools)
+    job = plan.build_spec(spec, tools)
+    return configure.why(job, name, omitted_drivers(job, name))
 
 
-def drivers_left_out(job: BuildSpec, symbol: str) -> list[str]:
-    """Why the kernel is built without the drivers that a symbol stands for."""
+def omitted_drivers(job: BuildSpec, symbol: str) -> list[str]:
+    """Reasons why drivers that need a symbol are not built in this kernel."""
     return [
         f"the driver {name} is left out of kernel {job.name}: {reason}"
         for name, reason in job.omitted.items()
@@ -31,15 +31,15 @@ def drivers_left_out(job: BuildSpec, symbol: str) -> list[str]:
     ]
 
 
-def _told_by_the_config(choice: KernelSpec, symbol: str, tools: ToolRoot) -> str:
-    kernel = plan.kernel(choice, tools)
+def _value_in_config(spec: KernelSpec, symbol: str, tools: ToolRoot) -> str:
+    kernel = plan.kernel(spec, tools)
     value = kernel.config.get(symbol, "n")
     lines = [
         f"{symbol} is {value} in the configuration of {kernel.info.source}",
-        "  that is all a distribution's packages tell: Kconfig files come with source trees",
+        "  no more is known: a distribution's packages have no Kconfig files",
     ]
-    source = choice.kernel.removesuffix("-debian")
-    if source != choice.kernel and source in catalog.catalog():
+    source = spec.kernel.removesuffix("-debian")
+    if source != spec.kernel and source in catalog.catalog():
         command = as_typed(f"./inv kernel.explain {symbol} --kernel {source}")
         lines += ["  what to do:", f"    - {command}"]
     return "\n".join(lines)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Draws who imports whom in a checkout, as an SVG for docs/architecture.md.
+"""Draws the import graph of a checkout, as an SVG for docs/architecture.md.
 
-A row of boxes for each layer of a folder: its sub-folders, and its own files (as one box where they
-are many). Lines inside a folder are imports, without those that follow from others; arcs at the
-side count the imports between folders. What is red closes a circle or goes up.
+Each layer of a folder is a row of boxes: sub-folders, and files of the folder itself (one box if
+there are many). Lines inside a folder are imports, without those implied by others; arcs at the
+side count imports between folders. Imports that are part of a cycle or go upwards are red.
 
-It is a program of its own, so that it can look at another checkout than the one it comes from:
+This is a separate program, so that it can read another checkout:
 ``python import_graph.py CHECKOUT FILE``. `./inv dev.graph` runs it.
 """
 
@@ -22,8 +22,8 @@ import grimp
 
 FOLDERS = ("ci", "tests", "modules", "images", "kernel")  # from top to bottom
 PACKAGE = "blockyard"
-OWN_FILES = 8  # of a folder: more are one box
-# tests of the whole, and the command: nobody imports them
+OWN_FILES = 8  # a folder with more files shows them as one box
+# our own tests and the command: no module imports them
 LEAVES = ("tests.hostile", "tests.unit", "tests.integration", "tests.properties", "__main__")
 BOX, GAP, ROW, LEFT, WIDTH, ARCS = 112, 12, 56, 100, 900, 150  # pixels
 GOOD, BAD = "#57606a", "#cf222e"
@@ -32,35 +32,35 @@ Edges = Mapping[str, set[str]]  # importer → imported
 
 
 def read(checkout: Path) -> grimp.ImportGraph:
-    """The imports of the checkout's modules, those inside functions and for types included."""
+    """The checkout's import graph, with imports inside functions and for type checking."""
     sys.path.insert(0, str(checkout))
     names = [PACKAGE] if (checkout / PACKAGE).is_dir() else FOLDERS
     return grimp.build_graph(*names, cache_dir=None)
 
 
 def circles(edges: Edges) -> list[set[str]]:
-    """The sets of nodes that reach each other."""
+    """Import cycles: sets of nodes that all reach each other."""
     reach = {node: _reached(node, edges) for node in edges}
-    found: list[set[str]] = []
+    cycles: list[set[str]] = []
     for node in edges:
-        together = {other for other in reach[node] if node in reach.get(other, ())}
-        if together and together not in found:
-            found.append(together)
-    return found
+        cycle = {other for other in reach[node] if node in reach.get(other, ())}
+        if cycle and cycle not in cycles:
+            cycles.append(cycle)
+    return cycles
 
 
 def _reached(node: str, edges: Edges) -> set[str]:
-    found: set[str] = set()
+    reached: set[str] = set()
     todo = [node]
     while todo:
-        new = edges.get(todo.pop(), set()) - found
-        found |= new
+        new = edges.get(todo.pop(), set()) - reached
+        reached |= new
         todo += new
-    return found
+    return reached
 
 
 class Picture:
-    """One checkout's graph, folded into boxes."""
+    """The import graph of a checkout, grouped into boxes."""
 
     def __init__(self, graph: grimp.ImportGraph) -> None:
         modules = {self._short(module): module for module in graph.modules}
@@ -84,7 +84,7 @@ class Picture:
                 continue
             for other in imported:
                 top = other.partition(".")[0]
-                if top not in FOLDERS:  # the package itself, for its version
+                if top not in FOLDERS:  # the package itself, imported for its version
                     continue
                 if top != folder:
                     self.across[folder, top] += 1
@@ -99,7 +99,7 @@ class Picture:
         return module.removeprefix(f"{PACKAGE}.")
 
     def _box(self, name: str) -> str:
-        """The box of a module: its folder's sub-folder, itself, or its folder's own files."""
+        """The box that shows a module: its sub-folder, the module, or the folder's files."""
         folder, _, rest = name.partition(".")
         inner = f"{folder}.{rest.partition('.')[0]}"
         if rest and (inner in self._packages or folder not in self._many):
@@ -107,33 +107,33 @@ class Picture:
         return f"{folder}.*"
 
     def rows(self, folder: str) -> list[list[str]]:
-        """The folder's boxes by layer, importers first; a circle shares a row."""
+        """The folder's boxes by layer, importers first; boxes of a cycle share a row."""
         edges = {box: to for box, to in self.boxes.items() if box.startswith(f"{folder}.")}
-        together = {box: min(ring) for ring in circles(edges) for box in ring}
+        representative = {box: min(cycle) for cycle in circles(edges) for box in cycle}
         below: dict[str, set[str]] = defaultdict(set)
         for box in edges:
-            below[together.get(box, box)] |= {together.get(it, it) for it in edges[box]}
+            below[representative.get(box, box)] |= {representative.get(it, it) for it in edges[box]}
         below = {box: to - {box} for box, to in below.items()}
         height: dict[str, int] = {}
         for box in TopologicalSorter(below).static_order():
             height[box] = max((height[it] + 1 for it in below.get(box, ())), default=0)
         rows: list[list[str]] = [[] for _ in range(max(height.values(), default=0) + 1)]
         for box in sorted(edges):
-            rows[-1 - height[together.get(box, box)]].append(box)
+            rows[-1 - height[representative.get(box, box)]].append(box)
         return rows
 
     def direct(self) -> Iterator[tuple[str, str, bool]]:
-        """The lines: importer, imported, whether it is part of a circle."""
+        """The lines to draw: importer, imported, whether it is part of a cycle."""
         for box, imported in self.boxes.items():
             for other in sorted(imported):
-                circle = box in _reached(other, self.boxes)
+                in_cycle = box in _reached(other, self.boxes)
                 others = [_reached(it, self.boxes) for it in imported - {other}]
-                if circle or not any(other in it and box not in it for it in others):
-                    yield box, other, circle
+                if in_cycle or not any(other in it and box not in it for it in others):
+                    yield box, other, in_cycle
 
 
 def svg(picture: Picture, title: str) -> str:
-    """The drawing."""
+    """The SVG document as text."""
     at: dict[str, tuple[float, float]] = {}
     frames: dict[str, tuple[float, float]] = {}
     y = 44.0 + 18 * len(picture.circles)
@@ -142,8 +142,8 @@ def svg(picture: Picture, title: str) -> str:
         frames[folder] = (y, ROW * len(rows) + 8)
         for number, row in enumerate(rows):
             left = LEFT + (WIDTH - ARCS - LEFT - len(row) * (BOX + GAP)) / 2
-            for place, box in enumerate(row):
-                at[box] = (left + place * (BOX + GAP), y + 18 + number * ROW)
+            for column, box in enumerate(row):
+                at[box] = (left + column * (BOX + GAP), y + 18 + number * ROW)
         y += ROW * len(rows) + 24
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y:.0f}" '
@@ -153,8 +153,8 @@ def svg(picture: Picture, title: str) -> str:
         *_arrowheads(),
         f'<text x="16" y="26" font-size="15" fill="#1f2328">{escape(title)}</text>',
     ]
-    for number, ring in enumerate(picture.circles):
-        text = f"circle: {', '.join(sorted(ring))}"
+    for number, cycle in enumerate(picture.circles):
+        text = f"cycle: {', '.join(sorted(cycle))}"
         parts.append(f'<text x="16" y="{46 + 18 * number}" fill="{BAD}">{escape(text)}</text>')
     for folder, (top, height) in frames.items():
         parts.append(
@@ -186,17 +186,17 @@ def _arrowheads() -> Iterator[str]:
 
 
 def _lines(picture: Picture, at: Mapping[str, tuple[float, float]]) -> Iterator[str]:
-    for box, other, circle in picture.direct():
+    for box, other, in_cycle in picture.direct():
         if box not in at or other not in at:
             continue
         (x1, y1), (x2, y2) = at[box], at[other]
         x1, x2 = x1 + BOX / 2, x2 + BOX / 2
-        if y1 == y2:  # a circle's row: below its boxes
+        if y1 == y2:  # same row, so a cycle: below the boxes
             path = f"M{x1:.0f},{y1 + 28:.0f} q{(x2 - x1) / 2:.0f},26 {x2 - x1:.0f},0"
         else:
             up = y2 < y1
             path = f"M{x1:.0f},{y1 + (0 if up else 28):.0f} L{x2:.0f},{y2 + (28 if up else 0):.0f}"
-        yield _path(path, 1.2, circle)
+        yield _path(path, 1.2, in_cycle)
 
 
 def _arcs(
@@ -225,18 +225,18 @@ def _path(path: str, width: float, bad: bool) -> str:
 
 
 def main(arguments: Iterable[str]) -> None:
-    """Writes the picture of a checkout; the arguments: its folder, the file to write."""
+    """Writes the picture. arguments: the checkout's folder, the file to write."""
     checkout, target = map(Path, arguments)
     if not all((checkout / folder).is_dir() for folder in FOLDERS):
         sys.exit(f"error: {checkout} is not a checkout of Blockyard")
     picture = Picture(read(checkout.resolve()))
     count = sum(map(len, picture.imports.values()))
-    rings = len(picture.circles)
-    title = f"{len(picture.imports)} modules, {count} imports, {rings or 'no'} circles of modules"
+    cycles = len(picture.circles)
+    title = f"{len(picture.imports)} modules, {count} imports, {cycles or 'no'} import cycles"
     target.write_text(svg(picture, title))
     print(f"{target}: {title}")
-    for ring in picture.circles:
-        print(f"  circle: {', '.join(sorted(ring))}")
+    for cycle in picture.circles:
+        print(f"  cycle: {', '.join(sorted(cycle))}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Whether the cache is what was put into it: each entry's files, by their sha256.
+"""`./inv cache.check`: hashes every file of the cache and compares with the seals.
 
-A first use looks at an entry's seal, which is quick; this reads everything, a gigabyte a second or
-so. A broken entry is marked, so that its next use makes it again; an entry from before there were
-seals cannot be judged, and gets one with its next use.
+The first use of an entry only compares sizes and times; this reads all files, about a gigabyte per
+second. A broken entry is marked, so that its next use makes it again. An entry without a seal (made
+by an early version) cannot be checked; its next use seals it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from blockyard.kernel.host import gc, seal
 from blockyard.kernel.host.progress import note, step
 from blockyard.kernel.host.settings import settings
 
-MOST = 5  # differences of an entry that are named
-WRITTEN = 1 << 16  # bytes: a disk with less room is full
+MOST = 5  # differences of an entry that are printed
+WRITTEN = 1 << 16  # bytes; a disk with less free space counts as full
 
 State = Literal["ok", "broken", "unsealed", "unreadable"]
 
 
 class Examined(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry of the cache."""
+    """Result of checking an entry of the cache."""
 
     kind: str
     key: str
@@ -38,11 +38,11 @@ class Examined(msgspec.Struct, frozen=True, kw_only=True):
     state: State
     files: int = 0
     size: int = 0  # bytes of its files
-    problems: tuple[str, ...] = ()  # what is not as it was made
+    problems: tuple[str, ...] = ()  # differences from the seal
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole cache."""
+    """Result of checking the whole cache."""
 
     cache: str  # the folder
     ok: bool
@@ -51,10 +51,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def unwritable(path: Path) -> str:
-    """Why nothing can be written in a folder, that may not exist yet; empty when something can."""
-    there = next((folder for folder in (path, *path.parents) if folder.exists()), path)
+    """Why a folder, which may not exist yet, is not writable; empty if it is."""
+    existing = next((folder for folder in (path, *path.parents) if folder.exists()), path)
     try:
-        with tempfile.TemporaryFile(dir=there) as file:
+        with tempfile.TemporaryFile(dir=existing) as file:
             file.write(bytes(WRITTEN))
             file.flush()
     except OSError as error:
@@ -63,37 +63,41 @@ def unwritable(path: Path) -> str:
 
 
 def examine() -> Report:
-    """Hashes every sealed entry; nothing but the seals of broken ones is changed."""
+    """Hashes every sealed entry; changes only the seals of broken entries."""
     cache = settings().cache_dir
-    found = sorted(gc.entries(), key=lambda one: (one.kind, one.key))
-    sealed = [one for one in found if seal.is_sealed(one.kind)]
+    all_entries = sorted(gc.entries(), key=lambda entry: (entry.kind, entry.key))
+    sealed = [entry for entry in all_entries if seal.is_sealed(entry.kind)]
     entries = tuple(_examined(sealed))
-    omitted = {one.kind: seal.UNSEALED[one.kind] for one in found if one.kind in seal.UNSEALED}
-    ok = all(one.state != "broken" for one in entries)
+    omitted = {
+        entry.kind: seal.UNSEALED[entry.kind]
+        for entry in all_entries
+        if entry.kind in seal.UNSEALED
+    }
+    ok = all(entry.state != "broken" for entry in entries)
     return Report(cache=str(cache), ok=ok, entries=entries, not_examined=omitted)
 
 
 def _examined(entries: list[gc.Entry]) -> Iterator[Examined]:
-    for number, one in enumerate(entries, start=1):
-        progress = Progress(f"{one.kind}/{one.key} ({number} of {len(entries)})")
-        known = seal.load(one.path)
+    for number, entry in enumerate(entries, start=1):
+        progress = Progress(f"{entry.kind}/{entry.key} ({number} of {len(entries)})")
+        known = seal.load(entry.path)
         if known is None:
-            problem = seal.problem(one.path, one.kind)
+            problem = seal.problem(entry.path, entry.kind)
             problems = [problem] if problem else []
             state: State = "broken" if problem else "unsealed"
         else:
             try:
                 with step(f"checking {progress.what}"):
-                    problems = seal.verify(one.path, one.kind, progress.advance)
+                    problems = seal.verify(entry.path, entry.kind, progress.advance)
                 state = "broken" if problems else "ok"
-            except PermissionError as error:  # another user's
+            except PermissionError as error:  # the entry is another user's
                 problems, state = [f"{error.filename} may not be read"], "unreadable"
-            if state == "broken" and os.access(one.path, os.W_OK):
-                seal.mark(one.path, problems[0])
+            if state == "broken" and os.access(entry.path, os.W_OK):
+                seal.mark(entry.path, problems[0])
         yield Examined(
-            kind=one.kind,
-            key=one.key,
-            path=str(one.path),
+            kind=entry.kind,
+            key=entry.key,
+            path=str(entry.path),
             state=state,
             files=known.files if known else 0,
             size=known.size if known else 0,
@@ -102,7 +106,7 @@ def _examined(entries: list[gc.Entry]) -> Iterator[Examined]:
 
 
 class Progress:
-    """Says from time to time how far a large entry is."""
+    """Prints progress every ten seconds while a large entry is hashed."""
 
     EVERY_S = 10.0
 
@@ -112,7 +116,7 @@ class Progress:
         self._next_s = time.monotonic() + self.EVERY_S
 
     def advance(self, size: int) -> None:
-        """So many bytes more were read."""
+        """Counts `size` more bytes as read."""
         self._bytes += size
         now_s = time.monotonic()
         if now_s > self._next_s:
@@ -121,23 +125,25 @@ class Progress:
 
 
 def show(*, as_json: bool) -> bool:
-    """Prints what `examine` found; whether no entry is broken."""
-    found = examine()
+    """Checks the cache and prints the result; returns whether no entry is broken."""
+    report = examine()
     if as_json:
-        print(output.as_json(found))
-        return found.ok
-    for one in found.entries:
-        about = f"{one.files} files, {one.size / 1e6:.0f} MB" if one.files else "not sealed yet"
-        print(f"{one.state:<10}  {one.kind}/{one.key}  {about}")
-        for problem in one.problems[:MOST]:
+        print(output.as_json(report))
+        return report.ok
+    for entry in report.entries:
+        about = (
+            f"{entry.files} files, {entry.size / 1e6:.0f} MB" if entry.files else "not sealed yet"
+        )
+        print(f"{entry.state:<10}  {entry.kind}/{entry.key}  {about}")
+        for problem in entry.problems[:MOST]:
             print(f"            {problem}")
-        if len(one.problems) > MOST:
-            print(f"            and {len(one.problems) - MOST} more")
-    for kind, why in found.not_examined.items():
+        if len(entry.problems) > MOST:
+            print(f"            and {len(entry.problems) - MOST} more")
+    for kind, why in report.not_examined.items():
         print(f"{'skipped':<10}  {kind}: {why}")
-    broken = [one for one in found.entries if one.state == "broken"]
+    broken = [entry for entry in report.entries if entry.state == "broken"]
     if broken:
-        print(f"\n{len(broken)} broken: made again at their next use, or remove them now:")
-        for one in broken:
-            print(f"  {one.path}")
-    return found.ok
+        print(f"\n{len(broken)} broken: they are made again when needed; or remove them now:")
+        for entry in broken:
+            print(f"  {entry.path}")
+    return report.ok

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernels there are: which are in the cache, and what can be built in each.
+"""`./inv kernel.list`: all kernels, which are in the cache, and what can be built in each.
 
-`listing` looks at the cache alone: it fetches nothing, and a look is no use, so `gc` drops the
-same entries before and after it.
+`listing` only reads the cache: it fetches nothing, and does not count as a use of an entry for
+`gc`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NO_TOOLS = "the tool root is not made yet"
 
 
 class Size(msgspec.Struct, frozen=True, kw_only=True):
-    """Bytes on the disk; 0 for what is not there."""
+    """Bytes on disk; 0 for what is not in the cache."""
 
     source: int = 0  # the unpacked tree, or the packages' files
     builds: int = 0  # output trees, of all variants
@@ -46,20 +46,20 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):
-    """One kernel that has a name."""
+    """A kernel with a name."""
 
     name: str
-    source: str  # what it is made from
-    version: str = "-"  # of the tree or the package, as far as it is known
+    source: str  # Debian package, repository, tarball or directory
+    version: str = "-"  # of the tree or the package; "-" when unknown
     state: str  # "not fetched", "fetched" or "built"
     built: tuple[str, ...] = ()  # such as "plain", "debug", "plain gcc"
     rust: str  # "yes", or why no Rust code can be built
-    drivers: dict[str, str]  # driver → "yes", or why it cannot be had
+    drivers: dict[str, str]  # driver → "yes", or why it cannot be built
     size: Size = Size()
 
 
 class Other(msgspec.Struct, frozen=True, kw_only=True):
-    """A kernel in the cache that no name stands for now: made from other inputs, or by path."""
+    """A kernel in the cache without a current name: from other inputs, or given by path."""
 
     name: str
     key: str
@@ -69,7 +69,7 @@ class Other(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Listing(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it."""
+    """All kernels, and the size of the cache."""
 
     cache: str  # the folder
     size: int  # bytes of the whole cache
@@ -78,11 +78,11 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def listing() -> Listing:
-    """Every kernel of the catalog and of the user's own file, and what else is in the cache."""
-    there = made()
+    """Every kernel of the catalog and of the user's own file, and others in the cache."""
+    cached = made()
     tools = ready_tool_root()
-    found = [_known(name, entry, tools, there) for name, entry in catalog.catalog().items()]
-    named = {key for _, keys in found for key in keys}
+    kernels = [_known(name, entry, tools, cached) for name, entry in catalog.catalog().items()]
+    named = {key for _, keys in kernels for key in keys}
     others = tuple(
         Other(
             name=info.name,
@@ -91,50 +91,50 @@ def listing() -> Listing:
             release=info.release,
             size=Size(builds=_size("builds", key), kernels=_size("kernels", key)),
         )
-        for key, info in there.items()
+        for key, info in cached.items()
         if key not in named
     )
     return Listing(
         cache=str(settings().cache_dir),
         size=gc.total(gc.entries()),
-        kernels=tuple(known for known, _ in found),
+        kernels=tuple(known for known, _ in kernels),
         others=others,
     )
 
 
 def made() -> dict[str, KernelInfo]:
-    """Key → what is known of each kernel in the cache."""
+    """Key → kernel.json, of each kernel in the cache."""
     folder = settings().cache_dir / "kernels"
     paths = sorted(folder.glob("[0-9a-f]" * store.KEY_LENGTH))
-    found = {}
+    infos = {}
     for path in paths:
         try:
-            found[path.name] = artifact.load(path).info
+            infos[path.name] = artifact.load(path).info
         except Failure as error:
             note(f"left out: {error.what}")
-    return found
+    return infos
 
 
 def _known(
     name: str, entry: Entry, tools: ToolRoot | None, made: Mapping[str, KernelInfo]
 ) -> tuple[Known, list[str]]:
-    """A kernel with a name, and the keys of the kernels in the cache that are it."""
+    """A kernel with a name, and its keys in the cache."""
     try:
         tree = sources.cached(name, entry)
-    except BlockyardError as error:  # a directory that is gone, a ref that no longer exists
+    except BlockyardError as error:  # such as a missing directory or ref
         return _unknown(name, entry, error.what), []
     if tree is None:
         return _unknown(name, entry, NOT_FETCHED), []
     if isinstance(entry, DebianImage):
         try:
             return _prebuilt(name, entry, tree)
-        except Failure as error:  # packages without a kernel in them
+        except Failure as error:  # packages that contain no kernel
             return _unknown(name, entry, error.what, state="fetched"), []
     if tools is None:
         return _unknown(name, entry, NO_TOOLS, state="fetched"), []
     try:
         return _source(name, tree, tools, made)
-    except BlockyardError as error:  # tools that are too old for it
+    except BlockyardError as error:  # such as compilers that are too old
         return _unknown(name, entry, error.what, state="fetched"), []
 
 
@@ -207,7 +207,7 @@ def _source(
 def _builds(
     name: str, tree: Tree, tools: ToolRoot, made: Mapping[str, KernelInfo]
 ) -> dict[str, str]:
-    """How → key, of the kernels in the cache that a build of `tree` would give now."""
+    """Variant and compiler → key, of cached kernels that a build of `tree` would reuse."""
     if str(tree.origin) not in {str(info.source) for info in made.values()}:
         return {}
     jobs = {
@@ -233,23 +233,23 @@ def _size(kind: str, key: str) -> int:
 
 
 def show(*, as_json: bool) -> None:
-    """Prints the list: JSON, or a table with the reasons below it."""
-    found = listing()
+    """Prints all kernels as JSON, or as a table with reasons below."""
+    all_kernels = listing()
     if as_json:
-        print(output.as_json(found))
+        print(output.as_json(all_kernels))
         return
     reasons: dict[str, int] = {}
-    terminal.print_table(_table(found.kernels, reasons))
+    terminal.print_table(_table(all_kernels.kernels, reasons))
     output.say("MB: source / output trees / kernels")
     for reason, number in reasons.items():
         output.say(f"{number}  {reason}")
-    if found.others:
-        output.say("\nin the cache besides, made from other inputs or named by their place:")
-        for one in found.others:
-            size = _megabytes(one.size.builds + one.size.kernels)
-            output.say(f"  {one.name}  {one.release}  {size} MB  {one.source}")
+    if all_kernels.others:
+        output.say("\nalso in the cache, made from other inputs or given by path:")
+        for kernel in all_kernels.others:
+            size = _megabytes(kernel.size.builds + kernel.size.kernels)
+            output.say(f"  {kernel.name}  {kernel.release}  {size} MB  {kernel.source}")
     limit = settings().cache_gb
-    output.say(f"\n{found.cache}: {found.size / gc.GB:.1f} of {limit:g} GB")
+    output.say(f"\n{all_kernels.cache}: {all_kernels.size / gc.GB:.1f} of {limit:g} GB")
 
 
 def _table(kernels: Sequence[Known], reasons: dict[str, int]) -> Table:
@@ -260,12 +260,12 @@ def _table(kernels: Sequence[Known], reasons: dict[str, int]) -> Table:
         *(Column(name, whole=True) for name in ("Rust", *manifest.names(), "MB")),
     ]
     rows: list[Row] = []
-    for one in kernels:
-        cached = f"built: {', '.join(one.built)}" if one.built else one.state
-        sizes = (one.size.source, one.size.builds, one.size.kernels)
-        answers = [_answer(why, reasons) for why in (one.rust, *one.drivers.values())]
+    for kernel in kernels:
+        cached = f"built: {', '.join(kernel.built)}" if kernel.built else kernel.state
+        sizes = (kernel.size.source, kernel.size.builds, kernel.size.kernels)
+        answers = [_answer(why, reasons) for why in (kernel.rust, *kernel.drivers.values())]
         megabytes = " / ".join(map(_megabytes, sizes)) if any(sizes) else "-"
-        rows.append([one.name, one.version, cached, *answers, megabytes])
+        rows.append([kernel.name, kernel.version, cached, *answers, megabytes])
     return table(head, rows)
 
 

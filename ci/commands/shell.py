@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A guest for a person: one command, or a shell on the user's own terminal."""
+"""`./inv boot`: boots a guest and runs one command, or a shell on the user's terminal."""
 
 from __future__ import annotations
 
@@ -34,90 +34,96 @@ if TYPE_CHECKING:
     import paramiko
 
 LEAVE = b"\x1d"  # Ctrl-], as telnet has it
-LONGER = "--blocked SECONDS lets a command wait for longer; 0: until --timeout"
+LONGER = "--blocked SECONDS lets a command block for longer; 0: until --timeout"
 
 
 class Stream(Protocol):
-    """What both a socket and an ssh channel can do."""
+    """The methods that a socket and an ssh channel share."""
 
     def fileno(self) -> int:
-        """For select."""
+        """The descriptor, for select."""
 
     def recv(self, size: int, /) -> bytes:
-        """Some bytes; b"" at the end."""
+        """Reads up to `size` bytes; b"" at the end."""
 
     def sendall(self, data: bytes, /) -> None:
-        """Writes everything."""
+        """Writes all of `data`."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a person may want of a guest besides a console; see images.machine.vm_config.Setup."""
+class GuestOptions:
+    """Options of `./inv boot` for the guest; see images.machine.vm_config.VmConfig."""
 
     topology: str = "default"
     start: str = "boot"
     monitor: bool = False
     gdb: bool = False
     dump: bool = False
-    raw: bool = False  # the output of a command as it is, on a terminal, too
-    # seconds for which a command may wait in the kernel of an idle guest; 0: up to its deadline
+    raw: bool = False  # print the command's output unchanged, also on a terminal
+    # seconds that a command may block in the kernel of an idle guest; 0: until its timeout
     blocked_s: float = 20.0
 
 
 def boot(
-    choice: KernelSpec, command: str, console: str, accel: str, timeout_s: float, wanted: Wanted
+    spec: KernelSpec,
+    command: str,
+    console: str,
+    accel: str,
+    timeout_s: float,
+    options: GuestOptions,
 ) -> int:
     """Boots a kernel and runs `command`, or a shell when it is empty; returns the exit code.
 
-    The command gets what comes on standard input, unless that is a terminal.
+    The command gets our standard input, unless that is a terminal. Raises UsageError for an unknown
+    console or a shell without a terminal, GuestError when the guest fails.
     """
     if console not in CONSOLES:
         raise unknown("console", console, CONSOLES)
-    if not (wanted.blocked_s >= 0):
+    if not (options.blocked_s >= 0):
         raise UsageError(
-            f"invalid --blocked {wanted.blocked_s:g}: expected seconds, 0 for no limit"
+            f"invalid --blocked {options.blocked_s:g}: expected seconds, 0 for no limit"
         )
     if not command and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError(
             "a shell needs a terminal on standard input and output",
             hint="./inv boot --run 'COMMAND' runs one command without one",
         )
-    hardware = topologies.load(wanted.topology)
-    start = start_named(wanted.start)
-    ready = boot_env.ready(choice, accel)
-    coming = stdin.begin() if command else None
-    if lacking := qemu_features.missing_feature(hardware, ready.tools):
+    hardware = topologies.load(options.topology)
+    start = start_named(options.start)
+    env = boot_env.ready(spec, accel)
+    piped = stdin.begin() if command else None
+    if lacking := qemu_features.missing_feature(hardware, env.tools):
         raise Failure(lacking)
     with boot_env.guest_directory() as folder:
         over_ssh = console == "ssh"
-        setup = ready.setup(
+        setup = env.setup(
             folder,
             topology=hardware,
             ssh=over_ssh,
             shell=not command and not over_ssh,
-            monitor=wanted.monitor,
-            gdb=wanted.gdb,
-            dump=wanted.dump,
+            monitor=options.monitor,
+            gdb=options.gdb,
+            dump=options.dump,
             start=start,
         )
         with boot_guest(setup) as guest:
-            _tell_ports(setup)
+            _print_ports(setup)
             if command:
-                given = coming.data() if coming else b""
-                return run_command(guest, command, console, timeout_s, given, wanted)
-            accelerator = ready.accelerator
+                data = piped.data() if piped else b""
+                return run_command(guest, command, console, timeout_s, data, options)
+            accelerator = env.accelerator
             note(
-                f"{ready.kernel.info.release} over {console}, {accelerator.name} "
+                f"{env.kernel.info.release} over {console}, {accelerator.name} "
                 f"({accelerator.reason}); Ctrl-] leaves and ends the guest"
             )
             with _shell(guest, console) as stream:
                 _connect(stream)
-            guest.watch()  # a guest that died under the user's hands says so
+            guest.watch()  # raises if the guest died meanwhile
     return 0
 
 
-def _tell_ports(setup: VmConfig) -> None:
-    """How to reach what was asked for."""
+def _print_ports(setup: VmConfig) -> None:
+    """Prints how to reach the monitor and gdb, and where a dump goes."""
     if setup.monitor:
         path = setup.directory / qemu.MONITOR_SOCKET
         note(f"QEMU's monitor: socat -,rawer,escape=0x1d unix-connect:{path}")
@@ -132,27 +138,27 @@ def _tell_ports(setup: VmConfig) -> None:
 
 
 def run_command(
-    guest: Machine, command: str, console: str, timeout_s: float, given: bytes, wanted: Wanted
+    guest: Machine, command: str, console: str, timeout_s: float, data: bytes, options: GuestOptions
 ) -> int:
-    """Runs `command` with `given` as its input, prints its output, returns its exit code.
+    """Runs `command` with `data` as its input, prints its output, returns its exit code.
 
-    Raises what images.console.console.Console.run does.
+    Raises the errors of images.console.console.Console.run.
     """
-    blocked_s = wanted.blocked_s or math.inf
+    blocked_s = options.blocked_s or math.inf
     try:
-        result = guest.console(console).run(command, timeout_s, stdin=given, blocked_s=blocked_s)
+        result = guest.console(console).run(command, timeout_s, stdin=data, blocked_s=blocked_s)
     except CommandHung as hung:
         hung.hint = LONGER
         raise
-    pass_on(result.data, raw=wanted.raw)
+    pass_on(result.data, raw=options.raw)
     return result.exit_code
 
 
 def pass_on(data: bytes, *, raw: bool) -> None:
-    """Prints what a guest's command has printed; raw: as it is, whoever reads it.
+    """Prints the output of a guest's command. raw: unchanged in any case.
 
-    A file, and a pipe, gets the guest's bytes. A terminal would obey them, and so would the runner
-    of a CI that reads our output from a pipe: they get text.
+    A file or a pipe gets the bytes unchanged. On a terminal, and on a pipe in CI, control
+    characters are escaped, since a terminal or a CI runner would interpret them.
     """
     kind = os.fstat(sys.stdout.fileno()).st_mode
     in_ci = bool(os.environ.get("CI")) and not stat.S_ISREG(kind)
@@ -161,7 +167,7 @@ def pass_on(data: bytes, *, raw: bool) -> None:
         sys.stdout.flush()
         return
     text = data.decode(errors="backslashreplace")
-    # a line of a serial port ends with a carriage return, too
+    # lines of a serial port end in \r\n
     shown = printable(text.replace("\r\n", "\n"))
     sys.stdout.write(shown)
     sys.stdout.flush()
@@ -186,7 +192,7 @@ def _shell(guest: Machine, console: str) -> Iterator[Stream]:
         return
     assert isinstance(guest.shell, socket.socket)
     guest.serial.run(f"stty -F /dev/hvc0 rows {size.lines} cols {size.columns}")
-    guest.shell.sendall(b"\n")  # the shell's first prompt may have been printed to nobody
+    guest.shell.sendall(b"\n")  # the first prompt may have been lost
     yield guest.shell
 
 
@@ -201,7 +207,7 @@ def _connect(stream: Stream) -> None:
             if stream in readable:
                 try:
                     data = stream.recv(1 << 16)
-                except OSError:  # QEMU died: the watch says so
+                except OSError:  # QEMU died, which watch() reports
                     return
                 if not data:
                     return
@@ -210,7 +216,7 @@ def _connect(stream: Stream) -> None:
                 typed = os.read(terminal, 1024)
                 if not typed or LEAVE in typed:
                     return
-                with contextlib.suppress(BrokenPipeError):  # the watch tells why it ended
+                with contextlib.suppress(BrokenPipeError):  # watch() reports why it ended
                     stream.sendall(typed)
     finally:
         termios.tcsetattr(terminal, termios.TCSADRAIN, before)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Standard input for the command of `./inv boot --run`, as a shell would give it.
+"""Standard input for the command of `./inv boot --run`.
 
-What is piped in is read while the guest boots, up to a limit: the guest gets it whole. A terminal
-is not read. A pipe that nobody writes to is not waited for, and that is said.
+A thread reads it while the guest boots, up to a limit, and the guest gets all of it at once. A
+terminal is not read. A pipe without data is not waited for, and a message says so.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from dataclasses import dataclass, field
 from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.progress import note
 
-LIMIT = 256 << 20  # bytes; the guest holds it in memory
-FIRST_S = 1.0  # after the guest's start; a pipe that is silent for longer is not waited for
-END_S = 600.0  # and one that has begun ends within this
+LIMIT = 256 << 20  # bytes; the guest keeps it in memory
+FIRST_S = 1.0  # to wait for the first byte once the guest is up
+END_S = 600.0  # to wait for the end
 
 
 @dataclass
 class Input:
-    """What comes on standard input, read by a thread."""
+    """Standard input, read by a thread."""
 
     descriptor: int
     _pieces: list[bytes] = field(default_factory=list)
     _size: int = 0
-    _begun: threading.Event = field(default_factory=threading.Event)
-    _ended: threading.Event = field(default_factory=threading.Event)
+    _started: threading.Event = field(default_factory=threading.Event)
+    _finished: threading.Event = field(default_factory=threading.Event)
 
     def read(self) -> None:
-        """Reads up to the end, or a little more than LIMIT."""
+        """Reads until the end, or until it has more than LIMIT."""
         while self._size <= LIMIT:
             try:
                 piece = os.read(self.descriptor, 1 << 20)
@@ -42,21 +42,21 @@ class Input:
                 break
             self._pieces.append(piece)
             self._size += len(piece)
-            self._begun.set()
-        self._begun.set()
-        self._ended.set()
+            self._started.set()
+        self._started.set()
+        self._finished.set()
 
     def data(self) -> bytes:
-        """All of it; UsageError when it is too much or has no end. A silent one gives nothing."""
-        if not self._begun.wait(FIRST_S):
-            note("standard input is open and nothing comes: the command gets none (</dev/null)")
+        """All input; b"" when nothing comes. Raises UsageError for too much, or without an end."""
+        if not self._started.wait(FIRST_S):
+            note("no data on standard input: the command gets none (</dev/null avoids the wait)")
             return b""
         deadline = time.monotonic() + END_S
-        while not self._ended.wait(1.0):
+        while not self._finished.wait(1.0):
             if time.monotonic() > deadline:
                 raise UsageError(
                     f"standard input has no end after {END_S:.0f} s",
-                    hint="write it to a file, and give that: < FILE",
+                    hint="write it to a file, then use < FILE",
                 )
         if self._size > LIMIT:
             raise UsageError(f"more than {LIMIT >> 20} MiB on standard input")
@@ -64,13 +64,13 @@ class Input:
 
 
 def begin() -> Input | None:
-    """Begins to read standard input; None when it is a terminal, or closed."""
+    """Starts to read standard input; None when it is a terminal or closed."""
     try:
         descriptor = sys.stdin.fileno()
         if os.isatty(descriptor):
             return None
     except (AttributeError, ValueError, OSError):
         return None
-    coming = Input(descriptor)
-    threading.Thread(target=coming.read, daemon=True).start()
-    return coming
+    piped = Input(descriptor)
+    threading.Thread(target=piped.read, daemon=True).start()
+    return piped

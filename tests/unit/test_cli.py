@@ -163,8 +163,8 @@ class TestBadNames:
             (["kernel.fetch", "7.3,7.33"], "unknown kernel '7.33'", "7.3"),
             (["kernel.update"], "no kernel was fetched yet", "kernel.list"),
             (["kernel.update", "--kernel", "7.3"], "kernel 7.3 was never fetched", "kernel.fetch"),
-            (["cache.gc", "--days", "x"], "--days 'x' is no number", "30"),
-            (["cache.gc", "--max-gb", "-1"], "--max-gb '-1' is no number", "0.5"),
+            (["cache.gc", "--days", "x"], "invalid --days 'x'", "30"),
+            (["cache.gc", "--max-gb", "-1"], "invalid --max-gb '-1'", "0.5"),
             (["kernel.diff", "7.3", "7.33"], "unknown kernel '7.33'", ".config"),
             (["series", "/nowhere/x.mbox"], "no such patch series", "/nowhere/x.mbox"),
             (["build", "--series-version", "two"], "invalid --series-version 'two'", "number"),
@@ -190,7 +190,7 @@ class TestBadNames:
 
         monkeypatch.setattr(boot_env, "ready", ready)
         with pytest.raises(UsageError, match="console"):
-            shell.boot(KernelSpec(), "true", console, "auto", 60.0, shell.Wanted())
+            shell.boot(KernelSpec(), "true", console, "auto", 60.0, shell.GuestOptions())
 
 
 class TestBeforeTheCommand:
@@ -238,7 +238,7 @@ class TestBlocked:
 
         agent = FakeAgent(run, lambda request: [request.end(137, 0)])
         guest = Mock(console=lambda name: Console(name, SocketTransport(agent.host), FakeGuest()))
-        wanted = shell.Wanted(blocked_s=blocked_s)
+        wanted = shell.GuestOptions(blocked_s=blocked_s)
         try:
             with pytest.raises(CommandHung) as caught:
                 shell.run_command(guest, "x", "serial", 6000, b"", wanted)
@@ -247,7 +247,7 @@ class TestBlocked:
         return caught.value
 
     def test_default_is_that_of_consoles(self) -> None:
-        assert shell.Wanted().blocked_s == BLOCKED_S
+        assert shell.GuestOptions().blocked_s == BLOCKED_S
         assert inspect.signature(guests.boot.body).parameters["blocked"].default == BLOCKED_S
         assert "for 24 s" in self.hangs(BLOCKED_S).what
 
@@ -263,11 +263,11 @@ class TestBlocked:
         agent = FakeAgent(run)
         guest = Mock(console=lambda name: Console(name, SocketTransport(agent.host), FakeGuest()))
         monkeypatch.setattr(shell, "pass_on", Mock())
-        wanted = shell.Wanted(blocked_s=0)
+        wanted = shell.GuestOptions(blocked_s=0)
         assert shell.run_command(guest, "x", "serial", 6000, b"", wanted) == 3
         agent.close()
 
     def test_negative_value_is_a_usage_error(self) -> None:
-        wanted = shell.Wanted(blocked_s=-1)
+        wanted = shell.GuestOptions(blocked_s=-1)
         with pytest.raises(UsageError, match="invalid --blocked -1: expected"):
             shell.boot(KernelSpec(), "true", "serial", "auto", 60.0, wanted)

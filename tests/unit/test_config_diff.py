@@ -14,7 +14,7 @@ import pytest
 import zstandard
 
 from blockyard.ci.commands import config_diff
-from blockyard.ci.commands.config_diff import choice
+from blockyard.ci.commands.config_diff import parse_kernel
 from blockyard.kernel.config.diff import Pair, compare
 from blockyard.kernel.host.errors import UsageError
 
@@ -70,17 +70,17 @@ class TestSides:
         ],
     )
     def test_side_is_a_kernel_and_a_variant(self, text: str, kernel: str, variant: str) -> None:
-        spec = choice(text)
+        spec = parse_kernel(text)
         assert (spec.kernel, spec.variant) == (kernel, variant)
 
     def test_unknown_variant_is_a_usage_error(self) -> None:
         with pytest.raises(UsageError, match="unknown variant 'debgu'") as caught:
-            choice("7.3:debgu")
+            parse_kernel("7.3:debgu")
         assert "debug" in caught.value.hint
 
     def test_unknown_side_is_a_usage_error(self) -> None:
         with pytest.raises(UsageError, match=r"unknown kernel '7\.33'") as caught:
-            choice("7.33")
+            parse_kernel("7.33")
         assert ".config file" in caught.value.hint
 
     def test_both_names_are_checked_before_a_kernel_is_configured(

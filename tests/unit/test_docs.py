@@ -101,7 +101,7 @@ class TestGeneratedParts:
 
     def test_failed_command_leaves_the_page(self, project: Path) -> None:
         (project / "inv").write_text("#!/bin/sh\nexit 3\n")
-        with pytest.raises(Failure, match="ended with 3"):
+        with pytest.raises(Failure, match="exited with 3"):
             docs.update(run=True, pattern="kernel.list")
         assert (project / "page.md").read_text() == self.PAGE
 

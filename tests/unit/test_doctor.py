@@ -49,8 +49,8 @@ class TestPrograms:
         [
             ("echo 'git version 2.39.5'", "2.39.5"),
             ("echo 'gcc (Debian 12.2.0-14) 12.2.0'", "12.2.0"),
-            ("echo none", "of unknown version"),
-            ("exit 1", "of unknown version"),
+            ("echo none", "unknown version"),
+            ("exit 1", "unknown version"),
         ],
     )
     def test_version_is_read_from_the_output(self, path: Path, script: str, version: str) -> None:

@@ -98,7 +98,7 @@ class TestWritable:
             capture_output=True,
             text=True,
         )
-        assert done.stdout.startswith("missing cannot be written: Read-only file system")
+        assert done.stdout.startswith("missing not writable: Read-only file system")
         assert "BLOCKYARD_CACHE" in done.stdout
 
     def test_writable_cache_is_ok(self, cache: Path) -> None:

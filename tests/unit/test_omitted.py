@@ -217,6 +217,6 @@ class TestPlan:
 
     def test_explain_names_an_omitted_driver(self, tree: Tree, tmp_path: Path) -> None:
         job = self.job(tree, tmp_path, {"rustc": "1.63.0"})
-        (reason,) = explain.drivers_left_out(job, "BLK_DEV_RUST_NULL")
+        (reason,) = explain.omitted_drivers(job, "BLK_DEV_RUST_NULL")
         assert reason.startswith("the driver rnull is left out of kernel 7.3 debug: no Rust: ")
-        assert explain.drivers_left_out(job, "BLK_DEV_NVME") == []
+        assert explain.omitted_drivers(job, "BLK_DEV_NVME") == []

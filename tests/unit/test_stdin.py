@@ -71,7 +71,7 @@ def test_silent_pipe_counts_as_empty(
 ) -> None:
     monkeypatch.setattr(stdin, "FIRST_S", 0.01)
     assert data() == b""
-    assert "standard input is open and nothing comes" in capsys.readouterr().err
+    assert "no data on standard input" in capsys.readouterr().err
 
 
 def test_endless_pipe_is_a_usage_error(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
