@@ -68,9 +68,9 @@ class TestKey:
 class TestMake:
     def test_source_is_read_only_and_output_is_separate(self, job: BuildSpec) -> None:
         argv = job.sandbox().argv(job.make_argv("bzImage"))
-        words = " ".join(argv)
-        assert f"--ro-bind {job.tree.path} /mnt/src" in words
-        assert f"--bind {job.out} /mnt/out" in words
+        command = " ".join(argv)
+        assert f"--ro-bind {job.tree.path} /mnt/src" in command
+        assert f"--bind {job.out} /mnt/out" in command
         assert "--unshare-net" in argv
         assert argv[-1] == "bzImage"
         assert {"-C", "/mnt/src", "O=/mnt/out", "LLVM=1"} <= set(argv)

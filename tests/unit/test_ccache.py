@@ -101,9 +101,9 @@ class TestSharing:
 class TestSandbox:
     def test_objects_of_others_are_read_only(self, cache: Path) -> None:
         sandbox = Objects("mine", (DEBIAN,)).sandbox(Sandbox(Path("/tools")), ROOT)
-        words = " ".join(sandbox.argv(["true"]))
-        assert f"--bind {cache}/ccache/mine /mnt/ccache/own" in words
-        assert f"--ro-bind {cache}/ccache/debian /mnt/ccache/debian" in words
+        command = " ".join(sandbox.argv(["true"]))
+        assert f"--bind {cache}/ccache/mine /mnt/ccache/own" in command
+        assert f"--ro-bind {cache}/ccache/debian /mnt/ccache/debian" in command
 
     def test_only_kernel_builds_use_ccache(self, tmp_path: Path) -> None:
         """A module's makefile runs on the same output tree and must not write objects."""

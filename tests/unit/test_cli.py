@@ -71,8 +71,8 @@ class TestLists:
         """In any directory."""
         done = inv("--list", cwd=tmp_path)
         assert done.returncode == 0
-        words = done.stdout.split()
-        assert {"test", "check", "build", "boot"} <= set(words)
+        commands = done.stdout.split()
+        assert {"test", "check", "build", "boot"} <= set(commands)
 
     def test_kernels_with_an_empty_cache(self, home: Path) -> None:
         """The command fetches and makes nothing."""

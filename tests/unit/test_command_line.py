@@ -29,23 +29,23 @@ class Read(Program):
         """Runs nothing."""
 
 
-def read(*words: str) -> Read:
+def read(*arguments: str) -> Read:
     program = Read("./inv")
-    program.run(["./inv", *words])
+    program.run(["./inv", *arguments])
     return program
 
 
-def values(*words: str) -> Mapping[str, Any]:
-    """Values of the options of the command in `words`."""
-    (context,) = read(*words).tasks
+def values(*arguments: str) -> Mapping[str, Any]:
+    """Values of the options of the command in `arguments`."""
+    (context,) = read(*arguments).tasks
     return context.as_kwargs
 
 
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Any:
-    def refuse(*words: str) -> str:
+    def refuse(*arguments: str) -> str:
         with pytest.raises(SystemExit) as caught:
-            read(*words)
+            read(*arguments)
         assert caught.value.code == 2
         out, err = capsys.readouterr()
         assert out == ""
@@ -56,9 +56,9 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Any:
 
 @pytest.fixture
 def printed(capsys: pytest.CaptureFixture[str]) -> Any:
-    def show(*words: str) -> str:
+    def show(*arguments: str) -> str:
         with pytest.raises(SystemExit) as caught:
-            read(*words)
+            read(*arguments)
         assert caught.value.code == 0
         out, err = capsys.readouterr()
         assert err == ""
@@ -79,7 +79,7 @@ EXAMPLES = [(command, example) for command in COMMANDS for example in command.ex
 
 class TestUnknownNames:
     @pytest.mark.parametrize(
-        ("words", "message", "near"),
+        ("arguments", "message", "near"),
         [
             ("tset", "unknown command 'tset'", "did you mean test?"),
             ("kernal.list", "unknown command 'kernal.list'", "kernel.list"),
@@ -97,9 +97,9 @@ class TestUnknownNames:
         ],
     )
     def test_unknown_name_is_refused_with_the_nearest(
-        self, refused: Any, words: str, message: str, near: str
+        self, refused: Any, arguments: str, message: str, near: str
     ) -> None:
-        error = refused(*words.split())
+        error = refused(*arguments.split())
         assert error.startswith(f"error: {message}\n")
         assert near in error.partition("\n")[2]
 
@@ -113,7 +113,7 @@ class TestUnknownNames:
 
 class TestOptions:
     @pytest.mark.parametrize(
-        ("words", "message"),
+        ("arguments", "message"),
         [
             ("test --driver", "--driver needs a value"),
             ("test --driver --console ssh", "--driver needs a value"),
@@ -128,9 +128,9 @@ class TestOptions:
         ],
     )
     def test_missing_or_invalid_value_is_refused(
-        self, refused: Any, words: str, message: str
+        self, refused: Any, arguments: str, message: str
     ) -> None:
-        assert refused(*words.split()).startswith(f"error: {message}\n")
+        assert refused(*arguments.split()).startswith(f"error: {message}\n")
 
     def test_short_flags_mean_the_same_in_all_commands(self) -> None:
         short: dict[str, set[str]] = {}
@@ -154,13 +154,13 @@ class TestOptions:
         assert named["kernel"] == ["7.2", "6.12"]
 
     @pytest.mark.parametrize(
-        ("words", "verbosity"),
+        ("arguments", "verbosity"),
         [("doctor", 0), ("-v doctor", 1), ("doctor -v", 1), ("-v doctor -v", 2), ("doctor -vv", 2)],
     )
-    def test_verbosity_before_and_after_the_command(self, words: str, verbosity: int) -> None:
-        assert read(*words.split()).verbosity == verbosity
+    def test_verbosity_before_and_after_the_command(self, arguments: str, verbosity: int) -> None:
+        assert read(*arguments.split()).verbosity == verbosity
 
-    def test_words_after_double_dash_stay_whole(self) -> None:
+    def test_arguments_after_double_dash_stay_whole(self) -> None:
         remainder = read("blktests", "--", "-k", "a b", "c'd", "--help").core.remainder
         assert shlex.split(remainder) == ["-k", "a b", "c'd", "--help"]
 
@@ -214,15 +214,15 @@ class TestHelp:
         assert "Examples:" in page
         assert "Exit codes:\n  0 " in page
 
-    @pytest.mark.parametrize("words", [["kernel.explain"], ["boot", "--run"]])
-    def test_help_is_shown_despite_missing_values(self, printed: Any, words: list[str]) -> None:
-        assert printed(*words, "--help").startswith("usage: ")
+    @pytest.mark.parametrize("arguments", [["kernel.explain"], ["boot", "--run"]])
+    def test_help_is_shown_despite_missing_values(self, printed: Any, arguments: list[str]) -> None:
+        assert printed(*arguments, "--help").startswith("usage: ")
 
     @pytest.mark.parametrize(("command", "example"), EXAMPLES)
     def test_examples_are_command_lines(self, command: Command, example: str) -> None:
         line = re.sub(r"<\(.*\)", "FILE", example).partition("  #")[0]
-        words = shlex.split(re.split(r" [<>] ", line)[0])
-        (context,) = read(*words).tasks
+        arguments = shlex.split(re.split(r" [<>] ", line)[0])
+        (context,) = read(*arguments).tasks
         assert namespace.known()[str(context.name)] is command
 
     def test_lines_of_help_fit_the_width(self) -> None:
@@ -262,7 +262,7 @@ class TestVersion:
 
 class TestCompletion:
     @pytest.mark.parametrize(
-        ("words", "expected"),
+        ("arguments", "expected"),
         [
             (["kernel.l"], ["kernel.list"]),
             (["test", "--cons"], ["--console"]),
@@ -280,9 +280,9 @@ class TestCompletion:
             (["blktests", "--", "--tr"], []),
         ],
     )
-    def test_candidates(self, words: list[str], expected: list[str]) -> None:
+    def test_candidates(self, arguments: list[str], expected: list[str]) -> None:
         common = Program("./inv").initial_context
-        assert completion.candidates(words, common) == expected
+        assert completion.candidates(arguments, common) == expected
 
     def test_all_completed_values_belong_to_an_option(self) -> None:
         names = {str(option.name) for command in COMMANDS for option in command.get_arguments()}

@@ -223,12 +223,12 @@ class TestWatch:
             nonlocal looks
             looks += 1
             if looks > 2:
-                raise GuestPanicked("the guest's kernel panicked", kernel_log="last words")
+                raise GuestPanicked("the guest's kernel panicked", kernel_log="the end of the log")
 
         console = connect(hang_on_first(), watch=watch)
         with pytest.raises(GuestPanicked) as caught:
             console.run("x", timeout_s=600)
-        assert caught.value.kernel_log == "last words"
+        assert caught.value.kernel_log == "the end of the log"
 
     def test_watch_explains_the_end_of_the_stream(self) -> None:
         def run(request: Request) -> Iterable[bytes]:

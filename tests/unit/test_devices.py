@@ -46,9 +46,9 @@ def namespace(**fields: Any) -> Topology:
 
 class TestArguments:
     def test_default_has_one_controller_with_one_namespace(self) -> None:
-        words = list(devices.arguments(DEFAULT))
-        assert words[::2] == ["-device", "-blockdev", "-device"]
-        assert [json.loads(word) for word in words[1::2]] == [
+        arguments = list(devices.arguments(DEFAULT))
+        assert arguments[::2] == ["-device", "-blockdev", "-device"]
+        assert [json.loads(word) for word in arguments[1::2]] == [
             {"driver": "nvme", "id": "nvme0", "serial": "blockyard0"},
             {
                 "driver": "file",
@@ -69,8 +69,8 @@ class TestArguments:
 
     @pytest.mark.parametrize("name", topologies.names())
     def test_every_value_is_json(self, name: str) -> None:
-        words = [word for word in devices.arguments(topologies.load(name)) if word[0] == "{"]
-        assert all(json.loads(word) for word in words)
+        arguments = [word for word in devices.arguments(topologies.load(name)) if word[0] == "{"]
+        assert all(json.loads(word) for word in arguments)
 
     @pytest.mark.parametrize("name", topologies.names())
     def test_names_are_unique_and_references_exist(self, name: str) -> None:
@@ -207,8 +207,8 @@ class TestData:
             "/mnt/run/nvme0n2.raw",
             "/dev/fdset/1",
         ]
-        words = list(devices.inherited(value, {"nvme0n1.raw": 20, "nvme0n3.raw": 10}))
-        assert words == ["-add-fd", "fd=20,set=0", "-add-fd", "fd=10,set=1"]
+        arguments = list(devices.inherited(value, {"nvme0n1.raw": 20, "nvme0n3.raw": 10}))
+        assert arguments == ["-add-fd", "fd=20,set=0", "-add-fd", "fd=10,set=1"]
 
     def test_injected_errors_cover_whole_blocks(self) -> None:
         errors = (InjectedError("read", 4, 2), InjectedError("write", 8, once=True))

@@ -14,9 +14,9 @@ HOOKS = PROJECT / "ci" / "hooks"
 SIGNED = "\n\nSigned-off-by: A Name <a@name.example>\n"
 
 
-def hook(name: str, *words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def hook(name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(HOOKS / name), *words], cwd=folder, capture_output=True, text=True, timeout=60
+        [str(HOOKS / name), *arguments], cwd=folder, capture_output=True, text=True, timeout=60
     )
 
 
@@ -36,9 +36,11 @@ def test_commit_message_is_checked(tmp_path: Path, message: str, complaint: str)
 
 
 def test_commits_since_a_base_are_checked(tmp_path: Path) -> None:
-    def git(*words: str) -> None:
+    def git(*arguments: str) -> None:
         identity = ["-c", "user.name=A", "-c", "user.email=a@name.example"]
-        subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True)
+        subprocess.run(
+            ["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True
+        )
 
     git("init")
     git("commit", "--allow-empty", "-m", f"{'x' * 80}")
