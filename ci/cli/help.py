@@ -101,7 +101,7 @@ def _row(option: Option) -> tuple[str, str]:
     if option.metavar:
         flag += f"[={option.metavar}]" if option.optional else f" {option.metavar}"
     text = option.help or ""
-    if default := default_of(option):
+    if "default" not in text and (default := default_of(option)):
         text += f" (default: {default})"
     return flag, text
 
