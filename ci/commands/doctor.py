@@ -340,7 +340,7 @@ def nesting() -> Check:
     try:
         problem = enclosure.obstacle()
     except OSError as error:
-        problem = f"not tried: {error.strerror}"
+        problem = f"not checked: {error.strerror}"
     return Check(
         group="guests",
         name="nested sandbox",

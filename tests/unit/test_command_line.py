@@ -172,6 +172,9 @@ class TestOptions:
     def test_help_names_the_default_value(self, printed: Any) -> None:
         assert "(default: pinned)" in " ".join(printed("build", "--help").split())
 
+    def test_help_text_with_a_default_of_its_own_gets_no_other(self, printed: Any) -> None:
+        assert "all of the catalog (default" not in printed("kernel.survey", "--help")
+
     def test_path_options_are_repeated_or_have_commas(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
