@@ -61,7 +61,7 @@ def test_program_is_short_and_jumps_forwards_only(program: bytes) -> None:
         (272, (0x20000,), errno.EPERM),  # CLONE_NEWNS
         (16, (0, 0x5401), 0),  # ioctl: TCGETS
         (16, (0, 0x5412), errno.EPERM),  # TIOCSTI
-        (16, (0, 0xDEAD00005412), errno.EPERM),  # the kernel compares only the low half
+        (16, (0, 0xDEAD00005412), errno.EPERM),  # the kernel uses only the low half
         (41, (1,), 0),
         (41, (10,), 0),
         (41, (40,), errno.EAFNOSUPPORT),  # vsock

@@ -65,7 +65,7 @@ def test_smoke_and_all_select_suites(suite: str, suites: tuple[str, ...], smoke:
     assert (chosen.suites, chosen.scope.smoke) == (suites, smoke)
 
 
-def test_unknown_suite_is_a_usage_error() -> None:
+def test_unknown_suite_error_lists_suites() -> None:
     with pytest.raises(UsageError, match="smoke"):
         selection.select(suite="smok")
 
