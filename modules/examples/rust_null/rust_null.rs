@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! A disk that forgets everything, for Blockyard's examples.
+//! A null block driver, one of Blockyard's examples.
 //!
-//! One blk-mq disk, `/dev/rustnull0`, with one hardware queue. Every request is successful as soon
-//! as it arrives, and no data is moved: what is written is gone, and a read leaves its buffer as it
-//! was.
+//! One blk-mq disk, `/dev/rustnull0`, with one hardware queue. Every request succeeds at once
+//! without moving data: writes are discarded, and reads leave their buffers unchanged.
 
 use kernel::{
     block::{
@@ -50,17 +49,17 @@ impl kernel::Module for RustNull {
     }
 }
 
-/// The disk for as long as the module is loaded: dropping it removes it from the system.
+/// The disk; dropping it removes it from the system.
 ///
-/// A module has to be `Send` and `Sync`, since one thread loads it and another unloads it. In
-/// Linux 7.3 a `GenDisk` is neither, because its `TagSet` does not say that it is.
+/// A module has to be `Send` and `Sync`, because it may be loaded and unloaded by different
+/// threads. In Linux 7.3 a `GenDisk` is neither, because its `TagSet` does not implement them.
 struct Owned(#[expect(dead_code, reason = "held to be dropped")] GenDisk<NullDisk>);
 
-// SAFETY: The disk and its tags belong to no thread: the block layer lets any task that may sleep
-// take them down, and `NullDisk` has no data of its own.
+// SAFETY: The disk and its tags are not bound to a thread: any task that may sleep can remove them
+// from the block layer, and `NullDisk` has no data.
 unsafe impl Send for Owned {}
 
-// SAFETY: Nothing can be done with a shared reference: the field is private and never read.
+// SAFETY: A shared reference gives no access: the field is private and never read.
 unsafe impl Sync for Owned {}
 
 struct NullDisk;
@@ -89,14 +88,14 @@ impl Operations for NullDisk {
     type QueueData = ();
 
     fn queue_rq(_queue_data: (), request: ARef<Request<Self>>, _is_last: bool) -> Result {
-        // Fails only if somebody else holds a reference too, and nobody was given one.
+        // Fails only if there is another reference, and we gave none away.
         Request::end_ok(request).map_err(|_| EIO)
     }
 
     fn commit_rqs(_queue_data: ()) {}
 
     fn complete(request: ARef<Request<Self>>) {
-        // Never called: only `Request::complete` would have the block layer do so.
+        // Never called: the block layer calls it only after `Request::complete`.
         let _ = Request::end_ok(request);
     }
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 
-//! Binds to the NVMe controller that QEMU emulates and looks at it, for Blockyard's examples.
+//! Binds to the NVMe controller that QEMU emulates and reads its registers, one of Blockyard's
+//! examples.
 //!
-//! It maps BAR 0, reads registers and allocates memory for DMA. It writes to no register, so the
-//! controller never learns of that memory, and another driver finds it as it was.
+//! It maps BAR 0, reads registers and allocates memory for DMA. It writes no register, so the
+//! controller never uses that memory, and its state is unchanged for the next driver.
 
 use kernel::{
     device::Core,
@@ -14,13 +15,13 @@ use kernel::{
     prelude::*,
 };
 
-// QEMU's controller and no other: with a match by class, this module would take the disks of the
-// machine on which somebody tries it. The vendor is Red Hat, 0x1b36.
+// Only QEMU's controller (vendor Red Hat, 0x1b36): with a match by class, this module would bind to
+// the disks of the machine on which somebody tries it.
 const QEMU_NVME: u32 = 0x0010;
 
 // Registers of a controller: NVM Express Base Specification, "Controller Properties".
 //
-// CAP has 64 bits and is read in halves, as the specification allows: to Rust, a BAR is aligned to
+// CAP has 64 bits and is read in halves, as the specification allows: in Rust a BAR is aligned to
 // 4 bytes, so a 64-bit access does not compile.
 mod regs {
     use super::register;
@@ -30,7 +31,7 @@ mod regs {
         pub(super) CAP_LO(u32) @ 0x0 {
             /// Entries of the largest queue, counted from 0.
             15:0 mqes;
-            /// How long the controller may take to become ready, in units of 500 ms.
+            /// Longest time until the controller is ready, in units of 500 ms.
             31:24 to;
         }
 
@@ -48,17 +49,16 @@ mod regs {
         }
     }
 
-    /// End of the last register that is read. A BAR 0 that ends before is refused by `probe`, and
-    /// an access beyond it does not compile.
+    /// End of the last register that is read. `probe` fails if BAR 0 is smaller, and an access
+    /// beyond it does not compile.
     pub(super) const END: usize = 0xc;
 }
 
 /// One bound controller.
 ///
-/// Everything that the driver holds of a device is in here. However the two are parted, `Drop` runs
-/// first, then the fields are dropped in their order: the BAR is unmapped, the memory freed. The
-/// lifetime is that of the binding, so nothing in here can be used after it, and no `Devres` has to
-/// guard it.
+/// It has all resources that the driver uses for a device. However the device is unbound, `Drop`
+/// runs first, then the fields are dropped in order: the BAR is unmapped, the memory freed. The
+/// lifetime is that of the binding, so the resources cannot be used after it and need no `Devres`.
 struct Controller<'bound> {
     device: &'bound pci::Device,
     _bar: pci::Bar<'bound, { regs::END }>,
@@ -83,10 +83,10 @@ impl pci::Driver for ProbeDriver {
         device: &'bound pci::Device<Core<'_>>,
         _info: Option<&'bound Self::IdInfo>,
     ) -> impl PinInit<Self::Data<'bound>, Error> + 'bound {
-        // No bus mastering (`set_master`): the controller has no business in our memory.
+        // No bus mastering (`set_master`): the controller need not access our memory.
         //
-        // In Linux 7.3, Rust can enable a device but not disable it: each bind leaves the device's
-        // `enable` in sysfs one higher. Other drivers are not disturbed by that.
+        // In Linux 7.3, Rust can enable a device but not disable it: each bind increments the
+        // device's `enable` in sysfs by one for good. That does not affect other drivers.
         device.enable_device_mem()?;
         let bar = device.iomap_region_sized::<{ regs::END }>(0, c"rust_pci_nvme")?;
 
