@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The drivers under test: a manifest each (`*.toml`), with its Kconfig fragment (`*.config`).
+"""The drivers under test: `drivers/` has a manifest (`*.toml`) and a Kconfig fragment for each.
 
-`manifest` reads what is known of a driver before a guest runs; `driver` and `disk` are the driver
-and its disks in a running guest.
+`manifest` reads the manifests, `external` builds modules outside the kernel tree, `plan` builds a
+kernel with its drivers. `driver` and `disk` are a driver and its disks in a running guest.
 """

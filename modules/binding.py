@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A driver's devices in a running guest: taken from other drivers, bound, given back."""
+"""Binds a driver to its devices in a running guest, and gives them back to other drivers."""
 
 from __future__ import annotations
 
@@ -15,60 +15,60 @@ from blockyard.modules.manifest import Bind
 
 @dataclass(frozen=True)
 class Binding:
-    """The devices that a manifest's ``[bind]`` names, and the driver they are for."""
+    """The devices of a manifest's ``[bind]``, and the driver that binds to them."""
 
-    wanted: Bind
+    table: Bind
     console: Console
 
     @property
     def bus(self) -> str:
-        """The bus's folder in sysfs."""
-        return f"/sys/bus/{self.wanted.bus}"
+        """The folder of the bus in sysfs."""
+        return f"/sys/bus/{self.table.bus}"
 
     @property
     def folder(self) -> str:
         """The driver's folder in sysfs."""
-        return f"{self.bus}/drivers/{self.wanted.driver}"
+        return f"{self.bus}/drivers/{self.table.driver}"
 
     def take(self) -> list[str]:
-        """Shell lines that get the devices from other drivers, if need be (driver.bash)."""
-        if self.wanted.driver_override:
-            return [words("take_devices", self.wanted.bus, self._ids, self.wanted.driver)]
+        """Shell lines that detach the devices from other drivers (functions of driver.bash)."""
+        if self.table.driver_override:
+            return [words("take_devices", self.table.bus, self._ids, self.table.driver)]
         return [
             f"if [ -d /sys/module/{module} ]; then modprobe --remove -- {module}; fi"
-            for module in self.wanted.competitors
+            for module in self.table.competitors
         ]
 
     def probe(self) -> str:
-        """A shell line that has free devices probed; it fails when none is the driver's then."""
-        return words("probe_devices", self.wanted.bus, self._ids, self.wanted.driver)
+        """A shell line that probes unbound devices; fails if the driver is bound to none then."""
+        return words("probe_devices", self.table.bus, self._ids, self.table.driver)
 
     def release(self) -> str:
-        """A shell line that leaves the devices to whichever driver matches them."""
-        return words("release_devices", self.wanted.bus, self._ids)
+        """A shell line that clears driver_override, so that any matching driver can bind."""
+        return words("release_devices", self.table.bus, self._ids)
 
     @property
     def _ids(self) -> str:
-        return " ".join(self.wanted.devices)
+        return " ".join(self.table.devices)
 
     def devices(self) -> list[str]:
         """The devices that the driver is bound to, such as ``0000:00:04.0``."""
         return self.console.run(f"cd {self.folder} 2> /dev/null && ls -d *:*").output.split()
 
     def owner(self, device: str) -> str:
-        """The driver that a device is bound to; empty when there is none."""
+        """The name of the driver that a device is bound to; empty when there is none."""
         link = self.console.run(f"readlink {self.bus}/devices/{device}/driver").output
         return link.strip().rpartition("/")[2]
 
     def unbind(self, device: str) -> None:
-        """Takes a device from the driver; Failure when the kernel refuses."""
-        self._tell("unbind", device)
+        """Unbinds a device from the driver; raises Failure when the kernel refuses."""
+        self._write("unbind", device)
 
     def bind(self, device: str) -> None:
-        """Gives a device to the driver; Failure when the kernel refuses."""
-        self._tell("bind", device)
+        """Binds a device to the driver; raises Failure when the kernel refuses."""
+        self._write("bind", device)
 
-    def _tell(self, file: str, device: str) -> None:
+    def _write(self, file: str, device: str) -> None:
         path = f"{self.folder}/{file}"
         if number := write_file(self.console, path, device):
-            raise Failure(f"{path} refused {device}: {os.strerror(number)}")
+            raise Failure(f"cannot write {device} to {path}: {os.strerror(number)}")

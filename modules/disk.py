@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A block device in a running guest."""
+"""A block device in a running guest: its attributes in sysfs and configfs."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from dataclasses import dataclass
 from blockyard.images.console.console import Console
 from blockyard.images.console.result import Result
 
-# The longest first: a text may end like a shorter one.
+# The longest text first, because one text may end with another.
 _NUMBERS = sorted(range(1, 134), key=lambda number: len(os.strerror(number)), reverse=True)
 _ERRNO_BY_TEXT = {os.strerror(number): number for number in _NUMBERS}
-ERROR_LETTERS = 1 << 12  # of an output, in which the last message is looked for
+ERROR_LETTERS = 1 << 12  # characters at the end of an output that are searched for a message
 
 
 def error_number(result: Result) -> int:
-    """The errno of a guest command, by what it printed; 0 when it succeeded, -1 unknown."""
+    """The errno of a guest command, from its output; 0 when it succeeded, -1 when unknown."""
     return 0 if result.exit_code == 0 else named_error(result.output)
 
 
 def named_error(output: str) -> int:
-    """The errno that a program's last message names, -1 when none does.
+    """The errno in the last error message of a program; -1 when there is none.
 
-    A program that fails tells the C library's text for it ("write error: Invalid argument").
+    Programs print the C library's text for it ("write error: Invalid argument").
     """
     for line in reversed(output[-ERROR_LETTERS:].splitlines()):
         for text, number in _ERRNO_BY_TEXT.items():
@@ -35,14 +35,14 @@ def named_error(output: str) -> int:
 
 
 def write_file(console: Console, path: str, value: str) -> int:
-    """Writes a value to a sysfs or configfs file as one write; returns the errno (0: taken)."""
+    """Writes a value to a sysfs or configfs file in one write; the errno (0: accepted)."""
     return error_number(
         console.run(f"printf %s {shlex.quote(value)} > {shlex.quote(path)}", timeout_s=30)
     )
 
 
 def read_file(console: Console, path: str) -> str:
-    """The contents of a small file without the final newline; CommandFailed when it has none."""
+    """The contents of a small file without final newlines; CommandFailed if it is unreadable."""
     return console.check(f"cat -- {shlex.quote(path)}", timeout_s=30).rstrip("\n")
 
 
@@ -52,11 +52,11 @@ class Disk:
 
     name: str
     console: Console
-    directory: str = ""  # its configfs directory, when it has one
+    directory: str = ""  # its configfs directory; empty when it has none
 
     @property
     def path(self) -> str:
-        """The device node."""
+        """The path of the device node."""
         return f"/dev/{self.name}"
 
     @property
@@ -66,7 +66,7 @@ class Disk:
 
     @property
     def size_bytes(self) -> int:
-        """Its capacity, as an application sees it (BLKGETSIZE64)."""
+        """The capacity in bytes, as an application sees it (BLKGETSIZE64)."""
         return int(self.console.check(f"blockdev --getsize64 {self.path}"))
 
     @property
@@ -76,40 +76,40 @@ class Disk:
 
     @property
     def takes_partitions(self) -> bool:
-        """Whether it can have any (a driver may say no with GENHD_FL_NO_PART)."""
+        """Whether the disk can have partitions (a driver can set GENHD_FL_NO_PART)."""
         return int(read_file(self.console, f"{self.sysfs}/ext_range")) > 1
 
     def queue(self, attribute: str) -> str:
-        """A queue attribute; for one of several choices the whole line."""
+        """The contents of a queue attribute; for a choice the whole line, such as ``a [b]``."""
         return read_file(self.console, f"{self.sysfs}/queue/{attribute}")
 
     def queue_number(self, attribute: str) -> int:
-        """A queue attribute that is a number."""
+        """The value of a numeric queue attribute."""
         return int(self.queue(attribute))
 
     def set_queue(self, attribute: str, value: str) -> int:
-        """Writes a queue attribute; returns the errno (0: taken)."""
+        """Writes a queue attribute; the errno (0: accepted)."""
         return write_file(self.console, f"{self.sysfs}/queue/{attribute}", value)
 
     def schedulers(self) -> list[str]:
-        """The I/O schedulers this kernel offers for the disk, also as modules."""
+        """The I/O schedulers that this kernel has for the disk, including modules."""
         self.console.run("modprobe --quiet --all mq-deadline kyber-iosched bfq")
         return re.sub(r"[\[\]]", "", self.queue("scheduler")).split()
 
     def scheduler(self) -> str:
-        """The I/O scheduler in force; there are no brackets where there is no choice."""
+        """The active I/O scheduler."""
         text = self.queue("scheduler")
-        found = re.search(r"\[([^\[\]]+)\]", text)
-        return found[1] if found else text
+        match = re.search(r"\[([^\[\]]+)\]", text)  # no brackets when there is only one
+        return match[1] if match else text
 
     def attribute(self, name: str) -> str:
-        """A configfs attribute of the disk."""
+        """The value of a configfs attribute of the disk."""
         return read_file(self.console, f"{self.directory}/{name}")
 
     def set_attribute(self, name: str, value: str) -> int:
-        """Writes a configfs attribute; returns the errno (0: taken)."""
+        """Writes a configfs attribute; the errno (0: accepted)."""
         return write_file(self.console, f"{self.directory}/{name}", value)
 
     def exists(self) -> bool:
-        """Whether the kernel (still) has the disk."""
+        """Whether the kernel has the disk now."""
         return self.console.run(f"test -e {self.sysfs}").exit_code == 0

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""dkms.conf, read as data.
+"""Reads dkms.conf without running it.
 
-DKMS sources this file in a shell. Here it is only read: its assignments of plain or quoted words
-count, with references to what it assigned before; everything else of a shell is left alone.
+DKMS sources this file in a shell. Here only assignments of plain or quoted words are evaluated, and
+references to variables that the file assigned before. All other shell code is ignored.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _SYMBOL = re.compile(r"\b(CONFIG_\w+)=([ym])\b")
 
 @dataclass(frozen=True)
 class Dkms:
-    """What a dkms.conf says of a package."""
+    """The values of a dkms.conf that matter for a build."""
 
     name: str = ""  # PACKAGE_NAME
     modules: tuple[str, ...] = ()  # BUILT_MODULE_NAME[n]
-    # BUILT_MODULE_LOCATION[0]: a folder below; empty for the folder itself, and for what leads
-    # elsewhere, such as "../x", "/x" or a "$x" that the file does not assign, which is ignored
+    # BUILT_MODULE_LOCATION[0], a subfolder; empty for the folder itself, and for locations that
+    # are ignored because they are outside or unknown: "../x", "/x", an unassigned "$x"
     location: str = ""
-    symbols: tuple[tuple[str, str], ...] = ()  # CONFIG_X and y or m, from the make command
+    symbols: tuple[tuple[str, str], ...] = ()  # (CONFIG_X, y or m) from the make command
 
 
 def read(folder: Path) -> Dkms | None:
-    """The dkms.conf of a folder; None when there is none. Raises UsageError for one of > 1 MiB."""
+    """The dkms.conf of a folder; None when there is none. Raises UsageError if it is > 1 MiB."""
     if not untrusted.is_file(folder, FILE):
         return None
     try:
@@ -44,11 +44,11 @@ def read(folder: Path) -> Dkms | None:
 
 
 def parse(text: str) -> Dkms:
-    """What the text of a dkms.conf says."""
+    """The values in the text of a dkms.conf."""
     values: dict[tuple[str, int], str] = {}
 
-    def known(found: re.Match[str]) -> str:
-        return values.get((found[1], int(found[2] or 0)), found[0])
+    def known(match: re.Match[str]) -> str:
+        return values.get((match[1], int(match[2] or 0)), match[0])
 
     for name, number, word in _ASSIGNMENT.findall(text.replace("\\\n", " ")[:1_000_000]):
         plain = word.strip("\"'")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`./inv init`: a manifest to begin with, from what a module's folder shows (`modules.looks`)."""
+"""`./inv init`: drafts a manifest from the sources of a module (`modules.looks`)."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from blockyard.modules.manifest import FILE, Manifest
 
 NVME_CLASS = "0x010802"
 SCSI_CLASS = "0x010000"
-# Module parameters that a test run sets: a small disk, and of null_blk's kind none at loading.
+# Values of module parameters for tests: a small disk, and no disk at load time (null_blk).
 USUAL = {"size_mib": "64", "nr_devices": "0"}
 
 
-def text(place: Path) -> str:
-    """The manifest of the driver in a folder; raises UsageError when none is seen there."""
-    if not place.is_dir():
-        raise UsageError(f"there is no folder {place}")
-    manifest.name_of(place)
-    written = "".join(f"{line}\n" for line in _lines(looks.look(folder.sources(place))))
-    toml.decode(written.encode(), Manifest, f"the manifest for {place}")
-    return written
+def text(directory: Path) -> str:
+    """The draft for the driver in a folder; raises UsageError when it has no module."""
+    if not directory.is_dir():
+        raise UsageError(f"no such folder: {directory}")
+    manifest.name_of(directory)
+    draft = "".join(f"{line}\n" for line in _lines(looks.look(folder.sources(directory))))
+    toml.decode(draft.encode(), Manifest, f"the manifest for {directory}")
+    return draft
 
 
-def write(place: Path) -> Path:
-    """Writes it into the folder; raises UsageError when there is a manifest already."""
-    path = place / FILE
+def write(directory: Path) -> Path:
+    """Writes the draft into the folder; raises UsageError when it already has a manifest."""
+    path = directory / FILE
     if os.path.lexists(path):
         raise UsageError(
-            f"{path} is there already",
-            hint="--dry-run prints what would be written; remove the file to have it written",
+            f"{path} already exists",
+            hint="remove it to have a new one written, or print a draft with --dry-run",
         )
-    data = text(place).encode()
+    data = text(directory).encode()
     try:
-        # made by us and nobody else: a link of that name is not written through
+        # O_EXCL and O_NOFOLLOW: never write through a link of that name
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
         with open(descriptor, "wb") as file:
             file.write(data)
@@ -54,12 +54,10 @@ def write(place: Path) -> Path:
 
 
 def _lines(seen: Look) -> Iterator[str]:
-    yield as_typed(
-        "# Written by ./inv init from what the sources show: check it, above all [disks]."
-    )
+    yield as_typed("# Written by ./inv init from the sources. Check it, especially [disks].")
     yield f"language = {_string(seen.language)}"
     yield f"modules = {_list(seen.modules)} # in the order they are loaded"
-    yield '# counterpart = "NAME" # the driver of the same promises in the other language'
+    yield '# counterpart = "NAME" # the driver with the same function in the other language'
     yield ""
     yield "[requires]"
     yield '# kernel = ">=6.11" # the kernels that it compiles for'
@@ -74,50 +72,51 @@ def _lines(seen: Look) -> Iterator[str]:
         yield f"driver = {_string(seen.pci_driver)} # its folder below /sys/bus/pci/drivers"
         yield f"devices = {_list(seen.pci)} # vendor:device; 0x1b36:0x0010 is QEMU's NVMe"
         yield '# competitors = ["nvme"] # modules whose drivers match the same devices'
-        yield "# driver_override = true # devices can be had from one that stays loaded"
+        yield "# driver_override = true # take the devices from drivers that stay loaded"
 
 
 def _by_class(seen: Look) -> bool:
-    """Whether its disks are best found by the class of their PCI functions."""
+    """Whether the manifest should find disks by the class of their PCI functions."""
     return seen.block and bool(seen.pci_driver) and (seen.nvme or not seen.pci)
 
 
 def _symbols(seen: Look) -> list[str]:
-    wanted = {
+    symbols = {
         "RUST": seen.language == "Rust",
         "BLOCK": seen.block,
         "PCI": bool(seen.pci_driver),
         "MODULE_UNLOAD": True,
     }
-    return [name for name, needed in wanted.items() if needed]
+    return [name for name, needed in symbols.items() if needed]
 
 
 def _disks(seen: Look) -> Iterator[str]:
     if not seen.block:
-        yield 'kind = "none" # no call that makes a disk was seen'
-        yield '# For one that makes disks: kind = "module" and disks = ["NAME"], or "configfs"'
-        yield '# and path, or "pci" and class; modules/*.toml and modules/examples have each kind.'
+        yield 'kind = "none" # the sources make no disk'
+        yield '# For a driver with disks: kind = "module" and disks = ["NAME"], or "configfs" and'
+        yield '# path, or "pci" and class; see modules/drivers/*.toml and modules/examples.'
         yield from _parameters(seen)
     elif seen.configfs:
-        found = seen.configfs != "?"
+        known = seen.configfs != "?"
         yield 'kind = "configfs" # disks are made by directories below path'
-        yield f"path = {_string('/sys/kernel/config/' + (seen.configfs if found else 'NAME'))}" + (
-            "" if found else " # its name was not seen: correct it"
+        yield f"path = {_string('/sys/kernel/config/' + (seen.configfs if known else 'NAME'))}" + (
+            "" if known else " # name not found in the sources: correct it"
         )
         yield '# persistent = { NAME = "1" } # attributes of a disk that keeps its data'
         yield from _parameters(seen)
     elif _by_class(seen):
-        yield 'kind = "pci" # disks are of the PCI functions of this class'
+        yield 'kind = "pci" # disks of PCI functions of this class'
         yield f"class = {_string(NVME_CLASS if seen.nvme else SCSI_CLASS)} # as sysfs shows it"
         yield from _parameters(seen)
     else:
-        yield 'kind = "module" # they are there as soon as the module is loaded, and gone with it'
+        yield 'kind = "module" # disks exist while the module is loaded'
         if seen.disks:
             yield f"disks = {_list(seen.disks)}"
         else:
-            yield f"disks = {_list([seen.modules[-1] + '0'])} # no name was seen: correct it"
+            name = seen.modules[-1] + "0"
+            yield f"disks = {_list([name])} # name not found in the sources: correct it"
         yield from _parameters(seen)
-        if seen.pins:
+        if seen.holds_module_ref:
             yield "holds_module_ref = true # unloading is refused (EBUSY) while a disk is open"
         else:
             yield "holds_module_ref = false # true: an open disk makes unloading fail with EBUSY"

@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=bash
-# What modules/driver.py and modules/binding.py do in a guest.
+# Functions for modules/driver.py and modules/binding.py that run in a guest.
 
-# mount_configfs DIRECTORY: makes sure that a driver's directory in configfs is there.
+# mount_configfs DIRECTORY: mounts configfs; fails unless a driver's directory in it exists.
 mount_configfs() {
 	mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config
 	[ -d "$1" ] || {
-		echo "$1 is not there"
+		echo "$1 does not exist"
 		return 1
 	}
 }
 
-# configfs_capabilities DIRECTORY NAME: what a configfs driver has; NAME: a directory to try with.
+# configfs_capabilities DIRECTORY NAME: lists the capabilities of a configfs driver, by making a
+# directory NAME.
 configfs_capabilities() {
 	local attribute
 	cd "$1" 2> /dev/null || return 0
@@ -25,7 +26,7 @@ configfs_capabilities() {
 }
 
 # create_disk DIRECTORY NAME VALUE...: makes a configfs disk with these attributes, written in this
-# order. Its name differs between kernels: it is the disk that was not there before.
+# order. Prints the disk's name, which depends on the kernel: it is the new folder in /sys/block.
 create_disk() {
 	local directory=$1 before disk
 	shift
@@ -51,8 +52,8 @@ create_disk() {
 	return 1
 }
 
-# there DISK...: those of the disks that are there.
-there() {
+# existing_disks DISK...: prints those of the disks that exist.
+existing_disks() {
 	local name
 	for name; do
 		[ -e "/sys/block/$name" ] && echo "$name"
@@ -60,7 +61,7 @@ there() {
 	return 0
 }
 
-# pci_disks CLASS: the disks of PCI functions of a class code.
+# pci_disks CLASS: prints the disks of PCI functions with a class code.
 pci_disks() {
 	local function class disk
 	for function in /sys/bus/pci/devices/*; do
@@ -73,8 +74,8 @@ pci_disks() {
 	return 0
 }
 
-# wait_for_disk MICROSECONDS LINES PATTERN...: waits until a disk of such a name is there, by the
-# guest's clock; prints lines of the kernel log when none comes.
+# wait_for_disk MICROSECONDS LINES PATTERN...: waits, by the guest's clock, until a disk with such a
+# name exists; on failure prints the last LINES of the kernel log.
 wait_for_disk() {
 	local end=$((${EPOCHREALTIME/./} + $1)) lines=$2 pattern disk
 	shift 2
@@ -90,7 +91,7 @@ wait_for_disk() {
 	return 1
 }
 
-# take_devices BUS IDS DRIVER: reserves devices for a driver and takes them from others.
+# take_devices BUS IDS DRIVER: reserves devices for a driver and unbinds them from other drivers.
 take_devices() {
 	each_device "$1" "$2" _take "$3"
 }
@@ -103,7 +104,7 @@ _take() {
 	[ "${owner##*/}" = "$1" ] || echo "${device##*/}" > "$device/driver/unbind"
 }
 
-# probe_devices BUS IDS DRIVER: has free devices probed; fails when none is the driver's then.
+# probe_devices BUS IDS DRIVER: probes unbound devices; fails if the driver is bound to none then.
 probe_devices() {
 	each_device "$1" "$2" _probe "/sys/bus/$1/drivers_probe"
 	ls -d "/sys/bus/$1/drivers/$3"/*:* > /dev/null || {
@@ -116,7 +117,7 @@ _probe() {
 	[ -e "$device/driver" ] || echo "${device##*/}" > "$1"
 }
 
-# release_devices BUS IDS: leaves devices to whichever driver matches them.
+# release_devices BUS IDS: clears driver_override, so that any matching driver can bind.
 release_devices() {
 	each_device "$1" "$2" _release
 }

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What of a user's disk the build of a module sees: its folder, and what that folder names.
+"""Collects the sources of a module: the files in its folder, and files outside that those name.
 
-A folder is taken as its user has it: headers of a neighbouring folder come in by a link or by
-``#include "../common/x.h"``. What is outside of the folder is taken only from its git work tree,
-or from another folder that the user named; then the copy that is built has the same places in it.
-Files are read through directory descriptors, regular ones only, so that no link of a foreign
-folder makes us read /etc/shadow or wait for a pipe.
+Headers can be in a neighbouring folder, reached by a link or ``#include "../common/x.h"``. Files
+outside of the module's folder are taken only from its git work tree or from another folder that the
+user named. The copy that is built keeps their relative paths.
+
+Only regular files are read, through directory descriptors. So a link in a stranger's folder can
+neither make us read /etc/shadow nor wait for a pipe.
 """
 
 from __future__ import annotations
@@ -21,25 +22,25 @@ from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.host.settings import settings
 from blockyard.kernel.host.untrusted import FolderLimits
 
-# What builds leave behind; make would take it for its own, made for another kernel.
+# Build products, perhaps of another kernel; make would reuse them.
 PRODUCTS = (".cmd", ".ko", ".mod", ".mod.c", ".o", "Module.symvers", "modules.order")
 OWN = FolderLimits()  # of the module's folder
-OTHERS = FolderLimits(files=4_000, size=64 << 20)  # of a folder that it names
+OTHERS = FolderLimits(files=4_000, size=64 << 20)  # of a folder outside
 READ = 4 << 20  # bytes of a source that are searched for names of other files
 MAKEFILES = ("Kbuild", "Makefile")
-MOST_NAMES = 50_000  # of other files in sources and makefiles
+MOST_NAMES = 50_000  # names of other files that are looked up
 _SOURCES = (".c", ".h", ".S", ".rs", ".inc")
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*["<]([^">\n]+)[">]', re.MULTILINE)
 _UPWARD = re.compile(r"(?<![\w.])\.\.(?:/[\w.+-]+)*(?![\w.])")  # .., ../include, ../../x.h
 
 
 def skipped(name: str) -> bool:
-    """Whether a file or folder of that name is no source: hidden, or made by a build."""
+    """Whether a file or folder of that name is ignored: hidden, or a build product."""
     return name.startswith(".") or name.endswith(PRODUCTS)
 
 
 def _of_tests(folder: Path, name: str) -> bool:
-    """Whether an entry is of tests or their results, which a build does not read."""
+    """Whether an entry belongs to tests or their results, which a build does not read."""
     if name in ("__pycache__", "conftest.py") or (name.startswith("test_") and name[-3:] == ".py"):
         return True
     results = settings().results_dir
@@ -47,7 +48,7 @@ def _of_tests(folder: Path, name: str) -> bool:
 
 
 def is_makefile(name: str) -> bool:
-    """Whether a file, by its path, is part of what make reads."""
+    """Whether make reads the file with this path."""
     last = name.rpartition("/")[2]
     return last in MAKEFILES or last.endswith((".mk", ".mak"))
 
@@ -56,23 +57,23 @@ def is_makefile(name: str) -> bool:
 class Sources:
     """The files that a module is built from."""
 
-    root: Path  # all of them are below it: the module's folder, or one that holds it
-    place: str  # the module's folder below the root; "." when it is the root
-    files: Mapping[str, str]  # name below the root → sha256, and "x" when it may be run
-    links: Mapping[str, str] = field(default_factory=dict)  # name below the root → where it leads
-    unseen: tuple[str, ...] = ()  # sentences about files that are named and not taken
+    root: Path  # a folder with all files: the module's folder or a parent of it
+    subfolder: str  # the module's folder relative to the root; "." when it is the root
+    files: Mapping[str, str]  # path below the root → sha256, followed by "x" if executable
+    links: Mapping[str, str] = field(default_factory=dict)  # path below the root → target
+    unseen: tuple[str, ...] = ()  # sentences about files that are named but not included
 
     @property
     def folder(self) -> Path:
         """The module's folder."""
-        return self.root / self.place
+        return self.root / self.subfolder
 
     def copy(self, target: Path) -> Path:
-        """Copies all to a new folder and returns the module's in it.
+        """Copies all files to a new folder; the path of the module's folder in it.
 
-        Raises Failure when a file is no longer what it was when the sources were listed.
+        Raises Failure when a file has changed since the sources were listed.
         """
-        (target / self.place).mkdir(parents=True, exist_ok=True)
+        (target / self.subfolder).mkdir(parents=True, exist_ok=True)
         for name, state in self.files.items():
             copied = target / name
             untrusted.copy(self.root, name, copied)
@@ -84,17 +85,17 @@ class Sources:
             path = target / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.symlink_to(link)
-        return target / self.place
+        return target / self.subfolder
 
-    def texts(self, wanted: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """Name below the module's folder and text of its files with such an ending."""
-        prefix = "" if self.place == "." else f"{self.place}/"
+    def texts(self, endings: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Path and text of the files in the module's folder with one of these endings."""
+        prefix = "" if self.subfolder == "." else f"{self.subfolder}/"
         for name in self.files:
-            if name.startswith(prefix) and name.endswith(tuple(wanted)):
+            if name.startswith(prefix) and name.endswith(tuple(endings)):
                 yield name.removeprefix(prefix), text_of(self.root, name)
 
     def makefiles(self) -> dict[str, str]:
-        """Name below the module's folder → text of what make reads there."""
+        """Path → text of the makefiles in the module's folder."""
         return {
             name: text
             for name, text in self.texts((*MAKEFILES, ".mk", ".mak"))
@@ -103,67 +104,67 @@ class Sources:
 
 
 def text_of(base: Path, name: str) -> str:
-    """The text of a source, as far as it is searched."""
+    """The first READ bytes of a source, as text."""
     with untrusted.open_regular(base, name) as file:
         return file.read(READ).decode(errors="replace")
 
 
 def sources(folder: Path, named: Sequence[Path] = ()) -> Sources:
-    """What the module in `folder` is built from; named: other folders that the user named.
+    """The sources of the module in `folder`; named: further folders that the user named.
 
-    Raises UsageError for a folder that cannot be read or holds too much, and for a link that leads
-    to where the build does not see.
+    Raises UsageError for a folder that cannot be read or is too large, and for a link to a file
+    that the build is not allowed to see.
     """
     return _Search(folder.resolve(), tuple(path.resolve() for path in named)).all()
 
 
 def work_tree(folder: Path) -> Path | None:
-    """The top of the git work tree that a folder is in; None when it is in none.
+    """The top of the git work tree that contains a folder; None when there is none.
 
-    A .git that belongs neither to us nor to who has the folder around it was put there by somebody
-    else, as in /tmp, and does not count.
+    A .git counts only if it belongs to us or to the owner of its folder: in /tmp anybody could have
+    put one there.
     """
-    for place in (folder, *folder.parents):
+    for top in (folder, *folder.parents):
         try:
-            owner = os.lstat(place / ".git").st_uid
+            owner = os.lstat(top / ".git").st_uid
         except OSError:
             continue
-        return place if owner in (os.geteuid(), place.stat().st_uid) else None
+        return top if owner in (os.geteuid(), top.stat().st_uid) else None
     return None
 
 
 @dataclass
 class _Search:
-    """Collects a module's files: its folder first, then what its files name, until all is there."""
+    """Collects a module's files: its folder first, then the files that those name, and so on."""
 
-    folder: Path  # a real path, as all here
+    folder: Path  # a real path, as all paths here
     named: tuple[Path, ...]
-    found: dict[Path, str] = field(default_factory=dict)
+    files: dict[Path, str] = field(default_factory=dict)
     links: dict[Path, str] = field(default_factory=dict)
     unseen: dict[str, None] = field(default_factory=dict)
-    taken: set[Path] = field(default_factory=set)  # folders, with all that is below them
-    files_of: set[Path] = field(default_factory=set)  # folders, with the files in them only
+    taken: set[Path] = field(default_factory=set)  # folders taken with their subfolders
+    files_of: set[Path] = field(default_factory=set)  # folders taken without subfolders
     searched: set[Path] = field(default_factory=set)
-    looked: int = 0  # how many names were looked for
+    lookups: int = 0  # names looked up so far
 
     def all(self) -> Sources:
         self.roots = tuple(path for path in (work_tree(self.folder), *self.named) if path)
         self._take(self.folder, OWN)
-        while new := [path for path in self.found if path not in self.searched]:
+        while new := [path for path in self.files if path not in self.searched]:
             for path in sorted(new, key=lambda path: not is_makefile(path.name)):
                 self.searched.add(path)
                 self._search(path)
-        root = Path(os.path.commonpath([self.folder, *self.found, *self.links]))
+        root = Path(os.path.commonpath([self.folder, *self.files, *self.links]))
         return Sources(
             root,
             str(self.folder.relative_to(root)),
-            {str(path.relative_to(root)): state for path, state in sorted(self.found.items())},
+            {str(path.relative_to(root)): state for path, state in sorted(self.files.items())},
             {str(path.relative_to(root)): link for path, link in sorted(self.links.items())},
             tuple(self.unseen),
         )
 
     def _take(self, folder: Path, limits: FolderLimits, *, deep: bool = True) -> None:
-        """Takes the files in a folder, and those below it."""
+        """Takes the files in a folder and, if `deep`, in its subfolders."""
         if any(folder.is_relative_to(path) for path in self.taken) or (
             not deep and folder in self.files_of
         ):
@@ -186,24 +187,24 @@ class _Search:
 
     def _take_file(self, folder: Path, name: str, *, runs: bool) -> None:
         path = folder / name
-        if path in self.found:
+        if path in self.files:
             return
         try:
-            self.found[path] = untrusted.sha256(folder, name) + "x" * runs
+            self.files[path] = untrusted.sha256(folder, name) + "x" * runs
         except Failure as error:
             raise UsageError(f"cannot read {path}: {error.what}") from None
 
     def _follow(self, link: Path) -> None:
-        """Takes what a link leads to, when the build may see that."""
+        """Takes the target of a link, if the build may see it."""
         target = Path(os.path.realpath(link))
-        if not untrusted.kind(target):  # nothing is there to be seen
+        if not untrusted.kind(target):  # a dangling link
             return
         if not self._may_see(target):
             if not link.is_relative_to(self.folder):
-                return  # of a neighbour, where it may well not matter
+                return  # in a folder outside, where it may not matter
             raise UsageError(
-                f"{link} is a link to {target}, which the build does not see",
-                hint=self._ways_out("replace the link by a copy, or remove it"),
+                f"{link} is a link to {target}, which the build cannot see",
+                hint=self._what_to_do("replace the link by a copy, or remove it"),
             )
         if target.is_file() or target.is_dir():
             self.links[link] = os.path.relpath(target, link.parent)
@@ -218,57 +219,56 @@ class _Search:
             for root in self.roots
         )
 
-    def _ways_out(self, other: str) -> str:
+    def _what_to_do(self, action: str) -> str:
         if work_tree(self.folder):
-            return f"a build sees the module's folder and its git work tree: {other}"
-        return f"a build sees the module's folder only, which is in no git work tree: {other}"
+            return f"a build sees the module's folder and its git work tree: {action}"
+        return f"a build sees only the module's folder (it has no git work tree): {action}"
 
-    def _way(self) -> str:
+    def _where_to_copy(self) -> str:
         if work_tree(self.folder):
             return "copy it into the git work tree"
         return "copy it into the folder, or keep both in one git work tree"
 
     def _search(self, path: Path) -> None:
-        """Takes what a source or a makefile names outside of the module's folder."""
+        """Takes the files outside of the module's folder that a source or makefile names."""
         makefile = is_makefile(path.name)
         if not makefile and path.suffix not in _SOURCES:
             return
         text = text_of(path.parent, path.name)
         upward = dict.fromkeys(_UPWARD.findall(text))
-        places = (path.parent, self.folder)
+        bases = (path.parent, self.folder)
         for name in upward:
-            for target in {Path(os.path.normpath(place / name)) for place in places}:
-                self._want(target, path, name, folders=makefile)
-        # a makefile's -I$(src)/.. makes "common/x.h" a name of a file there
+            for target in {Path(os.path.normpath(base / name)) for base in bases}:
+                self._look_up(target, path, name, folders=makefile)
+        # with -I$(src)/.. in a makefile, "common/x.h" is a file in the parent folder
         for name in dict.fromkeys(_INCLUDE.findall(text)):
             for folder in self.files_of:
-                self._want(Path(os.path.normpath(folder / name)), path, name, folders=False)
+                self._look_up(Path(os.path.normpath(folder / name)), path, name, folders=False)
 
-    def _want(self, target: Path, source: Path, name: str, *, folders: bool) -> None:
-        """Takes a file or folder that a source names, if it is there and may be seen."""
-        self.looked += 1
-        if self.looked > MOST_NAMES:
+    def _look_up(self, target: Path, source: Path, name: str, *, folders: bool) -> None:
+        """Takes a file or folder that a source names, if it exists and may be seen."""
+        self.lookups += 1
+        if self.lookups > MOST_NAMES:
             return
         target = Path(os.path.realpath(target))
-        there = untrusted.kind(target) in ("file", "folder" if folders else "file")
-        if target.is_relative_to(self.folder) or not there:
+        exists = untrusted.kind(target) in ("file", "folder" if folders else "file")
+        if target.is_relative_to(self.folder) or not exists:
             return
         if not self._may_see(target):
             if target.is_file():
-                self.unseen[
-                    f"{source} names {name}, which the build does not see: {self._way()}"
-                ] = None
+                problem = f"{source} names {name}, which the build cannot see"
+                self.unseen[f"{problem}: {self._where_to_copy()}"] = None
             return
         try:
             self._reach(target)
-        except UsageError as error:  # it may do without: let make say
-            self.unseen[f"{source} names {name}, which is not taken: {error.what}"] = None
+        except UsageError as error:  # the build may not need it: make will tell
+            self.unseen[f"{source} names {name}, which is not included: {error.what}"] = None
 
     def _reach(self, target: Path) -> None:
-        """Takes a folder, or a file with what is beside it, which it may include."""
+        """Takes a folder, or a file with the other files in its folder, which it may include."""
         folder = target if target.is_dir() else target.parent
         try:
-            # of a folder that holds the module's, the files and no neighbours
+            # from a parent of the module's folder, take its files but not its other subfolders
             self._take(folder, OTHERS, deep=not self.folder.is_relative_to(folder))
         except UsageError:
             if folder == target or target.stat().st_size > OTHERS.size:

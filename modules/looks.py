@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What can be seen of a driver by looking at its folder: for a manifest to begin with.
+"""Finds out from a driver's sources what its manifest should contain.
 
-Sources are searched for the calls and macros that every driver of a kind has; nothing is compiled.
+Sources are searched for calls and macros that every driver of a kind has. Nothing is compiled.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ VENDORS = {"PCI_VENDOR_ID_REDHAT": "0x1b36", "REDHAT": "0x1b36", "PCI_VENDOR_ID_
 
 @dataclass(frozen=True)
 class Look:
-    """What a folder of sources shows of its driver."""
+    """Facts about a driver, from its sources."""
 
     language: str  # "C" or "Rust"
     modules: tuple[str, ...]
     block: bool  # it makes disks
-    configfs: str  # its directory below /sys/kernel/config, "?" for one not found; empty: none
-    disks: tuple[str, ...]  # names of disks, as far as they stand in the sources
+    configfs: str  # its directory below /sys/kernel/config; "?": unknown name; empty: none
+    disks: tuple[str, ...]  # names of disks that are in the sources
     pci: tuple[str, ...]  # vendor:device of its table
-    pci_driver: str  # the driver's name on the bus; empty: it is no PCI driver
+    pci_driver: str  # the driver's name on the bus; empty: not a PCI driver
     nvme: bool  # it matches the class of NVMe controllers
-    parameters: tuple[str, ...]  # of the module
-    pins: bool  # an open disk keeps the module
+    parameters: tuple[str, ...]  # names of module parameters
+    holds_module_ref: bool  # an open disk keeps the module loaded
 
 
 def look(sources: Sources) -> Look:
-    """What the files of a module show; raises UsageError when no module is among them."""
+    """The facts about a module; raises UsageError when its makefiles build no module."""
     package = dkms.read(sources.folder)
     texts = sources.makefiles()
     code = {name: _COMMENT.sub(" ", text) for name, text in sources.texts((".c", ".h", ".rs"))}
@@ -78,7 +78,7 @@ def look(sources: Sources) -> Look:
         pci_driver=(name[1] if name else modules[-1]) if is_pci else "",
         nvme=bool(_CLASS.search(all_code)),
         parameters=tuple(dict.fromkeys([*_PARAMETER.findall(c), *_rust_parameters(rust)])),
-        pins=bool(_OWNER.search(c)),
+        holds_module_ref=bool(_OWNER.search(c)),
     )
 
 
@@ -87,15 +87,15 @@ def _modules(
 ) -> tuple[str, ...]:
     """The modules in the order of loading: those of dkms.conf, else of the makefiles."""
     lines = [line for text in texts.values() for line in makefiles.objects(text)]
-    found = dict.fromkeys(name.rpartition("/")[2] for line in lines for name in line.modules)
+    listed = dict.fromkeys(name.rpartition("/")[2] for line in lines for name in line.modules)
     if not texts:
         names = [Path(name).stem for name in code if "/" not in name]
         raise UsageError(
-            f"{folder} has no {' and no '.join(MAKEFILES)}: make cannot know what to build",
+            f"{folder} has no {' and no '.join(MAKEFILES)}: make does not know what to build",
             hint=f"write a Kbuild of one line: obj-m := {names[0] if names else 'NAME'}.o",
         )
-    # a dkms.conf that is a template has a word such as @name@
-    names = [name for name in built if re.fullmatch(r"[\w-]+", name)] or list(found)
+    # names such as @name@ are placeholders in a dkms.conf that is a template
+    names = [name for name in built if re.fullmatch(r"[\w-]+", name)] or list(listed)
     if not names:
         raise UsageError(
             f"no makefile in {folder} has a line that builds a module",
@@ -107,8 +107,8 @@ def _modules(
 def _configfs(code: str) -> str:
     if not _CONFIGFS.search(code):
         return ""
-    found = _SUBSYSTEM.search(code)
-    return (found[1] or found[2]) if found else "?"
+    match = _SUBSYSTEM.search(code)
+    return (match[1] or match[2]) if match else "?"
 
 
 def _disks(texts: Iterable[str]) -> Iterable[str]:
@@ -129,7 +129,7 @@ def _devices(code: str) -> Iterable[str]:
 
 
 def _number(code: str, word: str) -> str:
-    """A PCI id as sysfs shows it, of a number or of a constant of the sources; empty: unknown."""
+    """A PCI id as sysfs shows it. word: a number or a constant of the sources; empty if unknown."""
     if not _NUMBER.match(word):
         name = re.escape(word)
         c = rf"^[ \t]*#[ \t]*define[ \t]+{name}[ \t]+(0x[0-9a-fA-F]{{1,8}})"
@@ -141,5 +141,5 @@ def _number(code: str, word: str) -> str:
 
 def _rust_parameters(rust: Mapping[str, str]) -> Iterable[str]:
     for text in rust.values():
-        if (found := text.find("params: {")) >= 0 and _RUST_MODULE.search(text):
-            yield from _RUST_PARAMETER.findall(text[found:].partition("\n}")[0])
+        if (start := text.find("params: {")) >= 0 and _RUST_MODULE.search(text):
+            yield from _RUST_PARAMETER.findall(text[start:].partition("\n}")[0])

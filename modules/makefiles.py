@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the makefiles of a module say, as far as lines of kbuild's usual form go."""
+"""Reads the ``obj-`` lines in the makefiles of a module. Only kbuild's usual form is understood."""
 
 from __future__ import annotations
 
@@ -17,46 +17,49 @@ SINCE_NO_EXTRA_CFLAGS = "6.15"
 
 @dataclass(frozen=True)
 class Objects:
-    """One line that says what to build."""
+    """One ``obj-`` line of a makefile."""
 
-    symbol: str  # of obj-$(CONFIG_<symbol>); empty: obj-m or obj-y
+    symbol: str  # of obj-$(CONFIG_<symbol>); empty for obj-m and obj-y
     names: tuple[str, ...]  # without .o; a folder ends in a slash
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """The modules among them."""
+        """The names that are modules, not folders."""
         return tuple(name for name in self.names if not name.endswith("/"))
 
 
 def objects(text: str) -> Iterator[Objects]:
-    """The obj- lines of a makefile."""
-    for how, symbol, words in _OBJECTS.findall(text.replace("\\\n", " ")):
-        found = (word for word in _WORD.findall(words) if word.endswith((".o", "/")))
-        names = tuple(word.removesuffix(".o") for word in found)
-        if how != "y" or any(name.endswith("/") for name in names):
+    """The ``obj-`` lines of a makefile that build modules or enter folders."""
+    for kind, symbol, words in _OBJECTS.findall(text.replace("\\\n", " ")):
+        targets = (word for word in _WORD.findall(words) if word.endswith((".o", "/")))
+        names = tuple(word.removesuffix(".o") for word in targets)
+        if kind != "y" or any(name.endswith("/") for name in names):
             yield Objects(symbol, names)
 
 
-def same(one: str, other: str) -> bool:
-    """Whether two names are of one module: the kernel makes no difference between - and _."""
-    return one.replace("-", "_") == other.replace("-", "_")
+def same_module(name: str, other: str) -> bool:
+    """Whether both names mean the same module: the kernel treats - and _ as equal."""
+    return name.replace("-", "_") == other.replace("-", "_")
 
 
 def own_symbols(
     makefiles: Mapping[str, str], modules: Sequence[str], config: Mapping[str, str]
 ) -> list[str]:
-    """Symbols, without CONFIG_, that the wanted modules wait for and that are not m in a kernel.
+    """Symbols, without CONFIG_, that make has to be given to build `modules`.
 
-    Those of folders of modules count too, when the kernel does not know them.
+    makefiles: name → text. They are the symbols in the ``obj-`` lines of the modules that the
+    kernel's configuration does not set to m, and of folders, unless the kernel sets them.
     """
-    found: dict[str, None] = {}
+    symbols: dict[str, None] = {}
     for text in makefiles.values():
         for line in objects(text):
-            wanted = any(
-                same(name.rpartition("/")[2], one) for name in line.modules for one in modules
+            builds = any(
+                same_module(name.rpartition("/")[2], module)
+                for name in line.modules
+                for module in modules
             )
             folder = any(name.endswith("/") for name in line.names)
             value = config.get(line.symbol, "n")
-            if line.symbol and ((wanted and value != "m") or (folder and value == "n")):
-                found[line.symbol] = None
-    return list(found)
+            if line.symbol and ((builds and value != "m") or (folder and value == "n")):
+                symbols[line.symbol] = None
+    return list(symbols)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From a kernel's specification to a kernel with drivers.
+"""Builds a kernel with its drivers from a `KernelSpec`.
 
-`build_spec` plans the build: the tree with its patches, and every driver that can be built in it.
-`kernel` and `modules` build, or take from the cache what was built before.
+`build_spec` plans the build: the patched tree, and every driver that can be built in it. `kernel`
+and `modules` build, or use the cache.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from blockyard.modules.manifest import Manifest
 
 
 def build_spec(spec: KernelSpec, tools: ToolRoot) -> BuildSpec:
-    """The build of a source kernel with all drivers that have a manifest and can be built in it.
+    """The build of a kernel from source, with all drivers that can be built in its tree.
 
-    All of them, so that choosing a driver for a run never asks for another kernel. What cannot be
-    built is left out; `omitted` has the reason. Raises UsageError and Failure as `sources.fetch`
-    and `series.applied` do.
+    All drivers are enabled, so that the choice of drivers for a run does not change the kernel. A
+    driver that cannot be built is omitted, with the reason in `omitted`. Raises UsageError and
+    Failure as `sources.fetch` and `series.applied` do.
     """
     tree = sources.fetch(spec.kernel, catalog.find(spec.kernel), tools)
     tree = series.applied(tree, spec.series, tools, spec.series_version)
@@ -54,7 +54,7 @@ def build_spec(spec: KernelSpec, tools: ToolRoot) -> BuildSpec:
 
 
 def build_spec_in(tree: Tree, spec: KernelSpec, tools: ToolRoot) -> BuildSpec:
-    """The same for a tree that has been fetched and patched."""
+    """Like `build_spec`, for a tree that has been fetched and patched."""
     toolchain = _toolchain(spec, tools)
     toolchains.check(tree, toolchain)
     no_rust = toolchains.rust_problem(tree, toolchain)
@@ -80,7 +80,7 @@ def _build_spec(
     fragments = [adapted(fragment, tree.version) for fragment in fragments]
     fragments += [read_fragment(path) for path in spec.fragments]
     entry = catalog.find(spec.kernel)
-    # folders of modules that are built on their own have no part in the kernel
+    # modules that are built on their own do not change the kernel
     part = replace(spec, modules=tuple(Path(driver.folder) for driver in patch_drivers(spec)))
     own = (*spec.fragments, *(Path(driver.folder) for driver in patch_drivers(spec)))
     objects = ccache.objects(entry, tree, toolchain, own, part.options)
@@ -94,17 +94,17 @@ def _toolchain(spec: KernelSpec, tools: ToolRoot) -> Toolchain:
 
 
 def kernel(spec: KernelSpec, tools: ToolRoot) -> Kernel:
-    """The kernel, from the cache or built now.
+    """The kernel, from the cache or newly built.
 
-    Raises UsageError for Debian's own kernel with options of a build, and Failure with the log's
-    path for a build that fails.
+    Raises UsageError for build options of a kernel that Debian has built, and Failure with the path
+    of the log when the build fails.
     """
     entry = catalog.find(spec.kernel)
     if isinstance(entry, DebianImage):
         if spec != KernelSpec(spec.kernel, modules=spec.modules):
             raise UsageError(
-                f"kernel {spec.kernel} is Debian's own build: variants, fragments, patches and "
-                "toolchains are for kernels that are built here"
+                f"kernel {spec.kernel} was built by Debian: variants, fragments, patches and "
+                "toolchains need a kernel that is built here"
             )
         files = debian.image_files(spec.kernel, entry, tools)
         return prebuilt(spec.kernel, files, tools, headers=bool(entry.headers))
@@ -119,29 +119,29 @@ def kernel(spec: KernelSpec, tools: ToolRoot) -> Kernel:
 
 
 def out_of_tree(spec: KernelSpec) -> tuple[Manifest, ...]:
-    """The drivers in `spec.modules`; raises UsageError for two of one name."""
-    found: dict[str, Manifest] = {}
+    """The drivers in `spec.modules`; raises UsageError for two with the same name."""
+    drivers: dict[str, Manifest] = {}
     for folder in spec.modules:
         driver = manifest.of_folder(folder)
-        if other := found.get(driver.name):
+        if other := drivers.get(driver.name):
             raise UsageError(
                 f"{folder} and {other.folder} are both the driver {driver.name!r}",
                 hint="rename one of the folders",
             )
-        found[driver.name] = driver
-    return tuple(found.values())
+        drivers[driver.name] = driver
+    return tuple(drivers.values())
 
 
 def patch_drivers(spec: KernelSpec) -> tuple[Manifest, ...]:
-    """Those of `out_of_tree` that come with patches for the kernel tree."""
+    """The drivers in `spec.modules` that are patches for the kernel tree."""
     return tuple(driver for driver in out_of_tree(spec) if driver.series)
 
 
 def modules(spec: KernelSpec, built: Kernel, tools: ToolRoot, *, all_: bool) -> list[Path]:
-    """The folders that hold the modules of the drivers out of tree, built if need be.
+    """The cache entries with the modules of `spec.modules`; built if they are missing.
 
-    A driver that does not fit the kernel is left to the tests, which are skipped with the reason;
-    with `all_` it raises Failure.
+    A driver that cannot be built for this kernel is left out: its tests are skipped with the
+    reason. With `all_` it raises Failure.
     """
     fitting = []
     for driver in out_of_tree(spec):
@@ -150,33 +150,35 @@ def modules(spec: KernelSpec, built: Kernel, tools: ToolRoot, *, all_: bool) -> 
             raise Failure(reason)
         if not reason and driver.out_of_tree:
             fitting.append(driver)
-    maker = module_build_env(spec, built, tools)
-    return external.build_modules(fitting, built, maker, tools)
+    build_env = module_build_env(spec, built, tools)
+    return external.build_modules(fitting, built, build_env, tools)
 
 
 def module_build_env(spec: KernelSpec, built: Kernel, tools: ToolRoot) -> external.ModuleBuildEnv:
-    """The sandbox and the make command that build modules for a kernel."""
+    """The sandbox and the make command for building modules for a kernel."""
     entry = catalog.find(spec.kernel)
     if isinstance(entry, DebianImage):
 
-        def debians() -> AbstractContextManager[tuple[Sandbox, list[str]]]:
+        def with_headers() -> AbstractContextManager[tuple[Sandbox, list[str]]]:
             headers = debian.headers(spec.kernel, entry, tools)
             return contextlib.nullcontext(module_make(headers, built.info.release, tools))
 
-        return debians
-    # looked at when the first module is built, and once: it takes a second for a directory
+        return with_headers
+    # computed once, for the first module that is built: for a directory it takes a second
     planned = functools.cache(lambda: _same_build(built, spec, tools))
 
     @contextlib.contextmanager
-    def ours() -> Iterator[tuple[Sandbox, list[str]]]:
+    def with_output_tree() -> Iterator[tuple[Sandbox, list[str]]]:
         with build.ready_for_modules(planned()):
             yield planned().module_make()
 
-    return ours
+    return with_output_tree
 
 
 def _same_build(built: Kernel, spec: KernelSpec, tools: ToolRoot) -> BuildSpec:
     planned = build_spec(spec, tools)
-    if planned.key != built.info.key:  # a branch that moved, a directory that was edited
-        raise Failure(f"the source of kernel {spec.name} changed meanwhile", hint="start again")
+    if planned.key != built.info.key:  # a branch has moved, or a directory was edited
+        raise Failure(
+            f"the source of kernel {spec.name} has changed since it was built", hint="start again"
+        )
     return planned

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A driver of the kernel's tree, changed by patches and built on its own.
+"""Rebuilds one driver of a kernel tree with patches, without rebuilding the kernel.
 
-Its folder is copied out of the tree, patched and built like a module from outside, against the
-output tree of the kernel that it belongs to. That takes seconds, and the kernel stays the same.
+The driver's folder is copied out of the tree, patched, and built like a module outside the tree,
+against the output tree of its kernel. That takes seconds.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from blockyard.kernel.host.sandbox import BIND
 from blockyard.kernel.sources import series
 from blockyard.kernel.sources.series import Patch
 from blockyard.kernel.sources.tree import Tree
-from blockyard.modules.external import How, ModuleBuildEnv, make_modules
+from blockyard.modules.external import MakeOptions, ModuleBuildEnv, make_modules
 from blockyard.modules.manifest import Manifest
 
-RECIPE = 1  # raise it when the same inputs give other modules
+RECIPE = 1  # increase it when the same inputs give different modules
 
 
 def rebuilt(
@@ -30,13 +30,13 @@ def rebuilt(
     tree: Tree,
     patches: Sequence[Patch],
     tools: ToolRoot,
-    maker: ModuleBuildEnv,
+    build_env: ModuleBuildEnv,
 ) -> Path:
-    """The folder that holds the driver's ``.ko`` files, from the cache or built.
+    """The cache entry with the driver's ``.ko`` files; built if it is missing.
 
-    They are all modules of the driver's folder, such as nvme-core beside nvme. Raises Failure when
-    the kernel has no module of the driver, with the hunk for a patch that does not apply, and with
-    the compiler's last lines for one that does not compile.
+    It has all modules of the driver's folder, such as nvme-core besides nvme. Raises Failure when
+    the kernel has no module of the driver, when a patch does not apply (with the hunk), and when
+    the driver does not compile (with the compiler's errors).
     """
     folder = source_folder(driver, kernel)
     names = sorted(path.name for path in (kernel.modules / "kernel" / folder).glob("*.ko"))
@@ -51,17 +51,17 @@ def rebuilt(
         for entry in untrusted.regular_files(
             tree.path, lambda name: name == ".git", start=str(folder)
         ):
-            if not entry.link:  # of a driver's folder in Linux none is
+            if not entry.link:  # drivers in Linux need no links
                 untrusted.copy(tree.path, entry.name, whole / entry.name)
                 (whole / entry.name).chmod(0o755 if entry.executable else 0o644)
         series.apply(tree, patches, path, tools)
         log = store.directory("logs") / f"module-{driver.name}-{key}.log"
         paths = {f"{BIND}/module/": f"{folder}/", f"{BIND}/src/": ""}
         doing = f"building {what} for kernel {kernel.info.name}"
-        make_modules(copy, maker, log, doing, How(names=paths))
+        make_modules(copy, build_env, log, doing, MakeOptions(names=paths))
         for name in names:
             if not untrusted.is_file(copy, name):
-                raise Failure(f"{what} does not make {name}, which kernel {kernel.info.name} has")
+                raise Failure(f"{what} does not build {name}, which kernel {kernel.info.name} has")
             untrusted.copy(copy, name, path / name)
         store.remove(path / "tree")
 
@@ -69,7 +69,10 @@ def rebuilt(
 
 
 def source_folder(driver: Manifest, kernel: Kernel) -> Path:
-    """The driver's folder relative to the kernel's tree: modules stand where their sources do."""
+    """The driver's folder relative to the tree; modules are installed below the same path.
+
+    Raises Failure when the kernel does not have the driver as a module.
+    """
     name = f"{driver.modules[-1]}.ko"
     for path in sorted((kernel.modules / "kernel").rglob("*.ko")):
         if path.name.replace("-", "_") == name.replace("-", "_"):

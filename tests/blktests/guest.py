@@ -80,7 +80,7 @@ def unmet(test: UpstreamTest, driver: Driver, cpus: int) -> SkipReason | None:
         text = f"the guest has {cpus} CPUs, the test needs {required.cpus}"
         return SkipReason(lacking="hardware", what=f"cpus:{required.cpus}", text=text)
     if required.persistent and "persistent" not in driver.capabilities:
-        storing = [f"attribute:{name}" for name in driver.store_attributes()]
+        storing = [f"attribute:{name}" for name in driver.persistent_attributes()]
         missing = [capability for capability in storing if capability not in driver.capabilities]
         return missing_capability(driver, (missing or ["persistent"])[0])
     for program in required.programs:
@@ -171,7 +171,7 @@ def _disk_attributes(driver: Driver, test: UpstreamTest) -> dict[str, str]:
     if test.group == "zbd" and "attribute:zoned" in driver.capabilities:
         return {"size": str(2 * DISK_MIB), "zoned": "1", "zone_size": "4"}
     attributes = {"size": str(DISK_MIB)}
-    attributes |= driver.store_attributes() if "persistent" in driver.capabilities else {}
+    attributes |= driver.persistent_attributes() if "persistent" in driver.capabilities else {}
     return attributes | ({"discard": "1"} if "attribute:discard" in driver.capabilities else {})
 
 

@@ -327,7 +327,7 @@ def disk(driver: Driver) -> Iterator[Disk]:
 @pytest.fixture
 def data_disk(driver: Driver) -> Iterator[Disk]:
     """A disk that keeps what is written to it."""
-    with driver.disk(**driver.store_attributes()) as disk:
+    with driver.disk(**driver.persistent_attributes()) as disk:
         yield disk
 
 

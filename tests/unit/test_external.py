@@ -17,7 +17,7 @@ from blockyard.kernel.host.sandbox import Sandbox
 from blockyard.kernel.host.settings import PROJECT
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import external, manifest, plan
-from blockyard.modules.external import How
+from blockyard.modules.external import MakeOptions
 from blockyard.modules.folder import sources
 from blockyard.modules.manifest import NoDisks, StaticDisks
 from blockyard.tests.unit import samples
@@ -82,12 +82,12 @@ class TestFolder:
         assert manifest.of_folder(folder).name == "mine"
 
     def test_missing_folder_is_a_usage_error(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="there is no module folder .*/gone"):
+        with pytest.raises(UsageError, match="no such module folder: .*/gone"):
             manifest.of_folder(tmp_path / "gone")
 
     @pytest.mark.parametrize("name", ["null_blk", "-v", "a b", "x;reboot", "$(x)"])
     def test_invalid_driver_name_is_a_usage_error(self, folder: Path, name: str) -> None:
-        with pytest.raises(UsageError, match="a driver cannot be called"):
+        with pytest.raises(UsageError, match="a driver cannot be named"):
             manifest.of_folder(folder.rename(folder.with_name(name)))
 
     @pytest.mark.parametrize(
@@ -100,7 +100,11 @@ class TestFolder:
             ('kind = "none"', 'kind = "module"', "disks"),
             ('kind = "none"', 'kind = "module"\ndisks = ["../sda"]', "disks"),
             ('kind = "none"', 'kind = "none"\nparameters = { "a b" = "1" }', "parameters"),
-            ('modules = ["mine"]', 'modules = ["mine"]\nsymbols = ["MINE"]', "no Kconfig symbol"),
+            (
+                'modules = ["mine"]',
+                'modules = ["mine"]\nsymbols = ["MINE"]',
+                "cannot have `symbols`",
+            ),
         ],
     )
     def test_invalid_manifest_is_a_usage_error_with_its_path(
@@ -197,9 +201,9 @@ class TestNames:
 class TestHow:
     """Arguments of make, from the folder and the kernel."""
 
-    def how(self, folder: Path, config: str = "CONFIG_BLOCK=y\n") -> How:
+    def how(self, folder: Path, config: str = "CONFIG_BLOCK=y\n") -> MakeOptions:
         kernel = samples.kernel(folder.parent / "kernel", config)
-        return external._how(manifest.of_folder(folder), sources(folder), kernel, {})
+        return external._make_options(manifest.of_folder(folder), sources(folder), kernel, {})
 
     def test_plain_folder(self, folder: Path) -> None:
         assert self.how(folder).arguments() == ["M=/mnt/module", "PWD=/mnt/module"]
@@ -237,23 +241,23 @@ class TestHow:
         (folder / "Kbuild").rename(folder / "src" / "Kbuild")
         (folder / "v1").symlink_to("src")
         (folder / "dkms.conf").write_text('BUILT_MODULE_LOCATION[0]="v1"\n')
-        assert self.how(folder).place == "src"
+        assert self.how(folder).subfolder == "src"
 
     def test_symbols_of_earlier_modules(self, tmp_path: Path) -> None:
-        arguments = How(before={"a": tmp_path, "b": tmp_path}).arguments()
+        arguments = MakeOptions(before={"a": tmp_path, "b": tmp_path}).arguments()
         files = "/mnt/symbols/a/Module.symvers /mnt/symbols/b/Module.symvers"
         assert arguments[2:] == [f"KBUILD_EXTRA_SYMBOLS={files}"]
 
     def test_hint_about_extra_cflags(self, folder: Path) -> None:
         (folder / "Kbuild").write_text("obj-m := mine.o\nEXTRA_CFLAGS += -DX\n")
-        hint = "Kbuild sets EXTRA_CFLAGS, which is gone since Linux 6.15: use ccflags-y"
+        hint = "Kbuild sets EXTRA_CFLAGS, which Linux 6.15 removed: use ccflags-y"
         assert self.how(folder).hint == hint
 
     def test_hint_about_a_file_outside_of_the_build(self, folder: Path) -> None:
         (folder.parent / "x.h").write_text("")
         (folder / "mine.c").write_text('#include "../x.h"\n')
         hint = self.how(folder).hint
-        assert hint.startswith(f"{folder}/mine.c names ../x.h, which the build does not see")
+        assert hint.startswith(f"{folder}/mine.c names ../x.h, which the build cannot see")
 
 
 class TestKey:
@@ -308,14 +312,14 @@ class TestCollect:
         (made / "other.ko").touch()
         (folder / "Kbuild").write_text("obj-m := other.o\n")
         error = self.collect(folder, made)
-        assert "does not make mine.ko, which its manifest names: it made other.ko" in error.what
+        assert "does not build mine.ko, which its manifest names: make built other.ko" in error.what
         assert error.hint == "the makefiles build other.o: correct `modules` in manifest.toml"
 
     def test_build_without_modules_is_an_error(self, folder: Path, made: Path) -> None:
         (folder / "Kbuild").write_text("all:\n")
         error = self.collect(folder, made)
-        assert "it made nothing" in error.what
-        assert error.hint == "no makefile there has a line that builds it: obj-m := mine.o"
+        assert "make built nothing" in error.what
+        assert error.hint == "no makefile has a line that builds it: add obj-m := mine.o"
 
     def test_deep_folders_are_refused(self, folder: Path, made: Path) -> None:
         (made / "/".join(["d"] * 200)).mkdir(parents=True)
@@ -344,13 +348,13 @@ class TestCollect:
             (host / "Module.symvers").write_text("secret")
         (made / "src").symlink_to(tmp_path / "host")
         error = self.collect(folder, made, location)
-        assert "what make left: cannot read" in error.what
+        assert "output of make: cannot read" in error.what
         assert not (made / "mine.ko").exists()
         assert not (made / "Module.symvers").exists()
 
     def test_link_is_not_a_module(self, folder: Path, made: Path) -> None:
         (made / "mine.ko").symlink_to("/etc/passwd")
-        assert "it made nothing" in self.collect(folder, made).what
+        assert "make built nothing" in self.collect(folder, made).what
 
 
 class TestPatches:
@@ -380,7 +384,7 @@ class TestPatches:
             (folder / "p").write_text("--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n")
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to("/etc/passwd")
-        with pytest.raises(UsageError, match=f"{name} is not a file of this folder"):
+        with pytest.raises(UsageError, match=f"{name} is not a regular file"):
             manifest.of_folder(folder)
 
 

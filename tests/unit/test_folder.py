@@ -48,7 +48,7 @@ def names(inputs: Sources) -> set[str]:
 class TestModuleFiles:
     def test_plain_folder(self, module: Path) -> None:
         inputs = sources(module)
-        assert (inputs.root, inputs.place) == (module, ".")
+        assert (inputs.root, inputs.subfolder) == (module, ".")
         assert names(inputs) == {"Kbuild", "mine.c"}
 
     def test_build_output_is_ignored(self, module: Path) -> None:
@@ -140,13 +140,13 @@ class TestLinks:
     @pytest.mark.parametrize("target", ["/etc/passwd", "../../secret", "/proc/kmsg", "/dev/zero"])
     def test_link_outside_of_the_work_tree_is_refused(self, repository: Path, target: str) -> None:
         (repository / "x.h").symlink_to(target)
-        with pytest.raises(UsageError, match="x.h is a link to .*, which the build does not see"):
+        with pytest.raises(UsageError, match="x.h is a link to .*, which the build cannot see"):
             sources(repository)
 
     def test_link_into_the_work_tree_is_followed(self, repository: Path, tmp_path: Path) -> None:
         (repository / "common").symlink_to("../common")
         inputs = sources(repository)
-        assert (inputs.root, inputs.place) == (repository.parent, "mine")
+        assert (inputs.root, inputs.subfolder) == (repository.parent, "mine")
         assert names(inputs) == {
             "mine/Kbuild",
             "mine/mine.c",
@@ -161,7 +161,7 @@ class TestLinks:
         (module / "common").symlink_to("../common")
         with pytest.raises(UsageError, match="common is a link to .*/top/common") as caught:
             sources(module)
-        assert "the module's folder only, which is in no git work tree" in caught.value.hint
+        assert "only the module's folder (it has no git work tree)" in caught.value.hint
 
     def test_link_into_a_named_folder_is_followed(self, module: Path) -> None:
         (module / "common").symlink_to("../common")
@@ -216,9 +216,9 @@ class TestNamedFiles:
     def test_named_file_needs_a_work_tree(self, module: Path) -> None:
         (module / "mine.c").write_text('#include "../common/x.h"\n')
         inputs = sources(module)
-        assert (inputs.place, names(inputs)) == (".", {"Kbuild", "mine.c"})
+        assert (inputs.subfolder, names(inputs)) == (".", {"Kbuild", "mine.c"})
         assert inputs.unseen == (
-            f"{module}/mine.c names ../common/x.h, which the build does not see: copy it into the "
+            f"{module}/mine.c names ../common/x.h, which the build cannot see: copy it into the "
             "folder, or keep both in one git work tree",
         )
 
@@ -228,7 +228,7 @@ class TestNamedFiles:
         monkeypatch.setattr(folder, "OTHERS", FolderLimits(files=1))
         (repository / "Kbuild").write_text("ccflags-y := -I$(src)/../common\n")
         inputs = sources(repository)
-        assert inputs.place == "."
+        assert inputs.subfolder == "."
         assert "has more than 1 files" in inputs.unseen[0]
 
     def test_only_the_named_file_of_a_large_neighbour_is_copied(

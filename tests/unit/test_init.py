@@ -118,7 +118,7 @@ def test_command_writes_the_manifest(tmp_path: Path) -> None:
     folder = example("c_null", tmp_path / "my null")
     printed = inv("init", str(folder), "--dry-run")
     assert (printed.returncode, (folder / "manifest.toml").exists()) == (2, False)
-    assert "a driver cannot be called 'my null'" in printed.stderr
+    assert "a driver cannot be named 'my null'" in printed.stderr
     folder = folder.rename(tmp_path / "mine")
     printed = inv("init", str(folder), "--dry-run")
     assert (printed.returncode, (folder / "manifest.toml").exists()) == (0, False)
@@ -126,21 +126,21 @@ def test_command_writes_the_manifest(tmp_path: Path) -> None:
     assert (folder / "manifest.toml").read_text() == printed.stdout
     assert f"./inv build --module {folder}\n" in done.stdout
     again = inv("init", str(folder))
-    assert (again.returncode, "is there already" in again.stderr) == (2, True)
+    assert (again.returncode, "already exists" in again.stderr) == (2, True)
 
 
 class TestRefusals:
     def test_existing_manifest_is_not_overwritten(self, tmp_path: Path) -> None:
         shutil.copytree(EXAMPLES / "c_null", tmp_path / "mine")
         before = (tmp_path / "mine" / "manifest.toml").read_text()
-        with pytest.raises(UsageError, match="manifest.toml is there already"):
+        with pytest.raises(UsageError, match="manifest.toml already exists"):
             draft.write(tmp_path / "mine")
         assert (tmp_path / "mine" / "manifest.toml").read_text() == before
 
     def test_link_is_not_written_through(self, tmp_path: Path) -> None:
         folder = example("c_null", tmp_path / "mine")
         (folder / "manifest.toml").symlink_to(tmp_path / "elsewhere")
-        with pytest.raises(UsageError, match="is there already"):
+        with pytest.raises(UsageError, match="already exists"):
             draft.write(folder)
         assert not (tmp_path / "elsewhere").exists()
 
@@ -157,7 +157,7 @@ class TestRefusals:
             draft.text(folder)
 
     def test_missing_folder_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="there is no folder"):
+        with pytest.raises(UsageError, match="no such folder"):
             draft.text(tmp_path / "gone")
 
     def test_error_about_a_missing_manifest_offers_the_command(self, tmp_path: Path) -> None:

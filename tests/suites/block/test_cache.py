@@ -17,7 +17,7 @@ pytestmark = feature("write cache")
 
 def cache(driver: Driver, **attributes: object) -> dict[str, object]:
     """Attributes of a configfs disk with a volatile cache."""
-    return {**driver.store_attributes(), "cache_size": 16, **attributes}
+    return {**driver.persistent_attributes(), "cache_size": 16, **attributes}
 
 
 @pytest.fixture

@@ -127,7 +127,7 @@ def test_new_disk_reads_as_zeroes(driver: Driver) -> None:
     """A new disk does not show data of a removed one."""
     if not (driver.configfs and "persistent" in driver.capabilities):
         skip("driver", f"{driver.name} cannot create disks that keep their data", "persistent")
-    attributes = driver.store_attributes()
+    attributes = driver.persistent_attributes()
     with driver.disk(**attributes) as disk:
         disk.console.check(
             f"head -c 4M /dev/urandom | "
@@ -144,7 +144,7 @@ def test_unwritten_block_reads_as_zeroes(driver: Driver) -> None:
     """The read must clear the buffer: dd reads both blocks into the same one."""
     if not driver.configfs:
         skip("driver", f"{driver.name} cannot create disks that keep their data", "persistent")
-    with driver.disk(**driver.store_attributes()) as disk:
+    with driver.disk(**driver.persistent_attributes()) as disk:
         disk.console.check(
             f"""
             head -c 4K /dev/urandom | dd of={disk.path} bs=4k oflag=direct status=none
@@ -161,7 +161,7 @@ def test_discard(driver: Driver) -> None:
 
     Blocks around them keep their data.
     """
-    attributes = driver.store_attributes()
+    attributes = driver.persistent_attributes()
     if "attribute:discard" in driver.capabilities:
         attributes["discard"] = "1"
     if not set(attributes) <= {name.removeprefix("attribute:") for name in driver.capabilities}:

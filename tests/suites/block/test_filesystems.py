@@ -26,7 +26,7 @@ XFS_MIB = 320  # mkfs.xfs refuses less than 300 MiB
 def large_disk(driver: Driver) -> Iterator[Disk]:
     """A disk that keeps its data, large enough for XFS where the size is an attribute."""
     size = {"size": str(XFS_MIB)} if "attribute:size" in driver.capabilities else {}
-    with driver.disk(**driver.store_attributes(), **size) as disk:
+    with driver.disk(**driver.persistent_attributes(), **size) as disk:
         yield disk
 
 

@@ -71,7 +71,7 @@ def test_every_block_size_works(driver: Driver, block_size: int) -> None:
     attributes: dict[str, str] = {}
     options: dict[str, Any] = {"rw": "randrw"}
     if "persistent" in driver.capabilities:
-        attributes = driver.store_attributes()
+        attributes = driver.persistent_attributes()
         options = {"rw": "randwrite", "verify": "crc32c", "verify_fatal": 1, "do_verify": 1}
     with driver.disk(**attributes, blocksize=block_size) as disk:
         assert disk.block_size == block_size

@@ -33,7 +33,9 @@ def test_removal_under_io(driver: Driver) -> None:
 @needs(program="fio")
 def test_removal_under_buffered_writes(driver: Driver) -> None:
     """Dirty pages that can no longer be written are dropped."""
-    disk = driver.create(driver.store_attributes() if "persistent" in driver.capabilities else {})
+    disk = driver.create(
+        driver.persistent_attributes() if "persistent" in driver.capabilities else {}
+    )
     with background_io(disk, survives=False, rw="randwrite", ioengine="psync", direct=0, fsync=32):
         driver.remove(disk)
     assert not disk.exists()

@@ -80,7 +80,7 @@ def test_badblocks_once_fails_once(driver: Driver) -> None:
 @pytest.mark.parametrize("partial", ["0", "1"])
 def test_partial_io_writes_up_to_a_bad_sector(driver: Driver, partial: str) -> None:
     """With badblocks_partial_io a failing write still writes the sectors before the bad one."""
-    attributes = {**driver.store_attributes(), "blocksize": 512}
+    attributes = {**driver.persistent_attributes(), "blocksize": 512}
     with driver.disk(**attributes, badblocks="+8-8", badblocks_partial_io=partial) as disk:
         disk.console.run(
             f"head -c 8K /dev/zero | tr '\\0' x > /tmp/data; "

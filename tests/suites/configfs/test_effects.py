@@ -147,7 +147,7 @@ def test_submit_queues_change_under_io(driver: Driver, budget: Budget) -> None:
 @needs("attribute:submit_queues", "attribute:memory_backed", program="fio")
 def test_data_survives_queue_count_changes(driver: Driver, budget: Budget) -> None:
     with (
-        driver.disk(**driver.store_attributes(), submit_queues=1) as disk,
+        driver.disk(**driver.persistent_attributes(), submit_queues=1) as disk,
         background_io(disk, numjobs=2, offset_increment="16M", **VERIFIED),
     ):
         for value in ("2", "1") * budget.times(3):
@@ -281,7 +281,7 @@ def test_discard_needs_memory_backing(driver: Driver, memory_backed: str, kept: 
 @needs("attribute:cache_size", "attribute:fua")
 @pytest.mark.parametrize("fua", ["0", "1"])
 def test_a_cache_shows_in_the_queue(driver: Driver, fua: str) -> None:
-    with driver.disk(**driver.store_attributes(), cache_size=4, fua=fua) as disk:
+    with driver.disk(**driver.persistent_attributes(), cache_size=4, fua=fua) as disk:
         assert disk.queue("write_cache") == "write back"
         assert disk.queue("fua") == fua
     with driver.disk(cache_size=4, memory_backed=0) as disk:
@@ -297,7 +297,7 @@ def test_discards_race_with_writes(driver: Driver, budget: Budget) -> None:
     The range is small, so that two discards often hit the same page.
     """
     runtime = f"{max(1.0, budget.seconds(2.0)) * 1000:.0f}ms"
-    attributes = {**driver.store_attributes(), "discard": 1, "size": 16}
+    attributes = {**driver.persistent_attributes(), "discard": 1, "size": 16}
     load: dict[str, Any] = {"rw": "randwrite", "bs": "16k", "size": "64k"}
     with driver.disk(**attributes) as disk, background_io(disk, **load):
         disk.console.check(
@@ -312,7 +312,7 @@ def test_discards_race_with_writes(driver: Driver, budget: Budget) -> None:
 def test_removed_disk_frees_its_memory(driver: Driver) -> None:
     def free_after_use() -> int:
         """Fill and remove a disk of 64 MiB; return the free memory in KiB."""
-        with driver.disk(**driver.store_attributes(), size=64) as disk:
+        with driver.disk(**driver.persistent_attributes(), size=64) as disk:
             disk.console.check(
                 f"dd if=/dev/zero of={disk.path} bs=1M count=64 oflag=direct status=none"
             )
@@ -333,7 +333,7 @@ def test_removed_disk_frees_its_memory(driver: Driver) -> None:
 @smoke
 def test_data_survives_a_power_cycle(driver: Driver) -> None:
     """The data belongs to the configfs directory and outlives the disk."""
-    with driver.disk(**driver.store_attributes()) as disk:
+    with driver.disk(**driver.persistent_attributes()) as disk:
         disk.console.check(
             f"head -c 1M /dev/urandom > /tmp/data; "
             f"dd if=/tmp/data of={disk.path} bs=1M oflag=direct status=none; "

@@ -65,7 +65,7 @@ def test_fail_io_timeout_is_etimedout(driver: Driver) -> None:
 
 def test_requeued_requests_complete(driver: Driver) -> None:
     """Half of the requests are requeued; none is lost or done twice."""
-    attributes = driver.store_attributes()
+    attributes = driver.persistent_attributes()
     with driver.disk(**attributes) as disk:
         inject(driver, disk, "requeue_inject", probability=50, times=-1)
         load = verified(

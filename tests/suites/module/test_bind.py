@@ -24,9 +24,9 @@ def binding(driver: Driver) -> Binding:
 @pytest.fixture
 def competitor(driver: Driver, binding: Binding) -> Iterator[str]:
     """A module whose driver matches the same devices; unloaded afterwards if possible."""
-    if not binding.wanted.competitors:
+    if not binding.table.competitors:
         pytest.skip(f"no other driver takes the devices of {driver.name}")
-    module = binding.wanted.competitors[0]
+    module = binding.table.competitors[0]
     if driver.console.run(f"modprobe --dry-run -- {module}").exit_code:
         skip("kernel", f"the kernel has no {module}")
     yield module
@@ -72,7 +72,7 @@ def test_device_is_handed_over_and_back(driver: Driver, binding: Binding, compet
     driver.unload()
     give(binding, devices, competitor)
     others = [binding.owner(device) for device in devices]
-    if not binding.wanted.driver_override:
+    if not binding.table.driver_override:
         driver.console.check(f"modprobe --remove -- {competitor}", timeout_s=60)
     driver.load()
     assert others == [competitor] * len(devices)

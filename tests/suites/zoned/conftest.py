@@ -44,7 +44,7 @@ def zoned_attributes(driver: Driver) -> dict[str, str]:
         "zone_nr_conv": str(CREATED.conventional),
         "zone_max_open": str(CREATED.max_open),
         "zone_max_active": str(CREATED.max_active),
-        **driver.store_attributes(),
+        **driver.persistent_attributes(),
     }
     for name in attributes:
         if f"attribute:{name}" not in driver.capabilities:
