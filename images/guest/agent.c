@@ -1,28 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The guest's end of a console: runs one command at a time and frames what it prints.
+ * The guest's end of a console: runs one command at a time and frames its output.
  *
  * The same loop serves a serial port (as PID 1) and an ssh channel (as a program on stdin and
- * stdout), so both consoles behave alike. A request is one line and its payload:
+ * stdout), so both consoles behave alike. A request is a line and its payload:
  *
  *   BLOCKYARD <nonce> <seq> run <script bytes> <stdin bytes>\n<script><stdin>
  *   BLOCKYARD <nonce> <seq> log <line bytes> 0\n<line>
  *   BLOCKYARD <nonce> <seq> kill\n
  *
- * and the answer to `run`, with the output of the script (stdout and stderr, bytes as they are)
- * between two markers that repeat the request's nonce and number:
+ * The answer to `run` is the output of the script (stdout and stderr, unchanged) between two
+ * markers that repeat the request's nonce and number:
  *
  *   \x1eBLOCKYARD <nonce> <seq> begin\n ... \x1eBLOCKYARD <nonce> <seq> end <status> <bytes>\n
  *
- * <status> is what a shell would report (128 + signal for a killed script), <bytes> counts the
- * output. While a script prints nothing, a marker `alive <ms> <pid> <command>` comes once a second:
- * for how long the script has been blocked in the kernel (`blocked.c`; 0: it is not), and which task
- * of it is. `log` writes a line into the kernel log, with the same answer and without a process.
- * `kill` ends the running script; its end marker follows as usual. A second `kill` gives up a script that does not die (it is
- * stuck in the kernel): its end marker comes at once, and what it still prints is dropped.
- * Whatever is no request is skipped up to the next newline.
+ * <status> is the status that a shell would report (128 + signal for a killed script), <bytes> the
+ * size of the output. While a script prints nothing, a heartbeat `alive <ms> <pid> <command>` is
+ * sent once a second: for how long the script has been blocked in the kernel (`blocked.c`; 0: it is
+ * not), and its blocked task.
  *
- * A script is over when its shell has exited. What its background processes print later is
+ * `log` writes a line into the kernel log, with the same answer, without starting a process. `kill`
+ * kills the running script; its end marker follows as usual. A second `kill` gives up a script that
+ * does not die because it is stuck in the kernel: its end marker is sent at once, and further output
+ * is dropped. Invalid requests are skipped up to the next newline.
+ *
+ * A script has ended when its shell has exited. Later output of its background processes is
  * dropped: waiting for them would hang the console on the first daemon.
  */
 #define _GNU_SOURCE
@@ -47,10 +49,10 @@
 #include <unistd.h>
 
 #define STATUS_GIVEN_UP 253 /* the script did not die when it was killed */
-#define STATUS_NO_START 254 /* the guest could not start the script at all */
+#define STATUS_NO_START 254 /* the script could not be started */
 #define ALIVE_MS 1000
 #define KILL_AGAIN_MS 100
-#define START_MS 3000 /* so long a shell is tried to be started */
+#define START_MS 3000 /* how long to retry the start of a shell */
 
 struct request {
 	char nonce[64];
@@ -69,8 +71,8 @@ struct agent {
 	struct stream *host;
 	struct script script;
 	struct shell spare;
-	pid_t doomed; /* a killed script's process group, for as long as there is something in it */
-	long long alive_at; /* when the host is to hear from us, in ms of the monotonic clock */
+	pid_t doomed; /* the process group of a killed script, until it is empty */
+	long long alive_at; /* time of the next heartbeat, in ms of the monotonic clock */
 	struct blocked blocked;
 };
 
@@ -95,7 +97,7 @@ static void marker(struct agent *agent, const struct request *request, const cha
 	stream_send(agent->host, text, strlen(text));
 }
 
-/* Ends the running script's answer. */
+/* Sends the end marker of the running script. */
 static void end_answer(struct agent *agent, int status)
 {
 	struct script *script = &agent->script;
@@ -107,8 +109,8 @@ static void end_answer(struct agent *agent, int status)
 }
 
 /*
- * At most `limit` bytes from the script to the host; what read() would return. The pages of the pipe
- * go out as they are where the port can take them.
+ * Copies at most `limit` bytes from the script to the host. Returns the same as read(). Uses splice()
+ * if the port supports it.
  */
 static ssize_t pass_on(struct agent *agent, size_t limit)
 {
@@ -128,7 +130,7 @@ static ssize_t pass_on(struct agent *agent, size_t limit)
 	return got;
 }
 
-/* What pass_on() returns. */
+/* Like pass_on(); also counts the bytes and puts off the next heartbeat. */
 static ssize_t copy_output(struct agent *agent, size_t limit)
 {
 	struct script *script = &agent->script;
@@ -137,7 +139,7 @@ static ssize_t copy_output(struct agent *agent, size_t limit)
 	if (got > 0) {
 		script->bytes += got;
 		agent->alive_at = now_ms() + ALIVE_MS;
-	} else if (got == 0) { /* the script closed its output and goes on */
+	} else if (got == 0) { /* the script has closed its output but still runs */
 		close(script->output);
 		script->output = -1;
 	}
@@ -150,17 +152,17 @@ static void finish(struct agent *agent, int status)
 	int left = 0;
 
 	if (script->output >= 0) {
-		/* what is in the pipe now is the script's; a background writer adds no more */
+		/* only what is in the pipe now: a background process could write for ever */
 		ioctl(script->output, FIONREAD, &left);
 		for (unsigned long long end = script->bytes + left;
 		     script->output >= 0 && script->bytes < end;)
 			if (copy_output(agent, end - script->bytes) < 0)
-				break; /* the byte count tells the host */
+				break; /* the byte count shows the host that something is missing */
 	}
 	end_answer(agent, WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
 }
 
-/* The spare shell is left to shell_waits(). */
+/* Collects ended children; the spare shell is handled by shell_waits(). */
 static void reap(struct agent *agent)
 {
 	siginfo_t ended = {0};
@@ -179,7 +181,7 @@ static void reap(struct agent *agent)
 	}
 }
 
-/* The group is there once its first process has called setsid(). */
+/* The process group exists only after its first process has called setsid(). */
 static void kill_script(struct agent *agent)
 {
 	struct script *script = &agent->script;
@@ -192,14 +194,14 @@ static void kill_script(struct agent *agent)
 	agent->doomed = script->pid;
 }
 
-/* What forks while it is killed leaves children behind: until nothing is left. */
+/* A script that forks while it is killed leaves children: kill until the group is empty. */
 static void kill_again(struct agent *agent)
 {
 	if (agent->doomed && kill(-agent->doomed, SIGKILL))
 		agent->doomed = 0;
 }
 
-/* One line of the host's into the kernel log; also works in a guest that can start nothing. */
+/* Writes a line to the kernel log. Works also in a guest that cannot start processes. */
 static void log_request(struct agent *agent, const struct request *request, size_t size)
 {
 	char text[1024];
@@ -219,7 +221,7 @@ static void run_request(struct agent *agent, const struct request *request, size
 {
 	struct shell *spare = &agent->spare;
 
-	/* a guest that is just rid of a fork bomb has room again in a moment */
+	/* after a fork bomb it may take a moment until a process can be started again */
 	for (int waited_ms = 0; !shell_waits(spare) && waited_ms < START_MS; waited_ms += 100) {
 		if (waited_ms)
 			nanosleep(&(struct timespec){.tv_nsec = 100 * 1000 * 1000}, NULL);
@@ -233,8 +235,8 @@ static void run_request(struct agent *agent, const struct request *request, size
 	if (stream_payload(agent->host, data_size, spare->pid ? spare->data : -1) && !error)
 		error = errno;
 	if (agent->host->ended)
-		return; /* half a script is not run */
-	if (agent->script.pid) { /* the host gave up on the one before */
+		return; /* the script is incomplete */
+	if (agent->script.pid) { /* the host has given up the previous script */
 		kill_script(agent);
 		end_answer(agent, STATUS_GIVEN_UP);
 	}
@@ -279,7 +281,7 @@ static void handle(struct agent *agent, char *line)
 		run_request(agent, &request, code_size, data_size);
 }
 
-/* How long to wait for events; -1: for ever. Children that end do not put off a sign of life. */
+/* How long to wait for events; -1: for ever. Children that end do not delay a heartbeat. */
 static int pause_ms(const struct agent *agent)
 {
 	long long left = agent->alive_at - now_ms();
@@ -289,8 +291,8 @@ static int pause_ms(const struct agent *agent)
 	return agent->script.pid ? (left > 0 ? left : 0) : -1;
 }
 
-/* A sign of life. The next one is due a second after this one has been put together. */
-static void tell_alive(struct agent *agent)
+/* Sends a heartbeat. The next one is due a second after the end of this function. */
+static void send_heartbeat(struct agent *agent)
 {
 	struct blocked *blocked = &agent->blocked;
 
@@ -309,7 +311,7 @@ void serve(struct stream *host, struct shell *spare)
 	sigemptyset(&child);
 	sigaddset(&child, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &child, NULL);
-	signal(SIGPIPE, SIG_IGN); /* a lost connection is seen as the end of the input */
+	signal(SIGPIPE, SIG_IGN); /* a lost connection shows as the end of the input */
 	int signals = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (signals < 0)
 		die("signalfd: %s", strerror(errno));
@@ -326,7 +328,7 @@ void serve(struct stream *host, struct shell *spare)
 		int events = poll(polled, 3, pause_ms(&agent));
 		kill_again(&agent);
 		if (agent.script.pid && now_ms() >= agent.alive_at)
-			tell_alive(&agent);
+			send_heartbeat(&agent);
 		if (events <= 0)
 			continue;
 		if (polled[2].revents)
@@ -352,12 +354,12 @@ static void make_raw(int fd)
 	struct termios settings;
 
 	if (tcgetattr(fd, &settings))
-		return; /* a virtio port is no tty and raw by nature */
+		return; /* a virtio port is not a tty and always raw */
 	cfmakeraw(&settings);
 	tcsetattr(fd, TCSANOW, &settings);
 }
 
-/* The host hears from us also when scripts take every CPU and all memory. */
+/* Raises our priority: heartbeats must go out even when scripts use every CPU and all memory. */
 static void be_first(void)
 {
 	struct sched_param priority = {.sched_priority = 1};

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Whether a script waits in the kernel for something that does not come.
+ * Detects a script that is blocked in the kernel while the guest is idle.
  *
- * It does when a task of its session sleeps in a way that no signal interrupts and is not woken up,
- * or a disk has requests under way, and meanwhile no disk completes any and the processors are idle.
- * Others of its tasks may look at the clock now and then, as fio does. For how long it has been so is
- * counted from look to look, on the guest's own clock, so a host that is busy or stops the guest adds
- * nothing.
+ * A script is blocked when a task of its session is in uninterruptible sleep and is not woken up, or
+ * a disk has requests in flight, and meanwhile no disk completes a request and the CPUs are idle.
+ * Other tasks of the script may wake up now and then, as those of fio do. The time is summed up from
+ * check to check on the guest's clock, so that a host that is busy or stops the guest adds nothing.
  */
 #define _GNU_SOURCE
 #include "guest.h"
@@ -20,12 +19,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define LOOK_MS 2000	/* one look counts for no more: the guest may have been stopped meanwhile */
-#define MOST_TASKS 256	/* of a script; more than these are not looked at */
-#define MOST_OTHERS 4096 /* processes of others; nothing says which are older: numbers wrap */
-#define DISK_SIZE 32	/* of its name, with the zero at its end */
-#define NAMED_MS 3000	/* one that is blocked for so long is named */
-#define TICK_MS 10	/* of the times in /proc/stat */
+#define LOOK_MS 2000	/* most that one check adds: the guest may have been stopped meanwhile */
+#define MOST_TASKS 256	/* of a script; one with more tasks is never reported as blocked */
+#define MOST_OTHERS 4096 /* other processes that are skipped before the search ends */
+#define DISK_SIZE 32	/* size of a disk's name, with its final zero */
+#define NAMED_MS 3000	/* the task is named after it was blocked this long */
+#define TICK_MS 10	/* unit of the times in /proc/stat */
 #define FNV_START 14695981039346656037ull
 #define FNV_PRIME 1099511628211ull
 
@@ -38,10 +37,10 @@ struct entry { /* of getdents64(2) */
 };
 
 struct tasks {
-	uint64_t mark; /* hash of which are blocked, and how often they were woken up */
+	uint64_t mark; /* hash of the blocked tasks and their context switches */
 	int count, others;
-	pid_t blocked; /* one that no signal interrupts; 0: none */
-	pid_t last;    /* the one that was started last */
+	pid_t blocked; /* a task in uninterruptible sleep; 0: none */
+	pid_t last;    /* the last task in /proc */
 };
 
 static uint64_t mix(uint64_t mark, uint64_t value)
@@ -49,7 +48,7 @@ static uint64_t mix(uint64_t mark, uint64_t value)
 	return (mark ^ value) * FNV_PRIME;
 }
 
-/* The beginning of a file, as a string. Returns its length, 0 when there is no such file. */
+/* Reads the start of a file as a string. Returns its length, 0 when the file cannot be read. */
 static size_t slurp(const char *path, char *text, size_t size)
 {
 	size_t have = 0;
@@ -74,7 +73,7 @@ static unsigned long long number_after(const char *text, const char *label)
 	return found ? strtoull(found + strlen(label), NULL, 10) : 0;
 }
 
-/* One thread; how often it gave up a processor says whether it is still the same wait. */
+/* Adds a thread. Its count of context switches shows whether it still waits for the same thing. */
 static void add_thread(struct tasks *tasks, const char *folder, pid_t pid, char state)
 {
 	char path[128], text[4096];
@@ -90,7 +89,7 @@ static void add_thread(struct tasks *tasks, const char *folder, pid_t pid, char 
 	tasks->blocked = pid;
 }
 
-/* Calls `visit` for each number among a folder's names; it returns 0 to go on. */
+/* Calls `visit` for each entry of a folder that is a number, until it returns non-zero. */
 static void each_number(const char *path, int (*visit)(void *, const char *, pid_t), void *with)
 {
 	char entries[4096] __attribute__((aligned(8)));
@@ -115,7 +114,7 @@ static char state_of(const char *stat, int *session, int *threads)
 	const char *rest = strrchr(stat, ')');
 	char state = 'X';
 
-	/* state, parent, group, session; the number of threads is 14 fields further (proc(5)) */
+	/* state, parent, group, session; the number of threads is 14 fields later (proc(5)) */
 	if (!rest || sscanf(rest + 1, " %c %*d %*d %d %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
 			    "%*s %*s %d", &state, session, threads) != 3)
 		return 'X';
@@ -166,7 +165,7 @@ static int visit_process(void *with, const char *parent, pid_t pid)
 	return tasks->count > MOST_TASKS;
 }
 
-/* What disks have done, as a hash; says how many requests are under way, and one of their disks. */
+/* A hash of the I/O counters of all disks. Sets the number of requests in flight and one disk. */
 static uint64_t disks_mark(unsigned long long *under_way, char disk[static DISK_SIZE])
 {
 	static char text[1 << 16];
@@ -176,7 +175,7 @@ static uint64_t disks_mark(unsigned long long *under_way, char disk[static DISK_
 	*under_way = 0;
 	slurp("/proc/diskstats", text, sizeof(text));
 	for (char *line; (line = strsep(&rest, "\n"));) {
-		/* iostats.rst: reads, writes, requests under way, discards; the rest are times */
+		/* iostats.rst: reads, writes, requests in flight, discards; the others are skipped */
 		unsigned long long reads = 0, writes = 0, now = 0, discards = 0;
 		char name[DISK_SIZE] = "";
 		sscanf(line, "%*u %*u %31s %llu %*u %*u %*u %llu %*u %*u %*u %llu %*u %*u %llu",
@@ -189,7 +188,7 @@ static uint64_t disks_mark(unsigned long long *under_way, char disk[static DISK_
 	return mark;
 }
 
-/* What all processors did since power-on but idling and waiting for disks, in ms. */
+/* CPU time of all CPUs since power-on, without idle and iowait, in ms. */
 static unsigned long long busy_ms(void)
 {
 	unsigned long long user, nice, system, interrupts, others;
@@ -202,7 +201,7 @@ static unsigned long long busy_ms(void)
 	return (user + nice + system + interrupts + others) * TICK_MS;
 }
 
-/* The command of a task that is blocked, and the file whose system call it does not come out of. */
+/* The command of a blocked task, and the system call and file that it is blocked in. */
 static void name_task(pid_t pid, char *name, size_t size)
 {
 	char path[64], text[256], file[128];
@@ -213,7 +212,7 @@ static void name_task(pid_t pid, char *name, size_t size)
 	for (size_t at = 0; at + 1 < length; at++)
 		if (!name[at])
 			name[at] = ' ';
-	/* the shell's own words are those it waits with for its script */
+	/* the command line of a script's shell is the one that waits for the script */
 	if (!strncmp(name, "bash -c " SHELL_WAIT, strlen("bash -c " SHELL_WAIT)))
 		snprintf(name, size, "the script's shell");
 	snprintf(path, sizeof(path), "/proc/%d/syscall", pid);
@@ -259,7 +258,7 @@ void blocked_look(struct blocked *blocked, pid_t session, long long now_ms)
 		return;
 	long long passed = now_ms - before.at_ms;
 	blocked->ms = before.ms;
-	/* a thread of the kernel that turns round and round would take all of the time */
+	/* a guest that is more than half busy is not idle, such as with a spinning kernel thread */
 	if (before.busy_ms && blocked->busy_ms - before.busy_ms < (unsigned long long)passed / 2)
 		blocked->ms += passed < LOOK_MS ? passed : LOOK_MS;
 	blocked->pid = tasks.blocked ? tasks.blocked : tasks.last;

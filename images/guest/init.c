@@ -2,16 +2,16 @@
 /*
  * PID 1 of every guest, from power-on to a console that answers.
  *
- * It starts from the initramfs, loads the modules this kernel needs to reach its disks (listed in
- * /modules.list, none for a kernel that has them built in), puts a tmpfs over the read-only guest
- * root, moves there and serves the console. One process does all of it: under emulation every
- * exec costs milliseconds, and a shell script would need dozens.
+ * It starts from the initramfs, loads the modules that this kernel needs to reach its disks (listed
+ * in /modules.list, empty if they are built in), mounts a tmpfs over the read-only guest root, makes
+ * that the root and serves the console. One process does all of it: under emulation every exec takes
+ * milliseconds, and a shell script would need dozens.
  *
  * The kernel command line says which devices to use:
  *   blockyard.root=DEV      the guest root, a read-only file system (a disk name such as vda)
  *   blockyard.modules=DEV   a read-only file system with lib/modules/RELEASE
- *   blockyard.console=DEV   the character device whose other end is the host's console (ttyS0: the
- *                           kernel log goes there too)
+ *   blockyard.console=DEV   the character device that leads to the host's console (ttyS0: shared
+ *                           with the kernel log)
  *   blockyard.ssh           bring up the network and sshd
  *   blockyard.shell=DEV     keep an interactive shell on that tty
  */
@@ -38,7 +38,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define DEVICE_WAIT_MS 60000 /* generous: a debug kernel under emulation probes slowly */
+#define DEVICE_WAIT_MS 60000 /* a debug kernel probes slowly under emulation */
 
 static void vlog(const char *format, va_list arguments)
 {
@@ -80,14 +80,14 @@ static void must_mount(const char *source, const char *target, const char *type,
 		die("cannot mount %s (%s) on %s: %s", source, type, target, strerror(errno));
 }
 
-/* For file systems that a kernel may lack (configfs, debugfs): a test that needs one says so. */
+/* Mounts a file system that a kernel may lack (configfs, debugfs); tests check what they need. */
 static void may_mount(const char *type, const char *target)
 {
 	mkdir(target, 0755);
 	mount(type, target, type, 0, NULL);
 }
 
-/* The value of a word on the kernel command line: "" for a bare word, NULL when absent. */
+/* The value of a kernel parameter: "" for one without a value, NULL when absent. */
 static const char *option(const char *name)
 {
 	static char line[4096];
@@ -127,7 +127,7 @@ static void wait_for(const char *path)
 	}
 }
 
-/* Loads what /modules.list names, in its order; a module that is already there is fine. */
+/* Loads the modules in /modules.list, in order; skips modules that are loaded or built in. */
 static void load_boot_modules(void)
 {
 	char path[256];
@@ -162,7 +162,7 @@ static void copy_file(const char *from, const char *to, mode_t mode)
 	close(out);
 }
 
-/* The guest root: read-only below, a tmpfs above, so that every write is gone with the guest. */
+/* Mounts the guest root, read-only, with a tmpfs over it: all writes are lost with the guest. */
 static void enter_root(struct shell *spare)
 {
 	char device[160];
@@ -217,8 +217,8 @@ static void mount_kernel_file_systems(void)
 }
 
 /*
- * Fewer processes than Linux would allow, two for each MiB of memory: so a fork bomb hits this limit
- * and not the end of the memory, from which a guest takes minutes to come back.
+ * Limits processes to two per MiB of memory, fewer than Linux does. So a fork bomb hits this limit
+ * and does not use up the memory, which would stall a guest for minutes.
  */
 static void limit_processes(void)
 {
@@ -251,8 +251,8 @@ static void interface_up(int fd, const char *name, in_addr_t address, in_addr_t 
 }
 
 /*
- * The network is up before the host hears of this guest: a connection that QEMU tries earlier is
- * only tried again after seconds, one that nobody listens for yet is refused at once.
+ * Sets up the network before the console answers the host: QEMU retries a connection to a guest
+ * without a network only after seconds, but one that sshd does not accept yet is refused at once.
  */
 static void start_ssh(void)
 {
@@ -268,13 +268,13 @@ static void start_ssh(void)
 		dup2(fd, 1);
 		dup2(fd, 2);
 		setsid();
-		setpriority(PRIO_PROCESS, 0, -20); /* heard when scripts take every CPU */
+		setpriority(PRIO_PROCESS, 0, -20); /* answers even when scripts use every CPU */
 		execl(GUEST_DIR "/start-ssh", "start-ssh", NULL);
 		die("cannot start sshd: %s", strerror(errno));
 	}
 }
 
-/* A process of its own that keeps one login shell alive on `tty`. */
+/* Starts a process that keeps a login shell running on `tty`. */
 static void start_shell(const char *tty)
 {
 	char path[160];
@@ -300,11 +300,11 @@ static void start_shell(const char *tty)
 		int status = 0;
 		waitpid(shell, &status, 0);
 		if (status)
-			sleep(1); /* not in a frenzy when it cannot start */
+			sleep(1); /* no busy loop when it cannot start */
 	}
 }
 
-/* Standard descriptors: without /dev/console the kernel starts us with none. */
+/* Opens descriptors 0 to 2: without /dev/console the kernel starts us with none. */
 static void open_standard_files(void)
 {
 	int filler;
@@ -315,7 +315,7 @@ static void open_standard_files(void)
 	close(filler);
 }
 
-/* A port that nobody has open hears nothing, no SysRq either. */
+/* Opens the kernel log's port: a port that is not open receives nothing, not even SysRq. */
 static void listen_for_sysrq(void)
 {
 	struct termios settings;
@@ -332,7 +332,7 @@ const char *boot(int *shared, struct shell *spare)
 	static char console[160];
 	const char *value;
 
-	/* devtmpfs may be mounted by the kernel already (CONFIG_DEVTMPFS_MOUNT) */
+	/* the kernel may have mounted devtmpfs already (CONFIG_DEVTMPFS_MOUNT) */
 	mkdir("/dev", 0755);
 	mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
 	open_standard_files();

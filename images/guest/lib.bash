@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # shellcheck shell=bash
-# Functions for scripts in a guest. A console sends a script with those that it names
+# Functions for scripts in a guest. A console sends each script with the functions that it names
 # (images/console/script.py).
 
-# wait_until SECONDS COMMAND...: runs a command until it succeeds; fails when it does not within
-# so many seconds of a quick guest. A slow one gets longer: it is asked 50 times a second, and each
-# time it takes its own.
+# wait_until SECONDS COMMAND...: runs a command until it succeeds; fails after 50 tries per second.
+# A slow guest gets more time than SECONDS, because each try takes longer.
 wait_until() {
 	local try
 	for ((try = 50 * $1; try > 0; try--)); do
@@ -15,13 +14,13 @@ wait_until() {
 	"${@:2}"
 }
 
-# is_gone PID: whether a process has ended.
+# is_gone PID: succeeds when the process has ended.
 is_gone() {
 	! kill -0 "$1" 2> /dev/null
 }
 
-# each_device BUS IDS COMMAND...: runs a command for each device of a bus whose vendor:device is
-# among IDS (between spaces), with its folder in sysfs as $device.
+# each_device BUS IDS COMMAND...: runs a command for each device of a bus whose vendor:device is in
+# IDS (separated by spaces). $device is the device's folder in sysfs.
 each_device() {
 	local device vendor model
 	for device in "/sys/bus/$1/devices/"*; do
@@ -32,15 +31,15 @@ each_device() {
 	done
 }
 
-# count_requests STAT: how many reads and writes of a disk have ended, by its stat file, as $ended.
+# count_requests STAT: sets $ended to the completed reads and writes in the stat file of a disk.
 count_requests() {
 	local reads writes
 	read -r reads _ _ _ writes _ < "$1"
 	ended=$((reads + writes))
 }
 
-# progress STAT PID REQUESTS SECONDS: whether more than so many requests end within so many seconds,
-# counted from the last count_requests; fails at once when the process that makes them has ended.
+# progress STAT PID REQUESTS SECONDS: succeeds when more than REQUESTS requests complete within
+# SECONDS, counted from the last count_requests; fails at once when the process PID has ended.
 progress() {
 	local before=$ended try
 	for ((try = 0; try < 20 * $4; try++)); do

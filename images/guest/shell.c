@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A shell that is there before its script: bash needs 11 ms for its start under emulation, and
- * 0.15 s for the first, whose pages have to be read and whose code has to be translated. The next
- * one starts while a script runs, the first while the guest comes up.
+ * Starts shells before their scripts arrive. Under emulation bash needs 11 ms to start, and the
+ * first one 0.15 s, because its pages have to be read and its code translated. The first shell is
+ * started while the guest comes up, each further one while a script runs.
  *
- * It is held back by a read from a pipe, the gate. Its script and its standard input are memory
- * files that are filled before the gate is opened.
+ * A shell waits in a read from a pipe, the gate. Its script and its standard input are memfds that
+ * are filled before a byte is written to the gate.
  */
 #define _GNU_SOURCE
 #include "guest.h"
@@ -20,13 +20,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* far from the descriptors that a script may use */
+/* descriptors that scripts are unlikely to use */
 #define CODE 250
 #define GATE 251
-/* The gate is closed before the script begins; the shell's exit code is the script's. */
+/* Closes the gate, then runs the script; the exit code of the shell is that of the script. */
 #define WAIT SHELL_WAIT " -N 1 -u 251 _ || exit 0; exec 251<&-; . /proc/self/fd/250"
 
-/* Who goes first when memory is short: a script, and never a shell that waits for one. */
+/* When memory is short, the kernel shall kill a script, and never a waiting shell. */
 static void set_oom_score(const char *process, const char *score)
 {
 	char path[64];
@@ -48,7 +48,7 @@ static void become_shell(const struct shell *shell, int gate, int output, int ro
 	signal(SIGPIPE, SIG_DFL);
 	setsid();
 	set_oom_score("self", "-1000");
-	setpriority(PRIO_PROCESS, 0, 0); /* sshd's is higher */
+	setpriority(PRIO_PROCESS, 0, 0); /* over ssh it has inherited the higher priority of sshd */
 	dup2(shell->data, 0);
 	dup2(output, 1);
 	dup2(output, 2);
@@ -74,8 +74,8 @@ static void close_all(struct shell *shell)
 void shell_start(struct shell *shell, const char *root)
 {
 	int gate[2] = {-1, -1}, output[2] = {-1, -1};
-	/* the folder, not its name: it moves on the way up, and a shell may be slow to start */
-	int place = strcmp(root, "/") ? open(root, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+	/* a descriptor, because the root is moved to "/" perhaps before the shell has started */
+	int root_fd = strcmp(root, "/") ? open(root, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
 
 	*shell = (struct shell){
 		.code = memfd_create("script", MFD_CLOEXEC),
@@ -90,11 +90,11 @@ void shell_start(struct shell *shell, const char *root)
 		shell->output = output[0];
 		pid_t pid = fork();
 		if (pid == 0)
-			become_shell(shell, gate[0], output[1], place);
+			become_shell(shell, gate[0], output[1], root_fd);
 		shell->pid = pid > 0 ? pid : 0;
 	}
-	if (place >= 0)
-		close(place);
+	if (root_fd >= 0)
+		close(root_fd);
 	if (gate[0] >= 0)
 		close(gate[0]);
 	if (output[1] >= 0)

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * Bytes from and to the host. On a port of our own they go as they are. On a serial port that the
- * kernel log shares, each piece is a line of `~`, base64 and a newline: the kernel prints whole
- * lines that begin with a bracket, which base64 has not, so the host can take them out wherever
- * they cut in.
+ * Bytes from and to the host. On a port of our own they are sent unchanged. On a serial port that
+ * is shared with the kernel log, they are sent as lines of `~`, base64 and a newline. The kernel
+ * prints whole lines that begin with `[`, which is not in base64's alphabet, so the host can remove
+ * its lines even in the middle of ours.
  */
 #define _GNU_SOURCE
 #include "guest.h"
@@ -124,7 +124,7 @@ char *stream_line(struct stream *stream)
 		stream->end -= stream->start;
 		stream->start = 0;
 	} else if (stream->end == sizeof(stream->buffer)) {
-		stream->end = 0; /* no request is this long: noise */
+		stream->end = 0; /* noise: requests are shorter */
 	}
 	return NULL;
 }
