@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where a source tree, or a kernel, came from and in which state: a value by its kind.
+"""The origin of a source tree or a kernel, and its state; a class for each kind.
 
-`str()` of it is for people, and for keys of the cache that are older than these types: it has to
-stay as it is. URLs are without their secrets.
+`str()` is for messages, and part of keys of the cache that are older than these types, so it must
+not change. URLs have no secrets.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class UserDirectory(msgspec.Struct, frozen=True, tag="directory", tag_field="kin
 
 
 class Other(msgspec.Struct, frozen=True, tag="other", tag_field="kind"):
-    """What is known as a text only: from a kernel.json or a record of before December 2026."""
+    """An origin that is only a text, from a kernel.json or a record before December 2026."""
 
     text: Annotated[str, about("its words")]
 
@@ -65,7 +65,7 @@ class Other(msgspec.Struct, frozen=True, tag="other", tag_field="kind"):
 
 
 class Patched(msgspec.Struct, frozen=True, tag="patched", tag_field="kind"):
-    """A tree with the patches of series on it; its base may be one, too."""
+    """A tree with patch series applied; its base may be patched as well."""
 
     base: Annotated[Origin, about("the tree below the patches")]
     patches: Annotated[int, about("how many")]

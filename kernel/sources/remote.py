@@ -64,7 +64,8 @@ def commit(repository: str, ref: str) -> str:
         raise Failure(f"cannot reach {shown}: {answer.errors.strip()}", hint=_hint(answer.errors))
     lines = answer.output.decode(errors="replace").splitlines()
     # git ls-remote matches the ends of names, so there may be several
-    commits = {name: id_ for id_, tab, name in (line.partition("\t") for line in lines) if tab}
+    rows = (line.partition("\t") for line in lines)
+    commits = {name: object_id for object_id, tab, name in rows if tab}
     for prefix in _PREFIXES:
         name = f"{prefix}{ref}"
         if name in commits:

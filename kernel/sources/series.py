@@ -67,10 +67,10 @@ def applied(
     version: of each series; None takes the newest. Raises UsageError for a series that cannot be
     read, Failure with the patch, the file and the hunk for one that does not apply.
     """
-    loaded = [read(path, version) for path in series]
-    for one_series in loaded:
-        announce(one_series)
-    patches = in_usual_form(tree, [patch for one_series in loaded for patch in one_series.patches])
+    all_series = [read(path, version) for path in series]
+    for loaded in all_series:
+        announce(loaded)
+    patches = in_usual_form(tree, [patch for loaded in all_series for patch in loaded.patches])
     if not patches:
         return tree
     key = store.digest("series", RECIPE, tree.identity, [patch.text for patch in patches])
