@@ -51,9 +51,11 @@ def _measured(name: str, limit_s: float, context: Context, work: Callable[[], No
 
 def inv(arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
     """Runs ./inv as a user would; raises Failure when its exit code is not 0."""
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     process = start(
-        [str(PROJECT / "inv"), *arguments], env={**os.environ, **(environment or {})}, **pipes
+        [str(PROJECT / "inv"), *arguments],
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
     with reaped(process, GRACE_S):
         _, stderr = process.communicate()

@@ -72,7 +72,7 @@ def items(topology: Topology) -> Iterator[Item]:
     namespaces = topology.all_namespaces()
     for number, controller in enumerate(topology.controllers):
         device = f"nvme{number}"
-        bus = {}
+        bus: Options = {}
         if controller.sriov_max_vfs:
             # on the root bus its functions would use the device numbers of others
             yield _root_port(f"{device}-port", topology.hotplug_ports + number + 1, hotplug=False)

@@ -3,7 +3,5 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-Options = dict[str, Any]  # of an object, a block device or a device: QEMU's names, JSON values
+Options = dict[str, object]  # of an object, a block device or a device: QEMU's names, JSON values
 Command = tuple[str, Options]  # of QMP: its name, its arguments

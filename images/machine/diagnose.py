@@ -124,7 +124,7 @@ def _sysrq(machine: Machine, key: str) -> bool:
 
 def _ask_qemu(machine: Machine, folder: Path) -> tuple[dict[str, object], list[str]]:
     """QEMU's answer to query-status, and the function that each CPU is in."""
-    status: dict[str, object] = machine.qmp.command("query-status")
+    status = machine.qmp.query("query-status", dict[str, object])
     registers = machine.qmp.human("info registers -a")
     functions = _functions(registers, Symbols.of(machine.setup.kernel))
     (folder / "registers").write_text("\n".join([*functions, "", registers]))

@@ -13,6 +13,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from blockyard.images.hardware import devices
 from blockyard.images.hardware.topology import Controller
 from blockyard.images.machine.qmp import QmpError
@@ -76,10 +78,16 @@ def unplug(machine: Machine, controller: Controller, port: int) -> None:
         _free(machine, command, arguments)
 
 
+class _Object(msgspec.Struct):
+    """An entry of QEMU's answer to qom-list."""
+
+    name: str
+
+
 def _present(machine: Machine, port: int) -> bool:
     """Whether QEMU has a controller in the port."""
-    peripherals = machine.qmp.execute("qom-list", {"path": "/machine/peripheral"})
-    return any(entry["name"] == devices.plugged_name(port) for entry in peripherals)
+    peripherals = machine.qmp.query("qom-list", list[_Object], path="/machine/peripheral")
+    return any(device.name == devices.plugged_name(port) for device in peripherals)
 
 
 def _free(machine: Machine, command: str, arguments: dict[str, object]) -> None:

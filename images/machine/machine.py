@@ -188,7 +188,7 @@ class Machine:
     def _ended(self) -> GuestError:
         """The error of a guest whose QEMU has ended."""
         shutdown = self.events.last("SHUTDOWN")
-        reason = shutdown.data["reason"] if shutdown else ""
+        reason = str(shutdown.data["reason"]) if shutdown else ""
         kernel_log, log = self.log.tail(), self.log.path
         if what := _GUEST_ACTIONS.get(reason):
             return GuestShutdown(

@@ -53,7 +53,7 @@ def needed(topology: Topology) -> Properties:
         if option == "device":
             # id and bus are not in a device's list of properties
             names = options.keys() - {"driver", "id", "bus"}
-            required.setdefault(options["driver"], set()).update(names)
+            required.setdefault(str(options["driver"]), set()).update(names)
     return {driver: frozenset(names) for driver, names in required.items()}
 
 

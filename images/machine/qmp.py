@@ -12,7 +12,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from qemu.qmp import QMPClient
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 # The library raises its errors; without a handler it would print them as well.
 logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
@@ -43,7 +44,7 @@ class Event(msgspec.Struct, frozen=True):
     """An event; QEMU's QMP reference explains names and data."""
 
     event: str
-    data: dict[str, Any] = {}
+    data: dict[str, object] = {}
 
 
 class Events:
@@ -94,7 +95,7 @@ class Monitor:
         self._client: QMPClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def command(self, name: str, timeout_s: float = ANSWER_S, /, **arguments: object) -> Any:
+    def command(self, name: str, timeout_s: float = ANSWER_S, /, **arguments: object) -> object:
         """QEMU's answer to a command, decoded from JSON.
 
         Underscores in names of arguments become hyphens, as QMP has them. Raises QmpError with
@@ -103,7 +104,16 @@ class Monitor:
         hyphenated = {key.replace("_", "-"): value for key, value in arguments.items()}
         return self.execute(name, hyphenated, timeout_s)
 
-    def execute(self, name: str, arguments: dict[str, object], timeout_s: float = ANSWER_S) -> Any:
+    def query(self, name: str, kind: type[T], **arguments: object) -> T:
+        """QEMU's answer to a command as a value of a type; raises as `command` does.
+
+        Raises msgspec.ValidationError for an answer that is not of this type.
+        """
+        return msgspec.convert(self.command(name, **arguments), kind)
+
+    def execute(
+        self, name: str, arguments: dict[str, object], timeout_s: float = ANSWER_S
+    ) -> object:
         """Like `command`, with the names of the arguments unchanged."""
         import asyncio
 

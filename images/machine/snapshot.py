@@ -190,12 +190,18 @@ def snapshot(setup: VmConfig, boot: Booted) -> Snapshot:
     return Snapshot(store.get("snapshots", _key(setup), "the snapshot", make))
 
 
+class _Migration(msgspec.Struct):
+    """QEMU's answer to query-migrate."""
+
+    status: str = ""
+
+
 def _save(guest: Machine) -> None:
     # saved while it runs: guests start in the state in which it was saved
     guest.qmp.execute(*IGNORE_MEMORY)
     guest.qmp.command("migrate", uri=f"file:{RUN}/{STATE}")
     deadline = time.monotonic() + SAVE_S
-    while (status := guest.qmp.command("query-migrate").get("status")) != "completed":
+    while (status := guest.qmp.query("query-migrate", _Migration).status) != "completed":
         if status in ("failed", "cancelled") or time.monotonic() > deadline:
             raise Failure(f"QEMU could not save the guest: {status}")
         time.sleep(0.02)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, TypedDict, Unpack
 
 from blockyard.kernel.host import causes, cgroup, commands, host_packages
 from blockyard.kernel.host.commands import command_of, is_offline
@@ -79,7 +79,17 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
         os.killpg(process.pid, number)
 
 
-def start(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+class PopenOptions(TypedDict, total=False):
+    """Arguments of subprocess.Popen that `start` hands on."""
+
+    cwd: Path
+    env: Mapping[str, str] | None
+    stdout: int | IO[bytes]
+    stderr: int | IO[bytes]
+    pass_fds: Sequence[int]
+
+
+def start(argv: Sequence[str], **options: Unpack[PopenOptions]) -> subprocess.Popen[bytes]:
     """Starts a program in a session of its own; options: of `subprocess.Popen`.
 
     Raises Failure when the program is not installed or may not be run.

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from blockyard.images.console.result import Result
 from blockyard.images.console.script import call
@@ -20,11 +20,22 @@ STARTED_S = 10  # limit for the first request of fio to complete,
 MOVES_S = 10  # for the requests in flight to complete,
 ENDED_S = 10  # and for fio to exit after its disk has gone or after a signal
 
-# Random writes that are read back and compared; fio stops at the first wrong block.
-_VERIFY: dict[str, Any] = {"rw": "randwrite", "verify": "crc32c", "verify_fatal": 1}
+
+class Verify(TypedDict, total=False):
+    """Options of a load whose blocks are compared when they are read back."""
+
+    rw: str
+    verify: str
+    verify_fatal: int  # the first wrong block ends the load
+    size: str
+    time_based: int
+    loops: int
+
+
+_VERIFY: Verify = {"rw": "randwrite", "verify": "crc32c", "verify_fatal": 1}
 
 # Options for background_io(): write and verify, repeatedly.
-VERIFIED = {**_VERIFY, "size": "1M", "time_based": 0, "loops": 1000000}
+VERIFIED: Verify = {**_VERIFY, "size": "1M", "time_based": 0, "loops": 1000000}
 
 
 @dataclass(frozen=True)
@@ -55,8 +66,14 @@ def fio(
     `options` are fio's (`rw`, `bs`, `size`, `ioengine`, …); by default 4 MiB of direct I/O from
     threads. With `block_sizes`, fio runs one job after the other, one for each size.
     """
-    load = {"size": "4M", **options, "output-format": "json"}
-    result = disk.console.run(shlex.join(_argv(disk, load, block_sizes)), timeout_s)
+    return _fio(disk, timeout_s, block_sizes, options)
+
+
+def _fio(
+    disk: Disk, timeout_s: float, block_sizes: Sequence[object], options: Mapping[str, object]
+) -> Load:
+    with_report = {"size": "4M", **options, "output-format": "json"}
+    result = disk.console.run(shlex.join(_argv(disk, with_report, block_sizes)), timeout_s)
     assert result.exit_code == 0, f"fio failed: {result.output}"
     # there may be warnings before or after the JSON
     report, _ = json.JSONDecoder().raw_decode(result.output, result.output.index("{"))
@@ -79,8 +96,8 @@ def fio(
 def verified(
     disk: Disk, timeout_s: float = 20, *, block_sizes: Sequence[object] = (), **options: object
 ) -> Load:
-    """Run `fio` with random writes (unless `options` change that) and verify every block."""
-    return fio(disk, timeout_s, block_sizes=block_sizes, **{**_VERIFY, "do_verify": 1, **options})
+    """Runs `fio`: random writes (or what `options` say), each block read back and compared."""
+    return _fio(disk, timeout_s, block_sizes, {**_VERIFY, "do_verify": 1, **options})
 
 
 @contextmanager

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from blockyard.images.console.console import Console
 from blockyard.images.console.result import Result
 from blockyard.images.console.script import call
@@ -40,6 +42,13 @@ COMPARE_FAILURE = 0x285
 def controller(disk: Disk) -> str:
     """The controller's character device: /dev/nvme0 of /dev/nvme0n1."""
     return "/dev/" + disk.name[: disk.name.index("n", 4)]
+
+
+class BlockStats(msgspec.Struct, rename="kebab"):
+    """A disk in QEMU's answer to query-blockstats."""
+
+    node_name: str = ""
+    qdev: str = ""  # the device's id or path, for block_set_io_throttle
 
 
 def generic(disk: Disk) -> str:
@@ -177,8 +186,8 @@ class Nvme:
             for namespace in topology.all_namespaces()
             if namespace.nsid == nsid and (namespace.shared or namespace.controller == number)
         ]
-        statistics = self.machine.qmp.execute("query-blockstats", {})
-        devices = {entry.get("node-name"): entry.get("qdev") for entry in statistics}
+        statistics = self.machine.qmp.query("query-blockstats", list[BlockStats])
+        devices = {entry.node_name: entry.qdev for entry in statistics}
         # controllers of a guest restored from a snapshot were hot-plugged
         device = devices.get(node) or devices[plugged_name(number)]
         limits = dict.fromkeys(("bps", "bps_rd", "bps_wr", "iops_rd", "iops_wr"), 0)

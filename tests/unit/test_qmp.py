@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from blockyard.images.machine.qmp import Events, Monitor, QmpError, QmpTimeout
@@ -95,6 +96,15 @@ class TestCommands:
     def test_error_is_raised(self, pair: Pair) -> None:
         with pytest.raises(QmpError, match=r"refused query-status: no such thing"):
             self.ask(pair, {"error": {"class": "GenericError", "desc": "no such thing"}})
+
+    def test_an_answer_of_another_type_is_an_error(self, pair: Pair) -> None:
+        qemu = threading.Thread(target=play_qemu, args=[pair[1], [{"return": {"running": 1}}]])
+        qemu.start()
+        monitor = Monitor(pair[0])
+        with pytest.raises(msgspec.ValidationError):
+            monitor.query("query-status", dict[str, str])
+        qemu.join(30)
+        monitor.close()
 
     def test_missing_greeting_is_a_timeout(self, pair: Pair) -> None:
         monitor = Monitor(pair[0])

@@ -17,6 +17,7 @@ from blockyard.images.errors import CommandHung, GuestHung, GuestPanicked
 from blockyard.images.machine.diagnose import EVIDENCE
 from blockyard.images.machine.machine import Machine
 from blockyard.tests.integration.faults.fault import GOES_ON, Guests, answers, fault, kinds, trouble
+from blockyard.tests.lib.nvme import BlockStats
 
 
 @fault("the kernel panics (`echo c > /proc/sysrq-trigger`)", "GuestPanicked")
@@ -136,9 +137,9 @@ def lost_request(guests: Guests) -> None:
     with guests.boot() as guest:
         guest.serial.check("modprobe nvme; wait_until 10 [ -b /dev/nvme0n1 ]")
         (device,) = [
-            disk["qdev"]
-            for disk in guest.qmp.execute("query-blockstats", {})
-            if disk.get("node-name") == "nvme0n1"
+            disk.qdev
+            for disk in guest.qmp.query("query-blockstats", list[BlockStats])
+            if disk.node_name == "nvme0n1"
         ]
         guest.qmp.execute("block_set_io_throttle", {"id": device, "bps": 1, **limits})
         fio = "fio --name=io --filename=/dev/nvme0n1 --rw=randread --direct=1 --size=1M"
