@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How much time a run spends on what could go on for ever: load, races, repetitions.
+"""How long a run spends on load, races and repetitions, which have no end of their own.
 
-A test says what it takes by default; `--quick` and `--long` stretch that. Correctness is never a
-matter of the budget: the same tests run, only shorter or longer.
+A test gives its default; `--quick` and `--long` scale it. All budgets run the same tests and make
+the same assertions.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _FACTORS: dict[Name, float] = {"quick": 0.25, "default": 1.0, "long": 10.0}
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run may spend."""
+    """Scales durations and repetitions of tests."""
 
     name: Name = "default"
 
     def seconds(self, default: float) -> float:
-        """How long a load runs that runs `default` seconds by default."""
+        """The duration of a load in seconds; default: with the budget `default`."""
         return default * _FACTORS[self.name]
 
     def times(self, default: int) -> int:
-        """How often something is repeated that is repeated `default` times by default."""
+        """The number of repetitions, at least 1; default: with the budget `default`."""
         return max(1, round(default * _FACTORS[self.name]))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a test can leave behind in a guest: disks, directories, references, settings.
+"""The state of a guest that a test must not change: disks, directories, references, settings.
 
-The guest's state is a set of lines, each of which names one thing and how it is. A test has to
-leave the set as it found it.
+The state is a set of lines, each with a kind, a name and a value. It is read before and after a
+test, and the two sets have to be equal.
 """
 
 from __future__ import annotations
@@ -29,23 +29,22 @@ SCRIPTS = Path(__file__).with_name("guest_state.bash")
 def read(driver: Driver, *, thorough: bool = True) -> frozenset[str]:
     """The guest's state, as lines such as ``module null_blk 0``.
 
-    thorough: with all settings of all queues, which takes as long as three short commands do.
+    thorough: with all queue settings, which takes as long as three short commands.
     """
     script = call(SCRIPTS, "guest_state", int(thorough), *driver.manifest.modules)
     return frozenset(driver.console.check(script).splitlines())
 
 
-# kmemleak reports what is older (MSECS_MIN_AGE in mm/kmemleak.c), and in no scan before its second:
-# the first takes what is new for something that has just changed (update_checksum()).
+# kmemleak reports only older objects (MSECS_MIN_AGE in mm/kmemleak.c), and not in their first scan,
+# which takes new objects for objects that have just changed (update_checksum()).
 LEAK_AGE_S = 5.0
-_LEAK_LINES = 40  # of a report: what leaked, and where it was allocated
+_LEAK_LINES = 40  # of a report that are kept: the object and where it was allocated
 
 
 def leaks(driver: Driver, *, patient: bool) -> str:
-    """What kmemleak finds that nothing refers to any more; empty when it is nothing.
+    """New reports of kmemleak; empty when there are none. Needs CONFIG_DEBUG_KMEMLEAK.
 
-    patient: waits until what was allocated a moment ago is old enough to be reported. A report
-    is given once. Takes seconds: only where the kernel has DEBUG_KMEMLEAK.
+    patient: waits until the newest objects are old enough to be reported. Takes seconds.
     """
     wait = [LEAK_AGE_S + 0.5] if patient else []
     script = call(SCRIPTS, "leaks", _LEAK_LINES, *wait)
@@ -58,10 +57,9 @@ def short(state: frozenset[str]) -> frozenset[str]:
 
 
 def differences(before: frozenset[str], after: frozenset[str]) -> list[str]:
-    """In words: what is there that was not, and what is not there that was."""
-    found = [("left", line) for line in sorted(after - before)]
-    found += [("missing", line) for line in sorted(before - after)]
-    return [f"{how}: {_words(line)}" for how, line in found]
+    """A line for people for each addition to the state and each loss from it."""
+    lines = [f"left: {_words(line)}" for line in sorted(after - before)]
+    return lines + [f"missing: {_words(line)}" for line in sorted(before - after)]
 
 
 def _words(line: str) -> str:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The guests of one pytest process: one at a time, kept from test to test while it is well.
+"""The guests of a pytest process: one at a time, reused from test to test.
 
-A guest serves one driver over one console on one kind of hardware. The next test of another slot
-gets a fresh one, and so does the first after anything went wrong with the guest: a crash, a
-time-out, a splat (the kernel reports some things once per boot only), something left behind.
+A guest is for one slot: a driver over a console on a topology. A test of another slot gets a fresh
+guest. So does the test after a crash, a timeout, a splat (the kernel reports some things only once
+per boot) or a change of the guest's state.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from blockyard.tests.harness.plan import Plan
 from blockyard.tests.lib import nvme
 from blockyard.tests.lib.abi import Surface
 
-LOG_S = 10.0  # the kernel's log reaches the host within this, at accelerator scale 1
-# In a row: loads of a slot's driver, before its other tests are not tried any more; boots of any
-# guest, before nothing is.
+LOG_S = 10.0  # a line of the kernel log reaches the host within this, at accelerator scale 1
+# After so many failed loads of a slot's driver its other tests are not tried; after so many failed
+# boots no test is.
 MAX_CONSECUTIVE_FAILURES = 3
-MOST_WARNINGS, WARNING_LETTERS = 100, 300  # of a boot that the record has
+MOST_WARNINGS, WARNING_LETTERS = 100, 300  # limits on the warnings of a boot in the record
 
 
 @dataclass(frozen=True)
 class Slot:
-    """What a guest is for."""
+    """A driver, a console and a topology: tests of one slot share a guest."""
 
     driver: str
     console: str
-    topology: str = ""  # the hardware that its tests ask for; empty: that of the run
+    topology: str = ""  # the one that the tests request; empty: that of the run
 
     def __str__(self) -> str:
         return "-".join(filter(None, (self.driver, self.console, self.topology)))
@@ -50,63 +50,61 @@ class Slot:
 
 @dataclass
 class Guest:
-    """A booted guest with the driver that is tested in it."""
+    """A booted guest with the driver under test."""
 
     machine: Machine
     driver: Driver
     name: str  # its folder, relative to the run's
     boot: Boot
-    state: frozenset[str] = (
-        frozenset()
-    )  # as it was with the driver loaded, see tests.harness.guest_state
-    # of the kernel's drivers, once they were read; the same for all guests
+    state: frozenset[str] = frozenset()  # when the driver was loaded; see harness.guest_state
+    # of the kernel's drivers that have been read, by name; shared by all guests
     surfaces: dict[str, Surface] = field(default_factory=dict)
-    _judged: int = 0  # up to here the kernel log has been looked at
+    _scanned: int = 0  # the offset in the kernel log up to which it was scanned
 
     def begin(self, test: str) -> None:
-        """Writes the test's name into the kernel log, for its readers."""
+        """Writes the test's name into the kernel log."""
         self.machine.log.begin()
         self.driver.console.log(f"<6>blockyard: begin {test}")
 
     def end(self, test: str, *, thorough: bool, last: bool) -> tuple[list[str], int]:
-        """What the test left behind, in words, and where its log ends; see harness.guest_state.
+        """Changes of the guest's state, as lines, and the offset where the test's log ends.
 
-        last: no other test will run in this guest.
+        thorough: compare all settings. last: no other test will run in this guest.
 
         The end is a mark in the kernel log. The kernel keeps the order of its log, so everything
-        that happened in the test stands before it. Raises ConsoleLost when the mark does not
-        arrive, or what the watch finds.
+        from the test comes before the mark. Raises ConsoleLost when the mark does not arrive, or
+        the error of a guest that died.
         """
         start = self.machine.log.size
-        # the random word tells this mark from an earlier test's of the same name
+        # the random word distinguishes this mark from that of an earlier test with this name
         line = f"blockyard: end {test} {secrets.token_hex(4)}"
         before = self.state if thorough else state.short(self.state)
         left = state.differences(before, state.read(self.driver, thorough=thorough))
-        hunted = self.machine.setup.kernel.config.get("DEBUG_KMEMLEAK") == "y"
-        # what is younger than some seconds shows after a later test
-        if hunted and (found := state.leaks(self.driver, patient=last)):
-            left.append(f"memory, by this test or one of those just before it: {found}")
+        kmemleak = self.machine.setup.kernel.config.get("DEBUG_KMEMLEAK") == "y"
+        # a leak of the last seconds is found after a later test
+        if kmemleak and (leaks := state.leaks(self.driver, patient=last)):
+            left.append(f"memory, by this test or one just before it: {leaks}")
         self.driver.console.log(f"<6>{line}")
-        here = self.machine
-        limit_s = LOG_S * here.setup.accelerator.scale
-        end = here.log.wait_for(line, start, limit_s, here.watch, here.time)
+        machine = self.machine
+        limit_s = LOG_S * machine.setup.accelerator.scale
+        end = machine.log.wait_for(line, start, limit_s, machine.watch, machine.time)
         if end is None:
-            raise ConsoleLost(f"the kernel log stopped: a mark did not arrive in {limit_s:.0f} s")
+            raise ConsoleLost(f"the kernel log stopped: no mark within {limit_s:.0f} s")
         return left, end
 
     def splats(self, end: int | None = None) -> list[Splat]:
-        """What the kernel complained about since this was last asked, up to `end` (now).
+        """The splats since the last call, up to the offset `end` (None: the log's end).
 
-        The pieces tile the log: the boot and the module's first load belong to the first test. What
-        our own SysRq brought is no complaint.
+        Each part of the log is scanned once: the boot and the first load of the module count for
+        the first test. Output of our own SysRq keys is ignored.
         """
         stop = self.machine.log.size if end is None else end
-        start, self._judged = self._judged, stop
+        start, self._scanned = self._scanned, stop
         return find(self.machine.log.unrequested(start, stop))
 
 
 class NotServed(Exception):
-    """A driver makes nothing of some hardware: its tests there are skipped."""
+    """A driver cannot be tested on a topology: its tests there are skipped."""
 
     def __init__(self, reason: SkipReason, details: str) -> None:
         super().__init__(details)
@@ -116,14 +114,14 @@ class NotServed(Exception):
 
 @dataclass
 class _Failures:
-    """What failed in a row."""
+    """Consecutive failures."""
 
     count: int = 0
     last: Exception = field(default_factory=Exception)
 
 
 class Guests:
-    """Boots guests for slots; ends them when it is closed."""
+    """Boots guests for slots, one at a time."""
 
     def __init__(self, plan: Plan, directory: Path, worker: str) -> None:
         self._plan = plan
@@ -139,16 +137,16 @@ class Guests:
         self._boots = _Failures()
         self._loads: dict[Slot, _Failures] = {}
         self._surfaces: dict[str, Surface] = {}
-        self._lacking: dict[str, str] = {}  # of each topology, once it was asked for
-        # of a driver and a topology: why its other tests there are skipped
+        self._lacking: dict[str, str] = {}  # topology → what QEMU lacks for it
+        # (driver, topology) → why its tests are skipped
         self._not_served: dict[tuple[str, str], NotServed] = {}
         self._works: dict[str, bool] = {}  # whether a driver has a disk on the default topology
 
     def check(self, slot: Slot) -> None:
-        """Raises NotServed when it is known without a guest that the slot's tests cannot run.
+        """Raises NotServed when the slot's tests cannot run, as far as is known without a guest.
 
-        The kernel does not have the driver, QEMU cannot emulate the hardware, the driver's manifest
-        says that it does not serve it, or an earlier test found that.
+        The kernel lacks the driver, QEMU cannot emulate the topology, the driver's manifest
+        excludes it, or an earlier test has found out.
         """
         if problem := self._plan.manifest(slot.driver).missing_from(self._kernel):
             raise _not_served("kernel", f"driver:{slot.driver}", problem)
@@ -168,12 +166,12 @@ class Guests:
             raise known
 
     def get(self, slot: Slot, test: str = "") -> Guest:
-        """The guest of a slot, booted if need be, its driver loaded; test: for whom.
+        """The guest of a slot with its driver loaded, booted if need be; test: its name.
 
         Raises the error of the boot or of the load. After three failed loads in a row the slot's
-        other tests get the last error again, without a boot; after three failed boots, all others
-        get GuestUnavailable.
-        NotServed when the driver finds no disk on this hardware, and does on the default.
+        other tests get the last error without a boot, after three failed boots all other tests get
+        GuestUnavailable. Raises NotServed when the driver finds no disk on this topology but finds
+        one on the default topology.
         """
         if self._guest is not None and self._slot == slot:
             return self._guest
@@ -203,26 +201,26 @@ class Guests:
         return guest
 
     def _note(self, slot: Slot, failed: LoadFailed, splats: list[Splat], test: str) -> None:
-        """Keeps in mind that a driver does not load on some hardware; see `get`."""
+        """Remembers that a driver does not load on a topology; see `get`."""
         key = (slot.driver, slot.topology)
         where = self._plan.hardware(slot.topology).name
         if splats:
-            failed.kernel_log = "\n\n".join(one.excerpt for one in splats)
+            failed.kernel_log = "\n\n".join(splat.excerpt for splat in splats)
             first = f"{splats[0].kind}: {splats[0].line}"
             text = f"{slot.driver} does not load on {where}, see {test}: {first}"
             self._not_served[key] = _not_served("driver", f"topology:{where}", text)
         elif isinstance(failed, NoDisk) and self._works_elsewhere(slot):
             _, _, lines = failed.what.partition("\n")
-            told = f"{slot.driver} finds no disk on {where}, and does on {DEFAULT.name}"
+            text = f"{slot.driver} finds no disk on {where}, but finds one on {DEFAULT.name}"
             names = (slot.driver, *self._plan.manifest(slot.driver).modules)
-            own = [line for line in lines.splitlines() if any(name in line for name in names)]
-            why = f": {without_stamps(own[-1])}" if own else ""
-            problem = _not_served("driver", f"topology:{where}", f"{told}{why}", lines)
-            self._not_served[key] = problem
-            raise problem from None
+            about = [line for line in lines.splitlines() if any(name in line for name in names)]
+            why = f": {without_stamps(about[-1])}" if about else ""
+            error = _not_served("driver", f"topology:{where}", f"{text}{why}", lines)
+            self._not_served[key] = error
+            raise error from None
 
     def _works_elsewhere(self, slot: Slot) -> bool:
-        """Whether the driver finds a disk on the default topology, which is tried once."""
+        """Whether the driver finds a disk on the default topology; tried once per driver."""
         if self._plan.hardware(slot.topology).name == DEFAULT.name:
             return False
         if slot.driver not in self._works:
@@ -251,21 +249,21 @@ class Guests:
     def _load(self, slot: Slot, booted: Machine, name: str) -> Guest:
         manifest = self._plan.manifest(slot.driver).on(self._kernel)
         console = booted.console(slot.console)
-        # a test's clean-up would hang like the test did, for as long again
+        # after a hang, a test's clean-up would hang for as long again
         console.fail_fast = True
         driver = Driver(manifest, self._kernel, console)
-        # a kernel that goes on after an Oops goes on with its locks held: what waits for them would
-        # be waited for until its deadline
+        # after an Oops the kernel goes on with locks held, and commands would wait for them until
+        # their deadlines
         driver.console.check("echo 1 > /proc/sys/kernel/panic_on_oops")
         driver.load()
         if isinstance(manifest.disks, Pci):
-            # a disk that comes later would be taken for something that a test left behind
+            # a disk that appeared later would count as a change of state by a test
             driver.console.check(nvme.settle_script(booted.setup.topology), nvme.APPEAR_S * 2)
         boot = boot_of(driver, name, booted.setup.topology.name)
         return Guest(booted, driver, name, boot, state.read(driver), self._surfaces)
 
     def discard(self) -> None:
-        """Ends the guest at hand; the next test gets a fresh one."""
+        """Shuts down the current guest; the next test gets a fresh one."""
         self._guest = None
         self._slot = None
         stack, self._stack = self._stack, contextlib.ExitStack()
@@ -278,7 +276,7 @@ def _not_served(lacking: Lacking, what: str, text: str, log: str = "") -> NotSer
 
 
 def boot_of(driver: Driver, guest: str, topology: str) -> Boot:
-    """What the record says of a guest in which the driver has just been loaded."""
+    """The record's entry for a guest in which the driver has just been loaded."""
     script = f"""
         read -r line < /proc/cmdline && echo "$line"
         dmesg --notime --level=emerg,alert,crit,err,warn | head -n {MOST_WARNINGS}"""

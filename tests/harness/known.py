@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Failures that are known: `tests/known_failures.toml`, and the same file in a driver's folder.
+"""Known failures: `tests/known_failures.toml`, and a file of this name in a driver's folder.
 
-What a driver's folder says holds for that driver alone: it comes from whoever wrote the driver.
+The file in a driver's folder is about that driver only.
 
-A known failure runs like any test. It is `xfail` when it fails as expected, and `xpass`, which the
-report points out, when it does not. What is known holds for a range of kernels, so that it ends by
-itself. Only the failure that is known is expected: a test that is to fail and crashes has crashed.
+A test with a known failure runs like any other. Its outcome is `xfail` when it fails as the entry
+says, and `xpass`, which the report points out, when it passes. Any other failure counts: a test
+that is expected to fail and crashes is a `crash`. An entry is for a range of kernels, so it expires
+when the bug is fixed.
 
-pytest's `xfail(raises=, strict=)` is not used for it. It judges the call of a test, and here the
-teardown judges too: the kernel log and the state of the guest. It stands in the test, which runs on
-many kernels, drivers and variants, and knows no outcomes such as a crash or a lost test.
+pytest's `xfail(raises=, strict=)` cannot do this. It is about the call of a test, and here the
+teardown can fail it too, because of the kernel log or the guest's state. It is written in the test,
+which runs on many kernels, drivers and variants. And it has no outcomes such as a crash.
 """
 
 from __future__ import annotations
@@ -36,20 +37,20 @@ Expected = Literal["fail", "crash", "timeout"]  # a test that was lost says noth
 
 
 class KnownFailure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One entry."""
+    """An entry of the file. `*` and `?` in patterns match as in a shell."""
 
-    test: str  # its id, such as configfs/size; * and ? stand for what they do in a shell
+    test: str  # a pattern of ids, such as configfs/size
     reason: str
     driver: str = "*"
-    kernels: str = ""  # a range, see kernel.versions; empty: all of them
+    kernels: str = ""  # a range, see kernel.versions; empty: all
     variant: str = "*"
     topology: str = "*"
-    outcomes: tuple[Expected, ...] = ("fail",)  # what it is without the entry
-    splat: bool = False  # whether the kernel complains
-    link: str = ""  # where more is told: a commit, a thread
+    outcomes: tuple[Expected, ...] = ("fail",)  # the expected outcomes
+    splat: bool = False  # whether a splat is expected
+    link: str = ""  # a commit or a thread with more on it
 
     def verdict(self, outcome: Outcome, *, splat: bool = False) -> Outcome:
-        """What becomes of a test's outcome; splat: the kernel complained."""
+        """The outcome with the entry; outcome: without it; splat: whether there was a splat."""
         if outcome in self.outcomes and self.splat >= splat:
             return "xfail"
         return "xpass" if outcome == "pass" else outcome
@@ -63,7 +64,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read(path: Path) -> tuple[KnownFailure, ...]:
-    """The entries of a file; UsageError for one that says what cannot be."""
+    """The entries of a file; raises UsageError for an invalid one."""
     try:
         data = untrusted.read(path.parent, path.name, untrusted.TOML_BYTES)
     except Failure as error:
@@ -76,14 +77,14 @@ def read(path: Path) -> tuple[KnownFailure, ...]:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a run's kernel."""
+    """The entries for a run's kernel and variant."""
 
     entries: tuple[KnownFailure, ...]
     release: str  # uname -r
     variant: str
 
     def find(self, test: str, driver: str, topology: str) -> KnownFailure | None:
-        """The entry for a test of a driver, if there is one."""
+        """The first entry that matches a test of a driver; None without one."""
         for entry in self.entries:
             patterns = (entry.test, entry.driver, entry.variant, entry.topology)
             names = (test, driver, self.variant, topology)
@@ -95,17 +96,17 @@ class Known:
         return versions.within(self.release, entry.kernels)
 
     def obsolete(self) -> list[str]:
-        """The entries that hold for no kernel there is, in words: to be removed."""
+        """A line for each entry that holds for no kernel of the catalog: it can be removed."""
         releases = [self.release, *(name for name in catalog.catalog() if name[0].isdigit())]
         return [
             f"{entry.test} [{entry.driver}]: no known kernel is in {entry.kernels!r}"
             for entry in self.entries
-            if not any(versions.within(one, entry.kernels) for one in releases)
+            if not any(versions.within(release, entry.kernels) for release in releases)
         ]
 
 
 def of(folders: Sequence[str], release: str, variant: str) -> Known:
-    """Our entries and those in drivers' own folders."""
+    """The entries of tests/known_failures.toml and of the drivers' folders."""
     entries = [*read(PROJECT / "tests" / FILE)]
     for folder in map(Path, folders):
         entries += _of_driver(folder)
@@ -113,13 +114,13 @@ def of(folders: Sequence[str], release: str, variant: str) -> Known:
 
 
 def check(folders: Sequence[str]) -> None:
-    """Raises UsageError for a folder whose file `of` would not take."""
+    """Raises UsageError for an invalid file in a driver's folder."""
     for folder in folders:
         list(_of_driver(Path(folder)))
 
 
 def _of_driver(folder: Path) -> Iterable[KnownFailure]:
-    """The entries in a driver's folder, each for this driver."""
+    """The entries in a driver's folder, limited to this driver."""
     path = folder / FILE
     if not os.path.lexists(path):
         return
@@ -127,7 +128,6 @@ def _of_driver(folder: Path) -> Iterable[KnownFailure]:
     for entry in read(path):
         if not fnmatchcase(driver, entry.driver):
             raise UsageError(
-                f"{path}: driver = {entry.driver!r}: what a driver's folder says is for the "
-                f"driver itself, {driver}"
+                f"{path}: driver = {entry.driver!r}: expected {driver!r}, the driver of this folder"
             )
         yield msgspec.structs.replace(entry, driver=glob.escape(driver))

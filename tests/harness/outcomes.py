@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What can become of a test, and how a report of pytest's turns into it.
+"""Outcomes of tests, and how they follow from pytest's reports.
 
-Verdicts fail closed: a test is `lost` until something else is known about it.
+A test is `lost` until a report says otherwise.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Outcome = Literal["pass", "fail", "crash", "timeout", "lost", "skip", "xfail", "
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 BAD: frozenset[Outcome] = frozenset({"fail", "crash", "timeout", "lost"})
 
-# The worse of two outcomes of one test's phases (setup, call, teardown) counts.
+# The worst outcome of a test's phases (setup, call, teardown) counts.
 _BADNESS: tuple[Outcome, ...] = (
     "pass",
     "skip",
@@ -38,8 +38,8 @@ _BADNESS: tuple[Outcome, ...] = (
 )
 
 
-# Who does not have what a skipped test needs. "test": its author says so in words only; "unknown":
-# read from a record of schema 1, which had no such field.
+# What lacks the requirement of a skipped test. "test": its author gave a text only; "unknown": the
+# record is of schema 1, which had no such field.
 Lacking = Literal["driver", "kernel", "guest", "hardware", "test", "unknown"]
 
 
@@ -57,7 +57,7 @@ class SkipReason(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Boot(msgspec.Struct, frozen=True, kw_only=True):
-    """A guest that came up, with its driver loaded."""
+    """A guest that booted and loaded its driver."""
 
     guest: Annotated[str, about("its folder in the run's")]
     topology: Annotated[str, about("its hardware")]
@@ -69,11 +69,11 @@ class Boot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GuestUnavailable(Exception):
-    """No guest comes up: a test was given up without a try."""
+    """No guest boots, so a test was not tried."""
 
 
 class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the run record."""
+    """The result of one test: an object of the run record."""
 
     __test__ = False  # for pytest: not a test class
 
@@ -98,17 +98,17 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def where(self) -> tuple[str, ...]:
-        """Driver, console, and the hardware if the test asked for some."""
+        """Driver, console, and the topology if the test requests one."""
         return tuple(filter(None, (self.driver, self.console, self.topology)))
 
     @property
     def key(self) -> tuple[str, str]:
-        """The same test of a driver in another run has the same."""
+        """Identifies the test of a driver in any run."""
         return self.id, self.topology
 
 
 def of_exception(error: BaseException) -> Outcome:
-    """The outcome of a phase that ended with `error`."""
+    """The outcome of a phase that raised `error`."""
     if isinstance(error, (GuestPanicked, QemuDied)):
         return "crash"
     if isinstance(error, (GuestUnavailable, ImageDamaged)):
@@ -118,6 +118,6 @@ def of_exception(error: BaseException) -> Outcome:
     return "fail"
 
 
-def worse(one: Outcome, other: Outcome) -> Outcome:
-    """The outcome that counts when two phases of a test differ."""
-    return max(one, other, key=_BADNESS.index)
+def worse(first: Outcome, second: Outcome) -> Outcome:
+    """The worse of two outcomes."""
+    return max(first, second, key=_BADNESS.index)

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The pytest plugin that runs the suites against guests.
 
-Every test is run once per slot (driver, console, and hardware if it asks for some). Around each
-test the plugin boots or reuses the slot's guest, checks what the test needs, marks the kernel log,
-and afterwards scans the test's part of the log, whatever else happened. What it found goes with
-pytest's report as a user property, also across pytest-xdist's workers.
+Every test runs once per slot (driver, console, and topology if it requests some). The plugin boots
+or reuses the slot's guest, checks the test's requirements and marks the kernel log. After the test
+it scans the test's part of the log, even if the test failed. The results are a user property of
+pytest's report, which pytest-xdist also carries from its workers.
 
 `./inv test` names this plugin and its plan on pytest's command line. In a driver's own repository
-ci/pytest_plugin.py makes the plan and registers it; there a test without one of these fixtures is
-an ordinary test.
+ci/pytest_plugin.py makes the plan and registers the plugin. A test that uses none of the fixtures
+here is an ordinary test there.
 """
 
 from __future__ import annotations
@@ -30,38 +30,40 @@ from blockyard.kernel.host import log
 from blockyard.modules.disk import Disk
 from blockyard.modules.driver import Driver
 from blockyard.modules.manifest import Manifest
-from blockyard.tests.harness import outcomes, plan, requirements
+from blockyard.tests.harness import outcomes, requirements
 from blockyard.tests.harness.budget import Budget
 from blockyard.tests.harness.guests import Guest, Guests, NotServed, Slot
 from blockyard.tests.harness.outcomes import SkipReason
+from blockyard.tests.harness.plan import Plan
+from blockyard.tests.harness.plan import read as read_plan
 from blockyard.tests.harness.portions import Portions, scheduler
 from blockyard.tests.harness.requirements import Skipped
 
 # in pytest's configuration: the plan of the run, and the folder that guests' folders are made in
-PLAN = pytest.StashKey[plan.Plan]()
+PLAN = pytest.StashKey[Plan]()
 DIRECTORY = pytest.StashKey[Path]()
-SLOT = "blockyard_slot"  # the fixture that the tests' parameters are for
+SLOT = "blockyard_slot"  # the fixture that is parametrized
 PROPERTY = "blockyard"  # the user property: outcome, reason, kernel_log, guest of one phase
 
 MARKS = (
     "blockyard_needs(*capabilities, program, symbol): skip the test where these are missing",
     "blockyard_topology(*topologies): run the test once on each of these topologies",
-    "blockyard_feature(*names): the features of a driver that the test is about",
-    "blockyard_smoke: one of the tests that are run first",
-    "blockyard_third_party: a test of others, which may leave the guest in another state",
+    "blockyard_feature(*names): the driver features that the test covers",
+    "blockyard_smoke: a smoke test",
+    "blockyard_third_party: a third-party test, which may change the guest's state",
 )
 
 _manifests = pytest.StashKey[dict[str, Manifest]]()  # of the drivers, by name
 _guests = pytest.StashKey[Guests]()
 _guest = pytest.StashKey[Guest]()
-_ill = pytest.StashKey[bool]()
+_suspect = pytest.StashKey[bool]()
 _failed = pytest.StashKey[bool]()
-_boot_told = pytest.StashKey[Guest]()  # the last guest whose boot was reported
+_boot_reported = pytest.StashKey[Guest]()  # the last guest whose boot was reported
 _last = pytest.StashKey[bool]()
 
 
 class SplatFound(Exception):
-    """The kernel complained during a test."""
+    """The kernel log has a warning, Oops or the like from the time of a test."""
 
     def __init__(self, splats: list[Splat]) -> None:
         super().__init__("; ".join(f"{splat.kind}: {splat.line}" for splat in splats))
@@ -69,11 +71,11 @@ class SplatFound(Exception):
 
 
 class StateLeak(Exception):
-    """A test left something in the guest."""
+    """A test changed the guest's state: it left a disk, a directory, a setting."""
 
 
 def excerpts(splats: list[Splat]) -> str:
-    """The splats as the log has them."""
+    """The splats' lines of the kernel log."""
     return "\n\n".join(splat.excerpt for splat in splats)
 
 
@@ -86,8 +88,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Reads the plan; the suites get a guest for each of their tests."""
-    # pytest keeps what is written to stderr meanwhile; what -v prints is for the user
+    """Reads the plan of `./inv test`, whose tests all run in guests."""
+    # pytest captures stderr during tests; what -v prints is for the user
     capture = config.pluginmanager.getplugin("capturemanager")
     log.inherit(capture.global_and_fixture_disabled if capture else contextlib.nullcontext)
     for line in MARKS:
@@ -101,79 +103,82 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             "the suites are run by ./inv test, a driver's tests by pytest --blockyard-module DIR"
         )
-    config.stash[PLAN] = plan.read(Path(path))
+    config.stash[PLAN] = read_plan(Path(path))
     config.stash[DIRECTORY] = Path(config.getoption("--blockyard-directory") or Path(path).parent)
     config.pluginmanager.register(EveryTest())
 
 
 class EveryTest:
-    """A pytest plugin for the suites: each test is one of a driver, also without our fixtures."""
+    """A pytest plugin for the suites: each test runs in a guest, even without our fixtures."""
 
     @pytest.fixture(autouse=True)
     def in_a_guest(self, guest: Guest) -> None:
-        """The test's guest is judged after it, whatever the test uses."""
+        """Makes each test use a guest, so that its kernel log is scanned."""
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Refuses tests that get no slot, such as those of unittest."""
+        """Raises UsageError for tests without a slot, such as those of unittest."""
         if others := [item.nodeid for item in items if not hasattr(item, "callspec")]:
-            items.clear()  # they are collected even so
-            raise pytest.UsageError(f"{others[0]} is no plain function, so it tests no driver")
+            items.clear()  # pytest goes on with them in spite of the error
+            raise pytest.UsageError(
+                f"{others[0]} cannot be run in a guest: expected a plain function or a method of a "
+                "plain class"
+            )
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Ends the guest that is left."""
+    """Shuts down the last guest."""
     log.inherit()
     if guests := config.stash.get(_guests, None):
         guests.discard()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Makes one test per slot of each that uses a fixture of ours."""
-    here = metafunc.config.stash[PLAN]
+    """Parametrizes each test that uses a fixture of ours with its slots."""
+    plan = metafunc.config.stash[PLAN]
     if SLOT not in metafunc.fixturenames:
         return
     if "upstream_test" in metafunc.fixturenames:
-        metafunc.parametrize((SLOT, "upstream_test"), list(_upstream(here)))
+        metafunc.parametrize((SLOT, "upstream_test"), list(_upstream(plan)))
         return
     known = metafunc.config.stash.setdefault(_manifests, {})
-    for name in here.scope.drivers if not known else ():
-        known[name] = here.manifest(name)
-    wanted = metafunc.definition.get_closest_marker("blockyard_topology")
-    hardware = wanted.args if wanted else ("",)
+    for name in plan.scope.drivers if not known else ():
+        known[name] = plan.manifest(name)
+    marker = metafunc.definition.get_closest_marker("blockyard_topology")
+    hardware = marker.args if marker else ("",)
     slots = [
         Slot(driver, console, topology)
-        for driver in here.drivers_of(metafunc.definition.path.parent)
-        for console in here.scope.consoles
+        for driver in plan.drivers_of(metafunc.definition.path.parent)
+        for console in plan.scope.consoles
         for topology in (hardware if known[driver].on_hardware else ("",))
     ]
     metafunc.parametrize(SLOT, slots, ids=str)
 
 
-def _upstream(here: plan.Plan) -> Iterator[object]:
-    """Each test of upstream's on the slots whose drivers it fits."""
-    for driver in here.scope.drivers:
-        manifest = here.manifest(driver)
-        for slot in (Slot(driver, console) for console in here.scope.consoles):
-            for test in here.scope.upstream.tests if here.scope.upstream else ():
+def _upstream(plan: Plan) -> Iterator[object]:
+    """Parameters of tests/blktests: each upstream test on the slots of drivers that it fits."""
+    for driver in plan.scope.drivers:
+        manifest = plan.manifest(driver)
+        for slot in (Slot(driver, console) for console in plan.scope.consoles):
+            for test in plan.scope.upstream.tests if plan.scope.upstream else ():
                 if test.fits(manifest):
                     yield pytest.param(slot, test, id=f"{slot}-{test.name}")
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """One slot after the other, so that each needs one guest; else as they come."""
-    here = config.stash[PLAN]
-    # a test of a driver that was not chosen comes with a parameter that is not a slot
+    """Sorts tests by slot, so that each slot boots one guest; the order is otherwise kept."""
+    plan = config.stash[PLAN]
+    # a test whose driver was not selected has a placeholder of pytest's for its slot
     items[:] = [item for item in items if not _has_empty_slot(item)]
-    if here.scope.smoke:
-        items[:] = [item for item in items if _is_first(item, here)]
+    if plan.scope.smoke:
+        items[:] = [item for item in items if _is_smoke(item, plan)]
     items.sort(key=lambda item: str(slot_of(item) or ""))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Tests of one slot go to a worker together, so that they share a guest."""
+    """Sends tests of one slot to one worker, so that they share a guest."""
     return scheduler(config, log, Portions(config.stash[PLAN].slot_names()))
 
 
@@ -189,33 +194,33 @@ def _has_empty_slot(item: pytest.Item) -> bool:
     return bool(callspec and SLOT in callspec.params and not slot_of(item))
 
 
-def _is_first(item: pytest.Item, here: plan.Plan) -> bool:
-    """Whether it is a smoke test, or one of a driver's own."""
-    return bool(item.get_closest_marker("blockyard_smoke") or here.owner(item.path.parent))
+def _is_smoke(item: pytest.Item, plan: Plan) -> bool:
+    """Whether it is marked as a smoke test, or is a driver's own test."""
+    return bool(item.get_closest_marker("blockyard_smoke") or plan.owner(item.path.parent))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Notes whether another test follows in the same guest."""
+    """Records whether another test follows in the same guest."""
     item.stash[_last] = nextitem is None or slot_of(nextitem) != slot_of(item)
 
 
 @pytest.fixture
 def guest(request: pytest.FixtureRequest, blockyard_slot: Slot) -> Iterator[Guest]:
-    """The slot's guest, ready for one test; afterwards its kernel log is judged."""
+    """The slot's guest; its kernel log and state are checked after the test."""
     slot = blockyard_slot
     config = request.config
     if _guests not in config.stash:
         worker = getattr(config, "workerinput", {}).get("workerid", "")
-        if config.stash[PLAN].own:  # a driver's own tests have guests of their own
+        if config.stash[PLAN].own:  # they share no guest with the suites
             worker = f"own-{worker}"
         config.stash[_guests] = Guests(config.stash[PLAN], config.stash[DIRECTORY], worker)
     guests = config.stash[_guests]
     try:
         guests.check(slot)
         guest = guests.get(slot, request.node.name)
-    except NotServed as problem:
-        raise Skipped(problem.reason, problem.details) from None
+    except NotServed as error:
+        raise Skipped(error.reason, error.details) from None
     request.node.stash[_guest] = guest
     try:
         unmet = requirements.unmet(request.node, guest.driver)
@@ -230,23 +235,23 @@ def guest(request: pytest.FixtureRequest, blockyard_slot: Slot) -> Iterator[Gues
             raise Skipped(unmet)
         yield guest
     finally:
-        _judge(guests, guest, request.node)
+        _check_guest(guests, guest, request.node)
 
 
 def _skip(guest: Guest, reason: SkipReason) -> NoReturn:
-    """Skips a test, unless the kernel has complained since the one before: no other would tell."""
+    """Skips a test. Raises SplatFound for a splat since the last test, which would be lost."""
     if splats := guest.splats():
         raise SplatFound(splats)
     raise Skipped(reason)
 
 
-def _judge(guests: Guests, guest: Guest, item: pytest.Item) -> None:
-    """Scans the test's part of the kernel log, whatever else happened, and raises what is wrong.
+def _check_guest(guests: Guests, guest: Guest, item: pytest.Item) -> None:
+    """Scans the test's part of the kernel log and compares the guest's state.
 
-    A guest with which anything is wrong is given up. That of a test that failed may have been left
-    half-way: it is looked at thoroughly, and kept when nothing is found.
+    Raises SplatFound, StateLeak or a GuestError; such a guest is discarded. After a failed test,
+    all settings of the guest are compared, and it is kept when none has changed.
     """
-    if item.session.exitstatus == pytest.ExitCode.INTERRUPTED:  # half a test is not judged
+    if item.session.exitstatus == pytest.ExitCode.INTERRUPTED:  # the test was cut short
         guests.discard()
         return
     left: list[str] = []
@@ -254,7 +259,7 @@ def _judge(guests: Guests, guest: Guest, item: pytest.Item) -> None:
     end = None
     failed = item.stash.get(_failed, False)
     last = item.stash[_last]
-    if not item.stash.get(_ill, False):
+    if not item.stash.get(_suspect, False):
         try:
             left, end = guest.end(item.name, thorough=failed, last=last)
         except Exception as error:
@@ -282,26 +287,26 @@ def driver(guest: Guest) -> Driver:
 
 @pytest.fixture
 def machine(guest: Guest) -> Machine:
-    """The virtual machine of the guest: kernel log, consoles, QEMU's monitor."""
+    """The guest's virtual machine: kernel log, consoles, QEMU's monitor."""
     return guest.machine
 
 
 @pytest.fixture
 def console(driver: Driver) -> Console:
-    """The console of this test, serial or ssh: runs commands in the guest."""
+    """The console of this test, serial or ssh, which runs commands in the guest."""
     return driver.console
 
 
 @pytest.fixture
 def patient_console(driver: Driver) -> Iterator[None]:
-    """Lets the test's commands wait for a driver's own time-outs (`requirements.waits`)."""
+    """Lets the test's commands wait for the driver's own timeouts (`requirements.waits`)."""
     with driver.console.may_wait():
         yield
 
 
 @pytest.fixture
-def blockyard_plan(request: pytest.FixtureRequest) -> plan.Plan:
-    """What this run is to do."""
+def blockyard_plan(request: pytest.FixtureRequest) -> Plan:
+    """The plan of this run."""
     return request.config.stash[PLAN]
 
 
@@ -312,21 +317,21 @@ def blockyard_directory(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture
-def budget(blockyard_plan: plan.Plan) -> Budget:
-    """How long this run's loads and repetitions take."""
+def budget(blockyard_plan: Plan) -> Budget:
+    """How long loads run in this run, and how often tests repeat something."""
     return Budget(blockyard_plan.scope.budget)
 
 
 @pytest.fixture
 def disk(driver: Driver) -> Iterator[Disk]:
-    """A disk of the driver, with its defaults."""
+    """A disk of the driver, with default attributes."""
     with driver.disk() as disk:
         yield disk
 
 
 @pytest.fixture
 def data_disk(driver: Driver) -> Iterator[Disk]:
-    """A disk that keeps what is written to it."""
+    """A disk of the driver from which data that was written can be read back."""
     with driver.disk(**driver.persistent_attributes()) as disk:
         yield disk
 
@@ -335,7 +340,7 @@ def data_disk(driver: Driver) -> Iterator[Disk]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Adds what the run has to know of a phase, and where the guest's logs are."""
+    """Adds the user property of a phase, and where the guest's logs are."""
     report = yield
     if slot_of(item) is None:  # an ordinary test beside those of a driver
         return report
@@ -345,8 +350,8 @@ def pytest_runtest_makereport(
         facts["booted"] = guests.booted
     if guest:
         facts["guest"] = guest.name
-        if item.config.stash.get(_boot_told, None) is not guest:
-            item.config.stash[_boot_told] = guest
+        if item.config.stash.get(_boot_reported, None) is not guest:
+            item.config.stash[_boot_reported] = guest
             facts["boot"] = msgspec.to_builtins(guest.boot)
         if report.failed:
             folder = item.config.stash[DIRECTORY] / guest.name
@@ -359,10 +364,10 @@ def pytest_runtest_makereport(
     elif call.excinfo is not None:
         item.stash[_failed] = True
         errors = _causes(call.excinfo.value)
-        # the guest is given up after the test's part of the log has been looked at
-        item.stash[_ill] = any(isinstance(error, GuestError) for error in errors)
+        # the guest is discarded when the test's part of the log has been scanned
+        item.stash[_suspect] = any(isinstance(error, GuestError) for error in errors)
         logs = [log for error in errors if (log := getattr(error, "kernel_log", ""))]
-        if item.stash[_ill] and guest and not logs:
+        if item.stash[_suspect] and guest and not logs:
             logs = [guest.machine.log.tail()]
         facts |= {
             "outcome": functools.reduce(outcomes.worse, map(outcomes.of_exception, errors)),
@@ -377,14 +382,14 @@ def pytest_runtest_makereport(
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    """The errors of a phase: pytest puts those of several finalizers into a group."""
+    """The errors of a phase. Errors of several finalizers are a group in pytest."""
     if isinstance(error, BaseExceptionGroup):
-        return [one for inner in error.exceptions for one in _causes(inner)]
+        return [cause for inner in error.exceptions for cause in _causes(inner)]
     return [error]
 
 
 def _skip_facts(report: pytest.TestReport, call: pytest.CallInfo[None]) -> dict[str, Any]:
-    """The reason of a skip for people, and as a value in types of JSON."""
+    """The reason of a skip as text and as the fields of `SkipReason`."""
     error = call.excinfo.value if call.excinfo else None
     if isinstance(error, Skipped):
         return {"reason": str(error.msg), "skip": msgspec.to_builtins(error.reason)}

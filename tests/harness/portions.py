@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which tests a worker of pytest-xdist runs in a row.
+"""Portions: the tests that a pytest-xdist worker runs in a row.
 
-A portion is a part of one slot's tests: large enough to be worth a guest, and small enough for the
-workers to end together. pytest-xdist's `--dist loadgroup` cannot do it, see docs/dependencies.md.
+A portion is a part of one slot's tests: large enough to be worth a boot, and small enough for the
+workers to finish together. pytest-xdist's `--dist loadgroup` cannot do this, see
+docs/dependencies.md.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import Any
 
 import pytest
 
-PORTION = 20  # tests; a guest is ready in the time that three or four of them take
+PORTION = 20  # tests; a boot takes as long as three or four of them
 
 
 class Portions:
-    """Assigns tests to portions, in the order in which they are asked for."""
+    """Assigns tests to portions, in the order of the calls of `of`."""
 
     def __init__(self, slots: Iterable[str]) -> None:
         longest_first = sorted(slots, key=len, reverse=True)
@@ -28,8 +29,9 @@ class Portions:
         self._found: dict[str, str] = {}
 
     def of(self, nodeid: str) -> str:
-        """The portion of a test, which pytest's id of it names by its slot; an ordinary test has
-        none and makes up portions with others.
+        """The portion of a test by its pytest id, which contains its slot.
+
+        Ordinary tests, which have no slot, share portions.
         """
         if nodeid not in self._found:
             match = self._slot.search(nodeid) if self._slot else None
@@ -40,7 +42,7 @@ class Portions:
 
 
 def scheduler(config: pytest.Config, log: Any, portions: Portions) -> Any:
-    """A scheduler of pytest-xdist that gives a worker one portion after the other."""
+    """A pytest-xdist scheduler that sends whole portions to workers; its types are xdist's."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByPortion(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types

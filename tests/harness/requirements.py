@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a test needs and whether a driver in a guest has it.
+"""What tests require, and whether a driver in a guest meets it.
 
     @needs("configfs", "attribute:size", program="fio", symbol="BLK_DEV_ZONED")
 
-Capabilities are those of modules.driver; a program is looked up in the guest, a symbol in the
-kernel's configuration. What is missing becomes the reason of a skip. A test that finds out
-by itself that something is missing calls `skip`.
+Capabilities are those of modules.driver. A program is looked up in the guest, a symbol in the
+kernel's configuration. A missing requirement is the reason of a skip. A test that detects by itself
+that something is missing calls `skip`.
 """
 
 from __future__ import annotations
@@ -23,41 +23,41 @@ _OF_FIXTURES = {"disk": "disk", "data_disk": "persistent"}
 
 
 def needs(*capabilities: str, program: str = "", symbol: str = "") -> pytest.MarkDecorator:
-    """Marks a test (or a module, as `pytestmark`) with what it needs."""
+    """A mark with the requirements of a test, or of a test file as its `pytestmark`."""
     return pytest.mark.blockyard_needs(*capabilities, program=program, symbol=symbol)
 
 
 def topology(*topologies: str) -> pytest.MarkDecorator:
-    """Marks a test (or a module) to be run on these topologies, each by its name.
+    """A mark that runs a test (or the tests of a file) on topologies with these names.
 
-    It holds for drivers of hardware; others make their disks themselves, and run it once.
+    It has no effect for drivers that make their own disks: they run the test once.
     """
     return pytest.mark.blockyard_topology(*topologies)
 
 
 def feature(*names: str) -> pytest.MarkDecorator:
-    """Says which features of a driver a test (or a module) is about, for the parity table."""
+    """A mark with the driver features that a test (or a file) covers, for the parity table."""
     return pytest.mark.blockyard_feature(*names)
 
 
 def waits() -> pytest.MarkDecorator:
-    """Marks a test (or a module) whose commands may wait for what the kernel ends by itself.
+    """A mark for a test (or a file) whose commands wait until a timeout of the kernel.
 
-    That is no hang before console.TIME_OUTS_S, where others have hung after BLOCKED_S.
+    Such a command counts as hung after console.TIME_OUTS_S, others after BLOCKED_S.
     """
     return pytest.mark.usefixtures("patient_console")
 
 
 def smoke(test: Callable[..., None]) -> Callable[..., None]:
-    """Marks one of the tests that show first whether a driver works: `./inv test` has no others."""
+    """Marks a smoke test: `./inv test` runs only these unless --suite or -k says otherwise."""
     marked: Callable[..., None] = pytest.mark.blockyard_smoke(test)
     return marked
 
 
 def features(item: pytest.Item) -> tuple[str, ...]:
-    """The features that a test is about: those it names, else the attributes that it needs.
+    """The features that a test covers: those of its mark, else the attributes that it needs.
 
-    A test that names neither is about what its file is about.
+    Without either, the feature is the name of the test's file.
     """
     named = [name for marker in item.iter_markers("blockyard_feature") for name in marker.args]
     needed = [name for marker in item.iter_markers("blockyard_needs") for name in marker.args]
@@ -70,7 +70,7 @@ def features(item: pytest.Item) -> tuple[str, ...]:
 
 
 class Skipped(pytest.skip.Exception):  # type: ignore[misc,name-defined]  # a class in a variable
-    """pytest's own exception of a skipped test, with the reason as a value."""
+    """pytest's exception for a skipped test, with the reason as a value."""
 
     def __init__(self, reason: SkipReason, details: str = "") -> None:
         super().__init__(details or reason.text)
@@ -78,16 +78,16 @@ class Skipped(pytest.skip.Exception):  # type: ignore[misc,name-defined]  # a cl
 
 
 def skip(lacking: Lacking, text: str, what: str = "") -> NoReturn:
-    """Skips the test that runs; the arguments are the fields of `outcomes.SkipReason`."""
+    """Skips the running test; the arguments are the fields of `outcomes.SkipReason`."""
     raise Skipped(SkipReason(lacking=lacking, what=what, text=text))
 
 
 def unmet(item: pytest.Item, driver: Driver) -> SkipReason | None:
-    """Why the test cannot run on this driver; None when it can."""
+    """The first requirement that the driver does not meet; None when it meets all."""
     for fixture, capability in _OF_FIXTURES.items():
         if fixture in getattr(item, "fixturenames", ()) and capability not in driver.capabilities:
             return missing_capability(driver, capability)
-    # what a whole suite needs is told before what one of its tests does
+    # requirements of the file come before those of the test
     for marker in reversed(list(item.iter_markers("blockyard_needs"))):
         for capability in marker.args:
             if capability not in driver.capabilities:
@@ -102,19 +102,19 @@ def unmet(item: pytest.Item, driver: Driver) -> SkipReason | None:
 
 
 def without_symbol(driver: Driver, symbol: str) -> SkipReason:
-    """The kernel is built without a symbol."""
+    """The reason to skip for a symbol that is off in the kernel's configuration."""
     text = f"kernel {driver.kernel.info.release} is built without CONFIG_{symbol}"
     return SkipReason(lacking="kernel", what=f"symbol:{symbol}", text=text)
 
 
 def without_program(program: str) -> SkipReason:
-    """The guest does not have a program."""
+    """The reason to skip for a program that is not installed in the guest."""
     text = f"the guest has no program {program}"
     return SkipReason(lacking="guest", what=f"program:{program}", text=text)
 
 
 def missing_capability(driver: Driver, capability: str) -> SkipReason:
-    """The driver does not have a capability, or the kernel keeps it from having it."""
+    """The reason to skip for a capability that the driver, or its build in this kernel, lacks."""
     kind, _, name = capability.partition(":")
     if kind in ("attribute", "parameter"):
         text = f"{driver.name} has no {kind} {name}"
@@ -128,10 +128,10 @@ def missing_capability(driver: Driver, capability: str) -> SkipReason:
         "holds_module_ref": "does not promise that an open disk keeps its module",
         "disk": "makes no disks",
         "bind": "names no devices to bind to in its manifest",
-        "counterpart": "is no Rust driver with a counterpart in C",
+        "counterpart": "is not a Rust driver with a counterpart in C",
         "configfs": "has no configfs directory: its disks cannot be configured",
         "features": "has no features file",
-        "nvme": "is no NVMe driver",
+        "nvme": "is not an NVMe driver",
         "persistent": "has no disks that keep their data in this kernel",
     }
     text = f"{driver.name} {lacks[capability]}"

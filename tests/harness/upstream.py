@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Which of upstream's blktests a run does, as values of its plan.
+"""The tests of upstream blktests that a run executes, as values of its plan.
 
 `tests/blktests` reads them from a checkout and runs them.
 """
@@ -10,27 +10,27 @@ import msgspec
 
 from blockyard.modules.manifest import Manifest
 
-NULL_BLK = "null_blk"  # the driver that upstream's tests make their own disks with
-SECONDS = 10  # what a test with a time limit takes by default; upstream's own default is 30
+NULL_BLK = "null_blk"  # the driver with which upstream's tests make disks
+SECONDS = 10  # default for a test with a time limit; upstream's own default is 30
 
 
 class UpstreamTest(msgspec.Struct, frozen=True):
-    """One test of upstream's."""
+    """A test of upstream blktests."""
 
     name: str  # group/number
-    on_a_disk: bool = False  # it is given a disk; else it makes its own
-    on_null_blk: bool = False  # it, or its group, makes them with null_blk
+    on_a_disk: bool = False  # it takes a disk (test_device); else it makes its own
+    on_null_blk: bool = False  # it, or its group, makes its disks with null_blk
 
     @property
     def group(self) -> str:
-        """The folder that it stands in."""
+        """The folder of the test, such as `block`."""
         return self.name.partition("/")[0]
 
     def fits(self, driver: Manifest) -> bool:
-        """Whether it says something about that driver.
+        """Whether the test exercises that driver.
 
-        A test that is given a disk runs on every driver, one that makes its own runs once: with
-        null_blk and what stands in for it, or where its group belongs.
+        A test that takes a disk runs on every driver. A test that makes its own disks runs with
+        null_blk and its counterparts, or with the driver that its group is named after.
         """
         if self.on_a_disk or driver.name == self.group:
             return True
@@ -40,9 +40,9 @@ class UpstreamTest(msgspec.Struct, frozen=True):
 
 
 class Upstream(msgspec.Struct, frozen=True, kw_only=True):
-    """What of upstream a run does."""
+    """The upstream tests of a run."""
 
     tests: tuple[UpstreamTest, ...]
-    digest: str  # a hash of what was taken of the checkout
+    digest: str  # a hash of the files that were taken from the checkout
     archive: str = ""  # the key of a tar of it in the cache, see tests/blktests/archive.py
-    seconds: int = SECONDS  # what a test with a time limit takes
+    seconds: int = SECONDS  # how long a test with a time limit runs

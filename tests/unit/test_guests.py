@@ -139,7 +139,7 @@ class TestTopology:
         boots = Boots(works=True)
         run = self.guests(boots, {"default"}, tmp_path, monkeypatch)
         run.check(self.ZNS)
-        with pytest.raises(NotServed, match="on zns, and does on default: nvme0n1: not supported"):
+        with pytest.raises(NotServed, match="but finds one on default: nvme0n1: not supported"):
             run.get(self.ZNS)
         with pytest.raises(NotServed, match="nvme0n1: not supported") as caught:
             run.check(Slot("nvme", "ssh", "zns"))

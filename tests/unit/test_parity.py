@@ -65,8 +65,8 @@ class TestPair:
         case("skip", "zoned", reason="rnull has no attribute zoned"),
         case("pass", "mbps", "null_blk"),
         case("skip", "mbps", reason="rnull has no attribute mbps"),
-        case("skip", "smart", "null_blk", reason="null_blk is no NVMe driver"),
-        case("skip", "smart", reason="rnull is no NVMe driver"),
+        case("skip", "smart", "null_blk", reason="null_blk is not an NVMe driver"),
+        case("skip", "smart", reason="rnull is not an NVMe driver"),
         case("pass", "size", "nvme"),
     )
 

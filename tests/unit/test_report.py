@@ -106,12 +106,12 @@ def test_missing_features_of_a_driver_are_one_line(capsys: pytest.CaptureFixture
         result("pass"),
         *(driver_lacks(f"z/{n}", "attribute:zoned") for n in range(4)),
         driver_lacks("z/mbps", "attribute:mbps"),
-        result("skip", "z/x", reason="rnull is no NVMe driver"),
+        result("skip", "z/x", reason="rnull is not an NVMe driver"),
     )
     show(run, Path("/results/run/run.json"))
     out = capsys.readouterr().out
     assert "  rnull has no attribute zoned (4 tests), mbps (1 tests)\n" in out
-    assert "  rnull is no NVMe driver: z/x\n" in out
+    assert "  rnull is not an NVMe driver: z/x\n" in out
 
 
 def test_known_failures_are_listed_without_details(capsys: pytest.CaptureFixture[str]) -> None:
