@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What all commands print in one way.
+"""Output of all commands: lines, JSON, tables and pages.
 
-Text that is not ours (of guests, logs, patches, manifests, configurations) goes through `say`,
-`plain` or `as_json`: it is read, never obeyed by a terminal, a CI's runner or rich.
+Text from others (guests, logs, patches, manifests, configurations) goes through `say`, `plain` or
+`as_json`, which escape control sequences of terminals, of CI runners and of rich.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-PIPE_COLUMNS = 120  # a pipe has no width
+PIPE_COLUMNS = 120  # width of tables when stdout is not a terminal
 
 
 def as_json(value: object) -> str:
-    """JSON for scripts and for people: any text stays what it is, and is safe to look at."""
+    """A value as indented JSON, with control characters escaped."""
     text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
     return printable_json(text)
 
 
 def say(text: str) -> None:
-    """A line of a command's answer, on stdout."""
+    """Prints a line of a command's answer to stdout, with control characters escaped."""
     print(printable(text))
 
 
 def plain(text: str, style: str = "") -> Text:
-    """The same for rich, which takes orders, too: ``[link=...]``, ``:bug:``.
+    """Text for rich, without its markup (``[link=...]``, ``:bug:``).
 
-    Also for the cells of a table, where a line may begin anywhere: no "::" is left in them.
+    "::" is escaped everywhere, because a cell of a table may start a line.
     """
     from rich.text import Text
 
@@ -47,24 +47,24 @@ def plain(text: str, style: str = "") -> Text:
 
 
 def console() -> Console:
-    """rich's, for what `plain` made and for words of ours.
+    """A console of rich, for text from `plain` and for our own.
 
-    Lines are as long as they have to be: those that were broken cannot be copied.
+    It does not wrap lines, so that they can be copied.
     """
     from rich.console import Console
 
     class Plain(Console):
-        def on_broken_pipe(self) -> None:  # rich ends the process, as if a test had failed
-            raise  # noqa: PLE0704  # it is called where the error is handled
+        def on_broken_pipe(self) -> None:  # rich would exit with 1, as if a test had failed
+            raise  # noqa: PLE0704  # called in an except block
 
     width = None if sys.stdout.isatty() else PIPE_COLUMNS
     return Plain(highlight=False, soft_wrap=True, width=width)
 
 
 def page_file(own: Path, *, write: bool, output: str) -> Path | None:
-    """Where a command writes its page: the file of --output, with --write our own, else nowhere.
+    """The file for a command's page: that of --output, with --write our own, else None.
 
-    Raises UsageError for both, and for a file in a folder that does not exist.
+    Raises UsageError for both options, and for a folder that does not exist.
     """
     if not output:
         return own if write else None
@@ -77,6 +77,6 @@ def page_file(own: Path, *, write: bool, output: str) -> Path | None:
 
 
 def write_page(path: Path, text: str) -> None:
-    """Writes a page that a command makes, and says so."""
+    """Writes the page of a command and prints its path."""
     store.write(path, text.encode())
     note(f"written to {path}")

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a driver's repository says is to be tested, and on what (docs/configuration.md).
+"""The project file of a driver's repository: what is tested, and on what (docs/configuration.md).
 
     [tool.blockyard]               # in pyproject.toml; in blockyard.toml without this line
     kernels = ["7.3", "6.18"]
     modules = ["."]
 
-Options of the command line win over the file, key by key. `blockyard test` makes one run for each
-kernel, variant and topology; pytest, whose runs have one kernel, takes the first of each.
+Options of the command line override the file, key by key. `blockyard test` makes a run for each
+combination of kernel, variant and topology; pytest makes one run, with the first of each.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from blockyard.kernel.host.errors import UsageError, unknown
 
 
 class Project(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The table. Relative paths in it are those of the file's folder; an empty key is not set."""
+    """The table, with absolute paths. An empty value stands for a missing key."""
 
-    kernels: tuple[str, ...] = ()  # as --kernel
+    kernels: tuple[str, ...] = ()  # values of --kernel
     variants: tuple[str, ...] = ()
     topologies: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()  # folders of drivers outside the kernel tree
@@ -39,7 +39,7 @@ class Project(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 @dataclass(frozen=True)
 class Cell:
-    """What one run tests on. Empty: the default."""
+    """Kernel, variant and topology of a run; empty: the default."""
 
     kernel: str
     variant: str
@@ -47,7 +47,7 @@ class Cell:
 
 
 def cells(project: Project, kernel: str = "", variant: str = "", topology: str = "") -> list[Cell]:
-    """All combinations, those of the first kernel first; an option replaces its list."""
+    """All combinations, sorted by kernel; an option replaces the list in the file."""
     lists = (
         (kernel,) if kernel else project.kernels or ("",),
         (variant,) if variant else project.variants or ("",),
@@ -59,14 +59,14 @@ def cells(project: Project, kernel: str = "", variant: str = "", topology: str =
 def find(start: Path) -> Project | None:
     """The project that a folder belongs to; None without a file (project_file.find).
 
-    Raises UsageError, which names the file, for one that says what it may not.
+    Raises UsageError for an invalid file.
     """
     path = project_file.find(start)
     return read(path) if path else None
 
 
 def read(path: Path) -> Project:
-    """The table in a file; see `find`."""
+    """The table in a file; raises UsageError for an invalid file."""
     values = toml.read(path, dict[str, object], "the project file")
     where = str(path)
     if path.name == project_file.SHARED:
@@ -91,7 +91,7 @@ def _located(project: Project, folder: Path) -> Iterator[tuple[str, tuple[str, .
             name,
             tuple(str(folder / Path(value).expanduser()) for value in getattr(project, name)),
         )
-    for name in ("kernels", "topologies"):  # names, unless they begin like paths
+    for name in ("kernels", "topologies"):  # names, or paths that start with a dot
         yield (
             name,
             tuple(

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Where a driver's repository says what to test: `blockyard.toml` or `[tool.blockyard]`.
+"""Finds the project file of a driver's repository: `blockyard.toml` or `[tool.blockyard]`.
 
-Looked at are the current folder and, inside of a git repository, those above it up to its top.
-ci/project.py reads the file. This is apart since pytest asks in each repository where our plugin is
-installed: it imports nothing and never fails.
+The search covers the current folder and, in a git repository, the folders above it up to its top.
+ci/project.py reads the file. The search is separate because our pytest plugin runs it in every
+project: it imports little and raises no errors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _HEAD = re.compile(rb"\s*\[\s*tool\s*\.\s*blockyard\s*[].]")
 
 
 def find(start: Path) -> Path | None:
-    """The nearest file with such a table; blockyard.toml goes before pyproject.toml."""
+    """The nearest file with our table, blockyard.toml before pyproject.toml; None without one."""
     for folder in _folders(start):
         if (folder / OWN).is_file():
             return folder / OWN
@@ -36,7 +36,7 @@ def _folders(start: Path) -> list[Path]:
 
 
 def _has_table(path: Path) -> bool:
-    """Whether a file may have our table. One that has none need not even be valid."""
+    """Whether a file seems to have our table. It need not be valid TOML."""
     try:
         lines = path.read_bytes().splitlines()
     except OSError:

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Plain pytest in a driver's own repository: `pytest --blockyard-module . tests/` (docs/pytest.md).
 
-The options, and the project's file (ci/project.py), say which kernel, drivers and consoles. From
-them the controlling process makes the plan of the run: the names are checked when pytest is
-configured, the kernel and modules are built when its session starts, unless tests are only listed.
-pytest-xdist's workers get the plan's file. tests/harness/plugin.py then runs the tests in guests.
+The options and the project's file (ci/project.py) name kernel, drivers and consoles. From them the
+controlling process makes the plan of the run. Names are checked when pytest is configured; kernel
+and modules are built when its session starts, unless tests are only listed. pytest-xdist's workers
+get the plan's file. tests/harness/plugin.py then runs the tests in guests.
 
-Where there is no such option and no such file, this only adds the options to `pytest --help`. It
-is loaded into everybody's runs, so it imports the rest when it is needed.
+Without such an option or file, this plugin only adds the options to `pytest --help`. pytest loads
+it in every project, so it imports the rest only when needed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from blockyard.ci import project_file
 if TYPE_CHECKING:
     from blockyard.ci.run.plain_pytest import Request
 
-OPTIONS = {  # of `--blockyard-*`: what the value is called in help, help
+OPTIONS = {  # of `--blockyard-*`: the value's name in help, help
     "kernel": ("NAME", "kernel to test, as --kernel of ./inv test; default: 7.3"),
     "variant": ("NAME", "plain, debug, kasan, ...; default: plain"),
     "module": ("DIRS", "folders of drivers outside the kernel tree, with commas"),
@@ -37,10 +37,10 @@ OPTIONS = {  # of `--blockyard-*`: what the value is called in help, help
     "topology": ("NAME", "the guest's hardware: a name, or a TOML file"),
     "start": ("HOW", "how guests start: boot, or from a snapshot"),
     "accel": ("NAME", "auto (default: KVM where it works), kvm or tcg"),
-    "budget": ("NAME", "how long loads and repetitions go on: quick, default or long"),
+    "budget": ("NAME", "how long loads and repetitions take: quick, default or long"),
 }
-HARNESS = "blockyard_harness"  # what the plugin that runs the tests is registered as
-PLAN = "blockyard_plan"  # in a worker's input: the plan's file
+HARNESS = "blockyard_harness"  # the name of the plugin that runs the tests
+PLAN = "blockyard_plan"  # in a worker's input: the path of the plan
 _REQUEST: pytest.StashKey[Request] = pytest.StashKey()
 
 
@@ -52,9 +52,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Registers the harness for a run of ours, before pytest-xdist has plugins in its workers."""
+    """Registers the harness if drivers are tested, before pytest-xdist starts its workers."""
     options = vars(early_config.known_args_namespace)
-    if options.get("blockyard_plan"):  # `blockyard test`, which has named it
+    if options.get("blockyard_plan"):  # of `blockyard test`, which names the harness
         return
     if any(_given(options).values()) or project_file.find(early_config.invocation_params.dir):
         from blockyard.tests.harness import plugin
@@ -68,7 +68,7 @@ def _given(options: Mapping[str, Any]) -> dict[str, str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Gives a run of ours its plan: a worker that of its controller, others one to list tests."""
+    """Sets the plan: in a worker the controller's, else a plan that is enough to list tests."""
     if not config.pluginmanager.has_plugin(HARNESS):
         return
     from blockyard.tests.harness import plan, plugin
@@ -90,7 +90,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Makes the kernel, the modules and the guest's files, unless no test will run."""
+    """Builds kernel, modules and the guest's files, unless no test will run."""
     options = session.config.option
     request = session.config.stash.get(_REQUEST, None)
     lists = ("collectonly", "showfixtures", "show_fixtures_per_test", "setupplan")
@@ -106,7 +106,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """pytest-xdist's hook: tells a worker where the plan is."""
+    """Sends the path of the plan to a worker of pytest-xdist."""
     if _REQUEST in node.config.stash:
         from blockyard.ci.run.plain_pytest import PLAN_FILE
         from blockyard.tests.harness import plugin
@@ -115,7 +115,7 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Which kernel and drivers are tested, and where logs are."""
+    """Lines with the kernel, the drivers and the folder of the logs."""
     request = config.stash.get(_REQUEST, None)
     if request is None:
         return []
@@ -126,7 +126,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 @contextmanager
 def _plain_errors() -> Iterator[None]:
-    """pytest shows an error of a user, or a failed build, without a traceback."""
+    """Turns a UsageError or a Failure into an error that pytest prints without a traceback."""
     from blockyard.kernel.host.errors import Failure, UsageError
     from blockyard.kernel.host.progress import printable
 

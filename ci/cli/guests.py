@@ -118,7 +118,7 @@ def test(
     if list_:
         output.say("\n".join(map(str, tests.values())))
         return
-    resumable = resumption.asked(spec, selected)
+    resumable = resumption.options(spec, selected)
     which = resumption.LATEST if resume is True else str(resume)
     earlier = resumption.find(which, resumable) if resume else None
     run.check(selected)
@@ -132,7 +132,7 @@ def test(
         selected,
         workers,
         spec,
-        asked=resumable,
+        requested=resumable,
         earlier=earlier,
         tests=tests if selected == requested else None,  # with more drivers: collect again
     )

@@ -25,7 +25,7 @@ GUESTS_KEPT = 20  # folders of guests that failed
 
 @contextlib.contextmanager
 def guest_directory() -> Iterator[Path]:
-    """A folder for a guest that is part of no run; kept, for its logs, when the guest fails."""
+    """A folder for a guest outside of a run; it is kept for its logs when the guest fails."""
     store.remove_old("guests", GUESTS_KEPT)
     folder = Path(tempfile.mkdtemp(prefix="guest-", dir=store.work_directory("guests")))
     try:
@@ -40,10 +40,10 @@ def guest_directory() -> Iterator[Path]:
 
 
 def ready(spec: KernelSpec, accel: str = "auto", *, all_modules: bool = True) -> BootEnv:
-    """The environment to boot guests of that kernel, built if need be.
+    """The environment of guests with that kernel; builds what the cache does not have.
 
-    accel: auto, kvm or tcg. all_modules: whether a driver that does not fit the kernel is an error,
-    see `plan.modules`.
+    accel: auto, kvm or tcg. all_modules: whether a driver that cannot be built for the kernel is an
+    error, see `plan.modules`. Raises UsageError and Failure, as builds do.
     """
     accelerator.check(accel)
     plan.out_of_tree(spec)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Names of tests: as a run, its record and its lists have them, from what pytest collected."""
+"""Names of tests in runs, records and lists, from the items that pytest collected."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UPSTREAM = PROJECT / "tests" / "blktests" / "test_blktests.py"
 
 @dataclass(frozen=True)
 class CaseId:
-    """Names one test of a run."""
+    """Identifies a test of a run."""
 
     __test__ = False
 
@@ -28,12 +28,12 @@ class CaseId:
 
     @property
     def id(self) -> str:
-        """As in the record and in lists."""
+        """`suite/name`, as in the record and in lists."""
         return f"{self.suite}/{self.name}"
 
     @property
     def key(self) -> tuple[str, str]:
-        """As CaseResult.key: the same test in another run has the same."""
+        """Identifies the test of a driver in any run, as CaseResult.key."""
         return self.id, self.slot.topology
 
     def __str__(self) -> str:
@@ -41,16 +41,16 @@ class CaseId:
 
 
 def test_id(item: pytest.Item) -> CaseId:
-    """A collected item's name, its class in front; parameters of its own stand in parentheses."""
+    """The id of a collected item: class, function, and its own parameters in parentheses."""
     slot = slot_of(item)
     assert isinstance(item, pytest.Function) and slot
-    own = item.callspec.id.removeprefix(str(slot)).removesuffix(f"-{slot}").removeprefix("-")
-    name = item.originalname.removeprefix("test_") + (f"({own})" if own else "")
+    parameters = item.callspec.id.removeprefix(str(slot)).removesuffix(f"-{slot}").removeprefix("-")
+    name = item.originalname.removeprefix("test_") + (f"({parameters})" if parameters else "")
     if item.cls is not None:
         name = f"{item.cls.__name__}.{name}"
     return CaseId(
         suite="blktests" if item.path == UPSTREAM else item.path.parent.name,
-        name=own if item.path == UPSTREAM else name,
+        name=parameters if item.path == UPSTREAM else name,
         slot=slot,
         features=requirements.features(item),
     )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a run was made with, as values of its record: who compares two runs compares these first.
+"""The circumstances of a run, as values of its record: tool, host, kernel options, selection.
 
-Each type is a part of `ci.run.record.Run`; the descriptions of fields become docs/run-record.md and
-its JSON Schema.
+To compare two runs, compare these first. Each type is a part of `ci.run.record.Run`; the
+descriptions of fields become docs/run-record.md and its JSON Schema.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Tool(msgspec.Struct, frozen=True):
 
 
 class Host(msgspec.Struct, frozen=True):
-    """The machine that the run was made on."""
+    """The machine of the run."""
 
     name: Annotated[str, about("host name")]
     kernel: Annotated[str, about("uname -r")]
@@ -41,14 +41,14 @@ class Host(msgspec.Struct, frozen=True):
 
 
 class UsedAccelerator(msgspec.Struct, frozen=True):
-    """What ran the guests."""
+    """The accelerator of the run's guests."""
 
     name: Annotated[str, about("`kvm` or `tcg`")]
     reason: Annotated[str, about("why it was chosen, for people")]
 
 
 class KernelOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Which kernel was requested, as options of ./inv; secrets of URLs are hidden."""
+    """The requested kernel, as options of ./inv; secrets in URLs are hidden."""
 
     kernel: Annotated[str, about("`--kernel`")]
     variant: Annotated[str, about("`--variant`")] = PLAIN
@@ -60,26 +60,26 @@ class KernelOptions(msgspec.Struct, frozen=True, kw_only=True):
     series_version: Annotated[int | None, about("`--series-version`")] = None
 
     @classmethod
-    def of(cls, choice: KernelSpec) -> KernelOptions:
-        """Those of a choice."""
+    def of(cls, spec: KernelSpec) -> KernelOptions:
+        """The options for a specification."""
 
         def absolute(paths: tuple[Path, ...]) -> tuple[str, ...]:
             return tuple(str(path.absolute()) for path in paths)
 
         return cls(
-            kernel=redact.text(choice.kernel),
-            variant=choice.variant,
-            fragments=absolute(choice.fragments),
-            toolchain=choice.toolchain,
-            compiler=choice.compiler,
-            modules=absolute(choice.modules),
-            series=absolute(choice.series),
-            series_version=choice.series_version,
+            kernel=redact.text(spec.kernel),
+            variant=spec.variant,
+            fragments=absolute(spec.fragments),
+            toolchain=spec.toolchain,
+            compiler=spec.compiler,
+            modules=absolute(spec.modules),
+            series=absolute(spec.series),
+            series_version=spec.series_version,
         )
 
 
 class Selected(msgspec.Struct, frozen=True, kw_only=True):
-    """Which tests were requested, and how they were run."""
+    """The requested tests, and how they ran."""
 
     drivers: Annotated[tuple[str, ...], about("names")]
     consoles: Annotated[tuple[str, ...], about("`serial`, `ssh`")]
@@ -94,19 +94,19 @@ class Selected(msgspec.Struct, frozen=True, kw_only=True):
     seed: Annotated[int | None, about("of the order of the tests; null: their own order")] = None
 
     @classmethod
-    def of(cls, wanted: Selection) -> Selected:
-        """Those of a selection."""
-        scope = wanted.scope
+    def of(cls, selected: Selection) -> Selected:
+        """The values of a selection."""
+        scope = selected.scope
         return cls(
             drivers=scope.drivers,
             consoles=scope.consoles,
-            suites=() if scope.upstream else wanted.suites,
+            suites=() if scope.upstream else selected.suites,
             smoke=scope.smoke,
-            expression=wanted.expression,
+            expression=selected.expression,
             topology=scope.topology.name,
             start=scope.start,
             budget=scope.budget,
-            seed=wanted.seed,
+            seed=selected.seed,
         )
 
 
@@ -119,18 +119,18 @@ class BlktestsCheckout(msgspec.Struct, frozen=True):
 
 
 def this_host() -> Host:
-    """The machine at hand."""
+    """The current machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
     return Host(platform.node(), platform.release(), os.cpu_count() or 1, memory)
 
 
 def this_tool() -> Tool:
-    """The Blockyard that runs."""
+    """The running Blockyard."""
     own = version.current()
     return Tool(own.version, own.commit, own.modified)
 
 
 def arguments() -> tuple[str, ...]:
-    """The words of the command line behind the program; secrets of URLs are hidden."""
+    """The arguments of the command line; secrets in URLs are hidden."""
     words = (os.fsencode(word).decode(errors="backslashreplace") for word in sys.argv[1:])
     return tuple(map(redact.text, words))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Running the tests of a run: our suites in this process's pytest, then each module's own ones.
+"""Runs the tests of a run: our suites in this process's pytest, then each module's own tests.
 
-A module's own tests are in an enclosure (module_tests.runner), so no process has tests of two
-owners.
+A module's own tests run in an enclosure (module_tests.runner), so no process runs tests of two
+authors.
 """
 
 from __future__ import annotations
@@ -25,29 +25,30 @@ from blockyard.kernel.host.errors import BlockyardError
 from blockyard.kernel.host.progress import note
 from blockyard.tests.harness.plan import Plan
 
-# pytest's options that pytest-xdist's workers cannot serve: they have no terminal
+# options of pytest that need a terminal, which pytest-xdist's workers do not have
 IN_ONE_PROCESS = {"--pdb", "--trace", "-s", "--capture=no"}
 Names = dict[str, CaseId]  # pytest's id of a test → ours
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How the tests are run."""
+    """How the tests run."""
 
-    plan: Path  # the file
-    wanted: Selection
+    plan: Path  # its file, in the run's folder
+    selected: Selection
     collector: Collector  # the pytest plugin that gets all reports
-    options: Sequence[str]  # more for pytest
-    guests: int  # side by side
-    over: Callable[[], bool]  # whether no more tests are to be run
+    options: Sequence[str]  # more arguments of pytest
+    guests: int  # that run at a time
+    over: Callable[[], bool]  # whether no more tests should run
 
     def run(self, names: Names, plan: Plan) -> tuple[int, list[str]]:
-        """Runs them; pytest's exit code, and what kept modules' own tests from their end."""
+        """Runs the tests; returns pytest's exit code, and why modules' own tests ended early."""
         left, parts = dict(names), []
-        for suite in collection.own_suites(self.wanted, plan):
-            mine = {one: names[one] for one in names if one.startswith(own_id(suite, ""))}
+        for suite in collection.own_suites(self.selected, plan):
+            prefix = own_id(suite, "")
+            mine = {nodeid: name for nodeid, name in names.items() if nodeid.startswith(prefix)}
             parts.append((suite, mine))
-            left = {one: name for one, name in left.items() if one not in mine}
+            left = {nodeid: name for nodeid, name in left.items() if nodeid not in mine}
         code = self._trusted(left) if left else int(pytest.ExitCode.OK)
         problems = []
         for suite, mine in parts:
@@ -56,9 +57,9 @@ class Execution:
         return code, [problem for problem in problems if problem]
 
     def _trusted(self, names: Names) -> int:
-        arguments = collection.trusted(self.wanted)
-        arguments += [*collection.arguments(self.plan, self.wanted), *self.options]
-        guests = 1 if IN_ONE_PROCESS & set(self.wanted.arguments) else self.guests
+        arguments = collection.trusted(self.selected)
+        arguments += [*collection.arguments(self.plan, self.selected), *self.options]
+        guests = 1 if IN_ONE_PROCESS & set(self.selected.arguments) else self.guests
         arguments += runner.workers(min(guests, portion_count(names)))
         return collection.call(arguments, self.collector)
 
@@ -79,10 +80,10 @@ class Execution:
             self.collector.interrupted = True
             return ""
         except (BlockyardError, OSError, subprocess.SubprocessError) as error:
-            # no folder, no copy, no snapshot, or a full disk: what was found out is still recorded
+            # no folder, copy or snapshot, or a full disk: the other results are still recorded
             problem = str(error)
             self.collector.lose(names, problem)
         if problem:
-            problem = f"the tests in {suite.folder} ended before their time: {problem}"
+            problem = f"the tests in {suite.folder} ended early: {problem}"
             note(problem)
         return problem

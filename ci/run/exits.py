@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""How a command ends: one message for people, one exit code for scripts.
+"""How a command ends: a message for people, an exit code for scripts.
 
-The codes are those of `kernel.host.errors.ExitCode`. Whatever happens to standard output, a run
-that failed never ends like one that passed.
+The codes are in `kernel.host.errors.ExitCode`. A failed run has the exit code of a failed run even
+if standard output cannot be written.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from blockyard.kernel.host.progress import note
 
 
 def code_of(work: Callable[[], object]) -> int:
-    """Does the work of a command; prints what it raises and returns the exit code."""
+    """Calls the function of a command, prints the error that it raises, returns the exit code."""
     interrupts.catch()
     try:
         code = _tried(work)
@@ -38,10 +38,10 @@ def code_of(work: Callable[[], object]) -> int:
 def _tried(work: Callable[[], object]) -> int:
     try:
         work()
-    except Exit as ended:
-        if ended.message:
-            note(ended.message)
-        return int(ended.code)
+    except Exit as request:
+        if request.message:
+            note(request.message)
+        return int(request.code)
     except BlockyardError as error:
         note(f"error: {error}")
         return error.exit_code
@@ -64,27 +64,27 @@ def _tried(work: Callable[[], object]) -> int:
 
 
 def each(works: Sequence[Callable[[], object]]) -> None:
-    """Does several pieces of work, each although another failed, and ends like the worst of them.
+    """Calls several functions, also after one has failed. Raises Exit with the worst code.
 
-    Raises Exit; an interrupt ends them all.
+    An interrupt or an internal error stops it.
     """
     codes: list[int] = []
     for number, work in enumerate(works, 1):
         if len(works) > 1:
             note(f"run {number} of {len(works)}")
         codes.append(_tried(work))
-        if codes[-1] > ExitCode.UNTESTABLE:  # a signal, or a defect
+        if codes[-1] > ExitCode.UNTESTABLE:  # a signal or an internal error
             break
     ranks = (ExitCode.FAILED, ExitCode.USAGE, ExitCode.UNTESTABLE)
-    ended = codes and codes[-1] > ExitCode.UNTESTABLE
-    if code := codes[-1] if ended else next((rank for rank in ranks if rank in codes), None):
+    stopped = codes and codes[-1] > ExitCode.UNTESTABLE
+    if code := codes[-1] if stopped else next((rank for rank in ranks if rank in codes), None):
         raise Exit(code=code)
 
 
 def lost_output(error: OSError) -> int:
-    """The end of a command whose answer could not be written to standard output."""
+    """The exit code of a command whose answer cannot be written to standard output."""
     streams.silence(sys.stdout)
-    if isinstance(error, BrokenPipeError):  # its reader has seen enough; as cat would end
+    if isinstance(error, BrokenPipeError):  # the reader, such as head, has exited
         return ExitCode.PIPE
     note(f"error: cannot write to standard output: {error.strerror}")
     return ExitCode.UNTESTABLE
@@ -96,18 +96,18 @@ def _defect() -> int:
 
 
 def of_run(run: Run) -> int:
-    """What a run says of the kernel that was tested; the report has the reasons."""
+    """The exit code for a run; prints why when nothing was tested."""
     if not run.tests or all(test.outcome == "skip" for test in run.tests):
         note("nothing was tested: every test was skipped")
         return ExitCode.UNTESTABLE
     if not run.ok and not run.booted:
-        note(as_typed("nothing was tested: no guest came up; ./inv boot --run true shows why"))
+        note(as_typed("nothing was tested: no guest booted; ./inv boot --run true shows why"))
         return ExitCode.UNTESTABLE
     return ExitCode.OK if run.ok else ExitCode.FAILED
 
 
 def end(code: int, show: Callable[[], object]) -> None:
-    """Shows the answer and ends the command; the code counts also when nobody can read it."""
+    """Prints the answer and raises Exit for a code other than 0, even if printing fails."""
     try:
         show()
         sys.stdout.flush()
@@ -121,7 +121,7 @@ def end(code: int, show: Callable[[], object]) -> None:
 
 @contextmanager
 def untestable() -> Iterator[None]:
-    """For `./inv test`: a guest that does not even come up has been no test."""
+    """Changes the exit code of a GuestError to UNTESTABLE: no guest booted, nothing was tested."""
     try:
         yield
     except GuestError as error:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A run's journal: `results/<run>/journal.jsonl`, a line for each test that began or ended.
+"""A run's journal: `results/<run>/journal.jsonl`, with lines for each start and end of a test.
 
-Nothing that ends the run (SIGKILL, no memory, no power, a full disk) takes an outcome away that
-stands in it, and `./inv test --resume` goes on from there. The first line says what the run is; a
-last line that was cut off is no line. The run that writes it holds a lock on it.
+Outcomes in it survive whatever ends the run (SIGKILL, no memory, no power, a full disk), and
+`./inv test --resume` continues from there. The first line describes the run; an incomplete last
+line is ignored. The process that runs the tests holds a lock on the file.
 """
 
 from __future__ import annotations
@@ -27,15 +27,14 @@ from blockyard.kernel.host.progress import note
 from blockyard.tests.harness.outcomes import Boot, CaseResult
 
 FILE = "journal.jsonl"
-FORMAT = 2  # 1 is read, too, see ci.run.upgrade
+FORMAT = 2  # format 1 can be read as well, see ci.run.upgrade
 RECORDS = ("run.json", "junit.xml")  # see ci.run.record
-SYNC_S = 1.0  # at most so much of a run is lost with the power; a flush to a disk takes 1 to 30 ms
-
-LOOKS, LOOK_S = 5, 0.02  # who looks whether a run goes on (is_going_on) is done after a moment
+SYNC_S = 1.0  # a power failure loses at most so much of a run; a flush takes 1 to 30 ms
+ATTEMPTS, ATTEMPT_S = 5, 0.02  # to get the lock, which is_running takes for a moment
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A test that was to run."""
+    """A test of the run."""
 
     name: str  # with its slot, such as block/size[null_blk-ssh]
     id: str
@@ -46,7 +45,7 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     features: tuple[str, ...] = ()
 
     def lost(self, reason: str) -> CaseResult:
-        """Its outcome when it never reported."""
+        """The result of the test if it has not reported."""
         return CaseResult(
             id=self.id,
             suite=self.suite,
@@ -64,36 +63,36 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="run", tag_field="li
     """The first line."""
 
     format: int = FORMAT
-    asked: dict[str, str]  # the command's options
-    inputs: dict[str, str]  # what outcomes depend on besides: hashes and names in the cache
-    run: Run  # what the record has from the beginning; no tests
+    requested: dict[str, str] = msgspec.field(name="asked")  # the command's options
+    inputs: dict[str, str]  # hashes and cache keys of what outcomes depend on besides
+    run: Run  # the record before the first test
     tests: tuple[Planned, ...]
 
 
 class Resumed(msgspec.Struct, frozen=True, tag="resumed", tag_field="line"):
-    """The run was taken up again."""
+    """The run was resumed."""
 
     at: str  # UTC
 
 
 class Started(msgspec.Struct, frozen=True, tag="started", tag_field="line"):
-    """A test began."""
+    """A test started."""
 
     test: str  # its name
-    seconds: float  # since the run began, or was taken up again
+    seconds: float  # since the run started or was resumed
 
 
 class Finished(msgspec.Struct, frozen=True, tag="finished", tag_field="line"):
-    """A test ended."""
+    """A test finished."""
 
     test: str
     seconds: float
-    booted: bool  # whether any guest has come up so far
+    booted: bool  # whether any guest has booted so far
     result: CaseResult
 
 
 class Booted(msgspec.Struct, frozen=True, tag="booted", tag_field="line"):
-    """A guest came up, with its driver loaded."""
+    """A guest booted and loaded its driver."""
 
     boot: Boot
 
@@ -102,17 +101,17 @@ Line = Header | Resumed | Started | Finished | Booted
 
 
 class Journal:
-    """The journal of a run that is going on.
+    """The journal of the current run, which is locked until `close`.
 
-    A line that cannot be written is kept, and tried again with the next one.
+    A line that cannot be written is kept in memory and written with the next line.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._begun = time.monotonic()
-        self._synced = self._begun
-        self._waiting = b""  # lines that are not in the file yet
-        self._length = 0  # of the file: up to here its lines are whole
+        self._opened = time.monotonic()
+        self._synced = self._opened
+        self._pending = b""  # lines that are not in the file yet
+        self._length = 0  # bytes of complete lines in the file
         self._complained = False
         self._file = -1
         with self._trying():
@@ -122,50 +121,52 @@ class Journal:
             self._lock()
 
     def _lock(self) -> None:
-        for _ in range(LOOKS):
+        for _ in range(ATTEMPTS):
             with contextlib.suppress(BlockingIOError):
                 return fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            time.sleep(LOOK_S)
+            time.sleep(ATTEMPT_S)
         return fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     @classmethod
-    def begun(cls, directory: Path, header: Header) -> Self:
-        """The journal of a new run, in its folder."""
+    def create(cls, directory: Path, header: Header) -> Self:
+        """Creates the journal of a new run in its folder."""
         journal = cls(directory / FILE)
         journal._write(header)
         return journal
 
     @classmethod
-    def reopened(cls, directory: Path, past: Past, at: str) -> Self:
-        """That of a run which goes on after `past`; at: the time, UTC.
+    def reopen(cls, directory: Path, past: Past, at: str) -> Self:
+        """Opens the journal of a run that is resumed after `past`; at: the time, UTC.
 
-        The record as it was at the interrupt is put aside: from now on the journal has more.
-        Raises UsageError when the run has gone on without us.
+        Renames the record of the interrupted run: from now on the journal is newer.
+        Raises UsageError when the journal has grown since it was read.
         """
         journal = cls(directory / FILE)
         if read(directory / FILE).length != past.length:
-            raise UsageError(f"{directory} has changed meanwhile", hint="start again")
+            raise UsageError(
+                f"the run in {directory} was resumed by another process", hint="try again"
+            )
         journal._length = past.length
         journal._write(Resumed(at))
         for name in RECORDS:
-            with contextlib.suppress(OSError):  # a run that was killed has none
+            with contextlib.suppress(OSError):  # a run that was killed has no record
                 (directory / name).rename(directory / f"{name}.interrupted")
         return journal
 
     def started(self, test: str) -> None:
-        """A test began."""
+        """Adds the start of a test."""
         self._write(Started(test, self._seconds()))
 
     def booted(self, boot: Boot) -> None:
-        """A guest came up."""
+        """Adds the boot of a guest."""
         self._write(Booted(boot))
 
     def finished(self, test: str, result: CaseResult, *, booted: bool) -> None:
-        """A test ended."""
+        """Adds the result of a test; booted: whether any guest has booted so far."""
         self._write(Finished(test, self._seconds(), booted, result))
 
     def close(self) -> None:
-        """Writes what is there to be written, and frees the lock."""
+        """Writes the pending lines, closes the file and releases the lock."""
         self._flush()
         if self._file >= 0:
             with self._trying():
@@ -174,12 +175,12 @@ class Journal:
             self._file = -1
 
     def _seconds(self) -> float:
-        return round(time.monotonic() - self._begun, 3)
+        return round(time.monotonic() - self._opened, 3)
 
     def _write(self, line: Line) -> None:
-        self._waiting += msgspec.json.encode(line) + b"\n"
+        self._pending += msgspec.json.encode(line) + b"\n"
         self._flush()
-        if time.monotonic() - self._synced >= SYNC_S and not self._waiting:
+        if time.monotonic() - self._synced >= SYNC_S and not self._pending:
             with self._trying():
                 os.fdatasync(self._file)
             self._synced = time.monotonic()
@@ -188,12 +189,12 @@ class Journal:
         if self._file < 0:
             return
         with self._trying():
-            os.ftruncate(self._file, self._length)  # what a failed write left
+            os.ftruncate(self._file, self._length)  # remove the rest of a failed write
             written = 0
-            while written < len(self._waiting):
-                written += os.write(self._file, self._waiting[written:])
+            while written < len(self._pending):
+                written += os.write(self._file, self._pending[written:])
             self._length += written
-            self._waiting = b""
+            self._pending = b""
 
     @contextlib.contextmanager
     def _trying(self) -> Iterator[None]:
@@ -201,7 +202,7 @@ class Journal:
             yield
         except BlockingIOError:
             os.close(self._file)
-            raise going_on(self._path.parent) from None
+            raise still_running(self._path.parent) from None
         except OSError as error:
             if not self._complained:
                 self._complained = True
@@ -210,24 +211,24 @@ class Journal:
 
 @dataclass(frozen=True)
 class Past:
-    """What a journal says of a run that has ended, or does not write to it at this moment."""
+    """The content of a journal."""
 
     header: Header
-    resumed: tuple[str, ...]  # when, UTC
-    results: dict[str, CaseResult]  # of the tests that ended, by name
-    under_way: tuple[str, ...]  # names of the tests that began and did not end
+    resumed: tuple[str, ...]  # times, UTC
+    results: dict[str, CaseResult]  # of finished tests, by name
+    under_way: tuple[str, ...]  # names of tests that started and did not finish
     seconds: float
     booted: bool
     boots: tuple[Boot, ...]
-    length: int  # of the journal's whole lines, in bytes
+    length: int  # of the journal's complete lines, in bytes
 
     @property
-    def known(self) -> dict[str, CaseResult]:
-        """The results that need not be found out again: a lost test has told nothing."""
-        return {name: one for name, one in self.results.items() if one.outcome != "lost"}
+    def conclusive(self) -> dict[str, CaseResult]:
+        """The results except those of lost tests, which run again; by name."""
+        return {name: test for name, test in self.results.items() if test.outcome != "lost"}
 
-    def begun_again(self, at: str) -> Run:
-        """The record as it is when the run is taken up again; at: the time, UTC."""
+    def resumed_at(self, at: str) -> Run:
+        """The record when the run is resumed; at: the time, UTC."""
         return msgspec.structs.replace(
             self.header.run,
             seconds=self.seconds,
@@ -237,10 +238,10 @@ class Past:
         )
 
     def record(self) -> Run:
-        """The record of the run, which ended before it could write its own."""
+        """The record of the run, which did not write one itself."""
         tests = tuple(
-            self.results.get(one.name) or one.lost(why_lost(one.name in self.under_way))
-            for one in self.header.tests
+            self.results.get(test.name) or test.lost(why_lost(test.name in self.under_way))
+            for test in self.header.tests
         )
         return msgspec.structs.replace(
             self.header.run,
@@ -255,12 +256,12 @@ class Past:
 
 
 def why_lost(under_way: bool) -> str:
-    """The reason of a test that never reported."""
+    """The reason of a lost test; under_way: whether it had started."""
     return f"the run ended {'during' if under_way else 'before'} this test"
 
 
 def read(path: Path) -> Past:
-    """A journal as far as it goes; raises UsageError for a file that is none."""
+    """A journal up to its first incomplete line; raises UsageError for any other file."""
     try:
         data = untrusted.read_input(path, "the journal", BYTES)
         first, *rest = data.split(b"\n")[:-1] or [b""]
@@ -270,7 +271,7 @@ def read(path: Path) -> Past:
     if not header:
         raise UsageError(
             f"{path} is a journal of another format, expected 1 to {FORMAT}",
-            hint="it is of a newer Blockyard: update this one",
+            hint="a newer Blockyard wrote it: update this one",
         )
     old = _format(first) == 1
     lines: list[Line] = []
@@ -278,7 +279,7 @@ def read(path: Path) -> Past:
     for line in rest:
         try:
             lines.append(_line(line, old=old))
-        except UNREADABLE:  # the power went: blocks of a file may be missing
+        except UNREADABLE:  # after a power failure, blocks of a file may be missing
             break
         length += len(line) + 1
     return _past(header, lines, length)
@@ -293,7 +294,7 @@ def _format(line: bytes) -> int:
 
 
 def _header(line: bytes) -> Header | None:
-    """The first line; None when its format is not known. Raises what UNREADABLE has."""
+    """The first line; None for an unknown format. Raises the errors in UNREADABLE."""
     if _format(line) == 1:
         return msgspec.convert(upgrade.journal_header(msgspec.json.decode(line, type=dict)), Header)
     return msgspec.json.decode(line, type=Header) if _format(line) == FORMAT else None
@@ -302,29 +303,29 @@ def _header(line: bytes) -> Header | None:
 def _line(line: bytes, *, old: bool) -> Line:
     if old:
         line = msgspec.json.encode(upgrade.journal_line(msgspec.json.decode(line, type=dict)))
-    found: Line = msgspec.json.decode(line, type=Line)
-    return found
+    decoded: Line = msgspec.json.decode(line, type=Line)
+    return decoded
 
 
-def going_on(directory: Path) -> UsageError:
-    """The error for the folder of a run that has not ended."""
-    return UsageError(f"{directory} is of a run that goes on now")
+def still_running(directory: Path) -> UsageError:
+    """The error for the folder of a run whose process still lives."""
+    return UsageError(f"the run in {directory} is still running")
 
 
-def is_going_on(directory: Path) -> bool:
-    """Whether a run writes to the journal in its folder at this moment."""
+def is_running(directory: Path) -> bool:
+    """Whether a process holds the lock on the journal in a run's folder."""
     try:
         with untrusted.open_regular(directory, FILE) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except (Failure, OSError):  # there is none, or its file system has no locks
+    except (Failure, OSError):  # there is no journal, or its file system has no locks
         return False
     return False
 
 
 def read_header(path: Path) -> Header | None:
-    """What a run is; None when the file is none of its kind."""
+    """The first line of a journal; None for any other file."""
     try:
         with untrusted.open_regular(path.parent, path.name) as file:
             return _header(file.readline(BYTES))

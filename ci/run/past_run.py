@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A run that was made: read from its record, or from its journal when it was killed."""
+"""Reads a run from its record, or from its journal if the run was killed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from blockyard.ci.run.record import Run
 
 
 def read(path: Path) -> Run:
-    """A run from its folder or its run.json; of an interrupted one, from its journal.
+    """The run in a folder or a run.json; without a record, the run in the journal beside it.
 
-    Raises UsageError for a file of another schema or shape.
+    Raises UsageError for a file of an unknown schema or with invalid content.
     """
     file = path / "run.json" if path.is_dir() else path
     journal = file.with_name(run_journal.FILE)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What ci/pytest_plugin.py does when a run of plain pytest is one of ours.
+"""Plans a run of plain pytest with drivers in guests, for ci/pytest_plugin.py.
 
-A request is what the options and the project's file ask for, checked. It becomes the plan of the
-run when the kernel is there.
+A request has the checked values of the options and of the project's file. It becomes the plan of
+the run when the kernel is built.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ class Request:
     """A run of plain pytest."""
 
     spec: KernelSpec
-    selection: Selection  # of it, drivers, consoles and hardware; pytest selects the tests
+    selection: Selection  # its scope; pytest selects the tests
     accel: str
-    left: tuple[str, ...]  # kernels, variants, topologies of the project that the run has not
+    left: tuple[str, ...]  # kernels, variants and topologies of the project that are not tested
 
     def prepared(self) -> tuple[Plan, Path]:
-        """The plan, with everything built that guests need, and the run's folder, with its file.
+        """Builds what guests need, and writes the plan; returns it and the run's folder.
 
-        Raises the errors of a build.
+        Raises UsageError and Failure, as builds do.
         """
-        record.check_place()
+        record.check_writable()
         ready = boot_env.ready(self.spec, self.accel, all_modules=False)
         directory = record.new_directory(ready.kernel.info.name)
         plan = self.selection.plan(ready.keys)
@@ -60,35 +60,35 @@ class Request:
         return lines
 
 
-def request(given: Mapping[str, str], start: Path) -> Request:
+def request(options: Mapping[str, str], start: Path) -> Request:
     """Checks the options, by name, and the project's file; raises UsageError.
 
-    given: empty values are not given; the project's file counts for them, then the default.
+    For an empty option the project's file counts, then the default.
     """
-    mine = project.find(start) or project.Project()
-    cells = project.cells(mine, given["kernel"], given["variant"], given["topology"])
+    file = project.find(start) or project.Project()
+    cells = project.cells(file, options["kernel"], options["variant"], options["topology"])
     first = cells[0]
     default = KernelSpec()
     spec = KernelSpec(
         kernel=first.kernel or default.kernel,
         variant=first.variant or default.variant,
-        toolchain=given["toolchain"] or default.toolchain,
-        compiler=given["compiler"] or default.compiler,
-        fragments=paths(given["fragment"]) or tuple(map(Path, mine.fragments)),
-        modules=paths(given["module"]) or tuple(map(Path, mine.modules)),
-        series=paths(given["series"]) or tuple(map(Path, mine.series)),
+        toolchain=options["toolchain"] or default.toolchain,
+        compiler=options["compiler"] or default.compiler,
+        fragments=paths(options["fragment"]) or tuple(map(Path, file.fragments)),
+        modules=paths(options["module"]) or tuple(map(Path, file.modules)),
+        series=paths(options["series"]) or tuple(map(Path, file.series)),
     ).checked()
-    name = given["budget"] or "default"
+    name = options["budget"] or "default"
     if name not in budget.NAMES:
         raise unknown("budget", name, budget.NAMES)
     selected = selection.select(
-        given["driver"] or ",".join(mine.drivers),
-        given["console"] or ",".join(mine.consoles),
+        options["driver"] or ",".join(file.drivers),
+        options["console"] or ",".join(file.consoles),
         outside=plan.out_of_tree(spec),
         hardware=first.topology or DEFAULT.name,
-        start=given["start"] or START,
+        start=options["start"] or START,
         spend=name,
     )
     others = {word for cell in cells[1:] for word in (cell.kernel, cell.variant, cell.topology)}
     left = others - {first.kernel, first.variant, first.topology}
-    return Request(spec, selected, given["accel"] or "auto", tuple(sorted(left)))
+    return Request(spec, selected, options["accel"] or "auto", tuple(sorted(left)))

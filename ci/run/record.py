@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The run record: `results/<run>/run.json`, with JUnit XML beside it (docs/run-record.md).
 
-It is written when a run ends. Until then, and when the run was killed, its journal (ci.run.journal)
-has the outcomes, and ci.run.past_run makes a record of them.
+It is written at the end of a run. Before that, and after a run was killed, the outcomes are in the
+journal (ci.run.journal), of which ci.run.past_run makes a record.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ from blockyard.kernel.host.progress import note
 from blockyard.kernel.host.settings import settings
 from blockyard.tests.harness.outcomes import BAD, Boot, CaseResult, Outcome
 
-BYTES = 256 << 20  # of a record or a journal; one of 500 tests has 200 KB
-# what a file of another kind, or one that was made to break us, raises
+BYTES = 256 << 20  # limit for a record or a journal; 500 tests take 200 KB
+# errors of decoding a file of another kind, or a malicious one
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 SCHEMA = 2  # raise it when a field changes its meaning or goes, and extend ci.run.upgrade
 _NO_XML = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 0xFFFE, 0xFFFF])
@@ -90,12 +90,12 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def utc(seconds: float) -> str:
-    """A time since the epoch as the record has it."""
+    """A time since the epoch in the record's format."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
-def check_place() -> None:
-    """Raises Failure when no results could be kept; to be asked before anything is built."""
+def check_writable() -> None:
+    """Raises Failure when results cannot be written; call it before anything is built."""
     folder = settings().results_dir
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -103,33 +103,32 @@ def check_place() -> None:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(1 << 16))
     except OSError as error:
-        raise _no_place(settings().results_dir, error) from None
+        raise _not_writable(settings().results_dir, error) from None
 
 
-def _no_place(path: Path, error: OSError) -> Failure:
+def _not_writable(path: Path, error: OSError) -> Failure:
     return Failure(
         f"cannot write to {path}: {error.strerror}",
-        hint="set BLOCKYARD_RESULTS to a directory that can be written to",
+        hint="set BLOCKYARD_RESULTS to a writable folder",
     )
 
 
 def new_directory(kernel: str) -> Path:
-    """A fresh folder for a run; two runs in the same second get two."""
+    """Makes a new folder for a run, with time and kernel in its name; raises Failure."""
     name = re.sub(r"[^\w.-]+", "-", kernel).strip("-")[-40:]
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
     path = settings().results_dir / f"{stamp}-{name}-{secrets.token_hex(2)}"
     try:
         path.mkdir(parents=True)
     except OSError as error:
-        raise _no_place(path, error) from None
+        raise _not_writable(path, error) from None
     return path
 
 
 def write(run: Run, directory: Path) -> Path:
-    """Writes run.json and junit.xml and points results/latest there; returns run.json.
+    """Writes run.json and junit.xml, points results/latest to them, returns run.json's path.
 
-    When the disk is full or gone they are written elsewhere, and it is said where: what was found
-    out is not lost for that.
+    When the disk is full or gone, they are written to another folder, which is printed.
     """
     try:
         path = _write(run, directory)
@@ -150,36 +149,36 @@ def _write(run: Run, directory: Path) -> Path:
 
 
 def _write_elsewhere(run: Run, directory: Path, error: OSError) -> Path:
-    for place in (Path(tempfile.gettempdir()), settings().cache_dir):
+    for parent in (Path(tempfile.gettempdir()), settings().cache_dir):
         try:
-            folder = Path(tempfile.mkdtemp(prefix=f"blockyard-{run.run}-", dir=place))
+            folder = Path(tempfile.mkdtemp(prefix=f"blockyard-{run.run}-", dir=parent))
             path = _write(run, folder)
             (folder / "guests").symlink_to(directory / "guests")
         except OSError:
             continue
         note(f"cannot write to {directory} ({error.strerror}): the record is {path}")
         return path
-    note(f"cannot write to {directory} ({error.strerror}), nor elsewhere: there is no record")
+    note(f"cannot write a record to {directory} ({error.strerror}), nor to any other folder")
     return directory / "run.json"
 
 
 def _point(latest: Path, directory: Path) -> None:
-    """Makes results/latest lead to a run, at once; what is no link of ours is left alone."""
+    """Points the link results/latest to a run, atomically; another kind of file stays."""
     aside = latest.with_name(f".latest-{directory.name}")
     try:
         if latest.exists() and not latest.is_symlink():
-            note(f"{latest} is left as it is: it is no link to a run")
+            note(f"{latest} is not changed: it is not a symbolic link")
             return
         aside.symlink_to(directory.name)
         aside.replace(latest)
     except OSError as error:
-        note(f"{latest} does not lead to this run: {error.strerror}")
+        note(f"cannot point {latest} to this run: {error.strerror}")
 
 
 def read(file: Path) -> Run:
-    """A run from its run.json, of this schema or an older one.
+    """The run in a run.json of this schema or an older one.
 
-    Raises UsageError for a file of another schema or shape.
+    Raises UsageError for a file of an unknown schema or with invalid content.
     """
     data = untrusted.read_input(file, "the run record", BYTES)
     try:
@@ -192,7 +191,7 @@ def read(file: Path) -> Run:
         raise UsageError(f"{file} is not a run record: {error}") from None
     raise UsageError(
         f"{file} is a run record of schema {schema}, expected 1 to {SCHEMA}",
-        hint="it is of a newer Blockyard: update this one",
+        hint="a newer Blockyard wrote it: update this one",
     )
 
 
@@ -201,7 +200,7 @@ class _Schema(msgspec.Struct):
 
 
 def junit(run: Run) -> bytes:
-    """The run as JUnit XML: a test suite per driver, console and hardware."""
+    """The run as JUnit XML: a test suite per driver, console and topology."""
     root = ElementTree.Element("testsuites", name="blockyard", time=f"{run.seconds:.3f}")
     groups: dict[str, list[CaseResult]] = {}
     for test in run.tests:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The command that runs one test of a run again: the same kernel, driver, console and hardware.
+"""The command that reruns a test of a run: the same kernel, driver, console and topology.
 
-It stands below each failed test in the report, and in the record. Its paths are absolute.
+The report prints it below each failed test, and the record has it. Its paths are absolute.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from blockyard.ci.run.case_id import CaseId
 from blockyard.ci.run.circumstances import BlktestsCheckout, KernelOptions, Selected
 from blockyard.kernel.host import installation
 
-# What pytest takes as one name in -k (_pytest.mark.expression), and what it takes as an operator.
+# A name in an expression of -k, and the words that are not names (_pytest.mark.expression).
 _NAME = re.compile(r"(?:\w|[:+\-.\[\]\\/])+")
 _OPERATORS = frozenset({"and", "or", "not", "None", "True", "False"})
 
 
 @dataclass(frozen=True)
 class Rerun:
-    """What the tests of one run have in common."""
+    """What the commands of a run's tests have in common."""
 
     kernel: KernelOptions
     selection: Selected
@@ -30,7 +30,7 @@ class Rerun:
     trusted: bool = False  # whether modules' own tests ran without a sandbox
 
     def command(self, name: CaseId, nodeid: str) -> str:
-        """The line to type, quoted for a shell; nodeid: pytest's id of the test."""
+        """The command line, quoted for a shell; nodeid: pytest's id of the test."""
         slot, selected = name.slot, self.selection
         if self.upstream:
             words = ["blktests", "--tree", self.upstream.folder]
@@ -74,10 +74,10 @@ def _paths(option: str, paths: Sequence[str]) -> list[str]:
 
 
 def expression(nodeid: str) -> str:
-    """What -k takes to select the test with an id of pytest's, of those in its suite and slot.
+    """An expression for -k that selects only this test of its suite and slot.
 
-    -k looks for a name as a part of an item's name. The brackets of the parameters end it, so that
-    no longer name is meant; characters that -k does not take split it.
+    -k matches parts of names. The closing bracket of the parameters excludes longer names. A name
+    is split at characters that -k does not accept.
     """
     head, bracket, parameters = nodeid.partition("[")
     _, *classes, function = head.split("::")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`./inv test --resume`: go on with a run that was interrupted, where its journal ends.
+"""`./inv test --resume`: continues an interrupted run where its journal ends.
 
-What was found out counts only when everything that it depends on is as it was: the options, the
-kernel, the modules, the guest's files, the accelerator, the tests and Blockyard's own code.
+Earlier outcomes count only if nothing that they depend on has changed: the options, the kernel,
+the modules, the guest's files, the accelerator, the tests and Blockyard's own code.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from blockyard.kernel.host.settings import PROJECT, settings
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules.folder import skipped
 
-LATEST = "latest"  # the newest one with the same options
+LATEST = "latest"  # the newest run with the same options
 DIGEST_LENGTH = 4  # hex digits
-# What outcomes depend on of Blockyard itself.
+# Files of Blockyard that outcomes depend on.
 SUITES = ("tests/harness", "tests/lib", "tests/suites", "tests/blktests")
 CODE = ("ci", "images", "kernel", "modules", *SUITES)
 CODE_FILES = ("tests/*.py", "tests/*.toml", "pyproject.toml", "requirements.lock")
@@ -39,42 +39,42 @@ CODE_FILES = ("tests/*.py", "tests/*.toml", "pyproject.toml", "requirements.lock
 
 @dataclass(frozen=True)
 class Interrupted:
-    """A run that is to be taken up again."""
+    """An interrupted run, which is to be resumed."""
 
     directory: Path
     past: Past
 
 
-def asked(choice: KernelSpec, wanted: Selection) -> dict[str, str]:
-    """The options of `./inv test` as a record of them, by name."""
-    scope = wanted.scope
+def options(spec: KernelSpec, selected: Selection) -> dict[str, str]:
+    """The options of `./inv test`, by name, for the journal."""
+    scope = selected.scope
     return {
-        "kernel": _without_secrets(choice.kernel),
-        "variant": choice.variant,
-        "fragment": _paths(choice.fragments),
-        "toolchain": choice.toolchain,
-        "compiler": choice.compiler,
-        "module": _paths(choice.modules),
-        "series": _paths(choice.series),
-        "series-version": "" if choice.series_version is None else str(choice.series_version),
+        "kernel": _without_secrets(spec.kernel),
+        "variant": spec.variant,
+        "fragment": _paths(spec.fragments),
+        "toolchain": spec.toolchain,
+        "compiler": spec.compiler,
+        "module": _paths(spec.modules),
+        "series": _paths(spec.series),
+        "series-version": "" if spec.series_version is None else str(spec.series_version),
         "driver": ",".join(scope.drivers),
         "console": ",".join(scope.consoles),
-        "suite": ",".join([*wanted.suites, *(["smoke"] if scope.smoke else [])]),
-        "k": wanted.expression,
+        "suite": ",".join([*selected.suites, *(["smoke"] if scope.smoke else [])]),
+        "k": selected.expression,
         "topology": scope.topology.name,
         "start": scope.start,
         "budget": scope.budget,
-        "trust-tests": "yes" if wanted.trust_tests else "",
-        "pytest": shlex.join(wanted.arguments),
-        "seed": "" if wanted.seed is None else str(wanted.seed),
+        "trust-tests": "yes" if selected.trust_tests else "",
+        "pytest": shlex.join(selected.arguments),
+        "seed": "" if selected.seed is None else str(selected.seed),
     }
 
 
 def _without_secrets(text: str) -> str:
-    """A kernel's name without the secrets of its URL; another URL with others is another name.
+    """A kernel's name with a digest in place of the secrets in its URL.
 
-    The digest is too short to find a password by it. Should two URLs share one, their kernels have
-    different keys, which are compared as well.
+    The digest is too short to search for a password. If two URLs share a digest, their kernels
+    still have different keys, which are compared as well.
     """
     shown = redact.text(text)
     if shown == text:
@@ -86,8 +86,8 @@ def _paths(paths: Iterable[Path]) -> str:
     return ",".join(str(path.absolute()) for path in paths)
 
 
-def inputs(ready: BootEnv, wanted: Selection) -> dict[str, str]:
-    """What the outcomes of a run depend on besides its options, for people by name."""
+def inputs(ready: BootEnv, selected: Selection) -> dict[str, str]:
+    """Hashes of what outcomes depend on besides the options, by a name for people."""
     return {
         "the kernel": ready.kernel.info.key,
         "the modules from outside the tree": _entry(ready.files.modules),
@@ -95,23 +95,23 @@ def inputs(ready: BootEnv, wanted: Selection) -> dict[str, str]:
         "the initramfs": _entry(ready.files.initramfs),
         "the tool root with QEMU": ready.tools.path.name,
         "the accelerator": ready.accelerator.name,
-        "the topology": store.digest(wanted.scope.topology),
+        "the topology": store.digest(selected.scope.topology),
         "Blockyard": _blockyard(),
-        "the folders of the modules": store.digest(list(map(_content, wanted.folders))),
+        "the folders of the modules": store.digest(list(map(_content, selected.folders))),
     }
 
 
 def _content(folder: str) -> str:
-    """A hash of all that a module's own tests may be made of, import or read.
+    """A hash of all files in a module's folder, which its own tests may import or read.
 
-    That of a folder which cannot be read, or is too large, is another one each time.
+    For a folder that cannot be read, or is too large, it is a random value.
     """
     state = hashlib.sha256()
     try:
         for entry in untrusted.regular_files(Path(folder), _no_source):
-            found = entry.link or untrusted.sha256(Path(folder), entry.name)
-            state.update(store.digest([entry.name, bool(entry.link), found]).encode())
-    except BlockyardError:  # no reason to refuse the run, only to go on with it later
+            content = entry.link or untrusted.sha256(Path(folder), entry.name)
+            state.update(store.digest([entry.name, bool(entry.link), content]).encode())
+    except BlockyardError:  # the run can go on, but cannot be resumed
         state.update(os.urandom(32))
     return state.hexdigest()[: store.KEY_LENGTH]
 
@@ -121,7 +121,7 @@ def _no_source(name: str) -> bool:
 
 
 def _entry(path: Path) -> str:
-    """A file's name in the cache, wherever that is."""
+    """A file's path in its folder of the cache."""
     return f"{path.parent.name}/{path.name}"
 
 
@@ -138,7 +138,7 @@ def _code() -> list[Path]:
 
 
 def _digest(base: Path, files: Iterable[Path]) -> str:
-    """A hash of the regular files among those."""
+    """A hash of names and contents of the regular files among these."""
     state = hashlib.sha256()
     for path in files:
         name = str(path.relative_to(base))
@@ -148,53 +148,59 @@ def _digest(base: Path, files: Iterable[Path]) -> str:
 
 
 def planned(names: Mapping[str, CaseId]) -> tuple[Planned, ...]:
-    """The tests of a run for its journal."""
+    """The tests of a run, for its journal."""
     return tuple(
         Planned(
-            name=str(one),
-            id=one.id,
-            suite=one.suite,
-            driver=one.slot.driver,
-            console=one.slot.console,
-            topology=one.slot.topology,
-            features=one.features,
+            name=str(test),
+            id=test.id,
+            suite=test.suite,
+            driver=test.slot.driver,
+            console=test.slot.console,
+            topology=test.slot.topology,
+            features=test.features,
         )
-        for one in names.values()
+        for test in names.values()
     )
 
 
 def find(which: str, options: Mapping[str, str]) -> Interrupted:
-    """The interrupted run that is meant: a name in the results, a folder, or LATEST.
+    """An interrupted run; which: its name in the results, its folder, or LATEST.
 
-    Raises UsageError when there is none, when its options were others, or when it goes on now.
+    Raises UsageError when there is none, when its options were different, or when it is running.
     """
-    if which != LATEST:
-        folder = settings().results_dir / which if "/" not in which else Path(which)
-        found = _interrupted(folder.resolve())
-        if not found:
-            raise UsageError(f"{folder} has no run that was interrupted")
-        if journal.is_going_on(found.directory):
-            raise journal.going_on(found.directory)
-        if different := _differences(found.past.header.asked, options):
-            told = "; ".join(f"--{name} was {was or 'empty'}" for name, was in different.items())
-            raise UsageError(f"{folder.name} was another run: {told}", hint="give the same options")
-        return found
+    return _latest(options) if which == LATEST else _named(which, options)
+
+
+def _named(which: str, options: Mapping[str, str]) -> Interrupted:
+    folder = settings().results_dir / which if "/" not in which else Path(which)
+    run = _interrupted(folder.resolve())
+    if not run:
+        raise UsageError(f"{folder} has no interrupted run")
+    if journal.is_running(run.directory):
+        raise journal.still_running(run.directory)
+    if different := _differences(run.past.header.requested, options):
+        was = "; ".join(f"--{name} was {value or 'empty'}" for name, value in different.items())
+        raise UsageError(f"{folder.name} had different options: {was}", hint="use the same options")
+    return run
+
+
+def _latest(options: Mapping[str, str]) -> Interrupted:
     others = []
-    for folder in sorted(settings().results_dir.glob(f"*/{journal.FILE}"), reverse=True):
-        header = journal.read_header(folder)
-        if not header or folder.parent.is_symlink() or not _open(folder.parent):
+    for path in sorted(settings().results_dir.glob(f"*/{journal.FILE}"), reverse=True):
+        folder, header = path.parent, journal.read_header(path)
+        if not header or folder.is_symlink() or not _open(folder) or journal.is_running(folder):
             continue
-        if journal.is_going_on(folder.parent):
-            continue
-        if not _differences(header.asked, options) and (found := _interrupted(folder.parent)):
-            return found
-        others.append(folder.parent.name)
-    hint = f"with other options: {', '.join(others[:3])}" if others else "./inv test begins one"
-    raise UsageError("no run with these options was interrupted", hint=hint)
+        if not _differences(header.requested, options) and (run := _interrupted(folder)):
+            return run
+        others.append(folder.name)
+    hint = "./inv test starts a new run"
+    if others:
+        hint = f"interrupted runs with other options: {', '.join(others[:3])}"
+    raise UsageError("there is no interrupted run with these options", hint=hint)
 
 
 def _open(folder: Path) -> bool:
-    """Whether a run has no record yet, or one that says that it was interrupted."""
+    """Whether a run has no record, or a record of an interrupted run."""
     try:
         data = untrusted.read(folder, "run.json")
         return msgspec.json.decode(data, type=Run).interrupted
@@ -210,19 +216,19 @@ def _interrupted(folder: Path) -> Interrupted | None:
 
 
 def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
-    """What was otherwise: name → how it was."""
+    """The entries that differ: name → earlier value, empty for none."""
     names = [*before, *(name for name in now if name not in before)]
     return {name: before.get(name, "") for name in names if before.get(name) != now.get(name)}
 
 
 def check(earlier: Interrupted, now: Header) -> None:
-    """Raises Failure when outcomes of then would say nothing about now."""
+    """Raises Failure when anything that outcomes depend on has changed since the run."""
     before = earlier.past.header
     different = list(_differences(before.inputs, now.inputs))
-    if not different and {one.name for one in before.tests} != {one.name for one in now.tests}:
+    if not different and {test.name for test in before.tests} != {test.name for test in now.tests}:
         different = ["the tests"]
     if different:
         raise Failure(
-            f"cannot go on with {earlier.directory.name}: {', '.join(different)} changed since",
-            hint="run all tests: without --resume",
+            f"cannot resume {earlier.directory.name}: changed since then: {', '.join(different)}",
+            hint="run all tests, without --resume",
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What of the suites to run, from what a user typed."""
+"""Which tests to run, from the options of a command."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from blockyard.tests.harness.plan import Plan, Scope, portable
 
 SUITES = PROJECT / "tests" / "suites"
 BOTH = "both"  # consoles
-# words for --suite beside the suites' names
+# values of --suite beside the suites' names
 ALL = "all"
 SMOKE = "smoke"
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What of the suites to run."""
+    """The tests to run, and how."""
 
     scope: Scope
     suites: tuple[str, ...]
     expression: str = ""  # pytest's -k
     out_of_tree: tuple[Manifest, ...] = ()  # drivers outside the kernel tree
-    seed: int | None = None  # for another order of the tests
+    seed: int | None = None  # of a random order of the tests; None: their own order
     checkout: str = ""  # the folder of blktests, when the scope has tests of it
     trust_tests: bool = False  # whether modules' own tests run without a sandbox
-    arguments: tuple[str, ...] = ()  # of the user for pytest, which then prints its own output
+    arguments: tuple[str, ...] = ()  # the user's for pytest, which then prints its own output
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -63,18 +63,21 @@ class Selection:
 
 @dataclass(frozen=True)
 class SubRun:
-    """A run that is a part of something larger: it prints nothing, and may end early.
+    """Options of a run that is a part of a study: it prints nothing, and may end early.
 
-    Known failures are left out: they say nothing, and many of them wait for a time-out.
+    Tests with a known failure do not run: they show nothing, and many of them wait for a timeout.
     """
 
-    directory: Path  # of its record, made by the caller
-    only: frozenset[tuple[str, str]] | None = None  # these tests, by their keys; None: all
-    stop: bool = False  # at the first bad test
+    directory: Path  # for its record, made by the caller
+    only: frozenset[tuple[str, str]] | None = None  # keys of the tests to run; None: all
+    stop: bool = False  # after the first bad test
 
 
 def parse_names(kind: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
-    """The names in a comma-separated option (all when it is empty), each one known."""
+    """The names in a comma-separated option; all known names when it is empty.
+
+    Raises UsageError for an unknown name.
+    """
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names:
         if name not in known:
@@ -85,18 +88,21 @@ def parse_names(kind: str, text: str, known: Sequence[str]) -> tuple[str, ...]:
 
 
 def suites(folders: Sequence[str] = ()) -> dict[str, Path]:
-    """The suites there are: name → folder of test files. Drivers' own folders come last.
+    """All suites: name → folder of test files. Drivers' folders with own tests come last.
 
-    Raises UsageError for one of those that is called as another is.
+    Raises UsageError when the name of such a folder is taken.
     """
-    found: dict[str, Path] = {}
-    for place in (*sorted(SUITES.glob("*/")), *map(Path, folders)):
-        if not any(place.glob("test_*.py")):
+    by_name: dict[str, Path] = {}
+    for folder in (*sorted(SUITES.glob("*/")), *map(Path, folders)):
+        if not any(folder.glob("test_*.py")):
             continue
-        if place.name in (*found, ALL, SMOKE):
-            raise UsageError(f"{place} has tests, and another suite is called {place.name!r}")
-        found[place.name] = place
-    return found
+        if folder.name in (*by_name, ALL, SMOKE):
+            raise UsageError(
+                f"the tests in {folder} cannot be selected: {folder.name!r} is another suite",
+                hint="rename the folder",
+            )
+        by_name[folder.name] = folder
+    return by_name
 
 
 def select(
@@ -110,78 +116,81 @@ def select(
     spend: budget.Name = "default",
     seed: str = "",
 ) -> Selection:
-    """Checks what a user typed; an empty choice means all.
+    """The selection for these options; an empty option selects all. Raises UsageError.
 
-    suite: names, and the words `all` and `smoke`: of the named suites, or of all, the smoke tests.
+    suite: names, `all` and `smoke`; `smoke` limits the named suites, or all, to their smoke tests.
 
-    outside: drivers outside the kernel tree; when there are any, they are all drivers unless the
-    user names others. Else all are those of Linux; see `with_carried` for the rest.
+    outside: drivers outside the kernel tree. If there are any, an empty `driver` selects these,
+    else the drivers in Linux; see `with_carried` for the drivers of other trees.
     """
-    for place in (str(PROJECT), str(settings().results_dir), *(one.folder for one in outside)):
-        _check_text(place)
-    names = tuple(one.name for one in outside)
+    for path in (str(PROJECT), str(settings().results_dir), *(entry.folder for entry in outside)):
+        _check_text(path)
+    names = tuple(entry.name for entry in outside)
     known = (*names, *manifest.names())
     of_linux = tuple(name for name in manifest.names() if not manifest.load(name).available_from)
-    there = suites([one.folder for one in outside])
-    asked = set(parse_names("suite", suite, (*there, ALL, SMOKE)) if suite else ())
+    known_suites = suites([entry.folder for entry in outside])
+    named = set(parse_names("suite", suite, (*known_suites, ALL, SMOKE)) if suite else ())
+    every = ALL in named or not named - {SMOKE}
     scope = Scope(
         drivers=parse_names("driver", driver, known) if driver else names or of_linux,
         consoles=CONSOLES if console == BOTH else parse_names("console", console, CONSOLES),
         topology=topologies.load(hardware),
         start=vm_config.start_named(start),
         budget=spend,
-        smoke=SMOKE in asked,
+        smoke=SMOKE in named,
     )
     return Selection(
         scope,
-        tuple(one for one in there if one in asked or ALL in asked or not asked - {SMOKE}),
+        tuple(name for name in known_suites if every or name in named),
         expression,
         tuple(outside),
         _seed(seed),
     )
 
 
-def _check_text(place: str) -> None:
-    """Records and what pytest's workers are sent are UTF-8."""
+def _check_text(path: str) -> None:
+    """Raises UsageError for a path that is not UTF-8, which records and messages to workers are."""
     try:
-        place.encode()
+        path.encode()
     except UnicodeEncodeError:
-        shown = os.fsencode(place).decode(errors="backslashreplace")
+        shown = os.fsencode(path).decode(errors="backslashreplace")
         raise UsageError(
             f"the path {shown} is not UTF-8: tests cannot be run from there",
             hint="rename the folder, or use another one",
         ) from None
 
 
-def trusting(wanted: Selection, *, trust: bool) -> Selection:
-    """The selection with --trust-tests or without; says which tests are trusted."""
-    own = [driver.folder for driver in wanted.own_tests]
+def trusting(selected: Selection, *, trust: bool) -> Selection:
+    """The selection with or without --trust-tests; prints which tests are trusted."""
+    own = [driver.folder for driver in selected.own_tests]
     if not trust or not own:
-        return wanted
+        return selected
     note(f"--trust-tests: the tests in {', '.join(own)} run without a sandbox")
-    return replace(wanted, trust_tests=True)
+    return replace(selected, trust_tests=True)
 
 
-def with_arguments(wanted: Selection, words: Sequence[str], *, json: bool = False) -> Selection:
-    """The selection with arguments for pytest; raises UsageError for what they cannot be."""
+def with_arguments(selected: Selection, words: Sequence[str], *, json: bool = False) -> Selection:
+    """The selection with arguments for pytest; raises UsageError for those that we handle."""
     if not words:
-        return wanted
+        return selected
     if json:
-        raise UsageError("--json and options for pytest, which prints its own, exclude each other")
+        raise UsageError(
+            "--json and options for pytest exclude each other: pytest prints its own output"
+        )
     for word in words:
         if word.startswith(("-n", "--numprocesses", "--dist", "--tx")):
             raise UsageError(
-                f"pytest's {word} is not taken here", hint="--guests N runs N guests side by side"
+                f"pytest's {word} cannot be used here", hint="--guests N runs N guests at a time"
             )
         if word in ("--collect-only", "--co"):
-            raise UsageError(f"pytest's {word} is not taken here", hint="--list lists the tests")
-    if wanted.own_tests and not wanted.trust_tests:
+            raise UsageError(f"pytest's {word} cannot be used here", hint="--list lists the tests")
+    if selected.own_tests and not selected.trust_tests:
         raise UsageError(
-            f"the tests in {wanted.own_tests[0].folder} run in a sandbox, where pytest takes no "
-            "arguments",
+            f"the tests in {selected.own_tests[0].folder} run in a sandbox, without arguments for "
+            "pytest",
             hint="read them, and add --trust-tests; or run plain pytest there (docs/pytest.md)",
         )
-    return replace(wanted, arguments=tuple(words))
+    return replace(selected, arguments=tuple(words))
 
 
 def budget_named(*, quick: bool, long: bool) -> budget.Name:
@@ -193,16 +202,16 @@ def budget_named(*, quick: bool, long: bool) -> budget.Name:
 
 def _seed(text: str) -> int | None:
     if text and not text.isdecimal():
-        raise UsageError(f"--seed takes a number, not {text!r}")
+        raise UsageError(f"invalid --seed {text!r}: expected a whole number, 0 or more")
     return int(text) if text else None
 
 
-def with_carried(wanted: Selection, kernel: Kernel) -> Selection:
-    """The selection with the drivers that are not in Linux but in this kernel."""
+def with_carried(selected: Selection, kernel: Kernel) -> Selection:
+    """The selection with the drivers of this kernel that Linux does not have."""
     carried = [
         name
         for name in manifest.names()
         if manifest.load(name).available_from and not manifest.load(name).missing_from(kernel)
     ]
-    drivers = tuple(dict.fromkeys((*wanted.scope.drivers, *carried)))
-    return replace(wanted, scope=msgspec.structs.replace(wanted.scope, drivers=drivers))
+    drivers = tuple(dict.fromkeys((*selected.scope.drivers, *carried)))
+    return replace(selected, scope=msgspec.structs.replace(selected.scope, drivers=drivers))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The tests that a run is at: named when they take long, and when the run is interrupted."""
+"""The running tests of a run: named when they take long, and when the run is interrupted."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from typing import Self, TextIO
 
 from blockyard.kernel.host.progress import note
 
-LONG_S = 30.0  # a test that takes so long is named; then after twice as long, and so on
+LONG_S = 30.0  # a running test is named after this time, then after twice this time, and so on
 
 
 class RunningTests:
-    """The tests that began and did not end. As a context manager it names the long ones."""
+    """The tests that started and did not finish. As a context manager it prints the long ones."""
 
     def __init__(self, long_s: float = LONG_S) -> None:
         self._long_s = long_s
-        self._begun: dict[str, float] = {}  # name → seconds of the clock
-        self._next: dict[str, float] = {}  # name → named after so many seconds
+        self._started: dict[str, float] = {}  # name → seconds of the monotonic clock
+        self._next: dict[str, float] = {}  # name → age in seconds at which it is printed
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._stderr: TextIO | None = None
 
-    def begin(self, name: str) -> None:
-        """A test began."""
+    def start(self, name: str) -> None:
+        """Adds a test."""
         with self._lock:
-            self._begun[name] = time.monotonic()
+            self._started[name] = time.monotonic()
             self._next[name] = self._long_s
 
-    def end(self, name: str) -> None:
-        """A test ended."""
+    def finish(self, name: str) -> None:
+        """Removes a test."""
         with self._lock:
-            self._begun.pop(name, None)
+            self._started.pop(name, None)
 
     def names(self) -> tuple[str, ...]:
-        """In the order in which they began."""
+        """The names of the running tests, the oldest first."""
         with self._lock:
-            return tuple(self._begun)
+            return tuple(self._started)
 
     def __enter__(self) -> Self:
-        # pytest has stderr to itself while a test runs in this process
+        # pytest captures stderr while a test runs in this process
         with contextlib.suppress(OSError):
             self._stderr = open(os.dup(sys.stderr.fileno()), "w", errors="backslashreplace")
         self._thread.start()
@@ -60,7 +60,7 @@ class RunningTests:
         self._stopped.set()
         self._thread.join()
         if self._stderr:
-            with contextlib.suppress(OSError):  # what could not be written before
+            with contextlib.suppress(OSError):  # of buffered output
                 self._stderr.close()
 
     def _watch(self) -> None:
@@ -72,8 +72,8 @@ class RunningTests:
         now = time.monotonic()
         lines = []
         with self._lock:
-            for name, begun in self._begun.items():
-                if now - begun >= self._next[name]:
-                    lines.append(f"still running: {name}, for {now - begun:.0f} s")
+            for name, started in self._started.items():
+                if now - started >= self._next[name]:
+                    lines.append(f"still running: {name}, for {now - started:.0f} s")
                     self._next[name] *= 2
         return lines

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Records and journals of schema 1, as schema 2 has them.
+"""Converts records and journals of schema 1 to schema 2.
 
-Schema 1 had reasons of skips as text only, the selection in fields of the run, and nothing on the
-tools. What cannot be known any more is empty, and a skip's `lacking` is "unknown".
+Schema 1 had reasons of skips as text only, the selection in fields of the run, and no versions of
+tools. What it did not record is empty, and a skip's `lacking` is "unknown".
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ Fields = dict[str, Any]  # of a JSON object
 def run(old: Mapping[str, Any]) -> Fields:
     """A run of schema 1 with the fields of schema 2.
 
-    What is in the wrong shape stays there, for the reader of schema 2 to complain about.
+    Fields of the wrong type are left as they are: decoding schema 2 reports them.
     """
     fields = dict(old)
     tests = fields.get("tests")
     if isinstance(tests, list):
-        fields["tests"] = [test(one) if isinstance(one, dict) else one for one in tests]
+        fields["tests"] = [test(entry) if isinstance(entry, dict) else entry for entry in tests]
     fields["schema"] = 2
     fields["selection"] = {
         "drivers": _names(fields, "driver"),
@@ -50,7 +50,7 @@ def run(old: Mapping[str, Any]) -> Fields:
 
 
 def test(old: Mapping[str, Any]) -> Fields:
-    """A test's result of schema 1 with the fields of schema 2."""
+    """A test's result of schema 1 with the fields of schema 2; see `run`."""
     fields = dict(old)
     reason = fields.get("reason", "")
     if fields.get("outcome") == "skip" and isinstance(reason, str):
@@ -59,11 +59,11 @@ def test(old: Mapping[str, Any]) -> Fields:
 
 
 def journal_header(old: Mapping[str, Any]) -> Fields:
-    """The first line of a journal of format 1, as format 2 has it."""
+    """The first line of a journal of format 1, with the fields of format 2."""
     fields = dict(old) | {"format": 2}
     if isinstance(fields.get("run"), dict):
         before = run(fields["run"])
-        planned = [one for one in fields.get("tests", ()) if isinstance(one, dict)]
+        planned = [entry for entry in fields.get("tests", ()) if isinstance(entry, dict)]
         for name, field in (("drivers", "driver"), ("consoles", "console"), ("suites", "suite")):
             before["selection"][name] = _names({"tests": planned}, field)
         fields["run"] = before
@@ -71,14 +71,15 @@ def journal_header(old: Mapping[str, Any]) -> Fields:
 
 
 def journal_line(old: Mapping[str, Any]) -> Fields:
-    """Another line of it."""
+    """Any other line of a journal of format 1, with the fields of format 2."""
     result = old.get("result")
     return dict(old) | ({"result": test(result)} if isinstance(result, dict) else {})
 
 
 def _names(fields: Mapping[str, Any], field: str) -> list[str]:
-    """What the tests have in a field, each once."""
+    """The values of a field of all tests, without repetitions."""
     tests = fields.get("tests")
-    objects = [one for one in tests if isinstance(one, dict)] if isinstance(tests, list) else []
-    found = (one.get(field) for one in objects)
-    return list(dict.fromkeys(name for name in found if isinstance(name, str)))
+    if not isinstance(tests, list):
+        return []
+    values = (entry.get(field) for entry in tests if isinstance(entry, dict))
+    return list(dict.fromkeys(name for name in values if isinstance(name, str)))

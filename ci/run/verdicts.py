@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""From pytest's reports to outcomes, shown and written to the run's journal as they come."""
+"""Turns pytest's reports into outcomes; prints them and writes them to the journal as they come."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from blockyard.tests.harness.known import Known
 from blockyard.tests.harness.outcomes import BAD, Boot, CaseResult, Outcome, SkipReason, worse
 from blockyard.tests.harness.plugin import PROPERTY
 
-LAST = ("teardown", "???")  # phases after which none comes; pytest-xdist's of a worker that died
+LAST = ("teardown", "???")  # last phases; pytest-xdist reports "???" for a worker that died
 
 
 @dataclass
@@ -35,57 +35,57 @@ class _Phases:
     kernel_log: str = ""
     guest: str = ""
     skip: SkipReason | None = None
-    splat: bool = False  # whether the kernel complained
+    splat: bool = False  # whether the kernel log has a splat
 
 
 @dataclass(eq=False)
 class Collector(Interruptible):
-    """A pytest plugin of the controlling process: gathers outcomes and shows them."""
+    """A pytest plugin of the controlling process that collects outcomes and prints them."""
 
     names: dict[str, CaseId]
     known: Known
-    trial: SubRun | None = None
+    sub_run: SubRun | None = None
     journal: Journal | None = None
     rerun: Rerun | None = None
-    folder: str = ""  # of this part of a resumed run, in the run's
-    earlier: Mapping[str, CaseResult] = field(default_factory=dict)  # of its earlier parts, by name
+    folder: str = ""  # of this part of a resumed run, relative to the run's folder
+    earlier: Mapping[str, CaseResult] = field(default_factory=dict)  # of earlier parts, by name
     results: list[CaseResult] = field(default_factory=list)
     under_way: RunningTests = field(default_factory=RunningTests)
-    booted: bool = False  # whether any guest came up
+    booted: bool = False  # whether any guest booted
     boots: list[Boot] = field(default_factory=list)
-    silent: bool = False  # whether pytest shows its own lines, in place of ours
-    stopped: str = ""  # why pytest ended before its tests did, such as for -x
-    defects: list[str] = field(default_factory=list)
-    _waiting: dict[str, CaseId] = field(init=False)
+    silent: bool = False  # whether pytest prints its own lines in place of ours
+    stopped: str = ""  # why pytest stopped early, such as for -x
+    defects: list[str] = field(default_factory=list)  # internal errors of pytest
+    _unfinished: dict[str, CaseId] = field(init=False)
     _phases: dict[str, _Phases] = field(default_factory=dict)
     _started: dict[str, str] = field(default_factory=dict)  # pytest's id → when, UTC
 
     def __post_init__(self) -> None:
-        self._waiting = dict(self.names)
+        self._unfinished = dict(self.names)
 
     def pytest_internalerror(self, excrepr: object) -> None:
-        """A defect in pytest or a plugin: the run is worth nothing."""
+        """Keeps an internal error of pytest or a plugin, which fails the run."""
         self.defects.append(str(excrepr))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Notes why pytest stopped, in its words."""
+        """Keeps pytest's reason to stop early."""
         why = session.shouldfail or session.shouldstop
         self.stopped = str(why) if why else ""
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """A test begins, in this process or in a worker."""
+        """Records the start of a test, in this process or in a worker."""
         self._started[nodeid] = utc(time.time())
         name = str(self.names.get(nodeid, nodeid))
-        self.under_way.begin(name)
+        self.under_way.start(name)
         if self.journal:
             self.journal.started(name)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """One phase of a test."""
+        """Adds a phase of a test; after its last phase the result."""
         nodeid = report.nodeid
-        if report.when == LAST[1] and nodeid not in self._waiting:
-            return  # the worker died just after the test
+        if report.when == LAST[1] and nodeid not in self._unfinished:
+            return  # the worker died right after the test
         phases = self._phases.setdefault(nodeid, _Phases())
         facts: dict[str, Any] = dict(report.user_properties).get(PROPERTY) or {}  # type: ignore[assignment]
         outcome: Outcome = facts.get("outcome") or ("fail" if report.failed else "pass")
@@ -96,8 +96,8 @@ class Collector(Interruptible):
             outcome = "fail"
         phases.seconds += report.duration
         self.booted |= bool(facts.get("booted"))
-        if found := facts.get("boot"):
-            boot = msgspec.convert(found, Boot)
+        if fields := facts.get("boot"):
+            boot = msgspec.convert(fields, Boot)
             boot = msgspec.structs.replace(boot, guest=f"{self.folder}{boot.guest}")
             self.boots.append(boot)
             if self.journal:
@@ -114,7 +114,7 @@ class Collector(Interruptible):
             self._finish(nodeid, self._phases.pop(nodeid))
 
     def _finish(self, nodeid: str, phases: _Phases) -> None:
-        self._waiting.pop(nodeid, None)
+        self._unfinished.pop(nodeid, None)
         name = self.names[nodeid]
         slot = name.slot
         if entry := self.known.find(name.id, slot.driver, slot.topology):
@@ -124,39 +124,41 @@ class Collector(Interruptible):
             elif phases.outcome == "xpass":
                 phases.reason = f"expected to fail: {entry}"
         self._add(nodeid, name, phases)
-        self.under_way.end(str(name))
+        self.under_way.finish(str(name))
         if self.journal:
             self.journal.finished(str(name), self.results[-1], booted=self.booted)
-        if self.trial or self.silent:
+        if self.sub_run or self.silent:
             return
-        done, total = (len(one) + len(self.earlier) for one in (self.results, self.names))
+        done = len(self.results) + len(self.earlier)
+        total = len(self.names) + len(self.earlier)
         count = f"[{done:{len(str(total))}}/{total}]"
         why = f"  {phases.reason.splitlines()[0]}" if phases.reason else ""
         note(f"{count} {phases.outcome:<7} {name} {phases.seconds:.1f} s{why}")
 
     def lose(self, nodeids: Iterable[str], reason: str) -> None:
-        """Those of the tests that did not report to their end never will."""
+        """Records these tests as lost unless they have finished."""
         for nodeid in nodeids:
-            if nodeid in self._waiting:
+            if nodeid in self._unfinished:
                 phases = self._phases.pop(nodeid, _Phases())
                 phases.outcome, phases.reason = "lost", reason
                 self._finish(nodeid, phases)
 
     def finish(self) -> tuple[CaseResult, ...]:
-        """All results, in a stable order; a test that never reported is lost.
+        """All results, by driver and console; unfinished tests are lost.
 
-        One that a trial did not wait for is no result.
+        A sub-run that stopped at a bad test has no results of unfinished tests.
         """
-        at_work = self.under_way.names()
-        over = self.trial and self.trial.stop and any(one.outcome in BAD for one in self.results)
-        for nodeid, name in () if over else self._waiting.items():
-            why = run_journal.why_lost(str(name) in at_work)
-            if self.stopped and str(name) not in at_work:
+        running = self.under_way.names()
+        bad = any(result.outcome in BAD for result in self.results)
+        over = self.sub_run and self.sub_run.stop and bad
+        for nodeid, name in () if over else self._unfinished.items():
+            why = run_journal.why_lost(str(name) in running)
+            if self.stopped and str(name) not in running:
                 why = f"not run: {self.stopped}"
             self._add(nodeid, name, _Phases(outcome="lost", reason=why))
-        self._waiting.clear()
-        found = [*self.earlier.values(), *self.results]
-        return tuple(sorted(found, key=lambda one: (one.driver, one.console)))
+        self._unfinished.clear()
+        results = [*self.earlier.values(), *self.results]
+        return tuple(sorted(results, key=lambda result: (result.driver, result.console)))
 
     def _add(self, nodeid: str, name: CaseId, phases: _Phases) -> None:
         again = self.rerun if phases.outcome in BAD else None

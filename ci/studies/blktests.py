@@ -217,7 +217,7 @@ def show(
     """Runs the tests, prints the report and ends the command with the run's exit code."""
     tree, chosen = selected(spec, options)
     test_ids(chosen)  # raises for an empty selection, before anything is built
-    record.check_place()
+    record.check_writable()
     with exits.untestable():
         finished, path = run_tests(spec, tree, chosen, accel, guests)
     if page_file:

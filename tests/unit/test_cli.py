@@ -153,7 +153,7 @@ class TestBadNames:
             (["test", "-k", "and and"], "does not understand -k 'and and'", ""),
             (["boot"], "a shell needs a terminal", "--run"),
             (["boot", "--timeout", "soon"], "invalid --timeout 'soon'", "a whole number"),
-            (["test", "--guests", "-3"], "--guests takes a number from 1 on", "-3"),
+            (["test", "--guests", "-3"], "invalid --guests -3: expected 1 or more", "-3"),
             (["build", "--", "-k", "size"], "build takes no words after --", "-k size"),
             (
                 ["dev.mutants", "--write", "--only", "zone"],

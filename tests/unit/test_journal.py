@@ -33,7 +33,7 @@ def planned(name: str) -> Planned:
 
 
 HEADER = Header(
-    asked={"kernel": "7.3"},
+    requested={"kernel": "7.3"},
     inputs={"the kernel": "0123"},
     run=run_of(booted=False, seconds=0.0),
     tests=tuple(map(planned, NAMES)),
@@ -47,7 +47,7 @@ def of(name: str, outcome: Outcome = "pass") -> CaseResult:
 @pytest.fixture
 def log(tmp_path: Path) -> Journal:
     """A journal in which the first test passed and the second has started."""
-    log = Journal.begun(tmp_path, HEADER)
+    log = Journal.create(tmp_path, HEADER)
     log.started(NAMES[0])
     log.finished(NAMES[0], of(NAMES[0]), booted=True)
     log.started(NAMES[1])
@@ -113,7 +113,7 @@ class TestRecord:
         assert journal.read_header(tmp_path / journal.FILE) is None
 
     def test_journal_of_a_newer_format_is_a_usage_error(self, tmp_path: Path) -> None:
-        Journal.begun(tmp_path, msgspec.structs.replace(HEADER, format=99)).close()
+        Journal.create(tmp_path, msgspec.structs.replace(HEADER, format=99)).close()
         with pytest.raises(UsageError, match="another format, expected 1 to 2"):
             past_run.read(tmp_path)
 
@@ -122,7 +122,7 @@ class TestResume:
     def test_parts_make_one_run(self, log: Journal, tmp_path: Path) -> None:
         log.close()
         past = journal.read(tmp_path / journal.FILE)
-        again = Journal.reopened(tmp_path, past, "2026-01-02T04:00:00Z")
+        again = Journal.reopen(tmp_path, past, "2026-01-02T04:00:00Z")
         for name in NAMES[1:]:
             again.started(name)
             again.finished(name, of(name, "skip"), booted=False)
@@ -137,7 +137,7 @@ class TestResume:
         log.close()
         past = journal.read(tmp_path / journal.FILE)
         record.write(past.record(), tmp_path)
-        again = Journal.reopened(tmp_path, past, "now")
+        again = Journal.reopen(tmp_path, past, "now")
         again.finished(NAMES[1], of(NAMES[1]), booted=True)
         run = past_run.read(tmp_path)  # the journal was not closed
         assert [test.outcome for test in run.tests] == ["pass", "pass", "lost", "lost"]
@@ -148,22 +148,22 @@ class TestResume:
         assert past_run.read(tmp_path) == run_of(result("pass"))
 
     def test_reopening_waits_for_readers(self, log: Journal, tmp_path: Path) -> None:
-        assert journal.is_going_on(tmp_path)
+        assert journal.is_running(tmp_path)
         log.close()
-        assert not journal.is_going_on(tmp_path)
+        assert not journal.is_running(tmp_path)
         path = tmp_path / journal.FILE
         with open(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH)
             timer = threading.Timer(0.03, fcntl.flock, (file, fcntl.LOCK_UN))
             timer.start()
-            Journal.reopened(tmp_path, journal.read(path), "now").close()
+            Journal.reopen(tmp_path, journal.read(path), "now").close()
             timer.join()
 
     def test_reopening_a_running_run_keeps_its_record(self, log: Journal, tmp_path: Path) -> None:
         past = journal.read(tmp_path / journal.FILE)
         record.write(past.record(), tmp_path)
-        with pytest.raises(UsageError, match="a run that goes on now"):
-            Journal.reopened(tmp_path, past, "now")
+        with pytest.raises(UsageError, match="is still running"):
+            Journal.reopen(tmp_path, past, "now")
         assert (tmp_path / "run.json").exists()
 
     def test_truncated_line_is_removed_on_reopening(self, log: Journal, tmp_path: Path) -> None:
@@ -172,18 +172,18 @@ class TestResume:
         with open(path, "ab") as file:
             file.write(b'{"line":"fini')
         past = journal.read(path)
-        again = Journal.reopened(tmp_path, past, "now")
+        again = Journal.reopen(tmp_path, past, "now")
         again.finished(NAMES[1], of(NAMES[1], "fail"), booted=True)
         assert [test.outcome for test in past_run.read(tmp_path).tests[:2]] == ["pass", "fail"]
 
     def test_lost_test_is_not_known(self, log: Journal, tmp_path: Path) -> None:
         log.finished(NAMES[1], of(NAMES[1], "lost"), booted=True)
-        assert set(journal.read(tmp_path / journal.FILE).known) == {NAMES[0]}
+        assert set(journal.read(tmp_path / journal.FILE).conclusive) == {NAMES[0]}
 
     def test_reopening_a_running_run_is_a_usage_error(self, log: Journal, tmp_path: Path) -> None:
         past = journal.read(tmp_path / journal.FILE)
-        with pytest.raises(UsageError, match="a run that goes on now"):
-            Journal.reopened(tmp_path, past, "now")
+        with pytest.raises(UsageError, match="is still running"):
+            Journal.reopen(tmp_path, past, "now")
         assert journal.read(tmp_path / journal.FILE) == past
 
     def test_reopening_a_changed_journal_is_a_usage_error(
@@ -193,8 +193,8 @@ class TestResume:
         log.finished(NAMES[1], of(NAMES[1]), booted=True)
         log.close()
         whole = (tmp_path / journal.FILE).read_bytes()
-        with pytest.raises(UsageError, match="has changed meanwhile"):
-            Journal.reopened(tmp_path, past, "now")
+        with pytest.raises(UsageError, match="was resumed by another process"):
+            Journal.reopen(tmp_path, past, "now")
         assert (tmp_path / journal.FILE).read_bytes() == whole
 
 
@@ -227,7 +227,7 @@ class TestDiskErrors:
     def test_outcomes_are_kept_without_a_file(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        log = Journal.begun(tmp_path / "gone", HEADER)
+        log = Journal.create(tmp_path / "gone", HEADER)
         log.finished(NAMES[0], of(NAMES[0]), booted=True)
         log.close()
         assert "outcomes are kept in memory" in capsys.readouterr().err

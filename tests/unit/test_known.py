@@ -111,7 +111,7 @@ class TestFile:
         folder = tmp_path / "mine"
         folder.mkdir()
         (folder / FILE).write_text('[[failure]]\ntest = "*"\nreason = "x"\ndriver = "null_*"\n')
-        with pytest.raises(UsageError, match="for the driver itself, mine"):
+        with pytest.raises(UsageError, match="the driver of this folder"):
             of([str(folder)], "7.3.4", "plain")
 
     def test_huge_file_is_a_usage_error(self, tmp_path: Path) -> None:

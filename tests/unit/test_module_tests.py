@@ -121,7 +121,7 @@ class TestCollection:
         self, module: Module, tmp_path: Path, where: str, code: int
     ) -> None:
         files = {"test_a": GOOD, where: f"import os\nos._exit({code})\n"}
-        with pytest.raises(Failure, match=rf"before it reported \(exit code {code}, .*{where}.py"):
+        with pytest.raises(Failure, match=rf"early \(exit code {code}, .*{where}.py"):
             listed(module(**files), tmp_path)
 
     @pytest.mark.parametrize("where", ["test_a", "conftest"])
@@ -239,7 +239,7 @@ class TestRun:
     ) -> None:
         results, problems, _ = self.run(module, tmp_path, f"os._exit({code})")
         assert self.outcomes(results) == self.LOST
-        assert f"ended before it reported all (exit code {code})" in problems[0]
+        assert f"exited before its last report (exit code {code})" in problems[0]
 
     @pytest.mark.parametrize(
         "nodeid", ["block", "tests/suites/block/test_read.py::test_read[null_blk-serial]"]
@@ -249,7 +249,7 @@ class TestRun:
     ) -> None:
         results, problems, _ = self.run(module, tmp_path, f"report({nodeid!r})")
         assert self.outcomes(results) == self.LOST
-        assert "no test of this module" in problems[0]
+        assert "not a test of this module" in problems[0]
 
     def test_second_verdict_is_refused(self, module: Module, tmp_path: Path) -> None:
         hostile = "report(item.nodeid.replace('second', 'first'), 'failed')"
@@ -266,7 +266,7 @@ class TestRun:
         self, module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(runner, "TEST_S", 4.0)
-        hostile = "instance('Reporter').write(own_reports.Begun(item.nodeid))\ntime.sleep(1e9)"
+        hostile = "instance('Reporter').write(own_reports.Started(item.nodeid))\ntime.sleep(1e9)"
         results, problems, _ = self.run(module, tmp_path, hostile)
         assert self.outcomes(results) == {**self.LOST, "mine/second": "timeout"}
         assert results["mine/second"].reason == "no end after 4 s"
@@ -370,7 +370,7 @@ class TestCheck:
         chosen = selected(module(test_a=GOOD))
         run.check(chosen)
         monkeypatch.setattr(runner, "obstacle", lambda: "no permission")
-        with pytest.raises(UsageError, match="inside another one here") as caught:
+        with pytest.raises(UsageError, match="a sandbox inside another one") as caught:
             run.check(chosen)
         assert "--trust-tests" in caught.value.hint
         run.check(selection.trusting(chosen, trust=True))
@@ -391,7 +391,10 @@ class TestCheck:
         [
             ("[[failure]]\n", "reason|test"),
             ("a = " + "[" * 5000, "nests more than 16 levels deep"),
-            ('[[failure]]\ntest = "*"\nreason = "x"\ndriver = "null_blk"\n', "for the driver its"),
+            (
+                '[[failure]]\ntest = "*"\nreason = "x"\ndriver = "null_blk"\n',
+                "the driver of this folder",
+            ),
         ],
         ids=["field", "depth", "driver"],
     )

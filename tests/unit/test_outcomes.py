@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import pytest
 
 from blockyard.ci.run.case_id import CaseId
-from blockyard.ci.run.run import of_trial
+from blockyard.ci.run.run import of_sub_run
 from blockyard.ci.run.selection import SubRun
 from blockyard.ci.run.verdicts import Collector
 from blockyard.images.errors import (
@@ -227,13 +227,13 @@ class TestCollector:
 
     def test_sub_run_deselects_known_failures(self, tmp_path: Path) -> None:
         is_known = Known((KnownFailure("io/write", "why"),), "7.3.4", "plain")
-        left, arguments = of_trial(NAMES, SubRun(tmp_path), is_known)
+        left, arguments = of_sub_run(NAMES, SubRun(tmp_path), is_known)
         assert list(left) == [READ, TRIM]
         assert arguments == [f"--deselect={WRITE}"]
 
     def test_sub_run_deselects_all_other_tests(self, tmp_path: Path) -> None:
         sub_run = SubRun(tmp_path, frozenset({("io/read", "")}), stop=True)
-        left, arguments = of_trial(NAMES, sub_run, NOTHING_KNOWN)
+        left, arguments = of_sub_run(NAMES, sub_run, NOTHING_KNOWN)
         assert list(left) == [READ]
         assert arguments == [f"--deselect={WRITE}", f"--deselect={TRIM}", "--maxfail=1"]
 

@@ -25,7 +25,7 @@ def chosen() -> Selection:
 @pytest.mark.parametrize(
     ("words", "json", "message"),
     [
-        (["-n", "4"], False, "-n is not taken here\n  --guests N"),
+        (["-n", "4"], False, "-n cannot be used here\n  --guests N"),
         (["--collect-only"], False, "--list lists the tests"),
         (["-x"], True, "--json and options for pytest"),
     ],
@@ -64,7 +64,7 @@ def test_unknown_pytest_option_is_a_usage_error(chosen: Selection) -> None:
 
 def test_arguments_are_part_of_the_run(chosen: Selection) -> None:
     runs = [
-        resume.asked(KernelSpec(), selected)
+        resume.options(KernelSpec(), selected)
         for selected in (chosen, selection.with_arguments(chosen, ["-x"]))
     ]
     assert [options["pytest"] for options in runs] == ["", "-x"]

@@ -93,7 +93,7 @@ class TestRecord:
             directory = record.new_directory("7.3")
             assert record.read(record.write(EVERY_OUTCOME, directory)) == EVERY_OUTCOME
             assert not latest.is_symlink()
-            assert "latest is left as it is" in capsys.readouterr().err
+            assert "latest is not changed" in capsys.readouterr().err
             latest.rmdir() if latest.is_dir() else latest.unlink()
         latest.symlink_to("a run that is gone")
         record.write(EVERY_OUTCOME, directory)
@@ -130,7 +130,7 @@ class TestRecord:
         directory = record.new_directory("7.3")
         monkeypatch.setattr(store, "write", full)
         record.write(EVERY_OUTCOME, directory)
-        assert "there is no record" in capsys.readouterr().err
+        assert "nor to any other folder" in capsys.readouterr().err
 
     def test_runs_in_the_same_second_have_distinct_folders(self) -> None:
         folders = {record.new_directory("7.3") for _ in range(10)}
@@ -146,15 +146,15 @@ class TestRecord:
     def test_check_refuses_an_unwritable_folder_and_creates_nothing(
         self, home: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        record.check_place()
+        record.check_writable()
         assert list(home.iterdir()) == []
         (home / "results").write_text("a file")
         with pytest.raises(Failure, match="cannot write to"):
-            record.check_place()
+            record.check_writable()
         monkeypatch.setenv("BLOCKYARD_RESULTS", "/proc/results")
         settings.cache_clear()
         with pytest.raises(Failure, match="cannot write to /proc/results"):
-            record.check_place()
+            record.check_writable()
 
     def test_control_characters_survive(self) -> None:
         run = run_of(result("fail", reason="\x1e\x00\x1b[31m \u20ac", kernel_log="\x07"))

@@ -28,7 +28,7 @@ def make_run(name: str, options: dict[str, str] = OPTIONS, finished: Run | None 
     """Create a run's folder with its journal and, for a finished run, its record."""
     folder = settings().results_dir / name
     folder.mkdir(parents=True)
-    Journal.begun(folder, msgspec.structs.replace(HEADER, asked=options)).close()
+    Journal.create(folder, msgspec.structs.replace(HEADER, requested=options)).close()
     if finished:
         record.write(finished, folder)
     return folder
@@ -55,31 +55,31 @@ class TestFind:
         assert resume.find(name, OPTIONS).directory == expected
 
     def test_no_matching_run_is_a_usage_error(self) -> None:
-        with pytest.raises(UsageError, match="no run with these options was interrupted"):
+        with pytest.raises(UsageError, match="no interrupted run with these options"):
             resume.find(LATEST, OPTIONS)
         make_run("20260102-000000", {**OPTIONS, "driver": "nvme"})
-        with pytest.raises(UsageError, match="no run with these options") as caught:
+        with pytest.raises(UsageError, match="no interrupted run with these options") as caught:
             resume.find(LATEST, OPTIONS)
         assert "20260102-000000" in caught.value.hint
 
     def test_different_options_are_named(self) -> None:
         make_run("20260102-000000", {**OPTIONS, "driver": "nvme"})
-        with pytest.raises(UsageError, match="another run: --driver was nvme"):
+        with pytest.raises(UsageError, match="had different options: --driver was nvme"):
             resume.find("20260102-000000", OPTIONS)
 
     def test_finished_or_missing_run_is_refused(self) -> None:
         make_run("whole", finished=run_of(result("pass")))
         for name in ("whole", "none", LATEST + "er"):
-            with pytest.raises(UsageError, match="has no run that was interrupted"):
+            with pytest.raises(UsageError, match="has no interrupted run"):
                 resume.find(name, OPTIONS)
 
     def test_running_run_is_skipped(self) -> None:
         expected = make_run("20260101-000000")
         past = resume.find(expected.name, OPTIONS).past
         newer = make_run("20260102-000000")
-        running = Journal.reopened(newer, past, "now")
+        running = Journal.reopen(newer, past, "now")
         assert resume.find(LATEST, OPTIONS).directory == expected
-        with pytest.raises(UsageError, match="20260102-000000 is of a run that goes on now"):
+        with pytest.raises(UsageError, match="20260102-000000 is still running"):
             resume.find(newer.name, OPTIONS)
         running.close()
         assert resume.find(LATEST, OPTIONS).directory == newer
@@ -108,14 +108,14 @@ class TestCheck:
     )
     def test_changed_input_is_named(self, changes: dict[str, object], what: str) -> None:
         earlier = resume.find(make_run("r").name, OPTIONS)
-        with pytest.raises(Failure, match=f"cannot go on with r: {what} changed since"):
+        with pytest.raises(Failure, match=f"cannot resume r: changed since then: {what}"):
             resume.check(earlier, self.changed(**changes))
 
 
 class TestOptions:
     def test_options_are_those_typed(self) -> None:
         chosen = selection.select("null_blk", "serial", "smoke,block", "size", seed="7")
-        options = resume.asked(KernelSpec("7.3-debian"), chosen)
+        options = resume.options(KernelSpec("7.3-debian"), chosen)
         assert options["kernel"] == "7.3-debian"
         assert options["driver"] == "null_blk"
         assert options["suite"] == "block,smoke"
@@ -134,11 +134,11 @@ class TestOptions:
     def test_token_is_not_stored(self, tmp_path: Path, url: str, shown: str) -> None:
         chosen = selection.select("null_blk", "serial", "smoke")
         first, same, other = (
-            resume.asked(KernelSpec(url.format(token)), chosen)
+            resume.options(KernelSpec(url.format(token)), chosen)
             for token in ("t0ken", "t0ken", "another")
         )
-        header = msgspec.structs.replace(HEADER, asked=first)
-        Journal.begun(tmp_path, header).close()
+        header = msgspec.structs.replace(HEADER, requested=first)
+        Journal.create(tmp_path, header).close()
         data = (tmp_path / FILE).read_text()
         assert shown in data
         assert "t0ken" not in data
@@ -177,7 +177,7 @@ class TestOptions:
 
     def test_series_version_changes_the_run(self) -> None:
         chosen = selection.select("null_blk", "serial", "smoke")
-        first, second = (resume.asked(KernelSpec(series_version=n), chosen) for n in (None, 2))
+        first, second = (resume.options(KernelSpec(series_version=n), chosen) for n in (None, 2))
         assert first["series-version"] == ""
         assert resume._differences(first, second) == {"series-version": ""}
 
@@ -214,7 +214,7 @@ class TestTidy:
     def test_folders_of_a_running_run_are_kept(self) -> None:
         left = self.leftovers("20260101-000000")
         past = resume.find("20260101-000000", OPTIONS).past
-        running = Journal.reopened(left[0].parent, past, "now")
+        running = Journal.reopen(left[0].parent, past, "now")
         run._tidy(settings().results_dir / "20260102-000000")
         assert all(path.exists() for path in left)
         running.close()

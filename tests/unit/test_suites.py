@@ -96,7 +96,7 @@ class TestModuleSuite:
 
     @pytest.mark.parametrize("name", ["block", "smoke"])
     def test_name_of_an_existing_suite_is_refused(self, tmp_path: Path, name: str) -> None:
-        with pytest.raises(UsageError, match="another suite is called"):
+        with pytest.raises(UsageError, match="is another suite"):
             self.listed(tmp_path, "def test_works(driver): pass\n", name=name)
 
     @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from blockyard.ci.run.under_way import RunningTests
 
 def test_long_test_is_named_at_growing_intervals(capfd: pytest.CaptureFixture[str]) -> None:
     with RunningTests(long_s=0.2) as under_way:
-        under_way.begin("io/slow[x]")
-        under_way.begin("io/quick[x]")
-        under_way.end("io/quick[x]")
+        under_way.start("io/slow[x]")
+        under_way.start("io/quick[x]")
+        under_way.finish("io/quick[x]")
         time.sleep(1.1)  # named after 0.2, 0.4 and 0.8 s
         assert under_way.names() == ("io/slow[x]",)
     err = capfd.readouterr().err
@@ -24,8 +24,8 @@ def test_long_test_is_named_at_growing_intervals(capfd: pytest.CaptureFixture[st
 
 def test_without_a_context_tests_are_only_counted() -> None:
     under_way = RunningTests()
-    under_way.begin("a")
-    under_way.begin("b")
-    under_way.end("a")
-    under_way.end("never started")
+    under_way.start("a")
+    under_way.start("b")
+    under_way.finish("a")
+    under_way.finish("never started")
     assert under_way.names() == ("b",)

@@ -109,7 +109,7 @@ class TestUsed:
             os.close(folder)
             folder = deeper
         try:
-            with pytest.raises(Overrun, match="cannot be looked at"):
+            with pytest.raises(Overrun, match="cannot be read"):
                 used(tmp_path, disk=1 << 30, files=10_000)
         finally:
             for _ in range(depth):

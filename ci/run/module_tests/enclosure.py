@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A sandbox for Python of others: the test files that come with a module.
+"""A sandbox for third-party Python: the test files of a module.
 
-Inside there is a Python, our packages, the module's folder and what is named, all of it read-only,
-and one folder to write to. There is no home, no network but a loopback of its own, no process of
-the host, no capability. The uid is not 0, also where the host's is: a sandbox can then be made
-inside, for QEMU (see NESTED in kernel.host.sandbox).
+It has a Python, our packages, the module's folder and the named paths, all read-only, and one
+writable folder. It has no home, no network except its own loopback, no processes of the host, no
+capabilities. Its uid is not 0, even if the host's is, so that a second sandbox can be made inside
+for QEMU (see NESTED in kernel.host.sandbox).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from blockyard.kernel.host.environment import OURS
 from blockyard.kernel.host.installation import INSTALLED, PROJECT
 
 UID = "1000"
-# Of the host: programs and libraries. /nix and /gnu are all that NixOS and Guix have of them.
+# Programs and libraries of the host. NixOS has them in /nix, Guix in /gnu.
 SYSTEM = (
     "/usr",
     "/bin",
@@ -36,7 +36,7 @@ SYSTEM = (
     "/etc/alternatives",
     "/etc/ld.so.cache",
 )
-# Of a checkout: no records of other runs, no .git
+# Folders of a checkout: without .git and records of other runs
 PARTS = ("blockyard", "ci", "images", "kernel", "modules", "tests")
 PACKAGE_FOLDERS = ("site-packages", "dist-packages")  # of a Python
 PROBE_S = 60.0
@@ -44,11 +44,11 @@ PROBE_S = 60.0
 
 @dataclass(frozen=True)
 class Enclosure:
-    """What the Python inside sees of the host."""
+    """The parts of the host that are visible inside."""
 
-    read_only: Sequence[Path] = ()  # under the names that they have outside
-    placed: Mapping[Path, Path] = field(default_factory=dict)  # the same, name inside → host path
-    writable: Mapping[Path, Path] = field(default_factory=dict)  # name inside → folder of the host
+    read_only: Sequence[Path] = ()  # at the same paths as outside
+    placed: Mapping[Path, Path] = field(default_factory=dict)  # read-only: path inside → host path
+    writable: Mapping[Path, Path] = field(default_factory=dict)  # path inside → host folder
     devices: Sequence[str] = ()  # host device nodes, such as /dev/kvm
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -66,14 +66,14 @@ class Enclosure:
         # nested sandboxes are built upon /tmp
         argv += ["--dev", "/dev", "--tmpfs", "/tmp"]
         shown = {**{path: path for path in (*_python(), *self.read_only)}, **self.placed}
-        binds = [("--ro-bind", source, place) for place, source in shown.items()]
-        binds += [("--bind", source, place) for place, source in self.writable.items()]
-        # what stands below another place is bound after it
-        for how, source, place in sorted(binds, key=lambda bind: len(bind[2].parts)):
-            argv += [how, str(source), str(place)]
+        binds = [("--ro-bind", source, target) for target, source in shown.items()]
+        binds += [("--bind", source, target) for target, source in self.writable.items()]
+        # a path is bound after the folders above it
+        for option, source, target in sorted(binds, key=lambda bind: len(bind[2].parts)):
+            argv += [option, str(source), str(target)]
         for device in self.devices:
             argv += ["--dev-bind", device, device]
-        # memory that nobody would count is no place to write to
+        # files in these tmpfs would be memory that no limit counts
         argv += ["--remount-ro", "/dev", "--remount-ro", "/", "--clearenv"]
         for name, value in {**_environment(), **self.environment}.items():
             argv += ["--setenv", name, value]
@@ -82,14 +82,14 @@ class Enclosure:
 
 def _python() -> list[Path]:
     """The Python that runs this, our packages, and the program that makes sandboxes."""
-    places = [PROJECT] if INSTALLED else [PROJECT / name for name in PARTS]
-    # with `pip install --user`, and where a .pth file names other folders
-    places += [Path(entry) for entry in sys.path if Path(entry).name in PACKAGE_FOLDERS]
-    # not all of the prefix: that may be ~/.local
-    places += [Path(sys.base_prefix, name) for name in ("bin", "lib", "lib64")]
-    places += [Path(sys.prefix), Path(sys.executable).resolve(), _bwrap()]
+    paths = [PROJECT] if INSTALLED else [PROJECT / name for name in PARTS]
+    # of `pip install --user`, and folders that .pth files name
+    paths += [Path(entry) for entry in sys.path if Path(entry).name in PACKAGE_FOLDERS]
+    # not the whole prefix, which may be ~/.local
+    paths += [Path(sys.base_prefix, name) for name in ("bin", "lib", "lib64")]
+    paths += [Path(sys.prefix), Path(sys.executable).resolve(), _bwrap()]
     system = {Path(name) for name in SYSTEM}
-    return [one for one in places if one.exists() and not system & {one, *one.parents}]
+    return [path for path in paths if path.exists() and not system & {path, *path.parents}]
 
 
 def _bwrap() -> Path:
@@ -109,9 +109,9 @@ def _environment() -> dict[str, str]:
 
 @cache
 def obstacle() -> str:
-    """Why QEMU's sandbox cannot be made inside another one; empty when it can.
+    """Why QEMU's sandbox cannot be made inside another sandbox; empty when it can.
 
-    Tried once per process, with what it takes: namespaces, mounts, a network.
+    It is tried once per process, with the same namespaces and mounts.
     """
     inner = ["bwrap", "--unshare-user", "--uid", "0", "--gid", "0", "--unshare-pid"]
     inner += [
@@ -128,9 +128,9 @@ def obstacle() -> str:
     inner += ["--tmpfs", "/tmp", "--", "true"]
     argv = Enclosure().argv(inner, Path("/"))
     try:
-        tried = commands.ask(argv, timeout_s=PROBE_S)
+        result = commands.ask(argv, timeout_s=PROBE_S)
     except subprocess.TimeoutExpired:
-        return f"no end after {PROBE_S:.0f} s"
+        return f"it did not exit within {PROBE_S:.0f} s"
     except OSError as error:
         return f"bwrap: {error.strerror}"
-    return tried.stderr.strip() or f"exit code {tried.returncode}" if tried.returncode else ""
+    return result.stderr.strip() or f"exit code {result.returncode}" if result.returncode else ""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The one folder that a module's own tests write to, and what they find in it.
+"""The only folder that a module's own tests can write to.
 
-Before they run, it gets a cache of its own with what guests start from: copies, so that nothing of
-the user's cache can be changed. Afterwards the logs of their guests are taken out of it, and it is
+Before they run, it gets a cache with copies of what guests boot from, so that they cannot change
+the user's cache. After they have run, the logs of their guests are moved out of it, and it is
 removed.
 """
 
@@ -26,15 +26,15 @@ from blockyard.kernel.host import commands, store
 from blockyard.kernel.host.progress import note
 from blockyard.tests.harness.plan import Plan
 
-COPIED = ("accelerator", "qemu")  # kinds of the cache: small files, what was found out
-PREFIX = ".own-"  # of its name, in the folder of a run
-LOG_BYTES = 512 << 20  # of one file that is kept
-KEPT_BYTES = 4 << 30  # of all of them
-KEPT_FILES = 10_000
+COPIED = ("accelerator", "qemu")  # kinds of the cache with small files: results of probes
+PREFIX = ".own-"  # of the folder's name, in the folder of a run
+LOG_BYTES = 512 << 20  # limit for a file that is kept,
+KEPT_BYTES = 4 << 30  # for all of them,
+KEPT_FILES = 10_000  # and for their number
 
 
 def part(folder: Path, name: str) -> Path:
-    """A folder in it, made if need be."""
+    """A sub-folder, which is made if it does not exist."""
     path = folder / name
     path.mkdir(exist_ok=True)
     return path
@@ -42,7 +42,7 @@ def part(folder: Path, name: str) -> Path:
 
 @contextlib.contextmanager
 def temporary() -> Iterator[Path]:
-    """One for a list of tests."""
+    """A temporary folder, for collecting tests."""
     path = Path(tempfile.mkdtemp(prefix="blockyard-"))
     try:
         yield path
@@ -52,7 +52,7 @@ def temporary() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def of_a_run(directory: Path, name: str) -> Iterator[Path]:
-    """One on the disk of the results, where guests' disks have room."""
+    """A folder in that of a run, where there is room for guests' disks; locked while in use."""
     path = directory / f"{PREFIX}{name}"
     path.mkdir()
     try:
@@ -63,43 +63,43 @@ def of_a_run(directory: Path, name: str) -> Iterator[Path]:
 
 
 def left(run: Path) -> list[Path]:
-    """Those in the folder of a run: of one that has ended, it was killed."""
-    found = [*run.glob(f"{PREFIX}*"), *run.glob(f"resumed-*/{PREFIX}*")]
-    return [path for path in found if path.is_dir() and not path.is_symlink()]
+    """Such folders in that of a run. A run that has ended has some if it was killed."""
+    paths = [*run.glob(f"{PREFIX}*"), *run.glob(f"resumed-*/{PREFIX}*")]
+    return [path for path in paths if path.is_dir() and not path.is_symlink()]
 
 
 def remove_left(run: Path) -> None:
-    """Removes those that nobody holds from the folder of a run."""
+    """Removes such folders from that of a run unless they are in use."""
     for path in left(run):
-        # somebody is at work in it, or was quicker, or it is another user's
+        # it is in use, already removed, or another user's
         with contextlib.suppress(OSError), store.in_use(path, fcntl.LOCK_EX):
             store.remove(path)
 
 
 def prepare(plan: Plan, folder: Path, hardware: Sequence[Topology]) -> None:
-    """Fills its cache. A snapshot that is due is made here, where nothing of theirs runs."""
+    """Fills the folder's cache; makes the snapshots that are due, outside of the enclosure."""
     cache = part(folder, "cache")
     for kind in COPIED:
-        # hidden: what another run is just writing, which has another name a moment later
+        # hidden files are being written by another run, which then renames them
         hidden = shutil.ignore_patterns(".*")
         shutil.copytree(store.directory(kind), cache / kind, ignore=hidden, dirs_exist_ok=True)
     if plan.scope.start == "boot":
         return
     env, start = plan.resolved(), plan.scope.start
-    for one in hardware:
-        wanted = env.setup(folder, topology=one, start=start)
-        if snapshot.obstacle(wanted) or not (start == "snapshot" or snapshot.is_due(wanted)):
+    for topology in hardware:
+        setup = env.setup(folder, topology=topology, start=start)
+        if snapshot.obstacle(setup) or not (start == "snapshot" or snapshot.is_due(setup)):
             continue
-        saved = snapshot.snapshot(wanted, boot).path
+        saved = snapshot.snapshot(setup, boot).path
         target = cache / "snapshots" / saved.name
         target.parent.mkdir(exist_ok=True)
-        # a file as long as the guest's memory, most of it holes, which cp leaves out
+        # a file of the size of the guest's memory, mostly holes, which cp preserves
         copied = commands.ask(["cp", "-a", "--sparse=auto", "--", str(saved), str(target)])
         copied.check_returncode()
 
 
 def needed(plan: Plan) -> list[Path]:
-    """What of the cache guests need, read-only."""
+    """Entries of the cache that guests need, read-only."""
     assert plan.env is not None
     images = {plan.env.root, plan.env.modules, plan.env.initramfs}
     found = [store.path_of("images") / key for key in sorted(images)]
@@ -107,10 +107,10 @@ def needed(plan: Plan) -> list[Path]:
 
 
 def keep(source: Path, target: Path, driver: str) -> None:
-    """Moves the files of a driver's guests to the run's folder; what is there stays as it is.
+    """Moves the files of a driver's guests to the run's folder; overwrites nothing.
 
-    Regular files of a bounded size, and nothing else. What is moved is looked at where it has
-    arrived: there, nothing of theirs can change it. What cannot be moved is left behind.
+    Only regular files of limited size are kept. They are checked after the move, when the module's
+    tests can no longer change them. Files that cannot be moved are skipped.
     """
     count = size = 0
     for name, descriptor in _folders(source, driver):
@@ -119,16 +119,16 @@ def keep(source: Path, target: Path, driver: str) -> None:
                 size += _move(descriptor, entry, target / name)
                 count += 1
             if count > KEPT_FILES or size > KEPT_BYTES:
-                note(f"{target}: not all files of guests were kept, they are too many")
+                note(f"{target}: not all files of guests were kept: they are too many or too large")
                 return
 
 
-def _move(descriptor: int, entry: str, place: Path) -> int:
-    """The bytes of the file that was moved; 0 for none. Raises OSError."""
-    kept = place / entry
+def _move(descriptor: int, entry: str, folder: Path) -> int:
+    """Moves a file; returns its size in bytes, 0 if it was not moved. Raises OSError."""
+    kept = folder / entry
     if not stat.S_ISREG(os.lstat(entry, dir_fd=descriptor).st_mode) or os.path.lexists(kept):
         return 0
-    place.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     os.rename(entry, kept, src_dir_fd=descriptor)  # noqa: PTH104 - it has no dir_fd
     status = kept.lstat()
     if not stat.S_ISREG(status.st_mode) or status.st_size > LOG_BYTES:
@@ -139,14 +139,14 @@ def _move(descriptor: int, entry: str, place: Path) -> int:
 
 
 def _folders(source: Path, driver: str) -> Iterator[tuple[str, int]]:
-    """Name and descriptor of each guest's folder, no link among them."""
-    how = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    # as tests.harness.guests calls those of own tests
+    """Name and descriptor of each guest's folder; symbolic links are skipped."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    # names that tests.harness.guests gives to guests of own tests
     named = re.compile(rf"{re.escape(driver)}-({'|'.join(CONSOLES)})(-[\w.-]+)?-own-\w+")
     for path in sorted(source.iterdir()):
         if not named.fullmatch(path.name):
             continue
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-            descriptor = os.open(path, how)
+            descriptor = os.open(path, flags)
             stack.callback(os.close, descriptor)
             yield path.name, descriptor

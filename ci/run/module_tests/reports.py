@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a pytest that runs inside an enclosure reports: lines of JSON, read as data only.
+"""The reports of a pytest inside an enclosure: lines of JSON, which are read as data only.
 
-The test files that it runs share its process and can write what they like. So nothing of it is
-believed but what its own tests came to: `Reader` takes each line for what it can be at that moment,
-and raises Forged for any other. It is pure, and knows neither processes nor files.
+Test files share a process with it and can write any report. So only reports of their own tests are
+accepted: `Reader` checks that each line is possible at its position and raises Forged otherwise.
+This module reads no files and starts no processes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import msgspec
 from blockyard.tests.harness.guests import Slot
 from blockyard.tests.harness.outcomes import Boot, Outcome, SkipReason
 
-LINE_BYTES = 4 << 20  # of a report; a kernel log's excerpt is a hundredth of it
-TESTS = 10_000  # of one module
+LINE_BYTES = 4 << 20  # limit for a report; an excerpt of a kernel log takes a hundredth of it
+TESTS = 10_000  # limit for a module
 NAME_LENGTH = 300
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=NAME_LENGTH)]
@@ -26,11 +26,11 @@ Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e7)]
 
 
 class Forged(Exception):
-    """A line that cannot be, with what is wrong with it."""
+    """A report that is not possible; the message says what is wrong with it."""
 
 
 class Orders(msgspec.Struct, frozen=True):
-    """What a pytest inside is to do: written to a file for ci.run.module_tests.inside."""
+    """What the pytest inside runs: written to a file for ci.run.module_tests.inside."""
 
     arguments: tuple[str, ...]
     memory: int  # bytes of address space of a process
@@ -50,13 +50,13 @@ class Facts(msgspec.Struct, frozen=True):
 
 
 class Reading(msgspec.Struct, frozen=True, tag="reading"):
-    """A file of tests is about to be imported."""
+    """A test file is about to be imported."""
 
     path: Annotated[str, msgspec.Meta(max_length=4096)]
 
 
 class Test(msgspec.Struct, frozen=True, tag="test"):
-    """One test was collected."""
+    """A test was collected."""
 
     __test__ = False
 
@@ -69,25 +69,25 @@ class Test(msgspec.Struct, frozen=True, tag="test"):
 
     @property
     def slot(self) -> Slot:
-        """What its guest is for."""
+        """Driver, console and topology of the test."""
         return Slot(self.driver, self.console, self.topology)
 
 
 class Problem(msgspec.Struct, frozen=True, tag="problem"):
-    """A file that cannot be read; defect: pytest or a plugin broke down."""
+    """A file that cannot be imported; defect: an internal error of pytest or a plugin."""
 
     text: str
     defect: bool = False
 
 
-class Begun(msgspec.Struct, frozen=True, tag="begun"):
-    """A test begins."""
+class Started(msgspec.Struct, frozen=True, tag="started"):
+    """A test starts."""
 
     nodeid: Name
 
 
 class Phase(msgspec.Struct, frozen=True, tag="phase"):
-    """pytest's report of a test's set-up, call or tear-down; "???" of one whose worker died."""
+    """pytest's report of a test's setup, call or teardown; "???" after the death of a worker."""
 
     nodeid: Name
     when: Literal["setup", "call", "teardown", "???"]
@@ -97,32 +97,32 @@ class Phase(msgspec.Struct, frozen=True, tag="phase"):
     facts: Facts | None = None
 
 
-class Ended(msgspec.Struct, frozen=True, tag="ended"):
+class Finished(msgspec.Struct, frozen=True, tag="finished"):
     """The last line: pytest's exit code."""
 
     code: int
 
 
-Line = Reading | Test | Problem | Begun | Phase | Ended
+Line = Reading | Test | Problem | Started | Phase | Finished
 ORDER = {"setup": 0, "call": 1, "teardown": 2, "???": 2}
 
 
 @dataclass
 class Reader:
-    """Follows the reports from line to line."""
+    """Reads and checks the reports, line by line."""
 
-    expected: Collection[str]  # ids of the tests that are to run; none: they are being collected
+    expected: Collection[str]  # ids of the tests that run; none: tests are only collected
     tests: dict[str, Test] = field(default_factory=dict)
-    ended: Ended | None = None
-    reading: str = ""  # the file that was last begun
-    running: dict[str, None] = field(default_factory=dict)  # ids of tests under way
-    _phases: dict[str, int] = field(default_factory=dict)  # id → the last one that was reported
-    _begun: set[str] = field(default_factory=set)
+    finished: Finished | None = None
+    reading: str = ""  # the last file whose import started
+    running: dict[str, None] = field(default_factory=dict)  # ids of running tests
+    _phases: dict[str, int] = field(default_factory=dict)  # id → the last phase that was reported
+    _started: set[str] = field(default_factory=set)
 
     def read(self, data: bytes) -> Line:
-        """One line; raises Forged for what cannot be."""
-        if self.ended:
-            raise Forged("a report behind the last one")
+        """The report in a line; raises Forged for one that is not possible."""
+        if self.finished:
+            raise Forged("a report after the last one")
         try:
             line: Line = msgspec.json.decode(data, type=Line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -132,38 +132,38 @@ class Reader:
                 self.reading = line.path
             case Test():
                 self._add(line)
-            case Begun():
-                self._begin(line.nodeid)
+            case Started():
+                self._start(line.nodeid)
             case Phase():
                 self._follow(line)
-            case Ended():
-                self.ended = line
+            case Finished():
+                self.finished = line
         return line
 
     def _add(self, test: Test) -> None:
         if self.expected or test.nodeid in self.tests or len(self.tests) >= TESTS:
-            raise Forged(f"a test too many: {test.nodeid}")
+            raise Forged(f"an unexpected test: {test.nodeid}")
         words = (test.nodeid, test.name, test.driver, test.console, test.topology, *test.features)
         if not all(word.isprintable() for word in words):
-            raise Forged(f"a test whose name cannot be printed: {test.nodeid!r}")
+            raise Forged(f"a test name with control characters: {test.nodeid!r}")
         self.tests[test.nodeid] = test
 
-    def _begin(self, nodeid: str) -> None:
-        if nodeid not in self.expected or nodeid in self._begun:
-            raise Forged(f"the begin of {nodeid}, which is not to run")
-        self._begun.add(nodeid)
+    def _start(self, nodeid: str) -> None:
+        if nodeid not in self.expected or nodeid in self._started:
+            raise Forged(f"an unexpected start of {nodeid}")
+        self._started.add(nodeid)
         self.running[nodeid] = None
 
     def _follow(self, phase: Phase) -> None:
         if phase.nodeid not in self.expected:
-            raise Forged(f"an outcome of {phase.nodeid}, which is no test of this module")
-        if not phase.facts and phase.when != "???":  # which pytest-xdist reports by itself
+            raise Forged(f"an outcome of {phase.nodeid}, which is not a test of this module")
+        if not phase.facts and phase.when != "???":  # pytest-xdist reports this phase itself
             raise Forged(f"an outcome of {phase.nodeid} without facts")
         if phase.facts and phase.facts.boot and phase.facts.boot.guest != phase.facts.guest:
-            raise Forged(f"a boot of a guest that {phase.nodeid} did not have")
-        place = ORDER[phase.when]
-        if place <= self._phases.get(phase.nodeid, -1):
+            raise Forged(f"a boot of another guest than that of {phase.nodeid}")
+        position = ORDER[phase.when]
+        if position <= self._phases.get(phase.nodeid, -1):
             raise Forged(f"a second outcome of {phase.nodeid}")
-        self._phases[phase.nodeid] = place
-        if place == ORDER["teardown"]:
+        self._phases[phase.nodeid] = position
+        if position == ORDER["teardown"]:
             self.running.pop(phase.nodeid, None)

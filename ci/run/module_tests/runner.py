@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The test files in a module's own folder: collected and run inside an enclosure.
+"""Collects and runs the test files in a module's own folder, inside an enclosure.
 
-They are Python of whoever wrote the module. A pytest of their own imports and runs them, with no
-other tests in it; it boots its guests itself, inside. What it reports is checked line by line
-(ci.run.module_tests.reports) and given to the collector of outcomes as pytest's own reports are.
+They are third-party Python. A separate pytest imports and runs them, without other tests, and boots
+its guests inside the enclosure. Its reports are checked line by line (ci.run.module_tests.reports)
+and passed to the collector of outcomes like reports of our own pytest.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import pytest
 from blockyard.ci.run.module_tests import folder as own_folder
 from blockyard.ci.run.module_tests.enclosure import Enclosure, obstacle
 from blockyard.ci.run.module_tests.reports import (
-    Begun,
     Forged,
     Orders,
     Phase,
     Problem,
     Reader,
     Reading,
+    Started,
     Test,
 )
 from blockyard.ci.run.module_tests.watch import Limits, Overrun, Watched, watched
@@ -40,17 +40,17 @@ from blockyard.tests.harness.plan import Plan
 from blockyard.tests.harness.plan import write as write_plan
 from blockyard.tests.harness.plugin import PROPERTY
 
-ORDERS = "orders"  # a part of the folder,
+ORDERS = "orders"  # a sub-folder of the enclosure's folder,
 SUITES_INI = PROJECT / "tests" / "harness" / "suites.ini"  # pytest's configuration of all suites
-# what runs in the enclosure
+# the program that runs in the enclosure
 PROGRAM = IMPORT_ROOT / "blockyard" / "ci" / "run" / "module_tests" / "inside.py"
-INSIDE = Path("/mnt/own")  # and where the enclosure has it, read-only
-COLLECT_S = 60.0  # one file is imported within this
-FILES = 10  # times that is the limit of all
-TEST_S = 1800.0  # a phase of a test ends within this; it contains a boot, and waits for commands
-LONG = 10  # times that, with the budget `long`
-PROCESS_BYTES = 8 << 30  # of address space, beside a guest's memory
-BESIDE_A_GUEST = 3 << 29  # bytes of memory: QEMU's own, a worker of pytest
+INSIDE = Path("/mnt/own")  # and its path inside, read-only
+COLLECT_S = 60.0  # limit for the import of a file
+FILES = 10  # the limit for all files is so many times COLLECT_S
+TEST_S = 1800.0  # limit for a phase of a test, with a boot and waits for commands
+LONG = 10  # factor for TEST_S with the budget `long`
+PROCESS_BYTES = 8 << 30  # limit of address space, without a guest's memory
+BESIDE_A_GUEST = 3 << 29  # bytes of memory for each guest: QEMU's own, a worker of pytest
 PYTEST_BYTES = 2 << 30
 COLLECTED = ("--collect-only",)
 
@@ -60,47 +60,47 @@ class Suite:
     """A folder of test files that belongs to a driver outside the tree."""
 
     folder: Path
-    plan: Plan  # the run's, reduced to this driver
+    plan: Plan  # the run's plan, limited to this driver
     expression: str = ""  # pytest's -k
     seed: int | None = None
 
     @property
     def name(self) -> str:
-        """The suite's."""
+        """The suite's name: that of its folder."""
         return self.folder.name
 
     @property
     def driver(self) -> str:
-        """The driver's: see `manifest.name_of`."""
+        """The driver's name, see `manifest.name_of`."""
         return self.plan.scope.drivers[0]
 
 
 @dataclass(frozen=True)
 class Part:
-    """Tests of a suite that are to run. Each is named by pytest's id inside the enclosure."""
+    """The tests of a suite to run, by pytest's ids inside the enclosure."""
 
-    ids: Mapping[str, str]  # → its id in the run
+    ids: Mapping[str, str]  # id inside → id in the run
     directory: Path  # of the run
     hardware: Sequence[Topology]  # of its guests
-    options: Sequence[str] = ()  # more for pytest
-    guests: int = 1  # side by side
+    options: Sequence[str] = ()  # more arguments of pytest
+    guests: int = 1  # that run at a time
 
 
 def check_nesting(suites: Sequence[Suite]) -> None:
-    """Raises UsageError where the guests of such suites cannot be started inside an enclosure."""
+    """Raises UsageError when guests cannot run inside an enclosure on this host."""
     if suites and (why := obstacle()):
         raise UsageError(
-            f"the tests in {suites[0].folder} cannot be run in a sandbox: no sandbox can be made "
-            f"inside another one here ({why})",
-            hint="read them, and add --trust-tests to run them without one; or leave them out "
-            "with --suite",
+            f"the tests in {suites[0].folder} cannot run in a sandbox: this host does not allow a "
+            f"sandbox inside another one ({why})",
+            hint="read them, and add --trust-tests to run them without a sandbox; or select other "
+            "tests with --suite",
         )
 
 
 def collect(suite: Suite) -> list[Test]:
     """The tests of a suite, in their order.
 
-    Raises Failure for files that cannot be read or do not end, UsageError for a wrong -k.
+    Raises Failure for files that cannot be imported or take too long, UsageError for a wrong -k.
     """
     problems: list[str] = []
     with own_folder.temporary() as folder:
@@ -123,22 +123,24 @@ def collect(suite: Suite) -> list[Test]:
             except Forged as forged:
                 raise Failure(f"{suite.folder}: its tests report {forged}") from None
     if problems:
-        raise Failure("a suite cannot be read:\n" + "\n".join(problems))
-    if reader.ended is None:
+        raise Failure("cannot collect the tests:\n" + "\n".join(problems))
+    if reader.finished is None:
         raise Failure(
-            f"{suite.folder}: the collection ended before it reported (exit code "
-            f"{child.process.returncode}, {reader.reading or 'conftest.py'})\n{_words(child)}"
+            f"{suite.folder}: the collection ended early (exit code "
+            f"{child.process.returncode}, {reader.reading or 'conftest.py'})\n{_last_lines(child)}"
         )
-    if reader.ended.code == pytest.ExitCode.USAGE_ERROR:
+    if reader.finished.code == pytest.ExitCode.USAGE_ERROR:
         why = f"-k {suite.expression!r}, or " if suite.expression else ""
-        raise UsageError(f"pytest does not understand {why}the files of a suite:\n{_words(child)}")
+        raise UsageError(
+            f"pytest does not understand {why}the files of a suite:\n{_last_lines(child)}"
+        )
     for test in reader.tests.values():
         _check(test, suite)
     return list(reader.tests.values())
 
 
 def _check(test: Test, suite: Suite) -> None:
-    """A test of another driver than its own, or on other consoles, would be another's result."""
+    """Raises Failure for a test that claims another driver, console or topology."""
     plan = suite.plan
     known = not test.topology or test.topology in topologies.names()
     if test.driver != suite.driver or test.console not in plan.scope.consoles or not known:
@@ -146,10 +148,10 @@ def _check(test: Test, suite: Suite) -> None:
 
 
 def _orders(suite: Suite, folder: Path, more: Sequence[str], memory: int) -> list[str]:
-    """Writes what the pytest inside is to do; what its script gets, but for the descriptor."""
-    place = own_folder.part(folder, ORDERS)
-    write_plan(suite.plan, place / "plan.json")
-    # the current folder is the suite's: its path may have characters that pytest reads as others
+    """Writes plan and orders; returns the command inside, without the pipe's descriptor."""
+    orders_folder = own_folder.part(folder, ORDERS)
+    write_plan(suite.plan, orders_folder / "plan.json")
+    # relative to the suite's folder, whose path may have characters that are special to pytest
     words = [".", "--rootdir", ".", "--confcutdir", ".", "-c", str(SUITES_INI)]
     words += ["-p", "blockyard.tests.harness.plugin", "--blockyard-plan", f"{INSIDE}/plan.json"]
     words += ["-p", "no:terminal", "-p", "no:cacheprovider", "-p", "no:junitxml"]
@@ -157,12 +159,12 @@ def _orders(suite: Suite, folder: Path, more: Sequence[str], memory: int) -> lis
     if suite.expression:
         words += ["-k", suite.expression]
     orders = Orders((*words, *more), memory)
-    (place / "orders.json").write_bytes(msgspec.json.encode(orders))
+    (orders_folder / "orders.json").write_bytes(msgspec.json.encode(orders))
     return [sys.executable, "-I", str(PROGRAM), f"{INSIDE}/orders.json"]
 
 
 def _writable(folder: Path) -> dict[Path, Path]:
-    """Where the enclosure may write: name inside → part of the folder (not to be replaced)."""
+    """The writable folders of an enclosure: path inside → sub-folder of its folder."""
     return {
         Path("/tmp"): own_folder.part(folder, "tmp"),
         settings().cache_dir: own_folder.part(folder, "cache"),
@@ -173,7 +175,7 @@ def _enclosure(
     folder: Path, needed: Sequence[Path], writable: Mapping[Path, Path], devices: Sequence[str] = ()
 ) -> Enclosure:
     orders = {INSIDE: own_folder.part(folder, ORDERS)}
-    # the plan's keys are looked up in it; there is no home inside, and no file of settings
+    # the plan has keys of the cache; inside there are neither a home nor a settings file
     environment = {"BLOCKYARD_CACHE": str(settings().cache_dir)}
     return Enclosure(needed, orders, writable, devices, environment)
 
@@ -189,16 +191,16 @@ def _started(
         yield child
 
 
-def _words(child: Watched) -> str:
+def _last_lines(child: Watched) -> str:
     lines = child.output.decode(errors="replace").strip().splitlines()
     return "\n".join(f"    {line}" for line in lines[-12:])
 
 
 @dataclass
 class _Reports:
-    """Gives the reports of an enclosure to the collector, as pytest's own."""
+    """Passes the reports of an enclosure to the collector, as reports of pytest."""
 
-    ids: Mapping[str, str]  # pytest's id inside → that of the run
+    ids: Mapping[str, str]  # id inside → id in the run
     collector: object  # a pytest plugin
     manager: pytest.PytestPluginManager = field(default_factory=pytest.PytestPluginManager)
 
@@ -206,8 +208,8 @@ class _Reports:
         self.manager.register(self.collector)
 
     def add(self, line: object) -> None:
-        """One line of the reports."""
-        if isinstance(line, Begun):
+        """Passes one report."""
+        if isinstance(line, Started):
             nodeid = self.ids[line.nodeid]
             self.manager.hook.pytest_runtest_logstart(nodeid=nodeid, location=_location(nodeid))
         elif isinstance(line, Phase):
@@ -215,7 +217,7 @@ class _Reports:
             self._report(self.ids[line.nodeid], line, facts)
 
     def end(self, inner: str, outcome: str, reason: str) -> None:
-        """A test that did not come to its end by itself."""
+        """Reports the outcome of a test that was stopped; inner: its id inside."""
         phase = Phase(inner, "teardown", "failed", 0.0, reason)
         self._report(self.ids[inner], phase, {"outcome": outcome, "reason": reason})
 
@@ -240,20 +242,20 @@ def _location(nodeid: str) -> tuple[str, int | None, str]:
 
 
 def run(suite: Suite, part: Part, collector: object) -> str:
-    """Runs tests of a suite; why it ended before its time, or empty.
+    """Runs tests of a suite; returns why it ended early, or an empty text.
 
-    collector: the plugin of pytest that gets the reports.
+    collector: the pytest plugin that gets the reports.
     """
     plan, directory = suite.plan, part.directory
     options = [*part.options, *workers(part.guests), "--blockyard-directory", str(directory)]
-    guest_bytes = max(one.memory_mib for one in part.hardware) << 20
+    guest_bytes = max(topology.memory_mib for topology in part.hardware) << 20
     silence_s = TEST_S * (LONG if plan.scope.budget == "long" else 1)
     with own_folder.of_a_run(directory, suite.name) as folder:
         own_folder.prepare(plan, folder, part.hardware)
         writable = _writable(folder)
         guests = own_folder.part(folder, "guests")
-        writable[directory / "guests"] = guests  # as outside: errors name the logs there
-        # results may be in the suite's folder, where the sandbox cannot make it
+        writable[directory / "guests"] = guests  # the same path as outside, for errors with logs
+        # the folder may be below the suite's, which is read-only inside
         (directory / "guests").mkdir(exist_ok=True)
         needed = [suite.folder, *own_folder.needed(plan)]
         devices = plan.env.accelerator.devices if plan.env else []
@@ -271,29 +273,21 @@ def run(suite: Suite, part: Part, collector: object) -> str:
 
 
 def workers(count: int) -> list[str]:
-    """What makes pytest use so many workers; tests/harness/portions.py groups the tests."""
+    """pytest's arguments for a number of workers; tests/harness/portions.py groups the tests."""
     if count < 2:
         return []
-    found = [
-        "-p",
-        "xdist.plugin",
-        "-n",
-        str(count),
-        "--dist",
-        "loadscope",
-        "--no-loadscope-reorder",
-    ]
-    return [*found, "--max-worker-restart", "0"]
+    words = ["-p", "xdist.plugin", "-n", str(count), "--max-worker-restart", "0"]
+    return [*words, "--dist", "loadscope", "--no-loadscope-reorder"]
 
 
 def seeded(seed: int | None) -> list[str]:
-    """What shuffles the tests; and no plugin that a user has installed for runs of his own."""
-    found = ["--disable-plugin-autoload"]
-    return found if seed is None else [*found, "-p", "pytest_randomly", f"--randomly-seed={seed}"]
+    """pytest's arguments for the order of tests; they also keep the user's plugins out."""
+    words = ["--disable-plugin-autoload"]
+    return words if seed is None else [*words, "-p", "pytest_randomly", f"--randomly-seed={seed}"]
 
 
 def _follow(child: Watched, reader: Reader, reports: _Reports) -> str:
-    """Hands on what the pytest inside reports, until it has ended; why it ended before its time."""
+    """Passes on reports until the pytest inside exits; returns why it ended early, or empty."""
     problems = []
     try:
         for data in child.lines():
@@ -310,9 +304,11 @@ def _follow(child: Watched, reader: Reader, reports: _Reports) -> str:
         return f"they report {forged}"
     if problems:
         return "\n".join(problems)
-    if reader.ended is None:
+    if reader.finished is None:
         code = child.process.wait()
-        return f"pytest ended before it reported all (exit code {code})\n{_words(child)}".strip()
-    if reader.ended.code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
-        return f"pytest ended with {reader.ended.code}\n{_words(child)}"
+        return (
+            f"pytest exited before its last report (exit code {code})\n{_last_lines(child)}".strip()
+        )
+    if reader.finished.code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        return f"pytest exited with {reader.finished.code}\n{_last_lines(child)}"
     return ""

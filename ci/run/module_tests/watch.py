@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs a program that is not trusted and that reports through a pipe, and ends it at its limits.
+"""Runs an untrusted program that reports through a pipe, and kills it at its limits.
 
-What is limited: how long it is silent and runs, the memory and the processes of its whole tree,
-what it writes to its folder, the size of its reports. The tree is looked at once a second. A cgroup
-would count better, but is not to be had by everybody.
+Limited are the time between reports and in total, memory and number of all its processes, what it
+writes to its folder, and the size of its reports. Processes are counted once a second. A cgroup
+would be more exact, but not every user can make one.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from blockyard.ci.run.module_tests.reports import LINE_BYTES
 from blockyard.kernel.host.process import reaped, start
 
 TICK_S = 1.0
-END_S = 10.0  # a sandbox whose first process was killed has ended within this
-REPORTS_BYTES = 256 << 20  # of all its reports; they are kept in memory
-OUTPUT_BYTES = 16 << 10  # of its output, the last
+END_S = 10.0  # limit for a sandbox to exit after its first process was killed
+REPORTS_BYTES = 256 << 20  # limit for all reports, which are kept in memory
+OUTPUT_BYTES = 16 << 10  # of the end of its output, which are kept
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Overrun(Exception):
-    """A limit was reached; says which. silent: it was the one of time."""
+    """A limit was exceeded; the message says which. silent: a time limit."""
 
     def __init__(self, what: str, *, silent: bool = False) -> None:
         super().__init__(what)
@@ -39,32 +39,32 @@ class Overrun(Exception):
 
 @dataclass(frozen=True)
 class Limits:
-    """What it may take."""
+    """The limits of a program."""
 
     silence_s: float  # between two reports
-    total_s: float  # from its start to its end
+    total_s: float  # from start to exit
     memory: int  # bytes, all its processes together
-    folder: Path  # that it writes to
-    disk: int = 16 << 30  # bytes in that folder
-    files: int = 20_000  # in that folder
+    folder: Path  # the one that it writes to
+    disk: int = 16 << 30  # bytes in the folder
+    files: int = 20_000  # in the folder
     processes: int = 500
 
 
 @dataclass
 class Watched:
-    """A program under watch."""
+    """A running program with limits."""
 
     process: subprocess.Popen[bytes]
     limits: Limits
     _reports: int
-    output: bytearray = field(default_factory=bytearray)  # its last words
+    output: bytearray = field(default_factory=bytearray)  # the end of its output
 
     def lines(self) -> Iterator[bytes]:
-        """Its reports, until it has ended; raises Overrun."""
+        """Yields its reports until it exits; raises Overrun."""
         assert self.process.stdout is not None
         rest = b""
         size = 0
-        begun = heard = looked = time.monotonic()
+        started = heard = looked = time.monotonic()
         with selectors.DefaultSelector() as selector:
             for descriptor in (self._reports, self.process.stdout.fileno()):
                 selector.register(descriptor, selectors.EVENT_READ)
@@ -91,7 +91,7 @@ class Watched:
                     looked = now
                 for since, limit_s in (
                     (heard, self.limits.silence_s),
-                    (begun, self.limits.total_s),
+                    (started, self.limits.total_s),
                 ):
                     if now - since > limit_s:
                         raise Overrun(f"no end after {limit_s:.0f} s", silent=True)
@@ -108,7 +108,7 @@ class Watched:
 
 @contextlib.contextmanager
 def watched(argv: Callable[[int], Sequence[str]], limits: Limits) -> Iterator[Watched]:
-    """Starts a program; argv gets the descriptor of its pipe. It has ended when this is left."""
+    """Starts a program and kills it at the end of the block; argv gets its pipe's descriptor."""
     ours, theirs = os.pipe()
     try:
         try:
@@ -127,9 +127,9 @@ def watched(argv: Callable[[int], Sequence[str]], limits: Limits) -> Iterator[Wa
 
 
 def _end_all(sandbox: subprocess.Popen[bytes]) -> None:
-    """Kills the first process of the sandbox's namespace: the kernel then ends all others.
+    """Kills the first process of the sandbox's namespace: the kernel then kills all others.
 
-    bwrap ends behind them. Were it killed, they would end a moment later than it.
+    bwrap exits after them. If bwrap were killed, they would live on for a moment.
     """
     if sandbox.poll() is not None:
         return
@@ -143,20 +143,20 @@ def _end_all(sandbox: subprocess.Popen[bytes]) -> None:
 
 
 def _processes() -> Iterator[tuple[int, int, int]]:
-    """Of each process of the host: its id, its parent's, the bytes of memory it holds."""
+    """Yields id, parent's id and resident memory in bytes of each process of the host."""
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit():
             continue
         try:
             data = Path(entry.path, "stat").read_bytes()
-        except OSError:  # it has ended
+        except OSError:  # it has exited
             continue
         fields = data[data.rindex(b")") + 1 :].split()  # the name before it may hold anything
         yield int(entry.name), int(fields[1]), int(fields[21]) * PAGE
 
 
 def tree(top: int) -> tuple[int, int]:
-    """Of a process and all below it: how many they are, and the bytes of memory they hold."""
+    """The number and the resident memory in bytes of a process and its descendants."""
     children: dict[int, list[int]] = {}
     resident: dict[int, int] = {}
     for pid, parent, size in _processes():
@@ -171,7 +171,7 @@ def tree(top: int) -> tuple[int, int]:
 
 
 def used(folder: Path, disk: int, files: int) -> None:
-    """Looks at what was written below a folder; raises Overrun for too many bytes or files."""
+    """Counts bytes and files below a folder; raises Overrun when they exceed a limit."""
     seen, size, waiting = 0, 0, [str(folder)]
     while waiting:
         try:
@@ -181,10 +181,10 @@ def used(folder: Path, disk: int, files: int) -> None:
                 size += status.st_blocks * 512
                 if stat.S_ISDIR(status.st_mode):
                     waiting.append(entry.path)
-        except FileNotFoundError:  # it was removed meanwhile; the next look sees the rest
+        except FileNotFoundError:  # removed meanwhile; the next count sees the rest
             continue
-        except OSError as error:  # deeper than a path is long
-            raise Overrun(f"its folder cannot be looked at: {error.strerror}") from None
+        except OSError as error:  # such as a path that is too long
+            raise Overrun(f"its folder cannot be read: {error.strerror}") from None
         seen += len(entries)
         if size > disk:
             raise Overrun(f"more than {disk >> 20} MiB on disk")
