@@ -276,7 +276,8 @@ def workers(count: int) -> list[str]:
     """pytest's arguments for a number of workers; tests/harness/portions.py groups the tests."""
     if count < 2:
         return []
-    words = ["-p", "xdist.plugin", "-n", str(count), "--max-worker-restart", "0"]
+    # by this name: pytest-randomly sends its seed to the workers if a plugin "xdist" is there
+    words = ["-p", "xdist", "-n", str(count), "--max-worker-restart", "0"]
     return [*words, "--dist", "loadscope", "--no-loadscope-reorder"]
 
 
