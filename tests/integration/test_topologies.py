@@ -269,7 +269,7 @@ def check_memory(guest: Guest) -> None:
 
 def check_hotplug(guest: Guest) -> None:
     """Plug in, use and unplug a controller; a second one is powered off by the guest."""
-    with pytest.raises(UsageError, match="no port 4: the guest has ports 0 to 3"):
+    with pytest.raises(UsageError, match="unknown port 4: the guest has ports 0 to 3"):
         hotplug.plug(guest.machine, Controller("a"), 4)
     for serial, block_size in {"first": 512, "second": 4096}.items():
         controller = Controller(serial, (Namespace(64, block_size),))

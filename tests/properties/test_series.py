@@ -162,6 +162,7 @@ def commits(folder: Path, count: int, seed: int) -> list[bytes]:
         for _ in range(rng.randint(1, 4)):
             lines.insert(rng.randrange(len(lines)), rng.choice(odd) + str(number))
             del lines[rng.randrange(len(lines))]
+        lines.append(f"change {number}")  # git refuses a commit that changes nothing
         file.write_text("\n".join(lines) + ("\n" if rng.random() < 0.8 else ""))
         if rng.random() < 0.3:
             (folder / "block" / f"new{number}.h").write_text("" if rng.random() < 0.5 else "é\n")
