@@ -17,7 +17,7 @@ import secrets
 import shlex
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -182,6 +182,7 @@ class Console:
             lost = True
             raise
         finally:
+            running.close()
             if running.started and not running.finished and not lost:
                 self._kill()
 
@@ -347,16 +348,17 @@ class Console:
     ) -> Generator[bytes, None, int]:
         """Yields and captures the output up to the end marker; returns the exit code."""
         quiet_s = SILENT_S * self._patience
-        pieces = self._stream.pieces(self._marker(b""), deadline, quiet_s, blocked_s)
-        while True:
-            try:
-                piece = next(pieces)
-            except StopIteration as stop:
-                code, size = stop.value
-                break
-            if capture is not None:
-                capture.add(piece)
-            yield piece
+        marker = self._marker(b"")
+        with closing(self._stream.pieces(marker, deadline, quiet_s, blocked_s)) as pieces:
+            while True:
+                try:
+                    piece = next(pieces)
+                except StopIteration as stop:
+                    code, size = stop.value
+                    break
+                if capture is not None:
+                    capture.add(piece)
+                yield piece
         if capture is not None and capture.size != size:
             raise self._give_up(f"{capture.size} bytes of output arrived, the guest sent {size}")
         return int(code)

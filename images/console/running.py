@@ -47,6 +47,10 @@ class Running:
         assert self._result is not None
         return self._result
 
+    def close(self) -> None:
+        """Stops reading; what was not read yet stays in the console's buffer."""
+        self._pieces.close()
+
     @property
     def finished(self) -> bool:
         """Whether the command has ended and its exit code is known."""

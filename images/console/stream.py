@@ -158,9 +158,10 @@ class Stream(_SpawnBase):
             while True:
                 match = marker.search(held)
                 whole = match.start() if match else _before_partial_marker(held, prefix)
-                piece, held = held[:whole], held[match.end() if match else whole :]
+                piece, held = held[:whole], held[whole:]
                 if piece:
-                    yield piece
+                    yield piece  # who stops here leaves the marker in the buffer
+                held = held[match.end() - whole :] if match else held
                 if match is None:
                     if late:  # although output still arrives
                         raise pexpect.TIMEOUT("the command did not end in time")

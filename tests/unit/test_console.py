@@ -224,6 +224,15 @@ class TestFollow:
             assert next(running.lines()) == "one"
         assert console.run("y").data == b"next"
 
+    def test_block_is_left_when_the_end_has_arrived(self, connect: Connect) -> None:
+        """The guest ignores a kill then: the end was sent already."""
+        guest = FakeGuest(scale=0.05)
+        console = connect(answering(b"one\ntwo\n"), guest=guest)
+        with console.follow("x") as running:
+            assert next(running.lines()) == "one"
+        assert not console.dead
+        assert console.run("y").data == b"one\ntwo\n"
+
     def test_bytes_that_could_begin_a_marker_are_held_back(self, connect: Connect) -> None:
         def run(r: Request) -> Iterable[bytes]:
             yield r.begin() + b"a" + r.end(0, 0)[:20]
