@@ -238,10 +238,17 @@ class Driver:
     @property
     def attributes(self) -> frozenset[str]:
         """Names of the attributes of a configfs disk."""
+        return self._capabilities_of("attribute")
+
+    @property
+    def parameters(self) -> frozenset[str]:
+        """Names of the parameters of the module."""
+        return self._capabilities_of("parameter")
+
+    def _capabilities_of(self, kind: str) -> frozenset[str]:
+        prefix = f"{kind}:"
         return frozenset(
-            name.removeprefix("attribute:")
-            for name in self.capabilities
-            if name.startswith("attribute:")
+            name.removeprefix(prefix) for name in self.capabilities if name.startswith(prefix)
         )
 
     def persistent_attributes(self) -> dict[str, str]:

@@ -9,6 +9,7 @@ of the table; the first that matches names the splat.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from blockyard.images.log.kernel_log import without_stamps
@@ -76,6 +77,14 @@ class Splat:
     kind: str  # of _PATTERNS
     line: str  # the line that matched, without its time stamp
     excerpt: str  # the report, with time stamps
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.line}"
+
+
+def excerpts(splats: Iterable[Splat]) -> str:
+    """The reports' lines of the kernel log, with an empty line between two reports."""
+    return "\n\n".join(splat.excerpt for splat in splats)
 
 
 def find(log: str) -> list[Splat]:

@@ -89,12 +89,6 @@ def unmet(test: UpstreamTest, driver: Driver, cpus: int) -> SkipReason | None:
     return None
 
 
-def attributes(driver: Driver) -> list[str]:
-    """The sorted attributes of the driver's configfs disks."""
-    names = (capability.partition(":") for capability in sorted(driver.capabilities))
-    return [name for kind, _, name in names if kind == "attribute"]
-
-
 def run(driver: Driver, test: UpstreamTest, upstream: Upstream) -> UpstreamRun:
     """Run a test of an unpacked checkout.
 
@@ -127,7 +121,7 @@ def unpack(driver: Driver, archive: Path) -> bool:
         variables = {
             "blockyard_driver": driver.name,
             "blockyard_module": module,
-            "blockyard_attributes": f" {' '.join(attributes(driver))} ",
+            "blockyard_attributes": f" {' '.join(sorted(driver.attributes))} ",
         }
         lines = [f"{name}={shlex.quote(value)}\n" for name, value in variables.items()]
         console.put("".join([*lines, (HERE / "shim.bash").read_text()]).encode(), SHIM)

@@ -13,7 +13,7 @@ import difflib
 import io
 import re
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -139,7 +139,7 @@ def _skip_reasons(printed: str) -> Iterator[str]:
 
 
 def judge(
-    results: Results, test: UpstreamTest, disk: str, driver: str, attributes: Sequence[str] = ()
+    results: Results, test: UpstreamTest, disk: str, driver: str, attributes: Collection[str] = ()
 ) -> Verdict:
     """The verdict of a test on a driver.
 
@@ -178,7 +178,7 @@ def _failed(part: Part) -> bool:
     )
 
 
-def _missing(results: Results, attributes: Sequence[str]) -> tuple[str, str] | None:
+def _missing(results: Results, attributes: Collection[str]) -> tuple[str, str] | None:
     """What the stand-in for null_blk lacks for the test, as SkipReason.what and as text.
 
     Attributes that the test asked for or wrote to, and values that the driver refused.

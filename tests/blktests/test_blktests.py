@@ -60,7 +60,7 @@ def test_blktests(
             driver.load()
     name = f"{upstream_test.name.replace('/', '-')}-{blockyard_slot}.tar"
     store.write(blockyard_directory / "blktests" / name, outcome.archive)
-    attributes = upstream_guest.attributes(driver) if stands_in else ()
+    attributes = driver.attributes if stands_in else ()
     verdict = results.judge(outcome.results, upstream_test, outcome.disk, driver.name, attributes)
     if verdict.skip:
         raise Skipped(verdict.skip, verdict.reason)

@@ -18,7 +18,7 @@ from blockyard.images.boot import boot
 from blockyard.images.errors import ConsoleLost, GuestError
 from blockyard.images.hardware.topology import DEFAULT
 from blockyard.images.log.kernel_log import without_stamps
-from blockyard.images.log.splats import Splat, find
+from blockyard.images.log.splats import Splat, excerpts, find
 from blockyard.images.machine import qemu_features
 from blockyard.images.machine.machine import Machine
 from blockyard.modules.driver import Driver, LoadFailed, NoDisk
@@ -205,8 +205,8 @@ class Guests:
         key = (slot.driver, slot.topology)
         where = self._plan.hardware(slot.topology).name
         if splats:
-            failed.kernel_log = "\n\n".join(splat.excerpt for splat in splats)
-            first = f"{splats[0].kind}: {splats[0].line}"
+            failed.kernel_log = excerpts(splats)
+            first = str(splats[0])
             text = f"{slot.driver} does not load on {where}, see {test}: {first}"
             self._not_served[key] = _not_served("driver", f"topology:{where}", text)
         elif isinstance(failed, NoDisk) and self._works_elsewhere(slot):

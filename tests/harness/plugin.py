@@ -24,7 +24,7 @@ import pytest
 
 from blockyard.images.console.console import Console
 from blockyard.images.errors import GuestError
-from blockyard.images.log.splats import Splat
+from blockyard.images.log.splats import Splat, excerpts
 from blockyard.images.machine.machine import Machine
 from blockyard.kernel.host import log
 from blockyard.modules.disk import Disk
@@ -66,17 +66,12 @@ class SplatFound(Exception):
     """The kernel log has a warning, Oops or the like from the time of a test."""
 
     def __init__(self, splats: list[Splat]) -> None:
-        super().__init__("; ".join(f"{splat.kind}: {splat.line}" for splat in splats))
+        super().__init__("; ".join(map(str, splats)))
         self.kernel_log = excerpts(splats)
 
 
 class StateLeak(Exception):
     """A test changed the guest's state: it left a disk, a directory, a setting."""
-
-
-def excerpts(splats: list[Splat]) -> str:
-    """The splats' lines of the kernel log."""
-    return "\n\n".join(splat.excerpt for splat in splats)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -21,14 +21,13 @@ from blockyard.images.hardware.topology import Controller, Namespace, Topology
 from blockyard.images.log.splats import find
 from blockyard.images.machine import hotplug, qemu_features
 from blockyard.images.machine.machine import Machine
-from blockyard.images.machine.ports import QEMU_LOG
 from blockyard.images.machine.vm_config import BootEnv
 from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest
 from blockyard.modules.disk import Disk, named_error
 from blockyard.modules.driver import Driver
-from blockyard.tests.lib.nvme import controllers, disk_of, query, settle_script
+from blockyard.tests.lib.nvme import controllers, disk_of, qemu_log, query, settle_script
 
 SECTOR = 512  # the unit of sysfs, independent of the block size
 
@@ -94,9 +93,9 @@ def has_all_namespaces(guest: Guest) -> None:
     for number, (name, controller) in enumerate(
         zip(guest.controllers, guest.topology.controllers, strict=True)
     ):
-        query = guest.nvme(f"id-ctrl /dev/{name}")
-        assert query["sn"].strip() == controller.serial
-        assert query["mdts"] == controller.mdts
+        identity = guest.nvme(f"id-ctrl /dev/{name}")
+        assert identity["sn"].strip() == controller.serial
+        assert identity["mdts"] == controller.mdts
         listed = [entry["nsid"] for entry in guest.nvme(f"list-ns /dev/{name}")["nsid_list"]]
         attached = guest.topology.attached(number)
         assert listed == sorted(attached)
@@ -234,7 +233,7 @@ def check_errors(guest: Guest) -> None:
 
     def failed() -> int:
         """The number of requests that failed in QEMU, including those that the driver retried."""
-        return (guest.machine.directory / QEMU_LOG).read_text().count("aio failed")
+        return qemu_log(guest.machine).count("aio failed")
 
     before = failed()
     assert not fails(f"if={disk.path} of=/dev/null iflag=direct skip=8192")

@@ -306,7 +306,7 @@ def test_known_failure_is_an_xfail(verdicts: Verdicts) -> None:
 
 
 def test_fixed_known_failure_does_not_pass(verdicts: Verdicts) -> None:
-    assert verdicts["fixed_known_failure"].outcome in ("fail", "xpass")
+    assert verdicts["fixed_known_failure"].outcome == "fail"
 
 
 def test_parameters_are_part_of_the_name(verdicts: Verdicts) -> None:

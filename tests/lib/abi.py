@@ -93,11 +93,7 @@ def read(driver: Driver) -> Surface:
         answers=_answers(driver),
         queue=queue,
         files=files,
-        parameters=frozenset(
-            name.removeprefix("parameter:")
-            for name in driver.capabilities
-            if name.startswith("parameter:")
-        ),
+        parameters=driver.parameters,
     )
 
 

@@ -22,6 +22,7 @@ from blockyard.images.console.script import call
 from blockyard.images.hardware.devices import plugged_name
 from blockyard.images.hardware.topology import Topology
 from blockyard.images.machine.machine import Machine
+from blockyard.images.machine.ports import QEMU_LOG
 from blockyard.kernel.host.errors import Failure
 from blockyard.modules.disk import Disk
 
@@ -198,6 +199,4 @@ class Nvme:
 
 def qemu_log(machine: Machine) -> str:
     """The output of the machine's QEMU so far."""
-    from blockyard.images.machine.ports import QEMU_LOG
-
-    return Path(machine.directory / QEMU_LOG).read_text()
+    return (machine.directory / QEMU_LOG).read_text()

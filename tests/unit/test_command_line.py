@@ -20,6 +20,7 @@ from blockyard.ci.cli.program import Program
 from blockyard.ci.run import selection
 from blockyard.kernel.host import version
 from blockyard.kernel.host.settings import PROJECT
+from blockyard.tests.unit.repositories import git
 
 
 class Read(Program):
@@ -251,11 +252,10 @@ class TestVersion:
         monkeypatch.setattr(version, "PROJECT", tmp_path)
         number = version.current().version
         assert str(version.current()) == number
-        git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@example.org"]
-        subprocess.run([*git, "init", "-q"], check=True)
+        git(tmp_path, "init", "-q")
         (tmp_path / "file").write_text("a")
-        subprocess.run([*git, "add", "file"], check=True)
-        subprocess.run([*git, "commit", "-q", "-m", "x"], check=True)
+        git(tmp_path, "add", "file")
+        git(tmp_path, "commit", "-q", "-m", "x")
         own = version.current()
         assert re.fullmatch(r"[0-9a-f]{40}", own.commit)
         assert str(own) == f"{number} (commit {own.commit[:12]})"

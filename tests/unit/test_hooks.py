@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from blockyard.kernel.host.settings import PROJECT
+from blockyard.tests.unit.repositories import git
 
 HOOKS = PROJECT / "ci" / "hooks"
 SIGNED = "\n\nSigned-off-by: A Name <a@name.example>\n"
@@ -16,7 +18,12 @@ SIGNED = "\n\nSigned-off-by: A Name <a@name.example>\n"
 
 def hook(name: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(HOOKS / name), *arguments], cwd=folder, capture_output=True, text=True, timeout=60
+        [str(HOOKS / name), *arguments],
+        cwd=folder,
+        env={name: text for name, text in os.environ.items() if not name.startswith("GIT_")},
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
 
@@ -36,25 +43,19 @@ def test_commit_message_is_checked(tmp_path: Path, message: str, complaint: str)
 
 
 def test_commits_since_a_base_are_checked(tmp_path: Path) -> None:
-    def git(*arguments: str) -> None:
-        identity = ["-c", "user.name=A", "-c", "user.email=a@name.example"]
-        subprocess.run(
-            ["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True
-        )
-
-    git("init")
-    git("commit", "--allow-empty", "-m", f"{'x' * 80}")
-    git("tag", "base")
-    git("commit", "--allow-empty", "-m", f"area: good{SIGNED}")
+    git(tmp_path, "init")
+    git(tmp_path, "commit", "--allow-empty", "-m", f"{'x' * 80}")
+    git(tmp_path, "tag", "base")
+    git(tmp_path, "commit", "--allow-empty", "-m", f"area: good{SIGNED}")
     assert hook("commits", "base", folder=tmp_path).returncode == 0
-    git("commit", "--allow-empty", "-m", "area: bad")
+    git(tmp_path, "commit", "--allow-empty", "-m", "area: bad")
     done = hook("commits", "base", folder=tmp_path)
     assert done.returncode == 1
     assert done.stdout.count("no Signed-off-by line") == 1
 
 
 def test_nothing_is_checked_without_an_upstream(tmp_path: Path) -> None:
-    subprocess.run(["git", "init"], cwd=tmp_path, check=True, capture_output=True)
+    git(tmp_path, "init")
     assert hook("commits", folder=tmp_path).returncode == 0
 
 

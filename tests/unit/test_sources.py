@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -25,6 +24,7 @@ from blockyard.kernel.sources.origin import (
 )
 from blockyard.kernel.sources.tree import Tree, checked, version
 from blockyard.tests.unit import samples
+from blockyard.tests.unit.repositories import git
 
 MAKEFILE = "VERSION = 7\nPATCHLEVEL = 4\nSUBLEVEL = 0\nEXTRAVERSION = -rc2\nNAME = Baby\n"
 NO_TOOLS = ToolRoot(Path("/nonexistent"))
@@ -144,14 +144,6 @@ class TestDirectory:
         # the origin of a patched copy starts alike, but the copy does not change
         patched = Patched(tree.origin, 1, "01")
         assert not directory.changed(Tree(tree.path, patched, "x"))
-
-
-def git(path: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
-    done = subprocess.run(
-        ["git", "-C", str(path), *identity, *arguments], capture_output=True, text=True, check=True
-    )
-    return done.stdout.strip()
 
 
 class TestGit:

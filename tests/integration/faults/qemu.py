@@ -14,7 +14,7 @@ from blockyard.images.boot import boot
 from blockyard.images.errors import GuestHung, GuestShutdown, ImageDamaged, QemuDied
 from blockyard.images.hardware.topology import Controller, Topology
 from blockyard.images.machine import qemu, snapshot
-from blockyard.tests.integration.faults.fault import Guests, answers, fault, qemu_pid
+from blockyard.tests.integration.faults.fault import GOES_ON, Guests, answers, fault, qemu_pid
 
 
 @fault("QEMU is killed", "QemuDied")
@@ -25,7 +25,7 @@ def qemu_killed(guests: Guests) -> None:
             guest.serial.run("sleep 600", 600)
 
 
-@fault("QEMU is stopped for 15 seconds", "the command ends, the guest goes on")
+@fault("QEMU is stopped for 15 seconds", GOES_ON)
 def qemu_stopped_for_a_while(guests: Guests) -> None:
     with guests.boot() as guest:
         pid = qemu_pid(guest)
