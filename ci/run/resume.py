@@ -20,7 +20,7 @@ import msgspec
 from blockyard.ci.run import journal
 from blockyard.ci.run.case_id import CaseId
 from blockyard.ci.run.journal import Header, Past, Planned
-from blockyard.ci.run.record import UNREADABLE, Run
+from blockyard.ci.run.record import UNREADABLE
 from blockyard.ci.run.selection import Selection
 from blockyard.images.machine.vm_config import BootEnv
 from blockyard.kernel.host import redact, store, untrusted
@@ -199,11 +199,17 @@ def _latest(options: Mapping[str, str]) -> Interrupted:
     raise UsageError("there is no interrupted run with these options", hint=hint)
 
 
+class _End(msgspec.Struct):
+    """What any schema of a record says about the run's end."""
+
+    interrupted: bool
+
+
 def _open(folder: Path) -> bool:
     """Whether a run has no record, or a record of an interrupted run."""
     try:
         data = untrusted.read(folder, "run.json")
-        return msgspec.json.decode(data, type=Run).interrupted
+        return msgspec.json.decode(data, type=_End).interrupted
     except (Failure, *UNREADABLE):
         return True
 

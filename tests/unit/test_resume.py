@@ -73,6 +73,14 @@ class TestFind:
             with pytest.raises(UsageError, match="has no interrupted run"):
                 resume.find(name, OPTIONS)
 
+    def test_finished_run_of_schema_1_is_not_open(self) -> None:
+        folder = make_run("20260102-000000")
+        (folder / "run.json").write_text('{"schema": 1, "interrupted": false, "tests": []}')
+        with pytest.raises(UsageError, match="no interrupted run with these options"):
+            resume.find(LATEST, OPTIONS)
+        (folder / "run.json").write_text('{"schema": 1, "tests"')
+        assert resume.find(LATEST, OPTIONS).directory == folder
+
     def test_running_run_is_skipped(self) -> None:
         expected = make_run("20260101-000000")
         past = resume.find(expected.name, OPTIONS).past
