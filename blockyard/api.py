@@ -18,7 +18,7 @@ from blockyard.images.hardware import topologies
 from blockyard.images.log.splats import Splat, find
 from blockyard.images.machine import qemu_features
 from blockyard.images.machine.vm_config import start_named
-from blockyard.kernel.host.errors import Failure
+from blockyard.kernel.host.errors import Failure, UsageError
 from blockyard.kernel.spec import KernelSpec
 from blockyard.modules import manifest, plan
 from blockyard.modules.driver import Driver
@@ -112,11 +112,13 @@ def boot(
     fetched, GuestError (GuestPanicked, BootTimeout, ...) if the guest does not come up or dies
     within the block. The logs of a guest that failed are kept in the cache, below ``guests/``.
     """
-    folders = tuple(Path(folder).absolute() for folder in modules)
     if isinstance(kernel, KernelSpec):
-        spec = kernel
+        if modules or variant != KernelSpec.variant:
+            raise UsageError("a KernelSpec has the variant and the modules of the kernel itself")
+        spec = kernel.checked()
     else:
-        spec = KernelSpec(kernel, variant=variant, modules=folders)
+        folders = tuple(Path(folder).absolute() for folder in modules)
+        spec = KernelSpec(kernel, variant=variant, modules=folders).checked()
     hardware = topologies.load(topology)
     start_kind = start_named(start)
     drivers = plan.out_of_tree(spec)
