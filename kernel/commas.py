@@ -43,6 +43,11 @@ def kernels(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(unique)
 
 
+def escaped(kernel: str) -> str:
+    """A kernel's name as a value of --kernel; inverse of `kernels` for one name."""
+    return kernel.replace(",", "\\,")
+
+
 def one_kernel(texts: Sequence[str], command: str) -> str | None:
     """The kernel of a command that takes one kernel; None if no value was given.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from blockyard.kernel import catalog
+from blockyard.kernel import catalog, commas
 from blockyard.kernel.build.toolchain import COMPILERS, ORIGINS
 from blockyard.kernel.config import kconfig, variants
 from blockyard.kernel.config.fragments import read_fragment
@@ -71,7 +71,7 @@ class KernelSpec:
     @property
     def options(self) -> list[str]:
         """The command-line options that request this kernel."""
-        options = ["--kernel", self.kernel, "--variant", self.variant]
+        options = ["--kernel", commas.escaped(self.kernel), "--variant", self.variant]
         options += ["--toolchain", self.toolchain, "--compiler", self.compiler]
         if self.fragments:
             options += ["--fragment", ",".join(map(str, self.fragments))]

@@ -89,7 +89,7 @@ def cells(values: dict[str, Any]) -> list[dict[str, Any]]:
         {
             **values,
             **same,
-            "kernel": (cell.kernel.replace(",", "\\,"),) if cell.kernel else (),
+            "kernel": (commas.escaped(cell.kernel),) if cell.kernel else (),
             "variant": cell.variant,
             "topology": cell.topology,
         }

@@ -103,7 +103,7 @@ class Selected(msgspec.Struct, frozen=True, kw_only=True):
             suites=() if scope.upstream else selected.suites,
             smoke=scope.smoke,
             expression=selected.expression,
-            topology=scope.topology.name,
+            topology=selected.topology,
             start=scope.start,
             budget=scope.budget,
             seed=selected.seed,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from blockyard.ci.run.case_id import CaseId
 from blockyard.ci.run.circumstances import BlktestsCheckout, KernelOptions, Selected
+from blockyard.kernel import commas
 from blockyard.kernel.host import installation
 
 # A name in an expression of -k, and the words that are not names (_pytest.mark.expression).
@@ -54,7 +55,7 @@ class Rerun:
 
     def _kernel(self) -> list[str]:
         kernel = self.kernel
-        words = ["--kernel", kernel.kernel, "--variant", kernel.variant]
+        words = ["--kernel", commas.escaped(kernel.kernel), "--variant", kernel.variant]
         if kernel.toolchain != _DEFAULTS.toolchain:
             words += ["--toolchain", kernel.toolchain]
         if kernel.compiler != _DEFAULTS.compiler:

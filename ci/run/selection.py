@@ -40,6 +40,7 @@ class Selection:
     expression: str = ""  # pytest's -k
     out_of_tree: tuple[Manifest, ...] = ()  # drivers outside the kernel tree
     seed: int | None = None  # of a random order of the tests; None: their own order
+    topology: str = DEFAULT.name  # the scope's as an option: a name, or a file's absolute path
     checkout: str = ""  # the folder of blktests, when the scope has tests of it
     trust_tests: bool = False  # whether modules' own tests run without a sandbox
     arguments: tuple[str, ...] = ()  # the user's for pytest, which then prints its own output
@@ -145,6 +146,7 @@ def select(
         expression,
         tuple(outside),
         _seed(seed),
+        str(topologies.user_file(hardware) or hardware),
     )
 
 

@@ -21,7 +21,7 @@ from blockyard.images.hardware import rules
 from blockyard.images.hardware.topology import Topology
 from blockyard.kernel.host import toml
 from blockyard.kernel.host.errors import Failure, unknown
-from blockyard.kernel.host.settings import PROJECT
+from blockyard.kernel.host.settings import PROJECT, user_path
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -67,18 +67,25 @@ def _files(entry: EntryPoint) -> list[Path]:
     return sorted(path.glob("*.toml")) if path.is_dir() else [path]
 
 
+def user_file(name_or_path: str) -> Path | None:
+    """The absolute path in a --topology that names a file; None for the name of a topology."""
+    if "/" in name_or_path or name_or_path.endswith(".toml"):
+        return user_path(name_or_path, "a topology's path")
+    return None
+
+
 def load(name_or_path: str) -> Topology:
     """A topology by its name, or by the path of a file (contains a slash or ends in .toml).
 
     Raises UsageError for an unknown name, an unreadable file or an invalid value.
     """
-    if "/" in name_or_path or name_or_path.endswith(".toml"):
-        return read(Path(name_or_path).expanduser())
+    if path := user_file(name_or_path):
+        return read(path)
     built_in = FOLDER / f"{name_or_path}.toml"
     if built_in.exists():  # first, because looking up entry points is slow
         return read(built_in)
-    if path := installed().get(name_or_path):
-        return read(path)
+    if name_or_path in installed():
+        return read(installed()[name_or_path])
     raise unknown("topology", name_or_path, names())
 
 

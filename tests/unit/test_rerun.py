@@ -14,6 +14,8 @@ from blockyard.ci.run import collection, selection
 from blockyard.ci.run.case_id import CaseId
 from blockyard.ci.run.circumstances import BlktestsCheckout, KernelOptions, Selected
 from blockyard.ci.run.rerun import Rerun, expression
+from blockyard.kernel import commas
+from blockyard.kernel.host.settings import PROJECT
 from blockyard.tests.harness import plan as harness_plan
 from blockyard.tests.harness.guests import Slot
 
@@ -59,6 +61,17 @@ def test_all_options_are_repeated() -> None:
     }.items():
         assert words[words.index(option) + 1] == value
     assert {"--long", "--trust-tests"} <= set(words)
+
+
+def test_topology_file_and_comma_in_a_name_are_repeated(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text((PROJECT / "images" / "topologies" / "zns.toml").read_text())
+    kernel = KernelOptions(kernel="https://example.org/linux#a,b")
+    selected = Selected.of(selection.select(hardware=str(file)))
+    words = shlex.split(Rerun(kernel, selected).command(SIZE, SIZE_NODE))
+    assert words[words.index("--topology") + 1] == str(file)
+    (value,) = commas.kernels([words[words.index("--kernel") + 1]])
+    assert value == kernel.kernel
 
 
 def test_command_for_a_blktests_test() -> None:
