@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -47,31 +47,43 @@ def build_spec(spec: KernelSpec, tools: ToolRoot) -> BuildSpec:
     """
     tree = sources.fetch(spec.kernel, catalog.find(spec.kernel), tools)
     tree = series.applied(tree, spec.series, tools, spec.series_version)
-    for driver in patch_drivers(spec):
+    drivers = patch_drivers(spec)
+    for driver in drivers:
         if driver.absent_from(tree):
             tree = series.applied(tree, [driver.patches], tools)
-    return build_spec_in(tree, spec, tools)
+    return _build_spec_in(tree, spec, tools, drivers)
 
 
 def build_spec_in(tree: Tree, spec: KernelSpec, tools: ToolRoot) -> BuildSpec:
     """Like `build_spec`, for a tree that has been fetched and patched."""
+    return _build_spec_in(tree, spec, tools, patch_drivers(spec))
+
+
+def _build_spec_in(
+    tree: Tree, spec: KernelSpec, tools: ToolRoot, drivers: Sequence[Manifest]
+) -> BuildSpec:
     toolchain = _toolchain(spec, tools)
     toolchains.check(tree, toolchain)
     no_rust = toolchains.rust_problem(tree, toolchain)
-    planned = _build_spec(tree, spec, tools, toolchain, no_rust)
+    planned = _build_spec(tree, spec, tools, drivers, toolchain, no_rust)
     if not no_rust and (no_rust := rust_support.known(planned)):
-        return _build_spec(tree, spec, tools, toolchain, no_rust)
+        return _build_spec(tree, spec, tools, drivers, toolchain, no_rust)
     return planned
 
 
 def _build_spec(
-    tree: Tree, spec: KernelSpec, tools: ToolRoot, toolchain: Toolchain, no_rust: str
+    tree: Tree,
+    spec: KernelSpec,
+    tools: ToolRoot,
+    drivers: Sequence[Manifest],
+    toolchain: Toolchain,
+    no_rust: str,
 ) -> BuildSpec:
     omitted = {"Rust": no_rust} if no_rust else {}
     fragments = [shipped_fragment("base")]
     if not no_rust:
         fragments.append(shipped_fragment("rust"))
-    for driver in (*map(manifest.load, manifest.names()), *patch_drivers(spec)):
+    for driver in (*map(manifest.load, manifest.names()), *drivers):
         if reason := driver.unbuildable(tree, no_rust):
             omitted[driver.name] = reason
         else:
@@ -81,9 +93,9 @@ def _build_spec(
     fragments += [read_fragment(path) for path in spec.fragments]
     entry = catalog.find(spec.kernel)
     # modules that are built on their own do not change the kernel
-    part = replace(spec, modules=tuple(Path(driver.folder) for driver in patch_drivers(spec)))
-    own = (*spec.fragments, *(Path(driver.folder) for driver in patch_drivers(spec)))
-    objects = ccache.objects(entry, tree, toolchain, own, part.options)
+    folders = tuple(Path(driver.folder) for driver in drivers)
+    part = replace(spec, modules=folders)
+    objects = ccache.objects(entry, tree, toolchain, (*spec.fragments, *folders), part.options)
     return BuildSpec(spec.name, tree, tuple(fragments), toolchain, tools, omitted, objects)
 
 

@@ -180,8 +180,9 @@ def _collect_modules(job: BuildSpec, modules: Path) -> None:
     release = _release(job)
     lines = untrusted.read_text(job.out, "modules.order").split()
     names = [module_name(line) for line in lines]
+    out = job.out  # marks the tree as used each time
     for name in names:
-        untrusted.copy(job.out, name, modules / release / "kernel" / name)
+        untrusted.copy(out, name, modules / release / "kernel" / name)
     # also for a kernel without modules
     (modules / release).mkdir(parents=True, exist_ok=True)
     order = "".join(f"kernel/{name}\n" for name in names)

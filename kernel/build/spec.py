@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from blockyard.kernel.build import ccache, errors
@@ -47,12 +47,12 @@ class BuildSpec:
     omitted: Mapping[str, str] = field(default_factory=dict)  # "Rust" or a driver → why
     objects: Objects | None = None  # the folders for ccache
 
-    @property
+    @cached_property
     def merged(self) -> Merged:
         """The requests of all fragments."""
         return kconfig.merge(self.fragments)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The kernel's key in the cache; the same inputs give the same key."""
         return store.digest("kernel", RECIPE, self.tree.identity, *self._how())

@@ -15,6 +15,7 @@ import errno
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 X86_64 = 0xC000003E  # AUDIT_ARCH_X86_64; other calling conventions number the calls differently
 X32 = 0x40000000  # set in the numbers of the x32 convention
@@ -71,6 +72,7 @@ class _Step:
         return struct.pack("=HBBI", self.code, self.then, self.other, self.value)
 
 
+@cache
 def filter_program(*, nested: bool = False, io_uring: bool = False) -> bytes:
     """The filter program for bwrap. nested: allow sandboxes inside. io_uring: for QEMU's disks."""
     return b"".join(step.packed() for step in _program(nested, io_uring))
