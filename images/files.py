@@ -83,10 +83,10 @@ def guest_root(tools: ToolRoot) -> Path:
             make_tar(spec, path / "root.tar", log)
             sandbox = Sandbox(tools.root, writable={"out": path})
             argv = ["mkfs.erofs", "--quiet", "--tar=f", "-T0"]
-            argv += [f"{BIND}/out/root.erofs", f"{BIND}/out/root.tar"]
+            argv += [f"{BIND}/out/{ROOT}", f"{BIND}/out/root.tar"]
             run(sandbox.argv(argv), log=log, doing="making the guest root's image")
-            packages.update(_installed(path / "root.tar"))
             (path / "root.tar").unlink()
+            packages.update(packages_in(path / ROOT, tools))
 
     def made_from() -> Provenance:
         from blockyard.kernel.build import statements  # not needed for a cached image
@@ -95,24 +95,6 @@ def guest_root(tools: ToolRoot) -> Path:
 
     path = store.get("images", spec.key, "the guest root", make, provenance=made_from)
     return path / ROOT
-
-
-def _installed(tar: Path) -> dict[str, str]:
-    """Package → version from dpkg's status file in the tar of a root."""
-    import tarfile
-
-    with tarfile.open(tar) as archive:
-        names = (member for member in archive if member.name.removeprefix("./") == DPKG_STATUS)
-        member = next(names, None)
-        status = archive.extractfile(member) if member else None
-        text = status.read().decode(errors="replace") if status else ""
-    return _packages(text)
-
-
-def _packages(status: str) -> dict[str, str]:
-    """Package → version from the text of dpkg's status file."""
-    versions = re.findall(r"^Package: (\S+)$(?:\n.+)*?\n^Version: (\S+)$", status, re.MULTILINE)
-    return dict(sorted(versions))
 
 
 def guest_flags() -> list[str]:
@@ -125,7 +107,9 @@ def packages_in(root: Path, tools: ToolRoot) -> dict[str, str]:
     sandbox = Sandbox(tools.root, read_only={"root": root})
     argv = ["dump.erofs", "--cat", f"--path=/{DPKG_STATUS}", f"{BIND}/root"]
     done = subprocess.run(sandbox.argv(argv), capture_output=True, timeout=LIST_S)
-    return _packages(done.stdout.decode(errors="replace"))
+    status = done.stdout.decode(errors="replace")
+    versions = re.findall(r"^Package: (\S+)$(?:\n.+)*?\n^Version: (\S+)$", status, re.MULTILINE)
+    return dict(sorted(versions))
 
 
 def guest_program(tools: ToolRoot) -> Path:
@@ -158,7 +142,7 @@ def initramfs(kernel: Kernel, tools: ToolRoot) -> Path:
             files.append(cpio.File(f"boot/{_plain_name(module)}", _uncompressed(module)))
         listing = "".join(f"/boot/{_plain_name(module)}\n" for module in modules)
         files.append(cpio.File("modules.list", listing.encode()))
-        (path / "initramfs").write_bytes(cpio.archive(files))
+        (path / INITRAMFS).write_bytes(cpio.archive(files))
 
     return store.get("images", key, "the initramfs", make) / INITRAMFS
 
@@ -177,7 +161,7 @@ def module_image(kernel: Kernel, tools: ToolRoot, extra: Sequence[Path] = ()) ->
             modules = path / "modules"
             _with_extra(kernel, extra, modules, tools)
         sandbox = Sandbox(tools.root, read_only={"modules": modules}, writable={"out": path})
-        argv = ["mkfs.erofs", "--quiet", "-T0", "--all-root", f"{BIND}/out/modules.erofs"]
+        argv = ["mkfs.erofs", "--quiet", "-T0", "--all-root", f"{BIND}/out/{MODULES}"]
         log = store.directory("logs") / f"modules-{key}.log"
         run(
             sandbox.argv([*argv, f"{BIND}/modules"]),

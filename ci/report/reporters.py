@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 
+from blockyard.ci import output
 from blockyard.ci.report import markdown
 from blockyard.ci.run.record import Run
-from blockyard.kernel.host import store
 from blockyard.kernel.host.errors import Failure, unknown
 from blockyard.kernel.host.progress import note
 
@@ -25,9 +25,7 @@ Reporter = Callable[[Run, Path], None]
 
 def write_markdown(run: Run, record: Path) -> None:
     """Writes report.md beside the record: a table of outcomes, and the bad tests."""
-    path = record.with_name("report.md")
-    store.write(path, markdown.of_run(run).encode())
-    note(f"written to {path}")
+    output.write_page(record.with_name("report.md"), markdown.of_run(run))
 
 
 BUILT_IN: Mapping[str, Reporter] = {"markdown": write_markdown}

@@ -216,10 +216,10 @@ def _socket(name: str, port: int | str) -> str:
 
 def _options(options: Options) -> Iterator[str]:
     if options.monitor:
-        yield from ("-chardev", f"socket,id=monitor,path={RUN}/{MONITOR_SOCKET},server=on,wait=off")
+        yield from ("-chardev", _socket("monitor", MONITOR_SOCKET))
         yield from ("-mon", "chardev=monitor,mode=readline")
     if options.gdb:
-        yield from ("-chardev", f"socket,id=gdb,path={RUN}/{GDB_SOCKET},server=on,wait=off")
+        yield from ("-chardev", _socket("gdb", GDB_SOCKET))
         yield from ("-gdb", "chardev:gdb")
     if options.dump:
         yield from ("-action", "shutdown=pause")

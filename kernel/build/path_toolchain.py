@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from blockyard.kernel.build.toolchain import Toolchain
-from blockyard.kernel.host import commands
+from blockyard.kernel.host import commands, host_packages
 from blockyard.kernel.host.errors import Failure
 
 ANSWER_S = 20  # time limit for a program to print its version
@@ -55,11 +55,10 @@ def from_host(compiler: str) -> Toolchain:
     missing = {name: package for name, package in programs.items() if not shutil.which(name)}
     missing |= {name: package for name, package in _HEADERS.items() if not _has_header(name)}
     if missing:
-        packages = " ".join(dict.fromkeys(missing.values()))
+        install = host_packages.install_command(*dict.fromkeys(missing.values()))
         raise Failure(
             f"the host toolchain lacks {', '.join(missing)}",
-            hint=f"{'' if os.geteuid() == 0 else 'sudo '}apt-get install {packages}, "
-            "or build with --toolchain pinned",
+            hint=f"{install}, or build with --toolchain pinned",
         )
     sysroot = _rust_sysroot()
     versions = {name: version_line(name) for name in (*_VERSIONED[compiler], *_RUST)}

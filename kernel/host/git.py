@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from blockyard.kernel.host import commands, redact
+from blockyard.kernel.host import commands, host_packages, redact
 from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.process import reaped
 
@@ -165,7 +165,7 @@ def started(
             start_new_session=True,
         )
     except FileNotFoundError:
-        raise Failure("git is not installed", hint="apt-get install git") from None
+        raise Failure("git is not installed", hint=host_packages.hint("git")) from None
     with process, reaped(process):
         yield process
 

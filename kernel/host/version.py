@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
 
+from blockyard.kernel.host.errors import Failure
 from blockyard.kernel.host.settings import PROJECT
 
 VERSION = "0.1.0"  # pyproject.toml and `blockyard.__version__` read it from here
@@ -37,10 +37,18 @@ def current() -> Version:
 
 
 def _git(*words: str) -> str:
-    """The output of a git command in the checkout; empty when it fails."""
-    argv = ["git", "-C", str(PROJECT), *words]
+    """The output of a git command in the checkout; empty when it fails or git is missing."""
+    from blockyard.kernel.host import git  # the number alone needs no git
+
+    arguments = ["-C", str(PROJECT), *words]
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    except OSError:  # git is not installed
+        answer = git.ask(
+            arguments,
+            git.local(),
+            doing="reading the commit of Blockyard",
+            silence_s=git.LOCAL_S,
+            limit_s=git.LOCAL_S,
+        )
+    except Failure:
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return "" if answer.code else answer.output.decode(errors="replace").strip()
