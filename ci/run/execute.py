@@ -8,7 +8,7 @@ authors.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,6 @@ class Execution:
     collector: Collector  # the pytest plugin that gets all reports
     options: Sequence[str]  # more arguments of pytest
     guests: int  # that run at a time
-    over: Callable[[], bool]  # whether no more tests should run
 
     def run(self, names: Names, plan: Plan) -> tuple[int, list[str]]:
         """Runs the tests; returns pytest's exit code, and why modules' own tests ended early."""
@@ -52,7 +51,7 @@ class Execution:
         code = self._trusted(left) if left else int(pytest.ExitCode.OK)
         problems = []
         for suite, mine in parts:
-            if mine and not self.collector.interrupted and not self.over():
+            if mine and not self.collector.interrupted and not self.collector.over:
                 problems.append(self._own(suite, mine))
         return code, [problem for problem in problems if problem]
 

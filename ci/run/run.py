@@ -45,7 +45,6 @@ from blockyard.kernel.host.settings import settings
 from blockyard.kernel.spec import KernelSpec
 from blockyard.tests.harness import known
 from blockyard.tests.harness.known import Known
-from blockyard.tests.harness.outcomes import BAD
 from blockyard.tests.harness.plan import Plan
 from blockyard.tests.harness.plan import write as write_plan
 
@@ -132,11 +131,7 @@ def run(
     )
     collector.silent = bool(selected.arguments)
 
-    def over() -> bool:
-        bad = any(result.outcome in BAD for result in collector.results)
-        return bool(sub_run and sub_run.stop and bad)
-
-    execution = Execution(plan_file, selected, collector, options, guests, over)
+    execution = Execution(plan_file, selected, collector, options, guests)
     code, problems = _executed(execution, names, plan)
     with interrupts.held():  # save the results before another interrupt counts
         finished = msgspec.structs.replace(

@@ -143,15 +143,19 @@ class Collector(Interruptible):
                 phases.outcome, phases.reason = "lost", reason
                 self._finish(nodeid, phases)
 
+    @property
+    def over(self) -> bool:
+        """Whether no more tests should run: a sub-run may stop at its first bad test."""
+        stop = self.sub_run is not None and self.sub_run.stop
+        return stop and any(result.outcome in BAD for result in self.results)
+
     def finish(self) -> tuple[CaseResult, ...]:
         """All results, by driver and console; unfinished tests are lost.
 
         A sub-run that stopped at a bad test has no results of unfinished tests.
         """
         running = self.under_way.names()
-        bad = any(result.outcome in BAD for result in self.results)
-        over = self.sub_run and self.sub_run.stop and bad
-        for nodeid, name in () if over else self._unfinished.items():
+        for nodeid, name in () if self.over else self._unfinished.items():
             why = run_journal.why_lost(str(name) in running)
             if self.stopped and str(name) not in running:
                 why = f"not run: {self.stopped}"

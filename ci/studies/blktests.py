@@ -7,7 +7,7 @@ the tests of `tests/blktests` instead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from blockyard.ci import output
 from blockyard.ci.report import markdown, terminal
 from blockyard.ci.report.table import Footnotes, table
 from blockyard.ci.run import boot_env, collection, exits, record, run, selection
+from blockyard.ci.run.case_id import CaseId
 from blockyard.ci.run.selection import Selection
 from blockyard.kernel.host.errors import UsageError
 from blockyard.kernel.host.settings import PROJECT
@@ -77,10 +78,14 @@ def test_ids(selected: Selection) -> list[str]:
 
 
 def run_tests(
-    spec: KernelSpec, tree: Checkout, selected: Selection, accel: str, guests: int
+    spec: KernelSpec,
+    tree: Checkout,
+    selected: Selection,
+    tests: Mapping[str, CaseId],
+    accel: str,
+    guests: int,
 ) -> tuple[record.Run, Path]:
-    """Runs the tests; returns the record and its path."""
-    run.check(selected)
+    """Runs the tests, which were collected before; returns the record and its path."""
     env = boot_env.ready(spec, accel, all_modules=False)
     assert selected.scope.upstream is not None
     upstream = msgspec.structs.replace(
@@ -88,7 +93,7 @@ def run_tests(
     )
     scope = msgspec.structs.replace(selected.scope, upstream=upstream)
     with_archive = replace(selected, scope=scope)
-    return run.run(env, with_archive, run.workers(guests), spec)
+    return run.run(env, with_archive, run.workers(guests), spec, tests=tests)
 
 
 HEAD = """\
@@ -216,10 +221,10 @@ def show(
 ) -> None:
     """Runs the tests, prints the report and ends the command with the run's exit code."""
     tree, chosen = selected(spec, options)
-    test_ids(chosen)  # raises for an empty selection, before anything is built
-    record.check_writable()
+    tests = collection.collected(chosen)  # raises for an empty selection, before a build
+    run.check(chosen)
     with exits.untestable():
-        finished, path = run_tests(spec, tree, chosen, accel, guests)
+        finished, path = run_tests(spec, tree, chosen, tests, accel, guests)
     if page_file:
         output.write_page(page_file, page(finished))
 

@@ -223,7 +223,7 @@ class TestRun:
         harness_plan.write(plan, path)
         names = collection.collect(path, chosen)
         collector = Collector({**names, "block": OTHERS}, Known((), "7.3.4", "plain"))
-        execution = Execution(path, chosen, collector, (), 1, lambda: False)
+        execution = Execution(path, chosen, collector, (), 1)
         _, problems = execution.run(names, plan)
         assert not list(directory.glob(".own-*"))
         return {result.id: result for result in collector.finish()}, problems, directory
