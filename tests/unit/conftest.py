@@ -11,6 +11,7 @@ import pytest
 
 from blockyard.kernel.host import durable, environment, store
 from blockyard.kernel.host.settings import settings
+from blockyard.tests.unit.fake_agent import Connect, connecting
 
 
 @pytest.fixture(autouse=True)
@@ -47,3 +48,10 @@ def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
 def cache(home: Path) -> Path:
     """Path of this test's cache; the folder does not exist yet."""
     return home / "cache"
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Makes consoles of fake agents, after their greeting."""
+    with connecting() as connect:
+        yield connect

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -24,20 +24,12 @@ from blockyard.tests.unit.fake_agent import (
     FakeGuest,
     Request,
     answering,
-    connecting,
     hang_on_first,
     silence,
 )
 
 ALL_BYTES = bytes(range(256))
 SHORT = 0.05  # scale for tests that wait for a deadline: 1 s to begin, 0.25 s to be killed
-
-
-@pytest.fixture
-def connect() -> Iterator[Connect]:
-    """Makes consoles of fake agents, after their greeting."""
-    with connecting() as connect:
-        yield connect
 
 
 class TestAnswer:
